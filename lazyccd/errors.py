@@ -1,0 +1,70 @@
+"""Errors that say what is wrong, with both values and the way out.
+
+Every class is a `LazyCCDError` and also the built-in (or astropy) class that an astronomer would catch for the same mistake.
+"""
+
+from __future__ import annotations
+
+
+class LazyCCDError(Exception):
+    """Base class of every error that lazyccd raises on purpose."""
+
+
+class ShapeError(LazyCCDError, ValueError):
+    """Shapes that must agree do not."""
+
+
+class SectionError(LazyCCDError, ValueError):
+    """A FITS or IRAF section is malformed or lies outside the image."""
+
+
+class UnitError(LazyCCDError, ValueError):
+    """Units are missing, incompatible or not understood."""
+
+
+class FrameError(LazyCCDError, ValueError):
+    """A Dataset is not a valid frame."""
+
+
+class ArgumentTypeError(LazyCCDError, TypeError):
+    """An argument has a type that the operation does not take."""
+
+
+class ParameterError(LazyCCDError, ValueError):
+    """An argument has a value outside of what the operation accepts."""
+
+
+class KeywordError(LazyCCDError, KeyError):
+    """A header keyword is missing or its value cannot be used."""
+
+    def __str__(self) -> str:
+        """Return the message as written; ``KeyError`` would show its repr."""
+        return str(self.args[0]) if self.args else ""
+
+
+class PlanError(LazyCCDError, ValueError):
+    """A plan cannot be built or run as asked."""
+
+
+class MemoryLimitError(LazyCCDError, MemoryError):
+    """A plan cannot run under the declared memory limit."""
+
+
+class FormatError(LazyCCDError, OSError):
+    """A file is not what its name or header claims, or is damaged."""
+
+
+class MissingFileError(LazyCCDError, FileNotFoundError):
+    """A file or store is not there."""
+
+
+class TargetExistsError(LazyCCDError, FileExistsError):
+    """An output exists and ``overwrite`` was not asked for."""
+
+
+class SourceChangedError(LazyCCDError, RuntimeError):
+    """A file changed after the plan that reads it was made."""
+
+
+class WriteError(LazyCCDError, OSError):
+    """Writing failed; nothing was left under the final name."""
