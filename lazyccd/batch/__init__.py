@@ -1,0 +1,1 @@
+"""Whole nights: what each file is, who belongs to whom, what will be done, and the doing."""

@@ -1,0 +1,7 @@
+"""Reading and writing frames."""
+
+from lazyccd.io.fits.open import open_fits, open_many
+from lazyccd.io.opening import as_frame, open_zarr
+from lazyccd.io.write import to_fits, to_zarr
+
+__all__ = ["as_frame", "open_fits", "open_many", "open_zarr", "to_fits", "to_zarr"]

@@ -1,0 +1,197 @@
+"""Camera tables: which keyword holds which fact, what no header says, and how types are spelled.
+
+A table is a TOML file with
+
+- ``[match]`` (or several ``[[match]]``): keyword = pattern; all of one table must fit. Without it, it fits every frame.
+- ``[keys]``: fact = keyword, or a list of them, the first usable one wins; ``"A + B"`` joins two keywords.
+- ``[fix]``: fact = value, against whatever the header says.
+- ``[types]``: spelling = type; the first pattern that fits decides.
+- ``[needs]``: ``dark = false`` where a product without dark subtraction is complete.
+
+Names in ``[fix]`` and ``[types]`` may carry conditions: ``"DARK@EXPTIME=0"``, ``"trim@NAXIS1=1030,NAXIS2=1030"``.
+Patterns are shell patterns without regard to case; numbers are compared as numbers; ``KEY=`` means that it is absent.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from lazyccd.batch.collect import RawFrame
+from lazyccd.batch.values import as_text
+from lazyccd.errors import FormatError, MissingFileError, ParameterError
+
+TABLES = ("match", "keys", "fix", "types", "needs")
+FACTS = (
+    "type", "mode", "exposure", "filter", "object", "time", "gain", "readnoise", "saturate", "overscan", "trim", "unit",
+    "temperature", "set_temperature", "readout", "binning", "window", "instrument", "detector", "grating", "slit",
+)  # fmt: skip
+"""What is known of a frame, in the order of reports."""
+
+KINDS = (
+    "bias", "dark", "flat", "skyflat", "domeflat", "lampflat", "science", "arc", "focus", "acquisition", "master",
+    "unknown",
+)  # fmt: skip
+"""Types of frames; the four kinds of flat are not mixed."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A keyword that must fit a pattern; an empty pattern is fitted by an absent keyword."""
+
+    keyword: str
+    pattern: str
+
+    def holds(self, frame: RawFrame) -> bool:
+        """Return whether a frame's header fits."""
+        value = frame.get(self.keyword)
+        if value is None:
+            return self.pattern == ""
+        try:
+            return abs(float(value) - float(self.pattern)) <= 1e-6 * max(1.0, abs(float(self.pattern)))
+        except ValueError:
+            return fnmatchcase(as_text(value).upper(), self.pattern.upper())
+
+    def __str__(self) -> str:
+        """Say it as tables write it."""
+        return f"{self.keyword}={self.pattern}"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A fact or a spelling, what it is, and when."""
+
+    name: str
+    values: tuple[str, ...]
+    conditions: tuple[Condition, ...] = ()
+
+    def holds(self, frame: RawFrame) -> bool:
+        """Return whether all conditions hold."""
+        return all(condition.holds(frame) for condition in self.conditions)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One camera table."""
+
+    name: str
+    """Its file name without the ending."""
+
+    label: str
+    """How sources are called: 'camera my.toml', 'built-in efosc2', or '' for the generic keywords."""
+
+    match: tuple[tuple[Condition, ...], ...] = ()
+    keys: tuple[Rule, ...] = ()
+    fix: tuple[Rule, ...] = ()
+    types: tuple[Rule, ...] = ()
+    needs_dark: bool = True
+
+    def fits(self, frame: RawFrame) -> bool:
+        """Return whether the table is about this frame."""
+        return not self.match or any(all(item.holds(frame) for item in items) for items in self.match)
+
+    def source(self, detail: str) -> str:
+        """Return how a fact's source is called."""
+        return f"{self.label}: {detail}" if self.label else f"keyword {detail}"
+
+    def keywords(self, fact: str) -> tuple[str, ...]:
+        """Return where a fact is looked for."""
+        return tuple(keyword for rule in self.keys if rule.name == fact for keyword in rule.values)
+
+
+def load_camera(path: str | Path) -> Camera:
+    """Read a camera table.
+
+    Raises
+    ------
+    FormatError
+        Raised if it is not TOML.
+    ParameterError
+        Raised if it has a table, fact or type that does not exist.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise MissingFileError(f"camera table {str(path)!r} does not exist; name a TOML file.") from None
+    return _parse(text, Path(path).stem, f"camera {Path(path).name}", str(path))
+
+
+@cache
+def builtin_cameras() -> tuple[Camera, ...]:
+    """Return the tables that come with lazyccd, without the generic one."""
+    folder = resources.files("lazyccd.batch") / "cameras"
+    names = sorted(item.name for item in folder.iterdir() if item.name.endswith(".toml"))
+    return tuple(_builtin(name.removesuffix(".toml")) for name in names if name != "generic.toml")
+
+
+@cache
+def generic_camera() -> Camera:
+    """Return the keywords that many cameras share."""
+    return _builtin("generic")
+
+
+def cameras_of(frame: RawFrame, user: Camera | None = None) -> tuple[Camera, ...]:
+    """Return the tables to ask about a frame, in order: the user's, the built-in one that fits, the generic one."""
+    found = [user] if user is not None and user.fits(frame) else []
+    found += [camera for camera in builtin_cameras() if camera.fits(frame)][:1]
+    return (*found, generic_camera())
+
+
+def _builtin(name: str) -> Camera:
+    """Read a table that comes with lazyccd."""
+    text = (resources.files("lazyccd.batch") / "cameras" / f"{name}.toml").read_text(encoding="utf-8")
+    return _parse(text, name, "" if name == "generic" else f"built-in {name}", f"{name}.toml")
+
+
+def _parse(text: str, name: str, label: str, where: str) -> Camera:
+    """Make a camera from TOML."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise FormatError(f"camera table {where!r} is not TOML: {error}; correct it.") from None
+    _check(set(data), TABLES, "table", where)
+    match = data.get("match", [])
+    keys, fix, types = (_rules(data.get(table, {}), table, where) for table in ("keys", "fix", "types"))
+    _check({rule.name for rule in (*keys, *fix)}, FACTS, "fact", where)
+    _check({value for rule in types for value in rule.values}, KINDS, "type", where)
+    needs = data.get("needs", {})
+    _check(set(needs), ("dark",), "need", where)
+    return Camera(
+        name,
+        label,
+        tuple(_conditions(item) for item in (match if isinstance(match, list) else [match])),
+        keys,
+        fix,
+        types,
+        bool(needs.get("dark", True)),
+    )
+
+
+def _check(found: set[str], known: tuple[str, ...], what: str, where: str) -> None:
+    """Refuse names that mean nothing, which are mostly misspelled."""
+    for item in sorted(found - set(known)):
+        raise ParameterError(f"camera table {where!r}: {what} {item!r} must be one of {', '.join(known)}; correct it.")
+
+
+def _conditions(table: Mapping[str, Any]) -> tuple[Condition, ...]:
+    """Return the conditions of a match table."""
+    return tuple(Condition(keyword, as_text(pattern)) for keyword, pattern in table.items())
+
+
+def _rules(table: Mapping[str, Any], kind: str, where: str) -> tuple[Rule, ...]:
+    """Return the rules of a table, those with conditions and those without, in order."""
+    rules = []
+    for key, value in table.items():
+        name, _, conditions = key.partition("@")
+        values = tuple(as_text(item) for item in value) if isinstance(value, list) else (as_text(value),)
+        pairs = [item.partition("=") for item in conditions.split(",") if item]
+        if any(not sign for _, sign, _ in pairs):
+            raise ParameterError(f"camera table {where!r}: condition of {key!r} in [{kind}] must be KEYWORD=pattern.")
+        rules.append(Rule(name, values, tuple(Condition(left.strip(), right.strip()) for left, _, right in pairs)))
+    return tuple(rules)

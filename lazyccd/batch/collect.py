@@ -1,0 +1,224 @@
+"""The files of a night: found, their headers read, what cannot be read kept with the reason."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from astropy.io import fits
+from astropy.io.fits.verify import VerifyError, VerifyWarning
+
+from lazyccd.errors import LazyCCDError, MissingFileError
+from lazyccd.io.fits.hdus import FitsFile, HduInfo, scan_many
+from lazyccd.io.fits.names import InputName, Name, Selector, expand_names, is_url
+
+COMPANIONS = frozenset({"UNCERT", "UNCERTAINTY", "ERR", "VAR", "VARIANCE", "MASK", "DQ", "BPM", "FLAGS"})
+"""Extensions that belong to an image and are none themselves."""
+
+_ENDINGS = tuple(
+    stem + packed for stem in (".fits", ".fit", ".fts") for packed in ("", ".gz", ".bz2", ".xz", ".fz")
+)
+
+
+@dataclass(frozen=True)
+class RawFrame:
+    """One image of a night: its place, its shape, and both headers as they are in the file."""
+
+    name: str
+    """Short name, below the night's folder, as tables show it."""
+
+    source: str
+    """What opens it: path or URL, with the extension where it is not the only image."""
+
+    shape: tuple[int, int]
+    """Rows and columns."""
+
+    levels: tuple[int, float, float]
+    """BITPIX, BSCALE and BZERO."""
+
+    header: str = field(repr=False)
+    """Cards of the image's HDU, joined by newlines."""
+
+    root: str = field(repr=False)
+    """Cards of the primary HDU where the image is an extension, else empty."""
+
+    single: bool = True
+    """Whether the file holds no other image, so that the primary header belongs to this one."""
+
+    notes: tuple[str, ...] = ()
+    """What was noticed while reading."""
+
+    @cached_property
+    def cards(self) -> Mapping[str, Any]:
+        """Values of the image's own header."""
+        return _parse(self.header)
+
+    @cached_property
+    def root_cards(self) -> Mapping[str, Any]:
+        """Values of the primary header behind it."""
+        return _parse(self.root)
+
+    @property
+    def top(self) -> int | None:
+        """The largest value that an integer image can hold, None for floats and 32 bits or more."""
+        bits, scale, zero = self.levels
+        if bits not in (8, 16):
+            return None
+        return int((255 if bits == 8 else 32767) * scale + zero)
+
+    def get(self, keyword: str, *, local: bool = False) -> Any:
+        """Return a keyword's value, or None.
+
+        Parameters
+        ----------
+        keyword
+            Such as ``EXPTIME`` or ``ESO DET READ SPEED``.
+        local
+            Whether it is a section or a gain, which an extension among several takes from the primary header only
+            where INHERIT is T.
+        """
+        value = self.cards.get(keyword)
+        if value is None and (not local or self.single or self.cards.get("INHERIT") is True):
+            value = self.root_cards.get(keyword)
+        return value
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the parsed cards behind."""
+        return {key: value for key, value in self.__dict__.items() if key not in {"cards", "root_cards"}}
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The images of a night, and the files that gave none."""
+
+    folder: str
+    """Folder that the short names begin at."""
+
+    frames: tuple[RawFrame, ...]
+    """Images, in the order of the names given; those of a folder by name."""
+
+    skipped: tuple[tuple[str, str], ...] = ()
+    """Files that cannot be used, and why."""
+
+
+def collect(names: Name | Iterable[Name]) -> Collection:
+    """Find the files of a night and read their headers.
+
+    Parameters
+    ----------
+    names
+        A folder (its FITS files, by name), or files, globs, ``@list`` and ``file.fits[SCI,1]``; one or several.
+
+    Raises
+    ------
+    MissingFileError
+        Raised if a folder holds no FITS file, or a name, list or glob leads nowhere.
+    """
+    inputs = list(dict.fromkeys(_inputs([names] if isinstance(names, (str, os.PathLike)) else names)))
+    folder = _folder([item.path for item in inputs])
+    frames: list[RawFrame] = []
+    skipped: list[tuple[str, str]] = []
+    for item, scanned in zip(inputs, scan_many(item.path for item in inputs), strict=True):
+        short = _short(item.path, folder)
+        if isinstance(scanned, LazyCCDError):
+            skipped.append((short, str(scanned)))
+            continue
+        picked = _pick(scanned, item.hdu)
+        if isinstance(picked, str):
+            skipped.append((short, picked))
+        else:
+            frames.append(_frame(scanned, picked, short, item.hdu is not None))
+    return Collection(folder, tuple(frames), tuple(skipped))
+
+
+def _inputs(names: Iterable[Name]) -> Iterable[InputName]:
+    """Yield the files that the names stand for."""
+    for name in names:
+        text = os.path.expanduser(os.fspath(name))
+        if is_url(text) or not os.path.isdir(text):
+            for item in expand_names(name):
+                yield item if is_url(item.path) else InputName(os.path.abspath(item.path), item.hdu)
+            continue
+        found = [entry for entry in sorted(os.listdir(text)) if entry.lower().endswith(_ENDINGS) and entry[0] != "."]
+        if not found:
+            raise MissingFileError(f"folder {text!r} holds no FITS file ({', '.join(_ENDINGS[::5])}); name another.")
+        yield from (InputName(os.path.join(os.path.abspath(text), entry), None) for entry in found)
+
+
+def _folder(paths: list[str]) -> str:
+    """Return the folder that holds all files."""
+    local = [os.path.dirname(path) for path in paths if not is_url(path)]
+    return os.path.commonpath(local) if local else os.getcwd()
+
+
+def _short(path: str, folder: str) -> str:
+    """Return a path below the folder."""
+    return path if is_url(path) else os.path.relpath(path, folder)
+
+
+def _pick(file: FitsFile, hdu: Selector | None) -> HduInfo | str:
+    """Return the image to reduce, or why there is none."""
+    if hdu is not None:
+        chosen = [item for item in file.hdus if _is(item, hdu)]
+        if not chosen:
+            return f"has no extension {hdu!r}; it has {', '.join(item.label + item.name for item in file.hdus)}"
+        if not chosen[0].is_plane:
+            return f"extension {hdu!r} is no image of two axes but {chosen[0].kind} {chosen[0].shape}"
+        return chosen[0]
+    images = [item for item in file.hdus if item.kind == "image" and item.name.upper() not in COMPANIONS]
+    planes = [item for item in images if item.is_plane]
+    if len(planes) == 1 and len(images) == 1:
+        return planes[0]
+    if not planes:
+        shapes = ", ".join(f"{item.label} {item.shape}" for item in images)
+        return f"holds no image of two axes; it has {shapes}" if shapes else "holds no image"
+    labels = ", ".join(item.label for item in images)
+    return f"holds {len(images)} images ({labels}); name one, such as '{os.path.basename(file.path)}{planes[0].label}'"
+
+
+def _is(item: HduInfo, hdu: Selector) -> bool:
+    """Return whether a selector means this HDU."""
+    if isinstance(hdu, int):
+        return item.index == hdu
+    name, version = hdu if isinstance(hdu, tuple) else (hdu, None)
+    return item.name.upper() == name.upper() and version in (None, item.ver)
+
+
+def _frame(file: FitsFile, hdu: HduInfo, short: str, named: bool) -> RawFrame:
+    """Make the description of one image."""
+    images = [item for item in file.hdus if item.kind == "image" and item.name.upper() not in COMPANIONS]
+    notes = (f"an image of axes {hdu.shape} is read as {hdu.plane_shape}",) if len(hdu.shape) > 2 else ()
+    alone = len(images) <= 1
+    label = hdu.label if named or len([item for item in file.hdus if item.kind == "image"]) > 1 else ""
+    return RawFrame(
+        name=short + (label if named else ""),
+        source=file.path + label,
+        shape=(hdu.plane_shape[0], hdu.plane_shape[1]),
+        levels=(hdu.bitpix, hdu.bscale, hdu.bzero),
+        header=hdu.header,
+        root=file.hdus[0].header if hdu.index else "",
+        single=alone,
+        notes=notes,
+    )
+
+
+def _parse(text: str) -> Mapping[str, Any]:
+    """Return the values of all cards that have a readable one; the first card of a keyword counts."""
+    values: dict[str, Any] = {}
+    if not text:
+        return values
+    with warnings.catch_warnings():
+        # A card that breaks the standard is left out or read as far as it goes; nothing here depends on its style.
+        warnings.simplefilter("ignore", VerifyWarning)
+        for card in fits.Header.fromstring(text, sep="\n").cards:
+            try:
+                keyword, value = card.keyword, card.value
+            except (VerifyError, ValueError):
+                continue
+            if keyword not in values and isinstance(value, (str, int, float, bool)):
+                values[keyword] = value
+    return values

@@ -1,0 +1,213 @@
+"""Values of header cards, camera tables and options, read with the distrust that headers have earned.
+
+Every reader returns the value, None where the text says that nobody knows, or raises `UnusableError` with the reason.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import date, datetime, time, timedelta
+from typing import Any
+
+from lazyccd.errors import SectionError
+from lazyccd.sections import Region, parse_section
+
+NOTHING = frozenset({"", "UNKNOWN", "N/A", "NA", "NONE", "NAN", "NULL", "UNSPECIFIED", "UNDEFINED"})
+"""Words that mean that there is no value."""
+
+UNITS = {
+    "gain": ("electron/adu", {"electron/adu", "e-/adu", "e/adu", "electrons/adu"}),
+    "readnoise": ("electron", {"electron", "electrons", "e-", "e"}),
+    "saturate": ("adu", {"adu", "count", "counts", "dn"}),
+    "exposure": ("s", {"s", "sec", "second", "seconds"}),
+}
+"""For each number with a unit: the unit that is meant, and its spellings in lower case."""
+
+_ALIASES = {
+    "ADU": "adu", "ADUS": "adu", "COUNT": "ct", "COUNTS": "ct", "CT": "ct", "DN": "DN",
+    "ELECTRON": "electron", "ELECTRONS": "electron", "E-": "electron", "E": "electron",
+    "E-/S": "electron / s", "ELECTRON/S": "electron / s", "ELECTRONS/S": "electron / s",
+    "ADU/S": "adu / s", "COUNT/S": "ct / s", "COUNTS/S": "ct / s", "DN/S": "DN / s",
+}  # fmt: skip
+_NUMBER = re.compile(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eEdD][+-]?\d+)?")
+_EPOCH = datetime(1858, 11, 17)
+
+
+class UnusableError(ValueError):
+    """A value is there and cannot be used; the message says why."""
+
+
+def as_text(value: Any) -> str:
+    """Return a card's value as text, without the blanks around it."""
+    return str(value).strip()
+
+
+def is_nothing(value: Any) -> bool:
+    """Return whether a value means that nobody knows."""
+    return value is None or as_text(value).upper() in NOTHING
+
+
+def read_text(value: Any) -> str | None:
+    """Return text; None for 'UNKNOWN' and the like."""
+    return None if is_nothing(value) else " ".join(as_text(value).split())
+
+
+def read_number(value: Any, name: str = "") -> float | None:
+    """Return a number; ``name`` says which unit may stand behind it.
+
+    Examples
+    --------
+    >>> read_number("1,45"), read_number("11.4 electron", "readnoise"), read_number("UNKNOWN")
+    (1.45, 11.4, None)
+    """
+    if is_nothing(value):
+        return None
+    if isinstance(value, bool):
+        raise UnusableError("is not a number")
+    if isinstance(value, (int, float)):
+        return _finite(float(value))
+    text = as_text(value)
+    if text.startswith("[") and text.endswith("]"):
+        items = re.split(r"\s*[,;]\s+|\s*;\s*|,(?=\d+\.)", text[1:-1].strip())
+        if len(items) != 1:
+            raise UnusableError(f"lists {len(items)} values, one per amplifier, and one image has one")
+        text = items[0]
+    match = _NUMBER.match(text)
+    if match is None:
+        raise UnusableError("is not a number")
+    unit = text[match.end() :].replace(" ", "").lower()
+    meant, spellings = UNITS.get(name, ("", set()))
+    if unit and unit not in spellings:
+        raise UnusableError(f"is in {text[match.end() :].strip()!r} and must be in {meant}" if meant else "is not a number")
+    return _finite(float(match[0].replace(",", ".").lower().replace("d", "e")))
+
+
+def read_positive(value: Any, name: str = "") -> float | None:
+    """Return a number above 0; anything else is as good as missing, and said so."""
+    number = read_number(value, name)
+    if number is not None and number <= 0:
+        raise UnusableError("is not above 0")
+    return number
+
+
+def read_exposure(value: Any) -> float | None:
+    """Return an exposure time in seconds, 0 or more."""
+    number = read_number(value, "exposure")
+    if number is not None and number < 0:
+        raise UnusableError("is below 0")
+    return number
+
+
+def read_region(value: Any, shape: tuple[int, int]) -> str | None:
+    """Return a section inside the image, in its plainest form; an empty one such as [0:0,0:0] is unusable."""
+    if is_nothing(value):
+        return None
+    try:
+        section = parse_section(as_text(value), shape)
+    except SectionError as error:
+        raise UnusableError(str(error).partition(": ")[2] or str(error)) from None
+    if abs(section.step.y) != 1 or abs(section.step.x) != 1:
+        raise UnusableError("has a step")
+    return section.region.to_fits()
+
+
+def read_binning(value: Any) -> str | None:
+    """Return binning as '2x2' (x first), from '2 2', '2,2', '2x2' or 2."""
+    if is_nothing(value):
+        return None
+    numbers = re.findall(r"\d+(?:\.\d*)?", as_text(value))
+    if not numbers or len(numbers) > 2:
+        raise UnusableError("is not a binning")
+    factors = [int(float(number)) for number in numbers]
+    return f"{factors[0]}x{factors[-1]}"
+
+
+def read_origin(value: Any) -> str | None:
+    """Return where a window begins, 'x,y', from a section or from two numbers."""
+    if is_nothing(value):
+        return None
+    text = as_text(value)
+    section = re.match(r"\[\s*(\d+)\s*:\s*\d+\s*,\s*(\d+)\s*:\s*\d+\s*\]", text)
+    numbers = list(section.groups()) if section else re.findall(r"[+-]?\d+(?:\.\d*)?", text)
+    if len(numbers) != 2:
+        raise UnusableError("is not the origin of a window")
+    return ",".join(str(int(float(number))) for number in numbers)
+
+
+def read_unit(value: Any) -> str | None:
+    """Return a unit of pixel values by its usual names; ct, DN and adu stay what they are."""
+    if is_nothing(value):
+        return None
+    unit = _ALIASES.get(as_text(value).upper().replace(" ", ""))
+    if unit is None:
+        raise UnusableError("is no known unit")
+    return unit
+
+
+def read_time(value: Any) -> float | None:
+    """Return a time as MJD, from ISO, 'date, time of day', dd/mm/yy, MJD or JD.
+
+    Examples
+    --------
+    >>> read_time("2018-08-01, 19:23:13.5"), read_time(2458332.307810)
+    (58331.80779513889, 58331.807809999905)
+    """
+    if is_nothing(value):
+        return None
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return _finite(value - 2400000.5 if value > 2400000.5 else float(value))
+    day, _, clock = as_text(value).partition("T") if "T" in as_text(value) else as_text(value).partition(",")
+    if not clock.strip():
+        raise UnusableError("has no time of day")
+    try:
+        moment = datetime.combine(_day(day.strip()), time())
+        return (moment - _EPOCH).total_seconds() / 86400 + _seconds(clock) / 86400
+    except ValueError:
+        raise UnusableError("is not a date and time") from None
+
+
+def time_to_text(mjd: float) -> str:
+    """Return an MJD as an ISO date and time, to the second."""
+    return (_EPOCH + timedelta(days=mjd, microseconds=500_000)).isoformat(sep=" ")[:19]
+
+
+def trim_strip(data: Region, shape: tuple[int, int]) -> Region | None:
+    """Return the larger strip beside the data along x or y, less the 3 pixels next to the data.
+
+    Examples
+    --------
+    >>> trim_strip(Region(0, 100, 0, 200), (100, 232))
+    Region(y0=0, y1=100, x0=203, x1=232)
+    """
+    strips = [
+        Region(data.y0, data.y1, 0, data.x0 - 3),
+        Region(data.y0, data.y1, data.x1 + 3, shape[1]),
+        Region(0, data.y0 - 3, data.x0, data.x1),
+        Region(data.y1 + 3, shape[0], data.x0, data.x1),
+    ]
+    best = max(strips, key=lambda strip: min(strip.shape) if min(strip.shape) > 0 else 0)
+    return best if min(best.shape) > 0 else None
+
+
+def _finite(number: float) -> float:
+    """Refuse infinities and NaN."""
+    if not math.isfinite(number):
+        raise UnusableError("is not finite")
+    return number
+
+
+def _day(text: str) -> date:
+    """Return a date from 2018-08-01, or 01/08/98 as FITS wrote it before 2000."""
+    if "/" in text:
+        day, month, year = (int(part) for part in text.split("/"))
+        return date(year + 1900 if year < 100 else year, month, day)
+    return date.fromisoformat(text)
+
+
+def _seconds(text: str) -> float:
+    """Return the seconds of a time of day, from 19:23:13.5 or from seconds alone."""
+    parts = [float(part) for part in text.strip().removesuffix("Z").split(":")]
+    if len(parts) > 3:
+        raise ValueError(text)
+    return parts[0] if len(parts) == 1 else sum(part * scale for part, scale in zip(parts, (3600, 60, 1), strict=False))

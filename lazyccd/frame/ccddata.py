@@ -1,0 +1,148 @@
+"""Frames from `astropy.nddata.CCDData` and back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from astropy import units as u
+from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty, VarianceUncertainty
+
+from lazyccd.errors import FrameError, ShapeError
+from lazyccd.flags import MaskSchema
+from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, UncertaintyType, as_step, float_dtype, make_image, to_mask, to_variance, wrap_array
+from lazyccd.frame.header import header_from_text, text_from_meta
+from lazyccd.frame.log import apply_to_meta
+from lazyccd.frame.units import parse_unit
+from lazyccd.frame.wcs import wcs_from_header
+
+KINDS: dict[type, UncertaintyType] = {StdDevUncertainty: "std", VarianceUncertainty: "var", InverseVariance: "ivar"}
+
+
+def from_ccddata(ccd: CCDData) -> xr.Dataset:
+    """Return a lazy frame that holds the pixels of a CCDData.
+
+    Parameters
+    ----------
+    ccd
+        A 2-D image. Its pixels are not copied and must not be changed while the frame is in use.
+
+    Returns
+    -------
+    xr.Dataset
+        A frame; data are float32 if the image has float32 or integers of up to 16 bits, else float64. The mask becomes
+        the plane ``BAD``; the WCS goes back into the header. Flags and PSF are left behind.
+
+    Raises
+    ------
+    FrameError
+        Raised if the image is not 2-D or its uncertainty is of a type without a variance.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> ds = from_ccddata(CCDData(np.ones((3, 4), np.uint16), unit="adu", mask=np.eye(3, 4, dtype=bool)))
+    >>> ds["data"].dtype, ds["mask"].values[1]
+    (dtype('float32'), array([0, 1, 0, 0], dtype=uint16))
+    """
+    values = np.asarray(ccd.data)
+    if values.ndim != 2:
+        raise FrameError(f"CCDData of shape {values.shape} must have 2 dimensions; select one plane first.")
+    dtype = float_dtype(values.dtype)
+    data, graphs = as_step(values, dtype)
+    variance = mask = None
+    kind: UncertaintyType = "std"
+    if ccd.uncertainty is not None:
+        kind = uncertainty_kind(ccd.uncertainty)
+        _check_plane(ccd.uncertainty.array, values, UNCERTAINTY)
+        step, more = as_step(np.asarray(ccd.uncertainty.array), dtype, UNCERTAINTY)
+        variance, graphs = to_variance(step, kind), graphs + more
+    if ccd.mask is not None:
+        bits = np.asarray(ccd.mask) != 0
+        bits = np.broadcast_to(bits, values.shape) if bits.ndim == 0 else bits
+        _check_plane(bits, values, MASK)
+        step, more = as_step(bits, bool, MASK)
+        mask, graphs = to_mask(step, MaskSchema(), "CCDData"), graphs + more
+    image = make_image(
+        data,
+        units=u.dimensionless_unscaled if ccd.unit is None else ccd.unit,
+        grid=wrap_array(values)[0].chunks,
+        variance=variance,
+        mask=mask,
+        header=text_from_meta(ccd.meta, ccd.wcs),
+        uncertainty_type=kind,
+        graphs=graphs,
+    )
+    return image.to_dataset()
+
+
+def uncertainty_kind(uncertainty: Any) -> UncertaintyType:
+    """Return the type of an astropy uncertainty."""
+    kind = KINDS.get(type(uncertainty))
+    if kind is None:
+        raise FrameError(
+            f"uncertainty of type {type(uncertainty).__name__} has no variance; "
+            f"use one of {', '.join(cls.__name__ for cls in KINDS)}."
+        )
+    return kind
+
+
+def _check_plane(array: Any, values: Any, name: str) -> None:
+    """Refuse a plane that is not of the data's shape."""
+    if np.shape(array) != values.shape:
+        raise ShapeError(f"{name} shape {np.shape(array)} does not match the data shape {values.shape} of the CCDData.")
+
+
+def to_ccddata(ds: xr.Dataset, *, like: CCDData | None = None, log: Iterable[tuple[str, Any]] = ()) -> CCDData:
+    """Return a frame as a CCDData, computed.
+
+    Parameters
+    ----------
+    ds
+        A frame.
+    like
+        The CCDData that the frame was made from: its meta is copied, instead of the frame's header, and a mask without any
+        bad pixel stays None if it had none.
+    log
+        Entries to add to a copied meta.
+
+    Returns
+    -------
+    CCDData
+        Pixels in the frame's dtypes; the mask is True where a plane is set that counts as bad.
+    """
+    computed = ds.compute()
+    kinds = {kind: cls for cls, kind in KINDS.items()}
+    uncertainty = mask = None
+    if UNCERTAINTY in computed:
+        cls = kinds[computed[UNCERTAINTY].attrs.get("uncertainty_type", "std")]
+        uncertainty = cls(computed[UNCERTAINTY].values)
+    if MASK in computed:
+        bits = computed[MASK].values
+        mask = (bits & bits.dtype.type(MaskSchema.from_attrs(computed[MASK].attrs).bad_bits)) != 0
+        if like is not None and like.mask is None and not mask.any():
+            mask = None
+    text = str(ds.attrs.get("header", ""))
+    if like is None:
+        wcs = wcs_from_header(text, ds["y"].values, ds["x"].values)
+        meta: Any = header_from_text(text)
+    else:
+        wcs = _cut_wcs(like, ds)
+        meta = copy.deepcopy(like.meta)
+        apply_to_meta(meta, list(log))
+    units = parse_unit(ds[DATA].attrs.get("units"), "frame")
+    return CCDData(computed[DATA].values, unit=units, uncertainty=uncertainty, mask=mask, meta=meta, wcs=wcs)
+
+
+def _cut_wcs(like: CCDData, ds: xr.Dataset) -> Any:
+    """Return the WCS of the part of a CCDData that a frame shows; None if it is not a plain cut."""
+    y, x = ds["y"].values, ds["x"].values
+    if like.wcs is None or not (np.all(np.diff(y) == 1) and np.all(np.diff(x) == 1)):
+        return None
+    if float(y[0]) % 1 or float(x[0]) % 1:
+        return None
+    return like.wcs[int(y[0]) : int(y[-1]) + 1, int(x[0]) : int(x[-1]) + 1]

@@ -1,0 +1,379 @@
+"""The frame: a Dataset that users hold, and the image behind it that operations work on.
+
+1. `resolve` reads a Dataset: which plan each variable comes from, units, header, planes, chunks.
+2. An operation makes a new `Image` with `dataclasses.replace`: a longer plan, other units, a longer header.
+3. `to_dataset` makes the lazy Dataset of an image.
+
+Nothing here computes a pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias, cast
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from astropy import units as u
+from dask.highlevelgraph import HighLevelGraph
+
+from lazyccd.errors import FrameError, ShapeError
+from lazyccd.flags import MaskSchema
+from lazyccd.frame.units import parse_unit, unit_to_text
+from lazyccd.kernels import pointwise
+from lazyccd.plan.lower import Grid, Kind, LabelLayer, lower_image, read_label
+from lazyccd.plan.reads import Window
+from lazyccd.plan.steps import Apply, Chunked, Input, Join, Step, make_dtypes, make_params
+
+DATA = "data"
+UNCERTAINTY = "uncertainty"
+MASK = "mask"
+DIMS = ("y", "x")
+CHUNK_PIXELS = 2048 * 2048
+"""About how many pixels a chunk has where nothing else decides."""
+
+UncertaintyType: TypeAlias = Literal["std", "var", "ivar"]
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Image:
+    """What a frame is made of."""
+
+    plan: Step
+    """The plan, with a plane ``data`` and perhaps ``variance`` and ``mask``."""
+
+    grid: Grid
+    """Chunk sizes along y and x."""
+
+    units: u.UnitBase
+    """Units of the data."""
+
+    header: str = ""
+    """Header cards joined by newlines."""
+
+    schema: MaskSchema = field(default_factory=MaskSchema)
+    """The planes of the mask."""
+
+    uncertainty_type: UncertaintyType = "std"
+    """As what users see the variance."""
+
+    y: Array = field(default_factory=lambda: np.zeros(0))
+    """Original row of each row; empty for 0, 1, 2, ..."""
+
+    x: Array = field(default_factory=lambda: np.zeros(0))
+    """Original column of each column; empty for 0, 1, 2, ..."""
+
+    graphs: tuple[HighLevelGraph, ...] = ()
+    """Graphs that hold the dask arrays that the plan reads."""
+
+    attrs: Mapping[Hashable, Any] = field(default_factory=dict)
+    """Other attributes of the Dataset."""
+
+    def __post_init__(self) -> None:
+        """Number the pixels if nobody did."""
+        for name, length in zip(DIMS, self.plan.shape, strict=True):
+            if getattr(self, name).size == 0:
+                object.__setattr__(self, name, np.arange(length))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.plan.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the data."""
+        return self.plan.dtypes[DATA]
+
+    @property
+    def has_variance(self) -> bool:
+        """Whether there is an uncertainty."""
+        return "variance" in self.plan.dtypes
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether there is a mask."""
+        return MASK in self.plan.dtypes
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """For each variable of the Dataset, what it is."""
+        kinds: dict[str, Kind] = {DATA: "data"}
+        if self.has_variance:
+            kinds[UNCERTAINTY] = self.uncertainty_type
+        if self.has_mask:
+            kinds[MASK] = "mask"
+        return kinds
+
+    def apply(self, kernel: Any, sources: tuple[Input, ...], planes: Mapping[str, Any], **params: Any) -> Apply:
+        """Return a pointwise step of this image's shape."""
+        return Apply(
+            self.shape, make_dtypes(**planes), kernel=kernel, sources=sources, params=make_params(**params)
+        )
+
+    def window(self, offset: tuple[int, int], step: tuple[int, int], shape: tuple[int, int]) -> Image:
+        """Return the image of the pixels ``offset + step * i``, with its original coordinates."""
+        plan = Apply(
+            shape,
+            self.plan.planes,
+            kernel=pointwise.window,
+            sources=(Input(self.plan, Window(offset, step)),),
+            params=make_params(offset=offset, step=step),
+        )
+        y = self.y[offset[0] + step[0] * np.arange(shape[0])]
+        x = self.x[offset[1] + step[1] * np.arange(shape[1])]
+        grid = (
+            cut_sizes(self.grid[0], offset[0], step[0], shape[0]),
+            cut_sizes(self.grid[1], offset[1], step[1], shape[1]),
+        )
+        return replace(self, plan=plan, grid=grid, y=y, x=x)
+
+    def to_dataset(self, *, boundary: bool = False) -> xr.Dataset:
+        """Return the lazy frame; with ``boundary``, later operations depend on its chunks, not on its plan."""
+        arrays = lower_image(self.plan, self.grid, self.kinds, self.graphs, boundary=boundary)
+        variables = {name: xr.Variable(DIMS, array, self._attrs(name)) for name, array in arrays.items()}
+        coords = xr.Coordinates({"y": ("y", self.y), "x": ("x", self.x)}, indexes={})
+        return xr.Dataset(variables, coords, {"header": self.header, **self.attrs})
+
+    def _attrs(self, name: str) -> dict[str, Any]:
+        if name == MASK:
+            return self.schema.to_attrs()
+        if name == DATA:
+            return {"units": unit_to_text(self.units)}
+        power = {"std": 1, "var": 2, "ivar": -2}[self.uncertainty_type]
+        return {"units": unit_to_text(self.units**power), "uncertainty_type": self.uncertainty_type}
+
+
+def cut_sizes(sizes: tuple[int, ...], offset: int, step: int, length: int) -> tuple[int, ...]:
+    """Return the chunk sizes of the pixels ``offset + step * i`` of a chunked axis."""
+    ends = np.cumsum(sizes)
+    number = np.searchsorted(ends, offset + step * np.arange(length), side="right")
+    starts = np.flatnonzero(np.diff(number)) + 1
+    return tuple(int(n) for n in np.diff(np.concatenate(([0], starts, [length]))))
+
+
+def regular_grid(shape: tuple[int, int], chunk: tuple[int, int]) -> Grid:
+    """Return the chunk sizes of an image cut into chunks of one shape, the last ones smaller."""
+
+    def cut(length: int, size: int) -> tuple[int, ...]:
+        size = max(1, min(size, length))
+        return (size,) * (length // size) + ((length % size,) if length % size else ())
+
+    return cut(shape[0], chunk[0]), cut(shape[1], chunk[1])
+
+
+def wrap_array(array: Any, name: str = DATA) -> tuple[da.Array, tuple[HighLevelGraph, ...]]:
+    """Return an array as a dask array in chunks of moderate size, and its graph."""
+    if not isinstance(array, da.Array):
+        if hasattr(array, "__dask_graph__"):
+            raise FrameError(
+                f"variable {name!r} is a {type(array).__module__}.{type(array).__name__}, not a dask.array.Array; "
+                "open the frame with xarray's default chunk manager."
+            )
+        values = np.asarray(array)
+        side = int(CHUNK_PIXELS**0.5)
+        array = da.from_array(values, chunks=regular_grid(values.shape, (side, side)))
+    if any(np.isnan(size) for sizes in array.chunks for size in sizes):
+        raise FrameError(f"variable {name!r} has chunks of unknown size; call compute_chunk_sizes() on it first.")
+    return array, (array.dask,)
+
+
+def as_step(array: Any, dtype: npt.DTypeLike, name: str = DATA) -> tuple[Step, tuple[HighLevelGraph, ...]]:
+    """Return a step whose plane ``data`` is an array in the given dtype, and the graphs that it needs."""
+    wrapped, graphs = wrap_array(array, name)
+    step: Step = Chunked(
+        cast("tuple[int, int]", wrapped.shape),
+        make_dtypes(data=native(wrapped.dtype)),
+        name=wrapped.name,
+        chunks=wrapped.chunks,
+    )
+    return cast_step(step, dtype), graphs
+
+
+def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype in the byte order of this machine."""
+    return dtype.newbyteorder("=")
+
+
+def cast_step(step: Step, dtype: npt.DTypeLike) -> Step:
+    """Return a step that gives the plane ``data`` in the given dtype."""
+    dtype = np.dtype(dtype)
+    if step.dtypes[DATA] == dtype:
+        return step
+    return Apply(
+        step.shape,
+        make_dtypes(data=dtype),
+        kernel=pointwise.cast,
+        sources=(Input(step),),
+        params=make_params(dtype=dtype.name),
+    )
+
+
+def float_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype in which numbers of a dtype are reduced: float32 for up to 16 bits, else float64."""
+    dtype = native(np.dtype(dtype))
+    if dtype.kind == "f":
+        return np.dtype(np.float64 if dtype.itemsize > 4 else np.float32)
+    if dtype.kind in "iub":
+        return np.dtype(np.float32 if dtype.itemsize <= 2 else np.float64)
+    raise FrameError(f"data of dtype {dtype} cannot be reduced; convert them to a real floating-point dtype.")
+
+
+def to_variance(step: Step, kind: UncertaintyType) -> Step:
+    """Return a step that gives the variance of a given type of uncertainty, in the plane ``data``."""
+    if kind == "var":
+        return step
+    kernel = pointwise.square if kind == "std" else pointwise.inverse
+    return Apply(step.shape, step.planes, kernel=kernel, sources=(Input(step),))
+
+
+def to_mask(step: Step, schema: MaskSchema, where: str = "frame") -> Step:
+    """Return a step that gives a mask of the schema's dtype; booleans become the plane BAD."""
+    dtype = step.dtypes[DATA]
+    if dtype.kind == "b":
+        return Apply(
+            step.shape,
+            make_dtypes(data=schema.dtype),
+            kernel=pointwise.mask_from,
+            sources=(Input(step),),
+            params=make_params(bit=schema.bits("BAD"), dtype=schema.dtype.name),
+        )
+    if dtype.kind not in "iu":
+        raise FrameError(
+            f"the mask of the {where} has dtype {dtype} and must be an integer or boolean array; arithmetic on a whole "
+            "frame changes its mask, so use add, subtract, multiply or divide, or with_mask(array)."
+        )
+    return cast_step(step, schema.dtype)
+
+
+def check_frame(ds: object, what: str = "frame") -> xr.Dataset:
+    """Return the Dataset, after checking that it has the dims and variables of a frame."""
+    if not isinstance(ds, xr.Dataset):
+        raise FrameError(f"the {what} is a {type(ds).__name__} and must be a frame: an xarray.Dataset with data(y, x).")
+    if DATA not in ds.data_vars:
+        raise FrameError(f"the {what} has variables {sorted(map(str, ds.data_vars))} and must have 'data'.")
+    for name in (DATA, UNCERTAINTY, MASK):
+        if name in ds.data_vars and ds[name].dims != DIMS:
+            raise FrameError(
+                f"variable {name!r} of the {what} has dims {ds[name].dims} and must have {DIMS}; "
+                "transpose or select one plane first."
+            )
+    return ds
+
+
+def resolve(ds: object, what: str = "frame") -> Image:
+    """Return the image behind a frame.
+
+    Parameters
+    ----------
+    ds
+        A Dataset with ``data(y, x)`` and perhaps ``uncertainty`` and ``mask``. Variables that come unchanged from one plan
+        extend it; others, replaced or computed by the user, become inputs of a new one.
+    what
+        How messages name the frame.
+
+    Raises
+    ------
+    FrameError
+        Raised if dims, variables, dtypes, uncertainty type or mask are not those of a frame.
+    """
+    ds = check_frame(ds, what)
+    kind = str(ds[UNCERTAINTY].attrs.get("uncertainty_type", "std")) if UNCERTAINTY in ds else "std"
+    if kind not in {"std", "var", "ivar"}:
+        raise FrameError(f"uncertainty_type {kind!r} of the {what} must be 'std', 'var' or 'ivar'; set the attribute.")
+    uncertainty_type = cast("UncertaintyType", kind)
+    schema = MaskSchema.from_attrs(ds[MASK].attrs) if MASK in ds else MaskSchema()
+    plan, graphs = _resolve_plan(ds, uncertainty_type, schema, what)
+    first = ds[DATA].data
+    wrapped = first if isinstance(first, da.Array) else wrap_array(first)[0]
+    attrs = {key: value for key, value in ds.attrs.items() if key != "header"}
+    return Image(
+        plan,
+        wrapped.chunks,
+        parse_unit(ds[DATA].attrs.get("units"), what),
+        str(ds.attrs.get("header", "")),
+        schema,
+        uncertainty_type,
+        _coordinate(ds, "y"),
+        _coordinate(ds, "x"),
+        graphs,
+        attrs,
+    )
+
+
+def _coordinate(ds: xr.Dataset, dim: str) -> Array:
+    """Return the original pixel positions along a dim."""
+    return np.asarray(ds[dim].values) if dim in ds.coords else np.arange(ds.sizes[dim])
+
+
+def _resolve_plan(
+    ds: xr.Dataset, kind: UncertaintyType, schema: MaskSchema, what: str
+) -> tuple[Step, tuple[HighLevelGraph, ...]]:
+    """Return the plan of a frame: one that all variables share, else a join of what each comes from."""
+    kinds: dict[str, Kind] = {DATA: "data", UNCERTAINTY: kind, MASK: "mask"}
+    roles = {DATA: "data", UNCERTAINTY: "variance", MASK: "mask"}
+    parts: dict[str, tuple[Step, str]] = {}
+    graphs: list[HighLevelGraph] = []
+    for name, plane in roles.items():
+        if name not in ds:
+            continue
+        array = ds[name].data
+        label = read_label(array) if isinstance(array, da.Array) else None
+        if label is not None and label.kind == kinds[name] and not label.boundary:
+            parts[plane] = (label.plan, plane)
+            graphs.append(array.dask)
+            continue
+        step, more = _as_part(array, name, label, kind, schema, what)
+        parts[plane] = (step, DATA)
+        graphs.extend(more)
+    _check_shapes(parts, what)
+    plans = {step.token: step for step, _ in parts.values()}
+    plan = next(iter(plans.values()))
+    if len(plans) == 1 and all(plane == own for plane, (_, own) in parts.items()) and set(plan.dtypes) == set(parts):
+        return plan, tuple(graphs)
+    return Join.of(**parts), tuple(graphs)
+
+
+def _as_part(
+    array: Any, name: str, label: LabelLayer | None, kind: UncertaintyType, schema: MaskSchema, what: str
+) -> tuple[Step, tuple[HighLevelGraph, ...]]:
+    """Return the step of a variable that is not part of a plan: an array that exists."""
+    if label is not None and label.boundary and label.variance is not None and name == UNCERTAINTY and label.kind == kind:
+        array = da.Array(array.dask, label.variance, array.chunks, meta=array._meta)
+        kind = "var"
+    if name == MASK:
+        step, graphs = as_step(array, array.dtype, name)
+        return to_mask(step, schema, what), graphs
+    step, graphs = as_step(array, float_dtype(array.dtype), name)
+    return (step if name == DATA else to_variance(step, kind)), graphs
+
+
+def _check_shapes(parts: Mapping[str, tuple[Step, str]], what: str) -> None:
+    """Refuse variables of different shapes."""
+    shapes = {plane: step.shape for plane, (step, _) in parts.items()}
+    if len(set(shapes.values())) > 1:
+        raise ShapeError(f"the variables of the {what} have shapes {shapes} and must have one; replace the odd one.")
+
+
+def make_image(
+    data: Step,
+    *,
+    units: u.UnitBase,
+    grid: Grid,
+    variance: Step | None = None,
+    mask: Step | None = None,
+    **more: Any,
+) -> Image:
+    """Return the image whose planes are the ``data`` planes of separate steps."""
+    if variance is None and mask is None and set(data.dtypes) == {DATA}:
+        return Image(data, grid, units, **more)
+    plan = Join.of(
+        data=(data, DATA),
+        variance=None if variance is None else (variance, DATA),
+        mask=None if mask is None else (mask, DATA),
+    )
+    return Image(plan, grid, units, **more)

@@ -1,0 +1,126 @@
+"""Headers as text: 80-character cards joined by newlines."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from astropy import units as u
+from astropy.io import fits
+from astropy.io.fits.verify import VerifyWarning
+
+logger = logging.getLogger(__name__)
+
+COMMENTARY = {"COMMENT", "HISTORY", ""}
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> fits.Header:
+    return fits.Header.fromstring(text, sep="\n")
+
+
+def header_from_text(text: str) -> fits.Header:
+    """Return the header of a text; a copy that the caller may change."""
+    return _parsed(text).copy()
+
+
+def header_to_text(header: fits.Header) -> str:
+    """Return the text of a header.
+
+    Examples
+    --------
+    >>> header_to_text(fits.Header([("GAIN", 1.5)])).strip()
+    'GAIN    =                  1.5'
+    """
+    return str(header.tostring(sep="\n", endcard=False, padding=False))
+
+
+def _card_lines(key: str, value: Any, comment: str) -> list[str]:
+    """Return the lines of a card."""
+    with warnings.catch_warnings():
+        # A keyword of more than eight characters becomes a HIERARCH card, which is what is wanted.
+        warnings.simplefilter("ignore", VerifyWarning)
+        text = str(fits.Card(key, _storable(key, value), comment))
+    return [text[i : i + 80] for i in range(0, len(text), 80)]
+
+
+def _storable(key: str, value: Any) -> Any:
+    """Return a value that a card can hold."""
+    if isinstance(value, u.Quantity):
+        value = value.value
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float | complex | str):
+        if isinstance(value, float) and not np.isfinite(value):
+            return str(value)
+        if isinstance(value, str):
+            return value.encode("ascii", "replace").decode().replace("\n", " ").replace("\t", " ")
+        return value
+    return str(value).encode("ascii", "replace").decode().replace("\n", " ")
+
+
+def _keyword(line: str) -> str:
+    """Return the keyword of a card's first line."""
+    if line.startswith("HIERARCH "):
+        return line.split("=", 1)[0].strip().upper()
+    return line[:8].strip().upper()
+
+
+def append_cards(text: str, cards: Iterable[tuple[str, Any, str]]) -> str:
+    """Return a header text with cards added; one whose keyword is there already takes its place.
+
+    Only the new cards are formatted; all others stay as they are to the byte. HISTORY and COMMENT are always added.
+    """
+    lines = text.split("\n") if text else []
+    for key, value, comment in cards:
+        new = _card_lines(key, value, comment)
+        name = _keyword(new[0])
+        place = None if name in COMMENTARY else next((i for i, line in enumerate(lines) if _keyword(line) == name), None)
+        if place is None:
+            lines += new
+            continue
+        stop = place + 1
+        while stop < len(lines) and lines[stop].startswith("CONTINUE"):
+            stop += 1
+        lines[place:stop] = new
+    return "\n".join(lines)
+
+
+def merge_headers(extension: str, primary: str) -> str:
+    """Return the cards of an extension, and those of the primary header that it lacks."""
+    have = {_keyword(line) for line in extension.split("\n")}
+    lines = extension.split("\n")
+    keep = False
+    for line in primary.split("\n"):
+        name = _keyword(line)
+        if name != "CONTINUE":
+            keep = bool(line.strip()) and (name in COMMENTARY or name not in have) and name not in STRUCTURE
+        if keep:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+STRUCTURE = {"SIMPLE", "EXTEND", "NAXIS", "NAXIS1", "NAXIS2", "NAXIS3", "BITPIX", "BSCALE", "BZERO", "BLANK", "NEXTEND", "CHECKSUM", "DATASUM"}
+"""Cards that describe the primary HDU itself."""
+
+
+def text_from_meta(meta: Mapping[str, Any], wcs: Any = None) -> str:
+    """Return the header text of a CCDData's meta and WCS; what a card cannot hold becomes a string."""
+    if isinstance(meta, fits.Header):
+        text = header_to_text(meta)
+    else:
+        text = ""
+        for key, value in meta.items():
+            pair = value if isinstance(value, tuple) and len(value) == 2 else (value, "")
+            try:
+                text = append_cards(text, [(str(key), pair[0], str(pair[1]))])
+            except (ValueError, TypeError) as error:
+                logger.warning("meta entry %r cannot be a header card (%s); left out.", key, error)
+    if wcs is not None:
+        cards = [(c.keyword, c.value, c.comment) for c in wcs.to_header(relax=True).cards]
+        text = append_cards(text, cards)
+    return text

@@ -1,0 +1,82 @@
+"""Header keywords with units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from astropy import units as u
+
+from lazyccd.errors import KeywordError, ParameterError
+
+
+class Keyword:
+    """A header keyword, its unit and its value.
+
+    Parameters
+    ----------
+    name
+        The keyword.
+    unit
+        Unit of the value; None for strings and pure numbers in headers.
+    value
+        A quantity, a number (with ``unit``), a string (without ``unit``) or None.
+
+    Examples
+    --------
+    >>> Keyword("EXPTIME", unit=u.s).value_from({"EXPTIME": 30.0})
+    <Quantity 30. s>
+    """
+
+    def __init__(self, name: str, unit: u.UnitBase | None = None, value: Any = None) -> None:
+        self._name = name
+        self._unit = unit
+        self._value: Any = None
+        self.value = value
+
+    @property
+    def name(self) -> str:
+        """The keyword."""
+        return self._name
+
+    @property
+    def unit(self) -> u.UnitBase | None:
+        """Unit of the value."""
+        return self._unit
+
+    @property
+    def value(self) -> Any:
+        """The value, a quantity if there is a unit."""
+        return self._value
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        if value is None:
+            self._value = None
+        elif isinstance(value, u.Quantity):
+            self._unit = value.unit
+            self._value = value
+        elif isinstance(value, str):
+            if self._unit is not None:
+                raise ParameterError(f"keyword {self._name!r} has unit '{self._unit}' and cannot have the string {value!r}.")
+            self._value = value
+        elif self._unit is None:
+            raise ParameterError(f"keyword {self._name!r} with the number {value!r} needs a unit; give unit=.")
+        else:
+            self._value = value * self._unit
+
+    def value_from(self, header: Mapping[str, Any]) -> Any:
+        """Set the value to that in a header and return it.
+
+        Raises
+        ------
+        KeywordError
+            Raised if the header does not have the keyword.
+        """
+        if self._name not in header:
+            raise KeywordError(f"the header has no keyword {self._name!r}; give the value itself or another keyword.")
+        value = header[self._name]
+        if self._unit is None and not isinstance(value, str):
+            return value
+        self.value = value
+        return self._value

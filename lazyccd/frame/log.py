@@ -1,0 +1,113 @@
+"""Log entries in headers, as ccdproc writes them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from astropy import units as u
+from astropy.config import ConfigItem, ConfigNamespace
+from astropy.io import fits
+from astropy.nddata import NDData
+
+from lazyccd.frame.header import append_cards
+from lazyccd.frame.keyword import Keyword
+
+SHORT_NAMES = {
+    "background_deviation_box": "bakdevbx",
+    "background_deviation_filter": "bakdfilt",
+    "ccd_process": "ccdproc",
+    "cosmicray_median": "crmedian",
+    "create_deviation": "creatvar",
+    "flat_correct": "flatcor",
+    "gain_correct": "gaincor",
+    "subtract_bias": "subbias",
+    "subtract_dark": "subdark",
+    "subtract_overscan": "suboscan",
+    "trim_image": "trimim",
+    "transform_image": "tranim",
+    "wcs_project": "wcsproj",
+    "flag_saturated": "flagsat",
+}
+"""Short keywords for the names of operations, which FITS keywords are too short for."""
+
+COMMENT = "Shortened name for ccdproc command"
+
+
+class Conf(ConfigNamespace):  # type: ignore[misc]
+    """Configuration of lazyccd."""
+
+    auto_logging = ConfigItem(True, "Whether to automatically log operations to metadata", module="lazyccd")
+
+
+conf = Conf()
+
+
+def bind_arguments(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that were passed, by name, in the order in which they were."""
+    names = list(inspect.signature(inspect.unwrap(func)).parameters)
+    return dict(zip(names, args, strict=False)) | dict(kwargs)
+
+
+def log_entries(name: str, arguments: Mapping[str, Any], add_keyword: Any) -> list[tuple[str, Any]]:
+    """Return the keys and values by which an operation notes itself.
+
+    Parameters
+    ----------
+    name
+        Name of the operation.
+    arguments
+        The arguments that were passed.
+    add_keyword
+        True for the name and the arguments; a string or a `Keyword` for that instead; a mapping for its items; None or
+        False for nothing.
+    """
+    if add_keyword is None or add_keyword is False:
+        return []
+    if isinstance(add_keyword, str):
+        return [(add_keyword, None)]
+    if isinstance(add_keyword, Keyword):
+        return [(add_keyword.name, add_keyword.value)]
+    if isinstance(add_keyword, Mapping):
+        return list(add_keyword.items())
+    if not conf.auto_logging:
+        return []
+    text = ", ".join(f"{key}={_shown(value)}" for key, value in arguments.items())
+    return [(name, text.replace("\n", ""))]
+
+
+def _shown(value: Any) -> Any:
+    """Return a value as it is logged: images and arrays by their type."""
+    if isinstance(value, xr.Dataset):
+        return "<CCDData>"
+    if isinstance(value, u.Quantity):
+        return value if value.isscalar else f"<{type(value).__name__}>"
+    if isinstance(value, NDData | np.ndarray | xr.DataArray) or hasattr(value, "__dask_graph__"):
+        return f"<{type(value).__name__}>" if np.size(getattr(value, "data", value)) > 1 else value
+    return value
+
+
+def apply_to_text(text: str, entries: Iterable[tuple[str, Any]]) -> str:
+    """Return a header text with log entries added."""
+    cards: list[tuple[str, Any, str]] = []
+    for key, value in entries:
+        short = SHORT_NAMES.get(key)
+        if short is None:
+            cards.append((key, value, ""))
+        else:
+            cards += [(f"HIERARCH {key.upper()}", short, COMMENT), (short.upper(), value, "")]
+    return append_cards(text, cards)
+
+
+def apply_to_meta(meta: Any, entries: Iterable[tuple[str, Any]]) -> None:
+    """Add log entries to the meta of a CCDData."""
+    for key, value in entries:
+        short = SHORT_NAMES.get(key)
+        if short is None:
+            meta[key] = value
+            continue
+        meta[f"HIERARCH {key.upper()}" if isinstance(meta, fits.Header) else key] = (short, COMMENT)
+        meta[short] = value

@@ -1,0 +1,102 @@
+"""Units as headers and attributes write them."""
+
+from __future__ import annotations
+
+import warnings
+from functools import lru_cache
+
+from astropy import units as u
+
+from lazyccd.errors import UnitError
+
+ALIASES: dict[str, u.UnitBase] = {
+    "adu": u.adu,
+    "dn": u.DN,
+    "count": u.ct,
+    "counts": u.ct,
+    "ct": u.ct,
+    "electron": u.electron,
+    "electrons": u.electron,
+    "e-": u.electron,
+    "e": u.electron,
+    "e-/s": u.electron / u.s,
+    "electron/s": u.electron / u.s,
+    "electrons/s": u.electron / u.s,
+    "": u.dimensionless_unscaled,
+}
+"""Spellings of units in lower case that astropy does not read, or reads otherwise."""
+
+
+def parse_unit(text: object, where: str) -> u.UnitBase:
+    """Return the unit that an attribute or a BUNIT card names.
+
+    Parameters
+    ----------
+    text
+        A unit, its name in any usual spelling, or None for none.
+    where
+        How messages name the place.
+
+    Raises
+    ------
+    UnitError
+        Raised if the name is not understood.
+
+    Examples
+    --------
+    >>> parse_unit("ADU", "a.fits"), parse_unit("e-/s", "a.fits")
+    (Unit("adu"), Unit("electron / s"))
+    """
+    if text is None:
+        return u.dimensionless_unscaled
+    if isinstance(text, u.UnitBase):
+        return text
+    return _parse_text(str(text).strip(), where)
+
+
+@lru_cache(maxsize=256)
+def _parse_text(text: str, where: str) -> u.UnitBase:
+    if text.lower() in ALIASES:
+        return ALIASES[text.lower()]
+    with warnings.catch_warnings():
+        # Deprecated spellings are still what the file says.
+        warnings.simplefilter("ignore", u.UnitsWarning)
+        for spelling in (text, text.lower()):
+            try:
+                return u.Unit(spelling)
+            except ValueError:
+                continue
+    raise UnitError(f"{where}: unit {text!r} is not known to astropy; give unit=, such as unit='adu'.")
+
+
+def unit_to_text(unit: u.UnitBase) -> str:
+    """Return the name of a unit, as FITS writes it if FITS can.
+
+    Examples
+    --------
+    >>> unit_to_text(u.electron**2), unit_to_text(u.dimensionless_unscaled)
+    ('electron2', '')
+    """
+    try:
+        return str(unit.to_string("fits"))
+    except ValueError:
+        return str(unit.to_string())
+
+
+def conversion_factor(unit: u.UnitBase, target: u.UnitBase, what: str) -> float:
+    """Return the factor that converts numbers from one unit to another.
+
+    Raises
+    ------
+    UnitError
+        Raised if the units are not equivalent; ct, DN and adu are three different units.
+    """
+    if unit == target:
+        return 1.0
+    try:
+        return float(unit.to(target))
+    except u.UnitConversionError:
+        raise UnitError(
+            f"{what} unit '{unit}' does not match the frame unit '{target}'; "
+            "apply gain_correct to both or to neither, or set the right unit by with_unit."
+        ) from None

@@ -1,0 +1,88 @@
+"""The WCS of a frame, carried along when it is cut, flipped or binned."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from astropy.io.fits.verify import VerifyWarning
+from astropy.wcs import WCS, FITSFixedWarning
+
+from lazyccd.errors import FrameError
+from lazyccd.frame.header import header_from_text
+
+
+def lattice(positions: npt.NDArray[Any], axis: str) -> tuple[float, float]:
+    """Return position of the first pixel and step of the original positions along an axis.
+
+    Raises
+    ------
+    FrameError
+        Raised if the positions are not evenly spaced.
+    """
+    values = np.asarray(positions, float)
+    if values.size < 2:
+        return float(values[0]), 1.0
+    step = (values[-1] - values[0]) / (values.size - 1)
+    if step == 0 or not np.allclose(np.diff(values), step, rtol=0, atol=1e-6 * abs(step)):
+        raise FrameError(f"the {axis} coordinates are not evenly spaced, so the WCS cannot follow; select with a constant step.")
+    return float(values[0]), float(step)
+
+
+def wcs_from_header(text: str, y: npt.NDArray[Any], x: npt.NDArray[Any]) -> WCS | None:
+    """Return the celestial WCS of a frame's pixels, made anew at each call; None if the header has none.
+
+    Parameters
+    ----------
+    text
+        Header of the image that was read.
+    y, x
+        Original positions of the frame's rows and columns.
+
+    Raises
+    ------
+    FrameError
+        Raised if the positions are not evenly spaced, or the WCS has a distortion and the step is not 1.
+    """
+    if "CTYPE1" not in text:
+        return None
+    header = header_from_text(text)
+    with warnings.catch_warnings():
+        # Repairs of dates and of non-standard units are not about the pixels.
+        warnings.simplefilter("ignore", FITSFixedWarning)
+        warnings.simplefilter("ignore", VerifyWarning)
+        wcs = WCS(header, relax=True, naxis=2)
+    if not wcs.has_celestial:
+        return None
+    (y0, ystep), (x0, xstep) = lattice(y, "y"), lattice(x, "x")
+    if (y0, ystep, x0, xstep) == (0, 1, 0, 1):
+        return wcs
+    if (ystep, xstep) != (1, 1):
+        _check_scalable(wcs)
+    return _sliced(wcs, (y0, ystep), (x0, xstep))
+
+
+def _check_scalable(wcs: WCS) -> None:
+    """Refuse distortions that are polynomials of pixels."""
+    if wcs.sip is not None or wcs.cpdis1 is not None or wcs.det2im1 is not None:
+        raise FrameError("the WCS has a SIP or table distortion, which cannot be scaled exactly; cut without a step instead.")
+
+
+def _sliced(wcs: WCS, y: tuple[float, float], x: tuple[float, float]) -> WCS:
+    """Return the WCS of pixels at ``first + step * i`` (0-based)."""
+    new = wcs.deepcopy()
+    steps = np.array([x[1], y[1]])
+    firsts = np.array([x[0], y[0]])
+    new.wcs.crpix = (wcs.wcs.crpix - 1 - firsts) / steps + 1
+    if new.sip is not None:
+        from astropy.wcs import Sip
+
+        new.sip = Sip(wcs.sip.a, wcs.sip.b, wcs.sip.ap, wcs.sip.bp, wcs.sip.crpix - firsts)
+    if np.any(steps != 1):
+        if new.wcs.has_cd():
+            new.wcs.cd = wcs.wcs.cd * steps
+        else:
+            new.wcs.pc = wcs.wcs.get_pc() * steps
+    return new

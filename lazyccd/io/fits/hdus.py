@@ -1,0 +1,381 @@
+"""What a FITS file contains, learned from its headers alone.
+
+1. Read blocks until the END card; keep the cards as text.
+2. Let astropy read the values of the few cards that say where the pixels are; the others are not parsed here.
+3. Skip the data by their size and go on, until the file ends.
+
+A file that is not exactly as long as its headers say is refused: line-ending conversion and broken transfers shift
+bytes, and what is then read looks like an image.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from astropy.io.fits import Card
+from astropy.io.fits.verify import VerifyError
+
+from lazyccd.errors import FormatError, KeywordError, LazyCCDError
+from lazyccd.io.fits.access import ByteSource, Identity, open_source
+from lazyccd.io.fits.names import Name, is_url, parse_name
+from lazyccd.io.fits.tiles import TileTable, image_cards, is_default_name
+
+logger = logging.getLogger(__name__)
+
+BLOCK = 2880
+CARD = 80
+_FIRST_READ = 10 * BLOCK
+_LONGEST_HEADER = 64 << 20
+_END = re.compile(rb"END[ \0]{5}")
+_NOT_TEXT = {code: " " if code in (0, 9, 10, 13) else "?" for code in range(256) if not 32 <= code <= 126}
+
+Kind = Literal["image", "table", "none", "other"]
+
+
+class Cards:
+    """The cards of one header, parsed one by one when asked for."""
+
+    def __init__(self, text: str, where: str) -> None:
+        """Split the text; ``where`` names the file and HDU in messages."""
+        self.images = [text[i : i + CARD] for i in range(0, len(text), CARD)]
+        self.where = where
+        # Of several cards with one keyword the first counts, as in astropy.
+        self._first = {image[:8].rstrip(): image for image in reversed(self.images)}
+        # Compressed images may carry the default name beside their own.
+        names = [image for image in self.images if image.startswith("EXTNAME ")]
+        own = [image for image in names if not is_default_name(image)]
+        if own:
+            self._first["EXTNAME"] = own[0]
+
+    def __contains__(self, keyword: str) -> bool:
+        """Return whether there is such a card."""
+        return keyword in self._first
+
+    def get(self, keyword: str, default: Any = None) -> Any:
+        """Return the value of a card as astropy reads it."""
+        image = self._first.get(keyword)
+        if image is None:
+            return default
+        problem = f"{self.where}: card {image.rstrip()!r} has no readable value; correct the header."
+        # Anything but "= " is no value to FITS, and astropy would only warn.
+        if image[8:10] != "= ":
+            raise KeywordError(problem)
+        try:
+            value = Card.fromstring(image).value
+        except (VerifyError, ValueError) as error:
+            raise KeywordError(problem) from error
+        return default if value is None or not isinstance(value, (str, int, float, bool)) else value
+
+    def integer(self, keyword: str, default: int | None = None) -> int:
+        """Return the value of a card that must be an integer."""
+        value = self.get(keyword, default)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise FormatError(f"{self.where}: {keyword} is {value!r} and must be an integer; correct the header.")
+        return value
+
+    def number(self, keyword: str, default: float) -> float:
+        """Return the value of a card that must be a number."""
+        value = self.get(keyword, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise FormatError(f"{self.where}: {keyword} is {value!r} and must be a number; correct the header.")
+        return float(value)
+
+
+@dataclass(frozen=True)
+class HduInfo:
+    """One header and data unit."""
+
+    index: int
+    """Place in the file, 0 for the primary."""
+
+    name: str
+    """EXTNAME, "" without one; "PRIMARY" for HDU 0 without one. Its case does not matter in selectors."""
+
+    ver: int
+    """EXTVER, 1 without one."""
+
+    kind: Kind
+    """What the data are: an image (compressed or not), a table, nothing, or something else."""
+
+    shape: tuple[int, ...]
+    """Shape of the image, in NumPy's order; empty for anything else."""
+
+    bitpix: int
+    """BITPIX of the image."""
+
+    bscale: float
+    """BSCALE, 1 without one."""
+
+    bzero: float
+    """BZERO, 0 without one."""
+
+    blank: int | None
+    """BLANK of an integer image."""
+
+    data_offset: int
+    """Where the data start, in bytes after whole-file decompression."""
+
+    data_size: int
+    """Bytes of data without the padding."""
+
+    tiles: TileTable | None
+    """Where the tiles of a tile-compressed image are; None for a plain one."""
+
+    header: str = field(repr=False)
+    """Cards of 80 characters joined by newlines, as in the file; of a compressed image those of the image."""
+
+    @property
+    def label(self) -> str:
+        """The HDU as it is written behind a file name."""
+        if self.index == 0 or not self.name:
+            return f"[{self.index}]"
+        return f"[{self.name},{self.ver}]"
+
+    @property
+    def plane_shape(self) -> tuple[int, ...]:
+        """Shape without axes of length 1, as far as two axes remain."""
+        shape = list(self.shape)
+        while len(shape) > 2 and 1 in shape:
+            shape.remove(1)
+        return tuple(shape)
+
+    @property
+    def is_plane(self) -> bool:
+        """Whether this is an image of two axes, or can be read as one."""
+        return self.kind == "image" and len(self.plane_shape) == 2
+
+
+@dataclass(frozen=True)
+class FitsFile:
+    """A FITS file as its headers describe it."""
+
+    path: str
+    """Absolute path, or URL."""
+
+    identity: Identity
+    """Size, time of change and inode when the headers were read."""
+
+    encoding: str
+    """How the file is compressed as a whole: "gzip", "bzip2", "xz", or "" if it is not."""
+
+    hdus: tuple[HduInfo, ...]
+    """All HDUs."""
+
+    def __str__(self) -> str:
+        """List the HDUs, for messages."""
+        lines = [f"  [{hdu.index}] {hdu.name or '-'},{hdu.ver} {hdu.kind} {hdu.shape or ''}" for hdu in self.hdus]
+        return "\n".join([self.path, *lines])
+
+
+def scan_fits(path: Name) -> FitsFile:
+    """Read the headers of a FITS file, and no pixels.
+
+    Parameters
+    ----------
+    path
+        Local path or URL. A file compressed as a whole is decompressed here, once per process.
+
+    Raises
+    ------
+    FormatError
+        Raised if the file is not FITS, is cut or damaged, or a header has no END card or contradicts itself.
+    MissingFileError
+        Raised if it is not there.
+    """
+    text = parse_name(path).path
+    full = text if is_url(text) else os.path.abspath(text)
+    source, identity, encoding = open_source(full)
+    try:
+        return FitsFile(full, identity, encoding, _scan(source))
+    finally:
+        source.close()
+
+
+def scan_many(paths: Iterable[Name]) -> list[FitsFile | LazyCCDError]:
+    """Read the headers of many files at once.
+
+    Returns
+    -------
+    list
+        In the order of ``paths``; where a file cannot be read, its error stands in its place.
+    """
+
+    def scan(path: Name) -> FitsFile | LazyCCDError:
+        try:
+            return scan_fits(path)
+        except LazyCCDError as error:
+            return error
+
+    with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1)), "lazyccd-scan") as pool:
+        return list(pool.map(scan, paths))
+
+
+def _scan(source: ByteSource) -> tuple[HduInfo, ...]:
+    """Walk through the HDUs of a file."""
+    hdus: list[HduInfo] = []
+    offset = 0
+    while offset < source.size:
+        if offset and source.read(offset, 8) != b"XTENSION":
+            _check_rest(source, offset, len(hdus))
+            break
+        where = f"{source.name}[{len(hdus)}]"
+        text, start = _read_header(source, offset, where)
+        hdu, stored = _describe(Cards(text, where), len(hdus), start)
+        hdus.append(hdu)
+        offset = start + -(-stored // BLOCK) * BLOCK
+        _check_length(source, where, start, stored, offset)
+    if not hdus:
+        raise FormatError(f"{source.name} is empty and must be a FITS file; fetch it again.")
+    return tuple(hdus)
+
+
+def _check_length(source: ByteSource, where: str, start: int, stored: int, stop: int) -> None:
+    """Refuse an HDU that the file does not hold in full; only the padding behind it may be absent."""
+    if stop <= source.size or source.size == start + stored:
+        return
+    if source.size < start + stored:
+        raise FormatError(
+            f"{where} is truncated: its {stored} bytes of data end at byte {start + stored} and the file has "
+            f"{source.size}; fetch the file again."
+        )
+    raise FormatError(
+        f"{where} is damaged: its last block ends at byte {stop} and the file has {source.size}, so bytes are missing "
+        "somewhere, as after a conversion of line ends; fetch the file again in binary mode."
+    )
+
+
+def _check_rest(source: ByteSource, offset: int, count: int) -> None:
+    """Accept padding behind the last HDU, and refuse anything else: bytes were added or the data are longer."""
+    for place in range(offset, source.size, _FIRST_READ):
+        if source.read(place, _FIRST_READ).strip(b"\0 "):
+            raise FormatError(
+                f"{source.name} is damaged: {source.size - offset} bytes behind HDU {count - 1} are no extension, as "
+                "after a conversion of line ends or with a wrong header; fetch the file again in binary mode."
+            )
+
+
+def _read_header(source: ByteSource, offset: int, where: str) -> tuple[str, int]:
+    """Return the text of a header without its END card, and where the data start."""
+    raw = source.read(offset, _FIRST_READ)
+    if offset == 0 and not re.match(rb"SIMPLE *=", raw):
+        raise _not_fits(source.name, raw)
+    searched = 0
+    while True:
+        for match in _END.finditer(raw, searched):
+            if match.start() % CARD == 0:
+                text = raw[: match.start()].decode("latin-1")
+                return _as_text(text, where), offset + -(-(match.start() + CARD) // BLOCK) * BLOCK
+        searched = max(len(raw) - CARD, 0)
+        more = source.read(offset + len(raw), max(_FIRST_READ, len(raw)))
+        if not more or len(raw) > _LONGEST_HEADER:
+            raise FormatError(
+                f"{where} has no END card in {len(raw)} bytes of header; the file is cut or was changed as text, "
+                "fetch it again in binary mode."
+            )
+        raw += more
+
+
+def _as_text(text: str, where: str) -> str:
+    """Replace what is not printable ASCII, which would break the lines of the header."""
+    clean = text.translate(_NOT_TEXT)
+    if clean != text:
+        logger.warning("%s: the header has characters that are not printable ASCII; shown as '?' or blank.", where)
+    return clean
+
+
+def _not_fits(name: str, raw: bytes) -> FormatError:
+    """Make the error of a file that does not begin as FITS does."""
+    if raw.startswith(b"version https://git-lfs"):
+        return FormatError(f"{name} is a pointer of Git LFS and not the FITS file itself; run 'git lfs pull'.")
+    begin = f"begins with {raw[:20]!r}" if raw else "is empty"
+    return FormatError(f"{name} {begin} and a FITS file begins with 'SIMPLE  ='; it is another format or damaged.")
+
+
+def _describe(cards: Cards, index: int, start: int) -> tuple[HduInfo, int]:
+    """Return what a header says, and how many bytes of data the file holds for it."""
+    axes = _axes(cards, "NAXIS")
+    stored = _data_bytes(cards, axes)
+    kind = _kind(cards, axes, index)
+    compressed = kind == "table" and cards.get("ZIMAGE") is True
+    prefix = "Z" if compressed else ""
+    shape: tuple[int, ...] = ()
+    tiles = None
+    images = cards.images
+    if compressed:
+        axes = _axes(cards, "ZNAXIS")
+        kind = _image_kind(axes)
+        images = image_cards(cards.images)
+        tiles = TileTable.from_cards(cards, axes, start) if kind == "image" else None
+    if kind == "image":
+        shape = tuple(reversed(axes))
+    bitpix = cards.integer(f"{prefix}BITPIX", 8)
+    name = str(cards.get("EXTNAME", "" if index else "PRIMARY")).strip()
+    info = HduInfo(
+        index=index,
+        name=name,
+        ver=cards.integer("EXTVER", 1),
+        kind=kind,
+        shape=shape,
+        bitpix=bitpix,
+        bscale=cards.number("BSCALE", 1.0) if kind == "image" else 1.0,
+        bzero=cards.number("BZERO", 0.0) if kind == "image" else 0.0,
+        blank=cards.integer("BLANK") if kind == "image" and bitpix > 0 and "BLANK" in cards else None,
+        data_offset=start,
+        data_size=stored,
+        tiles=tiles,
+        header="\n".join(images),
+    )
+    return info, stored
+
+
+def _axes(cards: Cards, keyword: str) -> list[int]:
+    """Return the lengths of the axes in the order of FITS."""
+    count = cards.integer(keyword)
+    axes = [cards.integer(f"{keyword}{i + 1}") for i in range(count)]
+    if count < 0 or any(axis < 0 for axis in axes):
+        raise FormatError(
+            f"{cards.where}: {keyword} {count} with axes {axes} must not be negative; correct the header."
+        )
+    return axes
+
+
+def _data_bytes(cards: Cards, axes: list[int]) -> int:
+    """Return the size of the data by the formula of the standard."""
+    bitpix = cards.integer("BITPIX")
+    if bitpix not in (8, 16, 32, 64, -32, -64):
+        raise FormatError(f"{cards.where}: BITPIX {bitpix} must be 8, 16, 32, 64, -32 or -64; correct the header.")
+    if not axes:
+        return 0
+    if axes[0] == 0 and cards.get("GROUPS") is True:
+        axes = axes[1:]
+    pixels = 1
+    for axis in axes:
+        pixels *= axis
+    return max(abs(bitpix) // 8 * cards.integer("GCOUNT", 1) * (cards.integer("PCOUNT", 0) + pixels), 0)
+
+
+def _image_kind(axes: list[int]) -> Kind:
+    """Tell an image from one without pixels."""
+    return "image" if axes and 0 not in axes else "none"
+
+
+def _kind(cards: Cards, axes: list[int], index: int) -> Kind:
+    """Tell images from tables and the rest."""
+    if index == 0:
+        if cards.get("SIMPLE") is not True or (axes and axes[0] == 0 and cards.get("GROUPS") is True):
+            return "other"
+        return _image_kind(axes)
+    extension = str(cards.get("XTENSION", "")).rstrip()
+    if extension in ("BINTABLE", "A3DTABLE", "TABLE"):
+        return "table"
+    if extension == "IMAGE":
+        return _image_kind(axes)
+    return "other"

@@ -1,0 +1,230 @@
+"""What a FITS file that is written looks like: its HDUs, their header bytes and checksums, and the cards of a mask."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+
+from lazyccd.errors import FormatError, ParameterError, ShapeError
+from lazyccd.flags import MaskSchema
+from lazyccd.kernels.encode import MASK32, fold_datasum
+
+BLOCK = 2880
+CARD = 80
+
+UNCERTAINTY_CLASSES = {"std": "StdDevUncertainty", "var": "VarianceUncertainty", "ivar": "InverseVariance"}
+"""Value of the UTYPE card for each ``uncertainty_type``: the class that ``CCDData.read`` makes."""
+
+_BITPIX = {"uint8": 8, "uint16": 16, "uint32": 32, "float32": -32, "float64": -64}
+_BZERO = {"uint16": 1 << 15, "uint32": 1 << 31}
+_STRUCTURAL = re.compile(
+    r"(SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|GROUPS|INHERIT|BSCALE|BZERO|BLANK|CHECKSUM|DATASUM|END|"
+    r"ZIMAGE|ZCMPTYPE|ZBITPIX|ZNAXIS\d*|ZTILE\d+|ZNAME\d+|ZVAL\d+|ZMASKCMP|ZQUANTIZ|ZDITHER0|ZBLANK|ZSCALE|ZZERO|ZSIMPLE|"
+    r"ZTENSION|ZEXTEND|ZBLOCKED|ZPCOUNT|ZGCOUNT|ZHECKSUM|ZDATASUM)$"
+)
+
+
+@dataclass(frozen=True)
+class HduSpec:
+    """One HDU of a file to be written."""
+
+    name: str
+    """EXTNAME; empty for none (a card in ``header`` then stays)."""
+
+    header: str
+    """Cards joined by newlines. Cards about structure, scaling, compression, checksums are left out and made anew."""
+
+    shape: tuple[int, ...]
+    """``(ny, nx)``, or ``()`` for a header without data."""
+
+    dtype: str = "float32"
+    """Native type of the pixels: float32, float64, uint8, uint16 or uint32 (the last two are stored with BZERO)."""
+
+    def __post_init__(self) -> None:
+        """Refuse what FITS cannot hold."""
+        object.__setattr__(self, "dtype", np.dtype(self.dtype).name)
+        if self.dtype not in _BITPIX:
+            raise ParameterError(
+                f"HDU {self.name!r}: dtype {self.dtype} must be one of {', '.join(_BITPIX)}; convert first."
+            )
+        if self.shape and (len(self.shape) != 2 or min(self.shape) < 1):
+            raise ShapeError(f"HDU {self.name!r}: shape {self.shape} must be (ny, nx) with at least one pixel.")
+        too_long = [card for card in self.header.split("\n") if len(card) > CARD]
+        if too_long:
+            raise ParameterError(
+                f"HDU {self.name!r}: card {too_long[0]!r} has {len(too_long[0])} characters and a card holds {CARD}; "
+                "make cards by astropy.io.fits.Header."
+            )
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels."""
+        return math.prod(self.shape) if self.shape else 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the pixels, without padding."""
+        return self.pixels * np.dtype(self.dtype).itemsize
+
+
+def frame_hdus(
+    shape: tuple[int, int],
+    header: str,
+    *,
+    dtype: str = "float32",
+    uncertainty_type: str | None = None,
+    uncertainty_unit: str = "",
+    schema: MaskSchema | None = None,
+) -> tuple[HduSpec, ...]:
+    """Return the HDUs of a frame: the image, UNCERT if there is an uncertainty, MASK and DQ if there is a mask.
+
+    MASK is 0 or 1 (bad), because ``CCDData.read`` casts it to bool; DQ has the planes and the cards that name them.
+
+    Parameters
+    ----------
+    shape
+        Shape ``(ny, nx)`` of all of them.
+    header
+        Cards of the primary HDU, joined by newlines; BUNIT among them.
+    dtype
+        Type of image and uncertainty.
+    uncertainty_type
+        ``std``, ``var`` or ``ivar``; None for no uncertainty.
+    uncertainty_unit
+        Unit of the uncertainty for its BUNIT card.
+    schema
+        Planes of the mask; None for no mask.
+    """
+    hdus = [HduSpec("", header, shape, dtype)]
+    if uncertainty_type is not None:
+        cards = [fits.Card("UTYPE", UNCERTAINTY_CLASSES[uncertainty_type], "class of the uncertainty in CCDData")]
+        cards += [fits.Card("BUNIT", uncertainty_unit, "unit of the uncertainty")] if uncertainty_unit else []
+        hdus.append(HduSpec("UNCERT", _card_text(cards), shape, dtype))
+    if schema is not None:
+        hdus.append(HduSpec("MASK", "COMMENT 1 where a plane of DQ that counts as bad is set", shape, "uint8"))
+        hdus.append(HduSpec("DQ", mask_cards(schema), shape, schema.dtype.name))
+    return tuple(hdus)
+
+
+def mask_cards(schema: MaskSchema) -> str:
+    """Return the cards that name the planes of a mask, joined by newlines.
+
+    For plane n = 1, 2, ...: MSKNnnnn is its name, MSKMnnnn its value, MSKBnnnn whether it counts as bad, MSKDnnnn its
+    description.
+
+    Examples
+    --------
+    >>> cards = mask_cards(MaskSchema().with_plane("GHOST", "Optical ghost", bad=False))
+    >>> print(cards.split(chr(10))[-4].rstrip())
+    MSKN0009= 'GHOST   '
+    >>> mask_schema(fits.Header.fromstring(cards, sep=chr(10))).planes[-1]
+    MaskPlane(name='GHOST', description='Optical ghost', bad=False)
+    """
+    cards = []
+    for i, plane in enumerate(schema.planes):
+        cards.append(fits.Card(f"MSKN{i + 1:04}", plane.name))
+        cards.append(fits.Card(f"MSKM{i + 1:04}", 1 << i))
+        cards.append(fits.Card(f"MSKB{i + 1:04}", plane.bad, "counts as bad"))
+        cards.append(fits.Card(f"MSKD{i + 1:04}", plane.description))
+    return _card_text(cards)
+
+
+def mask_schema(header: Mapping[str, Any]) -> MaskSchema | None:
+    """Return the planes that the cards of a DQ extension name; None if it has no such cards.
+
+    Raises
+    ------
+    FormatError
+        Raised if the values are not the single bits 1, 2, 4, ... or do not begin with the standard planes.
+    """
+    numbers = sorted(key[4:] for key in header if re.fullmatch(r"MSKN\d{4}", key))
+    if not numbers:
+        return None
+    try:
+        return MaskSchema.from_attrs(
+            {
+                "flag_meanings": " ".join(str(header[f"MSKN{n}"]) for n in numbers),
+                "flag_masks": [int(header[f"MSKM{n}"]) for n in numbers],
+                "flag_descriptions": [str(header.get(f"MSKD{n}", "")) for n in numbers],
+                "flag_bad": [bool(header.get(f"MSKB{n}", True)) for n in numbers],
+            }
+        )
+    except (KeyError, TypeError, ParameterError) as error:
+        raise FormatError(f"the cards MSKN{numbers[0]} to MSKN{numbers[-1]} do not describe a mask: {error}") from error
+
+
+def padded(size: int) -> int:
+    """Return a size rounded up to whole FITS blocks."""
+    return -(-size // BLOCK) * BLOCK
+
+
+def header_block(spec: HduSpec, primary: bool, datasum: int | None = None) -> bytes:
+    """Return the header of an HDU in whole blocks; without ``datasum`` the checksums are blank but have their place."""
+    cards = [_first_card(primary), _card("BITPIX", _BITPIX[spec.dtype]), _card("NAXIS", len(spec.shape))]
+    cards += [_card(f"NAXIS{i + 1}", length) for i, length in enumerate(reversed(spec.shape))]
+    cards += [_card("EXTEND", "T")] if primary else [_card("PCOUNT", 0), _card("GCOUNT", 1)]
+    if spec.dtype in _BZERO:
+        cards += [_card("BSCALE", 1), _card("BZERO", _BZERO[spec.dtype])]
+    cards += [f"EXTNAME = '{spec.name:<8}'"] if spec.name else []
+    cards += _free_cards(spec)
+    checksums = [
+        "CHECKSUM= '0000000000000000'   / HDU checksum",
+        f"DATASUM = '{datasum or 0:<10}'         / data checksum",
+    ]
+    text = "".join(f"{card:<80}" for card in (*cards, *checksums, "END"))
+    block = text.ljust(padded(len(text))).encode("ascii")
+    if datasum is None:
+        return block
+    total = fold_datasum(int(np.frombuffer(block, ">u4").sum(dtype=np.uint64)) + datasum)
+    return block.replace(b"CHECKSUM= '0000000000000000'", b"CHECKSUM= '%s'" % _encode_checksum(MASK32 - total), 1)
+
+
+def _first_card(primary: bool) -> str:
+    """Return the card that says what kind of HDU follows."""
+    return _card("SIMPLE", "T") if primary else "XTENSION= 'IMAGE   '"
+
+
+def _card(keyword: str, value: int | str) -> str:
+    """Return a card with an integer or logical value."""
+    return f"{keyword:<8}= {value:>20}"
+
+
+def _card_text(cards: Iterable[fits.Card]) -> str:
+    """Return cards (long strings take several) as text joined by newlines."""
+    return str(fits.Header(cards).tostring(sep="\n", endcard=False, padding=False))
+
+
+def _free_cards(spec: HduSpec) -> list[str]:
+    """Return the cards given by the caller, without those that describe how some other file was stored."""
+    cards, dropped = [], False
+    for card in spec.header.split("\n"):
+        keyword = card[:8].rstrip()
+        if keyword != "CONTINUE":
+            dropped = bool(_STRUCTURAL.match(keyword)) or (bool(spec.name) and keyword == "EXTNAME")
+        if not dropped and card.strip():
+            # Only printable ASCII may stand in a header; raw frames carry other bytes now and then.
+            cards.append(re.sub(r"[^ -~]", "?", card))
+    return cards
+
+
+def _encode_checksum(value: int) -> bytes:
+    """Return a checksum as the 16 characters of the FITS standard, appendix J."""
+    columns = []
+    for byte in value.to_bytes(4, "big"):
+        quotient, remainder = divmod(byte, 4)
+        chars = [quotient + remainder + 48, quotient + 48, quotient + 48, quotient + 48]
+        # Characters that are neither digits nor letters move apart in pairs, which keeps their sum.
+        while any(58 <= c <= 64 or 91 <= c <= 96 for c in chars):
+            for j in (0, 2):
+                if any(58 <= c <= 64 or 91 <= c <= 96 for c in chars[j : j + 2]):
+                    chars[j] += 1
+                    chars[j + 1] -= 1
+        columns.append(chars)
+    text = bytes(columns[i][j] for j in range(4) for i in range(4))
+    return text[-1:] + text[:-1]

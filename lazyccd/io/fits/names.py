@@ -1,0 +1,149 @@
+"""Names of inputs: ``file.fits[SCI,2]``, ``@list``, globs and URLs."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fsspec
+
+from lazyccd.errors import ArgumentTypeError, FormatError, MissingFileError, ParameterError
+
+Selector = int | str | tuple[str, int]
+"""What picks an HDU: its number (0 is the primary), its EXTNAME, or EXTNAME and EXTVER."""
+
+Name = str | os.PathLike[str]
+
+_SUFFIX = re.compile(r"^(?P<path>.+)\[(?P<hdu>[^\[\]]*)\]$", re.DOTALL)
+
+
+class InputName(NamedTuple):
+    """A file, and the HDU that its name picks."""
+
+    path: str
+    hdu: Selector | None
+
+
+def is_url(path: str) -> bool:
+    """Return whether a path is for fsspec and not for the local file system."""
+    return "://" in path or "::" in path
+
+
+def parse_name(name: Name) -> InputName:
+    """Split ``file.fits[SCI,2]`` into the file and the HDU.
+
+    Parameters
+    ----------
+    name
+        A path or URL, with or without ``[2]``, ``[SCI]`` or ``[SCI,2]`` behind it. A local file whose name really ends
+        in brackets is taken as it is.
+
+    Raises
+    ------
+    ParameterError
+        Raised if the brackets hold anything else, such as an image section.
+
+    Examples
+    --------
+    >>> parse_name("night/a.fits[SCI,2]")
+    InputName(path='night/a.fits', hdu=('SCI', 2))
+    >>> parse_name("s3://bucket/a.fits[0]")
+    InputName(path='s3://bucket/a.fits', hdu=0)
+    """
+    text = os.path.expanduser(_text(name))
+    text = text.removeprefix("file://")
+    match = _SUFFIX.match(text)
+    if match is None or (not is_url(text) and os.path.exists(text)):
+        return InputName(text, None)
+    return InputName(match["path"], parse_selector(match["hdu"]))
+
+
+def parse_selector(text: str) -> Selector:
+    """Read what stands between the brackets of a file name.
+
+    Examples
+    --------
+    >>> parse_selector("3"), parse_selector("sci"), parse_selector("SCI, 2")
+    (3, 'SCI', ('SCI', 2))
+    """
+    name, _, version = (part.strip() for part in text.partition(","))
+    if re.fullmatch(r"\d+", name) and not version:
+        return int(name)
+    if name and not re.search(r"[:*,]", text.replace(",", "", 1)) and "*" not in text:
+        if not version and "," not in text:
+            return name.upper()
+        if re.fullmatch(r"\d+", version) and not name.isdigit():
+            return name.upper(), int(version)
+    raise ParameterError(
+        f"extension [{text}] must be a number, a name or a name and a version, such as [2], [SCI] or [SCI,2]; "
+        "cut image sections with cutout or trim_image."
+    )
+
+
+def expand_names(names: Name | Iterable[Name]) -> list[InputName]:
+    """List the files that names stand for.
+
+    Parameters
+    ----------
+    names
+        One name or several. Each is a path or URL, or a glob (its matches sorted by name), or ``@list`` (a text file
+        with a name per line, where ``#`` starts a comment and relative paths start at the list's folder); any of them
+        may end in ``[SCI,2]``, which then applies to every file.
+
+    Raises
+    ------
+    MissingFileError
+        Raised if a glob matches nothing or a list is not there.
+    """
+    if isinstance(names, (str, os.PathLike)):
+        names = [names]
+    return [item for name in names for item in _expand(_text(name))]
+
+
+def _text(name: Any) -> str:
+    """Return the name as a string."""
+    if not isinstance(name, (str, os.PathLike)):
+        raise ArgumentTypeError(f"file name {name!r} is a {type(name).__name__} and must be a str or a Path.")
+    return str(os.fspath(name))
+
+
+def _expand(text: str) -> Iterator[InputName]:
+    """Yield the files of one name."""
+    if text.startswith("@"):
+        yield from _read_list(Path(os.path.expanduser(text[1:])))
+        return
+    path, hdu = parse_name(text)
+    if not glob.has_magic(path) or (not is_url(path) and os.path.exists(path)):
+        yield InputName(path, hdu)
+        return
+    found = _glob_url(path) if is_url(path) else glob.glob(path, recursive=True)
+    if not found:
+        raise MissingFileError(f"no file matches {path!r}; correct the pattern or the folder.")
+    yield from (InputName(item, hdu) for item in sorted(found))
+
+
+def _glob_url(pattern: str) -> list[str]:
+    """Return the URLs that match a pattern."""
+    filesystem, path = fsspec.url_to_fs(pattern)
+    return [str(filesystem.unstrip_protocol(item)) for item in filesystem.glob(path)]
+
+
+def _read_list(path: Path) -> Iterator[InputName]:
+    """Yield the files that a list names."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise MissingFileError(f"list {str(path)!r} does not exist; '@' must be followed by a text file.") from None
+    except UnicodeDecodeError:
+        raise FormatError(f"list {str(path)!r} is not text; it must hold a file name per line.") from None
+    for line in lines:
+        entry = line.partition("#")[0].strip()
+        if entry.startswith("@") or not entry:
+            if entry:
+                raise FormatError(f"list {str(path)!r} names the list {entry!r}; a list must name files only.")
+            continue
+        yield from _expand(entry if is_url(entry) else str(path.parent / os.path.expanduser(entry)))

@@ -1,0 +1,253 @@
+"""FITS images as lazy frames."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from astropy import units as u
+
+from lazyccd.errors import FormatError, ParameterError
+from lazyccd.flags import MaskSchema
+from lazyccd.frame.core import Image, UncertaintyType, make_image, regular_grid, to_mask, to_variance
+from lazyccd.frame.header import merge_headers
+from lazyccd.frame.units import parse_unit
+from lazyccd.io.fits.hdus import Cards, FitsFile, HduInfo, scan_fits
+from lazyccd.io.fits.layout import UNCERTAINTY_CLASSES, mask_schema
+from lazyccd.io.fits.names import InputName, Name, Selector, expand_names, parse_name
+from lazyccd.io.fits.storage import FitsStorage, find_hdu
+from lazyccd.kernels import pointwise
+from lazyccd.plan.lower import Grid
+from lazyccd.plan.steps import Apply, Input, Source, Step, make_dtypes, make_params
+
+logger = logging.getLogger(__name__)
+
+Chunks: TypeAlias = int | tuple[int, int] | Literal["auto"]
+
+UNCERTAINTY_NAMES: dict[str, UncertaintyType] = {
+    "UNCERT": "std",
+    "ERR": "std",
+    "ERROR": "std",
+    "SIGMA": "std",
+    "VAR": "var",
+    "VARIANCE": "var",
+    "IVAR": "ivar",
+}
+"""Names of extensions that hold the uncertainty, in the order in which they are looked for, and its type."""
+
+MASK_NAMES = ("DQ", "MASK", "BPM")
+"""Names of extensions that hold the mask, in the order in which they are looked for."""
+
+
+def open_fits(
+    path: Name,
+    hdu: Selector | None = None,
+    chunks: Chunks = "auto",
+    dtype: npt.DTypeLike | None = None,
+    unit: u.UnitBase | str | None = None,
+) -> xr.Dataset:
+    """Open an image of a FITS file as a lazy frame. Only headers are read.
+
+    Parameters
+    ----------
+    path
+        Local path or fsspec URL, such as ``night/a.fits``, ``a.fits[SCI,2]``, ``s3://bucket/a.fits.fz``.
+    hdu
+        Number, name or (name, version) of the extension; not needed if the file has one image.
+    chunks
+        Chunk shape, one number for both axes, or "auto" for about four million pixels along the layout of the file.
+    dtype
+        float32 or float64. By default integers of up to 16 bits and float32 become float32, everything else float64.
+    unit
+        Units of the data, instead of those of BUNIT.
+
+    Returns
+    -------
+    xr.Dataset
+        ``data``; ``uncertainty`` if there is an extension UNCERT, ERR, VAR, ... of the same shape and version; ``mask`` if
+        there is an extension DQ, MASK or BPM, or BLANK is set, or the image is floating-point: pixels that are not finite
+        have the plane ``NO_DATA``.
+
+    Raises
+    ------
+    FormatError
+        Raised if the file is damaged, is no FITS file, has no such image, or several and ``hdu`` does not say which.
+    MissingFileError
+        Raised if there is no such file.
+    UnitError
+        Raised if BUNIT cannot be understood.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from astropy.io import fits
+    >>> with TemporaryDirectory() as folder:
+    ...     fits.writeto(f"{folder}/a.fits", np.arange(6, dtype=np.uint16).reshape(2, 3))
+    ...     ds = open_fits(f"{folder}/a.fits")
+    ...     ds["data"].dtype, ds["data"].attrs["units"], float(ds["data"].sum().compute())
+    (dtype('float32'), 'adu', 15.0)
+    """
+    name = parse_name(path)
+    if name.hdu is not None and hdu is not None and name.hdu != hdu:
+        raise ParameterError(f"{path} names extension {name.hdu!r} and hdu= is {hdu!r}; give one of them.")
+    return frame_of(scan_fits(name.path), hdu if hdu is not None else name.hdu, chunks, dtype, unit)
+
+
+def open_many(
+    paths: Name | Iterable[Name],
+    chunks: Chunks = "auto",
+    dtype: npt.DTypeLike | None = None,
+    unit: u.UnitBase | str | None = None,
+) -> list[xr.Dataset]:
+    """Open many files at once, their headers in parallel; see `open_fits`.
+
+    Parameters
+    ----------
+    paths
+        Paths, globs and ``@lists``, each perhaps with ``[SCI,2]`` behind it.
+    chunks, dtype, unit
+        As in `open_fits`.
+
+    Returns
+    -------
+    list of xr.Dataset
+        In the order of the names; matches of a glob sorted.
+    """
+
+    def opened(name: InputName) -> xr.Dataset:
+        return frame_of(scan_fits(name.path), name.hdu, chunks, dtype, unit)
+
+    with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1)), "lazyccd-open") as pool:
+        return list(pool.map(opened, expand_names(paths)))
+
+
+def frame_of(
+    file: FitsFile,
+    selector: Selector | None,
+    chunks: Chunks,
+    dtype: npt.DTypeLike | None,
+    unit: u.UnitBase | str | None,
+) -> xr.Dataset:
+    """Return the frame of one image of a file whose headers were read."""
+    info = find_hdu(file, selector)
+    storage = FitsStorage.of(file, info, _check_dtype(dtype, file, info))
+    primary = file.hdus[0].header if info.index else ""
+    text = merge_headers(info.header, primary) if primary else info.header
+    data = Source.of(storage)
+    variance, kind = _uncertainty(file, info, storage.dtype)
+    mask, schema = _mask(file, info, data)
+    image: Image = make_image(
+        data,
+        units=_units(file, info, text, unit),
+        grid=_grid(storage, chunks),
+        variance=variance,
+        mask=mask,
+        header=text,
+        schema=schema,
+        uncertainty_type=kind,
+    )
+    return image.to_dataset()
+
+
+def _check_dtype(dtype: npt.DTypeLike | None, file: FitsFile, info: HduInfo) -> np.dtype[Any] | None:
+    """Return the dtype of the data, which must be one that operations work on."""
+    if dtype is None or np.dtype(dtype) in (np.dtype(np.float32), np.dtype(np.float64)):
+        return None if dtype is None else np.dtype(dtype)
+    raise ParameterError(f"{file.path}{info.label}: dtype {np.dtype(dtype)} must be float32 or float64.")
+
+
+def _units(file: FitsFile, info: HduInfo, text: str, unit: u.UnitBase | str | None) -> u.UnitBase:
+    """Return the units of an image: as given, of BUNIT, or adu for integers without one."""
+    where = f"{file.path}{info.label}"
+    if unit is not None:
+        return parse_unit(unit, where)
+    given = Cards(text.replace("\n", ""), where).get("BUNIT")
+    if given is not None and str(given).strip():
+        return parse_unit(str(given), where)
+    if info.bitpix > 0:
+        logger.info("%s has no BUNIT and integer pixels; its units are taken as adu.", where)
+        return u.adu
+    return u.dimensionless_unscaled
+
+
+def _grid(storage: FitsStorage, chunks: Chunks) -> Grid:
+    """Return chunk sizes."""
+    if chunks == "auto":
+        return regular_grid(storage.shape, storage.chunks)
+    pair = (chunks, chunks) if isinstance(chunks, int) else tuple(chunks)
+    sizes = [length if size == -1 else int(size) for size, length in zip(pair, storage.shape, strict=True)]
+    if min(sizes) < 1:
+        raise ParameterError(f"chunks {chunks!r} must be 'auto', -1 or at least 1.")
+    return regular_grid(storage.shape, (sizes[0], sizes[1]))
+
+
+def _companion(file: FitsFile, info: HduInfo, names: Iterable[str]) -> HduInfo | None:
+    """Return the first image with one of the names, and the version and shape of the main one."""
+    for name in names:
+        for hdu in file.hdus:
+            same = hdu.ver == info.ver or info.index == 0
+            if hdu.name.upper() == name and hdu.is_plane and same and hdu.index != info.index:
+                if hdu.plane_shape == info.plane_shape:
+                    return hdu
+                logger.warning(
+                    "%s%s has shape %s and the image %s; ignored.", file.path, hdu.label, hdu.plane_shape, info.plane_shape
+                )
+    return None
+
+
+def _uncertainty(file: FitsFile, info: HduInfo, dtype: np.dtype[Any]) -> tuple[Step | None, UncertaintyType]:
+    """Return the variance that a file has beside an image, and as what it is stored."""
+    hdu = _companion(file, info, UNCERTAINTY_NAMES)
+    if hdu is None:
+        return None, "std"
+    kind = UNCERTAINTY_NAMES[hdu.name.upper()]
+    utype = Cards(hdu.header.replace("\n", ""), f"{file.path}{hdu.label}").get("UTYPE")
+    for name, cls in UNCERTAINTY_CLASSES.items():
+        if utype in {name, cls}:
+            kind = name  # type: ignore[assignment]
+    return to_variance(Source.of(FitsStorage.of(file, hdu, dtype)), kind), kind
+
+
+def _mask(file: FitsFile, info: HduInfo, data: Step) -> tuple[Step | None, MaskSchema]:
+    """Return the mask that a file has beside an image, with NO_DATA where the image is not finite."""
+    hdu = _companion(file, info, MASK_NAMES)
+    schema = MaskSchema()
+    given: Step | None = None
+    if hdu is not None:
+        given, schema = _read_mask(file, hdu)
+    elif info.bitpix > 0 and info.blank is None:
+        return None, schema
+    sources = (Input(data),) if given is None else (Input(data), Input(given))
+    kernel = pointwise.flag_nonfinite_alone if given is None else pointwise.flag_nonfinite
+    params = make_params(no_data=schema.bits("NO_DATA"), mask_dtype=schema.dtype.name)
+    return Apply(data.shape, make_dtypes(data=schema.dtype), kernel=kernel, sources=sources, params=params), schema
+
+
+def _read_mask(file: FitsFile, hdu: HduInfo) -> tuple[Step, MaskSchema]:
+    """Return the mask of an extension: its own planes if it names them, else BAD where it is not 0."""
+    where = f"{file.path}{hdu.label}"
+    cards = Cards(hdu.header.replace("\n", ""), where)
+    schema = mask_schema({c[:8].rstrip(): cards.get(c[:8].rstrip()) for c in cards.images if c.startswith("MSK")})
+    if schema is not None:
+        return to_mask(Source.of(FitsStorage.of(file, hdu, schema.dtype)), schema, where), schema
+    if hdu.name.upper() == "DQ":
+        logger.info("%s does not name its planes; every value but 0 becomes BAD.", where)
+    schema = MaskSchema()
+    bits = np.int64 if hdu.bitpix > 0 else None
+    if hdu.bitpix < 0 and hdu.name.upper() == "DQ":
+        raise FormatError(f"{where} has BITPIX {hdu.bitpix} and a DQ extension must have integers; rename or convert it.")
+    step = Source.of(FitsStorage.of(file, hdu, bits))
+    params = make_params(bit=schema.bits("BAD"), dtype=schema.dtype.name)
+    return (
+        Apply(
+            step.shape, make_dtypes(data=schema.dtype), kernel=pointwise.mask_from, sources=(Input(step),), params=params
+        ),
+        schema,
+    )

@@ -1,0 +1,221 @@
+"""FITS images as random access storage of the plan."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lazyccd.errors import FormatError
+from lazyccd.io.fits.access import Identity, open_source
+from lazyccd.io.fits.compressed import TileReader
+from lazyccd.io.fits.hdus import FitsFile, HduInfo
+from lazyccd.io.fits.names import Selector, parse_selector
+from lazyccd.io.fits.pixels import PixelFormat
+from lazyccd.io.fits.plain import PlainReader
+from lazyccd.io.fits.tiles import TileTable
+
+logger = logging.getLogger(__name__)
+
+BAND_PIXELS = 4 << 20
+"""Pixels of a chunk, where the storage leaves the choice."""
+
+WIDEST_BAND = 8192
+"""Images up to this width are cut into bands of full rows."""
+
+TILE = 2048
+"""Side of a chunk of wider images."""
+
+UNCERTAINTY_NAMES = ("UNCERT", "UNCERTAINTY", "ERR", "ERROR", "STD", "SIGMA", "VAR", "VARIANCE", "IVAR")
+"""Names of extensions that hold uncertainties."""
+
+MASK_NAMES = ("MASK", "DQ", "BPM", "FLAGS")
+"""Names of extensions that hold masks."""
+
+COMPANIONS = frozenset([*UNCERTAINTY_NAMES, *MASK_NAMES, "WHT", "WEIGHT"])
+"""Names of extensions that accompany an image; none of them is meant when no extension is named."""
+
+
+def find_hdu(file: FitsFile, selector: Selector | None = None) -> HduInfo:
+    """Return the image that a selector picks.
+
+    Parameters
+    ----------
+    file
+        What `scan_fits` returned.
+    selector
+        Number (0 is the primary), EXTNAME in any case, ``(EXTNAME, EXTVER)`` or ``"SCI,2"``. None stands for the only
+        image of the file, not counting companions such as MASK and UNCERT.
+
+    Raises
+    ------
+    FormatError
+        Raised if there is no such image, or more than one.
+    """
+    if selector is None:
+        return _only_image(file)
+    if isinstance(selector, str):
+        selector = parse_selector(selector)
+    if isinstance(selector, int):
+        found = [hdu for hdu in file.hdus if hdu.index == selector]
+    elif isinstance(selector, str):
+        found = [hdu for hdu in file.hdus if hdu.name.upper() == selector.upper()]
+        found = [hdu for hdu in found if hdu.kind == "image"] or found
+    else:
+        found = [hdu for hdu in file.hdus if (hdu.name.upper(), hdu.ver) == (selector[0].upper(), selector[1])]
+    if not found:
+        raise FormatError(f"{file.path} has no extension {selector!r}; it has\n{file}")
+    if len(found) > 1:
+        labels = ", ".join(f"{hdu.index} ({hdu.name},{hdu.ver})" for hdu in found)
+        raise FormatError(f"{file.path} has {len(found)} extensions {selector!r}: {labels}; choose one by number.")
+    if found[0].kind != "image":
+        raise FormatError(f"{file.path}{found[0].label} is no image ({found[0].kind}); the file has\n{file}")
+    return found[0]
+
+
+def _only_image(file: FitsFile) -> HduInfo:
+    """Return the one image that a file is about."""
+    images = [hdu for hdu in file.hdus if hdu.kind == "image"]
+    if not images:
+        raise FormatError(f"{file.path} has no image; it has\n{file}")
+    planes = [hdu for hdu in images if hdu.is_plane] or images
+    main = [hdu for hdu in planes if hdu.name.upper() not in COMPANIONS] or planes
+    if len(main) > 1:
+        raise FormatError(
+            f"{file.path} has {len(main)} images, and no hdu= says which; name one of them, such as "
+            f"{file.path}{main[0].label}, or read them all with open_mef. The file has\n{file}"
+        )
+    return main[0]
+
+
+@dataclass(frozen=True)
+class FitsStorage:
+    """One image of a FITS file, as the plan knows it: no open file, no pixels.
+
+    Make it by `FitsStorage.of`.
+    """
+
+    path: str
+    """Absolute path, or URL."""
+
+    identity: Identity
+    """What the file was when its headers were read."""
+
+    hdu: str
+    """Extension as written behind the file name."""
+
+    shape: tuple[int, int]
+    """Rows and columns."""
+
+    dtype: np.dtype[Any]
+    """Type in memory."""
+
+    chunks: tuple[int, int]
+    """Chunk shape that suits the file."""
+
+    pixels: PixelFormat
+    """What the stored numbers mean."""
+
+    data_offset: int
+    """Where the pixels start, or the table of tiles."""
+
+    tiles: TileTable | None
+    """Tiles of a compressed image."""
+
+    @classmethod
+    def of(cls, file: FitsFile, hdu: HduInfo, dtype: npt.DTypeLike | None = None) -> FitsStorage:
+        """Describe an image of a file.
+
+        Parameters
+        ----------
+        file, hdu
+            What `scan_fits` and `find_hdu` returned.
+        dtype
+            Type in memory. By default float32 for integers of 16 bits and less, float64 for longer ones, and the
+            file's own for floats. An integer type (for masks) is read exactly; BLANK is then an integer like any other.
+
+        Raises
+        ------
+        FormatError
+            Raised if the HDU is not an image of two axes, or of more of which only two are longer than 1.
+        ParameterError
+            Raised if the numbers cannot be of ``dtype``.
+        """
+        name = f"{file.path}{hdu.label}"
+        shape = _check_plane(hdu, name)
+        pixels = PixelFormat(hdu.bitpix, hdu.bscale, hdu.bzero, hdu.blank)
+        return cls(
+            path=file.path,
+            identity=file.identity,
+            hdu=hdu.label,
+            shape=shape,
+            dtype=pixels.resolve_dtype(dtype, name),
+            chunks=_chunks(shape, hdu.tiles, is_packed=bool(file.encoding)),
+            pixels=pixels,
+            data_offset=hdu.data_offset,
+            tiles=hdu.tiles,
+        )
+
+    @property
+    def name(self) -> str:
+        """File and extension, for messages."""
+        return f"{self.path}{self.hdu}"
+
+    @property
+    def token(self) -> str:
+        """Deterministic identity of what is read: the file, its state, the HDU, the coding and the dtype."""
+        parts = (self.path, self.identity, self.hdu, self.shape, self.dtype.str, self.pixels, self.data_offset)
+        return hashlib.sha256(repr((parts, self.tiles)).encode()).hexdigest()[:32]
+
+    def open(self) -> PlainReader | TileReader:
+        """Open the file and return a reader.
+
+        Raises
+        ------
+        SourceChangedError
+            Raised if the file is not the one whose headers were read.
+        """
+        source, _, _ = open_source(self.path, self.identity)
+        if self.tiles is None:
+            return PlainReader(source, self.shape, self.dtype, self.name, pixels=self.pixels, offset=self.data_offset)
+        return TileReader(
+            source,
+            self.shape,
+            self.dtype,
+            self.name,
+            pixels=self.pixels,
+            table_offset=self.data_offset,
+            tiles=self.tiles,
+        )
+
+
+def _check_plane(hdu: HduInfo, name: str) -> tuple[int, int]:
+    """Return the shape of an image of two axes; refuse others."""
+    if hdu.kind != "image":
+        raise FormatError(f"{name} is no image ({hdu.kind}); name an image extension.")
+    if not hdu.is_plane:
+        advice = (
+            "write its planes as images of their own first, for example with astropy.io.fits"
+            if len(hdu.plane_shape) > 2
+            else "spectra of one axis are not read here"
+        )
+        raise FormatError(f"{name} has NAXIS = {len(hdu.shape)}, shape {hdu.shape}, and must have two axes; {advice}.")
+    if len(hdu.shape) > 2:
+        logger.info("%s has shape %s; read as an image of shape %s.", name, hdu.shape, hdu.plane_shape)
+    return hdu.plane_shape[0], hdu.plane_shape[1]
+
+
+def _chunks(shape: tuple[int, int], tiles: TileTable | None, *, is_packed: bool) -> tuple[int, int]:
+    """Return the chunk shape that suits the storage."""
+    ny, nx = shape
+    if is_packed:
+        return shape
+    th, tw = tiles.shape if tiles is not None else (1, 1)
+    if nx <= WIDEST_BAND or tw == nx:
+        rows = max(BAND_PIXELS // nx // th, 1) * th
+        return min(rows, ny), nx
+    return min(max(TILE // th, 1) * th, ny), min(max(TILE // tw, 1) * tw, nx)

@@ -1,0 +1,164 @@
+"""Encode and decode one Zarr v3 shard: what zarr's ``sharding_indexed`` codec does, without its event loop.
+
+zarr takes twice the time of the codec and the write for a shard (17 ms against 8 ms for 2048 x 2048 float32), and all
+threads of a process share its one loop: two threads read slower than one. The bytes here are those of the same
+specification, and zarr reads them:
+
+1. cut the shard into inner chunks; pad those at the edge of the image with the fill value;
+2. compress each chunk; leave out those of nothing but fill values;
+3. append the index: offset and length of each chunk as 64-bit integers, all ones for a missing one, and its CRC32C.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import product
+from typing import Any, NamedTuple
+
+import numcodecs.blosc
+import numpy as np
+import numpy.typing as npt
+from numcodecs.blosc import Blosc
+
+from lazyccd.errors import FormatError
+from lazyccd.sections import Region
+
+# Blosc's own threads put the blocks of a chunk in the order in which they get ready: equal pixels would not give equal
+# bytes. zarr turns them off too.
+numcodecs.blosc.use_threads = False
+
+MISSING = int(np.iinfo(np.uint64).max)
+
+
+class Compression(NamedTuple):
+    """A setting of Blosc."""
+
+    cname: str
+    clevel: int
+    shuffle: str
+
+    def codec(self) -> Blosc:
+        """Return the codec."""
+        return Blosc(self.cname, self.clevel, {"shuffle": Blosc.SHUFFLE, "bitshuffle": Blosc.BITSHUFFLE}[self.shuffle])
+
+
+FLOAT_COMPRESSION = Compression("lz4", 5, "bitshuffle")
+"""Noisy float32: 1.45 times smaller at 4.7 GB/s a core; zstd is as small at 0.4 to 1.3 GB/s; byte shuffle is larger."""
+
+MASK_COMPRESSION = Compression("zstd", 3, "shuffle")
+"""Bit planes: 160 times smaller at 2.7 GB/s; lz4 57 times at 7.7 GB/s."""
+
+
+def compression(dtype: np.dtype[Any]) -> Compression:
+    """Return the setting for a type of pixels."""
+    return FLOAT_COMPRESSION if dtype.kind == "f" else MASK_COMPRESSION
+
+
+def encode_shard(
+    pixels: npt.NDArray[Any], shard: tuple[int, int], chunk: tuple[int, int], fill: npt.NDArray[Any]
+) -> list[bytes]:
+    """Return the content of a shard file in pieces; an empty list if all pixels are the fill value.
+
+    Parameters
+    ----------
+    pixels
+        The pixels of the shard inside the image: of its shape, or smaller at the edge. Little-endian; any strides.
+    shard, chunk
+        Shapes of the shard and of its inner chunks; the first is a multiple of the second.
+    fill
+        The fill value as an array without axes, of the dtype of the pixels. NaN is compared by its bits.
+    """
+    codec = compression(pixels.dtype).codec()
+    counts = (shard[0] // chunk[0], shard[1] // chunk[1])
+    index = np.full((*counts, 2), MISSING, "<u8")
+    scratch = np.empty(chunk, pixels.dtype)
+    bits = np.dtype(f"u{pixels.itemsize}")
+    fill_bits, scratch_bits = fill.view(bits), scratch.view(bits)
+    pieces: list[bytes] = []
+    offset = 0
+    for iy, ix in product(range(counts[0]), range(counts[1])):
+        part = pixels[iy * chunk[0] : (iy + 1) * chunk[0], ix * chunk[1] : (ix + 1) * chunk[1]]
+        if part.size == 0:
+            continue
+        if part.shape != chunk:
+            scratch_bits[...] = fill_bits
+        scratch_bits[: part.shape[0], : part.shape[1]] = part.view(bits)
+        if scratch_bits[0, 0] == fill_bits and (scratch_bits == fill_bits).all():
+            continue
+        piece = codec.encode(scratch)
+        index[iy, ix] = offset, len(piece)
+        offset += len(piece)
+        pieces.append(piece)
+    if pieces:
+        encoded = index.tobytes()
+        pieces += [encoded, crc32c(encoded).to_bytes(4, "little")]
+    return pieces
+
+
+def decode_shard(
+    descriptor: int, region: Region, shard: tuple[int, int], chunk: tuple[int, int], out: npt.NDArray[Any]
+) -> None:
+    """Read a part of a shard; only the chunks that it touches are read and decoded.
+
+    Parameters
+    ----------
+    descriptor
+        The open shard file.
+    region
+        The part, in pixels of the shard.
+    shard, chunk
+        Shapes of the shard and of its inner chunks.
+    out
+        Receives the pixels, little-endian; where a chunk is missing it is left as it is.
+
+    Raises
+    ------
+    FormatError
+        Raised if the index or a chunk is damaged or cut off.
+    """
+    counts = (shard[0] // chunk[0], shard[1] // chunk[1])
+    length = 16 * counts[0] * counts[1]
+    tail = os.pread(descriptor, length + 4, max(os.fstat(descriptor).st_size - length - 4, 0))
+    if len(tail) != length + 4 or crc32c(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
+        raise FormatError("the index of the shard is damaged; write the store again.")
+    index = np.frombuffer(tail, "<u8", 2 * counts[0] * counts[1]).reshape(*counts, 2)
+    scratch = np.empty(chunk, out.dtype)
+    for iy in range(region.y0 // chunk[0], -(-region.y1 // chunk[0])):
+        for ix in range(region.x0 // chunk[1], -(-region.x1 // chunk[1])):
+            offset, size = index[iy, ix].tolist()
+            if offset == MISSING:
+                continue
+            try:
+                numcodecs.blosc.decompress(os.pread(descriptor, size, offset), scratch)
+            except (RuntimeError, ValueError, OSError, OverflowError) as error:
+                raise FormatError(f"chunk {iy, ix} of the shard is damaged; write the store again.") from error
+            cell = Region(iy * chunk[0], (iy + 1) * chunk[0], ix * chunk[1], (ix + 1) * chunk[1])
+            wanted = cell.intersect(region)
+            out[wanted.within(region)] = scratch[wanted.within(cell)]
+
+
+def _crc_table() -> tuple[int, ...]:
+    """Return the CRC32C (Castagnoli) of each byte."""
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+        table.append(value)
+    return tuple(table)
+
+
+_CRC = _crc_table()
+
+
+def crc32c(data: bytes) -> int:
+    """Return the CRC32C of a shard's index, some hundred bytes.
+
+    Examples
+    --------
+    >>> hex(crc32c(b"123456789"))
+    '0xe3069283'
+    """
+    value = 0xFFFFFFFF
+    for byte in data:
+        value = _CRC[(value ^ byte) & 0xFF] ^ value >> 8
+    return value ^ 0xFFFFFFFF

@@ -1,0 +1,222 @@
+"""Read regions of the arrays of a Zarr store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from lazyccd.errors import FormatError, MissingFileError, SourceChangedError
+from lazyccd.io.places import place_of
+from lazyccd.io.shards import decode_shard
+from lazyccd.sections import Region
+
+
+@dataclass(frozen=True)
+class ZarrStorage:
+    """Random access to one array of a Zarr store; implements `lazyccd.plan.storage.Storage`."""
+
+    store: str
+    """Path or fsspec URL."""
+
+    path: str
+    """Path of the array inside the store."""
+
+    shape: tuple[int, int]
+    """Rows and columns."""
+
+    dtype: np.dtype[Any]
+    """Native dtype."""
+
+    token: str
+    """Identity: place and write id, or a hash of the metadata."""
+
+    chunks: tuple[int, int]
+    """Shape of a shard, or of a chunk where there are no shards."""
+
+    @property
+    def name(self) -> str:
+        """Where the pixels are, for messages."""
+        return f"{self.store}/{self.path}"
+
+    def open(self) -> ZarrReader | ShardReader:
+        """Open for reading.
+
+        Raises
+        ------
+        SourceChangedError
+            Raised if the store was written anew since the plan was made.
+        """
+        root = _open_root(self.store)
+        array = root.get(self.path)
+        if not isinstance(array, zarr.Array) or _token(self.store, self.path, root, array) != self.token:
+            raise SourceChangedError(f"{self.name} changed after the plan that reads it was made; open it again.")
+        folder = place_of(self.store).folder
+        if folder is not None and _is_our_layout(array):
+            return ShardReader(f"{folder}/{self.path}", array, self.dtype)
+        return ZarrReader(array, self.dtype)
+
+
+class ZarrReader:
+    """An open array of a Zarr store, read by zarr."""
+
+    def __init__(self, array: zarr.Array[Any], dtype: np.dtype[Any]) -> None:
+        self._array = array
+        self._dtype = dtype
+
+    def read(self, region: Region) -> npt.NDArray[Any]:
+        """Return exactly the pixels of the region, native and C-contiguous."""
+        return np.ascontiguousarray(self._array[region.slices], dtype=self._dtype)
+
+    def close(self) -> None:
+        """Do nothing; zarr keeps no file open."""
+
+
+class ShardReader:
+    """An open local array of our own layout, read without zarr."""
+
+    def __init__(self, folder: str, array: zarr.Array[Any], dtype: np.dtype[Any]) -> None:
+        assert array.shards is not None, "the layout was checked"
+        self._folder = folder
+        self._shards, self._chunks = _pair(array.shards), _pair(array.chunks)
+        self._fill = array.fill_value
+        self._dtype = dtype
+
+    def read(self, region: Region) -> npt.NDArray[Any]:
+        """Return exactly the pixels of the region, native and C-contiguous."""
+        out = np.full(region.shape, self._fill, self._dtype.newbyteorder("<"))
+        sy, sx = self._shards
+        for iy in range(region.y0 // sy, -(-region.y1 // sy)):
+            for ix in range(region.x0 // sx, -(-region.x1 // sx)):
+                part = Region(iy * sy, (iy + 1) * sy, ix * sx, (ix + 1) * sx).intersect(region)
+                self._read_shard(
+                    f"{self._folder}/c/{iy}/{ix}", part.shift(-iy * sy, -ix * sx), out[part.within(region)]
+                )
+        return out.astype(self._dtype, copy=False)
+
+    def _read_shard(self, path: str, part: Region, out: npt.NDArray[Any]) -> None:
+        """Read a part of one shard; without a file all its pixels are the fill value."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return
+        try:
+            decode_shard(descriptor, part, self._shards, self._chunks, out)
+        except FormatError as error:
+            raise FormatError(f"{path}: {error}") from error
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Do nothing; no file is kept open."""
+
+
+def _is_our_layout(array: zarr.Array[Any]) -> bool:
+    """Return whether shards are little-endian Blosc chunks with the index at the end, as `lazyccd.io.shards` has them."""
+    document: Any = array.metadata.to_dict()
+    if document["zarr_format"] != 3 or [codec["name"] for codec in document["codecs"]] != ["sharding_indexed"]:
+        return False
+    setting = document["codecs"][0]["configuration"]
+    return bool(
+        [codec["name"] for codec in setting["codecs"]] == ["bytes", "blosc"]
+        and setting["codecs"][0].get("configuration", {}).get("endian") == "little"
+        and [codec["name"] for codec in setting["index_codecs"]] == ["bytes", "crc32c"]
+        and setting["index_codecs"][0]["configuration"]["endian"] == "little"
+        and setting["index_location"] == "end"
+        and document["chunk_key_encoding"] == {"name": "default", "configuration": {"separator": "/"}}
+    )
+
+
+def _pair(lengths: tuple[int, ...]) -> tuple[int, int]:
+    """Return two lengths as a pair."""
+    ny, nx = lengths
+    return ny, nx
+
+
+@dataclass(frozen=True)
+class ZarrContent:
+    """What a group of a store holds."""
+
+    root_attrs: dict[str, Any]
+    """Attributes of the root."""
+
+    attrs: dict[str, Any]
+    """Attributes of the group."""
+
+    storages: dict[str, ZarrStorage]
+    """The two-dimensional arrays by name."""
+
+    array_attrs: dict[str, dict[str, Any]]
+    """Attributes of each array in `storages`."""
+
+    fill_values: dict[str, Any]
+    """Value of pixels that were never written, of each array in `storages`."""
+
+    coords: dict[str, npt.NDArray[Any]]
+    """The one-dimensional arrays by name, read."""
+
+
+def open_arrays(store: str | os.PathLike[str], group: str = "0") -> ZarrContent:
+    """Open a group of a Zarr store; reads metadata and coordinates only.
+
+    Raises
+    ------
+    MissingFileError
+        Raised if there is nothing under that name.
+    FormatError
+        Raised if it is not a Zarr store or has no such group; the message lists the groups.
+    """
+    store = os.fspath(store)
+    root = _open_root(store)
+    node = root.get(group)
+    if not isinstance(node, zarr.Group):
+        raise FormatError(
+            f"{store} has no group {group!r}; its groups are {sorted(name for name, _ in root.groups())}."
+        )
+    arrays = dict(sorted(node.arrays()))
+    images = {name: array for name, array in arrays.items() if array.ndim == 2}
+    storages = {name: _storage(store, f"{group}/{name}", root, array) for name, array in images.items()}
+    return ZarrContent(
+        root_attrs=dict(root.attrs),
+        attrs=dict(node.attrs),
+        storages=storages,
+        array_attrs={name: dict(array.attrs) for name, array in images.items()},
+        fill_values={name: array.fill_value for name, array in images.items()},
+        coords={name: np.asarray(array[...]) for name, array in arrays.items() if array.ndim == 1},
+    )
+
+
+def _open_root(store: str) -> zarr.Group:
+    """Return the root group of a store, opened for reading."""
+    place = place_of(store)
+    if not place.exists():
+        raise MissingFileError(f"the Zarr store {store} does not exist; check the path.")
+    try:
+        return zarr.open_group(place.address, mode="r")
+    except (OSError, ValueError, KeyError) as error:
+        raise FormatError(f"{store} is not a Zarr store: {error}; write one by to_zarr().") from error
+
+
+def _storage(store: str, path: str, root: zarr.Group, array: zarr.Array[Any]) -> ZarrStorage:
+    """Return the description of one array."""
+    token = _token(store, path, root, array)
+    return ZarrStorage(
+        store, path, _pair(array.shape), array.dtype.newbyteorder("="), token, _pair(array.shards or array.chunks)
+    )
+
+
+def _token(store: str, path: str, root: zarr.Group, array: zarr.Array[Any]) -> str:
+    """Return the identity of an array: the write id of its store, else a hash of the metadata."""
+    ours: Any = root.attrs.get("lazyccd")
+    identity = ours.get("write_id") if isinstance(ours, Mapping) else None
+    if identity is None:
+        document = json.dumps([dict(root.attrs), array.metadata.to_dict()], sort_keys=True, default=str)
+        identity = hashlib.sha256(document.encode()).hexdigest()
+    return f"{store}/{path}:{identity}:{array.dtype.str}"

@@ -1,0 +1,310 @@
+"""Write Zarr v3 stores by whole shards, from any thread or process; `open_arrays` reads them.
+
+1. `ZarrTarget.create` lays out ``<store>.part``: metadata of the arrays and their coordinates.
+2. `ZarrTarget.write` encodes one shard and puts it in place; shards never overlap, so no lock is needed.
+3. `ZarrTarget.finish` writes the metadata of the groups, that of the root last, and gives the store its name. Stores
+   behind a URL have no rename: there, a store is one from the moment its root metadata exists.
+
+Equal pixels and attributes give equal bytes. The image is in group ``0``; the root has attributes only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+import zarr.storage
+from zarr.codecs import BloscCodec
+
+from lazyccd.errors import ParameterError, ShapeError, WriteError
+from lazyccd.io.places import PENDING, place_of
+from lazyccd.io.shards import compression, encode_shard
+from lazyccd.io.zarr_storage import ZarrContent, ZarrStorage, open_arrays
+from lazyccd.sections import Region
+
+__all__ = ["ZarrArray", "ZarrContent", "ZarrStorage", "ZarrTarget", "open_arrays", "shard_grid"]
+
+SHARD = 2048
+CHUNK = 512
+_PENDING_METADATA = f"{PENDING}/metadata.json"
+
+
+def shard_grid(
+    shape: tuple[int, int], shard: tuple[int, int] = (SHARD, SHARD)
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the shapes of shards and inner chunks for an image.
+
+    Parameters
+    ----------
+    shape
+        Shape ``(ny, nx)`` of the image.
+    shard
+        Wanted shape; axes shorter than it get a shard that is just large enough.
+
+    Returns
+    -------
+    tuple
+        The shard and the inner chunk, 512 or the largest divisor of the shard below it (the shard itself if that divisor
+        is small).
+
+    Examples
+    --------
+    >>> shard_grid((4096, 7))
+    ((2048, 7), (512, 7))
+    >>> shard_grid((9000, 600), (1000, 1000))
+    ((1000, 1000), (500, 500))
+    """
+    pairs = [_axis_grid(length, wanted) for length, wanted in zip(shape, shard, strict=True)]
+    return (pairs[0][0], pairs[1][0]), (pairs[0][1], pairs[1][1])
+
+
+def _axis_grid(length: int, wanted: int) -> tuple[int, int]:
+    """Return the length of shard and inner chunk along one axis."""
+    if length <= min(wanted, CHUNK):
+        return length, length
+    chunk = next(c for c in range(min(wanted, CHUNK), 0, -1) if wanted % c == 0)
+    if 4 * chunk < min(wanted, CHUNK):
+        return wanted, wanted
+    return min(wanted, -(-length // chunk) * chunk), chunk
+
+
+@dataclass(frozen=True)
+class ZarrArray:
+    """One array of a store to be written; all have the shape and the grid of the target."""
+
+    name: str
+    """Such as ``data``."""
+
+    dtype: str
+    """Native type of the pixels."""
+
+    fill: float | None = None
+    """Value of pixels that were never written: None or NaN for NaN, the NO_DATA bit for a mask."""
+
+    attrs: str = "{}"
+    """Attributes as JSON."""
+
+    def __post_init__(self) -> None:
+        """Hold NaN as None: NaN is not equal to itself, and its hash differs from process to process."""
+        if self.fill is not None and np.isnan(self.fill):
+            object.__setattr__(self, "fill", None)
+
+    @property
+    def fill_value(self) -> npt.NDArray[Any]:
+        """The fill value in the type of the pixels, without axes."""
+        return np.array(np.nan if self.fill is None else self.fill, self.dtype)
+
+
+@dataclass(frozen=True)
+class ZarrTarget:
+    """A Zarr store that is being written, known by its name and layout only."""
+
+    store: str
+    """Final path or fsspec URL."""
+
+    shape: tuple[int, int]
+    """Shape ``(ny, nx)`` of all arrays."""
+
+    arrays: tuple[ZarrArray, ...]
+    """The arrays, such as data, uncertainty, mask."""
+
+    shards: tuple[int, int]
+    """Shape of the pieces that `write` takes; see `shard_grid`."""
+
+    chunks: tuple[int, int]
+    """Shape of what can be read alone; divides the shards."""
+
+    group: str = "0"
+    """Group of the image."""
+
+    def __post_init__(self) -> None:
+        """Refuse grids that Zarr cannot hold."""
+        if any(s < 1 or c < 1 or s % c for s, c in zip(self.shards, self.chunks, strict=True)):
+            raise ParameterError(
+                f"shards {self.shards} must be multiples of the chunks {self.chunks}; use shard_grid()."
+            )
+
+    def create(
+        self,
+        *,
+        root_attrs: Mapping[str, Any],
+        group_attrs: Mapping[str, Any] | None = None,
+        coords: Mapping[str, npt.NDArray[Any]] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Lay out the unfinished store; an abandoned one is replaced.
+
+        Parameters
+        ----------
+        root_attrs
+            Attributes of the root, such as ``{"lazyccd": {"format_version": 1, "write_id": "..."}}``; must go into JSON.
+        group_attrs
+            Attributes of the group of the image.
+        coords
+            One-dimensional arrays named after their dimension, ``y`` and ``x``.
+        overwrite
+            Allow a Zarr store under the final name. A local one stays as it is until `finish`; one behind a URL is removed
+            now.
+
+        Raises
+        ------
+        TargetExistsError
+            Raised if the final name is taken and ``overwrite`` is false, or by something that is no Zarr store.
+        WriteError
+            Raised if there is no space or no permission; nothing is left behind.
+        """
+        place = place_of(self.store)
+        place.check_free(overwrite)
+        files = self._metadata(root_attrs, group_attrs or {}, coords or {})
+        groups = {key: json.loads(files.pop(key)) for key in ("zarr.json", f"{self.group}/zarr.json")}
+        arrays = {
+            key.removesuffix("/zarr.json"): json.loads(doc) for key, doc in files.items() if key.endswith("/zarr.json")
+        }
+        try:
+            with self._explained("the metadata"):
+                place.begin()
+                for key, content in files.items():
+                    place.put(key, [content])
+                place.put(_PENDING_METADATA, [_json({"groups": groups, "arrays": arrays})])
+        except WriteError:
+            self.abort()
+            raise
+
+    def write(self, name: str, region: Region, pixels: npt.NDArray[Any]) -> int:
+        """Write one whole shard of one array; safe from any thread or process.
+
+        Parameters
+        ----------
+        name
+            Name of the array.
+        region
+            A cell of the shard grid, cut at the edge of the image.
+        pixels
+            Array of the region's shape and the array's dtype; it is left as it was.
+
+        Returns
+        -------
+        int
+            Bytes written; 0 if all pixels are the fill value, which no file says as well.
+
+        Raises
+        ------
+        ShapeError
+            Raised if the region is no cell of the shard grid.
+        WriteError
+            Raised if the system refuses; the message names store, array and region.
+        """
+        spec = next(array for array in self.arrays if array.name == name)
+        self._check_piece(spec, region, pixels)
+        little = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)
+        pieces = encode_shard(little, self.shards, self.chunks, spec.fill_value.astype(little.dtype))
+        key = f"{self.group}/{name}/c/{region.y0 // self.shards[0]}/{region.x0 // self.shards[1]}"
+        if pieces:
+            with self._explained(f"{name} {region.to_fits()}"):
+                place_of(self.store).put(key, pieces)
+        return sum(map(len, pieces))
+
+    def finish(self, group_attrs: Mapping[str, Any] | None = None) -> None:
+        """Write the metadata of the groups, the root last, and give the store its final name.
+
+        Parameters
+        ----------
+        group_attrs
+            Attributes of the group that are known only now, such as mean and median.
+
+        Raises
+        ------
+        WriteError
+            Raised if the system refuses; the final name is untouched.
+        """
+        place = place_of(self.store)
+        with self._explained("the metadata"):
+            pending = json.loads(place.get(_PENDING_METADATA))
+            group, root = pending["groups"][f"{self.group}/zarr.json"], pending["groups"]["zarr.json"]
+            group["attributes"].update(group_attrs or {})
+            arrays = pending["arrays"]
+            inner = {key.removeprefix(f"{self.group}/"): doc for key, doc in arrays.items()}
+            place.put(f"{self.group}/zarr.json", [_json(_consolidated(group, inner))])
+            document = _json(_consolidated(root, {self.group: _consolidated(group, {}), **arrays}))
+            place.complete("zarr.json", document)
+
+    def abort(self) -> None:
+        """Remove the unfinished store; a local final name is never touched."""
+        place_of(self.store).discard()
+
+    def _metadata(
+        self, root_attrs: Mapping[str, Any], group_attrs: Mapping[str, Any], coords: Mapping[str, npt.NDArray[Any]]
+    ) -> dict[str, bytes]:
+        """Return what zarr writes for these groups, arrays and coordinates, by name."""
+        contents: dict[str, Any] = {}
+        root = zarr.create_group(zarr.storage.MemoryStore(contents), attributes=dict(root_attrs), zarr_format=3)
+        group = root.create_group(self.group, attributes=dict(group_attrs))
+        for spec in self.arrays:
+            dtype = np.dtype(spec.dtype)
+            setting: Any = compression(dtype)
+            codec = BloscCodec(
+                cname=setting.cname, clevel=setting.clevel, shuffle=setting.shuffle, typesize=dtype.itemsize
+            )
+            group.create_array(
+                spec.name,
+                shape=self.shape,
+                dtype=dtype,
+                shards=self.shards,
+                chunks=self.chunks,
+                compressors=codec,
+                fill_value=spec.fill_value.item(),
+                dimension_names=("y", "x"),
+                attributes=json.loads(spec.attrs),
+            )
+        for name, values in coords.items():
+            array = group.create_array(
+                name, shape=values.shape, dtype=values.dtype, chunks=values.shape, dimension_names=(name,)
+            )
+            array[...] = values
+        return {key: value.to_bytes() for key, value in contents.items()}
+
+    def _check_piece(self, spec: ZarrArray, region: Region, pixels: npt.NDArray[Any]) -> None:
+        """Raise unless the region is a cell of the grid and the pixels are what the array has there."""
+        y0, x0 = region.y0 // self.shards[0] * self.shards[0], region.x0 // self.shards[1] * self.shards[1]
+        cell = Region(y0, y0 + self.shards[0], x0, x0 + self.shards[1]).clip(self.shape)
+        if region != cell or not region.size:
+            raise ShapeError(
+                f"{self.store}: {spec.name} {region} is not a shard; with shards {self.shards} and shape {self.shape} write "
+                f"{cell} at once."
+            )
+        if pixels.shape != tuple(region.shape):
+            raise ShapeError(
+                f"{self.store}: pixels of shape {pixels.shape} do not fill {region}; pass pixels of its shape."
+            )
+        if pixels.dtype != np.dtype(spec.dtype):
+            raise ParameterError(
+                f"{self.store}: {spec.name} is {spec.dtype} and the pixels are {pixels.dtype.str}; convert them first."
+            )
+
+    @contextlib.contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Turn an OSError into a WriteError that names the store and what was being written."""
+        try:
+            yield
+        except OSError as error:
+            raise WriteError(
+                f"{place_of(self.store).unfinished}: {what} cannot be written: {error.strerror or error}; free some space, "
+                "check the path and its permissions, or write elsewhere."
+            ) from error
+
+
+def _json(document: Any) -> bytes:
+    """Return a document as bytes, the same for the same document."""
+    return json.dumps(document, indent=2).encode()
+
+
+def _consolidated(document: dict[str, Any], members: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a group with that of its members, so that opening it takes one read."""
+    metadata = {"kind": "inline", "must_understand": False, "metadata": members}
+    return {**document, "consolidated_metadata": metadata}

@@ -1,0 +1,56 @@
+"""What kernels are given and what they give back: blocks of pixels with their place in the image."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lazyccd.sections import Region
+
+PLANES = ("data", "variance", "mask")
+"""The planes of a block, in the order in which they stand in tuples."""
+
+
+class Request(NamedTuple):
+    """A region of a step's output and the planes of it that are asked for."""
+
+    region: Region
+    planes: frozenset[str]
+
+
+class Block(NamedTuple):
+    """The pixels of one region; a plane that nobody asked for is None.
+
+    Arrays have the shape of the region. They may be views of larger arrays and must not be written to.
+    """
+
+    region: Region
+    data: npt.NDArray[Any] | None = None
+    variance: npt.NDArray[Any] | None = None
+    mask: npt.NDArray[Any] | None = None
+
+    def plane(self, name: str) -> npt.NDArray[Any]:
+        """Return the named plane, which must be there."""
+        array = getattr(self, name)
+        assert array is not None, f"plane {name!r} was not asked for"
+        return array  # type: ignore[no-any-return]
+
+    def crop(self, region: Region) -> Block:
+        """Return views of the part in ``region``."""
+        if region == self.region:
+            return self
+        cut = region.within(self.region)
+        return Block(region, *(None if a is None else a[cut] for a in self[1:]))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all planes."""
+        return sum(a.nbytes for a in self[1:] if a is not None)
+
+
+def empty_block(request: Request, dtypes: dict[str, np.dtype[Any]]) -> Block:
+    """Return a block with uninitialised arrays for the planes of a request."""
+    arrays = {plane: np.empty(request.region.shape, dtypes[plane]) for plane in PLANES if plane in request.planes}
+    return Block(request.region, **arrays)

@@ -1,0 +1,56 @@
+"""Block reduction and replication on blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lazyccd.kernels.block import Block, Request
+
+Array = npt.NDArray[Any]
+
+
+def as_blocks(array: Array, size: tuple[int, int]) -> Array:
+    """Return a view with the axes: rows, columns, rows within a block, columns within a block."""
+    by, bx = size
+    ny, nx = array.shape[0] // by, array.shape[1] // bx
+    return array.reshape(ny, by, nx, bx).swapaxes(1, 2)
+
+
+def block_reduce(
+    request: Request, a: Block, *, size: tuple[int, int], func: Callable[..., Any], power: int | None, dtype: str
+) -> Block:
+    """Reduce each block of pixels to one.
+
+    ``func(view, axis=(2, 3))`` makes the data. The variance is the sum over the block divided by its size to the given
+    power; the mask has the bits of all pixels of the block.
+    """
+    data = variance = mask = None
+    if "data" in request.planes:
+        view = as_blocks(np.ascontiguousarray(a.plane("data")), size)
+        data = np.asarray(func(view, axis=(2, 3))).astype(dtype, copy=False)
+    if "variance" in request.planes:
+        assert power is not None
+        view = as_blocks(np.ascontiguousarray(a.plane("variance")), size)
+        variance = (view.sum(axis=(2, 3)) / (size[0] * size[1]) ** power).astype(dtype, copy=False)
+    if "mask" in request.planes:
+        mask = np.bitwise_or.reduce(as_blocks(np.ascontiguousarray(a.plane("mask")), size), axis=(2, 3))
+    return Block(request.region, data, variance, mask)
+
+
+def block_replicate(request: Request, a: Block, *, size: tuple[int, int], divisor: float) -> Block:
+    """Make a block of pixels of each one, with its data divided by ``divisor`` and its variance by the square."""
+    by, bx = size
+    r = request.region
+    cut = r.within(a.region._replace(y0=a.region.y0 * by, x0=a.region.x0 * bx))
+
+    def spread(plane: Array) -> Array:
+        return np.repeat(np.repeat(plane, by, axis=0), bx, axis=1)[cut]
+
+    data = spread(a.plane("data")) / divisor if "data" in request.planes else None
+    variance = spread(a.plane("variance")) / divisor**2 if "variance" in request.planes else None
+    mask = spread(a.plane("mask")) if "mask" in request.planes else None
+    return Block(r, data, variance, mask)

@@ -1,0 +1,151 @@
+"""Overscan and flat field on blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lazyccd.kernels.block import Block, Request
+from lazyccd.kernels.pointwise import Remap, or_masks, remap_bits
+
+Array = npt.NDArray[Any]
+
+
+def line_level(strip: Array, bad: Array | None, axis: int, *, median: bool) -> Array:
+    """Return the level of each line of an overscan strip: its mean, summed in double precision, or median.
+
+    Pixels that are bad or not finite are left out; a line without any good pixel is NaN.
+    """
+    use = np.isfinite(strip) if bad is None else np.isfinite(strip) & ~bad
+    if use.all():
+        if median:
+            return np.median(strip, axis=axis)
+        return np.asarray(_ordered_sum(strip, axis) / strip.shape[axis])
+    values = np.where(use, strip, np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        if not median:
+            return np.asarray(_ordered_sum(np.where(use, strip, 0), axis) / use.sum(axis=axis))
+        empty = ~use.any(axis=axis)
+        values = np.where(np.expand_dims(empty, axis), 0, values)
+        return np.where(empty, np.nan, np.nanmedian(values, axis=axis))
+
+
+def _ordered_sum(values: Array, axis: int) -> Array:
+    """Return the sum along an axis in double precision, added one line after the other whatever the memory layout."""
+    total = np.zeros(values.shape[1 - axis])
+    for k in range(values.shape[axis]):
+        total += np.take(values, k, axis=axis)
+    return total
+
+
+def subtract_overscan_lines(
+    request: Request,
+    a: Block,
+    strip: Block | None,
+    *,
+    axis: int,
+    median: bool,
+    bad_bits: int,
+    no_data: int,
+    dtype: str,
+    mask_dtype: str,
+) -> Block:
+    """Subtract from each line the level of the same line of the overscan strip.
+
+    Lines that the strip does not cover, or covers with bad pixels only, become NaN; in the mask they get ``no_data``.
+    """
+    r = request.region
+    first, stop = (r.y0, r.y1) if axis == 1 else (r.x0, r.x1)
+    level = np.full(stop - first, np.nan)
+    if strip is not None:
+        bad = None if strip.mask is None else (strip.mask & strip.mask.dtype.type(bad_bits)) != 0
+        start = (strip.region.y0 if axis == 1 else strip.region.x0) - first
+        found = line_level(strip.plane("data"), bad, axis, median=median)
+        level[start : start + found.size] = found
+    data = mask = None
+    if "data" in request.planes:
+        data = np.subtract(a.plane("data"), np.expand_dims(level, axis), dtype=dtype, casting="same_kind")
+    if "mask" in request.planes:
+        missing = np.where(np.isnan(level), np.dtype(mask_dtype).type(no_data), np.dtype(mask_dtype).type(0))
+        mask = or_masks(request, a.mask, np.broadcast_to(np.expand_dims(missing, axis), r.shape), mask_dtype)
+    return Block(r, data, a.variance if "variance" in request.planes else None, mask)
+
+
+def subtract_overscan_vector(request: Request, a: Block, *, level: Array, axis: int, dtype: str) -> Block:
+    """Subtract a level per row (axis 1) or per column (axis 0) of the image."""
+    data = None
+    if "data" in request.planes:
+        r = request.region
+        part = level[r.y0 : r.y1, None] if axis == 1 else level[None, r.x0 : r.x1]
+        data = np.subtract(a.plane("data"), part, dtype=dtype, casting="same_kind")
+    return Block(request.region, data, a.variance, a.mask)
+
+
+def strip_levels(block: Block, *, axis: int, median: bool, bad_bits: int) -> Array:
+    """Return the level of each line of a whole strip: a partial result of a reduction."""
+    bad = None if block.mask is None else (block.mask & block.mask.dtype.type(bad_bits)) != 0
+    return line_level(block.plane("data"), bad, axis, median=median)
+
+
+def divide_flat(
+    request: Request,
+    a: Block,
+    flat: Block,
+    *,
+    norm: Array,
+    min_value: float | None,
+    lowest: float,
+    bad_bits: int,
+    low_flat: int,
+    no_data: int,
+    dtype: str,
+    mask_dtype: str,
+    remap: Remap,
+) -> Block:
+    """Divide by a flat field that is first divided by ``norm``.
+
+    Pixels of the flat below ``min_value`` count as ``min_value`` and are flagged ``low_flat``; so are those whose
+    normalised value is not above 0, or below ``lowest``, by which nothing is divided; masked pixels of the flat count
+    as 1. With ``r = a / f`` the variance is ``(var_a + r**2 var_f) / f**2``.
+    """
+    raw = flat.plane("data")
+    given = raw if min_value is None else np.maximum(raw, raw.dtype.type(min_value))
+    number = float(np.asarray(norm).ravel()[0])
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        f = np.divide(given, number, dtype=dtype)
+        low = ~(f > 0) if min_value is not None else ~(f >= lowest) | ~(f > 0)
+        masked = None
+        if flat.mask is not None:
+            masked = (flat.mask & flat.mask.dtype.type(bad_bits)) != 0
+        one = low if masked is None else low | masked
+        if one.any():
+            f = np.where(one, f.dtype.type(1), f)
+        data = variance = mask = None
+        if request.planes & {"data", "variance", "mask"}:
+            data = np.divide(a.plane("data"), f, dtype=dtype)
+        if "variance" in request.planes:
+            variance = np.zeros(request.region.shape, dtype) if a.variance is None else a.variance.astype(dtype)
+            if flat.variance is not None:
+                variance += data**2 * np.where(one, 0, flat.variance / np.dtype(dtype).type(number) ** 2)
+            variance /= f * f
+        if "mask" in request.planes:
+            below = low if min_value is None else low | (raw < min_value)
+            extra = np.where(below, np.dtype(mask_dtype).type(low_flat), np.dtype(mask_dtype).type(0))
+            extra |= np.where(np.isfinite(data), np.dtype(mask_dtype).type(0), np.dtype(mask_dtype).type(no_data))
+            if flat.mask is not None:
+                extra |= remap_bits(flat.mask, remap, mask_dtype)
+            mask = or_masks(request, a.mask, extra, mask_dtype)
+    return Block(request.region, data if "data" in request.planes else None, variance, mask)
+
+
+def blank_outside(request: Request, a: Block, *, axis: int, first: int, stop: int) -> Block:
+    """Return the data with NaN in the lines outside of ``first <= line < stop``; the mask is kept."""
+    r = request.region
+    lines = np.arange(r.y0, r.y1) if axis == 1 else np.arange(r.x0, r.x1)
+    outside = np.expand_dims((lines < first) | (lines >= stop), axis)
+    data = None
+    if "data" in request.planes:
+        data = np.where(outside, a.plane("data").dtype.type(np.nan), a.plane("data"))
+    return Block(r, data=data, mask=a.mask if "mask" in request.planes else None)

@@ -1,0 +1,280 @@
+"""Pixel by pixel arithmetic on blocks: data, variance and mask together.
+
+Every kernel takes a request and blocks, returns the planes that were asked for, and leaves its inputs as they were. Error
+propagation is for independent errors; a block without variance is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lazyccd.kernels.block import Block, Request
+
+Array = npt.NDArray[Any]
+Remap = tuple[tuple[int, int], ...]
+
+
+def remap_bits(mask: Array, pairs: Remap, dtype: npt.DTypeLike | None = None) -> Array:
+    """Return a mask whose bits are moved: for each pair, the first bit becomes the second; other bits stay."""
+    dtype = np.dtype(dtype or mask.dtype)
+    if not pairs:
+        return mask.astype(dtype, copy=False)
+    moved = sum(old for old, _ in pairs)
+    out = (mask & ~mask.dtype.type(moved)).astype(dtype)
+    for old, new in pairs:
+        out |= np.where(mask & mask.dtype.type(old), dtype.type(new), dtype.type(0))
+    return out
+
+
+def or_masks(request: Request, a: Array | None, b: Array | None, dtype: npt.DTypeLike) -> Array:
+    """Return the bits of both masks over the region; a mask that is not there has none."""
+    if a is None or b is None:
+        out = np.zeros(request.region.shape, dtype)
+        given = a if a is not None else b
+        return out if given is None else np.bitwise_or(out, given, out=out)
+    return np.bitwise_or(a, b, dtype=dtype)
+
+
+def add_scaled(
+    request: Request, a: Block, b: Block | None, *, scale: float, dtype: str, mask_dtype: str, remap: Remap
+) -> Block:
+    """Return ``a + scale * b``; the variance is ``var_a + scale**2 var_b``."""
+    data = variance = mask = None
+    if "data" in request.planes:
+        assert b is not None
+        data = _plus(a.plane("data"), b.plane("data"), scale, dtype)
+    if "variance" in request.planes:
+        variance = _sum_variance(request, a, b, scale**2, dtype)
+    if "mask" in request.planes:
+        mask = _merge_masks(request, a, b, mask_dtype, remap)
+    return Block(request.region, data, variance, mask)
+
+
+def _plus(a: Array, b: Array, scale: float, dtype: str) -> Array:
+    if scale == 1:
+        return np.add(a, b, dtype=dtype)
+    if scale == -1:
+        return np.subtract(a, b, dtype=dtype)
+    scaled = np.multiply(b, scale, dtype=dtype)
+    return np.add(a, scaled, out=scaled) if scaled.shape == a.shape else a + scaled
+
+
+def _sum_variance(request: Request, a: Block, b: Block | None, scale: float, dtype: str) -> Array:
+    va = None if a is None else a.variance
+    vb = None if b is None else b.variance
+    if vb is None:
+        assert va is not None
+        return va
+    if va is None:
+        return np.broadcast_to(np.multiply(vb, scale, dtype=dtype), request.region.shape)
+    return _plus(va, vb, scale, dtype)
+
+
+def _merge_masks(request: Request, a: Block | None, b: Block | None, dtype: str, remap: Remap) -> Array:
+    ma = None if a is None else a.mask
+    mb = None if b is None or b.mask is None else remap_bits(b.mask, remap, dtype)
+    return or_masks(request, ma, mb, dtype)
+
+
+def multiply(
+    request: Request, a: Block, b: Block, *, scale: float, dtype: str, mask_dtype: str, remap: Remap
+) -> Block:
+    """Return ``scale * a * b``; the variance is ``scale**2 (b**2 var_a + a**2 var_b)``."""
+    data = variance = mask = None
+    if "data" in request.planes:
+        data = np.multiply(a.plane("data"), b.plane("data"), dtype=dtype)
+        if scale != 1:
+            data *= scale
+    if "variance" in request.planes:
+        variance = np.zeros(request.region.shape, dtype)
+        for one, other in ((a, b), (b, a)):
+            if one.variance is not None:
+                variance += other.plane("data").astype(dtype) ** 2 * one.variance
+        if scale != 1:
+            variance *= scale**2
+    if "mask" in request.planes:
+        mask = _merge_masks(request, a, b, mask_dtype, remap)
+    return Block(request.region, data, variance, mask)
+
+
+def divide(
+    request: Request,
+    a: Block,
+    b: Block,
+    *,
+    scale: float,
+    dtype: str,
+    mask_dtype: str | None,
+    remap: Remap,
+    no_data: int,
+) -> Block:
+    """Return ``r = scale * a / b``; the variance is ``(scale**2 var_a + r**2 var_b) / b**2``.
+
+    The form in absolute errors holds at ``a = 0``, where that in relative errors is 0/0. Where ``r`` is not finite and a
+    mask is kept, ``NO_DATA`` is set.
+    """
+    data = variance = mask = None
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        data = np.divide(a.plane("data"), b.plane("data"), dtype=dtype)
+        if scale != 1:
+            data *= scale
+        if "variance" in request.planes:
+            variance = np.zeros(request.region.shape, dtype)
+            if a.variance is not None:
+                variance += a.variance * scale**2 if scale != 1 else a.variance
+            if b.variance is not None:
+                variance += data**2 * b.variance
+            variance /= b.plane("data").astype(dtype) ** 2
+    if "mask" in request.planes:
+        assert mask_dtype is not None
+        mask = _flag_nonfinite(data, _merge_masks(request, a, b, mask_dtype, remap), no_data)
+    return Block(request.region, data if "data" in request.planes else None, variance, mask)
+
+
+def _flag_nonfinite(data: Array, mask: Array, no_data: int) -> Array:
+    """Return the mask with ``no_data`` set where the data are not finite."""
+    return mask | np.where(np.isfinite(data), mask.dtype.type(0), mask.dtype.type(no_data))
+
+
+def flag_nonfinite(request: Request, data: Block, mask: Block, *, no_data: int, mask_dtype: str) -> Block:
+    """Return the second block's ``data`` plane, a mask, with ``no_data`` set where the first block is not finite."""
+    bits = mask.plane("data").astype(mask_dtype, copy=False)
+    return Block(request.region, data=_flag_nonfinite(data.plane("data"), bits, no_data))
+
+
+def flag_nonfinite_alone(request: Request, data: Block, *, no_data: int, mask_dtype: str) -> Block:
+    """Return a mask, in the plane ``data``, with ``no_data`` set where the block's data are not finite."""
+    bits = np.zeros(request.region.shape, mask_dtype)
+    return Block(request.region, data=_flag_nonfinite(data.plane("data"), bits, no_data))
+
+
+def affine(request: Request, a: Block, *, scale: float, offset: float, dtype: str) -> Block:
+    """Return ``scale * a + offset``; the variance is ``scale**2 var_a``."""
+    data = variance = None
+    if "data" in request.planes:
+        data = a.plane("data").astype(dtype, copy=False)
+        data = data * scale if scale != 1 else data
+        data = data + offset if offset != 0 else data
+    if "variance" in request.planes:
+        variance = np.multiply(a.plane("variance"), scale**2, dtype=dtype)
+    return Block(request.region, data, variance, a.mask if "mask" in request.planes else None)
+
+
+def reciprocal(
+    request: Request, a: Block, *, numerator: float, dtype: str, mask_dtype: str | None, no_data: int
+) -> Block:
+    """Return ``numerator / a``: a number divided by a frame."""
+    one = Block(request.region, data=np.full(request.region.shape, numerator, dtype))
+    return divide(request, one, a, scale=1, dtype=dtype, mask_dtype=mask_dtype, remap=(), no_data=no_data)
+
+
+def set_deviation(
+    request: Request, a: Block, *, gain: float, readnoise: float, clip: bool, dtype: str
+) -> Block:
+    """Give a block the variance ``(gain * data + readnoise**2) / gain**2`` of Poisson and read noise.
+
+    With ``clip``, negative signals count as 0; without, they give NaN.
+    """
+    variance = None
+    if "variance" in request.planes:
+        signal = np.multiply(a.plane("data"), gain, dtype=dtype)
+        signal = np.where(signal < 0, signal.dtype.type(0 if clip else np.nan), signal)
+        signal += readnoise**2
+        variance = np.divide(signal, gain**2, out=signal)
+    data = a.data if "data" in request.planes else None
+    return Block(request.region, data, variance, a.mask if "mask" in request.planes else None)
+
+
+def square(request: Request, a: Block) -> Block:
+    """Return the variance of a standard deviation, in the plane ``data``."""
+    return Block(request.region, data=a.plane("data") ** 2)
+
+
+def inverse(request: Request, a: Block) -> Block:
+    """Return the variance of an inverse variance, in the plane ``data``."""
+    with np.errstate(divide="ignore"):
+        return Block(request.region, data=1 / a.plane("data"))
+
+
+def cast(request: Request, a: Block, *, dtype: str) -> Block:
+    """Return the plane ``data`` in another dtype."""
+    return Block(request.region, data=a.plane("data").astype(dtype, copy=False))
+
+
+def mask_from(request: Request, a: Block, *, bit: int, dtype: str) -> Block:
+    """Return a mask with ``bit`` set where the plane ``data`` is not zero (NaN counts as not zero)."""
+    return Block(request.region, data=np.where(a.plane("data") != 0, np.dtype(dtype).type(bit), np.dtype(dtype).type(0)))
+
+
+def mask_plane_from(request: Request, a: Block, *, bit: int, dtype: str) -> Block:
+    """Return `mask_from` in the plane ``mask``."""
+    return Block(request.region, mask=mask_from(request, a, bit=bit, dtype=dtype).data)
+
+
+def add_bits(request: Request, a: Block | None, b: Block | None, *, mask_dtype: str) -> Block:
+    """Return block ``a`` with the bits of the second block's mask added."""
+    mask = _merge_masks(request, a, b, mask_dtype, ()) if "mask" in request.planes else None
+    return Block(
+        request.region,
+        a.data if a is not None and "data" in request.planes else None,
+        a.variance if a is not None and "variance" in request.planes else None,
+        mask,
+    )
+
+
+def flag_above(request: Request, a: Block, *, level: float, bit: int, mask_dtype: str) -> Block:
+    """Return block ``a`` with ``bit`` set in the mask where the data are at or above ``level``."""
+    mask = None
+    if "mask" in request.planes:
+        hit = np.where(a.plane("data") >= level, np.dtype(mask_dtype).type(bit), np.dtype(mask_dtype).type(0))
+        mask = or_masks(request, a.mask, hit, mask_dtype)
+    return Block(
+        request.region,
+        a.data if "data" in request.planes else None,
+        a.variance if "variance" in request.planes else None,
+        mask,
+    )
+
+
+def window(request: Request, a: Block, *, offset: tuple[int, int], step: tuple[int, int]) -> Block:
+    """Return the pixels ``offset + step * i`` of the input: trim, flip, decimation."""
+    cuts = []
+    for axis, (first, stop) in enumerate(((request.region.y0, request.region.y1), (request.region.x0, request.region.x1))):
+        lowest = a.region[2 * axis]
+        begin = offset[axis] + step[axis] * first - lowest
+        end = offset[axis] + step[axis] * (stop - 1) - lowest + (1 if step[axis] > 0 else -1)
+        cuts.append(slice(begin, end if end >= 0 else None, step[axis]))
+    cut = tuple(cuts)
+    return Block(request.region, *(None if plane is None else plane[cut] for plane in a[1:]))
+
+
+def transform(
+    request: Request, a: Block, *, func: Callable[..., Any], kwargs: tuple[tuple[str, Any], ...], as_std: bool
+) -> Block:
+    """Apply a user's function to each plane: to the data, to the uncertainty, and to each bit of the mask.
+
+    A bit is set in the result where the transformed bit is above zero.
+    """
+    options = dict(kwargs)
+    cut = request.region.within(a.region)
+    data = variance = mask = None
+    if "data" in request.planes:
+        data = np.asarray(func(a.plane("data").copy(), **options))[cut].astype(a.plane("data").dtype, copy=False)
+    if "variance" in request.planes:
+        old = a.plane("variance")
+        given = np.sqrt(old) if as_std else old.copy()
+        variance = np.asarray(func(given, **options))[cut].astype(old.dtype, copy=False)
+        variance = variance**2 if as_std else variance
+    if "mask" in request.planes:
+        bits = a.plane("mask")
+        mask = np.zeros(request.region.shape, bits.dtype)
+        used = int(np.bitwise_or.reduce(bits, axis=None))
+        for k in range(bits.dtype.itemsize * 8):
+            if used >> k & 1:
+                hit = np.asarray(func((bits >> k & 1).astype(bool), **options))[cut] > 0
+                mask |= np.where(hit, bits.dtype.type(1 << k), bits.dtype.type(0))
+    return Block(request.region, data, variance, mask)

@@ -1,0 +1,168 @@
+"""Arithmetic of frames with numbers, quantities and frames, propagating uncertainty, mask and units."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import xarray as xr
+from astropy import units as u
+from astropy.nddata import CCDData
+
+from lazyccd.errors import ArgumentTypeError, ParameterError
+from lazyccd.frame.core import resolve
+from lazyccd.frame.units import conversion_factor
+from lazyccd.ops.common import operand, operation
+from lazyccd.ops.pairs import add_images, affine_image, divide_images, multiply_images
+
+Operand: TypeAlias = float | u.Quantity | xr.Dataset | CCDData
+
+
+def _number(other: object) -> u.Quantity | None:
+    """Return a scalar operand as a quantity; None if it is an image."""
+    if isinstance(other, u.Quantity | int | float | np.number):
+        quantity = u.Quantity(other)
+        if not quantity.isscalar:
+            raise ArgumentTypeError(f"operand of shape {quantity.shape} must be a number; wrap arrays in a CCDData or frame.")
+        return quantity
+    return None
+
+
+def _add(frame: xr.Dataset, other: Operand, sign: float) -> xr.Dataset:
+    image = resolve(frame)
+    number = _number(other)
+    if number is None:
+        right = operand(other, "operand")
+        factor = conversion_factor(right.units, image.units, "operand")
+        return add_images(image, right, sign * factor, "operand").to_dataset()
+    factor = conversion_factor(number.unit, image.units, "operand")
+    return affine_image(image, 1.0, sign * factor * float(number.value)).to_dataset()
+
+
+@operation(log=False)
+def add(frame: xr.Dataset, other: Operand) -> xr.Dataset:
+    """Add a number, a quantity or a frame.
+
+    Parameters
+    ----------
+    frame
+        A frame, or a CCDData (then a computed CCDData is returned).
+    other
+        Converted to the frame's units.
+
+    Returns
+    -------
+    xr.Dataset
+        Lazy, one task per chunk, halo 0. Variances are added, masks joined.
+
+    Raises
+    ------
+    UnitError
+        Raised if the units cannot be converted; a bare number fits only a dimensionless frame.
+    ShapeError
+        Raised if the shapes differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData, StdDevUncertainty
+    >>> ccd = CCDData(np.zeros((1, 2)), unit="adu", uncertainty=StdDevUncertainty([[3.0, 3.0]]))
+    >>> other = CCDData(np.ones((1, 2)), unit="adu", uncertainty=StdDevUncertainty([[4.0, 0.0]]))
+    >>> add(ccd, other).uncertainty.array
+    array([[5., 3.]])
+    """
+    return _add(frame, other, 1.0)
+
+
+@operation(log=False)
+def subtract(frame: xr.Dataset, other: Operand) -> xr.Dataset:
+    """Subtract a number, a quantity or a frame; see `add`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> subtract(CCDData(np.ones((1, 2)), unit="m"), CCDData(np.ones((1, 2)), unit="cm")).data
+    array([[0.99, 0.99]])
+    """
+    return _add(frame, other, -1.0)
+
+
+@operation(log=False)
+def multiply(frame: xr.Dataset, other: Operand) -> xr.Dataset:
+    """Multiply by a number, a quantity or a frame.
+
+    Parameters
+    ----------
+    frame
+        A frame, or a CCDData (then a computed CCDData is returned).
+    other
+        Its units multiply the frame's.
+
+    Returns
+    -------
+    xr.Dataset
+        Lazy, one task per chunk, halo 0. The variance is ``b**2 var_a + a**2 var_b``; masks are joined.
+
+    Raises
+    ------
+    ShapeError
+        Raised if the shapes differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy import units as u
+    >>> from astropy.nddata import CCDData
+    >>> multiply(CCDData(np.ones((1, 2)), unit="adu"), 2 * u.electron / u.adu).unit
+    Unit("electron")
+    """
+    image = resolve(frame)
+    number = _number(other)
+    if number is None:
+        return multiply_images(image, operand(other, "operand"), "operand").to_dataset()
+    result = affine_image(image, float(number.value))
+    return replace(result, units=image.units * number.unit).to_dataset()
+
+
+@operation(log=False)
+def divide(frame: xr.Dataset, other: Operand) -> xr.Dataset:
+    """Divide by a number, a quantity or a frame.
+
+    Parameters
+    ----------
+    frame
+        A frame, or a CCDData (then a computed CCDData is returned).
+    other
+        Its units divide the frame's.
+
+    Returns
+    -------
+    xr.Dataset
+        Lazy, one task per chunk, halo 0. With ``r = a / b`` the variance is ``(var_a + r**2 var_b) / b**2``; masks are
+        joined, and where there is a mask, ``NO_DATA`` is set where ``r`` is not finite.
+
+    Raises
+    ------
+    ParameterError
+        Raised if the divisor is the number 0.
+    ShapeError
+        Raised if the shapes differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData, StdDevUncertainty
+    >>> ccd = CCDData(np.zeros((1, 1)), unit="adu", uncertainty=StdDevUncertainty([[3.0]]))
+    >>> divide(ccd, CCDData(np.full((1, 1), 2.0), unit="")).uncertainty.array   # holds at zero signal
+    array([[1.5]])
+    """
+    image = resolve(frame)
+    number = _number(other)
+    if number is None:
+        return divide_images(image, operand(other, "operand"), "operand").to_dataset()
+    if float(number.value) == 0:
+        raise ParameterError(f"divisor {other} must not be 0; mask the frame instead.")
+    result = affine_image(image, 1 / float(number.value))
+    return replace(result, units=image.units / number.unit).to_dataset()

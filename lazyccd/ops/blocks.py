@@ -1,0 +1,162 @@
+"""Binning and its inverse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lazyccd.errors import ParameterError
+from lazyccd.frame.core import Image, resolve
+from lazyccd.kernels import blocks
+from lazyccd.ops.common import operation
+from lazyccd.plan.reads import Blocks, Replicated
+from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
+
+POWERS: dict[Any, int] = {np.sum: 0, np.mean: 2, np.nansum: 0, np.nanmean: 2}
+"""Functions whose variance is known: the sum of variances divided by the block's size to this power."""
+
+
+def _block_size(block_size: Any, image: Image | None) -> tuple[int, int]:
+    """Return the rows and columns of a block."""
+    sizes = np.atleast_1d(np.asarray(block_size))
+    if sizes.size == 1:
+        sizes = np.repeat(sizes, 2)
+    if sizes.size != 2 or np.any(sizes <= 0) or np.any(sizes != np.floor(sizes)):
+        raise ParameterError(f"block_size {block_size!r} must be one or two positive integers, in the order y, x.")
+    by, bx = int(sizes[0]), int(sizes[1])
+    if image is not None and (by > image.shape[0] or bx > image.shape[1]):
+        raise ParameterError(f"block_size {(by, bx)} is larger than the image {image.shape}; take a smaller block.")
+    return by, bx
+
+
+@operation(log=False)
+def block_reduce(ccd: xr.Dataset, block_size: int | tuple[int, int], func: Callable[..., Any] = np.sum) -> xr.Dataset:
+    """Reduce blocks of pixels to one pixel each.
+
+    Parameters
+    ----------
+    ccd
+        A frame, or a CCDData (then a computed CCDData is returned). Rows and columns that do not fill a block are left out.
+    block_size
+        Rows and columns of a block; one number for both.
+    func
+        Called as ``func(array, axis=...)``.
+
+    Returns
+    -------
+    xr.Dataset
+        Lazy, one task per chunk. For sums and means the uncertainty is propagated, for other functions there is none. The
+        mask has the planes of all pixels of a block; coordinates are the mean original positions.
+
+    Raises
+    ------
+    ParameterError
+        Raised if the block size is not positive and integer, or larger than the image.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> block_reduce(CCDData(np.ones((4, 5)), unit="adu"), 2).data
+    array([[4., 4.],
+           [4., 4.]])
+    """
+    image = resolve(ccd)
+    size = _block_size(block_size, image)
+    if func is sum:
+        func = np.sum
+    shape = (image.shape[0] // size[0], image.shape[1] // size[1])
+    power = POWERS.get(func)
+    dtypes = image.plan.dtypes
+    planes = make_dtypes(
+        data=image.dtype, variance=dtypes.get("variance") if power is not None else None, mask=dtypes.get("mask")
+    )
+    plan = Apply(
+        shape,
+        planes,
+        kernel=blocks.block_reduce,
+        sources=(Input(image.plan, Blocks(size)),),
+        params=make_params(size=size, func=func, power=power, dtype=image.dtype.name),
+    )
+    y = image.y[: shape[0] * size[0]].reshape(-1, size[0]).mean(axis=1)
+    x = image.x[: shape[1] * size[1]].reshape(-1, size[1]).mean(axis=1)
+    grid = tuple(_shrink(sizes, by, n) for sizes, by, n in zip(image.grid, size, shape, strict=True))
+    return replace(image, plan=plan, grid=(grid[0], grid[1]), y=y, x=x).to_dataset()
+
+
+def _shrink(sizes: tuple[int, ...], block: int, length: int) -> tuple[int, ...]:
+    """Return chunk sizes along an axis that is binned; borders are rounded down to whole blocks."""
+    ends = np.minimum(np.cumsum(sizes) // block, length)
+    return tuple(int(n) for n in np.diff(np.concatenate(([0], ends))) if n) or (length,)
+
+
+@operation(log=False)
+def block_average(ccd: xr.Dataset, block_size: int | tuple[int, int]) -> xr.Dataset:
+    """Average blocks of pixels; see `block_reduce`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> block_average(CCDData(np.arange(4.0).reshape(2, 2), unit="adu"), 2).data
+    array([[1.5]])
+    """
+    return block_reduce(ccd, block_size, np.mean)  # type: ignore[no-any-return]
+
+
+@operation(log=False)
+def block_replicate(ccd: xr.Dataset, block_size: int | tuple[int, int], conserve_sum: bool = True) -> xr.Dataset:
+    """Make a block of equal pixels of each pixel.
+
+    Parameters
+    ----------
+    ccd
+        A frame, or a CCDData (then a computed CCDData is returned).
+    block_size
+        Rows and columns of a block; one number for both.
+    conserve_sum
+        Whether data and uncertainty are divided by the number of pixels of a block.
+
+    Returns
+    -------
+    xr.Dataset
+        Lazy, one task per chunk; the mask is replicated. Coordinates are the original positions of the pixel centres, in
+        fractions of a pixel.
+
+    Raises
+    ------
+    ParameterError
+        Raised if the block size is not positive and integer.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> block_replicate(CCDData(np.array([[4.0, 8.0]]), unit="adu"), 2).data
+    array([[1., 1., 2., 2.],
+           [1., 1., 2., 2.]])
+    """
+    image = resolve(ccd)
+    size = _block_size(block_size, None)
+    divisor = float(size[0] * size[1]) if conserve_sum else 1.0
+    plan = Apply(
+        (image.shape[0] * size[0], image.shape[1] * size[1]),
+        image.plan.planes,
+        kernel=blocks.block_replicate,
+        sources=(Input(image.plan, Replicated(size)),),
+        params=make_params(size=size, divisor=divisor),
+    )
+    grid = tuple(tuple(n * b for n in sizes) for sizes, b in zip(image.grid, size, strict=True))
+    y, x = (_spread(values, b) for values, b in zip((image.y, image.x), size, strict=True))
+    return replace(image, plan=plan, grid=(grid[0], grid[1]), y=y, x=x).to_dataset()
+
+
+def _spread(positions: Any, block: int) -> Any:
+    """Return the original positions of pixels that are split into ``block``."""
+    step = float(positions[1] - positions[0]) if len(positions) > 1 else 1.0
+    offsets = ((np.arange(block) + 0.5) / block - 0.5) * step
+    return (np.asarray(positions, float)[:, None] + offsets).ravel()

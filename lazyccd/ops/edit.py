@@ -1,0 +1,236 @@
+"""Changes to parts of a frame: mask, uncertainty, units, header; chunks, cut-outs and global numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import dask
+import numpy as np
+import xarray as xr
+from astropy import units as u
+
+from lazyccd.errors import ParameterError, SectionError, ShapeError
+from lazyccd.frame.core import (
+    DATA,
+    Image,
+    UncertaintyType,
+    as_step,
+    make_image,
+    regular_grid,
+    resolve,
+    to_variance,
+)
+from lazyccd.frame.header import append_cards
+from lazyccd.frame.units import parse_unit
+from lazyccd.kernels import pointwise
+from lazyccd.ops.common import operation
+from lazyccd.plan.lower import lower_values
+from lazyccd.plan.steps import Apply, Input, Join, Step, make_dtypes, make_params, settled, unsettled
+
+
+@operation(log=False)
+def with_mask(ccd: xr.Dataset, array: Any, plane: str = "BAD", description: str = "") -> xr.Dataset:
+    """Return a frame with a mask plane set where an array is not 0.
+
+    Parameters
+    ----------
+    ccd
+        A frame, or a CCDData (then a computed CCDData is returned).
+    array
+        NumPy, dask or xarray array of the frame's shape and any dtype; not 0 (or NaN) is bad.
+    plane
+        Name of the plane; a new name makes a new plane, which counts as bad. Bits that are set already stay.
+    description
+        Says what a new plane means.
+
+    Returns
+    -------
+    xr.Dataset
+        Lazy, one task per chunk, halo 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> with_mask(CCDData(np.ones((1, 3)), unit="adu"), [[0, 1, 0]]).mask
+    array([[False,  True, False]])
+    """
+    image = resolve(ccd)
+    schema = image.schema.with_plane(plane, description)
+    values = array.data if isinstance(array, xr.DataArray) else array
+    values = values if hasattr(values, "__dask_graph__") else np.asarray(values)
+    step, graphs = as_step(values, values.dtype, "mask")
+    if step.shape != image.shape:
+        raise ShapeError(f"mask shape {step.shape} does not match the image shape {image.shape}; cut it to the same section.")
+    bits = Apply(
+        step.shape,
+        make_dtypes(mask=schema.dtype),
+        kernel=pointwise.mask_plane_from,
+        sources=(Input(step, uses=(("mask", ("data",)),)),),
+        params=make_params(bit=schema.bits(plane), dtype=schema.dtype.name),
+    )
+    plan = image.apply(
+        pointwise.add_bits,
+        (Input(image.plan), Input(bits)),
+        dict(image.plan.planes) | {"mask": schema.dtype},
+        mask_dtype=schema.dtype.name,
+    )
+    return replace(image, plan=plan, schema=schema, graphs=(*image.graphs, *graphs)).to_dataset()
+
+
+@operation(log=False)
+def with_uncertainty(ccd: xr.Dataset, array: Any, uncertainty_type: UncertaintyType = "std") -> xr.Dataset:
+    """Return a frame with another uncertainty.
+
+    Parameters
+    ----------
+    ccd
+        A frame, or a CCDData (then a computed CCDData is returned).
+    array
+        NumPy, dask or xarray array of the frame's shape, in the units that go with the type; None takes it away.
+    uncertainty_type
+        What the array holds: ``std``, ``var`` or ``ivar``.
+
+    Returns
+    -------
+    xr.Dataset
+        Lazy, one task per chunk, halo 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> with_uncertainty(CCDData(np.ones((1, 2)), unit="adu"), np.array([[3.0, 4.0]])).uncertainty
+    StdDevUncertainty([[3., 4.]])
+    """
+    image = resolve(ccd)
+    if uncertainty_type not in {"std", "var", "ivar"}:
+        raise ParameterError(f"uncertainty_type {uncertainty_type!r} must be 'std', 'var' or 'ivar'.")
+    if array is None:
+        return ccd.drop_vars("uncertainty", errors="ignore")
+    values = array.data if isinstance(array, xr.DataArray) else array
+    values = values if hasattr(values, "__dask_graph__") else np.asarray(values)
+    step, graphs = as_step(values, image.dtype, "uncertainty")
+    if step.shape != image.shape:
+        raise ShapeError(f"uncertainty shape {step.shape} does not match the image shape {image.shape}.")
+    result = make_image(
+        _only(image.plan, "data"),
+        units=image.units,
+        grid=image.grid,
+        variance=to_variance(step, uncertainty_type),
+        mask=_only(image.plan, "mask") if image.has_mask else None,
+    )
+    return replace(
+        image, plan=result.plan, uncertainty_type=uncertainty_type, graphs=(*image.graphs, *graphs)
+    ).to_dataset()
+
+
+def _only(step: Step, plane: str) -> Step:
+    """Return a step whose plane ``data`` is one plane of another."""
+    return Join.of(data=(step, plane))
+
+
+@operation(log=False)
+def with_unit(ccd: xr.Dataset, unit: u.UnitBase | str) -> xr.Dataset:
+    """Return a frame whose numbers are in another unit, unchanged; to convert, use `multiply`.
+
+    Parameters
+    ----------
+    ccd
+        A frame, or a CCDData (then a computed CCDData is returned).
+    unit
+        An astropy unit or its name.
+
+    Returns
+    -------
+    xr.Dataset
+        Lazy; the same plan.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> with_unit(CCDData(np.ones((1, 2)), unit=""), "adu").unit
+    Unit("adu")
+    """
+    return replace(resolve(ccd), units=parse_unit(unit, "unit")).to_dataset()
+
+
+def with_header(ccd: xr.Dataset, cards: dict[str, Any] | None = None, **keywords: Any) -> xr.Dataset:
+    """Return a frame with header cards added or replaced.
+
+    Parameters
+    ----------
+    ccd
+        A frame.
+    cards, keywords
+        Values by keyword; a tuple is a value and a comment. Keywords that are not Python names go into ``cards``.
+
+    Returns
+    -------
+    xr.Dataset
+        The same variables with another header.
+    """
+    given = {**(cards or {}), **{name.upper(): value for name, value in keywords.items()}}
+    entries = [(k, *v) if isinstance(v, tuple) else (k, v, "") for k, v in given.items()]
+    return ccd.assign_attrs(header=append_cards(str(ccd.attrs.get("header", "")), entries))
+
+
+def rechunk(ccd: xr.Dataset, chunks: int | tuple[int, int]) -> xr.Dataset:
+    """Return the same frame computed in other chunks; pixels do not change by a bit.
+
+    Parameters
+    ----------
+    ccd
+        A frame. Nothing is moved between chunks: the plan is cut differently.
+    chunks
+        Chunk shape; one number for both axes, -1 for a whole axis.
+    """
+    image = resolve(ccd)
+    pair = (chunks, chunks) if isinstance(chunks, int) else tuple(chunks)
+    sizes = [length if size == -1 else int(size) for size, length in zip(pair, image.shape, strict=True)]
+    if min(sizes) < 1:
+        raise ParameterError(f"chunks {chunks} must be -1 or at least 1.")
+    return replace(image, grid=regular_grid(image.shape, (sizes[0], sizes[1]))).to_dataset()
+
+
+def settle(ccd: xr.Dataset) -> xr.Dataset:
+    """Compute the global numbers of a frame's plan once, and put them in.
+
+    Parameters
+    ----------
+    ccd
+        A frame.
+
+    Returns
+    -------
+    xr.Dataset
+        The same lazy frame; its tasks no longer depend on tasks that look at the whole image.
+    """
+    image = resolve(ccd)
+    while values := unsettled(image.plan):
+        lazy = lower_values(values.values(), image.graphs)
+        numbers = dict(zip(values, dask.compute(*lazy), strict=True))
+        image = replace(image, plan=settled(image.plan, numbers))
+    return image.to_dataset()
+
+
+def cut(image: Image, y: slice, x: slice) -> Image:
+    """Return the part of an image between 0-based, half-open bounds, as a window of its plan.
+
+    Raises
+    ------
+    SectionError
+        Raised if the part is empty or reaches outside of the image.
+    """
+    bounds = []
+    for part, length, axis in ((y, image.shape[0], "y"), (x, image.shape[1], "x")):
+        start = 0 if part.start is None else int(part.start)
+        stop = length if part.stop is None else int(part.stop)
+        if not 0 <= start < stop <= length:
+            raise SectionError(f"cutout {axis} = {start}:{stop} must lie inside of 0:{length} and hold a pixel.")
+        bounds.append((start, stop))
+    (y0, y1), (x0, x1) = bounds
+    part_image = image.window((y0, x0), (1, 1), (y1 - y0, x1 - x0))
+    return replace(part_image, grid=regular_grid(part_image.shape, (2048, 2048)))

@@ -1,0 +1,131 @@
+"""Mask planes from data, and boolean masks from bit fields."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from astropy import units as u
+from astropy.nddata.bitmask import bitfield_to_boolean_mask as astropy_bitmask
+
+from lazyccd.errors import ArgumentTypeError, KeywordError, ParameterError
+from lazyccd.frame.core import Image, resolve
+from lazyccd.frame.header import header_from_text
+from lazyccd.frame.units import conversion_factor
+from lazyccd.kernels import pointwise
+from lazyccd.ops.common import operation
+from lazyccd.plan.steps import Input, PlaneMap
+
+FLAG_FROM_DATA: PlaneMap = (("data", ("data",)), ("variance", ("variance",)), ("mask", ("data", "mask")))
+"""The mask needs the data."""
+
+SATURATION_KEYS = ("SATURATE", "MAXLIN")
+"""Header keywords of the saturation level, in the order in which they are looked up."""
+
+SUBTRACTED = ("SUBOSCAN", "SUBBIAS", "SUBDARK", "FLATCOR", "GAINCOR")
+"""Log entries of steps after which a level of the raw image no longer holds."""
+
+
+@operation()
+def flag_saturated(ccd: xr.Dataset, level: float | u.Quantity | None = None) -> xr.Dataset:
+    """Set the plane ``SAT`` where the data are at or above a level.
+
+    Parameters
+    ----------
+    ccd
+        A frame, or a CCDData (then a computed CCDData is returned).
+    level
+        A number in the frame's units or a quantity; None takes ``SATURATE`` or ``MAXLIN`` of the header, which is only
+        right on raw data.
+
+    Returns
+    -------
+    xr.Dataset
+        Lazy, one task per chunk, halo 0; data and uncertainty as before. NaN is not saturated.
+
+    Raises
+    ------
+    KeywordError
+        Raised if the level is in neither the call nor the header.
+    ParameterError
+        Raised if the level would be taken from the header of an image from which something was subtracted.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> flag_saturated(CCDData(np.array([[1e3, 65535.0]]), unit="adu"), 65535).mask
+    array([[False,  True]])
+    """
+    image = resolve(ccd)
+    if level is None:
+        level = _header_level(image)
+    if isinstance(level, u.Quantity):
+        level = float(level.value) * conversion_factor(level.unit, image.units, "saturation level")
+    plan = image.apply(
+        pointwise.flag_above,
+        (Input(image.plan, uses=FLAG_FROM_DATA),),
+        dict(image.plan.planes) | {"mask": image.schema.dtype},
+        level=float(level),
+        bit=image.schema.bits("SAT"),
+        mask_dtype=image.schema.dtype.name,
+    )
+    return replace(image, plan=plan).to_dataset()
+
+
+def _header_level(image: Image) -> float:
+    """Return the saturation level of a raw image's header."""
+    header = header_from_text(image.header)
+    done = [key for key in SUBTRACTED if key in header]
+    if done:
+        raise ParameterError(
+            f"flag_saturated() cannot take the level from the header after {', '.join(done)}; give level= in the present units."
+        )
+    for key in SATURATION_KEYS:
+        if isinstance(header.get(key), int | float):
+            return float(header[key])
+    raise KeywordError(f"the header has none of {', '.join(SATURATION_KEYS)}; give level= to flag_saturated().")
+
+
+def bitfield_to_boolean_mask(
+    bitfield: Any, ignore_bits: int | list[int] | str | None = 0, flip_bits: bool | None = None
+) -> npt.NDArray[np.bool_]:
+    """Return a boolean mask of a bit field: True where any bit is set that is not ignored.
+
+    Parameters
+    ----------
+    bitfield
+        Integer array of any shape; computed if it is lazy.
+    ignore_bits
+        Bits that do not count: their sum, a list of powers of two, or a string such as ``"1,4"``, ``"1+4"`` or ``"~(2)"``;
+        None ignores all.
+    flip_bits
+        Whether ``ignore_bits`` names the bits that do count.
+
+    Returns
+    -------
+    npt.NDArray[np.bool_]
+        Of the bit field's shape, True is bad.
+
+    Raises
+    ------
+    ArgumentTypeError
+        Raised if the bit field is not an integer array, or ``flip_bits`` is given with a string or None.
+
+    Examples
+    --------
+    >>> bitfield_to_boolean_mask(np.array([0, 1, 2, 3]), ignore_bits=2)
+    array([False,  True, False,  True])
+    """
+    values = np.asarray(bitfield)
+    if values.dtype.kind not in "iu":
+        raise ArgumentTypeError(f"bitfield has dtype {values.dtype} and must be an integer array; convert it first.")
+    try:
+        return np.asarray(astropy_bitmask(values, ignore_bits, flip_bits=flip_bits), dtype=bool)
+    except TypeError as error:
+        raise ArgumentTypeError(f"ignore_bits {ignore_bits!r} with flip_bits {flip_bits!r}: {error}") from error
+    except ValueError as error:
+        raise ParameterError(f"ignore_bits {ignore_bits!r}: {error}") from error

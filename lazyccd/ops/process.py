@@ -1,0 +1,126 @@
+"""The basic reduction in one call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from astropy import units as u
+from astropy.modeling import Model
+from astropy.nddata import CCDData
+
+from lazyccd.errors import ArgumentTypeError, ParameterError
+from lazyccd.ops.calibrate import Master, create_deviation, flat_correct, gain_correct, subtract_bias, subtract_dark
+from lazyccd.ops.common import operation
+from lazyccd.ops.edit import with_mask
+from lazyccd.ops.overscan import subtract_overscan, trim_image
+
+
+@operation()
+def ccd_process(
+    ccd: xr.Dataset,
+    oscan: xr.Dataset | CCDData | str | None = None,
+    trim: str | None = None,
+    error: bool = False,
+    master_bias: Master | None = None,
+    dark_frame: Master | None = None,
+    master_flat: Master | None = None,
+    bad_pixel_mask: Any = None,
+    gain: u.Quantity | None = None,
+    readnoise: u.Quantity | None = None,
+    oscan_median: bool = True,
+    oscan_model: Model | None = None,
+    min_value: float | None = None,
+    dark_exposure: u.Quantity | None = None,
+    data_exposure: u.Quantity | None = None,
+    exposure_key: str | None = None,
+    exposure_unit: u.UnitBase | None = None,
+    dark_scale: bool = False,
+    gain_corrected: bool = True,
+) -> xr.Dataset:
+    """Reduce a raw frame: overscan, trim, deviation, bad pixels, gain, bias, dark, flat, in this order.
+
+    Parameters
+    ----------
+    ccd
+        A frame, or a CCDData (then a computed CCDData is returned).
+    oscan
+        Overscan strip: a frame or a FITS section. See `subtract_overscan`.
+    trim
+        FITS section to keep. See `trim_image`.
+    error
+        Whether to create the uncertainty; needs ``gain`` and ``readnoise``. See `create_deviation`.
+    master_bias, dark_frame, master_flat
+        Masters, as frames, CCDData or paths, in the units that the frame has when they are used.
+    bad_pixel_mask
+        Array of the trimmed image's shape, not 0 where bad; added to the mask as the plane ``BAD``.
+    gain, readnoise
+        Quantities such as 1.5 electron/adu and 5 electron.
+    oscan_median, oscan_model
+        Median instead of mean of each line of the strip, and a model of the levels.
+    min_value
+        Least value of the flat. See `flat_correct`.
+    dark_exposure, data_exposure, exposure_key, exposure_unit, dark_scale
+        See `subtract_dark`.
+    gain_corrected
+        Whether the masters are in units after the gain; if not, the gain is applied last.
+
+    Returns
+    -------
+    xr.Dataset
+        Lazy, one task per chunk, halo 0.
+
+    Raises
+    ------
+    ArgumentTypeError
+        Raised if an argument has a wrong type.
+    ParameterError
+        Raised if ``error`` is asked for without gain and read noise.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy import units as u
+    >>> from astropy.nddata import CCDData
+    >>> raw = CCDData(np.array([[110.0, 130.0, 10.0], [220.0, 260.0, 20.0]]), unit="adu")
+    >>> ccd_process(raw, oscan="[3:3,1:2]", trim="[1:2,1:2]", gain=2 * u.electron / u.adu)
+    CCDData([[200., 240.],
+             [400., 480.]], unit='electron')
+    """
+    _check_arguments(oscan, trim, error, bad_pixel_mask, gain, readnoise)
+    if oscan is not None:
+        where = {"fits_section": oscan} if isinstance(oscan, str) else {"overscan": oscan}
+        ccd = subtract_overscan(ccd, **where, median=oscan_median, model=oscan_model)
+    if trim is not None:
+        ccd = trim_image(ccd, fits_section=trim)
+    if error:
+        ccd = create_deviation(ccd, gain=gain, readnoise=readnoise)
+    if bad_pixel_mask is not None:
+        ccd = with_mask(ccd, bad_pixel_mask)
+    if gain is not None and gain_corrected:
+        ccd = gain_correct(ccd, gain)
+    if master_bias is not None:
+        ccd = subtract_bias(ccd, master_bias)
+    if dark_frame is not None:
+        times = {"dark_exposure": dark_exposure, "data_exposure": data_exposure, "exposure_time": exposure_key}
+        ccd = subtract_dark(ccd, dark_frame, **times, exposure_unit=exposure_unit, scale=dark_scale)
+    if master_flat is not None:
+        ccd = flat_correct(ccd, master_flat, min_value=min_value)
+    if gain is not None and not gain_corrected:
+        ccd = gain_correct(ccd, gain)
+    return ccd
+
+
+def _check_arguments(oscan: Any, trim: Any, error: bool, mask: Any, gain: Any, readnoise: Any) -> None:
+    """Refuse arguments of wrong types before anything is built."""
+    if not (oscan is None or isinstance(oscan, str | xr.Dataset | CCDData)):
+        raise ArgumentTypeError(f"oscan is a {type(oscan).__name__} and must be a FITS section, a frame, a CCDData or None.")
+    if not (trim is None or isinstance(trim, str)):
+        raise ArgumentTypeError(f"trim is a {type(trim).__name__} and must be a FITS section or None.")
+    if error and (gain is None or readnoise is None):
+        raise ParameterError(f"error=True needs gain ({gain}) and readnoise ({readnoise}); give both as Quantity.")
+    if not (mask is None or isinstance(mask, np.ndarray | xr.DataArray) or hasattr(mask, "__dask_graph__")):
+        raise ArgumentTypeError(f"bad_pixel_mask is a {type(mask).__name__} and must be an array or None.")
+    if not (gain is None or isinstance(gain, u.Quantity)):
+        raise ArgumentTypeError(f"gain {gain!r} must be a Quantity, such as 1.5 * u.electron / u.adu.")

@@ -1,0 +1,76 @@
+"""Functions that users bring."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import xarray as xr
+
+from lazyccd.errors import ArgumentTypeError
+from lazyccd.frame.core import resolve
+from lazyccd.frame.wcs import wcs_from_header
+from lazyccd.kernels import pointwise
+from lazyccd.ops.common import operation
+from lazyccd.plan.reads import Halo, Reads, Same, Whole
+from lazyccd.plan.steps import Input
+
+
+@operation()
+def transform_image(
+    ccd: xr.Dataset, transform_func: Callable[..., Any], halo: int | tuple[int, int] | None = None, **kwargs: Any
+) -> xr.Dataset:
+    """Apply a function to the planes of an image.
+
+    Parameters
+    ----------
+    ccd
+        A frame, or a CCDData (then a computed CCDData is returned).
+    transform_func
+        Takes an array and returns one of the same shape. It is called on the data, on the uncertainty, and on each mask
+        plane as a boolean array, whose result counts where it is above 0.
+    halo
+        How many pixels around a region the function needs to be right inside of it: 0 for one that works pixel by pixel.
+        None gives the function the whole plane, in one task.
+    kwargs
+        Passed to the function.
+
+    Returns
+    -------
+    xr.Dataset
+        Lazy; units as before. The WCS is kept, with a warning, since the function may have moved the pixels.
+
+    Raises
+    ------
+    ArgumentTypeError
+        Raised if ``transform_func`` cannot be called.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> transform_image(CCDData(np.array([[1.0, 2.0]]), unit="adu"), np.negative, halo=0).data
+    array([[-1., -2.]])
+    """
+    if not callable(transform_func):
+        raise ArgumentTypeError(f"transform_func {transform_func!r} is not a callable; give a function of an array.")
+    image = resolve(ccd)
+    if wcs_from_header(image.header, image.y, image.x) is not None:
+        warnings.warn("WCS information may be incorrect as no transformation was applied to it", UserWarning, stacklevel=4)
+    reads: Reads = Whole()
+    grid: Any = ((image.shape[0],), (image.shape[1],))
+    if halo is not None:
+        pair = (halo, halo) if isinstance(halo, int) else halo
+        reads = Same() if pair == (0, 0) else Halo(pair)
+        grid = image.grid
+    plan = image.apply(
+        pointwise.transform,
+        (Input(image.plan, reads),),
+        dict(image.plan.planes),
+        func=transform_func,
+        kwargs=tuple(sorted(kwargs.items())),
+        as_std=image.uncertainty_type == "std",
+    )
+    return replace(image, plan=plan, grid=grid).to_dataset()

@@ -1,0 +1,176 @@
+"""What a plan costs, known before it runs: tasks, pixels computed, bytes read, peak memory.
+
+1. The schedule of a task says which blocks are alive together; kernels may hold temporaries of their inputs' size.
+2. A process needs its baseline (interpreter and imports), and as much again for every task that runs at the same time.
+3. The limit is what was declared: dask's configuration ``lazyccd.memory-limit``, else the smallest limit of the workers of
+   the active cluster, else none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import dask
+from dask.system import CPU_COUNT
+from dask.utils import format_bytes, parse_bytes
+
+from lazyccd.errors import MemoryLimitError
+from lazyccd.kernels.block import Request
+from lazyccd.plan.evaluate import band_rows, chunk_boxes
+from lazyccd.plan.schedule import Action, demand, make_schedule, strip_rows
+from lazyccd.plan.steps import Chunked, Source, Stack, Step, walk
+from lazyccd.sections import Region
+
+BASELINE_BYTES = 260 * 2**20
+"""Memory of a process that has imported the library and compiled its kernels, before any pixel."""
+
+TEMPORARIES = 2.0
+"""How many times its input and output a kernel may hold in temporaries."""
+
+
+@dataclass(frozen=True)
+class TaskCost:
+    """What one task costs."""
+
+    peak_bytes: int
+    """Most bytes of pixels alive at a time, dependencies as whole chunks."""
+
+    read_bytes: int
+    """Bytes of pixels read from storage, after decoding."""
+
+    computed_pixels: int
+    """Pixels that the largest step computes; more than the task's own where there is a halo."""
+
+
+def task_cost(plan: Step, region: Region, planes: Sequence[str] | None = None) -> TaskCost:
+    """Return what it costs to pull a region of a plan."""
+    request = Request(region, frozenset(planes or plan.dtypes))
+    order = list(walk(plan))
+    deep = demand(order, [(plan, request)], through_stacks=True)
+    held = sum(_chunk_bytes(step, deep.get(step.token, [])) for step in order if isinstance(step, Chunked))
+    read = sum(
+        r.region.size * step.dtypes["data"].itemsize
+        for step in order
+        if isinstance(step, Source)
+        for r in deep.get(step.token, [])
+    )
+    computed = max((sum(r.region.size for r in requests) for requests in deep.values()), default=0)
+    # The block handed on, and a copy of it as what users hold.
+    result = 2 * _bytes(plan, request)
+    return TaskCost(held + _peak([(plan, request)]) + result, read, computed)
+
+
+def _peak(roots: Sequence[tuple[Step, Request]]) -> int:
+    """Return the most bytes that the blocks of a schedule take at a time."""
+    alive: dict[str, int] = {}
+    peak = 0
+    for action in make_schedule(roots):
+        out = sum(_bytes(action.step, request) for request in action.requests)
+        peak = max(peak, sum(alive.values()) + out + max(_scratch(action, request) for request in action.requests))
+        alive[action.step.token] = out
+        for token in action.frees:
+            alive.pop(token, None)
+    return peak
+
+
+def _scratch(action: Action, request: Request) -> int:
+    """Return the bytes that making one region of a kept step takes besides its inputs and its result."""
+    step = action.step
+    if isinstance(step, Stack):
+        rows = min(band_rows(step, request), request.region.shape.y)
+        band = Request(request.region._replace(y1=request.region.y0 + rows), request.planes)
+        roots = [(f, need) for f, need in zip(step.frames, step.needs(band), strict=True) if need is not None]
+        return _peak(roots) + int(TEMPORARIES * _bytes(step, band))
+    if not step.local or not step.inputs:
+        needs = zip(step.inputs, step.needs(request), strict=True)
+        given = sum(_bytes(source, need) for source, need in needs if need is not None)
+        return int(TEMPORARIES * max(given, _bytes(step, request)))
+    rows = min(strip_rows(request.region), request.region.shape.y)
+    strip = Request(request.region._replace(y1=request.region.y0 + rows), request.planes)
+    demands = demand(action.segment, [(step, strip)])
+    inside = sum(_bytes(s, r) for s in action.segment for r in demands.get(s.token, []))
+    return int(TEMPORARIES * inside)
+
+
+def _bytes(step: Step, request: Request) -> int:
+    """Return the bytes of a block."""
+    return request.region.size * sum(dtype.itemsize for plane, dtype in step.planes if plane in request.planes)
+
+
+def _chunk_bytes(step: Chunked, requests: Sequence[Request]) -> int:
+    """Return the bytes of the chunks that requests touch."""
+    boxes = {index: box for request in requests for index, box in chunk_boxes(step.chunks, request.region)}
+    return sum(box.size for box in boxes.values()) * step.dtypes["data"].itemsize
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How much memory a process may use, and how many tasks it runs at a time."""
+
+    bytes: int | None
+    """None if nothing was declared."""
+
+    threads: int
+    """Tasks at a time."""
+
+
+def declared_limit() -> Limit:
+    """Return the memory limit that holds now."""
+    threads = int(dask.config.get("num_workers", None) or CPU_COUNT)
+    if dask.config.get("scheduler", None) in {"sync", "synchronous", "single-threaded", "processes"}:
+        threads = 1
+    declared = dask.config.get("lazyccd.memory-limit", None)
+    workers = _workers()
+    if workers:
+        threads = max(threads_of for _, threads_of in workers)
+        if declared is None:
+            smallest = min(limit for limit, _ in workers)
+            return Limit(smallest or None, threads)
+    return Limit(None if declared is None else int(parse_bytes(declared)), threads)
+
+
+def _workers() -> list[tuple[int, int]]:
+    """Return memory limit and threads of the workers of the active cluster."""
+    from distributed import get_client
+
+    try:
+        client = get_client()
+    except ValueError:
+        return []
+    if client.asynchronous:
+        return []
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return [(int(worker["memory_limit"]), int(worker["nthreads"])) for worker in workers]
+
+
+def process_bytes(cost: TaskCost, limit: Limit) -> int:
+    """Return the memory of a process that runs as many tasks of a cost as it may at a time."""
+    return BASELINE_BYTES + limit.threads * cost.peak_bytes
+
+
+def check_memory(plan: Step, regions: Sequence[Region]) -> None:
+    """Refuse a plan whose tasks do not fit into the declared memory limit.
+
+    Raises
+    ------
+    MemoryLimitError
+        Raised with the numbers, and the chunk size that would fit.
+    """
+    limit = declared_limit()
+    if limit.bytes is None or not regions:
+        return
+    largest = max(regions, key=lambda region: region.size)
+    cost = task_cost(plan, largest)
+    needed = process_bytes(cost, limit)
+    if needed <= limit.bytes:
+        return
+    room = (limit.bytes - BASELINE_BYTES) / limit.threads
+    side = math.isqrt(int(largest.size * max(room, 0) / cost.peak_bytes)) // 64 * 64
+    way_out = f"chunks of {side} x {side} pixels would fit" if side >= 64 else "no chunk size would fit"
+    raise MemoryLimitError(
+        f"a task on {largest.shape.y} x {largest.shape.x} pixels takes {format_bytes(cost.peak_bytes)}, {limit.threads} of "
+        f"them with the process {format_bytes(needed)}, and the memory limit is {format_bytes(limit.bytes)}; {way_out}, "
+        "or raise lazyccd.memory-limit."
+    )

@@ -1,0 +1,216 @@
+"""Evaluation of a plan inside one task: pull a region through all steps down to the sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lazyccd.errors import PlanError
+from lazyccd.kernels.block import PLANES, Block, Request, empty_block
+from lazyccd.plan.schedule import Action, demand, make_schedule, strips, vertical_halo
+from lazyccd.plan.steps import Apply, Chunked, Join, Source, Stack, Step
+from lazyccd.plan.storage import Reader
+from lazyccd.sections import Region
+
+Chunks = Mapping[str, Mapping[tuple[int, int], npt.NDArray[Any]]]
+"""The chunks of dask arrays that a task was given, by array name and position."""
+
+BANDS_PER_HALO = 8
+"""A stack over inputs with a halo of h rows is read in bands of at least so many times h."""
+
+
+class Evaluation:
+    """One task's work on a plan; a context manager that closes the files it opened.
+
+    Parameters
+    ----------
+    chunks
+        Chunks that `Chunked` steps read.
+    values
+        Numbers of values that were not known when the plan was made, by token.
+    """
+
+    def __init__(self, chunks: Chunks | None = None, values: Mapping[str, npt.NDArray[Any]] | None = None) -> None:
+        self._chunks = chunks or {}
+        self._values = values or {}
+        self._readers: dict[str, Reader] = {}
+
+    def __enter__(self) -> Evaluation:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close all files."""
+        while self._readers:
+            self._readers.popitem()[1].close()
+
+    def pull(self, *roots: tuple[Step, Request]) -> list[Block]:
+        """Return the block that each root gives for its request."""
+        schedule = make_schedule(roots)
+        blocks: dict[str, list[Block]] = {}
+        for action in schedule:
+            blocks[action.step.token] = [self._make(action, request, blocks) for request in action.requests]
+            for token in action.frees:
+                blocks.pop(token, None)
+        return [_find(blocks[step.token], request) for step, request in roots]
+
+    def _make(self, action: Action, request: Request, blocks: dict[str, list[Block]]) -> Block:
+        """Compute one region of a kept step."""
+        step = action.step
+        if isinstance(step, Stack):
+            return self._stack(step, request)
+        if not step.local or not step.inputs:
+            needs = step.needs(request)
+            given = [_take(blocks, s, need) for s, need in zip(step.inputs, needs, strict=True)]
+            return self._call(step, request, given)
+        bands = list(strips(request.region))
+        if len(bands) == 1:
+            return self._strip(action, request, blocks)
+        out = empty_block(request, step.dtypes)
+        for band in bands:
+            part = self._strip(action, Request(band, request.planes), blocks)
+            _paste(part, out)
+        return out
+
+    def _strip(self, action: Action, request: Request, blocks: dict[str, list[Block]]) -> Block:
+        """Evaluate the segment of a kept step for one strip."""
+        demands = demand(action.segment, [(action.step, request)])
+        here: dict[str, list[Block]] = {}
+        for step in action.segment:
+            made = []
+            for wanted in demands.get(step.token, ()):
+                needs = step.needs(wanted)
+                given = [
+                    _take(here if s.token in here else blocks, s, need)
+                    for s, need in zip(step.inputs, needs, strict=True)
+                ]
+                made.append(self._call(step, wanted, given))
+            here[step.token] = made
+        return _find(here[action.step.token], request)
+
+    def _call(self, step: Step, request: Request, given: Sequence[Block | None]) -> Block:
+        """Run one step on the blocks that it needs."""
+        try:
+            if isinstance(step, Source):
+                return Block(request.region, data=self._reader(step).read(request.region))
+            if isinstance(step, Chunked):
+                return Block(request.region, data=assemble(step, request.region, self._chunks[step.name]))
+            if isinstance(step, Join):
+                planes = {
+                    name: block.plane(plane)
+                    for (name, _, plane), block in zip(step.parts, given, strict=True)
+                    if block is not None
+                }
+                return Block(request.region, **planes)
+            assert isinstance(step, Apply)
+            numbers = {n: v.given if v.given is not None else self._values[v.token] for n, v in step.numbers}
+            return step.kernel(request, *given, **dict(step.params), **numbers)
+        except Exception as error:
+            place = f" of {step.storage.name}" if isinstance(step, Source) else ""
+            note = f"in step {step.label!r}{place}, region {request.region.to_fits()}"
+            if note not in getattr(error, "__notes__", ()):
+                error.add_note(note)
+            raise
+
+    def _reader(self, step: Source) -> Reader:
+        """Return the open reader of a source, opening it if it is the first time."""
+        if step.token not in self._readers:
+            self._readers[step.token] = step.storage.open()
+        return self._readers[step.token]
+
+    def _stack(self, step: Stack, request: Request) -> Block:
+        """Combine the frames in bands of rows."""
+        out = empty_block(request, step.dtypes)
+        region = request.region
+        rows = band_rows(step, request)
+        for y0 in range(region.y0, region.y1, rows):
+            band = Request(Region(y0, min(y0 + rows, region.y1), region.x0, region.x1), request.planes)
+            roots = [(f, need) for f, need in zip(step.frames, step.needs(band), strict=True) if need is not None]
+            frames = self.pull(*roots)
+            _paste(step.kernel(band, frames, **dict(step.params)), out)
+        return out
+
+
+def band_rows(step: Stack, request: Request) -> int:
+    """Return how many rows of all frames fit into a stack's byte budget.
+
+    Raises
+    ------
+    PlanError
+        Raised if the frames have a halo and the band would be lower than eight halos.
+    """
+    per_row = 0
+    for frame, need in zip(step.frames, step.needs(request), strict=True):
+        if need is not None:
+            per_row += sum(frame.dtypes[plane].itemsize for plane in need.planes) * request.region.shape.x
+    rows = max(1, step.budget_bytes // max(1, per_row))
+    halo = max(vertical_halo(frame) for frame in step.frames)
+    if rows < min(BANDS_PER_HALO * halo, request.region.shape.y):
+        raise PlanError(
+            f"a stack of {len(step.frames)} frames with a halo of {halo} rows fits only {rows} rows into its budget of "
+            f"{step.budget_bytes} bytes and needs {BANDS_PER_HALO * halo}; write the cleaned frames first."
+        )
+    return rows
+
+
+def assemble(
+    step: Chunked, region: Region, chunks: Mapping[tuple[int, int], npt.NDArray[Any]]
+) -> npt.NDArray[Any]:
+    """Return a region of a chunked array: a view if it lies in one chunk, else a new array."""
+    boxes = chunk_boxes(step.chunks, region)
+    dtype = step.dtypes["data"]
+    if len(boxes) == 1:
+        index, box = boxes[0]
+        return np.asarray(chunks[index])[region.within(box)].astype(dtype, copy=False)
+    out = np.empty(region.shape, dtype)
+    for index, box in boxes:
+        part = box.intersect(region)
+        out[part.within(region)] = np.asarray(chunks[index])[part.within(box)]
+    return out
+
+
+def chunk_boxes(
+    chunks: tuple[tuple[int, ...], tuple[int, ...]], region: Region
+) -> list[tuple[tuple[int, int], Region]]:
+    """Return position and region of every chunk that touches a region."""
+    rows = _axis_boxes(chunks[0], region.y0, region.y1)
+    columns = _axis_boxes(chunks[1], region.x0, region.x1)
+    return [((i, j), Region(y0, y1, x0, x1)) for i, y0, y1 in rows for j, x0, x1 in columns]
+
+
+def _axis_boxes(sizes: tuple[int, ...], first: int, stop: int) -> list[tuple[int, int, int]]:
+    """Return number, start and stop of the chunks along one axis that touch a range."""
+    ends = np.cumsum(sizes)
+    low = int(np.searchsorted(ends, first, side="right"))
+    high = int(np.searchsorted(ends, stop, side="left"))
+    return [(i, int(ends[i]) - sizes[i], int(ends[i])) for i in range(low, min(high + 1, len(sizes)))]
+
+
+def _take(blocks: Mapping[str, list[Block]], step: Step, need: Request | None) -> Block | None:
+    """Return the part of a computed step that a request needs; None if it needs nothing."""
+    if need is None:
+        return None
+    return _find(blocks[step.token], need)
+
+
+def _find(blocks: Sequence[Block], request: Request) -> Block:
+    """Return the part of the block that holds the request."""
+    for block in blocks:
+        if block.region.contains(request.region) and all(getattr(block, p) is not None for p in request.planes):
+            return block.crop(request.region)
+    raise AssertionError(f"no block holds {request}")
+
+
+def _paste(part: Block, out: Block) -> None:
+    """Copy a strip into the block it belongs to."""
+    cut = part.region.within(out.region)
+    for plane in PLANES:
+        target = getattr(out, plane)
+        if target is not None:
+            target[cut] = part.plane(plane)

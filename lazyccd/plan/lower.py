@@ -1,0 +1,467 @@
+"""From plans to dask graphs: the only file that makes them.
+
+1. The variables of a frame share one `ImageLayer`. When dask culls, the layer sees which planes of which chunks are asked
+   for and makes one task for each chunk, and one pick each where several planes are asked for.
+2. A task depends on the chunks of dask arrays and on the global numbers that its region needs, and on nothing else.
+3. An empty `LabelLayer` per variable carries the plan, so that the next operation reads it back from the array.
+4. `ValueLayer` makes the tasks of a global number, `WriteLayer` those of a file or store.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+from dask._task_spec import GraphNode, List, Task, TaskRef
+from dask.base import clone_key
+from dask.delayed import Delayed
+from dask.graph_manipulation import chunks as dask_manipulation
+from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
+from dask.tokenize import tokenize
+
+from lazyccd.errors import PlanError
+from lazyccd.kernels.block import Block, Request
+from lazyccd.plan.evaluate import Evaluation, chunk_boxes
+from lazyccd.plan.schedule import demand
+from lazyccd.plan.steps import Chunked, Reduction, Step, Value, unsettled, walk
+from lazyccd.sections import Region
+
+Key: TypeAlias = Any
+Grid: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
+Kind: TypeAlias = Literal["data", "mask", "std", "var", "ivar"]
+PLANE_OF: dict[Kind, str] = {"data": "data", "mask": "mask", "std": "variance", "var": "variance", "ivar": "variance"}
+"""The plane of a plan that each kind of variable is made from."""
+
+GROUP_PIXELS = 2048 * 2048
+"""About how many pixels one task of a reduction pulls."""
+
+
+class Sink(Protocol):
+    """Where tasks write regions to; picklable, and every method may run in another process."""
+
+    def create(self) -> None:
+        """Make the target, under a name that is not the final one."""
+        ...
+
+    def write(self, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
+        """Write one region of all variables and return a receipt."""
+        ...
+
+    def finish(self, receipts: Sequence[Any]) -> Any:
+        """Complete the target and give it its final name."""
+        ...
+
+
+@dataclass(frozen=True)
+class Output:
+    """One array that is made from a plan."""
+
+    name: str
+    """Name of the dask array, or of the variable that is written."""
+
+    kind: Kind
+    """What is made: data, mask, or one of the types of uncertainty."""
+
+    @property
+    def plane(self) -> str:
+        """The plane that it is made from."""
+        return PLANE_OF[self.kind]
+
+
+def convert(block: Block, kind: Kind) -> npt.NDArray[Any]:
+    """Return the plane of a block as what users hold; the array owns its memory."""
+    array = block.plane(PLANE_OF[kind])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        if kind == "std":
+            return np.sqrt(array)  # type: ignore[no-any-return]
+        if kind == "ivar":
+            return 1 / array  # type: ignore[no-any-return]
+    return array.copy() if array.base is not None or not array.flags.c_contiguous else array
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a task is to pull, and the names of what it depends on, in the order of its dependencies."""
+
+    plan: Step
+    request: Request
+    chunks: tuple[tuple[str, tuple[int, int]], ...]
+    values: tuple[str, ...]
+
+    @property
+    def keys(self) -> list[TaskRef]:
+        """References to the dependencies."""
+        chunk_keys = [TaskRef((name, *index)) for name, index in self.chunks]
+        return chunk_keys + [TaskRef(value_key(token)) for token in self.values]
+
+    def pull(self, deps: Sequence[Any]) -> Block:
+        """Pull the region, given the dependencies' results."""
+        chunks: dict[str, dict[tuple[int, int], Any]] = {}
+        for (name, index), array in zip(self.chunks, deps, strict=False):
+            chunks.setdefault(name, {})[index] = array
+        values = dict(zip(self.values, deps[len(self.chunks) :], strict=True))
+        with Evaluation(chunks, values) as evaluation:
+            return evaluation.pull((self.plan, self.request))[0]
+
+
+def make_work(plan: Step, request: Request, order: Sequence[Step], *, has_chunks: bool) -> Work:
+    """Return the work of one task; ``order`` holds the plan's steps, inputs first."""
+    values = tuple(unsettled(plan))
+    if not has_chunks:
+        return Work(plan, request, (), values)
+    demands = demand(order, [(plan, request)], through_stacks=True)
+    touched = {
+        (step.name, index): None
+        for step in order
+        if isinstance(step, Chunked)
+        for wanted in demands.get(step.token, ())
+        for index, _ in chunk_boxes(step.chunks, wanted.region)
+    }
+    return Work(plan, request, tuple(touched), values)
+
+
+def run_image(work: Work, kinds: tuple[Kind, ...], *deps: Any) -> Any:
+    """Compute one chunk of one variable, or a tuple of several."""
+    block = work.pull(deps)
+    arrays = tuple(convert(block, kind) for kind in kinds)
+    return arrays[0] if len(arrays) == 1 else arrays
+
+
+def run_write(work: Work, sink: Sink, outputs: tuple[Output, ...], _created: None, *deps: Any) -> Any:
+    """Compute one region of all variables and write it."""
+    block = work.pull(deps)
+    return sink.write(work.request.region, {out.name: convert(block, out.kind) for out in outputs})
+
+
+def run_partial(work: Work, reduction: Reduction, tiles: tuple[Region, ...], *deps: Any) -> list[npt.NDArray[Any]]:
+    """Reduce each tile of a group to its partial result."""
+    block = work.pull(deps)
+    return [reduction.partial(block.crop(tile), **dict(reduction.params)) for tile in tiles]
+
+
+def run_final(reduction: Reduction, places: Sequence[Sequence[int]], groups: Sequence[Any]) -> npt.NDArray[Any]:
+    """Put the partial results together in the order of the tiles."""
+    ordered: dict[int, Any] = {}
+    for numbers, partials in zip(places, groups, strict=True):
+        ordered.update(zip(numbers, partials, strict=True))
+    return np.asarray(reduction.final([ordered[i] for i in sorted(ordered)], **dict(reduction.params)))
+
+
+def value_key(token: str) -> str:
+    """Return the key under which a graph holds a global number."""
+    return f"value-{token}"
+
+
+class PlanLayer(Layer):
+    """Base of the layers below: tasks are made only when dask asks for them."""
+
+    has_legacy_tasks = False
+
+    def __init__(self, plan: Step) -> None:
+        super().__init__()
+        self.plan = plan
+        self._order = list(walk(plan))
+        self._has_chunks = any(isinstance(step, Chunked) for step in self._order)
+        self._made: dict[Key, GraphNode] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out tasks that were made."""
+        return self.__dict__ | {"_made": None}
+
+    def tasks(self, keys: Collection[Key]) -> Iterator[GraphNode]:
+        """Yield the tasks that are needed for those of ``keys`` that belong to this layer."""
+        raise NotImplementedError
+
+    def work(self, region: Region, planes: Iterable[str]) -> Work:
+        """Return the work of pulling a region."""
+        return make_work(self.plan, Request(region, frozenset(planes)), self._order, has_chunks=self._has_chunks)
+
+    def is_materialized(self) -> bool:
+        """Return whether all tasks were made."""
+        return self._made is not None
+
+    def cull(self, keys: set[Key], all_hlg_keys: Collection[Key]) -> tuple[Layer, Mapping[Key, set[Key]]]:
+        """Return the tasks that ``keys`` need, and what these depend on."""
+        made = {task.key: task for task in self.tasks(keys)}
+        return MaterializedLayer(made, annotations=self.annotations), {k: set(t.dependencies) for k, t in made.items()}
+
+    def _all(self) -> dict[Key, GraphNode]:
+        if self._made is None:
+            self._made = {task.key: task for task in self.tasks(self.get_output_keys())}
+        return self._made
+
+    def __getitem__(self, key: Key) -> GraphNode:
+        """Return the task of a key."""
+        return self._all()[key]
+
+    def __iter__(self) -> Iterator[Key]:
+        """Iterate over all keys."""
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        """Return the number of tasks."""
+        return len(self._all())
+
+    def clone(self, keys: set[Key], seed: Hashable, bind_to: Key | None = None) -> tuple[Layer, bool]:
+        """Return a layer with renamed keys, as `dask.graph_manipulation` asks for."""
+        made: dict[Key, GraphNode] = {}
+        bound = False
+        names = {key: clone_key(key, seed) for key in keys}
+        mine = set(self._all())
+        names |= {key: clone_key(key, seed) for key in mine} if mine & keys else {}
+        for key, task in self._all().items():
+            used = {old: names[old] for old in task.dependencies if old in names}
+            new = task.substitute(used, key=names.get(key, key))
+            if bind_to is not None and not used and key in names:
+                new = Task(new.key, dask_manipulation.bind, new, TaskRef(bind_to))
+                bound = True
+            made[new.key] = new
+        return MaterializedLayer(made), bound
+
+
+class ImageLayer(PlanLayer):
+    """The chunks of a frame's variables."""
+
+    def __init__(self, name: str, plan: Step, grid: Grid, outputs: tuple[Output, ...]) -> None:
+        super().__init__(plan)
+        self.name = name
+        self.grid = grid
+        self.outputs = outputs
+
+    def get_output_keys(self) -> Set[Key]:
+        """Return the keys of all chunks of all variables."""
+        ny, nx = map(len, self.grid)
+        return {(out.name, i, j) for out in self.outputs for i in range(ny) for j in range(nx)}
+
+    def tasks(self, keys: Collection[Key]) -> Iterator[GraphNode]:
+        """Yield one task for each chunk, and one pick each where several planes are asked for."""
+        names = {out.name: out for out in self.outputs}
+        asked: dict[tuple[int, int], set[str]] = {}
+        for key in keys:
+            if isinstance(key, tuple) and len(key) == 3 and key[0] in names:
+                asked.setdefault((key[1], key[2]), set()).add(key[0])
+        ends = [np.cumsum((0, *sizes)).tolist() for sizes in self.grid]
+        for (i, j), wanted in sorted(asked.items()):
+            outputs = [out for out in self.outputs if out.name in wanted]
+            work = self.work(Region(*ends[0][i : i + 2], *ends[1][j : j + 2]), {out.plane for out in outputs})
+            deps = work.keys
+            kinds = tuple(out.kind for out in outputs)
+            key = (outputs[0].name if len(outputs) == 1 else self.name, i, j)
+            yield Task(key, run_image, work, kinds, *deps, _data_producer=not deps)
+            if len(outputs) > 1:
+                for k, out in enumerate(outputs):
+                    yield Task((out.name, i, j), operator.getitem, TaskRef(key), k)
+
+
+class ValueLayer(PlanLayer):
+    """The tasks of one global number: a partial task per group of tiles, and one that puts them together."""
+
+    def __init__(self, value: Value) -> None:
+        assert value.reduction is not None
+        super().__init__(value.reduction.step)
+        self.key = value_key(value.token)
+        self.reduction = value.reduction
+
+    def get_output_keys(self) -> Set[Key]:
+        """Return the one key that others depend on."""
+        return {self.key}
+
+    def tasks(self, keys: Collection[Key]) -> Iterator[GraphNode]:
+        """Yield all tasks of the reduction, if its key is asked for."""
+        if self.key not in keys:
+            return
+        places, partials = [], []
+        for k, group in enumerate(tile_groups(self.reduction.region, self.reduction.tile)):
+            numbers, tiles = zip(*group, strict=True)
+            region = tiles[0]
+            for tile in tiles[1:]:
+                region = region.union(tile)
+            work = self.work(region, self.reduction.planes)
+            deps = work.keys
+            key = (f"part-{self.key}", k)
+            yield Task(key, run_partial, work, self.reduction, tiles, *deps, _data_producer=not deps)
+            places.append(numbers)
+            partials.append(TaskRef(key))
+        yield Task(self.key, run_final, self.reduction, places, List(*partials))
+
+
+class WriteLayer(PlanLayer):
+    """The tasks that write a plan's variables: make the target, write each region, complete it."""
+
+    def __init__(
+        self, name: str, plan: Step, regions: tuple[Region, ...], outputs: tuple[Output, ...], sink: Sink
+    ) -> None:
+        super().__init__(plan)
+        self.name = name
+        self.regions = regions
+        self.outputs = outputs
+        self.sink = sink
+
+    def get_output_keys(self) -> Set[Key]:
+        """Return the key of the last task."""
+        return {self.name}
+
+    def tasks(self, keys: Collection[Key]) -> Iterator[GraphNode]:
+        """Yield all tasks, if the last one is asked for."""
+        if self.name not in keys:
+            return
+        created = f"create-{self.name}"
+        yield Task(created, self.sink.create)
+        receipts = []
+        planes = {out.plane for out in self.outputs}
+        for k, region in enumerate(self.regions):
+            key = (self.name, k)
+            work = self.work(region, planes)
+            yield Task(key, run_write, work, self.sink, self.outputs, TaskRef(created), *work.keys)
+            receipts.append(TaskRef(key))
+        yield Task(self.name, self.sink.finish, List(*receipts))
+
+
+class LabelLayer(MaterializedLayer):
+    """No tasks; says which plan and which of its outputs an array is."""
+
+    def __init__(self, plan: Step, kind: Kind, *, boundary: bool, variance: str | None) -> None:
+        super().__init__({})
+        self.plan = plan
+        self.kind = kind
+        self.boundary = boundary
+        self.variance = variance
+
+
+def read_label(array: da.Array) -> LabelLayer | None:
+    """Return the label of an array that came from `lower_image`; None for any other."""
+    layer = array.dask.layers.get(array.name)
+    return layer if isinstance(layer, LabelLayer) else None
+
+
+def lower_image(
+    plan: Step, grid: Grid, kinds: Mapping[str, Kind], graphs: Sequence[HighLevelGraph], *, boundary: bool = False
+) -> dict[str, da.Array]:
+    """Return lazy arrays of a plan's outputs.
+
+    Parameters
+    ----------
+    plan
+        What to compute.
+    grid
+        Chunk sizes along y and x.
+    kinds
+        For each variable, what it is.
+    graphs
+        Graphs that hold the dask arrays that the plan reads.
+    boundary
+        Whether readers of the arrays depend on their chunks, instead of going on with the plan.
+    """
+    if (sum(grid[0]), sum(grid[1])) != plan.shape:
+        raise PlanError(f"chunks {grid} add up to {(sum(grid[0]), sum(grid[1]))} and the image has {plan.shape}.")
+    token = tokenize(plan.token, grid)
+    names = {variable: f"{plan.label}_{variable}-{token}-{kind}" for variable, kind in kinds.items()}
+    outputs = [Output(names[variable], kind) for variable, kind in kinds.items()]
+    hidden = None
+    if boundary and any(out.plane == "variance" and out.kind != "var" for out in outputs):
+        hidden = f"{plan.label}_variance-{token}-var"
+        outputs.append(Output(hidden, "var"))
+    name = f"{plan.label}-{tokenize(plan.token, grid, [out.name for out in outputs])}"
+    layers, dependencies = _leaf_layers(plan, graphs)
+    layers[name] = ImageLayer(name, plan, grid, tuple(outputs))
+    dependencies[name] = _direct_dependencies(plan)
+    if hidden is not None:
+        layers[hidden] = LabelLayer(plan, "var", boundary=boundary, variance=None)
+        dependencies[hidden] = {name}
+    arrays = {}
+    for variable, kind in kinds.items():
+        array_name = names[variable]
+        layers[array_name] = LabelLayer(plan, kind, boundary=boundary, variance=hidden)
+        dependencies[array_name] = {name}
+    graph = HighLevelGraph(layers, dependencies)
+    for variable, kind in kinds.items():
+        meta = np.empty((0, 0), plan.dtypes[PLANE_OF[kind]])
+        arrays[variable] = da.Array(graph, names[variable], grid, meta=meta)
+    return arrays
+
+
+def lower_write(
+    plan: Step,
+    regions: Iterable[Region],
+    kinds: Mapping[str, Kind],
+    sink: Sink,
+    graphs: Sequence[HighLevelGraph],
+    name: str,
+) -> Delayed:
+    """Return a lazy write of a plan's variables; ``name`` is a key that no other write has."""
+    outputs = tuple(Output(variable, kind) for variable, kind in kinds.items())
+    layers, dependencies = _leaf_layers(plan, graphs)
+    layers[name] = WriteLayer(name, plan, tuple(regions), outputs, sink)
+    dependencies[name] = _direct_dependencies(plan)
+    return Delayed(name, HighLevelGraph(layers, dependencies), layer=name)
+
+
+def lower_values(values: Iterable[Value], graphs: Sequence[HighLevelGraph]) -> list[Delayed]:
+    """Return the lazy global numbers."""
+    lazy = []
+    for value in values:
+        assert value.reduction is not None
+        key = value_key(value.token)
+        layers, dependencies = _leaf_layers(value.reduction.step, graphs)
+        layers[key] = ValueLayer(value)
+        dependencies[key] = _direct_dependencies(value.reduction.step)
+        lazy.append(Delayed(key, HighLevelGraph(layers, dependencies), layer=key))
+    return lazy
+
+
+def tile_groups(region: Region, tile: tuple[int, int] | None) -> Iterator[list[tuple[int, Region]]]:
+    """Yield groups of numbered tiles of a lattice anchored at pixel (0, 0), about `GROUP_PIXELS` each."""
+    if tile is None:
+        yield [(0, region)]
+        return
+    rows = _lattice(region.y0, region.y1, tile[0])
+    columns = _lattice(region.x0, region.x1, tile[1])
+    side = max(1, int((GROUP_PIXELS / (tile[0] * tile[1])) ** 0.5))
+    for i in range(0, len(rows), side):
+        for j in range(0, len(columns), side):
+            yield [
+                (r * len(columns) + c, Region(*rows[r], *columns[c]))
+                for r in range(i, min(i + side, len(rows)))
+                for c in range(j, min(j + side, len(columns)))
+            ]
+
+
+def _lattice(first: int, stop: int, size: int) -> list[tuple[int, int]]:
+    """Return the ranges into which multiples of ``size`` cut a range."""
+    return [(max(k * size, first), min((k + 1) * size, stop)) for k in range(first // size, -(-stop // size))]
+
+
+def _direct_dependencies(plan: Step) -> set[str]:
+    """Return the names of the layers whose keys the plan's tasks depend on."""
+    arrays = {step.name for step in walk(plan) if isinstance(step, Chunked)}
+    return arrays | {value_key(token) for token in unsettled(plan)}
+
+
+def _leaf_layers(plan: Step, graphs: Sequence[HighLevelGraph]) -> tuple[dict[str, Any], dict[str, set[str]]]:
+    """Return the layers below a plan: those of the arrays that it reads, and of its global numbers."""
+    layers: dict[str, Any] = {}
+    dependencies: dict[str, set[str]] = {}
+    todo = [step.name for step in walk(plan) if isinstance(step, Chunked)]
+    while todo:
+        name = todo.pop()
+        if name in layers:
+            continue
+        graph = next((g for g in graphs if name in g.layers), None)
+        if graph is None:
+            raise PlanError(f"the dask array {name!r} that the plan reads is in none of the {len(graphs)} graphs given.")
+        layers[name] = graph.layers[name]
+        dependencies[name] = set(graph.dependencies[name])
+        todo.extend(dependencies[name])
+    for token, value in unsettled(plan).items():
+        assert value.reduction is not None
+        below = _leaf_layers(value.reduction.step, graphs)
+        layers |= below[0]
+        dependencies |= below[1]
+        layers[value_key(token)] = ValueLayer(value)
+        dependencies[value_key(token)] = _direct_dependencies(value.reduction.step)
+    return layers, dependencies

@@ -1,0 +1,149 @@
+"""Which region of an input a step needs for a region of its output.
+
+Each rule is a frozen dataclass with `region(out, shape)`. A rule is *local* if neighbouring output rows need disjoint
+input rows, so that a task can evaluate the step strip by strip without computing anything twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from lazyccd.sections import Region
+
+
+class Reads(Protocol):
+    """A rule from output regions to input regions."""
+
+    local: ClassVar[bool]
+
+    def region(self, out: Region, shape: tuple[int, int]) -> Region:
+        """Return the region needed of an input of ``shape``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Same:
+    """The same region: pointwise arithmetic. An input with one row or one column is broadcast along that axis."""
+
+    local: ClassVar[bool] = True
+
+    def region(self, out: Region, shape: tuple[int, int]) -> Region:
+        """Return ``out``, or the one row or column that is broadcast."""
+        rows = (0, 1) if shape[0] == 1 else (out.y0, out.y1)
+        columns = (0, 1) if shape[1] == 1 else (out.x0, out.x1)
+        return Region(*rows, *columns)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Output pixel ``i`` is input pixel ``offset + step * i``, per axis: trim, flip, decimation."""
+
+    local: ClassVar[bool] = True
+
+    offset: tuple[int, int]
+    """Input row and column of output pixel (0, 0)."""
+
+    step: tuple[int, int] = (1, 1)
+    """Step along y and x; negative for a flip."""
+
+    def region(self, out: Region, shape: tuple[int, int]) -> Region:
+        """Return the span from the first to the last input pixel needed."""
+        y0, y1 = _span(out.y0, out.y1, self.offset[0], self.step[0])
+        x0, x1 = _span(out.x0, out.x1, self.offset[1], self.step[1])
+        return Region(y0, y1, x0, x1)
+
+
+def _span(first: int, stop: int, offset: int, step: int) -> tuple[int, int]:
+    """Return the half-open input range of a non-empty output range."""
+    ends = (offset + step * first, offset + step * (stop - 1))
+    return min(ends), max(ends) + 1
+
+
+@dataclass(frozen=True)
+class Halo:
+    """The region grown by a margin and clipped at the true edge: neighbourhood operations."""
+
+    local: ClassVar[bool] = False
+
+    halo: tuple[int, int]
+    """Margin in pixels along y and x."""
+
+    def region(self, out: Region, shape: tuple[int, int]) -> Region:
+        """Return the grown region inside of the image."""
+        return out.grow(*self.halo).clip(shape)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Fixed columns of the same rows: an overscan strip beside the data."""
+
+    local: ClassVar[bool] = True
+
+    x0: int
+    """First column."""
+
+    x1: int
+    """Column after the last."""
+
+    def region(self, out: Region, shape: tuple[int, int]) -> Region:
+        """Return the strip's part in the rows of ``out``."""
+        return Region(out.y0, out.y1, self.x0, self.x1).clip(shape)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Fixed rows of the same columns: an overscan strip above or below the data."""
+
+    local: ClassVar[bool] = False
+
+    y0: int
+    """First row."""
+
+    y1: int
+    """Row after the last."""
+
+    def region(self, out: Region, shape: tuple[int, int]) -> Region:
+        """Return the strip's part in the columns of ``out``."""
+        return Region(self.y0, self.y1, out.x0, out.x1).clip(shape)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Output pixel ``i`` is made of the input's pixels ``size * i ... size * (i + 1) - 1``: block_reduce."""
+
+    local: ClassVar[bool] = True
+
+    size: tuple[int, int]
+    """Rows and columns of a block."""
+
+    def region(self, out: Region, shape: tuple[int, int]) -> Region:
+        """Return the blocks under the region."""
+        by, bx = self.size
+        return Region(out.y0 * by, out.y1 * by, out.x0 * bx, out.x1 * bx)
+
+
+@dataclass(frozen=True)
+class Replicated:
+    """Each input pixel becomes a block of output pixels: block_replicate."""
+
+    local: ClassVar[bool] = False
+
+    size: tuple[int, int]
+    """Rows and columns of a block."""
+
+    def region(self, out: Region, shape: tuple[int, int]) -> Region:
+        """Return the input pixels whose blocks touch the region."""
+        by, bx = self.size
+        return Region(out.y0 // by, -(-out.y1 // by), out.x0 // bx, -(-out.x1 // bx))
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The whole image, whatever is asked for: user callables that declare no halo."""
+
+    local: ClassVar[bool] = False
+
+    def region(self, out: Region, shape: tuple[int, int]) -> Region:
+        """Return the whole image."""
+        return Region.full(shape)

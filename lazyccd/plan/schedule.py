@@ -1,0 +1,169 @@
+"""The order of work inside one task: what is computed whole, what strip by strip, and when it is freed.
+
+1. Requests are sent down from the roots; the regions that several readers ask of one step are united, unless they lie so
+   far apart that uniting them would mean reading much that nobody needs.
+2. A step is *kept*, computed once over its whole region, if it is a root, looks at neighbours, is looked at by one that
+   does, or is read by two kept steps. All others are evaluated inside of the one kept step that needs them, in strips of
+   rows that stay in cache.
+3. Kept blocks are freed when the last step that reads them is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lazyccd.kernels.block import Request
+from lazyccd.plan.steps import Stack, Step, walk
+from lazyccd.sections import Region
+
+STRIP_BYTES = 2**20
+"""Bytes of one plane of a strip: a few planes of this size stay in a core's share of the cache."""
+
+WASTE = 1.25
+"""Two requests on a step are united if the union has at most so many times the pixels of both."""
+
+Demands = dict[str, list[Request]]
+
+
+def add_request(requests: list[Request], new: Request) -> None:
+    """Unite a request with those on the same step, or keep it apart if they lie far from each other."""
+    for i, old in enumerate(requests):
+        union = old.region.union(new.region)
+        if union.size <= WASTE * (old.region.size + new.region.size):
+            del requests[i]
+            add_request(requests, Request(union, old.planes | new.planes))
+            return
+    requests.append(new)
+
+
+def demand(
+    order: Sequence[Step], roots: Sequence[tuple[Step, Request]], *, through_stacks: bool = False
+) -> Demands:
+    """Return the requests on every step of ``order`` (inputs first) that the roots lead to.
+
+    Parameters
+    ----------
+    order
+        Steps, inputs before readers.
+    roots
+        Steps and what is asked of them.
+    through_stacks
+        Whether requests go on below a `Stack`, which reads its frames by itself in bands.
+    """
+    demands: Demands = {}
+    for step, request in roots:
+        add_request(demands.setdefault(step.token, []), request)
+    for step in reversed(order):
+        if isinstance(step, Stack) and not through_stacks:
+            continue
+        for request in demands.get(step.token, ()):
+            for source, need in zip(step.inputs, step.needs(request), strict=True):
+                if need is not None:
+                    add_request(demands.setdefault(source.token, []), need)
+    return demands
+
+
+@dataclass(frozen=True)
+class Action:
+    """One kept step of a task."""
+
+    step: Step
+    """The step to compute."""
+
+    requests: tuple[Request, ...]
+    """Its regions and planes."""
+
+    segment: tuple[Step, ...]
+    """Steps evaluated inside of it, inputs first, ending with the step itself."""
+
+    frees: tuple[str, ...]
+    """Tokens of kept steps that nobody needs after it."""
+
+
+def make_schedule(roots: Sequence[tuple[Step, Request]]) -> list[Action]:
+    """Return the kept steps in the order in which a task computes them."""
+    order = list(walk(*(step for step, _ in roots)))
+    demands = demand(order, roots)
+    kept = _kept(order, demands, {step.token for step, _ in roots})
+    segments = {step.token: _segment(step, kept, demands) for step in order if step.token in kept}
+    last_reader: dict[str, str] = {}
+    for step in order:
+        if step.token in kept and step.token in demands:
+            for token in _leaves(segments[step.token], kept, step):
+                last_reader[token] = step.token
+    keep_for_ever = {step.token for step, _ in roots}
+    return [
+        Action(
+            step,
+            tuple(demands[step.token]),
+            segments[step.token],
+            tuple(t for t, reader in last_reader.items() if reader == step.token and t not in keep_for_ever),
+        )
+        for step in order
+        if step.token in kept and step.token in demands
+    ]
+
+
+def _kept(order: Sequence[Step], demands: Demands, roots: set[str]) -> set[str]:
+    """Return the tokens of the steps that are computed whole."""
+    kept = set(roots)
+    owner: dict[str, str] = {}
+    for step in reversed(order):
+        if step.token not in demands:
+            continue
+        if not step.local:
+            kept.add(step.token)
+        if isinstance(step, Stack):
+            continue
+        mine = step.token if step.token in kept else owner[step.token]
+        for source in step.inputs:
+            if not step.local or owner.setdefault(source.token, mine) != mine:
+                kept.add(source.token)
+    return kept
+
+
+def _segment(step: Step, kept: set[str], demands: Demands) -> tuple[Step, ...]:
+    """Return the steps below a kept step that are evaluated with it, inputs first."""
+    found: list[Step] = []
+    seen: set[str] = set()
+
+    def visit(at: Step) -> None:
+        seen.add(at.token)
+        if not isinstance(at, Stack):
+            for source in at.inputs:
+                if source.token not in seen and source.token not in kept and source.token in demands:
+                    visit(source)
+        found.append(at)
+
+    visit(step)
+    return tuple(found)
+
+
+def _leaves(segment: Sequence[Step], kept: set[str], root: Step) -> Iterator[str]:
+    """Yield the tokens of kept steps that a segment reads."""
+    for step in segment:
+        if not isinstance(step, Stack):
+            yield from (s.token for s in step.inputs if s.token in kept and s.token != root.token)
+
+
+def strips(region: Region, itemsize: int = 4) -> Iterator[Region]:
+    """Yield bands of rows of the region whose planes stay in cache."""
+    rows = strip_rows(region, itemsize)
+    for y0 in range(region.y0, region.y1, rows):
+        yield Region(y0, min(y0 + rows, region.y1), region.x0, region.x1)
+
+
+def strip_rows(region: Region, itemsize: int = 4) -> int:
+    """Return the rows of a strip."""
+    return max(1, STRIP_BYTES // max(1, itemsize * region.shape.x))
+
+
+def vertical_halo(step: Step) -> int:
+    """Return how many rows beyond its own a region of this step needs of its sources, at most."""
+    halos: dict[str, int] = {}
+    for at in walk(step):
+        reads = [getattr(source.reads, "halo", (0, 0))[0] for source in getattr(at, "sources", ())]
+        reads = reads or [0] * len(at.inputs)
+        halos[at.token] = max((r + halos[i.token] for r, i in zip(reads, at.inputs, strict=True)), default=0)
+    return halos[step.token]

@@ -1,0 +1,55 @@
+"""The protocol by which a plan reads pixels from storage; `lazyccd.io` implements it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from lazyccd.sections import Region
+
+
+class Reader(Protocol):
+    """An open storage. One task opens it, reads and closes it; it is not shared between threads."""
+
+    def read(self, region: Region) -> npt.NDArray[Any]:
+        """Return exactly the pixels of the region: native byte order, C-contiguous, the storage's dtype."""
+        ...
+
+    def close(self) -> None:
+        """Release files."""
+        ...
+
+
+class Storage(Protocol):
+    """Random access to the pixels of one image; a frozen, hashable, picklable description without arrays or files."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Native dtype of what `Reader.read` returns."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Where the pixels are, for messages."""
+        ...
+
+    @property
+    def token(self) -> str:
+        """Deterministic identity: place, size, modification time, decoding."""
+        ...
+
+    @property
+    def chunks(self) -> tuple[int, int]:
+        """Shape of chunks that suit the layout of the storage."""
+        ...
+
+    def open(self) -> Reader:
+        """Open for reading; raises `SourceChangedError` if the storage is not what it was."""
+        ...
