@@ -5,3 +5,4 @@ from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.log import conf
 from lazyccd.io import as_frame, open_fits, open_many, open_zarr, to_fits, to_zarr
 from lazyccd.ops import *  # noqa: F403
+from lazyccd import accessor as accessor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 from astropy import units as u
 from astropy.io import fits
 from astropy.io.fits.verify import VerifyWarning
+
+from lazyccd.errors import FrameError, KeywordError
 
 logger = logging.getLogger(__name__)
 
@@ -124,3 +126,55 @@ def text_from_meta(meta: Mapping[str, Any], wcs: Any = None) -> str:
         cards = [(c.keyword, c.value, c.comment) for c in wcs.to_header(relax=True).cards]
         text = append_cards(text, cards)
     return text
+
+
+class HeaderView(Mapping[str, Any]):
+    """A header that is read and not written."""
+
+    def __init__(self, text: str) -> None:
+        self._header = header_from_text(text)
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return the value of a keyword, in any case."""
+        try:
+            return self._header[key]
+        except KeyError:
+            raise KeywordError(f"the header has no keyword {key!r}.") from None
+
+    def __contains__(self, key: object) -> bool:
+        """Return whether there is such a keyword."""
+        return key in self._header
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the keywords."""
+        return iter(self._header)
+
+    def __len__(self) -> int:
+        """Return the number of cards."""
+        return len(self._header)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Refuse to write."""
+        raise FrameError(f"the header of a frame is read-only; make a frame with ds.ccd.with_header({{{key!r}: {value!r}}}).")
+
+    def __delitem__(self, key: Any) -> None:
+        """Refuse to delete."""
+        raise FrameError(f"the header of a frame is read-only; {key!r} cannot be taken out of it.")
+
+    @property
+    def comments(self) -> Any:
+        """Comments by keyword."""
+        return self._header.comments
+
+    def __repr__(self) -> str:
+        """Return the cards, a line each."""
+        return repr(self._header)
+
+    def to_header(self) -> fits.Header:
+        """Return an astropy header that may be changed."""
+        return self._header.copy()
+
+
+def header_view(text: str) -> HeaderView:
+    """Return the read-only header of a text."""
+    return HeaderView(text)

@@ -16,13 +16,13 @@ import numpy.typing as npt
 import xarray as xr
 from dask.delayed import Delayed
 
-import lazyccd
 from lazyccd.errors import ParameterError, TargetExistsError
 from lazyccd.frame.core import CHUNK_PIXELS, DATA, MASK, UNCERTAINTY, Image, regular_grid, resolve
 from lazyccd.frame.header import header_to_text
 from lazyccd.frame.product import product_header
 from lazyccd.frame.units import unit_to_text
 from lazyccd.io.fits.layout import frame_hdus
+from lazyccd.io.fits.names import is_url
 from lazyccd.io.fits.writer import FitsTarget, Partial
 from lazyccd.io.zarrs import ZarrArray, ZarrTarget, shard_grid
 from lazyccd.plan.cost import check_memory
@@ -148,13 +148,16 @@ def to_fits(
     >>> from tempfile import TemporaryDirectory
     >>> import numpy as np
     >>> from astropy.nddata import CCDData
-    >>> ds = lazyccd.from_ccddata(CCDData(np.ones((3, 4)), unit="adu"))
+    >>> from lazyccd import from_ccddata
+    >>> ds = from_ccddata(CCDData(np.ones((3, 4)), unit="adu"))
     >>> with TemporaryDirectory() as folder:
     ...     CCDData.read(to_fits(ds, f"{folder}/a.fits")).unit
     Unit("adu")
     """
     image = resolve(ccd)
-    name = os.fspath(path)
+    name = os.path.abspath(os.fspath(path))
+    if name.endswith((".gz", ".bz2", ".fz")):
+        raise ParameterError(f"{name} names a compressed file, which cannot be written by region; leave the suffix away.")
     _check_target(image, name, overwrite)
     header = product_header(image.header, image.y, image.x, unit_to_text(image.units))
     hdus = frame_hdus(
@@ -212,13 +215,15 @@ def to_zarr(
     >>> from tempfile import TemporaryDirectory
     >>> import numpy as np
     >>> from astropy.nddata import CCDData
-    >>> ds = lazyccd.from_ccddata(CCDData(np.ones((3, 4)), unit="adu"))
+    >>> from lazyccd import from_ccddata, open_zarr
+    >>> ds = from_ccddata(CCDData(np.ones((3, 4)), unit="adu"))
     >>> with TemporaryDirectory() as folder:
-    ...     float(lazyccd.open_zarr(to_zarr(ds, f"{folder}/a.zarr"))["data"].sum().compute())
+    ...     float(open_zarr(to_zarr(ds, f"{folder}/a.zarr"))["data"].sum().compute())
     12.0
     """
     image = resolve(ccd)
     name = os.fspath(store)
+    name = name if is_url(name) else os.path.abspath(name)
     _check_target(image, name, overwrite)
     shard, chunk = shard_grid(image.shape, shards)
     fills = {DATA: float("nan"), UNCERTAINTY: float("nan"), MASK: image.schema.bits("NO_DATA")}
@@ -254,7 +259,7 @@ def _bands(image: Image) -> Iterable[Region]:
 
 def _check_target(image: Image, name: str, overwrite: bool) -> None:
     """Refuse a target that exists, or that the plan reads."""
-    if "://" in name:
+    if is_url(name):
         return
     full = os.path.realpath(name)
     for path in _source_paths(image):

@@ -87,7 +87,7 @@ def _scratch(action: Action, request: Request) -> int:
         needs = zip(step.inputs, step.needs(request), strict=True)
         given = sum(_bytes(source, need) for source, need in needs if need is not None)
         return int(TEMPORARIES * max(given, _bytes(step, request)))
-    rows = min(strip_rows(request.region), request.region.shape.y)
+    rows = strip_rows(action.segment, request)
     strip = Request(request.region._replace(y1=request.region.y0 + rows), request.planes)
     demands = demand(action.segment, [(step, strip)])
     inside = sum(_bytes(s, r) for s in action.segment for r in demands.get(s.token, []))

@@ -69,13 +69,12 @@ class Evaluation:
             needs = step.needs(request)
             given = [_take(blocks, s, need) for s, need in zip(step.inputs, needs, strict=True)]
             return self._call(step, request, given)
-        bands = list(strips(request.region))
+        bands = list(strips(action.segment, request))
         if len(bands) == 1:
             return self._strip(action, request, blocks)
         out = empty_block(request, step.dtypes)
         for band in bands:
-            part = self._strip(action, Request(band, request.planes), blocks)
-            _paste(part, out)
+            _paste(self._strip(action, band, blocks), out)
         return out
 
     def _strip(self, action: Action, request: Request, blocks: dict[str, list[Block]]) -> Block:

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 
 from lazyccd.kernels.block import Request
 from lazyccd.plan.steps import Stack, Step, walk
-from lazyccd.sections import Region
 
-STRIP_BYTES = 2**20
-"""Bytes of one plane of a strip: a few planes of this size stay in a core's share of the cache."""
+STRIP_PIXELS = 2**18
+"""Pixels of a strip: a few planes of this size stay in a core's share of the cache."""
 
 WASTE = 1.25
 """Two requests on a step are united if the union has at most so many times the pixels of both."""
@@ -147,16 +146,30 @@ def _leaves(segment: Sequence[Step], kept: set[str], root: Step) -> Iterator[str
             yield from (s.token for s in step.inputs if s.token in kept and s.token != root.token)
 
 
-def strips(region: Region, itemsize: int = 4) -> Iterator[Region]:
-    """Yield bands of rows of the region whose planes stay in cache."""
-    rows = strip_rows(region, itemsize)
+def strip_rows(segment: Sequence[Step], request: Request) -> int:
+    """Return how many rows of a request are evaluated at a time.
+
+    What one row and two rows ask of the steps of the segment says what each further row costs; a decimated image asks for
+    whole spans of rows of its input, which are not worth reading.
+    """
+    step, region = segment[-1], request.region
+
+    def largest(rows: int) -> int:
+        asked = demand(segment, [(step, Request(region._replace(y1=region.y0 + rows), request.planes))])
+        return max(sum(r.region.size for r in requests) for requests in asked.values())
+
+    if region.shape.y == 1:
+        return 1
+    first = largest(1)
+    return int(min(region.shape.y, 1 + max(STRIP_PIXELS - first, 0) // max(1, largest(2) - first)))
+
+
+def strips(segment: Sequence[Step], request: Request) -> Iterator[Request]:
+    """Yield bands of rows of a request whose planes stay in cache."""
+    region = request.region
+    rows = strip_rows(segment, request)
     for y0 in range(region.y0, region.y1, rows):
-        yield Region(y0, min(y0 + rows, region.y1), region.x0, region.x1)
-
-
-def strip_rows(region: Region, itemsize: int = 4) -> int:
-    """Return the rows of a strip."""
-    return max(1, STRIP_BYTES // max(1, itemsize * region.shape.x))
+        yield Request(region._replace(y0=y0, y1=min(y0 + rows, region.y1)), request.planes)
 
 
 def vertical_halo(step: Step) -> int:

@@ -30,13 +30,9 @@ WIDEST_BAND = 8192
 TILE = 2048
 """Side of a chunk of wider images."""
 
-UNCERTAINTY_NAMES = ("UNCERT", "UNCERTAINTY", "ERR", "ERROR", "STD", "SIGMA", "VAR", "VARIANCE", "IVAR")
-"""Names of extensions that hold uncertainties."""
-
-MASK_NAMES = ("MASK", "DQ", "BPM", "FLAGS")
-"""Names of extensions that hold masks."""
-
-COMPANIONS = frozenset([*UNCERTAINTY_NAMES, *MASK_NAMES, "WHT", "WEIGHT"])
+COMPANIONS = frozenset(
+    ("UNCERT", "UNCERTAINTY", "ERR", "ERROR", "STD", "SIGMA", "VAR", "VARIANCE", "IVAR", "WHT", "WEIGHT")
+) | frozenset(("MASK", "DQ", "BPM", "FLAGS"))
 """Names of extensions that accompany an image; none of them is meant when no extension is named."""
 
 

@@ -1,0 +1,181 @@
+"""``ds.ccd``: what a frame knows about itself, and every operation as a method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from astropy import units as u
+from astropy.coordinates import SkyCoord
+from astropy.wcs import WCS
+from astropy.wcs.utils import skycoord_to_pixel
+
+from lazyccd import io, ops
+from lazyccd.errors import FrameError, ParameterError
+from lazyccd.frame.ccddata import to_ccddata
+from lazyccd.frame.core import MASK, Image, resolve
+from lazyccd.frame.header import header_view
+from lazyccd.frame.wcs import lattice, wcs_from_header
+from lazyccd.ops.edit import cut
+from lazyccd.plot import show
+from lazyccd.report import PlanReport, plan_report
+
+
+@xr.register_dataset_accessor("ccd")
+class CCDAccessor:
+    """The frame behind a Dataset. Everything is read anew at each use; nothing is cached.
+
+    Parameters
+    ----------
+    ds
+        A frame.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> from lazyccd import from_ccddata
+    >>> ds = from_ccddata(CCDData(np.ones((4, 6)), unit="adu", meta={"GAIN": 1.5}))
+    >>> ds.ccd.header["GAIN"], ds.ccd.unit, ds.ccd.cutout(y=slice(1, 3)).sizes["y"]
+    (1.5, Unit("adu"), 2)
+    """
+
+    def __init__(self, ds: xr.Dataset) -> None:
+        self._ds = ds
+
+    @property
+    def _image(self) -> Image:
+        return resolve(self._ds)
+
+    @property
+    def header(self) -> Any:
+        """The header, as a mapping that cannot be written to; `with_header` returns a frame with other cards."""
+        return header_view(str(self._ds.attrs.get("header", "")))
+
+    @property
+    def wcs(self) -> WCS | None:
+        """The header's WCS, carried along with what was cut; None if there is no celestial one."""
+        return wcs_from_header(str(self._ds.attrs.get("header", "")), self._ds["y"].values, self._ds["x"].values)
+
+    @property
+    def unit(self) -> u.UnitBase:
+        """Unit of the data."""
+        return self._image.units
+
+    @property
+    def bad(self) -> xr.DataArray:
+        """Lazy booleans: True where a plane is set that counts as bad, or everywhere False if there is no mask."""
+        return self._flagged(self._image.schema.bad_bits)
+
+    def flags(self, *planes: str) -> xr.DataArray:
+        """Return lazy booleans: True where any of the named planes is set, such as ``flags("CR", "SAT")``."""
+        return self._flagged(self._image.schema.bits(*planes))
+
+    def _flagged(self, bits: int) -> xr.DataArray:
+        if MASK not in self._ds:
+            return xr.zeros_like(self._ds["data"], dtype=bool).assign_attrs(units="")
+        mask = self._ds[MASK]
+        flagged = (mask & mask.dtype.type(bits)) != 0
+        flagged.attrs = {}
+        return flagged
+
+    def plan(self) -> PlanReport:
+        """Return what computing the frame costs: steps, tasks, bytes, memory, unsettled values."""
+        return plan_report(self._image)
+
+    def cutout(
+        self,
+        position: SkyCoord | None = None,
+        size: u.Quantity | tuple[u.Quantity, u.Quantity] | int | tuple[int, int] | None = None,
+        *,
+        y: slice | None = None,
+        x: slice | None = None,
+    ) -> xr.Dataset:
+        """Return a part of the frame that pulls only its own region through the plan.
+
+        Parameters
+        ----------
+        position
+            Centre on the sky; needs ``size`` and a WCS.
+        size
+            Height and width, as angles or pixels; one number for both.
+        y, x
+            0-based, half-open ranges of pixels of this frame, instead of a position.
+
+        Returns
+        -------
+        xr.Dataset
+            Lazy. A cut-out around a position is cut at the edge of the image.
+
+        Raises
+        ------
+        SectionError
+            Raised if the part is empty or outside of the image.
+        ParameterError
+            Raised if position and ranges are given together, or a size is missing.
+        FrameError
+            Raised if there is a position and no WCS.
+        """
+        image = self._image
+        if position is not None:
+            if y is not None or x is not None or size is None:
+                raise ParameterError("cutout() needs a position and a size, or ranges y= and x=; give one or the other.")
+            y, x = self._sky_ranges(position, size, image.shape)
+        return cut(image, y or slice(None), x or slice(None)).to_dataset()
+
+    def _sky_ranges(self, position: SkyCoord, size: Any, shape: tuple[int, int]) -> tuple[slice, slice]:
+        wcs = self.wcs
+        if wcs is None:
+            raise FrameError("cutout() by sky position needs a celestial WCS and the header has none; give y= and x=.")
+        column, row = skycoord_to_pixel(position, wcs)
+        sizes = size if isinstance(size, tuple) else (size, size)
+        scale = np.sqrt(wcs.proj_plane_pixel_area().to_value(u.deg**2))
+        ranges = []
+        for centre, extent, length in zip((float(row), float(column)), sizes, shape, strict=True):
+            pixels = extent.to_value(u.deg) / scale if isinstance(extent, u.Quantity) else float(extent)
+            start = round(centre - pixels / 2 + 0.5)
+            ranges.append(slice(max(start, 0), min(start + max(round(pixels), 1), length)))
+        return ranges[0], ranges[1]
+
+    def pixel(self, y: float, x: float) -> xr.Dataset:
+        """Return the one pixel at original coordinates: a frame with scalar variables, still lazy.
+
+        Raises
+        ------
+        SectionError
+            Raised if the frame does not hold the pixel.
+        """
+        rows, columns = (
+            round((value - first) / step)
+            for value, (first, step) in ((y, lattice(self._ds["y"].values, "y")), (x, lattice(self._ds["x"].values, "x")))
+        )
+        return cut(self._image, slice(rows, rows + 1), slice(columns, columns + 1)).to_dataset().isel(y=0, x=0)
+
+    def show(self, stretch: str = "asinh", interval: str = "zscale", planes: bool = True, ax: Any = None) -> Any:
+        """Draw the frame, mask planes in colour; see `lazyccd.plot.show`."""
+        return show(self._ds, stretch=stretch, interval=interval, planes=planes, ax=ax)
+
+    def to_ccddata(self) -> Any:
+        """Return the frame as a CCDData, computed."""
+        return to_ccddata(self._ds)
+
+
+def _add_method(name: str, function: Callable[..., Any]) -> None:
+    """Make a function of a frame a method of the accessor."""
+
+    def method(self: CCDAccessor, *args: Any, **kwargs: Any) -> Any:
+        return function(self._ds, *args, **kwargs)
+
+    method.__name__ = name
+    method.__qualname__ = f"CCDAccessor.{name}"
+    method.__doc__ = f"Apply `lazyccd.{name}` to this frame.\n\n{(function.__doc__ or '').split('Examples')[0]}"
+    setattr(CCDAccessor, name, method)
+
+
+for _name in ops.__all__:
+    if _name not in {"bitfield_to_boolean_mask", "combine"}:
+        _add_method(_name, getattr(ops, _name))
+for _name in ("to_fits", "to_zarr"):
+    _add_method(_name, getattr(io, _name))

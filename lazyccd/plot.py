@@ -1,0 +1,128 @@
+"""Pictures of frames."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from astropy.visualization import (
+    AsinhStretch,
+    ImageNormalize,
+    LinearStretch,
+    LogStretch,
+    MinMaxInterval,
+    PercentileInterval,
+    SqrtStretch,
+    ZScaleInterval,
+)
+from matplotlib import pyplot as plt
+from matplotlib.patches import Patch
+
+from lazyccd.errors import ParameterError
+from lazyccd.frame.core import DATA, MASK, Image, regular_grid, resolve
+from lazyccd.frame.units import unit_to_text
+
+MAX_PIXELS = 1024
+"""At most so many pixels along an axis are computed for a picture."""
+
+STRETCHES = {"asinh": lambda: AsinhStretch(0.1), "linear": LinearStretch, "log": LogStretch, "sqrt": SqrtStretch}
+INTERVALS = {"zscale": ZScaleInterval, "minmax": MinMaxInterval, "percentile": lambda: PercentileInterval(99)}
+
+COLOURS = {
+    "BAD": "#d62728",
+    "SAT": "#ff7f0e",
+    "CR": "#2ca02c",
+    "NO_DATA": "#7f7f7f",
+    "LOW_FLAT": "#9467bd",
+    "CLIPPED": "#17becf",
+    "INTERP": "#bcbd22",
+    "EDGE": "#8c564b",
+}
+"""Colour of each standard mask plane."""
+
+
+def decimated(image: Image) -> Image:
+    """Return every n-th pixel of an image, at most `MAX_PIXELS` along an axis; the plan reads only what it must."""
+    step = max(1, -(-max(image.shape) // MAX_PIXELS))
+    shape = (-(-image.shape[0] // step), -(-image.shape[1] // step))
+    small = image.window((0, 0), (step, step), shape)
+    return replace(small, grid=regular_grid(small.shape, (64, shape[1])))
+
+
+def show(
+    ds: xr.Dataset, stretch: str = "asinh", interval: str = "zscale", planes: bool = True, ax: Any = None
+) -> Any:
+    """Draw a frame, first row at the bottom.
+
+    Parameters
+    ----------
+    ds
+        A frame of any size; every n-th pixel is computed, so that at most 1024 along an axis are.
+    stretch
+        asinh, linear, log or sqrt.
+    interval
+        zscale, minmax or percentile (the inner 99 %).
+    planes
+        Whether mask planes are drawn in colour, with a legend of those that occur.
+    ax
+        Matplotlib axes to draw on; a new figure if not given.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Ticks are the original pixel positions.
+
+    Raises
+    ------
+    ParameterError
+        Raised if stretch or interval has another name.
+    """
+    if stretch not in STRETCHES or interval not in INTERVALS:
+        raise ParameterError(
+            f"stretch {stretch!r} must be one of {', '.join(STRETCHES)}, interval {interval!r} one of {', '.join(INTERVALS)}."
+        )
+    image = decimated(resolve(ds))
+    small = image.to_dataset()
+    small = small.drop_vars("uncertainty", errors="ignore").compute()
+    values = small[DATA].values
+    good = values[np.isfinite(values)]
+    limits = INTERVALS[interval]().get_limits(good) if good.size else (0.0, 1.0)
+    norm = ImageNormalize(vmin=limits[0], vmax=limits[1], stretch=STRETCHES[stretch](), clip=True)
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7, 6), layout="constrained")
+    extent = _extent(small)
+    drawn = ax.imshow(values, origin="lower", cmap="gray", norm=norm, interpolation="nearest", extent=extent)
+    if planes and MASK in small:
+        _draw_planes(ax, small[MASK].values, image, extent)
+    ax.figure.colorbar(drawn, ax=ax, shrink=0.85, label=unit_to_text(image.units) or "no unit")
+    ax.set_xlabel("x [pixel]")
+    ax.set_ylabel("y [pixel]")
+    return ax
+
+
+def _extent(small: xr.Dataset) -> tuple[float, float, float, float]:
+    """Return left, right, bottom and top of the picture in original pixels."""
+    edges = []
+    for dim in ("x", "y"):
+        values = small[dim].values.astype(float)
+        half = (values[1] - values[0]) / 2 if values.size > 1 else 0.5
+        edges += [values[0] - half, values[-1] + half]
+    return edges[0], edges[1], edges[2], edges[3]
+
+
+def _draw_planes(ax: Any, mask: Any, image: Image, extent: tuple[float, float, float, float]) -> None:
+    """Colour the pixels of each mask plane, and say which colour is which."""
+    handles = []
+    for name in image.schema.names:
+        hit = (mask & mask.dtype.type(image.schema.bits(name))) != 0
+        if not hit.any():
+            continue
+        colour = COLOURS.get(name, "#e377c2")
+        layer = np.zeros((*mask.shape, 4))
+        layer[hit] = (*(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)), 0.75)
+        ax.imshow(layer, origin="lower", interpolation="nearest", extent=extent)
+        handles.append(Patch(color=colour, label=f"{name} {hit.mean():.2%}"))
+    if handles:
+        ax.legend(handles=handles, loc="upper right", fontsize="small", framealpha=0.8)

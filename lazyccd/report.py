@@ -1,0 +1,115 @@
+"""What a frame's plan does and costs, as text and HTML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+
+from dask.utils import format_bytes
+
+from lazyccd.frame.core import Image
+from lazyccd.plan.cost import declared_limit, process_bytes, task_cost
+from lazyccd.plan.evaluate import chunk_boxes
+from lazyccd.plan.schedule import vertical_halo
+from lazyccd.plan.steps import Source, Stack, unsettled, walk
+from lazyccd.sections import Region
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """The cost of computing all variables of a frame; printing it shows a table."""
+
+    steps: tuple[str, ...]
+    """Names of the steps, from the sources on."""
+
+    tasks: int
+    """Tasks, without those of unsettled values."""
+
+    chunk: tuple[int, int]
+    """Rows and columns of the largest chunk."""
+
+    halo_rows: int
+    """Rows beyond its own that a chunk needs."""
+
+    overhead: float
+    """Pixels computed for each pixel kept."""
+
+    read_bytes: int
+    """Bytes of pixels read from files and stores, over all tasks."""
+
+    task_bytes: int
+    """Peak bytes of pixels of one task."""
+
+    process_bytes: int
+    """Estimated peak memory of a process."""
+
+    limit_bytes: int | None
+    """Declared memory limit, if there is one."""
+
+    values: tuple[str, ...]
+    """Global numbers that are not settled, and what they cost."""
+
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        """The table: what and how much."""
+        limit = "none declared" if self.limit_bytes is None else format_bytes(self.limit_bytes)
+        return [
+            ("steps", " -> ".join(self.steps)),
+            ("tasks", str(self.tasks)),
+            ("largest chunk", f"{self.chunk[0]} x {self.chunk[1]} pixels"),
+            ("halo", f"{self.halo_rows} rows; {self.overhead:.2f} pixels computed per pixel"),
+            ("read", format_bytes(self.read_bytes)),
+            ("memory per task", format_bytes(self.task_bytes)),
+            ("memory per process", format_bytes(self.process_bytes)),
+            ("memory limit", limit),
+            ("unsettled values", "; ".join(self.values) or "none"),
+        ]
+
+    def __str__(self) -> str:
+        """Return the table as text."""
+        return "\n".join(f"{name:<19}{value}" for name, value in self.rows)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """Return the table as HTML."""
+        body = "".join(
+            f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(value)}</td></tr>"
+            for name, value in self.rows
+        )
+        return f"<table>{body}</table>"
+
+
+def plan_report(image: Image) -> PlanReport:
+    """Return what computing an image costs. Nothing is read or computed."""
+    boxes = [box for _, box in chunk_boxes(image.grid, Region.full(image.shape))]
+    largest = max(boxes, key=lambda box: box.size)
+    cost = task_cost(image.plan, largest)
+    limit = declared_limit()
+    values = []
+    for value in unsettled(image.plan).values():
+        assert value.reduction is not None
+        below = task_cost(value.reduction.step, value.reduction.region, tuple(value.reduction.planes))
+        values.append(f"{value.what} (reads {format_bytes(below.read_bytes)})")
+    share = cost.read_bytes / largest.size
+    return PlanReport(
+        steps=tuple(dict.fromkeys(_name(step) for step in walk(image.plan))),
+        tasks=len(boxes),
+        chunk=tuple(largest.shape),
+        halo_rows=vertical_halo(image.plan),
+        overhead=cost.computed_pixels / largest.size,
+        read_bytes=int(share * image.shape[0] * image.shape[1]),
+        task_bytes=cost.peak_bytes,
+        process_bytes=process_bytes(cost, limit),
+        limit_bytes=limit.bytes,
+        values=tuple(values),
+    )
+
+
+def _name(step: object) -> str:
+    """Return how a step is called in the report."""
+    if isinstance(step, Source):
+        return f"read {step.storage.name.rsplit('/', 1)[-1]}"
+    if isinstance(step, Stack):
+        return f"{step.label} of {len(step.frames)} frames"
+    return str(getattr(step, "label", step)).replace("_", " ")
