@@ -20,17 +20,17 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import numba
-from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core import caching
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def compiled(function: F) -> F:
-    """Compile a kernel at its first call, without the interpreter lock and with NumPy's division, and keep the result."""
-    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+    """Compile a kernel at its first call and keep its code; it frees the interpreter lock and divides like NumPy."""
+    dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
     dispatcher._cache = _KernelCache(function)
     return cast("F", dispatcher)
 
@@ -52,47 +52,57 @@ def cache_folder() -> Path:
     It lies in ``$NUMBA_CACHE_DIR``, else in ``$XDG_CACHE_HOME/lazyccd``, else in ``~/.cache/lazyccd``.
     """
     name = f"kernels-{sources_digest(Path(__file__).parent)}"
-    folder = _cache_root() / name
     try:
+        folder = _cache_root() / name
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: this user has no home
         folder = Path(tempfile.mkdtemp(prefix=f"lazyccd-{name}-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
 def _cache_root() -> Path:
-    """Return the folder that the user chose for numba, or the one for caches of this user."""
-    if numba.config.CACHE_DIR:
-        return Path(numba.config.CACHE_DIR)
-    # expanduser leaves "~" where there is no home; the relative folder that this would make is not wanted
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    return home / "lazyccd" if home.is_absolute() else Path(os.devnull)
+    config: Any = numba.config
+    if config.CACHE_DIR:
+        return Path(config.CACHE_DIR)
+    caches = os.environ.get("XDG_CACHE_HOME")
+    return (Path(caches) if caches else Path.home() / ".cache") / "lazyccd"
 
 
-class _KernelCache(FunctionCache):
-    """numba's cache of one function, in our folder."""
+class _KernelLocator(caching._SourceFileBackedLocatorMixin, caching._CacheLocator):
+    """Says where the machine code of the kernels in a file is kept."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        chosen = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = str(cache_folder())  # read by the constructor, and not meant for other packages
-        try:
-            super().__init__(function)
-        finally:
-            numba.config.CACHE_DIR = chosen
+    def __init__(self, py_func: Callable[..., Any], py_file: str) -> None:
+        self._py_file = py_file
+        self._lineno = py_func.__code__.co_firstlineno
+
+    def get_cache_path(self) -> str:
+        # one folder per installation: each may have its own NumPy, which is in no key of numba's
+        return str(cache_folder() / self.get_suitable_cache_subpath(self._py_file))
+
+
+class _KernelCacheImpl(caching.CompileResultCacheImpl):
+    _locator_classes: ClassVar[list[type[object]]] = [_KernelLocator]
+
+
+class _KernelCache(caching.FunctionCache):
+    """The machine code of one kernel on disk."""
+
+    _impl_class = _KernelCacheImpl
+
+    def __init__(self, py_func: Callable[..., Any]) -> None:
+        super().__init__(py_func)
         locator = self._impl.locator
-        self._cache_file = _SignatureFiles(
-            locator.get_cache_path(), self._impl.filename_base, locator.get_source_stamp()
-        )
+        self._cache_file = _SignatureFiles(self.cache_path, self._impl.filename_base, locator.get_source_stamp())
 
 
-class _SignatureFiles(IndexDataCacheFile):
-    """numba's index and data files of one function, with a data file's name made from its signature."""
+class _SignatureFiles(caching.IndexDataCacheFile):
+    """The index of one kernel, and a file for each signature whose name is made from that signature."""
 
     def save(self, key: Any, data: Any) -> None:
         """Write the machine code of a signature, then name it in the index."""
-        number = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8])
-        name = self._data_name(number)
+        digest = hashlib.sha256(repr((numba.__version__, key)).encode()).digest()
+        name = self._data_name(int.from_bytes(digest[:8]))
         self._save_data(name, data)
         self._save_index({**self._load_index(), key: name})

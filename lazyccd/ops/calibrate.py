@@ -18,12 +18,15 @@ from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import calibrate, pointwise, reduce
 from lazyccd.ops.common import operand, operation
 from lazyccd.ops.pairs import add_images, affine_image, combine_pair, multiply_images
-from lazyccd.plan.steps import EVERYTHING, Input, PlaneMap, Reduction, Value, make_params
+from lazyccd.plan.steps import PLANES, QUOTIENT, Input, PlaneMap, Reduction, Value, make_params
 from lazyccd.sections import Region
 
 Master: TypeAlias = xr.Dataset | CCDData | str
 FROM_DATA: PlaneMap = (("data", ("data",)), ("variance", ("data",)), ("mask", ("mask",)))
 """The variance is made from the data."""
+
+FLAT: PlaneMap = (("data", ("data", "mask")), ("variance", PLANES), ("mask", ("data", "mask")))
+"""The mask of a flat says where nothing is divided."""
 
 LOWEST_FLAT = 0.1
 """Normalised flat below which a pixel is flagged LOW_FLAT instead of divided."""
@@ -327,7 +330,7 @@ def flat_correct(
         image,
         master,
         calibrate.divide_flat,
-        EVERYTHING,
+        (QUOTIENT, FLAT),
         what="flat",
         mask=True,
         min_value=limit,

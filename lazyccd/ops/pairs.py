@@ -11,7 +11,7 @@ import numpy as np
 from lazyccd.errors import ShapeError
 from lazyccd.frame.core import Image
 from lazyccd.kernels import pointwise
-from lazyccd.plan.steps import EVERYTHING, POINTWISE, WITH_DATA, Input, Kernel, PlaneMap
+from lazyccd.plan.steps import POINTWISE, QUOTIENT, WITH_DATA, Input, Kernel, PlaneMap
 
 
 def check_shape(image: Image, other: Image, what: str) -> None:
@@ -25,7 +25,14 @@ def check_shape(image: Image, other: Image, what: str) -> None:
 
 
 def combine_pair(
-    image: Image, other: Image, kernel: Kernel, uses: PlaneMap, *, what: str, mask: bool | None = None, **params: Any
+    image: Image,
+    other: Image,
+    kernel: Kernel,
+    uses: tuple[PlaneMap, PlaneMap],
+    *,
+    what: str,
+    mask: bool | None = None,
+    **params: Any,
 ) -> Image:
     """Return the image of a kernel of two images; units are the caller's.
 
@@ -38,7 +45,7 @@ def combine_pair(
     kernel
         Takes ``dtype``, ``mask_dtype`` and ``remap`` besides ``params``.
     uses
-        Which planes of both are needed for which plane of the result.
+        Which planes of the frame, and of the operand, are needed for which plane of the result.
     what
         How messages name the operand.
     mask
@@ -55,7 +62,7 @@ def combine_pair(
     }
     plan = image.apply(
         kernel,
-        (Input(image.plan, uses=uses), Input(other.plan, uses=uses)),
+        (Input(image.plan, uses=uses[0]), Input(other.plan, uses=uses[1])),
         planes,
         dtype=dtype.name,
         mask_dtype=schema.dtype.name,
@@ -70,19 +77,19 @@ def combine_pair(
 
 def add_images(image: Image, other: Image, scale: float, what: str) -> Image:
     """Return ``image + scale * other`` with variances added, masks joined."""
-    return combine_pair(image, other, pointwise.add_scaled, POINTWISE, what=what, scale=scale)
+    return combine_pair(image, other, pointwise.add_scaled, (POINTWISE, POINTWISE), what=what, scale=scale)
 
 
 def multiply_images(image: Image, other: Image, what: str) -> Image:
     """Return the product; the units are multiplied."""
-    result = combine_pair(image, other, pointwise.multiply, WITH_DATA, what=what, scale=1.0)
+    result = combine_pair(image, other, pointwise.multiply, (WITH_DATA, WITH_DATA), what=what, scale=1.0)
     return replace(result, units=image.units * other.units)
 
 
 def divide_images(image: Image, other: Image, what: str) -> Image:
     """Return the quotient; the units are divided. Where it is not finite, NO_DATA is set if there is a mask."""
     no_data = image.schema.bits("NO_DATA")
-    result = combine_pair(image, other, pointwise.divide, EVERYTHING, what=what, scale=1.0, no_data=no_data)
+    result = combine_pair(image, other, pointwise.divide, (QUOTIENT, QUOTIENT), what=what, scale=1.0, no_data=no_data)
     return replace(result, units=image.units / other.units)
 
 

@@ -192,6 +192,9 @@ POINTWISE: PlaneMap = (("data", ("data",)), ("variance", ("variance",)), ("mask"
 WITH_DATA: PlaneMap = (("data", ("data",)), ("variance", ("data", "variance")), ("mask", ("mask",)))
 """The variance needs the data too: products."""
 
+QUOTIENT: PlaneMap = (("data", ("data",)), ("variance", ("data", "variance")), ("mask", ("data", "mask")))
+"""As products; the mask needs the data, to know where the result is not finite."""
+
 EVERYTHING: PlaneMap = tuple((name, PLANES) for name in PLANES)
 """Each plane from all planes: detections, filters that skip bad pixels."""
 

@@ -1,0 +1,258 @@
+"""Who belongs to whom: which frames make one master, and which master a frame gets.
+
+Keys must match: instrument, detector, binning, window, size and readout for all; exposure and temperature for darks;
+filter for flats, and grating and slit for those of spectra. Numbers match within a tolerance. A key that neither has is
+equal, one that only one has is not compared, which is said. Of what matches the nearest in time is taken.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from lazyccd.batch.classify import Stamps
+from lazyccd.batch.facts import Facts, value_to_text
+from lazyccd.batch.night import Choice
+from lazyccd.sections import parse_section
+
+COMMON = ("instrument", "detector", "binning", "window", "readout")
+EXPOSURE_S = 0.1
+EXPOSURE_RELATIVE = 0.01
+TEMPERATURE_K = 1.0
+NUMBER_RELATIVE = {"slit": 0.05}
+"""Tolerance of numbers among the keys; 1 % where nothing else is said. Slits come back to a few per cent."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A master that could be used: to be made of the night's frames, or there already."""
+
+    name: str
+    kind: str
+    facts: Facts
+    shape: tuple[int, int]
+    times: tuple[float, ...]
+    count: int
+    """How many frames it is made of; 0 for a file."""
+
+    bias_subtracted: bool = False
+    stamps: Stamps | None = None
+    """What was done to an existing master; None for one to be made as the frames are treated."""
+
+    explicit: bool = False
+    """Whether it was named, and so comes first."""
+
+    label: str = ""
+    """How tables call it, where not by its name."""
+
+    @property
+    def shown(self) -> str:
+        """What tables call it."""
+        return self.label or self.name
+
+
+def keys_of(kind: str, mode: str | None) -> tuple[str, ...]:
+    """Return what must match for a kind of master, besides exposure and temperature of darks."""
+    if kind != "flat":
+        return COMMON
+    return (*COMMON, "mode", "filter", "grating", "slit") if mode == "spectrum" else (*COMMON, "mode", "filter")
+
+
+def compare(kind: str, wanted: Facts, other: Facts, *, exposure: bool = True) -> tuple[list[str], list[str]]:
+    """Compare the keys of a frame and of another frame or master.
+
+    Parameters
+    ----------
+    kind
+        bias, dark or flat.
+    wanted
+        Facts of the frame that looks for a master.
+    other
+        Facts of the candidate.
+    exposure
+        Whether the exposure of darks is to match.
+
+    Returns
+    -------
+    tuple
+        Why they do not match, and which keys only one of them has.
+    """
+    failures, ignored = [], []
+    for key in keys_of(kind, wanted.mode.value):
+        ours, theirs = wanted.get(key).value, other.get(key).value
+        if (ours is None) != (theirs is None):
+            ignored.append(key)
+        elif ours is not None and not is_same(key, ours, theirs):
+            failures.append(f"{key} {theirs!r} is not {ours!r}")
+    if kind == "dark":
+        failures += _compare_temperature(wanted, other, ignored)
+        if exposure and not is_same_exposure(wanted.exposure.value, other.exposure.value):
+            failures.append(f"exposure {_seconds(other)} is not {_seconds(wanted)}")
+    return failures, ignored
+
+
+def is_same(key: str, ours: str, theirs: str) -> bool:
+    """Return whether two values of a key agree: as numbers if both are, else as text without regard to case."""
+    try:
+        return math.isclose(float(ours), float(theirs), rel_tol=NUMBER_RELATIVE.get(key, 0.01))
+    except ValueError:
+        return ours.strip().casefold() == theirs.strip().casefold()
+
+
+def is_same_exposure(ours: float | None, theirs: float | None) -> bool:
+    """Return whether exposures are equal within the larger of 0.1 s and 1 % of the frame's."""
+    if ours is None or theirs is None:
+        return False
+    return abs(ours - theirs) <= max(EXPOSURE_S, EXPOSURE_RELATIVE * ours) * (1 + 1e-9)
+
+
+def choose(kind: str, wanted: Facts, shape: tuple[int, int], candidates: list[Candidate]) -> Choice:
+    """Choose the bias or flat of a frame: of those that match, one that was named, else the nearest in time."""
+    fitting, why_not = _sift(kind, wanted, shape, candidates)
+    if not fitting:
+        return Choice(kind, why=_none(kind, candidates), why_not=tuple(why_not))
+    best, ignored = fitting[0]
+    why_not += [(item.shown, _farther(wanted, item, best)) for item, _ in fitting[1:]]
+    return Choice(kind, best.name, _why(wanted, best, ignored), tuple(why_not), best.stamps is not None)
+
+
+def choose_dark(
+    wanted: Facts, shape: tuple[int, int], candidates: list[Candidate], bias: Choice
+) -> tuple[Choice, Choice]:
+    """Choose the dark of a frame, and say what becomes of its bias.
+
+    A dark of equal exposure is preferred, then the longest, scaled; it is scaled only if both it and the frame are
+    bias-subtracted. A dark that contains the bias replaces it.
+    """
+    fitting, why_not = _sift("dark", wanted, shape, candidates, exposure=False)
+    equal = [pair for pair in fitting if is_same_exposure(wanted.exposure.value, pair[0].facts.exposure.value)]
+    scalable = []
+    for item, ignored in fitting:
+        if (item, ignored) in equal:
+            continue
+        if not item.bias_subtracted or not bias or not wanted.exposure.value or not item.facts.exposure.value:
+            unequal = f"exposure {_seconds(item.facts)} is not {_seconds(wanted)}"
+            reason = "" if item.bias_subtracted and bias else ", and without a bias subtracted it cannot be scaled"
+            why_not.append((item.shown, unequal + reason))
+        else:
+            scalable.append((item, ignored))
+    scalable.sort(key=lambda pair: -(pair[0].facts.exposure.value or 0.0))
+    if not equal and not scalable:
+        return Choice("dark", why=_none("dark", candidates), why_not=tuple(why_not)), bias
+    best, ignored = (equal or scalable)[0]
+    why_not += [(item.shown, _farther(wanted, item, best)) for item, _ in equal[1:]]
+    why_not += [
+        (item.shown, f"exposure {_seconds(item.facts)}, the chosen one has {_seconds(best.facts)}")
+        for item, _ in scalable
+        if item is not best
+    ]
+    why = _why(wanted, best, ignored)
+    is_file = best.stamps is not None
+    if equal and not best.bias_subtracted:
+        choice = Choice("dark", best.name, f"equal exposure, contains the bias; {why}", tuple(why_not), is_file)
+        inside = Choice("bias", why=f"contained in {best.shown}", why_not=bias.why_not)
+        return choice, inside
+    if equal:
+        return Choice("dark", best.name, f"equal exposure; {why}", tuple(why_not), is_file), bias
+    scale = (wanted.exposure.value or 0.0) / (best.facts.exposure.value or 1.0)
+    why = f"longest, scaled by {scale:.4g} from {_seconds(best.facts)}; {why}"
+    return Choice("dark", best.name, why, tuple(why_not), is_file, scale), bias
+
+
+def check_stamps(wanted: Facts, shape: tuple[int, int], candidate: Candidate) -> list[str]:
+    """Return where a master was treated differently from the frame: overscan, trim and size."""
+    stamps = candidate.stamps
+    if stamps is None:
+        failures = [] if candidate.shape == shape else [f"size {_size(candidate.shape)} is not {_size(shape)}"]
+        if (candidate.facts.overscan.value is None) != (wanted.overscan.value is None):
+            failures.append("only one of both has an overscan")
+        if candidate.facts.trim.value != wanted.trim.value:
+            failures.append(f"trim {candidate.facts.trim.value} is not {wanted.trim.value}")
+        return failures
+    failures = []
+    if ("overscan" in stamps.done) != (wanted.overscan.value is not None):
+        master, frame = ("", "not ") if "overscan" in stamps.done else ("not ", "")
+        failures.append(f"it is {master}overscan-subtracted and the frame will {frame}be")
+    trimmed = parse_section(wanted.trim.value, shape).region.shape if wanted.trim.value else shape
+    if candidate.shape != tuple(trimmed):
+        failures.append(f"size {_size(candidate.shape)} is not the frame's {_size(tuple(trimmed))} after trimming")
+    return failures
+
+
+def distance(wanted: Facts, candidate: Candidate) -> float:
+    """Return the days between a frame and the nearest of a master's frames; infinite where a time is unknown."""
+    moment = wanted.time.value
+    if moment is None or not candidate.times:
+        return math.inf
+    return min(abs(moment - other) for other in candidate.times)
+
+
+def _sift(
+    kind: str, wanted: Facts, shape: tuple[int, int], candidates: list[Candidate], *, exposure: bool = True
+) -> tuple[list[tuple[Candidate, list[str]]], list[tuple[str, str]]]:
+    """Part candidates into those that match, best first, and the others with the reasons."""
+    fitting, why_not = [], []
+    for item in candidates:
+        failures, ignored = compare(kind, wanted, item.facts, exposure=exposure)
+        failures += check_stamps(wanted, shape, item)
+        if failures:
+            why_not.append((item.shown, "; ".join(failures)))
+        else:
+            fitting.append((item, ignored))
+    fitting.sort(key=lambda pair: (not pair[0].explicit, distance(wanted, pair[0]), pair[0].name))
+    return fitting, why_not
+
+
+def _compare_temperature(wanted: Facts, other: Facts, ignored: list[str]) -> list[str]:
+    """Compare set temperatures, or measured ones where not both have been set."""
+    for key in ("set_temperature", "temperature"):
+        ours, theirs = wanted.get(key).value, other.get(key).value
+        if ours is not None and theirs is not None:
+            if abs(ours - theirs) <= TEMPERATURE_K * (1 + 1e-9):
+                return []
+            return [f"{key.replace('_', ' ')} {theirs:.4g} is not {ours:.4g} within {TEMPERATURE_K:g} K"]
+    known = [facts.temperature.value is not None or facts.set_temperature.value is not None for facts in (wanted, other)]
+    if any(known):
+        ignored.append("temperature")
+    return []
+
+
+def _none(kind: str, candidates: list[Candidate]) -> str:
+    """Say that there is no master."""
+    if not candidates:
+        return f"the night has no {kind} frames and none was given"
+    return f"none of {len(candidates)} matches" if len(candidates) > 1 else f"{candidates[0].shown} does not match"
+
+
+def _why(wanted: Facts, best: Candidate, ignored: list[str]) -> str:
+    """Say why a master was taken."""
+    frames = f"{best.count} frame{'s' if best.count > 1 else ''}" if best.count else "given" if best.explicit else "file"
+    days = distance(wanted, best)
+    parts = [frames, _away(days)] if math.isfinite(days) else [frames]
+    if ignored:
+        parts.append(f"not compared, only one has it: {', '.join(ignored)}")
+    return ", ".join(parts)
+
+
+def _farther(wanted: Facts, item: Candidate, best: Candidate) -> str:
+    """Say why a master that matches was not taken."""
+    if best.explicit and not item.explicit:
+        return f"{best.shown} was given"
+    return f"farther in time: {_away(distance(wanted, item))}, the chosen one {_away(distance(wanted, best))}"
+
+
+def _away(days: float) -> str:
+    """Return a distance in time."""
+    if not math.isfinite(days):
+        return "time unknown"
+    return f"{days:.1f} d away" if days >= 2 else f"{days * 24:.1f} h away"
+
+
+def _seconds(facts: Facts) -> str:
+    """Return an exposure as text."""
+    return value_to_text("exposure", facts.exposure.value)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    """Return a shape as 'columns x rows'."""
+    return f"{shape[1]} x {shape[0]}"

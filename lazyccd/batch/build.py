@@ -1,0 +1,272 @@
+"""From files and options to the plan of a night."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from pathlib import Path
+
+from lazyccd.batch.associate import Candidate, choose, choose_dark, compare
+from lazyccd.batch.cameras import Camera, cameras_of, load_camera
+from lazyccd.batch.classify import CALIBRATIONS, calibration_of, classify, read_stamps
+from lazyccd.batch.collect import Collection, RawFrame
+from lazyccd.batch.facts import COMMAND_LINE, Fact, Facts, check_kind, resolve_facts
+from lazyccd.batch.masters import existing_masters, missing_use
+from lazyccd.batch.night import Choice, MasterGroup, NightPlan, Options, Recipe, needed
+from lazyccd.errors import ParameterError
+from lazyccd.sections import parse_section
+
+_LISTED = {
+    "arc": "an arc is not reduced",
+    "focus": "a focus frame is not reduced",
+    "acquisition": "an acquisition frame is not reduced",
+    "master": "a master: give it by --bias, --dark, --flat or --calib",
+}
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What a table that was edited by hand says of one file, besides its masters."""
+
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Facts that differ from what the headers say, among them the type."""
+
+    left_out: bool = False
+    forced: bool = False
+    source: str = "table"
+
+
+def build_plan(
+    collection: Collection, options: Options | None = None, edits: Mapping[str, Edit] | None = None
+) -> NightPlan:
+    """Plan a night.
+
+    Parameters
+    ----------
+    collection
+        Files with their headers.
+    options
+        What was asked for.
+    edits
+        For each file that a table changed, what it says.
+
+    Raises
+    ------
+    ParameterError
+        Raised if an option cannot be used, or a master that was given fits no frame by how it was treated.
+    """
+    options = options or Options()
+    user = load_camera(options.camera) if options.camera else None
+    if user is not None and collection.frames and not any(user.fits(frame) for frame in collection.frames):
+        raise ParameterError(
+            f"camera table {options.camera!r} matches none of the {len(collection.frames)} files; correct its [match]."
+        )
+    edits = edits or {}
+    recipes = [_describe(frame, options, user, edits.get(frame.name, Edit())) for frame in collection.frames]
+    _check_unique(recipes)
+    noon = night_noon(recipes)
+    recipes = [replace(item, night=night_of(item.facts.time.value, noon)) for item in recipes]
+    existing, notes = existing_masters(options, user)
+    plan = NightPlan(collection.folder, tuple(recipes), (), collection.skipped, options, notes)
+    for kind in CALIBRATIONS:
+        plan = _add_groups(plan, kind, existing)
+    plan = _assign(plan, "science", existing)
+    plan = inherit(plan)
+    return replace(plan, notes=(*plan.notes, *missing_use(plan, existing)))
+
+
+def night_noon(recipes: list[Recipe]) -> float:
+    """Return the time of day, as a fraction of a day, at which one night ends and the next begins.
+
+    It is the middle of the longest part of the day in which no exposure of the sky begins; so no longitude is needed.
+    """
+    science = [item for item in recipes if item.kind == "science"] or recipes
+    times = sorted(item.facts.time.value % 1 for item in science if item.facts.time.value is not None)
+    if not times:
+        return 0.0
+    gaps = [(after - before, before) for before, after in zip(times, [*times[1:], times[0] + 1], strict=True)]
+    length, begin = max(gaps)
+    return (begin + length / 2) % 1
+
+
+def night_of(moment: float | None, noon: float) -> str:
+    """Return the date of the evening of the night that a time belongs to."""
+    return "" if moment is None else (date(1858, 11, 17) + timedelta(days=math.floor(moment - noon))).isoformat()
+
+
+def inherit(plan: NightPlan) -> NightPlan:
+    """Tell each frame which of its masters lack something."""
+    for kind in (*CALIBRATIONS[1:], "science"):
+        lacking = {
+            group.name: tuple(dict.fromkeys(kind for item in plan.members(group.name) for kind in item.missing))
+            for group in plan.groups
+        }
+        recipes = tuple(
+            replace(item, inherited=tuple((c.master, lacking[c.master]) for c in item.choices if lacking.get(c.master)))
+            if (calibration_of(item.kind) or item.kind) == kind
+            else item
+            for item in plan.recipes
+        )
+        plan = replace(plan, recipes=recipes)
+    return plan
+
+
+def _describe(frame: RawFrame, options: Options, user: Camera | None, edit: Edit) -> Recipe:
+    """Resolve what one file is, before anything is assigned."""
+    cameras = cameras_of(frame, user)
+    facts = resolve_facts(frame, cameras, options.facts, COMMAND_LINE)
+    edited = {name: text for name, text in edit.facts.items() if name not in options.facts}
+    if edited:
+        table = resolve_facts(frame, cameras, edited, edit.source)
+        for name in edited:
+            facts = facts.with_fact(name, table.get(name))
+    facts = facts.with_fact("type", _type(frame, cameras, facts, edit))
+    stamps = read_stamps(frame)
+    reason = f"processed already ({stamps.reason})" if stamps.reason else ""
+    forced = options.force or edit.forced
+    listed = _why_listed(facts) or (f"left out by {edit.source}" if edit.left_out else "")
+    return Recipe(
+        name=frame.name,
+        source=frame.source,
+        shape=frame.shape,
+        facts=facts,
+        stamps=stamps,
+        bpm=_bad_pixels(frame, facts, options),
+        needs=needed(facts.kind, all(camera.needs_dark for camera in cameras)),
+        listed=listed,
+        refused="" if forced or listed or not reason else f"{reason}; --force reduces it as if it were raw",
+        notes=(*frame.notes, *((f"{reason}; reduced as if it were raw, as asked",) if forced and reason else ())),
+    )
+
+
+def _type(frame: RawFrame, cameras: tuple[Camera, ...], facts: Facts, edit: Edit) -> Fact[str]:
+    """Return the type of a frame, by its edit or by its headers."""
+    if "type" in edit.facts:
+        return Fact(check_kind(edit.facts["type"], frame.name), edit.source)
+    return classify(frame, cameras, facts.exposure)
+
+
+def _why_listed(facts: Facts) -> str:
+    """Say why a type of frame is not reduced; empty if it is."""
+    return facts.type.source if facts.kind == "unknown" else _LISTED.get(facts.kind, "")
+
+
+def _bad_pixels(frame: RawFrame, facts: Facts, options: Options) -> Choice:
+    """Return the bad pixel mask that was given; its shape is checked when it is opened."""
+    del frame, facts
+    return Choice("bpm", options.bpm, "given", is_file=True) if options.bpm else Choice("bpm", why="none was given")
+
+
+def _check_unique(recipes: list[Recipe]) -> None:
+    """Refuse two images of one name."""
+    names = [item.name for item in recipes]
+    for name in names:
+        if names.count(name) > 1:
+            raise ParameterError(f"file {name!r} is given twice with different extensions; name them one by one.")
+
+
+def _add_groups(plan: NightPlan, kind: str, existing: list[Candidate]) -> NightPlan:
+    """Group the frames of one kind, and give them their own masters."""
+    frames = [item for item in plan.recipes if calibration_of(item.kind) == kind and item.is_reduced]
+    frames.sort(key=lambda item: (item.facts.time.value is None, item.facts.time.value or 0.0, item.name))
+    gathered: list[list[Recipe]] = []
+    for item in frames:
+        for group in gathered:
+            if _belongs(kind, group[0], item):
+                group.append(item)
+                break
+        else:
+            gathered.append([item])
+    groups = list(plan.groups)
+    for group in gathered:
+        groups.append(make_group(kind, group, {item.name for item in groups}))
+    joined = {member: group.name for group in groups for member in group.members}
+    recipes = tuple(replace(item, group=joined.get(item.name, "")) for item in plan.recipes)
+    return _assign(replace(plan, recipes=recipes, groups=tuple(groups)), kind, existing)
+
+
+def _belongs(kind: str, first: Recipe, item: Recipe) -> bool:
+    """Return whether a frame goes into the group of another."""
+    if (first.night, first.shape, first.kind) != (item.night, item.shape, item.kind):
+        return False
+    sections = all(first.facts.get(name).value == item.facts.get(name).value for name in ("overscan", "trim"))
+    return sections and not compare(kind, first.facts, item.facts)[0]
+
+
+def make_group(kind: str, members: list[Recipe], taken: set[str], name: str = "", why: str = "") -> MasterGroup:
+    """Make a group, with a name that says what it is."""
+    first = members[0]
+    name = name or _group_name(kind, first)
+    unique, count = name, 1
+    while unique in taken:
+        count += 1
+        unique = f"{name}_{count}"
+    times = tuple(item.facts.time.value for item in members if item.facts.time.value is not None)
+    return MasterGroup(unique, kind, tuple(item.name for item in members), first.facts, first.shape, times, why)
+
+
+def _group_name(kind: str, first: Recipe) -> str:
+    """Return a name such as 'skyflat_g-782_2022-01-27', fit for a file."""
+    facts = first.facts
+    parts: list[str | None] = [facts.kind]
+    if kind == "dark" and facts.exposure.value is not None:
+        parts.append(f"{facts.exposure.value:g}s")
+    if kind == "flat":
+        parts += [facts.filter.value, facts.grating.value if facts.mode.value == "spectrum" else None]
+    parts.append(first.night)
+    return "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", part).strip("-.") for part in parts if part)
+
+
+def candidates_of(plan: NightPlan, kind: str, existing: list[Candidate]) -> list[Candidate]:
+    """Return all masters of a kind: those to be made, then existing ones."""
+    made = [
+        Candidate(
+            group.name,
+            kind,
+            group.facts,
+            group.shape,
+            group.times,
+            len(group.members),
+            bias_subtracted=all(bool(item.bias) for item in plan.members(group.name)),
+        )
+        for group in plan.groups
+        if group.kind == kind
+    ]
+    return [*made, *(item for item in existing if item.kind == kind)]
+
+
+def _assign(plan: NightPlan, kind: str, existing: list[Candidate]) -> NightPlan:
+    """Give the frames of one kind their masters."""
+    steps = CALIBRATIONS[: CALIBRATIONS.index(kind)] if kind in CALIBRATIONS else CALIBRATIONS
+    candidates = {step: candidates_of(plan, step, existing) for step in steps}
+    recipes = tuple(
+        _with_masters(item, candidates) if item.is_reduced and (calibration_of(item.kind) or item.kind) == kind else item
+        for item in plan.recipes
+    )
+    return replace(plan, recipes=recipes)
+
+
+def _with_masters(item: Recipe, candidates: Mapping[str, list[Candidate]]) -> Recipe:
+    """Return a recipe with its masters chosen."""
+    if "bias" in candidates:
+        item = replace(item, bias=choose("bias", item.facts, item.shape, candidates["bias"]))
+    if "dark" in candidates:
+        dark, bias = choose_dark(item.facts, item.shape, candidates["dark"], item.bias)
+        item = replace(item, dark=dark, bias=bias)
+    if "flat" in candidates:
+        item = replace(item, flat=choose("flat", item.facts, item.shape, candidates["flat"]))
+    return item
+
+
+def check_bad_pixels(shape: tuple[int, int], trim: str | None, mask: tuple[int, int]) -> bool:
+    """Return whether a bad pixel mask has the shape of a frame, before or after trimming."""
+    return mask == shape or (trim is not None and mask == tuple(parse_section(trim, shape).region.shape))
+
+
+def table_name(path: str, folder: str) -> str:
+    """Return a master's path as tables write it: below the night's folder where it is."""
+    full = Path(path)
+    return str(full.relative_to(folder)) if full.is_relative_to(folder) else str(full)

@@ -1,0 +1,89 @@
+"""Masters that exist already: named one by one, or all of a folder."""
+
+from __future__ import annotations
+
+from lazyccd.batch.associate import Candidate, check_stamps
+from lazyccd.batch.cameras import Camera, cameras_of
+from lazyccd.batch.classify import CALIBRATIONS, calibration_of, classify, read_stamps
+from lazyccd.batch.collect import RawFrame, collect
+from lazyccd.batch.facts import resolve_facts
+from lazyccd.batch.night import NightPlan, Options
+from lazyccd.errors import FormatError, ParameterError
+
+
+def existing_masters(options: Options, user: Camera | None) -> tuple[list[Candidate], tuple[str, ...]]:
+    """Read the headers of the masters that were given.
+
+    Returns
+    -------
+    tuple
+        The masters, and notes on files of the folder that are none.
+
+    Raises
+    ------
+    FormatError
+        Raised if a file that was named cannot be read.
+    """
+    found: list[Candidate] = []
+    notes: list[str] = []
+    for kind in CALIBRATIONS:
+        for path in getattr(options, kind):
+            collection = collect([path])
+            for name, reason in collection.skipped:
+                raise FormatError(f"--{kind} {name} cannot be used: {reason}.")
+            found += [_candidate(frame, kind, user, explicit=True) for frame in collection.frames]
+    if options.calib:
+        collection = collect(options.calib)
+        notes += [f"--calib: {name} is skipped: {reason}" for name, reason in collection.skipped]
+        for frame in collection.frames:
+            kind = calibration_of(_type(frame, user))
+            if kind:
+                found.append(_candidate(frame, kind, user, explicit=False))
+            else:
+                notes.append(f"--calib: {frame.name} is skipped: it is neither bias nor dark nor flat")
+    return found, tuple(notes)
+
+
+def missing_use(plan: NightPlan, existing: list[Candidate]) -> tuple[str, ...]:
+    """Say which masters that were named serve nothing.
+
+    Raises
+    ------
+    ParameterError
+        Raised if one serves nothing because it was treated differently from every frame: by overscan or trim.
+    """
+    notes = []
+    frames = [item for item in plan.recipes if item.is_reduced]
+    used = {choice.master for item in frames for choice in item.choices}
+    for master in existing:
+        if not master.explicit or master.name in used or not frames:
+            continue
+        reasons = dict.fromkeys(
+            reason for item in frames for choice in item.choices for name, reason in choice.why_not if name == master.shown
+        )
+        frame = frames[-1]
+        stamps = check_stamps(frame.facts, frame.shape, master)
+        if stamps and not plan.options.force:
+            raise ParameterError(
+                f"--{master.kind} {master.shown} does not fit {frame.name}: {'; '.join(stamps)}; make it the same way, "
+                "or change --overscan and --trim."
+            )
+        notes.append(f"--{master.kind} {master.shown} is not used: {'; '.join(reasons) or 'nothing needs it'}")
+    return tuple(notes)
+
+
+def _type(frame: RawFrame, user: Camera | None) -> str:
+    """Return the type of a master."""
+    cameras = cameras_of(frame, user)
+    facts = resolve_facts(frame, cameras, {})
+    return classify(frame, cameras, facts.exposure, master=True).value or "unknown"
+
+
+def _candidate(frame: RawFrame, kind: str, user: Camera | None, *, explicit: bool) -> Candidate:
+    """Describe a master file."""
+    facts = resolve_facts(frame, cameras_of(frame, user), {})
+    stamps = read_stamps(frame)
+    times = () if facts.time.value is None else (facts.time.value,)
+    return Candidate(
+        frame.source, kind, facts, frame.shape, times, 0, "bias" in stamps.done, stamps, explicit, frame.name
+    )

@@ -1,0 +1,324 @@
+"""The plan of a night: what each file is, which masters are made of what, and what each frame gets, with reasons.
+
+A `NightPlan` is all that the runner needs; it reads no header for a decision:
+
+1. For each of `NightPlan.groups`, in order: reduce the members by their recipes, combine, write ``masters/<name>``.
+2. For each of `NightPlan.science`: reduce by its recipe.
+3. Measured gains and read noises go in by `NightPlan.with_fact`, before, from the groups that `pairs` names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+from lazyccd.batch.classify import CALIBRATIONS, Stamps, calibration_of
+from lazyccd.batch.facts import Fact, Facts
+from lazyccd.errors import ParameterError
+
+Status: TypeAlias = Literal["COMPLETE", "PARTIAL", "REFUSED", "LISTED"]
+MISSABLE = ("bias", "dark", "flat", "gain", "readnoise")
+"""What a product can lack and still be made; names for ``--allow-missing``."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for besides the files; empty where nothing was."""
+
+    camera: str = ""
+    """Path of a camera table."""
+
+    gain: str = ""
+    """Electrons per adu, or 'measured'."""
+
+    readnoise: str = ""
+    saturate: str = ""
+    overscan: str = ""
+    """Section, or 'none'; so is trim."""
+
+    trim: str = ""
+    bias: tuple[str, ...] = ()
+    """Files with existing masters; so are dark and flat."""
+
+    dark: tuple[str, ...] = ()
+    flat: tuple[str, ...] = ()
+    bpm: str = ""
+    calib: str = ""
+    """Folder of existing masters."""
+
+    allow_missing: tuple[str, ...] = ()
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be missing."""
+        for kind in self.allow_missing:
+            if kind not in MISSABLE:
+                raise ParameterError(f"--allow-missing {kind!r} must be one of {', '.join(MISSABLE)}; correct it.")
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Facts that were given."""
+        given = {name: getattr(self, name) for name in ("gain", "readnoise", "saturate", "overscan", "trim")}
+        return {name: text for name, text in given.items() if text and (name, text) != ("gain", "measured")}
+
+    @property
+    def measured(self) -> bool:
+        """Whether measured gains and read noises are to be used."""
+        return self.gain == "measured"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which master a frame gets for one step, and why no other."""
+
+    kind: str
+    """bias, dark, flat or bpm."""
+
+    master: str = ""
+    """Name of a group, or path of an existing file; empty where there is none."""
+
+    why: str = ""
+    why_not: tuple[tuple[str, str], ...] = ()
+    """Other candidates, and why they were not taken."""
+
+    is_file: bool = False
+    """Whether the master exists already."""
+
+    scale: float = 1.0
+    """Factor of a dark: exposure of the frame over that of the dark; 1 at equal exposure."""
+
+    def __bool__(self) -> bool:
+        """Return whether there is a master."""
+        return bool(self.master)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one file is, and what will be done with it."""
+
+    name: str
+    """Short name, below the night's folder."""
+
+    source: str
+    """What opens it."""
+
+    shape: tuple[int, int]
+    facts: Facts
+    stamps: Stamps = field(default_factory=Stamps)
+    night: str = ""
+    """Date of the evening of the night; empty where the time is not known."""
+
+    group: str = ""
+    """Master that the frame is part of."""
+
+    bias: Choice = Choice("bias")
+    dark: Choice = Choice("dark")
+    flat: Choice = Choice("flat")
+    bpm: Choice = Choice("bpm")
+    needs: tuple[str, ...] = ()
+    """What must not be missing for a complete product."""
+
+    inherited: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Masters that lack something themselves, and what."""
+
+    listed: str = ""
+    """Why nothing is done with it, though nothing is wrong."""
+
+    refused: str = ""
+    """Why nothing is done with it, though something was asked for."""
+
+    notes: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """The type of frame."""
+        return self.facts.kind
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether something is done with it."""
+        return not self.listed and not self.refused
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """The masters in the order of the steps."""
+        return self.bias, self.dark, self.flat, self.bpm
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What a complete product would need and this one lacks, masters' shortcomings included."""
+        if not self.is_reduced:
+            return ()
+        return tuple(dict.fromkeys([*self.lacks, *(kind for _, kinds in self.inherited for kind in kinds)]))
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """What this frame itself lacks. A dark at equal exposure that contains the bias stands for it."""
+        have = {choice.kind for choice in self.choices if choice}
+        have |= {name for name in ("gain", "readnoise") if self.facts.get(name).value is not None}
+        if self.contains_bias:
+            have.add("bias")
+        return tuple(kind for kind in self.needs if kind not in have)
+
+    @property
+    def contains_bias(self) -> bool:
+        """Whether the dark takes the bias away with it."""
+        return bool(self.dark) and not self.bias and "contains the bias" in self.dark.why
+
+    @property
+    def status(self) -> Status:
+        """What becomes of it."""
+        if self.refused:
+            return "REFUSED"
+        if self.listed:
+            return "LISTED"
+        return "PARTIAL" if self.missing else "COMPLETE"
+
+    @property
+    def reason(self) -> str:
+        """Why the status is not COMPLETE."""
+        if not self.is_reduced:
+            return self.refused or self.listed
+        parts = [f"no {kind}: {self._why(kind)}" for kind in self.lacks]
+        parts += [f"{master} has no {' and no '.join(kinds)}" for master, kinds in self.inherited]
+        return "; ".join(parts)
+
+    def _why(self, kind: str) -> str:
+        """Say why something is missing."""
+        if kind in {"gain", "readnoise"}:
+            return self.facts.get(kind).note or self.facts.get(kind).source
+        choice: Choice = getattr(self, kind)
+        return choice.why
+
+
+@dataclass(frozen=True)
+class MasterGroup:
+    """Frames that become one master."""
+
+    name: str
+    """Its name, and that of its file."""
+
+    kind: str
+    """bias, dark or flat."""
+
+    members: tuple[str, ...]
+    """Short names, in the order of time."""
+
+    facts: Facts
+    """Those of the first member."""
+
+    shape: tuple[int, int]
+    times: tuple[float, ...] = ()
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Groups whose pairs of frames give gain and read noise, and the frames that these are for."""
+
+    zero: str
+    """A bias, or where there is none a dark: its noise, dark noise included, is an upper limit."""
+
+    flat: str
+    """A flat, empty where there is none: then only the read noise in adu can be had."""
+
+    frames: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NightPlan:
+    """What will be done with a night."""
+
+    folder: str
+    recipes: tuple[Recipe, ...]
+    """One for each image, in the order of the files."""
+
+    groups: tuple[MasterGroup, ...]
+    """Masters to make, in an order in which each has what it needs."""
+
+    skipped: tuple[tuple[str, str], ...] = ()
+    """Files that cannot be used, and why."""
+
+    options: Options = field(default_factory=Options)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def science(self) -> tuple[Recipe, ...]:
+        """Frames of the sky that are reduced."""
+        return tuple(item for item in self.recipes if item.kind == "science" and item.is_reduced)
+
+    def recipe(self, name: str) -> Recipe:
+        """Return the recipe of a file."""
+        for item in self.recipes:
+            if item.name == name:
+                return item
+        raise ParameterError(f"file {name!r} is not part of the night in {self.folder!r}; use a name of its table.")
+
+    def group(self, name: str) -> MasterGroup:
+        """Return a master to make."""
+        for item in self.groups:
+            if item.name == name:
+                return item
+        raise ParameterError(f"master {name!r} must be one of {[item.name for item in self.groups]}.")
+
+    def members(self, name: str) -> tuple[Recipe, ...]:
+        """Return the recipes of a master's frames."""
+        return tuple(self.recipe(member) for member in self.group(name).members)
+
+    def with_fact(self, names: Iterable[str], fact: str, value: Fact[Any]) -> NightPlan:
+        """Return a plan where some frames have another fact, such as a measured gain."""
+        chosen = set(names)
+        recipes = tuple(
+            replace(item, facts=item.facts.with_fact(fact, value)) if item.name in chosen else item
+            for item in self.recipes
+        )
+        return replace(self, recipes=recipes)
+
+    @property
+    def pairs(self) -> tuple[Pairs, ...]:
+        """What gain and read noise can be measured from: for each zero of two frames, its flat of two or more."""
+        found = []
+        for zero in self.groups:
+            users = [item for item in self.recipes if zero.name in {item.bias.master, item.dark.master, item.group}]
+            if len(zero.members) < 2 or zero.kind == "flat" or (zero.kind == "dark" and _has_bias(users)):
+                continue
+            flats = [item for item in users if calibration_of(item.kind) == "flat" and item.group]
+            names = [group.name for group in self.groups if group.name in {item.group for item in flats}]
+            big = [name for name in names if len(self.group(name).members) > 1]
+            found.append(Pairs(zero.name, big[0] if big else "", tuple(item.name for item in users)))
+        return tuple(found)
+
+    @property
+    def exit_status(self) -> int:
+        """0: all complete; 3: some lack more than was allowed; 1: a file cannot be used as asked."""
+        if self.skipped or any(item.refused for item in self.recipes):
+            return 1
+        lacking = {kind for item in self.science for kind in item.missing}
+        return 3 if lacking - set(self.options.allow_missing) else 0
+
+
+def needed(kind: str, needs_dark: bool) -> tuple[str, ...]:
+    """Return what a frame of some type needs for a complete product."""
+    if kind == "science":
+        return ("bias", "dark", "flat", "gain", "readnoise") if needs_dark else ("bias", "flat", "gain", "readnoise")
+    return ("bias",) if calibration_of(kind) == "flat" else ()
+
+
+def _has_bias(users: list[Recipe]) -> bool:
+    """Return whether frames have a bias, whose pairs are the better ones."""
+    return any(item.bias for item in users)
+
+
+__all__ = [
+    "CALIBRATIONS",
+    "MISSABLE",
+    "Choice",
+    "MasterGroup",
+    "NightPlan",
+    "Options",
+    "Pairs",
+    "Recipe",
+    "Status",
+    "needed",
+]

@@ -1,0 +1,76 @@
+"""Compiled kernels are kept on disk, safely."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from lazyccd.kernels.jit import _SignatureFiles, sources_digest
+
+SCRIPT = """
+import sys
+import numpy as np
+from lazyccd.kernels.jit import compiled
+
+@compiled
+def double(a):
+    return a[0] + a[0]
+
+for dtype in sys.argv[1:]:
+    assert double(np.array([7], dtype=dtype)) == 14
+print(sum(double.stats.cache_hits.values()), double.stats.cache_path)
+"""
+
+
+def run_script(folder: Path, cache: str, *dtypes: str) -> tuple[int, Path]:
+    """Run a kernel in a new process; return the number of signatures found on disk, and where."""
+    path = folder / "doubling.py"
+    path.write_text(SCRIPT)
+    environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
+    command = [sys.executable, "-W", "error", str(path), *dtypes]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    hits, place = done.stdout.split(maxsplit=1)
+    return int(hits), Path(place.strip())
+
+
+def test_a_second_process_finds_the_kernels_of_the_first(tmp_path: Path) -> None:
+    """What one process compiled, the next one loads, for each signature."""
+    cache = tmp_path / "cache"
+    hits, place = run_script(tmp_path, str(cache), "float32", "int32")
+    assert hits == 0
+    assert place.is_relative_to(cache)
+    assert place.relative_to(cache).parts[0].startswith("kernels-")
+    assert run_script(tmp_path, str(cache), "float32", "int32", "float64")[0] == 2
+
+
+def test_kernels_run_where_nothing_can_be_kept(tmp_path: Path) -> None:
+    """A cache folder that cannot be made is replaced by a temporary one, which is removed again."""
+    hits, place = run_script(tmp_path, os.devnull, "float32")
+    assert hits == 0
+    assert not place.exists()
+
+
+def test_the_digest_notices_a_changed_file(tmp_path: Path) -> None:
+    """The name of the cache folder changes with the content and the name of any file, in subfolders too."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.py").write_text("x = 1\n")
+    digests = [sources_digest(tmp_path)]
+    (tmp_path / "sub" / "a.py").write_text("x = 2\n")
+    digests.append(sources_digest(tmp_path))
+    (tmp_path / "sub" / "a.py").rename(tmp_path / "sub" / "b.py")
+    digests.append(sources_digest(tmp_path))
+    assert len(set(digests)) == 3
+
+
+def test_signatures_saved_at_once_keep_their_own_code(tmp_path: Path) -> None:
+    """Two processes that both saw an empty index do not overwrite each other's code (with numba's own files they do)."""
+    one, two = (_SignatureFiles(str(tmp_path), "kernel", "stamp") for _ in range(2))
+    one.save("float32", "code of float32")
+    index = one._load_index()
+    (tmp_path / "kernel.nbi").unlink()  # as if the second process had looked before the first one wrote
+    two.save("int32", "code of int32")
+    one._save_index(index)
+    assert one.load("float32") == "code of float32"
+    assert one.load("int32") is None
