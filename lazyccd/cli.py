@@ -2,10 +2,228 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
 import click
 
+F = TypeVar("F", bound=Callable[..., Any])
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+USAGE_ERROR = 2
+"""Exit status where the call itself cannot be carried out."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="lazyccd")
 def main() -> None:
     """Reduce CCD images of any size, lazily and chunk by chunk."""
+
+
+@contextmanager
+def friendly_errors() -> Iterator[None]:
+    """Print an error of ours as a line instead of a traceback."""
+    from lazyccd.errors import LazyCCDError
+
+    try:
+        yield
+    except LazyCCDError as error:
+        click.echo(f"Error: {error}", err=True)
+        for note in getattr(error, "__notes__", ()):
+            click.echo(f"  {note}", err=True)
+        sys.exit(USAGE_ERROR)
+
+
+@contextmanager
+def using_scheduler(name: str, memory_limit: str | None) -> Iterator[None]:
+    """Run what is inside on threads, processes or the cluster at an address."""
+    import dask
+
+    settings: dict[str, Any] = {} if memory_limit is None else {"lazyccd.memory-limit": memory_limit}
+    if "://" not in name:
+        with dask.config.set(scheduler=name, **settings):
+            yield
+        return
+    from distributed import Client
+
+    with dask.config.set(settings), Client(name):
+        yield
+
+
+def scheduler_options(command: F) -> F:
+    """Add the options that say where and within which memory a command runs."""
+    command = click.option(
+        "--scheduler",
+        default="threads",
+        show_default=True,
+        metavar="threads|processes|tcp://HOST:PORT",
+        help="Where tasks run.",
+        callback=_check_scheduler,
+    )(command)
+    return click.option("--memory-limit", metavar="SIZE", help="Memory that a process may use, such as 2GB.")(command)
+
+
+def _check_scheduler(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    if value in {"threads", "processes", "sync"} or "://" in value:
+        return value
+    raise click.BadParameter(f"{value!r} must be threads, processes or the address of a scheduler such as tcp://host:8786.")
+
+
+@main.command()
+@click.argument("night", nargs=-1, required=True)
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for the products.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--save", type=click.Path(path_type=Path), help="With --dry-run: write the plan as a table that can be edited.")
+@click.option("--camera", default="", metavar="FILE.toml", help="Table that says where this camera keeps its facts.")
+@click.option("--gain", default="", metavar="G|measured", help="Electrons per adu, or what pairs of flats give.")
+@click.option("--readnoise", default="", metavar="R", help="Read noise in electrons.")
+@click.option("--saturate", default="", metavar="LEVEL", help="Saturation level in adu.")
+@click.option("--overscan", default="", metavar="SEC|none", help="Overscan section, such as [2049:2080,1:4096].")
+@click.option("--trim", default="", metavar="SEC|none", help="Section to keep.")
+@click.option("--bias", multiple=True, metavar="FILE", help="Existing master bias.")
+@click.option("--dark", multiple=True, metavar="FILE", help="Existing master dark.")
+@click.option("--flat", multiple=True, metavar="FILE", help="Existing master flat.")
+@click.option("--bpm", default="", metavar="FILE", help="Bad pixel mask: not 0 is bad.")
+@click.option("--calib", default="", metavar="DIR", help="Folder of existing masters.")
+@click.option("--allow-missing", default="", metavar="bias,dark,...", help="What may be missing without exit status 3.")
+@click.option("--force", is_flag=True, help="Reduce frames that were processed already as if they were raw.")
+@click.option("--format", "format_", type=click.Choice(["fits", "zarr"]), default="fits", show_default=True)
+@click.option("--overwrite", is_flag=True, help="Replace products that exist.")
+@scheduler_options
+def reduce(
+    night: tuple[str, ...],
+    out: Path | None,
+    dry_run: bool,
+    save: Path | None,
+    allow_missing: str,
+    format_: Any,
+    overwrite: bool,
+    scheduler: str,
+    memory_limit: str | None,
+    **options: Any,
+) -> None:
+    """Reduce a night: NIGHT is a folder, files, globs, @lists, or a table that --dry-run --save wrote.
+
+    Files are classified by their headers, matched with the calibrations that belong to them, and reduced to OUT/<name>_red.fits;
+    masters go to OUT/masters, pictures to OUT/pictures. Exit status: 0 everything complete, 3 something was missing, 1 a frame
+    failed, 2 the call cannot be carried out.
+    """
+    from lazyccd.batch.night import Options
+    from lazyccd.batch.report import print_plan
+    from lazyccd.batch.table import save_table
+
+    with friendly_errors():
+        missing = tuple(word for word in allow_missing.replace(",", " ").split() if word)
+        plan = _plan(night, Options(allow_missing=missing, **options))
+        if dry_run:
+            print_plan(plan)
+            if save is not None:
+                save_table(plan, save, overwrite=overwrite)
+                click.echo(f"The plan is in {save}; edit it and run: lazyccd reduce {save} -o OUT")
+            sys.exit(plan.exit_status)
+        if save is not None:
+            raise click.UsageError("--save needs --dry-run.")
+        if out is None:
+            raise click.UsageError("give the folder for the products with -o OUT, or --dry-run.")
+        with using_scheduler(scheduler, memory_limit):
+            sys.exit(_run(plan, out, format_, overwrite))
+
+
+def _plan(night: tuple[str, ...], options: Any) -> Any:
+    """Return the plan of a night, from files or from a table."""
+    from lazyccd.batch.build import build_plan
+    from lazyccd.batch.collect import collect
+    from lazyccd.batch.table import load_table
+
+    if len(night) == 1 and night[0].endswith(".ecsv"):
+        return load_table(night[0], options)
+    return build_plan(collect(night), options)
+
+
+def _run(plan: Any, out: Path, format_: Any, overwrite: bool) -> int:
+    """Reduce a night with a progress bar, print the table, return the exit status."""
+    import matplotlib as mpl
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from lazyccd.batch.report import make_console
+    from lazyccd.batch.results import print_results
+    from lazyccd.batch.run import Run
+
+    mpl.use("Agg")
+    console = make_console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    total = len(plan.pairs) + len(plan.groups) + len(plan.science)
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("starting", total=total)
+        count = iter(range(total + 1))
+        run = Run(
+            plan, out, format_, overwrite, lambda what: progress.update(bar, description=what[-40:], completed=next(count))
+        )
+        run()
+    print_results(run, console)
+    return run.exit_status
+
+
+@main.command()
+@click.argument("file")
+def info(file: str) -> None:
+    """Say what FILE holds: its images, and what opening each would give."""
+    from rich.table import Table
+
+    from lazyccd import accessor as accessor
+    from lazyccd.batch.report import make_console
+    from lazyccd.io import as_frame
+    from lazyccd.io.fits.hdus import scan_fits
+    from lazyccd.io.fits.names import parse_name
+
+    with friendly_errors():
+        console = make_console()
+        name = parse_name(file)
+        if not name.path.rstrip("/").endswith(".zarr"):
+            table = Table("#", "name", "version", "kind", "shape", "BITPIX", title=name.path, title_justify="left")
+            for hdu in scan_fits(name.path).hdus:
+                shape = " x ".join(map(str, hdu.shape)) or "-"
+                table.add_row(str(hdu.index), hdu.name or "-", str(hdu.ver), hdu.kind, shape, str(hdu.bitpix))
+            console.print(table)
+        ds = as_frame(file)
+        console.print(f"frame of {ds.sizes['y']} rows and {ds.sizes['x']} columns, unit '{ds.ccd.unit}'")
+        for variable in ds.data_vars:
+            console.print(f"  {variable}: {ds[variable].dtype}, chunks {ds[variable].data.chunksize}")
+        console.print(f"sky coordinates: {'yes' if ds.ccd.wcs is not None else 'no'}")
+        console.print(str(ds.ccd.plan()))
+
+
+@main.command()
+@click.argument("file")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Picture to write; FILE.png in this folder if not given.")
+@click.option("--stretch", type=click.Choice(["asinh", "linear", "log", "sqrt"]), default="asinh", show_default=True)
+@click.option("--interval", type=click.Choice(["zscale", "minmax", "percentile"]), default="zscale", show_default=True)
+@click.option("--planes/--no-planes", default=True, help="Draw mask planes in colour.")
+def show(file: str, out: Path | None, stretch: str, interval: str, planes: bool) -> None:
+    """Draw FILE (such as a.fits, a.fits[SCI,2], a.zarr) into a PNG picture."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from lazyccd.batch.run import product_stem
+    from lazyccd.io import as_frame
+    from lazyccd.plot import show as draw
+
+    with friendly_errors():
+        ax = draw(as_frame(file), stretch=stretch, interval=interval, planes=planes)
+        ax.set_title(file, fontsize="medium")
+        target = out if out is not None else Path(f"{product_stem(file)}.png")
+        ax.figure.savefig(target, dpi=120)
+        click.echo(target)
+
+
+@main.command()
+@click.argument("folder", default="lazyccd_demo", type=click.Path(path_type=Path))
+@scheduler_options
+def demo(folder: Path, scheduler: str, memory_limit: str | None) -> None:
+    """Simulate a small night of a camera in FOLDER and reduce it, as `lazyccd reduce` would."""
+    from lazyccd.demo import run_demo
+
+    with friendly_errors(), using_scheduler(scheduler, memory_limit):
+        sys.exit(run_demo(folder))

@@ -8,7 +8,7 @@ equal, one that only one has is not compared, which is said. Of what matches the
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lazyccd.batch.classify import Stamps
 from lazyccd.batch.facts import Facts, value_to_text
@@ -38,6 +38,9 @@ class Candidate:
     bias_subtracted: bool = False
     stamps: Stamps | None = None
     """What was done to an existing master; None for one to be made as the frames are treated."""
+
+    trusted: bool = False
+    """Whether it is used whatever its stamps say."""
 
     explicit: bool = False
     """Whether it was named, and so comes first."""
@@ -82,7 +85,7 @@ def compare(kind: str, wanted: Facts, other: Facts, *, exposure: bool = True) ->
         ours, theirs = wanted.get(key).value, other.get(key).value
         if (ours is None) != (theirs is None):
             ignored.append(key)
-        elif ours is not None and not is_same(key, ours, theirs):
+        elif ours is not None and theirs is not None and not is_same(key, ours, theirs):
             failures.append(f"{key} {theirs!r} is not {ours!r}")
     if kind == "dark":
         failures += _compare_temperature(wanted, other, ignored)
@@ -113,7 +116,7 @@ def choose(kind: str, wanted: Facts, shape: tuple[int, int], candidates: list[Ca
         return Choice(kind, why=_none(kind, candidates), why_not=tuple(why_not))
     best, ignored = fitting[0]
     why_not += [(item.shown, _farther(wanted, item, best)) for item, _ in fitting[1:]]
-    return Choice(kind, best.name, _why(wanted, best, ignored), tuple(why_not), best.stamps is not None)
+    return _choice(kind, wanted, best, _why(best, ignored), why_not)
 
 
 def choose_dark(
@@ -146,36 +149,48 @@ def choose_dark(
         for item, _ in scalable
         if item is not best
     ]
-    why = _why(wanted, best, ignored)
-    is_file = best.stamps is not None
+    why = _why(best, ignored)
     if equal and not best.bias_subtracted:
-        choice = Choice("dark", best.name, f"equal exposure, contains the bias; {why}", tuple(why_not), is_file)
+        why = f"equal exposure, contains the bias; {why}"
+        choice = replace(_choice("dark", wanted, best, why, why_not), contains_bias=True)
         inside = Choice("bias", why=f"contained in {best.shown}", why_not=bias.why_not)
         return choice, inside
     if equal:
-        return Choice("dark", best.name, f"equal exposure; {why}", tuple(why_not), is_file), bias
+        return _choice("dark", wanted, best, f"equal exposure; {why}", why_not), bias
     scale = (wanted.exposure.value or 0.0) / (best.facts.exposure.value or 1.0)
     why = f"longest, scaled by {scale:.4g} from {_seconds(best.facts)}; {why}"
-    return Choice("dark", best.name, why, tuple(why_not), is_file, scale), bias
+    return replace(_choice("dark", wanted, best, why, why_not), scale=scale), bias
+
+
+def choose_mask(wanted: Facts, shape: tuple[int, int], candidates: list[Candidate]) -> Choice:
+    """Choose the bad pixel mask of a frame: it must have the frame's size, before or after trimming."""
+    sizes = {shape, _trimmed(wanted, shape)}
+    for item in candidates:
+        if item.shape in sizes:
+            return Choice("bpm", item.name, "given", is_file=True)
+    why_not = tuple((item.shown, f"size {_size(item.shape)} is not {_size(shape)}") for item in candidates)
+    return Choice("bpm", why="its size does not match" if candidates else "none given", why_not=why_not)
 
 
 def check_stamps(wanted: Facts, shape: tuple[int, int], candidate: Candidate) -> list[str]:
     """Return where a master was treated differently from the frame: overscan, trim and size."""
     stamps = candidate.stamps
+    if stamps is None and candidate.shape != shape:
+        return [f"size {_size(candidate.shape)} is not {_size(shape)}"]
     if stamps is None:
-        failures = [] if candidate.shape == shape else [f"size {_size(candidate.shape)} is not {_size(shape)}"]
+        failures = []
         if (candidate.facts.overscan.value is None) != (wanted.overscan.value is None):
             failures.append("only one of both has an overscan")
         if candidate.facts.trim.value != wanted.trim.value:
             failures.append(f"trim {candidate.facts.trim.value} is not {wanted.trim.value}")
         return failures
     failures = []
-    if ("overscan" in stamps.done) != (wanted.overscan.value is not None):
+    if not candidate.trusted and ("overscan" in stamps.done) != (wanted.overscan.value is not None):
         master, frame = ("", "not ") if "overscan" in stamps.done else ("not ", "")
         failures.append(f"it is {master}overscan-subtracted and the frame will {frame}be")
-    trimmed = parse_section(wanted.trim.value, shape).region.shape if wanted.trim.value else shape
-    if candidate.shape != tuple(trimmed):
-        failures.append(f"size {_size(candidate.shape)} is not the frame's {_size(tuple(trimmed))} after trimming")
+    trimmed = _trimmed(wanted, shape)
+    if candidate.shape != trimmed:
+        failures.append(f"size {_size(candidate.shape)} is not the frame's {_size(trimmed)} after trimming")
     return failures
 
 
@@ -211,8 +226,8 @@ def _compare_temperature(wanted: Facts, other: Facts, ignored: list[str]) -> lis
             if abs(ours - theirs) <= TEMPERATURE_K * (1 + 1e-9):
                 return []
             return [f"{key.replace('_', ' ')} {theirs:.4g} is not {ours:.4g} within {TEMPERATURE_K:g} K"]
-    known = [facts.temperature.value is not None or facts.set_temperature.value is not None for facts in (wanted, other)]
-    if any(known):
+    known = [facts.get(key).value for facts in (wanted, other) for key in ("set_temperature", "temperature")]
+    if any(value is not None for value in known):
         ignored.append("temperature")
     return []
 
@@ -220,32 +235,44 @@ def _compare_temperature(wanted: Facts, other: Facts, ignored: list[str]) -> lis
 def _none(kind: str, candidates: list[Candidate]) -> str:
     """Say that there is no master."""
     if not candidates:
-        return f"the night has no {kind} frames and none was given"
+        return f"no {kind} frames in the night, none given"
     return f"none of {len(candidates)} matches" if len(candidates) > 1 else f"{candidates[0].shown} does not match"
 
 
-def _why(wanted: Facts, best: Candidate, ignored: list[str]) -> str:
-    """Say why a master was taken."""
-    frames = f"{best.count} frame{'s' if best.count > 1 else ''}" if best.count else "given" if best.explicit else "file"
+def _choice(kind: str, wanted: Facts, best: Candidate, why: str, why_not: list[tuple[str, str]]) -> Choice:
+    """Make the choice of a candidate."""
     days = distance(wanted, best)
-    parts = [frames, _away(days)] if math.isfinite(days) else [frames]
-    if ignored:
-        parts.append(f"not compared, only one has it: {', '.join(ignored)}")
-    return ", ".join(parts)
+    return Choice(kind, best.name, why, days if math.isfinite(days) else None, tuple(why_not), best.stamps is not None)
+
+
+def _why(best: Candidate, ignored: list[str]) -> str:
+    """Say why a master was taken."""
+    frames = f"{best.count} frame{'s' if best.count > 1 else ''}"
+    if not best.count:
+        frames = "given" if best.explicit else "file"
+    return f"{frames}; not compared, only one has it: {', '.join(ignored)}" if ignored else frames
 
 
 def _farther(wanted: Facts, item: Candidate, best: Candidate) -> str:
     """Say why a master that matches was not taken."""
     if best.explicit and not item.explicit:
         return f"{best.shown} was given"
-    return f"farther in time: {_away(distance(wanted, item))}, the chosen one {_away(distance(wanted, best))}"
+    return f"farther in time: {away(distance(wanted, item))}, the chosen one {away(distance(wanted, best))}"
 
 
-def _away(days: float) -> str:
+def away(days: float) -> str:
     """Return a distance in time."""
     if not math.isfinite(days):
         return "time unknown"
     return f"{days:.1f} d away" if days >= 2 else f"{days * 24:.1f} h away"
+
+
+def _trimmed(wanted: Facts, shape: tuple[int, int]) -> tuple[int, int]:
+    """Return a frame's shape after trimming."""
+    if wanted.trim.value is None:
+        return shape
+    region = parse_section(wanted.trim.value, shape).region
+    return region.shape.y, region.shape.x
 
 
 def _seconds(facts: Facts) -> str:

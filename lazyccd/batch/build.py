@@ -7,17 +7,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from pathlib import Path
 
-from lazyccd.batch.associate import Candidate, choose, choose_dark, compare
+from lazyccd.batch.associate import Candidate, choose, choose_dark, choose_mask, compare
 from lazyccd.batch.cameras import Camera, cameras_of, load_camera
 from lazyccd.batch.classify import CALIBRATIONS, calibration_of, classify, read_stamps
 from lazyccd.batch.collect import Collection, RawFrame
 from lazyccd.batch.facts import COMMAND_LINE, Fact, Facts, check_kind, resolve_facts
 from lazyccd.batch.masters import existing_masters, missing_use
-from lazyccd.batch.night import Choice, MasterGroup, NightPlan, Options, Recipe, needed
+from lazyccd.batch.night import MasterGroup, NightPlan, Options, Recipe, needed
 from lazyccd.errors import ParameterError
-from lazyccd.sections import parse_section
 
 _LISTED = {
     "arc": "an arc is not reduced",
@@ -73,7 +71,7 @@ def build_plan(
     plan = NightPlan(collection.folder, tuple(recipes), (), collection.skipped, options, notes)
     for kind in CALIBRATIONS:
         plan = _add_groups(plan, kind, existing)
-    plan = _assign(plan, "science", existing)
+    plan = _mark_measurable(_assign(plan, "science", existing))
     plan = inherit(plan)
     return replace(plan, notes=(*plan.notes, *missing_use(plan, existing)))
 
@@ -134,7 +132,6 @@ def _describe(frame: RawFrame, options: Options, user: Camera | None, edit: Edit
         shape=frame.shape,
         facts=facts,
         stamps=stamps,
-        bpm=_bad_pixels(frame, facts, options),
         needs=needed(facts.kind, all(camera.needs_dark for camera in cameras)),
         listed=listed,
         refused="" if forced or listed or not reason else f"{reason}; --force reduces it as if it were raw",
@@ -152,12 +149,6 @@ def _type(frame: RawFrame, cameras: tuple[Camera, ...], facts: Facts, edit: Edit
 def _why_listed(facts: Facts) -> str:
     """Say why a type of frame is not reduced; empty if it is."""
     return facts.type.source if facts.kind == "unknown" else _LISTED.get(facts.kind, "")
-
-
-def _bad_pixels(frame: RawFrame, facts: Facts, options: Options) -> Choice:
-    """Return the bad pixel mask that was given; its shape is checked when it is opened."""
-    del frame, facts
-    return Choice("bpm", options.bpm, "given", is_file=True) if options.bpm else Choice("bpm", why="none was given")
 
 
 def _check_unique(recipes: list[Recipe]) -> None:
@@ -241,16 +232,17 @@ def candidates_of(plan: NightPlan, kind: str, existing: list[Candidate]) -> list
 def _assign(plan: NightPlan, kind: str, existing: list[Candidate]) -> NightPlan:
     """Give the frames of one kind their masters."""
     steps = CALIBRATIONS[: CALIBRATIONS.index(kind)] if kind in CALIBRATIONS else CALIBRATIONS
-    candidates = {step: candidates_of(plan, step, existing) for step in steps}
-    recipes = tuple(
-        _with_masters(item, candidates) if item.is_reduced and (calibration_of(item.kind) or item.kind) == kind else item
-        for item in plan.recipes
-    )
-    return replace(plan, recipes=recipes)
+    candidates = {step: candidates_of(plan, step, existing) for step in (*steps, "bpm")}
+    recipes = []
+    for item in plan.recipes:
+        concerned = item.is_reduced and (calibration_of(item.kind) or item.kind) == kind
+        recipes.append(_with_masters(item, candidates) if concerned else item)
+    return replace(plan, recipes=tuple(recipes))
 
 
 def _with_masters(item: Recipe, candidates: Mapping[str, list[Candidate]]) -> Recipe:
     """Return a recipe with its masters chosen."""
+    item = replace(item, bpm=choose_mask(item.facts, item.shape, candidates["bpm"]))
     if "bias" in candidates:
         item = replace(item, bias=choose("bias", item.facts, item.shape, candidates["bias"]))
     if "dark" in candidates:
@@ -261,12 +253,20 @@ def _with_masters(item: Recipe, candidates: Mapping[str, list[Candidate]]) -> Re
     return item
 
 
-def check_bad_pixels(shape: tuple[int, int], trim: str | None, mask: tuple[int, int]) -> bool:
-    """Return whether a bad pixel mask has the shape of a frame, before or after trimming."""
-    return mask == shape or (trim is not None and mask == tuple(parse_section(trim, shape).region.shape))
-
-
-def table_name(path: str, folder: str) -> str:
-    """Return a master's path as tables write it: below the night's folder where it is."""
-    full = Path(path)
-    return str(full.relative_to(folder)) if full.is_relative_to(folder) else str(full)
+def _mark_measurable(plan: NightPlan) -> NightPlan:
+    """Note for each frame which facts are missing and can be measured by pairs."""
+    zeros: dict[str, str] = {}
+    gains: dict[str, str] = {}
+    for pairs in plan.pairs:
+        limit = ", an upper limit" if plan.group(pairs.zero).kind == "dark" else ""
+        zeros.update(dict.fromkeys(pairs.frames, f"pairs of {pairs.zero}{limit}"))
+        gains.update(dict.fromkeys(pairs.frames if pairs.flat else (), f"pairs of {pairs.zero} and {pairs.flat}"))
+    recipes = []
+    for item in plan.recipes:
+        for name, sources in (("gain", gains), ("readnoise", zeros)):
+            has_gain = name == "gain" or item.facts.gain.value is not None or "gain" in item.to_measure
+            if item.is_reduced and item.facts.get(name).value is None and item.name in sources and has_gain:
+                fact = replace(item.facts.get(name), source=f"to be measured, {sources[item.name]}")
+                item = replace(item, facts=item.facts.with_fact(name, fact), to_measure=(*item.to_measure, name))
+        recipes.append(item)
+    return replace(plan, recipes=tuple(recipes))

@@ -60,7 +60,7 @@ class Condition:
 
     def __str__(self) -> str:
         """Say it as tables write it."""
-        return f"{self.keyword}={self.pattern}"
+        return f"{self.keyword}={self.pattern}" if self.pattern else f"no {self.keyword}"
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,8 @@ def _by_spelling(
                     return Fact(rule.values[0], f"{keyword} = {str(text).strip()!r}{extra}" + _of(camera))
     if not texts:
         return Fact("unknown", "no keyword of the type")
-    return Fact("unknown", ", ".join(f"{key} = {str(text).strip()!r}" for key, text in texts.items()) + " is no known type")
+    said = ", ".join(f"{key} = {str(text).strip()!r}" for key, text in texts.items())
+    return Fact("unknown", f"{said} is no known type")
 
 
 def _of(camera: Camera) -> str:
@@ -109,9 +110,8 @@ def read_stamps(frame: RawFrame) -> Stamps:
         if found:
             done.append(step)
             reasons.append(f"{found[0]} = {_short(frame.get(found[0]))}")
-    for keyword in ("CCDPROC", "ESO PRO CATG"):
-        if _stamped(frame, keyword):
-            reasons.append(f"{keyword} = {_short(frame.get(keyword))}")
+    general = [keyword for keyword in ("CCDPROC", "ESO PRO CATG") if _stamped(frame, keyword)]
+    reasons += [f"{keyword} = {_short(frame.get(keyword))}" for keyword in general]
     level = frame.get("RLEVEL")
     if isinstance(level, (int, float)) and level > 0:
         reasons.append(f"RLEVEL = {level}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from lazyccd.batch import values
@@ -151,7 +152,7 @@ def look_up(frame: RawFrame, cameras: tuple[Camera, ...], name: str, read: Calla
         for rule in _that_hold(camera.fix, name, frame):
             value = _try(read, rule.values[0], f"{camera.label}: fixed value", notes)
             if value is not None:
-                return Fact(value, camera.source("fixed") if camera.label else "default", _note(name, notes))
+                return Fact(value, _fixed(camera, rule), _note(name, notes))
         for rule in _that_hold(camera.keys, name, frame):
             for keyword in rule.values:
                 value = _try(read, joined(frame, keyword, local=name in LOCAL), keyword, notes)
@@ -172,6 +173,8 @@ def value_to_text(name: str, value: Any) -> str:
     """Return a fact's value as people read it, with its unit."""
     if value is None:
         return "-"
+    if value == "":
+        return "dimensionless"
     if name == "time":
         return values.time_to_text(value)
     unit = values.UNITS.get(name, ("",))[0].replace("/", " / ")
@@ -192,9 +195,9 @@ def _readers(shape: tuple[int, int]) -> dict[str, Callable[[Any], Any]]:
         "mode": _mode,
     }
     for name in ("gain", "readnoise", "saturate"):
-        special[name] = lambda value, name=name: values.read_positive(value, name)
+        special[name] = partial(values.read_positive, name=name)
     for name in ("overscan", "trim"):
-        special[name] = lambda value: values.read_region(value, shape)
+        special[name] = partial(values.read_region, shape=shape)
     return {name: special.get(name, values.read_text) for name in FACTS}
 
 
@@ -222,9 +225,17 @@ def _try(read: Callable[[Any], Any], value: Any, where: str, notes: list[str]) -
         return None
 
 
+def _fixed(camera: Camera, rule: Rule) -> str:
+    """Return the source of a fixed value: the table and the conditions."""
+    conditions = ", ".join(map(str, rule.conditions))
+    if not camera.label:
+        return conditions or "default"
+    return camera.source(f"fixed for {conditions}" if conditions else "fixed")
+
+
 def _note(name: str, notes: list[str]) -> str:
     """Return what to say about unusable values."""
-    return "; ".join(f"{note}: ignored" for note in dict.fromkeys(notes)) if name in _LOUD else ""
+    return "; ".join(f"{note}, ignored" for note in dict.fromkeys(notes)) if name in _LOUD else ""
 
 
 def _given(name: str, text: str, read: Callable[[Any], Any], source: str, where: str) -> Fact[Any]:
@@ -257,7 +268,7 @@ def _sections(
         facts = facts.with_fact("trim", Fact(None, f"{facts.trim.source}: whole image", facts.trim.note))
     if facts.overscan.value is not None or facts.overscan.source.endswith(": none"):
         return facts
-    data = look_up(frame, cameras[-1:], "trim", lambda value: values.read_region(value, frame.shape))
+    data = look_up(frame, cameras[-1:], "trim", partial(values.read_region, shape=frame.shape))
     if data.value is None or not data.source.endswith("DATASEC") or data.value == whole:
         return facts
     strip = values.trim_strip(parse_section(data.value, frame.shape).region, frame.shape)

@@ -26,19 +26,19 @@ def existing_masters(options: Options, user: Camera | None) -> tuple[list[Candid
     """
     found: list[Candidate] = []
     notes: list[str] = []
-    for kind in CALIBRATIONS:
-        for path in getattr(options, kind):
-            collection = collect([path])
-            for name, reason in collection.skipped:
-                raise FormatError(f"--{kind} {name} cannot be used: {reason}.")
-            found += [_candidate(frame, kind, user, explicit=True) for frame in collection.frames]
+    named = [(kind, path) for kind in CALIBRATIONS for path in getattr(options, kind)]
+    for kind, path in [*named, *([("bpm", options.bpm)] if options.bpm else [])]:
+        collection = collect([path])
+        for name, reason in collection.skipped:
+            raise FormatError(f"--{kind} {name} cannot be used: {reason}.")
+        found += [_candidate(frame, kind, user, options, explicit=True) for frame in collection.frames]
     if options.calib:
         collection = collect(options.calib)
         notes += [f"--calib: {name} is skipped: {reason}" for name, reason in collection.skipped]
         for frame in collection.frames:
             kind = calibration_of(_type(frame, user))
             if kind:
-                found.append(_candidate(frame, kind, user, explicit=False))
+                found.append(_candidate(frame, kind, user, options, explicit=False))
             else:
                 notes.append(f"--calib: {frame.name} is skipped: it is neither bias nor dark nor flat")
     return found, tuple(notes)
@@ -59,14 +59,18 @@ def missing_use(plan: NightPlan, existing: list[Candidate]) -> tuple[str, ...]:
         if not master.explicit or master.name in used or not frames:
             continue
         reasons = dict.fromkeys(
-            reason for item in frames for choice in item.choices for name, reason in choice.why_not if name == master.shown
+            reason
+            for item in frames
+            for choice in item.choices
+            for name, reason in choice.why_not
+            if name == master.shown
         )
         frame = frames[-1]
         stamps = check_stamps(frame.facts, frame.shape, master)
-        if stamps and not plan.options.force:
+        if stamps:
             raise ParameterError(
                 f"--{master.kind} {master.shown} does not fit {frame.name}: {'; '.join(stamps)}; make it the same way, "
-                "or change --overscan and --trim."
+                "change --overscan or --trim, or use it as it is by --force."
             )
         notes.append(f"--{master.kind} {master.shown} is not used: {'; '.join(reasons) or 'nothing needs it'}")
     return tuple(notes)
@@ -79,11 +83,21 @@ def _type(frame: RawFrame, user: Camera | None) -> str:
     return classify(frame, cameras, facts.exposure, master=True).value or "unknown"
 
 
-def _candidate(frame: RawFrame, kind: str, user: Camera | None, *, explicit: bool) -> Candidate:
+def _candidate(frame: RawFrame, kind: str, user: Camera | None, options: Options, *, explicit: bool) -> Candidate:
     """Describe a master file."""
     facts = resolve_facts(frame, cameras_of(frame, user), {})
     stamps = read_stamps(frame)
     times = () if facts.time.value is None else (facts.time.value,)
     return Candidate(
-        frame.source, kind, facts, frame.shape, times, 0, "bias" in stamps.done, stamps, explicit, frame.name
+        frame.source,
+        kind,
+        facts,
+        frame.shape,
+        times,
+        count=0,
+        bias_subtracted="bias" in stamps.done,
+        stamps=stamps,
+        trusted=options.force,
+        explicit=explicit,
+        label=frame.name,
     )

@@ -79,6 +79,9 @@ class Choice:
     """Name of a group, or path of an existing file; empty where there is none."""
 
     why: str = ""
+    away: float | None = None
+    """Days to the nearest of the master's frames."""
+
     why_not: tuple[tuple[str, str], ...] = ()
     """Other candidates, and why they were not taken."""
 
@@ -87,6 +90,14 @@ class Choice:
 
     scale: float = 1.0
     """Factor of a dark: exposure of the frame over that of the dark; 1 at equal exposure."""
+
+    contains_bias: bool = False
+    """Whether a dark takes the bias away with it."""
+
+    @property
+    def reason(self) -> str:
+        """Why it was taken, and how far it is in time."""
+        return self.why if self.away is None else f"{self.why}, {self.away * 24:.1f} h away"
 
     def __bool__(self) -> bool:
         """Return whether there is a master."""
@@ -118,6 +129,9 @@ class Recipe:
     bpm: Choice = Choice("bpm")
     needs: tuple[str, ...] = ()
     """What must not be missing for a complete product."""
+
+    to_measure: tuple[str, ...] = ()
+    """Facts among gain and readnoise that no source gives and that pairs of frames will."""
 
     inherited: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Masters that lack something themselves, and what."""
@@ -155,7 +169,7 @@ class Recipe:
     @property
     def lacks(self) -> tuple[str, ...]:
         """What this frame itself lacks. A dark at equal exposure that contains the bias stands for it."""
-        have = {choice.kind for choice in self.choices if choice}
+        have = {choice.kind for choice in self.choices if choice} | set(self.to_measure)
         have |= {name for name in ("gain", "readnoise") if self.facts.get(name).value is not None}
         if self.contains_bias:
             have.add("bias")
@@ -164,7 +178,7 @@ class Recipe:
     @property
     def contains_bias(self) -> bool:
         """Whether the dark takes the bias away with it."""
-        return bool(self.dark) and not self.bias and "contains the bias" in self.dark.why
+        return self.dark.contains_bias
 
     @property
     def status(self) -> Status:
@@ -176,13 +190,17 @@ class Recipe:
         return "PARTIAL" if self.missing else "COMPLETE"
 
     @property
-    def reason(self) -> str:
-        """Why the status is not COMPLETE."""
+    def reasons(self) -> tuple[str, ...]:
+        """Why the status is not COMPLETE, one by one."""
         if not self.is_reduced:
-            return self.refused or self.listed
+            return (self.refused or self.listed,)
         parts = [f"no {kind}: {self._why(kind)}" for kind in self.lacks]
-        parts += [f"{master} has no {' and no '.join(kinds)}" for master, kinds in self.inherited]
-        return "; ".join(parts)
+        return (*parts, *(f"{master} has no {' and no '.join(kinds)}" for master, kinds in self.inherited))
+
+    @property
+    def reason(self) -> str:
+        """Why the status is not COMPLETE, in one line."""
+        return "; ".join(self.reasons)
 
     def _why(self, kind: str) -> str:
         """Say why something is missing."""
@@ -267,13 +285,14 @@ class NightPlan:
         return tuple(self.recipe(member) for member in self.group(name).members)
 
     def with_fact(self, names: Iterable[str], fact: str, value: Fact[Any]) -> NightPlan:
-        """Return a plan where some frames have another fact, such as a measured gain."""
+        """Return a plan where some frames have another fact, such as a measured gain, or one that could not be."""
         chosen = set(names)
-        recipes = tuple(
-            replace(item, facts=item.facts.with_fact(fact, value)) if item.name in chosen else item
-            for item in self.recipes
-        )
-        return replace(self, recipes=recipes)
+
+        def change(item: Recipe) -> Recipe:
+            left = tuple(name for name in item.to_measure if name != fact)
+            return replace(item, facts=item.facts.with_fact(fact, value), to_measure=left)
+
+        return replace(self, recipes=tuple(change(item) if item.name in chosen else item for item in self.recipes))
 
     @property
     def pairs(self) -> tuple[Pairs, ...]:

@@ -83,6 +83,21 @@ def subtract_overscan_vector(request: Request, a: Block, *, level: Array, axis: 
     return Block(request.region, data, a.variance, a.mask)
 
 
+def subtract_levels(
+    request: Request, a: Block, *, level: Array, axis: int, dtype: str, mask_dtype: str, no_data: int
+) -> Block:
+    """Subtract a level per line; lines whose level is NaN become NaN, in the mask ``no_data``."""
+    r = request.region
+    part = level[r.y0 : r.y1, None] if axis == 1 else level[None, r.x0 : r.x1]
+    data = mask = None
+    if "data" in request.planes:
+        data = np.subtract(a.plane("data"), part, dtype=dtype, casting="same_kind")
+    if "mask" in request.planes:
+        missing = np.where(np.isnan(part), np.dtype(mask_dtype).type(no_data), np.dtype(mask_dtype).type(0))
+        mask = or_masks(request, a.mask, np.broadcast_to(missing, r.shape), mask_dtype)
+    return Block(r, data, a.variance if "variance" in request.planes else None, mask)
+
+
 def strip_levels(block: Block, *, axis: int, median: bool, bad_bits: int) -> Array:
     """Return the level of each line of a whole strip: a partial result of a reduction."""
     bad = None if block.mask is None else (block.mask & block.mask.dtype.type(bad_bits)) != 0

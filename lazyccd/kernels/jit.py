@@ -20,7 +20,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numba
 from numba.core import caching
@@ -83,7 +83,7 @@ class _KernelLocator(caching._SourceFileBackedLocatorMixin, caching._CacheLocato
 
 
 class _KernelCacheImpl(caching.CompileResultCacheImpl):
-    _locator_classes: ClassVar[list[type[object]]] = [_KernelLocator]
+    _locator_classes = [_KernelLocator]  # noqa: RUF012 - numba declares it so
 
 
 class _KernelCache(caching.FunctionCache):

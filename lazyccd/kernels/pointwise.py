@@ -189,6 +189,25 @@ def set_deviation(
     return Block(request.region, data, variance, a.mask if "mask" in request.planes else None)
 
 
+def add_noise(
+    request: Request, a: Block, *, gain: float, readnoise: float, poisson: bool, dtype: str
+) -> Block:
+    """Add ``max(data, 0) / gain + (readnoise / gain)**2`` to the variance; without ``poisson`` only the second term."""
+    variance = None
+    if "variance" in request.planes:
+        read = np.dtype(dtype).type((readnoise / gain) ** 2)
+        if poisson:
+            variance = np.maximum(a.plane("data"), 0, dtype=dtype)
+            variance /= gain
+            variance += read
+        else:
+            variance = np.full(request.region.shape, read, dtype)
+        if a.variance is not None:
+            variance += a.variance
+    data = a.data if "data" in request.planes else None
+    return Block(request.region, data, variance, a.mask if "mask" in request.planes else None)
+
+
 def square(request: Request, a: Block) -> Block:
     """Return the variance of a standard deviation, in the plane ``data``."""
     return Block(request.region, data=a.plane("data") ** 2)

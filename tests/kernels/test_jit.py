@@ -30,7 +30,7 @@ def run_script(folder: Path, cache: str, *dtypes: str) -> tuple[int, Path]:
     path.write_text(SCRIPT)
     environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
     command = [sys.executable, "-W", "error", str(path), *dtypes]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     hits, place = done.stdout.split(maxsplit=1)
     return int(hits), Path(place.strip())
 
@@ -65,7 +65,7 @@ def test_the_digest_notices_a_changed_file(tmp_path: Path) -> None:
 
 
 def test_signatures_saved_at_once_keep_their_own_code(tmp_path: Path) -> None:
-    """Two processes that both saw an empty index do not overwrite each other's code (with numba's own files they do)."""
+    """Two processes that both saw an empty index do not overwrite each other's code, as numba's own files do."""
     one, two = (_SignatureFiles(str(tmp_path), "kernel", "stamp") for _ in range(2))
     one.save("float32", "code of float32")
     index = one._load_index()

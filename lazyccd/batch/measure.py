@@ -1,0 +1,151 @@
+"""Numbers measured on pixels: levels, noise, gain and read noise by pairs, the overscan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from lazyccd.frame.core import DATA, MASK, resolve
+from lazyccd.ops.edit import cut
+from lazyccd.sections import Region
+
+MAD_TO_STD = 1.482602218505602
+"""Standard deviation of a normal distribution in units of its median absolute deviation."""
+
+SAMPLE = 1024
+"""Side of the central area in which noise is measured, at most."""
+
+Array = npt.NDArray[Any]
+
+
+def robust_std(values: Array) -> float:
+    """Return the standard deviation by the median absolute deviation; NaN of nothing."""
+    values = values[np.isfinite(values)]
+    return float(MAD_TO_STD * np.median(np.abs(values - np.median(values)))) if values.size else float("nan")
+
+
+def pixels_of(ds: xr.Dataset, region: Region) -> Array:
+    """Return the data of a region in double precision, NaN where a pixel is bad. Pulls this region only."""
+    part = cut(resolve(ds), *region.slices).to_dataset().drop_vars("uncertainty", errors="ignore").compute()
+    data = part[DATA].values.astype(float)
+    if MASK in part:
+        image = resolve(ds)
+        bits = part[MASK].values
+        data[(bits & bits.dtype.type(image.schema.bad_bits)) != 0] = np.nan
+    return data
+
+
+def centre(shape: tuple[int, int], fraction: float = 0.5, most: int | None = None) -> Region:
+    """Return the central part of an image: a fraction of each axis, at most so many pixels."""
+    ranges = []
+    for length in shape:
+        size = max(1, int(length * fraction))
+        size = size if most is None else min(size, most)
+        start = (length - size) // 2
+        ranges += [start, start + size]
+    return Region(*ranges)
+
+
+def level(ds: xr.Dataset) -> float:
+    """Return the median of the good pixels of the central half of a frame."""
+    values = pixels_of(ds, centre((ds.sizes["y"], ds.sizes["x"])))
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if values.size else float("nan")
+
+
+def noise(ds: xr.Dataset) -> float:
+    """Return the noise of a pixel, from differences of neighbours in a row of the central area.
+
+    The median absolute deviation leaves stars and cosmic rays out.
+    """
+    values = pixels_of(ds, centre((ds.sizes["y"], ds.sizes["x"]), most=SAMPLE))
+    return robust_std(np.diff(values, axis=1)) / np.sqrt(2)
+
+
+def pair_std(one: Array, other: Array) -> float:
+    """Return the noise of one of two equal exposures, from their difference, each column's median taken off."""
+    difference = one - other
+    with np.errstate(invalid="ignore"):
+        difference = difference - np.nanmedian(difference, axis=0, keepdims=True)
+    return robust_std(difference) / np.sqrt(2)
+
+
+def pairs_noise(frames: list[Array]) -> float:
+    """Return the median noise of all neighbouring pairs of equal exposures."""
+    return float(np.median([pair_std(a, b) for a, b in zip(frames, frames[1:], strict=False)]))
+
+
+def pairs_gain(flats: list[Array], zero_level: float, read_adu: float) -> float:
+    """Return electrons per adu from flats, by photon transfer of neighbouring pairs.
+
+    With means ``m1``, ``m2`` above the zero level, flat 2 is scaled to flat 1 by ``m1 / m2``, so that
+
+    ``var(f1 - s f2) = (m1 + s**2 m2) / g + (1 + s**2) r**2``.
+
+    References
+    ----------
+    Janesick, J. R. (2001), Scientific Charge-Coupled Devices, SPIE Press, chapter 2.
+    """
+    gains = []
+    for one, other in zip(flats, flats[1:], strict=False):
+        m1, m2 = (float(np.nanmedian(f)) - zero_level for f in (one, other))
+        scale = m1 / m2
+        variance = robust_std((one - zero_level) - scale * (other - zero_level)) ** 2
+        photon = variance - (1 + scale**2) * read_adu**2
+        if photon > 0:
+            gains.append((m1 + scale**2 * m2) / photon)
+    return float(np.median(gains)) if gains else float("nan")
+
+
+@dataclass(frozen=True)
+class OverscanLevels:
+    """The levels that are subtracted, and in words what they are."""
+
+    levels: Array
+    """One for each line of the image."""
+
+    axis: int
+    """1: a level per row; 0: per column."""
+
+    words: str
+    """Form chosen, and why."""
+
+
+def overscan_levels(ds: xr.Dataset, strip: Region, readnoise_adu: float | None) -> OverscanLevels:
+    """Decide how the overscan is subtracted.
+
+    The level of each line is the mean of its pixels without those beyond 3 sigma. A constant is subtracted, the mean of
+    the levels, unless these scatter by more than twice what the read noise predicts; then each line has its own level.
+    Lines that the strip does not cover get the constant.
+    """
+    axis = 0 if strip.shape.x > strip.shape.y else 1
+    values = pixels_of(ds, strip)
+    values = values if axis == 1 else values.T
+    lines = clipped_means(values)
+    good = lines[np.isfinite(lines)]
+    constant = float(np.mean(good)) if good.size else float("nan")
+    read = readnoise_adu if readnoise_adu is not None else robust_std(values - lines[:, None])
+    expected = read / np.sqrt(values.shape[1])
+    scatter = robust_std(lines)
+    length = ds.sizes["y"] if axis == 1 else ds.sizes["x"]
+    levels = np.full(length, constant)
+    what = ("column", "row")[axis]
+    numbers = f"levels scatter by {scatter:.2f} adu, read noise predicts {expected:.2f}"
+    if scatter <= 2 * expected:
+        return OverscanLevels(levels, axis, f"constant {constant:.2f} adu ({numbers})")
+    first = strip.y0 if axis == 1 else strip.x0
+    levels[first : first + lines.size] = np.where(np.isfinite(lines), lines, constant)
+    return OverscanLevels(levels, axis, f"a level per {what}, {constant:.2f} adu on average ({numbers})")
+
+
+def clipped_means(values: Array, sigma: float = 3.0) -> Array:
+    """Return the mean of each row without values beyond so many robust standard deviations of its median."""
+    with np.errstate(invalid="ignore"):
+        middle = np.nanmedian(values, axis=1, keepdims=True)
+        spread = MAD_TO_STD * np.nanmedian(np.abs(values - middle), axis=1, keepdims=True)
+        keep = np.abs(values - middle) <= sigma * np.maximum(spread, 1e-12)
+        return np.asarray(np.nansum(np.where(keep, values, 0), axis=1) / keep.sum(axis=1))

@@ -1,0 +1,116 @@
+"""One frame by its recipe: the steps of a right reduction, in their order, with what was decided on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import xarray as xr
+from astropy import units as u
+
+from lazyccd import ops
+from lazyccd.batch.classify import calibration_of
+from lazyccd.batch.measure import overscan_levels
+from lazyccd.batch.night import Choice, Recipe
+from lazyccd.errors import ShapeError
+from lazyccd.frame.core import DATA
+from lazyccd.io import as_frame, open_fits
+from lazyccd.ops.noise import add_noise, subtract_levels
+from lazyccd.sections import parse_section
+
+
+@dataclass
+class Calibrated:
+    """A calibrated frame, and in words what was done."""
+
+    frame: xr.Dataset
+    words: list[str] = field(default_factory=list)
+
+
+def calibrate(recipe: Recipe, masters: dict[str, str]) -> Calibrated:
+    """Reduce one frame, lazily but for its overscan strip.
+
+    1. Raw adu: SAT, overscan, trim, bad pixels, bias.
+    2. Noise of signal and reading, on top of the master's.
+    3. Gain; dark and flat in electrons.
+
+    A dark that contains the bias is subtracted where the bias would be, and the noise comes after it.
+
+    Parameters
+    ----------
+    recipe
+        What to do.
+    masters
+        Paths of the masters that were made, by name.
+    """
+    facts = recipe.facts
+    done = Calibrated(open_fits(recipe.source, unit=facts.unit.value or None))
+    if facts.saturate.value is not None:
+        done.frame = ops.flag_saturated(done.frame, float(facts.saturate.value))
+    _overscan_and_trim(recipe, done)
+    kind = calibration_of(recipe.kind)
+    gain, read = facts.gain.value, facts.readnoise.value
+    if recipe.bias:
+        done.frame = ops.subtract_bias(done.frame, _master(recipe.bias, masters))
+    has_noise = gain is not None and read is not None
+    if has_noise and not recipe.contains_bias:
+        signal = bool(recipe.bias) or (kind != "bias" and facts.overscan.value is not None)
+        done.frame = add_noise(done.frame, gain=float(gain), readnoise=float(read), poisson=signal)
+    if kind == "bias":
+        return done
+    if gain is not None:
+        done.frame = _gain(done.frame, float(gain), read)
+    _dark_and_flat(recipe, masters, done)
+    return done
+
+
+def _overscan_and_trim(recipe: Recipe, done: Calibrated) -> None:
+    """Subtract the overscan, trim, mark bad pixels."""
+    facts = recipe.facts
+    bad = as_frame(recipe.bpm.master, "bad pixel mask") if recipe.bpm else None
+    if bad is not None and bad[DATA].shape == recipe.shape:
+        done.frame = ops.with_mask(done.frame, bad[DATA])
+        bad = None
+    if facts.overscan.value is not None:
+        strip = parse_section(facts.overscan.value, recipe.shape).region
+        read = facts.readnoise.value
+        adu = None if read is None or facts.gain.value is None else float(read) / float(facts.gain.value)
+        found = overscan_levels(done.frame, strip, adu)
+        done.frame = subtract_levels(done.frame, found.levels, found.axis)
+        done.words.append(f"overscan {facts.overscan.value}: {found.words}")
+    if facts.trim.value is not None:
+        done.frame = ops.trim_image(done.frame, facts.trim.value)
+        done.words.append(f"trimmed to {facts.trim.value}")
+    if bad is not None:
+        if bad[DATA].shape != done.frame[DATA].shape:
+            raise ShapeError(
+                f"bad pixel mask {recipe.bpm.master} has shape {bad[DATA].shape}; it must be that of {recipe.name}, "
+                f"{recipe.shape}, or of its trimmed part, {done.frame[DATA].shape}."
+            )
+        done.frame = ops.with_mask(done.frame, bad[DATA].data)
+
+
+def _gain(frame: xr.Dataset, gain: float, read: Any) -> xr.Dataset:
+    """Convert to electrons, with a header that says so."""
+    return ops.gain_correct(frame, gain * u.electron / u.adu)  # type: ignore[no-any-return]
+
+
+def _dark_and_flat(recipe: Recipe, masters: dict[str, str], done: Calibrated) -> None:
+    """Subtract the dark and divide by the flat."""
+    facts = recipe.facts
+    if recipe.dark:
+        ratio = {"dark_exposure": 1 * u.s, "data_exposure": recipe.dark.scale * u.s}
+        dark = _master(recipe.dark, masters)
+        done.frame = ops.subtract_dark(done.frame, dark, **ratio, scale=recipe.dark.scale != 1)
+        if recipe.dark.scale != 1:
+            done.words.append(f"dark scaled by {recipe.dark.scale:.4g}")
+        if recipe.contains_bias and facts.gain.value is not None and facts.readnoise.value is not None:
+            done.frame = add_noise(done.frame, gain=1.0, readnoise=float(facts.readnoise.value))
+    if recipe.flat:
+        done.frame = ops.flat_correct(done.frame, _master(recipe.flat, masters), norm_value=1.0)
+
+
+def _master(choice: Choice, masters: dict[str, str]) -> str:
+    """Return the path of a master."""
+    return choice.master if choice.is_file else masters[choice.master]
+

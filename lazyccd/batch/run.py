@@ -1,0 +1,329 @@
+"""Running the plan of a night: masters first, then every science frame, each failure kept to its own frame."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import xarray as xr
+from matplotlib import pyplot as plt
+
+from lazyccd import io, ops
+from lazyccd.batch.facts import MEASURED, Fact
+from lazyccd.batch.measure import centre, level, noise, pairs_gain, pairs_noise, pixels_of
+from lazyccd.batch.night import MasterGroup, NightPlan, Pairs, Recipe
+from lazyccd.batch.recipe import calibrate
+from lazyccd.errors import LazyCCDError, ParameterError, TargetExistsError
+from lazyccd.plot import show
+
+Format: TypeAlias = Literal["fits", "zarr"]
+Report: TypeAlias = Callable[[str], None]
+
+SUSPICIOUS = 0.15
+"""Relative difference between measured and stated gain or read noise beyond which it is warned about."""
+
+FULL_FLAT = 0.8
+"""Flats above this fraction of saturation are excluded."""
+
+LEAST_SNR = 30.0
+"""Flats with a lower signal-to-noise per pixel are excluded."""
+
+FEW = 5
+"""Fewer frames than this are combined by their median, others by a mean clipped about the median."""
+
+CLIP = 4.0
+"""Robust standard deviations beyond which a value is left out of a master."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one product."""
+
+    name: str
+    """Master or science frame."""
+
+    kind: str
+    status: str
+    """COMPLETE, PARTIAL or FAILED."""
+
+    reason: str = ""
+    """Why it is not COMPLETE."""
+
+    path: str = ""
+    """File or store that was written."""
+
+    used: tuple[str, ...] = ()
+    """Masters used, or members combined."""
+
+    words: tuple[str, ...] = ()
+    """Decisions on the way."""
+
+    noise_before: float = math.nan
+    """Noise of a raw pixel, in the product's units."""
+
+    noise_after: float = math.nan
+    """Noise of a pixel of the product."""
+
+    seconds: float = 0.0
+
+
+@dataclass
+class Run:
+    """A night that is being reduced.
+
+    Parameters
+    ----------
+    plan
+        What to do.
+    out
+        Folder of the products; masters go to ``out/masters``, pictures to ``out/pictures``.
+    format
+        Format of the science products; masters are FITS.
+    overwrite
+        Replace products that exist.
+    report
+        Is told what is being worked on.
+    """
+
+    plan: NightPlan
+    out: Path
+    format: Format = "fits"
+    overwrite: bool = False
+    report: Report = lambda _: None
+    outcomes: list[Outcome] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    masters: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self) -> list[Outcome]:
+        """Reduce the night."""
+        self._check_targets()
+        for folder in (self.out / "masters", self.out / "pictures"):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.measure()
+        for group in self.plan.groups:
+            self._keep(group.name, group.kind, lambda group=group: self._make_master(group))
+        for recipe in self.plan.science:
+            self._keep(recipe.name, "science", lambda recipe=recipe: self._reduce(recipe))
+        return self.outcomes
+
+    @property
+    def exit_status(self) -> int:
+        """0 all complete, 3 some lack more than was allowed, 1 something failed."""
+        if any(outcome.status == "FAILED" for outcome in self.outcomes):
+            return 1
+        return self.plan.exit_status
+
+    def target(self, recipe: Recipe) -> Path:
+        """Return the path of a science product."""
+        return self.out / f"{product_stem(recipe.name)}_red.{self.format}"
+
+    def _check_targets(self) -> None:
+        """Refuse to begin where products exist, or two frames would have one product."""
+        targets = [self.target(recipe) for recipe in self.plan.science]
+        doubled = {str(path) for path in targets if targets.count(path) > 1}
+        if doubled:
+            raise ParameterError(f"{len(doubled)} products would have the name of another: {sorted(doubled)}; rename the files.")
+        paths = targets + [self.out / "masters" / f"{group.name}.fits" for group in self.plan.groups]
+        there = [path for path in paths if path.exists()]
+        if there and not self.overwrite:
+            raise TargetExistsError(
+                f"{len(there)} products exist already, such as {there[0]}; pass --overwrite to replace them, or another -o."
+            )
+
+    def measure(self) -> None:
+        """Measure gain and read noise by pairs, compare with what the headers say, use them if that was asked for."""
+        for pairs in self.plan.pairs:
+            self.report(f"measuring {pairs.zero}")
+            try:
+                gain, read = self._measured(pairs)
+            except LazyCCDError as error:
+                self.warnings.append(f"gain and read noise cannot be measured from {pairs.zero}: {error}")
+                continue
+            for name, value in (("gain", gain), ("readnoise", read)):
+                if math.isfinite(value):
+                    self._compare(pairs, name, value)
+
+    def _measured(self, pairs: Pairs) -> tuple[float, float]:
+        """Return electrons per adu and electrons of read noise; NaN for what cannot be had."""
+        zeros = [self._raw_centre(recipe) for recipe in self.plan.members(pairs.zero)]
+        read_adu = pairs_noise(zeros)
+        gain = math.nan
+        if pairs.flat:
+            zero_level = float(sum(float(_median(z)) for z in zeros) / len(zeros))
+            flats = [self._raw_centre(recipe) for recipe in self.plan.members(pairs.flat)]
+            gain = pairs_gain(flats, zero_level, read_adu)
+        stated = self.plan.recipe(pairs.frames[0]).facts.gain.value
+        factor = gain if math.isfinite(gain) else stated
+        return gain, math.nan if factor is None else read_adu * factor
+
+    def _raw_centre(self, recipe: Recipe) -> Any:
+        """Return the pixels of the central area of a raw frame, saturated ones left out."""
+        ds = io.open_fits(recipe.source, unit=recipe.facts.unit.value or None)
+        if recipe.facts.saturate.value is not None:
+            ds = ops.flag_saturated(ds, float(recipe.facts.saturate.value))
+        return pixels_of(ds, centre(recipe.shape, most=512))
+
+    def _compare(self, pairs: Pairs, name: str, value: float) -> None:
+        """Hold a measured number against the stated one."""
+        unit = {"gain": "e-/adu", "readnoise": "e-"}[name]
+        stated = self.plan.recipe(pairs.frames[0]).facts.get(name)
+        shown = "nothing" if stated.value is None else f"{stated.value:.3g} {unit} ({stated.source})"
+        text = f"{name}: measured {value:.3g} {unit} from pairs of {pairs.zero}, stated {shown}"
+        differs = stated.value is not None and abs(value / stated.value - 1) > SUSPICIOUS
+        if self.plan.options.measured or stated.value is None:
+            self.plan = self.plan.with_fact(pairs.frames, name, Fact(value, MEASURED))
+            text += "; the measured one is used"
+        elif differs:
+            text += f"; they differ by {abs(value / stated.value - 1):.0%}: --gain measured uses the measured ones"
+        self.warnings.append(text)
+
+    def _keep(self, name: str, kind: str, make: Callable[[], Outcome]) -> None:
+        """Make one product; what goes wrong is kept to it."""
+        self.report(name)
+        begin = time.monotonic()
+        try:
+            outcome = make()
+        except (LazyCCDError, OSError, ValueError, ArithmeticError) as error:
+            notes = "; ".join(getattr(error, "__notes__", ()))
+            reason = f"{error}{f' ({notes})' if notes else ''}"
+            outcome = Outcome(name, kind, "FAILED", reason)
+            self.failed[name] = reason
+        self.outcomes.append(replace(outcome, seconds=time.monotonic() - begin))
+
+    def _make_master(self, group: MasterGroup) -> Outcome:
+        """Calibrate and combine the members of a group."""
+        frames: list[xr.Dataset] = []
+        words: list[str] = []
+        for recipe in self.plan.members(group.name):
+            frame = self._calibrated(recipe).frame
+            if group.kind == "flat":
+                excluded, frame = self._scaled_flat(recipe, frame)
+                if excluded:
+                    words.append(f"{recipe.name} excluded: {excluded}")
+                    continue
+            frames.append(frame)
+        if not frames:
+            raise ParameterError(f"no frame of {group.name} can be used: {'; '.join(words)}.")
+        master = combine_robustly(frames)
+        path = self.out / "masters" / f"{group.name}.fits"
+        self.masters[group.name] = str(io.to_fits(stamped(master, group, len(frames)), path, overwrite=self.overwrite))
+        self._picture(self.masters[group.name], group.name)
+        how = "median" if len(frames) < FEW else f"mean, clipped at {CLIP:g} robust sigma"
+        words.insert(0, f"{how} of {len(frames)}")
+        first = self.plan.members(group.name)[0]
+        status, reason = first.status, first.reason
+        return Outcome(group.name, group.kind, status, reason, self.masters[group.name], group.members, tuple(words))
+
+    def _scaled_flat(self, recipe: Recipe, frame: xr.Dataset) -> tuple[str, xr.Dataset]:
+        """Return why a flat is excluded, if it is, and the flat divided by its level."""
+        facts = recipe.facts
+        value = level(frame)
+        gain = facts.gain.value or 1.0
+        if not value > 0:
+            return f"its level is {value:.4g}", frame
+        if facts.saturate.value is not None and value / gain > FULL_FLAT * facts.saturate.value:
+            return f"level {value / gain:.0f} adu is above {FULL_FLAT:.0%} of saturation ({facts.saturate.value:.0f} adu)", frame
+        read = facts.readnoise.value or 0.0
+        snr = value / math.sqrt(value + read**2)
+        if snr < LEAST_SNR:
+            return f"signal-to-noise {snr:.1f} per pixel is below {LEAST_SNR:g}", frame
+        return "", ops.divide(frame, value * frame.ccd.unit)
+
+    def _calibrated(self, recipe: Recipe) -> Any:
+        """Calibrate a frame, if its masters could be made."""
+        for choice in recipe.choices:
+            if choice and not choice.is_file and choice.master not in self.masters:
+                why = self.failed.get(choice.master, "it was not made")
+                raise ParameterError(f"{choice.kind} master {choice.master} is missing: {why}")
+        return calibrate(recipe, self.masters)
+
+    def _reduce(self, recipe: Recipe) -> Outcome:
+        """Reduce and write one science frame."""
+        done = self._calibrated(recipe)
+        target = self.target(recipe)
+        write = io.to_fits if self.format == "fits" else io.to_zarr
+        used = tuple(self._shown(choice.master) for choice in recipe.choices if choice)
+        path = str(write(provenance(done.frame, recipe, used), target, overwrite=self.overwrite))
+        self._picture(path, product_stem(recipe.name))
+        raw = io.open_fits(recipe.source, unit=recipe.facts.unit.value or None)
+        return Outcome(
+            recipe.name,
+            "science",
+            recipe.status,
+            recipe.reason,
+            path,
+            used,
+            tuple(done.words),
+            noise(raw) * (recipe.facts.gain.value or 1.0),
+            noise(io.as_frame(path)),
+        )
+
+    def _shown(self, master: str) -> str:
+        """Return the name of a master as tables show it."""
+        return master if master in self.masters else os.path.basename(master)
+
+    def _picture(self, path: str, name: str) -> None:
+        """Draw a product."""
+        ax = show(io.as_frame(path))
+        ax.set_title(name, fontsize="medium")
+        ax.figure.savefig(self.out / "pictures" / f"{name.replace(os.sep, '_')}.png", dpi=110)
+        plt.close(ax.figure)
+
+
+def product_stem(name: str) -> str:
+    """Return a file's name without folder, extension and ending.
+
+    Examples
+    --------
+    >>> product_stem("r/obj12.fits.gz"), product_stem("a.fit[SCI,2]")
+    ('obj12', 'a_SCI_2')
+    """
+    base, _, selector = os.path.basename(name).partition("[")
+    for packed in (".gz", ".bz2", ".xz", ".fz", ""):
+        for stem in (".fits", ".fit", ".fts"):
+            if base.lower().endswith(stem + packed):
+                base = base[: -len(stem + packed)]
+                return base + ("_" + selector.rstrip("]").replace(",", "_") if selector else "")
+    return base
+
+
+def combine_robustly(frames: list[xr.Dataset]) -> xr.Dataset:
+    """Return the master of calibrated frames: their median if they are few, else a mean clipped about the median."""
+    if len(frames) < FEW:
+        return ops.combine(frames, method="median")
+    return ops.combine(
+        frames,
+        method="average",
+        sigma_clip=True,
+        sigma_clip_low_thresh=CLIP,
+        sigma_clip_high_thresh=CLIP,
+        sigma_clip_func="median",
+        sigma_clip_dev_func="mad_std",
+    )
+
+
+def stamped(master: xr.Dataset, group: MasterGroup, count: int) -> xr.Dataset:
+    """Return a master whose header says what it is."""
+    lines = {"LZKIND": (f"master {group.kind}", "what lazyccd made of it"), "LZNFRAME": (count, "frames combined")}
+    return ops.with_header(master, lines)
+
+
+def provenance(frame: xr.Dataset, recipe: Recipe, used: Iterable[str]) -> xr.Dataset:
+    """Return a product whose header names its source and its masters."""
+    cards: dict[str, Any] = {"LZSOURCE": (os.path.basename(recipe.source), "file that was reduced")}
+    for number, name in enumerate(used, 1):
+        cards[f"LZMAST{number}"] = (os.path.basename(name), "master used")
+    cards["LZSTATUS"] = (recipe.status, "whether all steps were done")
+    return ops.with_header(frame, cards)
+
+
+def _median(values: Any) -> float:
+    """Return the median of finite values."""
+    return float(np.nanmedian(values))

@@ -1,0 +1,286 @@
+"""A night's plan as a table to read, edit by hand and run: ``night.ecsv``, a row per file.
+
+What may be edited: the type, the facts in their columns, the group and the masters (names of groups, or paths of
+files, absolute or below the night's folder). Status LISTED leaves a file out, and so does deleting its row; COMPLETE or
+PARTIAL instead of REFUSED reduces it nevertheless. The other columns are for reading: they follow from these.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+from astropy.table import Table
+
+from lazyccd.batch.build import Edit, build_plan, inherit, make_group
+from lazyccd.batch.classify import CALIBRATIONS, calibration_of
+from lazyccd.batch.collect import Collection, collect
+from lazyccd.batch.night import Choice, MasterGroup, NightPlan, Options, Recipe
+from lazyccd.errors import FormatError, MissingFileError, ParameterError, TargetExistsError
+
+FACT_COLUMNS = ("type", "mode", "exposure", "filter", "gain", "readnoise", "saturate", "overscan", "trim")
+"""Facts that may be edited; an empty cell means that there is none."""
+
+MASTER_COLUMNS = ("bias", "dark", "flat", "bpm")
+COLUMNS = ("file", *FACT_COLUMNS, "group", *MASTER_COLUMNS, "status", "reason", "decided_by", "why", "why_not")
+UNUSABLE = "UNUSABLE"
+"""Status of a file that gave no image."""
+
+_HELP = (
+    "Edit type, mode, exposure, filter, gain, readnoise, saturate, overscan, trim, group, bias, dark, flat, bpm.",
+    "status LISTED, or no row, leaves a file out; COMPLETE instead of REFUSED reduces it. Other columns follow.",
+)
+
+
+def save_table(plan: NightPlan, path: str | Path, *, overwrite: bool = False) -> None:
+    """Write a plan as ECSV.
+
+    Parameters
+    ----------
+    plan
+        The plan of a night.
+    path
+        File to write, such as ``night.ecsv``.
+    overwrite
+        Whether an existing file may be replaced.
+
+    Raises
+    ------
+    TargetExistsError
+        Raised if the file exists.
+    """
+    target = Path(path)
+    if target.exists() and not overwrite:
+        raise TargetExistsError(f"table {str(target)!r} exists; name another, or pass overwrite=True.")
+    rows = [_row(item, plan.folder) for item in plan.recipes]
+    rows += [_unusable_row(name, reason) for name, reason in plan.skipped]
+    table = Table(rows=rows or None, names=COLUMNS, dtype=[str] * len(COLUMNS))
+    here = target.absolute().parent
+    options = asdict(plan.options)
+    table.meta = {
+        "comments": list(_HELP),
+        "format_version": 1,
+        "folder": os.path.relpath(plan.folder, here),
+        "options": {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()},
+    }
+    part = target.with_name(target.name + ".part")
+    table.write(part, format="ascii.ecsv", delimiter=",", overwrite=True)
+    os.replace(part, target)
+
+
+def load_table(path: str | Path, options: Options | None = None) -> NightPlan:
+    """Read a plan from ECSV, edited or not.
+
+    The headers are read again, for what the table does not hold. Cells that say what the headers say keep their source;
+    the others have the table as theirs.
+
+    Parameters
+    ----------
+    path
+        What `save_table` wrote.
+    options
+        Asked for now, besides what the table remembers; facts among them go before the table.
+
+    Raises
+    ------
+    FormatError
+        Raised if the file is no table of a night.
+    ParameterError
+        Raised if an edited cell cannot be used.
+    """
+    table, folder = _read(Path(path))
+    source = Path(path).name
+    rows = [{name: str(row[name]).strip() for name in COLUMNS} for row in table]
+    names = [row["file"] for row in rows]
+    if len(set(names)) != len(names):
+        raise ParameterError(f"table {source!r} names a file twice; each must have one row.")
+    given = _merge(_options(table.meta, source), options or Options())
+    collection = _collect(names, folder)
+    readable = {frame.name for frame in collection.frames}
+    for row in rows:
+        if row["status"] == UNUSABLE and row["file"] in readable:
+            text = f"table {source!r}: {row['file']} was unusable and can be used now"
+            raise ParameterError(f"{text}; write a new table by --dry-run --save.")
+    rows = [row for row in rows if row["file"] in readable]
+    automatic = build_plan(collection, given)
+    edits = {row["file"]: _edit(row, automatic.recipe(row["file"]), source) for row in rows}
+    plan = build_plan(collection, given, {name: edit for name, edit in edits.items() if edit is not None})
+    return _apply(plan, rows, source)
+
+
+def _row(item: Recipe, folder: str) -> tuple[str, ...]:
+    """Return the cells of one file."""
+    facts = [_cell(item.facts.get(name).value) for name in FACT_COLUMNS]
+    masters = [_master_cell(getattr(item, kind), folder) for kind in MASTER_COLUMNS]
+    why = "; ".join(f"{choice.kind}: {choice.reason}" for choice in item.choices if choice)
+    why_not = "; ".join(f"{choice.kind} not {name}: {why}" for choice in item.choices for name, why in choice.why_not)
+    return (item.name, *facts, item.group, *masters, item.status, item.reason, item.facts.type.source, why, why_not)
+
+
+def _unusable_row(name: str, reason: str) -> tuple[str, ...]:
+    """Return the cells of a file that gave no image."""
+    cells = {"file": name, "status": UNUSABLE, "reason": reason}
+    return tuple(cells.get(column, "") for column in COLUMNS)
+
+
+def _cell(value: Any) -> str:
+    """Return a value so that reading it gives the same again."""
+    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
+
+
+def _master_cell(choice: Choice, folder: str) -> str:
+    """Return a master's name, or its path below the night's folder where it is there."""
+    if not choice.is_file or not choice.master.startswith(folder + os.sep):
+        return choice.master
+    return os.path.relpath(choice.master, folder)
+
+
+def _read(path: Path) -> tuple[Table, str]:
+    """Return the table, and the night's folder."""
+    try:
+        table = Table.read(path, format="ascii.ecsv", fill_values=None)
+    except FileNotFoundError:
+        raise MissingFileError(f"table {str(path)!r} does not exist; write one by --dry-run --save.") from None
+    except Exception as error:
+        raise FormatError(f"table {str(path)!r} is not ECSV: {error}; write a new one by --dry-run --save.") from error
+    lacking = [name for name in COLUMNS if name not in table.colnames]
+    if lacking or "folder" not in table.meta:
+        what = f"column {lacking[0]!r}" if lacking else "the folder in its header"
+        raise FormatError(f"table {str(path)!r} lacks {what}; write a new one by --dry-run --save.")
+    return table, os.path.normpath(os.path.join(path.absolute().parent, table.meta["folder"]))
+
+
+def _options(meta: dict[str, Any], source: str) -> Options:
+    """Return the options that a table remembers."""
+    known = {item.name for item in fields(Options)}
+    stored = meta.get("options", {})
+    for name in sorted(set(stored) - known):
+        raise FormatError(f"table {source!r}: option {name!r} must be one of {', '.join(sorted(known))}.")
+    cells: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
+    return Options(**cells)
+
+
+def _merge(stored: Options, now: Options) -> Options:
+    """Return options of which those given now go first."""
+    default = Options()
+    changed = {item.name: getattr(now, item.name) for item in fields(Options)}
+    return replace(stored, **{name: value for name, value in changed.items() if value != getattr(default, name)})
+
+
+def _collect(names: list[str], folder: str) -> Collection:
+    """Read the headers of a table's files, in its order."""
+    if not names:
+        return Collection(folder, ())
+    collection = collect([name if "://" in name else os.path.join(folder, name) for name in names])
+    # Fewer files may have a deeper folder in common; the names of the table stay.
+    prefix = os.path.relpath(collection.folder, folder)
+    if prefix == ".":
+        return collection
+
+    def full(name: str) -> str:
+        return name if "://" in name else os.path.normpath(os.path.join(prefix, name))
+
+    frames = tuple(replace(frame, name=full(frame.name)) for frame in collection.frames)
+    return Collection(folder, frames, tuple((full(name), reason) for name, reason in collection.skipped))
+
+
+def _edit(row: dict[str, str], automatic: Recipe, source: str) -> Edit | None:
+    """Return what a row changes of a file's facts and status; None for nothing."""
+    changed = {}
+    for name in FACT_COLUMNS:
+        if row[name] != _cell(automatic.facts.get(name).value):
+            changed[name] = row[name] or ("none" if name in {"overscan", "trim"} else "UNKNOWN")
+    left_out = row["status"] == "LISTED" and automatic.status != "LISTED" and "type" not in changed
+    forced = row["status"] in {"COMPLETE", "PARTIAL"} and automatic.status == "REFUSED"
+    if row["status"] not in {"COMPLETE", "PARTIAL", "REFUSED", "LISTED"}:
+        raise ParameterError(f"table {source!r}, {row['file']}: status {row['status']!r} must be COMPLETE or LISTED.")
+    return Edit(changed, left_out, forced, source) if changed or left_out or forced else None
+
+
+def _apply(plan: NightPlan, rows: list[dict[str, str]], source: str) -> NightPlan:
+    """Put the groups and masters of a table into a plan."""
+    recipes = {item.name: item for item in plan.recipes}
+    wanted: dict[str, list[Recipe]] = {}
+    for row in rows:
+        item = recipes[row["file"]]
+        if row["group"] and item.is_reduced:
+            wanted.setdefault(row["group"], []).append(item)
+        recipes[item.name] = replace(item, group=row["group"] if item.is_reduced else "")
+    groups = _groups(plan.groups, wanted, source)
+    kinds = {group.name: group.kind for group in groups}
+    for row in rows:
+        item = recipes[row["file"]]
+        if item.is_reduced:
+            recipes[item.name] = _masters(item, row, kinds, plan, source)
+    changed = replace(plan, recipes=tuple(recipes[item.name] for item in plan.recipes), groups=groups)
+    return inherit(changed)
+
+
+def _groups(automatic: Iterable[MasterGroup], wanted: dict[str, list[Recipe]], source: str) -> tuple[MasterGroup, ...]:
+    """Return the groups that a table asks for; those that nothing changed as they were."""
+    as_they_were = {group.name: group for group in automatic}
+    found = []
+    for name, members in wanted.items():
+        kinds = {calibration_of(item.kind) for item in members}
+        if len(kinds) != 1 or "" in kinds:
+            types = ", ".join(sorted({item.kind for item in members}))
+            raise ParameterError(
+                f"table {source!r}: group {name!r} holds {types} frames and must hold calibrations of one kind; "
+                "correct it."
+            )
+        before = as_they_were.get(name)
+        if before is not None and set(before.members) == {item.name for item in members}:
+            found.append(before)
+            continue
+        members.sort(key=lambda item: (item.facts.time.value is None, item.facts.time.value or 0.0, item.name))
+        found.append(make_group(kinds.pop(), members, set(), name, f"as {source} says"))
+    order = list(as_they_were)
+    place = {name: order.index(name) if name in order else len(order) for name in wanted}
+    return tuple(sorted(found, key=lambda group: (CALIBRATIONS.index(group.kind), place[group.name])))
+
+
+def _masters(item: Recipe, row: dict[str, str], kinds: dict[str, str], plan: NightPlan, source: str) -> Recipe:
+    """Return a recipe with the masters of its row."""
+    for kind in MASTER_COLUMNS:
+        choice: Choice = getattr(item, kind)
+        if row[kind] == _master_cell(choice, plan.folder) and (not row[kind] or row[kind] in kinds or choice.is_file):
+            continue
+        changed: dict[str, Any] = {kind: _choice(item, kind, row[kind], kinds, plan, source)}
+        item = replace(item, **changed)
+    if item.dark.contains_bias and item.bias:
+        item = replace(item, dark=replace(item.dark, contains_bias=False))
+    return item
+
+
+def _choice(item: Recipe, kind: str, cell: str, kinds: dict[str, str], plan: NightPlan, source: str) -> Choice:
+    """Return the master that an edited cell names."""
+    where = f"table {source!r}, {item.name}: {kind} {cell!r}"
+    if not cell:
+        return Choice(kind, why=f"as {source} says")
+    if cell in kinds:
+        if kinds[cell] != kind:
+            raise ParameterError(f"{where} is a group of {kinds[cell]} frames and must be one of {kind} frames.")
+        scale, contains = _dark_scale(item, cell, plan) if kind == "dark" else (1.0, False)
+        return Choice(kind, cell, f"as {source} says", scale=scale, contains_bias=contains)
+    path = os.path.normpath(os.path.join(plan.folder, cell))
+    if not os.path.exists(path):
+        raise ParameterError(f"{where} is neither a group of the table ({', '.join(kinds) or 'none'}) nor a file.")
+    return Choice(kind, path, f"as {source} says", is_file=True)
+
+
+def _dark_scale(item: Recipe, name: str, plan: NightPlan) -> tuple[float, bool]:
+    """Return the factor of a dark, and whether it contains the bias; scaled only if both are bias-subtracted."""
+    members = [recipe for recipe in plan.recipes if recipe.group == name]
+    ours, theirs = item.facts.exposure.value, members[0].facts.exposure.value if members else None
+    subtracted = bool(members) and all(recipe.bias for recipe in members)
+    if not ours or not theirs or abs(ours - theirs) <= max(0.1, 0.01 * ours):
+        return 1.0, not subtracted
+    if not subtracted or not item.bias:
+        raise ParameterError(
+            f"{item.name}: dark {name!r} of {theirs:g} s must be scaled to {ours:g} s, which needs a bias for both; "
+            "give them one, or a dark of equal exposure."
+        )
+    return ours / theirs, False

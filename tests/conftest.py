@@ -1,0 +1,31 @@
+"""What all tests share: seeded random numbers, real frames, and how hard hypothesis looks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+# deadline: the first example compiles kernels; derandomize: a run that fails, fails for everybody
+settings.register_profile("default", max_examples=25, deadline=None, derandomize=True)
+settings.register_profile("ci", settings.get_profile("default"), max_examples=50, print_blob=True)
+settings.register_profile("nightly", max_examples=1000, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Return a random generator that starts alike in every test."""
+    return np.random.default_rng(20260421)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Return the folder of real frames, which lies beside the project and not in it."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the real frames are not there: no folder {folder}")
+    return folder

@@ -1,0 +1,166 @@
+"""The architecture, held by reading every file: layers, graphs in one file, no cycles, nothing too long."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "lazyccd"
+
+MAX_FILE_LINES = 450
+"""Files that can be read in one go have about 400 lines; the rest is room for a docstring and imports."""
+
+MAX_BODY_LINES = 60
+"""A body that fits on a screen has about 40 lines; more is for long calls and tables, never for more nesting."""
+
+LAYERS: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
+"""For each layer: the layers that it may import, and the other packages."""
+
+
+def _layer(name: str, *below: str, packages: tuple[str, ...] = ()) -> None:
+    """Add a layer that may import itself, the layers named with all that is below them, and their packages."""
+    layers = frozenset({name}).union(*(LAYERS[b][0] for b in below))
+    LAYERS[name] = layers, frozenset(packages).union(*(LAYERS[b][1] for b in below))
+
+
+_layer("base", packages=("numpy",))  # errors, flags, sections
+_layer("kernels", "base", packages=("numba",))
+_layer("plan", "kernels", packages=("dask", "distributed"))
+_layer("frame", "plan", packages=("xarray", *(f"astropy.{p}" for p in ("config", "io.fits", "nddata", "units", "wcs"))))
+_layer("io", "frame", packages=("fsspec", "numcodecs", "zarr"))
+_layer("ops", "io", packages=("astropy.modeling", "scipy"))
+_layer("batch", "ops", packages=("astropy.table", "astropy.time", "rich"))
+_layer("testing", "io", packages=("astropy.modeling", "hypothesis", "scipy"))
+_layer("faces", "batch", "testing", packages=("astropy", "click", "matplotlib", "rich"))  # accessor, plot, cli, ...
+
+BASE = {"errors", "flags", "sections"}
+
+GRAPH_FILE = "lazyccd.plan.lower"
+GRAPH_MODULES = ("dask.highlevelgraph", "dask.blockwise", "dask._task_spec", "dask.graph_manipulation")
+GRAPH_CALLS = {"map_blocks", "map_overlap", "blockwise", "delayed", "from_delayed", "apply_ufunc", "apply_gufunc"}
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Return all modules of the package by their absolute names."""
+    found = {}
+    for path in sorted((ROOT / PACKAGE).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@cache
+def parse(path: Path) -> ast.Module:
+    """Return the syntax tree of a file."""
+    return ast.parse(path.read_text(), str(path))
+
+
+def imported(module: str) -> Iterator[tuple[int, str]]:
+    """Yield line and absolute name of everything that a module imports, in functions too."""
+    path = modules()[module]
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else []
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{source}.{alias.name}") for alias in node.names)
+
+
+def owner(name: str) -> str:
+    """Return the module of ours that an imported name belongs to."""
+    return name if name in modules() else name.rpartition(".")[0]
+
+
+def layer_of(module: str) -> str:
+    """Return the layer of a module of ours."""
+    first = module.split(".")[1] if "." in module else ""
+    if first in BASE:
+        return "base"
+    return first if first in LAYERS else "faces"
+
+
+def is_inside(name: str, packages: frozenset[str] | tuple[str, ...]) -> bool:
+    """Tell whether a name is one of the packages or lies in one."""
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_go_down_only(module: str) -> None:
+    """A module imports only what the table allows to its layer."""
+    layers, packages = LAYERS[layer_of(module)]
+    wrong = []
+    for line, name in imported(module):
+        if is_inside(name, (PACKAGE,)):
+            allowed = layer_of(owner(name)) in layers
+        else:
+            allowed = name.split(".")[0] in sys.stdlib_module_names or is_inside(name, packages)
+        if not allowed:
+            wrong.append(f"{modules()[module].relative_to(ROOT)}:{line} imports {name}")
+    assert not wrong, f"layer {layer_of(module)!r} may import the layers {sorted(layers)} and {sorted(packages)}"
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    """There is no cycle of imports, those inside functions included."""
+    graph = {
+        module: {owner(name) for _, name in imported(module) if is_inside(name, (PACKAGE,))} - {module}
+        for module in modules()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+@pytest.mark.parametrize("module", [module for module in modules() if module != GRAPH_FILE])
+def test_only_lower_makes_graphs(module: str) -> None:
+    """No other file imports what graphs are made of, or asks dask or xarray to make one."""
+    wrong = [f"line {line} imports {name}" for line, name in imported(module) if is_inside(name, GRAPH_MODULES)]
+    for node in ast.walk(parse(modules()[module])):
+        if isinstance(node, ast.Call):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in GRAPH_CALLS:
+                wrong.append(f"line {node.lineno} calls {called}")
+    assert not wrong, f"graphs are made in {GRAPH_FILE} alone"
+
+
+@pytest.mark.parametrize("module", [module for module in modules() if layer_of(module) == "kernels"])
+def test_kernels_are_compiled_by_our_decorator(module: str) -> None:
+    """numba's own cache is not safe between processes; see `lazyccd.kernels.jit`."""
+    if module == "lazyccd.kernels.jit":
+        return
+    bypasses = {"numba.njit", "numba.jit", "numba.vectorize", "numba.guvectorize", "numba.stencil"}
+    wrong = [f"line {line} imports {name}" for line, name in imported(module) if name in bypasses]
+    for node in ast.walk(parse(modules()[module])):
+        if isinstance(node, ast.Attribute) and f"{getattr(node.value, 'id', '')}.{node.attr}" in bypasses:
+            wrong.append(f"line {node.lineno} uses {ast.unparse(node)}")
+    assert not wrong, "use lazyccd.kernels.jit.compiled"
+
+
+def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return the lines of a function's body less its docstring."""
+    body = function.body[1:] if ast.get_docstring(function, clean=False) is not None else function.body
+    return (function.end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+@pytest.mark.parametrize("folder", [PACKAGE, "tests", "benchmarks"])
+def test_files_and_functions_are_short(folder: str) -> None:
+    """No file and no function body is longer than the limits at the top."""
+    wrong = []
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        lines = len(path.read_text().splitlines())
+        if lines > MAX_FILE_LINES:
+            wrong.append(f"{path.relative_to(ROOT)} has {lines} lines")
+        for node in ast.walk(parse(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and body_lines(node) > MAX_BODY_LINES:
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name} has {body_lines(node)} lines")
+    assert not wrong, f"at most {MAX_FILE_LINES} lines for a file and {MAX_BODY_LINES} for a function body"
