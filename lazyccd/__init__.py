@@ -1,8 +1,78 @@
-"""Lazy, chunked reduction of CCD images of any size."""
+"""Lazy, chunked reduction of CCD images of any size, on dask and xarray.
 
+Images are `xarray.Dataset` objects with lazy ``data``, ``uncertainty`` and ``mask``; operations have ccdproc's names. Scripts
+written for ccdproc run with ``import lazyccd as ccdproc``.
+"""
+
+from importlib.metadata import version as _version
+
+from lazyccd import accessor as accessor
 from lazyccd.frame.ccddata import from_ccddata, to_ccddata
 from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.log import conf
 from lazyccd.io import as_frame, open_fits, open_many, open_zarr, to_fits, to_zarr
-from lazyccd.ops import *  # noqa: F403
-from lazyccd import accessor as accessor
+from lazyccd.ops import (
+    add,
+    bitfield_to_boolean_mask,
+    block_average,
+    block_reduce,
+    block_replicate,
+    ccd_process,
+    create_deviation,
+    divide,
+    flag_saturated,
+    flat_correct,
+    gain_correct,
+    multiply,
+    rechunk,
+    settle,
+    subtract,
+    subtract_bias,
+    subtract_dark,
+    subtract_overscan,
+    transform_image,
+    trim_image,
+    with_header,
+    with_mask,
+    with_uncertainty,
+    with_unit,
+)
+
+__version__ = _version("lazyccd")
+
+__all__ = [
+    "Keyword",
+    "add",
+    "as_frame",
+    "bitfield_to_boolean_mask",
+    "block_average",
+    "block_reduce",
+    "block_replicate",
+    "ccd_process",
+    "conf",
+    "create_deviation",
+    "divide",
+    "flag_saturated",
+    "flat_correct",
+    "from_ccddata",
+    "gain_correct",
+    "multiply",
+    "open_fits",
+    "open_many",
+    "open_zarr",
+    "rechunk",
+    "settle",
+    "subtract",
+    "subtract_bias",
+    "subtract_dark",
+    "subtract_overscan",
+    "to_ccddata",
+    "to_fits",
+    "to_zarr",
+    "transform_image",
+    "trim_image",
+    "with_header",
+    "with_mask",
+    "with_uncertainty",
+    "with_unit",
+]

@@ -19,7 +19,6 @@ from lazyccd.frame.core import MASK, Image, resolve
 from lazyccd.frame.header import header_view
 from lazyccd.frame.wcs import lattice, wcs_from_header
 from lazyccd.ops.edit import cut
-from lazyccd.plot import show
 from lazyccd.report import PlanReport, plan_report
 
 
@@ -155,6 +154,8 @@ class CCDAccessor:
 
     def show(self, stretch: str = "asinh", interval: str = "zscale", planes: bool = True, ax: Any = None) -> Any:
         """Draw the frame, mask planes in colour; see `lazyccd.plot.show`."""
+        from lazyccd.plot import show  # matplotlib takes as long to import as everything else together
+
         return show(self._ds, stretch=stretch, interval=interval, planes=planes, ax=ax)
 
     def to_ccddata(self) -> Any:

@@ -121,28 +121,29 @@ def test_no_module_imports_itself_through_others() -> None:
         pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
+def name_of(call: ast.Call) -> str:
+    """Return the name of what is called, less the object that it belongs to."""
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
 @pytest.mark.parametrize("module", [module for module in modules() if module != GRAPH_FILE])
 def test_only_lower_makes_graphs(module: str) -> None:
     """No other file imports what graphs are made of, or asks dask or xarray to make one."""
     wrong = [f"line {line} imports {name}" for line, name in imported(module) if is_inside(name, GRAPH_MODULES)]
-    for node in ast.walk(parse(modules()[module])):
-        if isinstance(node, ast.Call):
-            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if called in GRAPH_CALLS:
-                wrong.append(f"line {node.lineno} calls {called}")
+    calls = [node for node in ast.walk(parse(modules()[module])) if isinstance(node, ast.Call)]
+    wrong += [f"line {call.lineno} calls {name_of(call)}" for call in calls if name_of(call) in GRAPH_CALLS]
     assert not wrong, f"graphs are made in {GRAPH_FILE} alone"
 
 
 @pytest.mark.parametrize("module", [module for module in modules() if layer_of(module) == "kernels"])
 def test_kernels_are_compiled_by_our_decorator(module: str) -> None:
-    """numba's own cache is not safe between processes; see `lazyccd.kernels.jit`."""
+    """No kernel uses the cache of numba itself, which is not safe between processes; see `lazyccd.kernels.jit`."""
     if module == "lazyccd.kernels.jit":
         return
     bypasses = {"numba.njit", "numba.jit", "numba.vectorize", "numba.guvectorize", "numba.stencil"}
+    names = [node for node in ast.walk(parse(modules()[module])) if isinstance(node, ast.Attribute)]
     wrong = [f"line {line} imports {name}" for line, name in imported(module) if name in bypasses]
-    for node in ast.walk(parse(modules()[module])):
-        if isinstance(node, ast.Attribute) and f"{getattr(node.value, 'id', '')}.{node.attr}" in bypasses:
-            wrong.append(f"line {node.lineno} uses {ast.unparse(node)}")
+    wrong += [f"line {name.lineno} uses {ast.unparse(name)}" for name in names if ast.unparse(name) in bypasses]
     assert not wrong, "use lazyccd.kernels.jit.compiled"
 
 
@@ -160,7 +161,10 @@ def test_files_and_functions_are_short(folder: str) -> None:
         lines = len(path.read_text().splitlines())
         if lines > MAX_FILE_LINES:
             wrong.append(f"{path.relative_to(ROOT)} has {lines} lines")
-        for node in ast.walk(parse(path)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and body_lines(node) > MAX_BODY_LINES:
-                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name} has {body_lines(node)} lines")
+        functions = [n for n in ast.walk(parse(path)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+        wrong += [
+            f"{path.relative_to(ROOT)}:{function.lineno} {function.name} has {body_lines(function)} lines"
+            for function in functions
+            if body_lines(function) > MAX_BODY_LINES
+        ]
     assert not wrong, f"at most {MAX_FILE_LINES} lines for a file and {MAX_BODY_LINES} for a function body"
