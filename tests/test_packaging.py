@@ -42,7 +42,7 @@ def test_one_version() -> None:
     """The module, the command line and the changelog's newest entry name the version of pyproject.toml."""
     version = PROJECT["version"]
     assert lazyccd.__version__ == version
-    assert CliRunner().invoke(main, ["--version"]).output == f"lazyccd, version {version}\n"
+    assert CliRunner().invoke(main, ["--version"], prog_name="lazyccd").output == f"lazyccd, version {version}\n"
     released = re.findall(r"^## \[(\d[\w.]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert released[0] == version
 

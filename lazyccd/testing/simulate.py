@@ -1,0 +1,386 @@
+"""Simulated exposures of a CCD camera with known truth.
+
+1. A sky has stars (Moffat profiles) and galaxies (exponential discs), seeded.
+2. A detector has gain, read noise, bias structure, dark current, a flat field, an overscan, bad pixels and saturation.
+3. An exposure is the expected electrons of a pixel, Poisson and read noise, cosmic rays, digitised; the truth is returned
+   beside it.
+
+Every random number comes from the seeds of sky, detector and exposure, so that the order of calls does not matter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from astropy.io import fits
+
+from lazyccd.sections import Region
+
+Array = npt.NDArray[Any]
+Kind: TypeAlias = Literal["bias", "dark", "flat", "light"]
+
+IMAGE_TYPES: dict[Kind, str] = {"bias": "Bias Frame", "dark": "Dark Frame", "flat": "Flat Field", "light": "Light Frame"}
+ADC_MAX = 65535
+PIXEL_SCALE_DEG = 0.4 / 3600
+
+
+@dataclass(frozen=True)
+class Sky:
+    """Stars and galaxies over a flat background, in electrons per second."""
+
+    stars: int = 120
+    """Number of stars."""
+
+    galaxies: int = 25
+    """Number of galaxies."""
+
+    background_e_s: float = 2.0
+    """Electrons per second and pixel of the night sky."""
+
+    fwhm_px: float = 3.5
+    """Seeing."""
+
+    ra_deg: float = 150.0
+    dec_deg: float = 2.0
+    seed: int = 1
+
+    def catalogue(self, shape: tuple[int, int]) -> Array:
+        """Return y, x, electrons per second and scale length (0 for stars) of each source, on an undithered image."""
+        rng = np.random.default_rng([self.seed, 101])
+        count = self.stars + self.galaxies
+        y, x = rng.uniform(-20, shape[0] + 20, count), rng.uniform(-20, shape[1] + 20, count)
+        flux = 30.0 * rng.pareto(1.1, count) + 20.0
+        scale = np.where(np.arange(count) < self.stars, 0.0, rng.uniform(1.5, 6.0, count))
+        return np.stack([y, x, np.minimum(flux, 3e5), scale], axis=1)
+
+    def rate(self, shape: tuple[int, int], dither: tuple[float, float] = (0.0, 0.0)) -> Array:
+        """Return the expected electrons per second of each pixel; sources are moved by ``dither`` pixels (y, x)."""
+        image = np.full(shape, self.background_e_s)
+        for y, x, flux, scale in self.catalogue(shape):
+            self._stamp(image, y + dither[0], x + dither[1], flux, scale)
+        return image
+
+    def _stamp(self, image: Array, y: float, x: float, flux: float, scale: float) -> None:
+        """Add one source to the part of the image that it reaches."""
+        half = int(np.clip(8 * self.fwhm_px * (1 + np.log10(1 + flux / 100)) + 6 * scale, 12, 150))
+        y0, y1 = max(int(y) - half, 0), min(int(y) + half + 1, image.shape[0])
+        x0, x1 = max(int(x) - half, 0), min(int(x) + half + 1, image.shape[1])
+        if y0 >= y1 or x0 >= x1:
+            return
+        r2 = (np.arange(y0, y1)[:, None] - y) ** 2 + (np.arange(x0, x1)[None, :] - x) ** 2
+        if scale:
+            width = np.hypot(scale, self.fwhm_px / 2.355)
+            profile = np.exp(-np.sqrt(r2) / width) / (2 * np.pi * width**2)
+        else:
+            # Moffat (1969), A&A 3, 455, with beta = 3.
+            alpha2 = (self.fwhm_px / 2) ** 2 / (2 ** (1 / 3) - 1)
+            profile = 2 / (np.pi * alpha2) * (1 + r2 / alpha2) ** -3.0
+        image[y0:y1, x0:x1] += flux * profile
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A CCD with an overscan strip at high x.
+
+    Parameters
+    ----------
+    shape
+        Light-sensitive rows and columns.
+    """
+
+    shape: tuple[int, int] = (512, 512)
+    gain_e_per_adu: float = 1.6
+    readnoise_e: float = 6.0
+    bias_adu: float = 1000.0
+    bias_structure_adu: float = 4.0
+    dark_e_s: float = 0.02
+    overscan: int = 32
+    """Columns of overscan; 0 for none."""
+
+    full_well_e: float = 90000.0
+    bad_fraction: float = 5e-4
+    cosmic_rays_per_s: float = 2e-7
+    """Per pixel."""
+
+    vignetting: float = 0.15
+    name: str = "SIMCAM"
+    seed: int = 7
+
+    def _rng(self, what: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, what])
+
+    @cached_property
+    def flat(self) -> Array:
+        """Relative sensitivity, mean 1: vignetting, dust shadows, pixel to pixel variation."""
+        ny, nx = self.shape
+        rng = self._rng(1)
+        y, x = np.linspace(-1, 1, ny)[:, None], np.linspace(-1, 1, nx)[None, :]
+        flat = 1 - self.vignetting * (x**2 + y**2) / 2
+        for _ in range(4):
+            cy, cx, radius = rng.uniform(0, ny), rng.uniform(0, nx), rng.uniform(0.02, 0.05) * max(ny, nx)
+            r = np.hypot(np.arange(ny)[:, None] - cy, np.arange(nx)[None, :] - cx)
+            flat = flat * (1 - 0.06 * np.exp(-(((r - radius) / (0.35 * radius)) ** 2)))
+        flat = flat * (1 + 0.01 * rng.standard_normal(self.shape))
+        return np.asarray(flat / flat.mean())
+
+    @cached_property
+    def bias(self) -> Array:
+        """Bias of each light-sensitive pixel above the overscan's level, in adu."""
+        rng = self._rng(2)
+        ny, nx = self.shape
+        columns = self.bias_structure_adu * rng.standard_normal(nx) / 2
+        glow = self.bias_structure_adu * np.exp(-np.arange(ny)[:, None] / (0.1 * ny))
+        return np.asarray(columns[None, :] + glow)
+
+    @cached_property
+    def bad(self) -> Array:
+        """True where a pixel is dead; one column is dead from some row on."""
+        rng = self._rng(3)
+        bad = rng.random(self.shape) < self.bad_fraction
+        bad[rng.integers(self.shape[0]) :, rng.integers(self.shape[1])] = True
+        return np.asarray(bad)
+
+    @cached_property
+    def dark_rate(self) -> Array:
+        """Electrons per second of dark current, hot pixels among them."""
+        rng = self._rng(4)
+        rate = self.dark_e_s * (1 + 0.1 * rng.standard_normal(self.shape))
+        hot = rng.random(self.shape) < 1e-3
+        return np.asarray(np.where(hot, rate * rng.uniform(20, 400, self.shape), np.maximum(rate, 0)))
+
+    @property
+    def overscan_section(self) -> str:
+        """The overscan as a FITS section, 3 columns beside the data left out."""
+        ny, nx = self.shape
+        return Region(0, ny, nx + 3, nx + self.overscan).to_fits()
+
+    @property
+    def data_section(self) -> str:
+        """The light-sensitive pixels as a FITS section."""
+        return Region.full(self.shape).to_fits()
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What an exposure is made of."""
+
+    electrons: Array
+    """What a perfect reduction gives: expected electrons of sky and sources, before the flat; 0 for bias and dark."""
+
+    cosmic_rays: Array
+    """True where a cosmic ray left electrons."""
+
+    saturated: Array
+    """True where the pixel is full or the converter at its end."""
+
+    bad: Array
+    """True where the detector is dead."""
+
+    detector: Detector
+    exposure_s: float
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """A raw frame and its truth."""
+
+    pixels: Array
+    """uint16, overscan included."""
+
+    header: fits.Header
+    truth: Truth = field(repr=False)
+
+    def write(self, path: str | Path) -> str:
+        """Write the raw frame as FITS and return the path."""
+        fits.PrimaryHDU(self.pixels, self.header).writeto(path, overwrite=True)
+        return str(path)
+
+
+def make_exposure(
+    detector: Detector,
+    sky: Sky,
+    kind: Kind = "light",
+    exposure_s: float = 60.0,
+    *,
+    filter_name: str = "R",
+    flat_level_e: float = 30000.0,
+    dither: tuple[float, float] = (0.0, 0.0),
+    seed: int = 0,
+    minute: float = 0.0,
+) -> Exposure:
+    """Simulate one exposure.
+
+    Parameters
+    ----------
+    detector, sky
+        What takes the exposure, and of what.
+    kind
+        bias, dark, flat or light.
+    exposure_s
+        Exposure time in seconds; a bias has 0.
+    filter_name
+        Filter, for the header.
+    flat_level_e
+        Mean level of a flat in electrons.
+    dither
+        By how many pixels sources are moved along y and x.
+    seed
+        Seed of the noise and the cosmic rays.
+    minute
+        When the exposure began, in minutes after the first of the night.
+
+    Returns
+    -------
+    Exposure
+        Pixels, header and truth.
+    """
+    exposure_s = 0.0 if kind == "bias" else exposure_s
+    rng = np.random.default_rng([detector.seed, seed, list(IMAGE_TYPES).index(kind)])
+    expected = np.zeros(detector.shape)
+    if kind == "light":
+        expected = sky.rate(detector.shape, dither) * exposure_s
+    if kind == "flat":
+        expected = np.full(detector.shape, flat_level_e)
+    mean = expected * detector.flat + detector.dark_rate * exposure_s
+    electrons = rng.poisson(mean).astype(float)
+    rays = _add_cosmic_rays(electrons, rng, detector.cosmic_rays_per_s * exposure_s)
+    full = electrons >= detector.full_well_e
+    electrons = np.minimum(electrons, detector.full_well_e)
+    electrons[detector.bad] = 0.0
+    pixels = _read_out(detector, electrons, rng)
+    top = pixels[:, : detector.shape[1]] >= ADC_MAX
+    truth = Truth(expected, rays, full | top, detector.bad, detector, exposure_s)
+    return Exposure(pixels, _header(detector, sky, kind, exposure_s, filter_name, dither, minute), truth)
+
+
+def _read_out(detector: Detector, electrons: Array, rng: np.random.Generator) -> Array:
+    """Return the digitised frame with its overscan."""
+    ny, nx = detector.shape
+    adu = np.zeros((ny, nx + detector.overscan))
+    adu[:, :nx] = electrons / detector.gain_e_per_adu + detector.bias
+    level = detector.bias_adu + rng.normal(0, 1.5)
+    adu += level + rng.normal(0, detector.readnoise_e / detector.gain_e_per_adu, adu.shape)
+    return np.clip(np.rint(adu), 0, ADC_MAX).astype(np.uint16)
+
+
+def _add_cosmic_rays(electrons: Array, rng: np.random.Generator, per_pixel: float) -> Array:
+    """Add straight tracks and return where they are."""
+    hit = np.zeros(electrons.shape, bool)
+    for _ in range(rng.poisson(per_pixel * electrons.size)):
+        y, x = rng.uniform(0, electrons.shape[0]), rng.uniform(0, electrons.shape[1])
+        angle, length = rng.uniform(0, 2 * np.pi), rng.exponential(4.0) + 1
+        steps = np.arange(0, length, 0.5)
+        rows, columns = np.floor(y + steps * np.sin(angle)).astype(int), np.floor(x + steps * np.cos(angle)).astype(int)
+        inside = (rows >= 0) & (rows < electrons.shape[0]) & (columns >= 0) & (columns < electrons.shape[1])
+        np.add.at(electrons, (rows[inside], columns[inside]), rng.exponential(600.0) + 150.0)
+        hit[rows[inside], columns[inside]] = True
+    return hit
+
+
+def _header(
+    detector: Detector, sky: Sky, kind: Kind, exposure_s: float, filter_name: str, dither: tuple[float, float], minute: float
+) -> fits.Header:
+    """Return the header of a raw frame."""
+    ny, nx = detector.shape
+    hours, rest = divmod(60 * 2 + minute, 60)
+    cards: list[tuple[str, Any, str]] = [
+        ("INSTRUME", detector.name, "simulated camera"),
+        ("DETECTOR", f"{detector.name}-{detector.seed}", ""),
+        ("IMAGETYP", IMAGE_TYPES[kind], "type of exposure"),
+        ("OBJECT", "simulated field" if kind == "light" else kind, ""),
+        ("FILTER", filter_name if kind in {"flat", "light"} else "none", ""),
+        ("EXPTIME", exposure_s, "[s] exposure time"),
+        ("DATE-OBS", f"2026-01-15T{int(hours):02d}:{int(rest):02d}:{60 * (rest % 1):06.3f}", "start of exposure"),
+        ("GAIN", detector.gain_e_per_adu, "[electron/adu]"),
+        ("RDNOISE", detector.readnoise_e, "[electron]"),
+        ("SATURATE", min(ADC_MAX, int(detector.full_well_e / detector.gain_e_per_adu + detector.bias_adu)), "[adu]"),
+        ("CCD-TEMP", -100.0, "[C]"),
+        ("XBINNING", 1, ""),
+        ("YBINNING", 1, ""),
+    ]
+    if detector.overscan:
+        cards += [
+            ("BIASSEC", detector.overscan_section, "overscan"),
+            ("TRIMSEC", detector.data_section, "light-sensitive pixels"),
+            ("DATASEC", detector.data_section, "light-sensitive pixels"),
+        ]
+    if kind == "light":
+        cards += [
+            ("CTYPE1", "RA---TAN", ""),
+            ("CTYPE2", "DEC--TAN", ""),
+            ("CRPIX1", (nx + 1) / 2 + dither[1], ""),
+            ("CRPIX2", (ny + 1) / 2 + dither[0], ""),
+            ("CRVAL1", sky.ra_deg, "[deg]"),
+            ("CRVAL2", sky.dec_deg, "[deg]"),
+            ("CD1_1", -PIXEL_SCALE_DEG, ""),
+            ("CD1_2", 0.0, ""),
+            ("CD2_1", 0.0, ""),
+            ("CD2_2", PIXEL_SCALE_DEG, ""),
+            ("RADESYS", "ICRS", ""),
+        ]
+    return fits.Header(cards)
+
+
+@dataclass(frozen=True)
+class Night:
+    """Files of a simulated night, and the truth of each."""
+
+    folder: str
+    truths: dict[str, Truth] = field(repr=False)
+
+    @property
+    def paths(self) -> list[str]:
+        """The files, in the order in which they were taken."""
+        return list(self.truths)
+
+
+def make_night(
+    folder: str | Path,
+    detector: Detector | None = None,
+    sky: Sky | None = None,
+    *,
+    biases: int = 5,
+    darks: int = 3,
+    flats: int = 5,
+    lights: int = 3,
+    dark_s: float = 120.0,
+    light_s: float = 120.0,
+    seed: int = 0,
+) -> Night:
+    """Simulate a small night and write it as raw FITS.
+
+    Parameters
+    ----------
+    folder
+        Where to write; made if it is not there.
+    detector, sky
+        The camera and the field; moderate ones by default.
+    biases, darks, flats, lights
+        Numbers of frames.
+    dark_s, light_s
+        Exposure times of darks and lights in seconds.
+    seed
+        Seed of the night.
+    """
+    detector, sky = detector or Detector(), sky or Sky()
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    plan: list[tuple[Kind, float]] = [("bias", 0.0)] * biases + [("dark", dark_s)] * darks
+    plan += [("flat", 5.0)] * flats + [("light", light_s)] * lights
+    truths = {}
+    minute = 0.0
+    for number, (kind, exposure_s) in enumerate(plan, 1):
+        rng = np.random.default_rng([seed, number, 5])
+        dither = (float(rng.integers(-8, 9)), float(rng.integers(-8, 9))) if kind == "light" else (0.0, 0.0)
+        level = 30000.0 * (1 + 0.05 * (number % 3))
+        exposure = make_exposure(
+            detector, sky, kind, exposure_s, flat_level_e=level, dither=dither, seed=1000 * seed + number, minute=minute
+        )
+        truths[exposure.write(target / f"{kind}{number:03d}.fits")] = exposure.truth
+        minute += exposure_s / 60 + 0.5
+    return Night(str(target), truths)

@@ -1,0 +1,285 @@
+"""Who belongs to whom: keys and tolerances, nearest in time, darks with and without bias, what is missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lazyccd.batch.associate import is_same, is_same_exposure
+from lazyccd.batch.build import night_of
+from lazyccd.batch.facts import Fact
+from lazyccd.errors import ParameterError
+
+BIAS = {"IMAGETYP": "BIAS", "EXPTIME": 0.0}
+DARK = {"IMAGETYP": "DARK"}
+FLAT = {"IMAGETYP": "FLAT", "FILTER": "r", "EXPTIME": 3.0}
+LIGHT = {"IMAGETYP": "LIGHT", "FILTER": "r"}
+
+
+def at(day: int, hour: int, minute: int = 0) -> dict[str, Any]:
+    """Return the cards of a time in March 2024."""
+    return {"DATE-OBS": f"2024-03-{day:02d}T{hour:02d}:{minute:02d}:00"}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "same"),
+    [
+        (60.0, 60.6, True),
+        (60.0, 60.61, False),
+        (1.0, 1.1, True),
+        (1.0, 1.11, False),
+        (180.0057, 180.0092, True),
+        (60.0, None, False),
+        (None, None, False),
+    ],
+)
+def test_exposures_match_within_the_larger_of_a_tenth_and_a_percent(
+    ours: float | None, theirs: float | None, same: bool
+) -> None:
+    """Exposures are equal within 0.1 s or 1 %."""
+    assert is_same_exposure(ours, theirs) is same
+
+
+@pytest.mark.parametrize(
+    ("key", "ours", "theirs", "same"),
+    [
+        ("filter", "r", " R ", True),
+        ("filter", "r", "rp", False),
+        ("readout", "60.0", "60", True),
+        ("slit", "1.013393", "0.995536", True),
+        ("slit", "1.0", "1.5", False),
+        ("binning", "2x2", "1x1", False),
+    ],
+)
+def test_keys_match_as_numbers_or_text(key: str, ours: str, theirs: str, same: bool) -> None:
+    """Numbers are compared as numbers, text without regard to case."""
+    assert is_same(key, ours, theirs) is same
+
+
+def test_a_whole_night(plan_night: Any) -> None:
+    """With bias, dark and flat of the same kind a frame is complete, and the masters have what they need."""
+    plan = plan_night({"b1": BIAS, "b2": BIAS, "d1": DARK, "f1": FLAT, "f2": FLAT, "s1": LIGHT})
+    assert [(group.name, group.members) for group in plan.groups] == [
+        ("bias_2024-03-01", ("b1.fits", "b2.fits")),
+        ("dark_60s_2024-03-01", ("d1.fits",)),
+        ("flat_r_2024-03-01", ("f1.fits", "f2.fits")),
+    ]
+    recipe = plan.recipe("s1.fits")
+    assert recipe.status == "COMPLETE"
+    assert [choice.master for choice in recipe.choices] == [*(group.name for group in plan.groups), ""]
+    assert plan.recipe("d1.fits").bias.master == "bias_2024-03-01"
+    assert plan.recipe("f1.fits").dark.scale == pytest.approx(3 / 60)
+    assert plan.exit_status == 0
+    assert [item.name for item in plan.science] == ["s1.fits"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "reason"),
+    [
+        (BIAS, {"INSTRUME": "OTHER"}, "instrument 'OTHER' is not 'CAM'"),
+        (BIAS, {"CCDSUM": "2 2"}, "binning '2x2' is not '1x1'"),
+        (BIAS, {"READOUTM": "fast"}, "readout 'fast' is not 'slow'"),
+        (BIAS, {"DETECTOR": "B"}, "detector 'B' is not 'A'"),
+        (BIAS, {"CCDSEC": "[11:20,1:8]"}, "window '11,1' is not '1,1'"),
+        (BIAS, {"SHAPE": (6, 10)}, "size 10 x 6 is not 10 x 8"),
+        (BIAS, {"BIASSEC": "[1:2,1:8]"}, "only one of both has an overscan"),
+        (BIAS, {"TRIMSEC": "[1:8,1:8]"}, "trim [1:8,1:8] is not None"),
+        (FLAT, {"FILTER": "g"}, "filter 'g' is not 'r'"),
+        (FLAT, {"OBSMODE": "spectroscopy"}, "mode 'spectrum' is not 'image'"),
+        (DARK, {"EXPTIME": 30.0}, "exposure 30 s is not 60 s, and without a bias subtracted it cannot be scaled"),
+        (DARK, {"CCD-TEMP": -8.9}, "temperature -8.9 is not -10 within 1 K"),
+        (DARK, {"SET-TEMP": -15.0}, "set temperature -15 is not -10 within 1 K"),
+    ],
+)
+def test_why_a_candidate_fails(plan_night: Any, kind: dict[str, Any], change: dict[str, Any], reason: str) -> None:
+    """A candidate that does not match is not used, and each key that failed is named."""
+    common = {"CCDSUM": "1 1", "READOUTM": "slow", "DETECTOR": "A", "CCDSEC": "[1:10,1:8]", "CCD-TEMP": -10.0}
+    common |= {"SET-TEMP": -10.0} if "SET-TEMP" in change else {}
+    plan = plan_night({"cal": {**common, **kind, **change}, "s1": {**common, **LIGHT}})
+    (group,) = plan.groups
+    choice = getattr(plan.recipe("s1.fits"), group.kind)
+    assert not choice
+    assert reason in dict(choice.why_not)[group.name]
+    assert plan.recipe("s1.fits").status == "PARTIAL"
+    assert f"no {group.kind}: {group.name} does not match" in plan.recipe("s1.fits").reason
+
+
+def test_temperatures_match_within_a_kelvin(plan_night: Any) -> None:
+    """Set temperatures go before measured ones; 1 K is near enough."""
+    sets = {"SET-TEMP": -10.0, "CCD-TEMP": -7.0}
+    plan = plan_night({"d": {**DARK, **sets}, "s": {**LIGHT, "SET-TEMP": -11.0, "CCD-TEMP": -12.0}})
+    assert plan.recipe("s.fits").dark.master == "dark_60s_2024-03-01"
+
+
+def test_key_of_one_only_is_not_compared(plan_night: Any) -> None:
+    """A key that only one frame has is ignored, and the reason says so."""
+    plan = plan_night({"b": BIAS, "s": {**LIGHT, "CCDSUM": "1 1"}})
+    choice = plan.recipe("s.fits").bias
+    assert choice.master == "bias_2024-03-01"
+    assert choice.why == "1 frame; not compared, only one has it: binning"
+
+
+def test_nearest_in_time(plan_night: Any) -> None:
+    """Of two nights' masters the nearer one is taken, and the other says how far it is."""
+    files = {
+        "b1": {**BIAS, **at(1, 20)},
+        "b2": {**BIAS, **at(2, 20)},
+        "s1": {**LIGHT, **at(2, 2)},
+        "s2": {**LIGHT, **at(3, 1)},
+        "s3": {**LIGHT, **at(1, 22)},
+    }
+    plan = plan_night(files)
+    assert [group.name for group in plan.groups] == ["bias_2024-03-01", "bias_2024-03-02"]
+    assert plan.recipe("s1.fits").bias.master == "bias_2024-03-01"
+    choice = plan.recipe("s2.fits").bias
+    assert (choice.master, choice.away) == ("bias_2024-03-02", pytest.approx(5 / 24))
+    assert choice.why_not == (("bias_2024-03-01", "farther in time: 29.0 h away, the chosen one 5.0 h away"),)
+
+
+def test_nights_need_no_longitude(plan_night: Any) -> None:
+    """A night ends where no exposure of the sky begins, wherever the telescope is."""
+    hawaii = {f"s{hour}": {**LIGHT, **at(1, hour)} for hour in range(5, 16, 2)}
+    plan = plan_night({**hawaii, "b1": {**BIAS, **at(1, 3)}, "b2": {**BIAS, **at(1, 17)}})
+    assert {item.night for item in plan.recipes} == {"2024-02-29"}
+    assert night_of(None, 0.5) == ""
+
+
+def test_no_bias_dark_of_equal_exposure(plan_night: Any) -> None:
+    """Without a bias, a dark of equal exposure contains it, and the bias is not missing."""
+    plan = plan_night({"d1": DARK, "d2": {**DARK, "EXPTIME": 300.0}, "f": FLAT, "s": LIGHT})
+    recipe = plan.recipe("s.fits")
+    assert (recipe.dark.master, recipe.contains_bias, recipe.dark.scale) == ("dark_60s_2024-03-01", True, 1.0)
+    assert recipe.bias.why == "contained in dark_60s_2024-03-01"
+    assert "without a bias subtracted it cannot be scaled" in dict(recipe.dark.why_not)["dark_300s_2024-03-01"]
+    assert recipe.lacks == ()
+    assert recipe.reason == "flat_r_2024-03-01 has no bias"
+
+
+def test_scaled_dark(plan_night: Any) -> None:
+    """With a bias the longest dark is scaled where none has equal exposure; equal exposure is preferred."""
+    darks = {f"d{seconds}": {**DARK, "EXPTIME": float(seconds)} for seconds in (30, 120, 300)}
+    plan = plan_night({"b": BIAS, **darks, "s": LIGHT})
+    choice = plan.recipe("s.fits").dark
+    assert (choice.master, choice.scale) == ("dark_300s_2024-03-01", pytest.approx(0.2))
+    assert choice.why.startswith("longest, scaled by 0.2 from 300 s")
+    assert dict(choice.why_not)["dark_30s_2024-03-01"] == "exposure 30 s, the chosen one has 300 s"
+    plan = plan_night({"d60": DARK})
+    choice = plan.recipe("s.fits").dark
+    assert (choice.master, choice.scale) == ("dark_60s_2024-03-01", 1.0)
+    assert choice.why.startswith("equal exposure")
+
+
+def test_flats_are_not_mixed(plan_night: Any) -> None:
+    """Sky and dome flats make two masters; exposure does not part flats, the filter does."""
+    plan = plan_night(
+        {
+            "f1": {**FLAT, "IMAGETYP": "SKYFLAT", **at(1, 19)},
+            "f2": {**FLAT, "IMAGETYP": "SKYFLAT", "EXPTIME": 9.0, **at(1, 19, 5)},
+            "f3": {**FLAT, "IMAGETYP": "DOMEFLAT", **at(1, 17)},
+            "f4": {**FLAT, "IMAGETYP": "SKYFLAT", "FILTER": "g#782", **at(1, 19)},
+            "s": LIGHT,
+        }
+    )
+    assert {group.name: group.members for group in plan.groups} == {
+        "domeflat_r_2024-03-01": ("f3.fits",),
+        "skyflat_r_2024-03-01": ("f1.fits", "f2.fits"),
+        "skyflat_g-782_2024-03-01": ("f4.fits",),
+    }
+    assert plan.recipe("s.fits").flat.master == "skyflat_r_2024-03-01"
+
+
+def test_what_is_listed_and_what_is_refused(plan_night: Any) -> None:
+    """Arcs and unknown frames are listed without failure; processed frames are refused, unless forced."""
+    files = {
+        "arc": {"IMAGETYP": "ARC"},
+        "odd": {"IMAGETYP": "XYZ"},
+        "done": {**LIGHT, "FLATCOR": "Jul 13 12:40 Flat field image is Flat"},
+        "zero": {**BIAS, "SUBOSCAN": "ccd"},
+    }
+    plan = plan_night(files)
+    assert [(item.name, item.status) for item in plan.recipes] == [
+        ("arc.fits", "LISTED"),
+        ("done.fits", "REFUSED"),
+        ("odd.fits", "LISTED"),
+        ("zero.fits", "REFUSED"),
+    ]
+    assert plan.recipe("odd.fits").reason == "IMAGETYP = 'XYZ' is no known type"
+    assert "processed already (FLATCOR = 'Jul 13 12:40" in plan.recipe("done.fits").reason
+    assert (plan.groups, plan.science, plan.exit_status) == ((), (), 1)
+    forced = plan_night({}, force=True)
+    assert [item.name for item in forced.science] == ["done.fits"]
+    assert "reduced as if it were raw" in forced.recipe("done.fits").notes[0]
+
+
+def test_allowed_to_be_missing(plan_night: Any) -> None:
+    """The exit status is 3 for what is missing, 0 where that was allowed."""
+    files = {"b": BIAS, "s": LIGHT}
+    assert plan_night(files).exit_status == 3
+    assert plan_night({}, allow_missing=("flat",)).exit_status == 3
+    assert plan_night({}, allow_missing=("flat", "dark")).exit_status == 0
+    with pytest.raises(ParameterError, match="--allow-missing 'flats' must be one of bias, dark, flat"):
+        plan_night({}, allow_missing=("flats",))
+
+
+def test_masters_that_exist(plan_night: Any, tmp_path: Any) -> None:
+    """A master that is named goes before those of the night; one of a folder competes with them."""
+    from astropy.io import fits
+
+    files = {"b": BIAS, "s": LIGHT}
+    plan_night(files)
+    header = fits.Header({"INSTRUME": "CAM", "IMAGETYP": "Master Bias", "DATE-OBS": "2024-01-01T00:00:00"})
+    (tmp_path / "calib").mkdir()
+    given = tmp_path / "calib" / "mybias.fits"
+    fits.PrimaryHDU(fits.getdata(tmp_path / "night" / "b.fits").astype("f4"), header).writeto(given)
+    choice = plan_night({}, bias=(str(given),)).recipe("s.fits").bias
+    assert (choice.master, choice.is_file, choice.why) == (str(given), True, "given")
+    assert dict(choice.why_not)["bias_2024-03-01"] == "mybias.fits was given"
+    choice = plan_night({}, calib=str(tmp_path / "calib")).recipe("s.fits").bias
+    assert choice.master == "bias_2024-03-01"
+    assert "farther in time: 60.8 d away" in dict(choice.why_not)["mybias.fits"]
+    plan = plan_night({}, flat=(str(given),), bpm=str(given))
+    assert plan.recipe("s.fits").bpm.master == str(given)
+    assert plan.notes == ("--flat mybias.fits is not used: nothing needs it",) or plan.recipe("s.fits").flat
+
+
+def test_master_treated_differently(plan_night: Any, tmp_path: Any) -> None:
+    """A master that was not overscan-subtracted, where the frame will be, is an error, unless it is forced."""
+    from astropy.io import fits
+
+    over = {"BIASSEC": "[9:10,1:8]", "TRIMSEC": "[1:8,1:8]"}
+    plan_night({"s": {**LIGHT, **over}})
+    header = fits.Header({"INSTRUME": "CAM", "IMAGETYP": "BIAS"})
+    fits.PrimaryHDU(fits.getdata(tmp_path / "night" / "s.fits")[:, :8], header).writeto(tmp_path / "given.fits")
+    given = str(tmp_path / "given.fits")
+    with pytest.raises(ParameterError, match="it is not overscan-subtracted and the frame will be; make it the same"):
+        plan_night({}, bias=(given,))
+    assert plan_night({}, bias=(given,), force=True).recipe("s.fits").bias.master == given
+    assert plan_night({}, bias=(given,), overscan="none").recipe("s.fits").bias.master == given
+    with pytest.raises(ParameterError, match="size 8 x 8 is not the frame's 10 x 8 after trimming"):
+        plan_night({}, bias=(given,), overscan="none", trim="none")
+
+
+def test_what_can_be_measured(plan_night: Any) -> None:
+    """Pairs of bias and flats stand in for a missing gain and read noise; a measured fact takes their place."""
+    bare = {"GAIN": None, "RDNOISE": None}
+    files = {"b1": BIAS, "b2": BIAS, "f1": FLAT, "f2": FLAT, "d": DARK, "s": LIGHT}
+    plan = plan_night({name: {**cards, **bare} for name, cards in files.items()})
+    (pairs,) = plan.pairs
+    assert (pairs.zero, pairs.flat) == ("bias_2024-03-01", "flat_r_2024-03-01")
+    recipe = plan.recipe("s.fits")
+    assert recipe.to_measure == ("gain", "readnoise")
+    assert recipe.status == "COMPLETE"
+    assert recipe.facts.gain.source == "to be measured, pairs of bias_2024-03-01 and flat_r_2024-03-01"
+    measured = plan.with_fact(pairs.frames, "gain", Fact(1.17, "measured by pairs"))
+    assert measured.recipe("s.fits").facts.gain.value == 1.17
+    failed = plan.with_fact(pairs.frames, "gain", Fact(None, "too few electrons"))
+    assert failed.recipe("s.fits").status == "PARTIAL"
+    assert failed.recipe("s.fits").reason == "no gain: too few electrons"
+
+
+def test_camera_table_that_fits_nothing(plan_night: Any, tmp_path: Any) -> None:
+    """A camera table that matches no file is an error, not silence."""
+    (tmp_path / "my.toml").write_text('[match]\nINSTRUME = "OTHER"\n')
+    with pytest.raises(ParameterError, match="matches none of the 1 files"):
+        plan_night({"s": LIGHT}, camera=str(tmp_path / "my.toml"))

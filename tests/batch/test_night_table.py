@@ -1,0 +1,157 @@
+"""The table of a night: written, read, edited, and run as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from astropy.table import Table
+
+from lazyccd.batch.night import NightPlan, Options
+from lazyccd.batch.table import load_table, save_table
+from lazyccd.errors import FormatError, MissingFileError, ParameterError, TargetExistsError
+
+BIAS = {"IMAGETYP": "BIAS", "EXPTIME": 0.0}
+FILES: dict[str, dict[str, Any]] = {
+    "b1": BIAS,
+    "b2": BIAS,
+    "b3": BIAS,
+    "d": {"IMAGETYP": "DARK", "EXPTIME": 300.0},
+    "f": {"IMAGETYP": "FLAT", "FILTER": "r", "EXPTIME": 3.0},
+    "odd": {"IMAGETYP": "XYZ"},
+    "old": {"IMAGETYP": "LIGHT", "FILTER": "r", "RLEVEL": 91},
+    "s1": {"IMAGETYP": "LIGHT", "FILTER": "r", "BIASSEC": "[1:99,1:1]"},
+    "s2": {"IMAGETYP": "LIGHT", "FILTER": "g"},
+}
+
+Edit = Callable[[Table], None]
+
+
+@pytest.fixture
+def plan(plan_night: Any) -> NightPlan:
+    """Return the plan of a night that has everything, with a file that cannot be read."""
+    plan_night(FILES)
+    plan: NightPlan = plan_night({})
+    return plan
+
+
+@pytest.fixture
+def edited(plan: NightPlan, tmp_path: Path) -> Callable[..., NightPlan]:
+    """Return a function that writes the table, sets cells, and reads it back."""
+
+    def edit(cells: dict[tuple[str, str], str], options: Options | None = None) -> NightPlan:
+        path = tmp_path / "night.ecsv"
+        save_table(plan, path, overwrite=True)
+        table = Table.read(path, format="ascii.ecsv", fill_values=None)
+        rows = {name: {column: str(row[column]) for column in table.colnames} for name, row in zip(table["file"], table, strict=True)}
+        for (name, column), value in cells.items():
+            if column == "":
+                del rows[f"{name}.fits"]
+            else:
+                rows[f"{name}.fits"][column] = value
+        changed = Table(rows=list(rows.values()), names=table.colnames, dtype=[str] * len(table.colnames))
+        changed.meta = table.meta
+        changed.write(path, format="ascii.ecsv", overwrite=True)
+        return load_table(path, options)
+
+    return edit
+
+
+def test_unedited_table_is_the_plan(plan: NightPlan, tmp_path: Path) -> None:
+    """What is read is what was written, reasons and sources included."""
+    save_table(plan, tmp_path / "night.ecsv")
+    assert load_table(tmp_path / "night.ecsv") == plan
+    with pytest.raises(TargetExistsError, match="exists"):
+        save_table(plan, tmp_path / "night.ecsv")
+
+
+def test_table_remembers_options_and_unusable_files(plan_night: Any, tmp_path: Path) -> None:
+    """Options and files that cannot be read come back; options given now go before the table's."""
+    plan_night(FILES)
+    (tmp_path / "night" / "broken.fits").write_text("no FITS")
+    plan = plan_night({}, gain="3.0", allow_missing=("flat",))
+    save_table(plan, tmp_path / "night.ecsv")
+    assert load_table(tmp_path / "night.ecsv") == plan
+    table = Table.read(tmp_path / "night.ecsv", format="ascii.ecsv")
+    assert list(table["file"])[-1] == "broken.fits"
+    again = load_table(tmp_path / "night.ecsv", Options(gain="4.0"))
+    assert again.recipe("s1.fits").facts.gain.value == 4.0
+    assert again.options.allow_missing == ("flat",)
+
+
+def test_edited_facts(edited: Callable[..., NightPlan]) -> None:
+    """An edited fact has the table as its source; the others keep theirs."""
+    changed = edited({("s2", "filter"): "r", ("s2", "gain"): "2.5", ("s2", "trim"): "[1:8,1:8]"}).recipe("s2.fits").facts
+    assert (changed.gain.value, changed.gain.source) == (2.5, "night.ecsv")
+    assert (changed.trim.value, changed.trim.source) == ("[1:8,1:8]", "night.ecsv")
+    assert (changed.filter.value, changed.filter.source) == ("r", "night.ecsv")
+    assert changed.readnoise.source == "keyword RDNOISE"
+
+
+def test_edited_type(edited: Callable[..., NightPlan]) -> None:
+    """An unknown frame that is given a type is reduced, with the masters of its row."""
+    plan = edited({("odd", "type"): "science", ("odd", "bias"): "bias_2024-03-01"})
+    recipe = plan.recipe("odd.fits")
+    assert (recipe.kind, recipe.facts.type.source, recipe.is_reduced) == ("science", "night.ecsv", True)
+    assert (recipe.bias.master, recipe.flat.master) == ("bias_2024-03-01", "")
+    with pytest.raises(ParameterError, match=r"odd\.fits: type 'sciense' must be one of bias, dark"):
+        edited({("odd", "type"): "sciense"})
+
+
+def test_edited_groups(edited: Callable[..., NightPlan]) -> None:
+    """Members are what the group column says, and a new name makes a new group."""
+    plan = edited({("b3", "group"): "mine", ("s1", "bias"): "mine", ("b1", "group"): ""})
+    assert {group.name: group.members for group in plan.groups if group.kind == "bias"} == {
+        "bias_2024-03-01": ("b2.fits",),
+        "mine": ("b3.fits",),
+    }
+    assert (plan.recipe("s1.fits").bias.master, plan.recipe("s1.fits").bias.why) == ("mine", "as night.ecsv says")
+    assert plan.recipe("s2.fits").bias.master == "bias_2024-03-01"
+    with pytest.raises(ParameterError, match=r"group 'mine' holds bias, dark frames"):
+        edited({("b3", "group"): "mine", ("d", "group"): "mine"})
+
+
+def test_edited_masters(edited: Callable[..., NightPlan], tmp_path: Path) -> None:
+    """An emptied cell is a missing master; a path is a file; anything else is an error with the row."""
+    plan = edited({("s1", "flat"): "", ("s2", "flat"): "flat_r_2024-03-01", ("s2", "bias"): "b1.fits"})
+    assert plan.recipe("s1.fits").status == "PARTIAL"
+    assert plan.recipe("s1.fits").reason == "no flat: as night.ecsv says"
+    assert plan.recipe("s2.fits").flat.master == "flat_r_2024-03-01"
+    assert plan.recipe("s2.fits").bias.master == str(tmp_path / "night" / "b1.fits")
+    assert plan.recipe("s2.fits").bias.is_file
+    with pytest.raises(ParameterError, match=r"s1\.fits: flat 'falt' is neither a group of the table .* nor a file"):
+        edited({("s1", "flat"): "falt"})
+    with pytest.raises(ParameterError, match="is a group of dark frames and must be one of flat frames"):
+        edited({("s1", "flat"): "dark_300s_2024-03-01"})
+
+
+def test_dark_without_bias_is_not_scaled(edited: Callable[..., NightPlan]) -> None:
+    """A dark of another exposure needs a bias on both sides, also by hand."""
+    scaled = edited({}).recipe("s1.fits").dark
+    assert scaled.scale == pytest.approx(0.2)
+    with pytest.raises(ParameterError, match="must be scaled to 60 s, which needs a bias for both"):
+        edited({("d", "bias"): "", ("s1", "bias"): ""})
+
+
+def test_left_out_and_forced(edited: Callable[..., NightPlan]) -> None:
+    """LISTED or no row leaves a file out; COMPLETE reduces one that was processed."""
+    plan = edited({("s1", "status"): "LISTED", ("s2", ""): "", ("old", "status"): "COMPLETE"})
+    assert [item.name for item in plan.science] == ["old.fits"]
+    assert plan.recipe("s1.fits").reason == "left out by night.ecsv"
+    assert "s2.fits" not in [item.name for item in plan.recipes]
+    with pytest.raises(ParameterError, match=r"s1\.fits: status 'yes' must be COMPLETE or LISTED"):
+        edited({("s1", "status"): "yes"})
+
+
+def test_bad_tables(tmp_path: Path) -> None:
+    """A file that is no table of a night is refused."""
+    with pytest.raises(MissingFileError, match="does not exist"):
+        load_table(tmp_path / "night.ecsv")
+    (tmp_path / "night.ecsv").write_text("file,type\na,b\n")
+    with pytest.raises(FormatError, match="is not ECSV"):
+        load_table(tmp_path / "night.ecsv")
+    Table({"file": ["a.fits"]}).write(tmp_path / "other.ecsv", format="ascii.ecsv")
+    with pytest.raises(FormatError, match="lacks column 'type'"):
+        load_table(tmp_path / "other.ecsv")
