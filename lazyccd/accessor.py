@@ -76,7 +76,7 @@ class CCDAccessor:
         if MASK not in self._ds:
             return xr.zeros_like(self._ds["data"], dtype=bool).assign_attrs(units="")
         mask = self._ds[MASK]
-        flagged = (mask & mask.dtype.type(bits)) != 0
+        flagged: xr.DataArray = (mask & mask.dtype.type(bits)) != 0
         flagged.attrs = {}
         return flagged
 
@@ -120,7 +120,9 @@ class CCDAccessor:
         image = self._image
         if position is not None:
             if y is not None or x is not None or size is None:
-                raise ParameterError("cutout() needs a position and a size, or ranges y= and x=; give one or the other.")
+                raise ParameterError(
+                    "cutout() needs a position and a size, or ranges y= and x=; give one or the other."
+                )
             y, x = self._sky_ranges(position, size, image.shape)
         return cut(image, y or slice(None), x or slice(None)).to_dataset()
 
@@ -148,7 +150,10 @@ class CCDAccessor:
         """
         rows, columns = (
             round((value - first) / step)
-            for value, (first, step) in ((y, lattice(self._ds["y"].values, "y")), (x, lattice(self._ds["x"].values, "x")))
+            for value, (first, step) in (
+                (y, lattice(self._ds["y"].values, "y")),
+                (x, lattice(self._ds["x"].values, "x")),
+            )
         )
         return cut(self._image, slice(rows, rows + 1), slice(columns, columns + 1)).to_dataset().isel(y=0, x=0)
 

@@ -68,14 +68,18 @@ def scheduler_options(command: F) -> F:
 def _check_scheduler(_context: click.Context, _option: click.Parameter, value: str) -> str:
     if value in {"threads", "processes", "sync"} or "://" in value:
         return value
-    raise click.BadParameter(f"{value!r} must be threads, processes or the address of a scheduler such as tcp://host:8786.")
+    raise click.BadParameter(
+        f"{value!r} must be threads, processes or the address of a scheduler such as tcp://host:8786."
+    )
 
 
 @main.command()
 @click.argument("night", nargs=-1, required=True)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for the products.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option("--save", type=click.Path(path_type=Path), help="With --dry-run: write the plan as a table that can be edited.")
+@click.option(
+    "--save", type=click.Path(path_type=Path), help="With --dry-run: write the plan as a table that can be edited."
+)
 @click.option("--camera", default="", metavar="FILE.toml", help="Table that says where this camera keeps its facts.")
 @click.option("--gain", default="", metavar="G|measured", help="Electrons per adu, or what pairs of flats give.")
 @click.option("--readnoise", default="", metavar="R", help="Read noise in electrons.")
@@ -159,7 +163,11 @@ def _run(plan: Any, out: Path, format_: Any, overwrite: bool) -> int:
         bar = progress.add_task("starting", total=total)
         count = iter(range(total + 1))
         run = Run(
-            plan, out, format_, overwrite, lambda what: progress.update(bar, description=what[-40:], completed=next(count))
+            plan,
+            out,
+            format_,
+            overwrite,
+            lambda what: progress.update(bar, description=what[-40:], completed=next(count)),
         )
         run()
     print_results(run, console)
@@ -197,7 +205,9 @@ def info(file: str) -> None:
 
 @main.command()
 @click.argument("file")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Picture to write; FILE.png in this folder if not given.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="Picture to write; FILE.png in this folder if not given."
+)
 @click.option("--stretch", type=click.Choice(["asinh", "linear", "log", "sqrt"]), default="asinh", show_default=True)
 @click.option("--interval", type=click.Choice(["zscale", "minmax", "percentile"]), default="zscale", show_default=True)
 @click.option("--planes/--no-planes", default=True, help="Draw mask planes in colour.")

@@ -51,9 +51,7 @@ def decimated(image: Image) -> Image:
     return replace(small, grid=regular_grid(small.shape, (64, shape[1])))
 
 
-def show(
-    ds: xr.Dataset, stretch: str = "asinh", interval: str = "zscale", planes: bool = True, ax: Any = None
-) -> Any:
+def show(ds: xr.Dataset, stretch: str = "asinh", interval: str = "zscale", planes: bool = True, ax: Any = None) -> Any:
     """Draw a frame, first row at the bottom.
 
     Parameters

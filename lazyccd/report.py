@@ -95,7 +95,7 @@ def plan_report(image: Image) -> PlanReport:
     return PlanReport(
         steps=tuple(dict.fromkeys(_name(step) for step in walk(image.plan))),
         tasks=len(boxes),
-        chunk=tuple(largest.shape),
+        chunk=(largest.shape.y, largest.shape.x),
         halo_rows=vertical_halo(image.plan),
         overhead=cost.computed_pixels / largest.size,
         read_bytes=int(share * image.shape[0] * image.shape[1]),

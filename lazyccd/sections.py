@@ -53,9 +53,7 @@ class Region(NamedTuple):
             return self
         if self.size == 0:
             return other
-        return Region(
-            min(self.y0, other.y0), max(self.y1, other.y1), min(self.x0, other.x0), max(self.x1, other.x1)
-        )
+        return Region(min(self.y0, other.y0), max(self.y1, other.y1), min(self.x0, other.x0), max(self.x1, other.x1))
 
     def intersect(self, other: Region) -> Region:
         """Return the common part, of zero size where there is none."""
@@ -162,12 +160,12 @@ def _parse_axis(part: str, length: int, text: str, axis: str) -> tuple[int, int,
             step = numbers[2] if len(numbers) > 2 else 1
             backwards = first > last
             first, last = min(first, last), max(first, last)
-        if len(fields) > 3 or step < 1:
-            raise ValueError(part)
     except ValueError:
+        step = 0
+    if len(fields) > 3 or step < 1:
         raise SectionError(
             f"section {text!r}: {part!r} is not an {axis} range; write 'first:last', 'first:last:step', one index or '*'."
-        ) from None
+        )
     if first < 1 or last > length:
         raise SectionError(
             f"section {text!r} reaches {axis} = {first}..{last}, outside of the image's 1..{length}; "

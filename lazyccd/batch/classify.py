@@ -78,9 +78,7 @@ def classify(frame: RawFrame, cameras: tuple[Camera, ...], exposure: Fact[float]
     return found
 
 
-def _by_spelling(
-    frame: RawFrame, cameras: tuple[Camera, ...], texts: dict[str, object], master: bool
-) -> Fact[str]:
+def _by_spelling(frame: RawFrame, cameras: tuple[Camera, ...], texts: dict[str, object], master: bool) -> Fact[str]:
     """Compare what the keywords say with the spellings of the tables."""
     for camera in cameras:
         for keyword, text in texts.items():

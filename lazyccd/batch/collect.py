@@ -19,9 +19,7 @@ from lazyccd.io.fits.names import InputName, Name, Selector, expand_names, is_ur
 COMPANIONS = frozenset({"UNCERT", "UNCERTAINTY", "ERR", "VAR", "VARIANCE", "MASK", "DQ", "BPM", "FLAGS"})
 """Extensions that belong to an image and are none themselves."""
 
-_ENDINGS = tuple(
-    stem + packed for stem in (".fits", ".fit", ".fts") for packed in ("", ".gz", ".bz2", ".xz", ".fz")
-)
+_ENDINGS = tuple(stem + packed for stem in (".fits", ".fit", ".fts") for packed in ("", ".gz", ".bz2", ".xz", ".fz"))
 
 
 @dataclass(frozen=True)

@@ -256,12 +256,10 @@ def _unit(frame: RawFrame, fact: Fact[Any]) -> Fact[Any]:
     if frame.levels[0] > 0 and not fact.note:
         return Fact("adu", "integers without BUNIT")
     note = fact.note or "no BUNIT on an image of floats"
-    return Fact("", "dimensionless", f"{note}; give [fix] unit = \"adu\" in a camera table")
+    return Fact("", "dimensionless", f'{note}; give [fix] unit = "adu" in a camera table')
 
 
-def _sections(
-    frame: RawFrame, cameras: tuple[Camera, ...], facts: Facts, overrides: Mapping[str, str]
-) -> Facts:
+def _sections(frame: RawFrame, cameras: tuple[Camera, ...], facts: Facts, overrides: Mapping[str, str]) -> Facts:
     """Find an overscan beside the data where no keyword names one, and drop a trim that keeps everything."""
     whole = Region.full(frame.shape).to_fits()
     if facts.trim.value == whole:

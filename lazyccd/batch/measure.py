@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -63,7 +65,7 @@ def noise(ds: xr.Dataset) -> float:
     The median absolute deviation leaves stars and cosmic rays out.
     """
     values = pixels_of(ds, centre((ds.sizes["y"], ds.sizes["x"]), most=SAMPLE))
-    return robust_std(np.diff(values, axis=1)) / np.sqrt(2)
+    return robust_std(np.diff(values, axis=1)) / math.sqrt(2)
 
 
 def pair_std(one: Array, other: Array) -> float:
@@ -71,12 +73,12 @@ def pair_std(one: Array, other: Array) -> float:
     difference = one - other
     with np.errstate(invalid="ignore"):
         difference = difference - np.nanmedian(difference, axis=0, keepdims=True)
-    return robust_std(difference) / np.sqrt(2)
+    return robust_std(difference) / math.sqrt(2)
 
 
 def pairs_noise(frames: list[Array]) -> float:
     """Return the median noise of all neighbouring pairs of equal exposures."""
-    return float(np.median([pair_std(a, b) for a, b in zip(frames, frames[1:], strict=False)]))
+    return float(np.median([pair_std(a, b) for a, b in pairwise(frames)]))
 
 
 def pairs_gain(flats: list[Array], zero_level: float, read_adu: float) -> float:
@@ -91,7 +93,7 @@ def pairs_gain(flats: list[Array], zero_level: float, read_adu: float) -> float:
     Janesick, J. R. (2001), Scientific Charge-Coupled Devices, SPIE Press, chapter 2.
     """
     gains = []
-    for one, other in zip(flats, flats[1:], strict=False):
+    for one, other in pairwise(flats):
         m1, m2 = (float(np.nanmedian(f)) - zero_level for f in (one, other))
         scale = m1 / m2
         variance = robust_std((one - zero_level) - scale * (other - zero_level)) ** 2

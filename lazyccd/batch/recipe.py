@@ -52,10 +52,9 @@ def calibrate(recipe: Recipe, masters: dict[str, str]) -> Calibrated:
     gain, read = facts.gain.value, facts.readnoise.value
     if recipe.bias:
         done.frame = ops.subtract_bias(done.frame, _master(recipe.bias, masters))
-    has_noise = gain is not None and read is not None
-    if has_noise and not recipe.contains_bias:
+    if gain is not None and read is not None and not recipe.contains_bias:
         signal = bool(recipe.bias) or (kind != "bias" and facts.overscan.value is not None)
-        done.frame = add_noise(done.frame, gain=float(gain), readnoise=float(read), poisson=signal)
+        done.frame = add_noise(done.frame, gain=gain, readnoise=read, poisson=signal)
     if kind == "bias":
         return done
     if gain is not None:
@@ -113,4 +112,3 @@ def _dark_and_flat(recipe: Recipe, masters: dict[str, str], done: Calibrated) ->
 def _master(choice: Choice, masters: dict[str, str]) -> str:
     """Return the path of a master."""
     return choice.master if choice.is_file else masters[choice.master]
-

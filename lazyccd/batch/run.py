@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -108,9 +109,9 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
         self.measure()
         for group in self.plan.groups:
-            self._keep(group.name, group.kind, lambda group=group: self._make_master(group))
+            self._keep(group.name, group.kind, partial(self._make_master, group))
         for recipe in self.plan.science:
-            self._keep(recipe.name, "science", lambda recipe=recipe: self._reduce(recipe))
+            self._keep(recipe.name, "science", partial(self._reduce, recipe))
         return self.outcomes
 
     @property
@@ -129,7 +130,9 @@ class Run:
         targets = [self.target(recipe) for recipe in self.plan.science]
         doubled = {str(path) for path in targets if targets.count(path) > 1}
         if doubled:
-            raise ParameterError(f"{len(doubled)} products would have the name of another: {sorted(doubled)}; rename the files.")
+            raise ParameterError(
+                f"{len(doubled)} products would have the name of another: {sorted(doubled)}; rename the files."
+            )
         paths = targets + [self.out / "masters" / f"{group.name}.fits" for group in self.plan.groups]
         there = [path for path in paths if path.exists()]
         if there and not self.overwrite:
@@ -229,7 +232,10 @@ class Run:
         if not value > 0:
             return f"its level is {value:.4g}", frame
         if facts.saturate.value is not None and value / gain > FULL_FLAT * facts.saturate.value:
-            return f"level {value / gain:.0f} adu is above {FULL_FLAT:.0%} of saturation ({facts.saturate.value:.0f} adu)", frame
+            return (
+                f"level {value / gain:.0f} adu is above {FULL_FLAT:.0%} of saturation ({facts.saturate.value:.0f} adu)",
+                frame,
+            )
         read = facts.readnoise.value or 0.0
         snr = value / math.sqrt(value + read**2)
         if snr < LEAST_SNR:
@@ -297,8 +303,9 @@ def product_stem(name: str) -> str:
 def combine_robustly(frames: list[xr.Dataset]) -> xr.Dataset:
     """Return the master of calibrated frames: their median if they are few, else a mean clipped about the median."""
     if len(frames) < FEW:
-        return ops.combine(frames, method="median")
-    return ops.combine(
+        median: xr.Dataset = ops.combine(frames, method="median")
+        return median
+    clipped: xr.Dataset = ops.combine(
         frames,
         method="average",
         sigma_clip=True,
@@ -307,6 +314,7 @@ def combine_robustly(frames: list[xr.Dataset]) -> xr.Dataset:
         sigma_clip_func="median",
         sigma_clip_dev_func="mad_std",
     )
+    return clipped
 
 
 def stamped(master: xr.Dataset, group: MasterGroup, count: int) -> xr.Dataset:

@@ -15,6 +15,7 @@ from typing import Any
 
 from astropy.table import Table
 
+from lazyccd.batch.associate import is_same_exposure
 from lazyccd.batch.build import Edit, build_plan, inherit, make_group
 from lazyccd.batch.classify import CALIBRATIONS, calibration_of
 from lazyccd.batch.collect import Collection, collect
@@ -210,13 +211,14 @@ def _apply(plan: NightPlan, rows: list[dict[str, str]], source: str) -> NightPla
             wanted.setdefault(row["group"], []).append(item)
         recipes[item.name] = replace(item, group=row["group"] if item.is_reduced else "")
     groups = _groups(plan.groups, wanted, source)
+    changed = replace(plan, groups=groups)
     kinds = {group.name: group.kind for group in groups}
-    for row in rows:
+    # Biases of the darks come first: whether a dark can be scaled depends on them.
+    for row in sorted(rows, key=lambda row: recipes[row["file"]].kind != "dark"):
         item = recipes[row["file"]]
         if item.is_reduced:
-            recipes[item.name] = _masters(item, row, kinds, plan, source)
-    changed = replace(plan, recipes=tuple(recipes[item.name] for item in plan.recipes), groups=groups)
-    return inherit(changed)
+            recipes[item.name] = _check_dark(_masters(item, row, kinds, plan.folder, source), recipes, source)
+    return inherit(replace(changed, recipes=tuple(recipes[item.name] for item in plan.recipes)))
 
 
 def _groups(automatic: Iterable[MasterGroup], wanted: dict[str, list[Recipe]], source: str) -> tuple[MasterGroup, ...]:
@@ -242,20 +244,18 @@ def _groups(automatic: Iterable[MasterGroup], wanted: dict[str, list[Recipe]], s
     return tuple(sorted(found, key=lambda group: (CALIBRATIONS.index(group.kind), place[group.name])))
 
 
-def _masters(item: Recipe, row: dict[str, str], kinds: dict[str, str], plan: NightPlan, source: str) -> Recipe:
+def _masters(item: Recipe, row: dict[str, str], kinds: dict[str, str], folder: str, source: str) -> Recipe:
     """Return a recipe with the masters of its row."""
     for kind in MASTER_COLUMNS:
         choice: Choice = getattr(item, kind)
-        if row[kind] == _master_cell(choice, plan.folder) and (not row[kind] or row[kind] in kinds or choice.is_file):
+        if row[kind] == _master_cell(choice, folder) and (not row[kind] or row[kind] in kinds or choice.is_file):
             continue
-        changed: dict[str, Any] = {kind: _choice(item, kind, row[kind], kinds, plan, source)}
+        changed: dict[str, Any] = {kind: _choice(item, kind, row[kind], kinds, folder, source)}
         item = replace(item, **changed)
-    if item.dark.contains_bias and item.bias:
-        item = replace(item, dark=replace(item.dark, contains_bias=False))
     return item
 
 
-def _choice(item: Recipe, kind: str, cell: str, kinds: dict[str, str], plan: NightPlan, source: str) -> Choice:
+def _choice(item: Recipe, kind: str, cell: str, kinds: dict[str, str], folder: str, source: str) -> Choice:
     """Return the master that an edited cell names."""
     where = f"table {source!r}, {item.name}: {kind} {cell!r}"
     if not cell:
@@ -263,24 +263,29 @@ def _choice(item: Recipe, kind: str, cell: str, kinds: dict[str, str], plan: Nig
     if cell in kinds:
         if kinds[cell] != kind:
             raise ParameterError(f"{where} is a group of {kinds[cell]} frames and must be one of {kind} frames.")
-        scale, contains = _dark_scale(item, cell, plan) if kind == "dark" else (1.0, False)
-        return Choice(kind, cell, f"as {source} says", scale=scale, contains_bias=contains)
-    path = os.path.normpath(os.path.join(plan.folder, cell))
+        return Choice(kind, cell, f"as {source} says")
+    path = os.path.normpath(os.path.join(folder, cell))
     if not os.path.exists(path):
         raise ParameterError(f"{where} is neither a group of the table ({', '.join(kinds) or 'none'}) nor a file.")
     return Choice(kind, path, f"as {source} says", is_file=True)
 
 
-def _dark_scale(item: Recipe, name: str, plan: NightPlan) -> tuple[float, bool]:
-    """Return the factor of a dark, and whether it contains the bias; scaled only if both are bias-subtracted."""
-    members = [recipe for recipe in plan.recipes if recipe.group == name]
-    ours, theirs = item.facts.exposure.value, members[0].facts.exposure.value if members else None
-    subtracted = bool(members) and all(recipe.bias for recipe in members)
-    if not ours or not theirs or abs(ours - theirs) <= max(0.1, 0.01 * ours):
-        return 1.0, not subtracted
-    if not subtracted or not item.bias:
-        raise ParameterError(
-            f"{item.name}: dark {name!r} of {theirs:g} s must be scaled to {ours:g} s, which needs a bias for both; "
-            "give them one, or a dark of equal exposure."
-        )
-    return ours / theirs, False
+def _check_dark(item: Recipe, recipes: dict[str, Recipe], source: str) -> Recipe:
+    """Return a recipe whose dark has its factor; a dark is scaled only if both are bias-subtracted."""
+    members = [recipe for recipe in recipes.values() if recipe.group and recipe.group == item.dark.master]
+    if item.dark.is_file or not members:
+        return item
+    where = f"table {source!r}, {item.name}: dark {item.dark.master!r}"
+    subtracted = all(recipe.bias for recipe in members)
+    if not subtracted and item.bias:
+        raise ParameterError(f"{where} contains the bias and must be used without one; empty one of both cells.")
+    ours, theirs = item.facts.exposure.value, members[0].facts.exposure.value
+    scale = 1.0
+    if ours and theirs and not is_same_exposure(ours, theirs):
+        if not subtracted or not item.bias:
+            raise ParameterError(
+                f"{where} of {theirs:g} s must be scaled to {ours:g} s, which needs a bias for both; "
+                "give them one, or take a dark of equal exposure."
+            )
+        scale = ours / theirs
+    return replace(item, dark=replace(item.dark, scale=scale, contains_bias=not subtracted))

@@ -13,7 +13,18 @@ from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty, Variance
 
 from lazyccd.errors import FrameError, ShapeError
 from lazyccd.flags import MaskSchema
-from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, UncertaintyType, as_step, float_dtype, make_image, to_mask, to_variance, wrap_array
+from lazyccd.frame.core import (
+    DATA,
+    MASK,
+    UNCERTAINTY,
+    UncertaintyType,
+    as_step,
+    float_dtype,
+    make_image,
+    to_mask,
+    to_variance,
+    wrap_array,
+)
 from lazyccd.frame.header import header_from_text, text_from_meta
 from lazyccd.frame.log import apply_to_meta
 from lazyccd.frame.units import parse_unit

@@ -26,7 +26,7 @@ from lazyccd.frame.units import parse_unit, unit_to_text
 from lazyccd.kernels import pointwise
 from lazyccd.plan.lower import Grid, Kind, LabelLayer, lower_image, read_label
 from lazyccd.plan.reads import Window
-from lazyccd.plan.steps import Apply, Chunked, Input, Join, Step, make_dtypes, make_params
+from lazyccd.plan.steps import Apply, Chunked, Input, Join, Step, Value, make_dtypes, make_params
 
 DATA = "data"
 UNCERTAINTY = "uncertainty"
@@ -74,7 +74,7 @@ class Image:
     """Other attributes of the Dataset."""
 
     def __post_init__(self) -> None:
-        """Number the pixels if nobody did."""
+        """Give the pixels numbers if nobody did."""
         for name, length in zip(DIMS, self.plan.shape, strict=True):
             if getattr(self, name).size == 0:
                 object.__setattr__(self, name, np.arange(length))
@@ -109,10 +109,19 @@ class Image:
             kinds[MASK] = "mask"
         return kinds
 
-    def apply(self, kernel: Any, sources: tuple[Input, ...], planes: Mapping[str, Any], **params: Any) -> Apply:
+    def apply(
+        self,
+        kernel: Any,
+        sources: tuple[Input, ...],
+        planes: Mapping[str, Any],
+        *,
+        numbers: tuple[tuple[str, Value], ...] = (),
+        **params: Any,
+    ) -> Apply:
         """Return a pointwise step of this image's shape."""
+        dtypes = make_dtypes(**planes)
         return Apply(
-            self.shape, make_dtypes(**planes), kernel=kernel, sources=sources, params=make_params(**params)
+            self.shape, dtypes, kernel=kernel, sources=sources, params=make_params(**params), numbers=numbers
         )
 
     def window(self, offset: tuple[int, int], step: tuple[int, int], shape: tuple[int, int]) -> Image:
@@ -342,7 +351,13 @@ def _as_part(
     array: Any, name: str, label: LabelLayer | None, kind: UncertaintyType, schema: MaskSchema, what: str
 ) -> tuple[Step, tuple[HighLevelGraph, ...]]:
     """Return the step of a variable that is not part of a plan: an array that exists."""
-    if label is not None and label.boundary and label.variance is not None and name == UNCERTAINTY and label.kind == kind:
+    if (
+        label is not None
+        and label.boundary
+        and label.variance is not None
+        and name == UNCERTAINTY
+        and label.kind == kind
+    ):
         array = da.Array(array.dask, label.variance, array.chunks, meta=array._meta)
         kind = "var"
     if name == MASK:

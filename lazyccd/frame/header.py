@@ -81,7 +81,9 @@ def append_cards(text: str, cards: Iterable[tuple[str, Any, str]]) -> str:
     for key, value, comment in cards:
         new = _card_lines(key, value, comment)
         name = _keyword(new[0])
-        place = None if name in COMMENTARY else next((i for i, line in enumerate(lines) if _keyword(line) == name), None)
+        place = (
+            None if name in COMMENTARY else next((i for i, line in enumerate(lines) if _keyword(line) == name), None)
+        )
         if place is None:
             lines += new
             continue
@@ -106,7 +108,21 @@ def merge_headers(extension: str, primary: str) -> str:
     return "\n".join(lines)
 
 
-STRUCTURE = {"SIMPLE", "EXTEND", "NAXIS", "NAXIS1", "NAXIS2", "NAXIS3", "BITPIX", "BSCALE", "BZERO", "BLANK", "NEXTEND", "CHECKSUM", "DATASUM"}
+STRUCTURE = {
+    "SIMPLE",
+    "EXTEND",
+    "NAXIS",
+    "NAXIS1",
+    "NAXIS2",
+    "NAXIS3",
+    "BITPIX",
+    "BSCALE",
+    "BZERO",
+    "BLANK",
+    "NEXTEND",
+    "CHECKSUM",
+    "DATASUM",
+}
 """Cards that describe the primary HDU itself."""
 
 
@@ -155,7 +171,9 @@ class HeaderView(Mapping[str, Any]):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         """Refuse to write."""
-        raise FrameError(f"the header of a frame is read-only; make a frame with ds.ccd.with_header({{{key!r}: {value!r}}}).")
+        raise FrameError(
+            f"the header of a frame is read-only; make a frame with ds.ccd.with_header({{{key!r}: {value!r}}})."
+        )
 
     def __delitem__(self, key: Any) -> None:
         """Refuse to delete."""

@@ -58,7 +58,9 @@ class Keyword:
             self._value = value
         elif isinstance(value, str):
             if self._unit is not None:
-                raise ParameterError(f"keyword {self._name!r} has unit '{self._unit}' and cannot have the string {value!r}.")
+                raise ParameterError(
+                    f"keyword {self._name!r} has unit '{self._unit}' and cannot have the string {value!r}."
+                )
             self._value = value
         elif self._unit is None:
             raise ParameterError(f"keyword {self._name!r} with the number {value!r} needs a unit; give unit=.")

@@ -27,7 +27,9 @@ def lattice(positions: npt.NDArray[Any], axis: str) -> tuple[float, float]:
         return float(values[0]), 1.0
     step = (values[-1] - values[0]) / (values.size - 1)
     if step == 0 or not np.allclose(np.diff(values), step, rtol=0, atol=1e-6 * abs(step)):
-        raise FrameError(f"the {axis} coordinates are not evenly spaced, so the WCS cannot follow; select with a constant step.")
+        raise FrameError(
+            f"the {axis} coordinates are not evenly spaced, so the WCS cannot follow; select with a constant step."
+        )
     return float(values[0]), float(step)
 
 
@@ -67,7 +69,9 @@ def wcs_from_header(text: str, y: npt.NDArray[Any], x: npt.NDArray[Any]) -> WCS 
 def _check_scalable(wcs: WCS) -> None:
     """Refuse distortions that are polynomials of pixels."""
     if wcs.sip is not None or wcs.cpdis1 is not None or wcs.det2im1 is not None:
-        raise FrameError("the WCS has a SIP or table distortion, which cannot be scaled exactly; cut without a step instead.")
+        raise FrameError(
+            "the WCS has a SIP or table distortion, which cannot be scaled exactly; cut without a step instead."
+        )
 
 
 def _sliced(wcs: WCS, y: tuple[float, float], x: tuple[float, float]) -> WCS:

@@ -19,7 +19,9 @@ from lazyccd.io.zarrs import open_arrays
 from lazyccd.plan.steps import Source
 
 
-def open_zarr(store: str | os.PathLike[str], group: str = "0", chunks: int | tuple[int, int] | None = None) -> xr.Dataset:
+def open_zarr(
+    store: str | os.PathLike[str], group: str = "0", chunks: int | tuple[int, int] | None = None
+) -> xr.Dataset:
     """Open a frame in a Zarr store, lazily; only metadata and coordinates are read.
 
     Parameters

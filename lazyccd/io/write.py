@@ -63,7 +63,7 @@ class FitsSink:
 
     def write(self, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> list[Partial]:
         """Write one region of all HDUs."""
-        receipts = []
+        receipts: list[Partial] = []
         for name in self.names:
             array = arrays[name]
             if name == MASK:
@@ -157,7 +157,9 @@ def to_fits(
     image = resolve(ccd)
     name = os.path.abspath(os.fspath(path))
     if name.endswith((".gz", ".bz2", ".fz")):
-        raise ParameterError(f"{name} names a compressed file, which cannot be written by region; leave the suffix away.")
+        raise ParameterError(
+            f"{name} names a compressed file, which cannot be written by region; leave the suffix away."
+        )
     _check_target(image, name, overwrite)
     header = product_header(image.header, image.y, image.x, unit_to_text(image.units))
     hdus = frame_hdus(
@@ -264,7 +266,9 @@ def _check_target(image: Image, name: str, overwrite: bool) -> None:
     full = os.path.realpath(name)
     for path in _source_paths(image):
         if os.path.realpath(path) == full:
-            raise ParameterError(f"the frame is made from {path}, which cannot be written at the same time; give another name.")
+            raise ParameterError(
+                f"the frame is made from {path}, which cannot be written at the same time; give another name."
+            )
     if os.path.lexists(name) and not overwrite:
         raise TargetExistsError(f"{name} exists; pass overwrite=True to replace it, or give another name.")
 

@@ -80,9 +80,7 @@ def _merge_masks(request: Request, a: Block | None, b: Block | None, dtype: str,
     return or_masks(request, ma, mb, dtype)
 
 
-def multiply(
-    request: Request, a: Block, b: Block, *, scale: float, dtype: str, mask_dtype: str, remap: Remap
-) -> Block:
+def multiply(request: Request, a: Block, b: Block, *, scale: float, dtype: str, mask_dtype: str, remap: Remap) -> Block:
     """Return ``scale * a * b``; the variance is ``scale**2 (b**2 var_a + a**2 var_b)``."""
     data = variance = mask = None
     if "data" in request.planes:
@@ -172,9 +170,7 @@ def reciprocal(
     return divide(request, one, a, scale=1, dtype=dtype, mask_dtype=mask_dtype, remap=(), no_data=no_data)
 
 
-def set_deviation(
-    request: Request, a: Block, *, gain: float, readnoise: float, clip: bool, dtype: str
-) -> Block:
+def set_deviation(request: Request, a: Block, *, gain: float, readnoise: float, clip: bool, dtype: str) -> Block:
     """Give a block the variance ``(gain * data + readnoise**2) / gain**2`` of Poisson and read noise.
 
     With ``clip``, negative signals count as 0; without, they give NaN.
@@ -189,9 +185,7 @@ def set_deviation(
     return Block(request.region, data, variance, a.mask if "mask" in request.planes else None)
 
 
-def add_noise(
-    request: Request, a: Block, *, gain: float, readnoise: float, poisson: bool, dtype: str
-) -> Block:
+def add_noise(request: Request, a: Block, *, gain: float, readnoise: float, poisson: bool, dtype: str) -> Block:
     """Add ``max(data, 0) / gain + (readnoise / gain)**2`` to the variance; without ``poisson`` only the second term."""
     variance = None
     if "variance" in request.planes:
@@ -226,7 +220,9 @@ def cast(request: Request, a: Block, *, dtype: str) -> Block:
 
 def mask_from(request: Request, a: Block, *, bit: int, dtype: str) -> Block:
     """Return a mask with ``bit`` set where the plane ``data`` is not zero (NaN counts as not zero)."""
-    return Block(request.region, data=np.where(a.plane("data") != 0, np.dtype(dtype).type(bit), np.dtype(dtype).type(0)))
+    return Block(
+        request.region, data=np.where(a.plane("data") != 0, np.dtype(dtype).type(bit), np.dtype(dtype).type(0))
+    )
 
 
 def mask_plane_from(request: Request, a: Block, *, bit: int, dtype: str) -> Block:
@@ -262,7 +258,9 @@ def flag_above(request: Request, a: Block, *, level: float, bit: int, mask_dtype
 def window(request: Request, a: Block, *, offset: tuple[int, int], step: tuple[int, int]) -> Block:
     """Return the pixels ``offset + step * i`` of the input: trim, flip, decimation."""
     cuts = []
-    for axis, (first, stop) in enumerate(((request.region.y0, request.region.y1), (request.region.x0, request.region.x1))):
+    for axis, (first, stop) in enumerate(
+        ((request.region.y0, request.region.y1), (request.region.x0, request.region.x1))
+    ):
         lowest = a.region[2 * axis]
         begin = offset[axis] + step[axis] * first - lowest
         end = offset[axis] + step[axis] * (stop - 1) - lowest + (1 if step[axis] > 0 else -1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -24,7 +24,9 @@ def _number(other: object) -> u.Quantity | None:
     if isinstance(other, u.Quantity | int | float | np.number):
         quantity = u.Quantity(other)
         if not quantity.isscalar:
-            raise ArgumentTypeError(f"operand of shape {quantity.shape} must be a number; wrap arrays in a CCDData or frame.")
+            raise ArgumentTypeError(
+                f"operand of shape {quantity.shape} must be a number; wrap arrays in a CCDData or frame."
+            )
         return quantity
     return None
 
@@ -155,7 +157,7 @@ def divide(frame: xr.Dataset, other: Operand) -> xr.Dataset:
     >>> import numpy as np
     >>> from astropy.nddata import CCDData, StdDevUncertainty
     >>> ccd = CCDData(np.zeros((1, 1)), unit="adu", uncertainty=StdDevUncertainty([[3.0]]))
-    >>> divide(ccd, CCDData(np.full((1, 1), 2.0), unit="")).uncertainty.array   # holds at zero signal
+    >>> divide(ccd, CCDData(np.full((1, 1), 2.0), unit="")).uncertainty.array  # holds at zero signal
     array([[1.5]])
     """
     image = resolve(frame)

@@ -16,9 +16,10 @@ from lazyccd.frame.header import header_from_text
 from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import calibrate, pointwise, reduce
+from lazyccd.kernels.block import PLANES
 from lazyccd.ops.common import operand, operation
 from lazyccd.ops.pairs import add_images, affine_image, combine_pair, multiply_images
-from lazyccd.plan.steps import PLANES, QUOTIENT, Input, PlaneMap, Reduction, Value, make_params
+from lazyccd.plan.steps import QUOTIENT, Input, PlaneMap, Reduction, Value, make_params
 from lazyccd.sections import Region
 
 Master: TypeAlias = xr.Dataset | CCDData | str
@@ -82,11 +83,15 @@ def create_deviation(
     """
     image = resolve(ccd_data)
     if gain is not None and not isinstance(gain, u.Quantity):
-        raise ArgumentTypeError(f"gain {gain!r} must be a Quantity; give it a unit such as {gain} * u.electron / u.adu.")
+        raise ArgumentTypeError(
+            f"gain {gain!r} must be a Quantity; give it a unit such as {gain} * u.electron / u.adu."
+        )
     if readnoise is None:
         raise ParameterError("create_deviation() needs readnoise; give it as a Quantity such as 5 * u.electron.")
     if not isinstance(readnoise, u.Quantity):
-        raise ArgumentTypeError(f"readnoise {readnoise!r} must be a Quantity; give it a unit such as {readnoise} * u.electron.")
+        raise ArgumentTypeError(
+            f"readnoise {readnoise!r} must be a Quantity; give it a unit such as {readnoise} * u.electron."
+        )
     g = u.Quantity(1.0) if gain is None else gain
     if not (g.unit * image.units).is_equivalent(readnoise.unit):
         raise UnitError(
@@ -259,7 +264,9 @@ def _exposures(
     """Return the exposure times of dark and image."""
     given = [dark_exposure, data_exposure]
     if exposure_time is not None and given != [None, None]:
-        raise ArgumentTypeError("subtract_dark() got exposure times and the keyword exposure_time; give one or the other.")
+        raise ArgumentTypeError(
+            "subtract_dark() got exposure times and the keyword exposure_time; give one or the other."
+        )
     if exposure_time is not None:
         name = exposure_time.name if isinstance(exposure_time, Keyword) else exposure_time
         if isinstance(exposure_time, Keyword) and unit is None:
@@ -326,6 +333,10 @@ def flat_correct(
     if norm_value is not None and not float(u.Quantity(norm_value).value) > 0:
         raise ParameterError(f"norm_value {norm_value} must be greater than 0.")
     limit = None if min_value is None else float(u.Quantity(min_value).value)
+    if norm_value is None:
+        norm = flat_mean(master, limit)
+    else:
+        norm = Value(given=np.array(float(u.Quantity(norm_value).value)), what="flat norm")
     result = combine_pair(
         image,
         master,
@@ -338,12 +349,9 @@ def flat_correct(
         bad_bits=master.schema.bad_bits,
         low_flat=image.schema.bits("LOW_FLAT"),
         no_data=image.schema.bits("NO_DATA"),
+        numbers=(("norm", norm),),
     )
-    if norm_value is None:
-        norm = flat_mean(master, limit)
-    else:
-        norm = Value(given=np.array(float(u.Quantity(norm_value).value)), what="flat norm")
-    return replace(result, plan=replace(result.plan, numbers=(("norm", norm),))).to_dataset()
+    return result.to_dataset()
 
 
 def flat_mean(flat: Image, min_value: float | None) -> Value:

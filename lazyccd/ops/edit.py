@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import dask
+from dask.base import compute
 import numpy as np
 import xarray as xr
 from astropy import units as u
 
 from lazyccd.errors import ParameterError, SectionError, ShapeError
 from lazyccd.frame.core import (
-    DATA,
     Image,
     UncertaintyType,
     as_step,
@@ -62,7 +61,9 @@ def with_mask(ccd: xr.Dataset, array: Any, plane: str = "BAD", description: str 
     values = values if hasattr(values, "__dask_graph__") else np.asarray(values)
     step, graphs = as_step(values, values.dtype, "mask")
     if step.shape != image.shape:
-        raise ShapeError(f"mask shape {step.shape} does not match the image shape {image.shape}; cut it to the same section.")
+        raise ShapeError(
+            f"mask shape {step.shape} does not match the image shape {image.shape}; cut it to the same section."
+        )
     bits = Apply(
         step.shape,
         make_dtypes(mask=schema.dtype),
@@ -211,7 +212,7 @@ def settle(ccd: xr.Dataset) -> xr.Dataset:
     image = resolve(ccd)
     while values := unsettled(image.plan):
         lazy = lower_values(values.values(), image.graphs)
-        numbers = dict(zip(values, dask.compute(*lazy), strict=True))
+        numbers = dict(zip(values, compute(*lazy), strict=True))
         image = replace(image, plan=settled(image.plan, numbers))
     return image.to_dataset()
 

@@ -13,6 +13,7 @@ from lazyccd.frame.core import UNCERTAINTY, resolve
 from lazyccd.kernels import calibrate, pointwise
 from lazyccd.plan.steps import WITH_DATA, Input, Value
 
+
 def add_noise(ccd: xr.Dataset, *, gain: float, readnoise: float, poisson: bool = True) -> xr.Dataset:
     """Add Poisson and read noise to a frame's variance.
 
@@ -77,6 +78,6 @@ def subtract_levels(ccd: xr.Dataset, levels: npt.NDArray[Any], axis: int) -> xr.
         dtype=image.dtype.name,
         mask_dtype=image.schema.dtype.name,
         no_data=image.schema.bits("NO_DATA"),
+        numbers=(("level", Value(given=np.asarray(levels, float), what="overscan")),),
     )
-    numbers = (("level", Value(given=np.asarray(levels, float), what="overscan")),)
-    return replace(image, plan=replace(plan, numbers=numbers)).to_dataset()
+    return replace(image, plan=plan).to_dataset()

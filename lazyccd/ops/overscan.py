@@ -117,7 +117,9 @@ def _find_strip(image: Image, overscan: Any, fits_section: Any) -> Strip:
     """Return the strip that the arguments name."""
     if (overscan is None) == (fits_section is None):
         given = "neither" if overscan is None else "both"
-        raise ArgumentTypeError(f"subtract_overscan() got {given} of overscan and fits_section; give exactly one of them.")
+        raise ArgumentTypeError(
+            f"subtract_overscan() got {given} of overscan and fits_section; give exactly one of them."
+        )
     if fits_section is not None:
         if not isinstance(fits_section, str):
             raise ArgumentTypeError(f"fits_section {fits_section!r} must be a string such as '[2049:2080,1:4096]'.")
@@ -133,7 +135,9 @@ def _check_lines(image: Image, strip: Strip, axis: int) -> None:
     have, want = strip.step.shape[1 - axis], image.shape[1 - axis]
     if have != want:
         what = ("columns", "rows")[axis]
-        raise ShapeError(f"overscan shape {strip.step.shape} has {have} {what} and the image has {want}; use a strip of the same {what}.")
+        raise ShapeError(
+            f"overscan shape {strip.step.shape} has {have} {what} and the image has {want}; use a strip of the same {what}."
+        )
 
 
 def _bad_bits(strip: Strip) -> int:
@@ -180,7 +184,9 @@ def _only_lines(step: Step, axis: int, first: int, stop: int) -> Step:
 def _model_plan(image: Image, strip: Strip, axis: int, median: bool, model: Model) -> Apply:
     """Return the plan that subtracts a fitted model."""
     if not isinstance(model, Model):
-        raise ArgumentTypeError(f"model is a {type(model).__name__} and must be an astropy model, such as Polynomial1D(1).")
+        raise ArgumentTypeError(
+            f"model is a {type(model).__name__} and must be an astropy model, such as Polynomial1D(1)."
+        )
     if not model.linear:
         raise ParameterError(
             f"overscan model {type(model).__name__} must be linear in its parameters; use a polynomial, Legendre or Chebyshev."

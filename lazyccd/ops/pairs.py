@@ -70,9 +70,7 @@ def combine_pair(
         **params,
     )
     kind = image.uncertainty_type if image.has_variance or not other.has_variance else other.uncertainty_type
-    return replace(
-        image, plan=plan, schema=schema, uncertainty_type=kind, graphs=(*image.graphs, *other.graphs)
-    )
+    return replace(image, plan=plan, schema=schema, uncertainty_type=kind, graphs=(*image.graphs, *other.graphs))
 
 
 def add_images(image: Image, other: Image, scale: float, what: str) -> Image:

@@ -115,7 +115,9 @@ def ccd_process(
 def _check_arguments(oscan: Any, trim: Any, error: bool, mask: Any, gain: Any, readnoise: Any) -> None:
     """Refuse arguments of wrong types before anything is built."""
     if not (oscan is None or isinstance(oscan, str | xr.Dataset | CCDData)):
-        raise ArgumentTypeError(f"oscan is a {type(oscan).__name__} and must be a FITS section, a frame, a CCDData or None.")
+        raise ArgumentTypeError(
+            f"oscan is a {type(oscan).__name__} and must be a FITS section, a frame, a CCDData or None."
+        )
     if not (trim is None or isinstance(trim, str)):
         raise ArgumentTypeError(f"trim is a {type(trim).__name__} and must be a FITS section or None.")
     if error and (gain is None or readnoise is None):

@@ -58,7 +58,9 @@ def transform_image(
         raise ArgumentTypeError(f"transform_func {transform_func!r} is not a callable; give a function of an array.")
     image = resolve(ccd)
     if wcs_from_header(image.header, image.y, image.x) is not None:
-        warnings.warn("WCS information may be incorrect as no transformation was applied to it", UserWarning, stacklevel=4)
+        warnings.warn(
+            "WCS information may be incorrect as no transformation was applied to it", UserWarning, stacklevel=4
+        )
     reads: Reads = Whole()
     grid: Any = ((image.shape[0],), (image.shape[1],))
     if halo is not None:

@@ -1,0 +1,1 @@
+"""The plan: steps, evaluation, lowering to dask, cost."""

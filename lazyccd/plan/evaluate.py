@@ -158,9 +158,7 @@ def band_rows(step: Stack, request: Request) -> int:
     return rows
 
 
-def assemble(
-    step: Chunked, region: Region, chunks: Mapping[tuple[int, int], npt.NDArray[Any]]
-) -> npt.NDArray[Any]:
+def assemble(step: Chunked, region: Region, chunks: Mapping[tuple[int, int], npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """Return a region of a chunked array: a view if it lies in one chunk, else a new array."""
     boxes = chunk_boxes(step.chunks, region)
     dtype = step.dtypes["data"]

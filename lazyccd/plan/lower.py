@@ -78,9 +78,9 @@ def convert(block: Block, kind: Kind) -> npt.NDArray[Any]:
     array = block.plane(PLANE_OF[kind])
     with np.errstate(invalid="ignore", divide="ignore"):
         if kind == "std":
-            return np.sqrt(array)  # type: ignore[no-any-return]
+            return np.asarray(np.sqrt(array))
         if kind == "ivar":
-            return 1 / array  # type: ignore[no-any-return]
+            return np.asarray(1 / array)
     return array.copy() if array.base is not None or not array.flags.c_contiguous else array
 
 
@@ -453,7 +453,9 @@ def _leaf_layers(plan: Step, graphs: Sequence[HighLevelGraph]) -> tuple[dict[str
             continue
         graph = next((g for g in graphs if name in g.layers), None)
         if graph is None:
-            raise PlanError(f"the dask array {name!r} that the plan reads is in none of the {len(graphs)} graphs given.")
+            raise PlanError(
+                f"the dask array {name!r} that the plan reads is in none of the {len(graphs)} graphs given."
+            )
         layers[name] = graph.layers[name]
         dependencies[name] = set(graph.dependencies[name])
         todo.extend(dependencies[name])

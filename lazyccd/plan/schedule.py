@@ -36,9 +36,7 @@ def add_request(requests: list[Request], new: Request) -> None:
     requests.append(new)
 
 
-def demand(
-    order: Sequence[Step], roots: Sequence[tuple[Step, Request]], *, through_stacks: bool = False
-) -> Demands:
+def demand(order: Sequence[Step], roots: Sequence[tuple[Step, Request]], *, through_stacks: bool = False) -> Demands:
     """Return the requests on every step of ``order`` (inputs first) that the roots lead to.
 
     Parameters

@@ -27,8 +27,8 @@ def assert_frames_equal(actual: xr.Dataset, expected: xr.Dataset, *, rtol: float
     for name in wanted.data_vars:
         assert actual[name].attrs == expected[name].attrs, (name, actual[name].attrs, expected[name].attrs)
         assert computed[name].dtype == wanted[name].dtype, (name, computed[name].dtype, wanted[name].dtype)
-        tolerance = {} if name == "mask" else {"rtol": rtol, "atol": atol}
-        np.testing.assert_allclose(computed[name].values, wanted[name].values, **({"rtol": 0.0} | tolerance), err_msg=str(name))
+        tolerances = (0.0, 0.0) if name == "mask" else (rtol, atol)
+        np.testing.assert_allclose(computed[name].values, wanted[name].values, *tolerances, err_msg=str(name))
     for dim in ("y", "x"):
         np.testing.assert_array_equal(actual[dim].values, expected[dim].values, err_msg=dim)
 

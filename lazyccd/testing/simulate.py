@@ -24,7 +24,12 @@ from lazyccd.sections import Region
 Array = npt.NDArray[Any]
 Kind: TypeAlias = Literal["bias", "dark", "flat", "light"]
 
-IMAGE_TYPES: dict[Kind, str] = {"bias": "Bias Frame", "dark": "Dark Frame", "flat": "Flat Field", "light": "Light Frame"}
+IMAGE_TYPES: dict[Kind, str] = {
+    "bias": "Bias Frame",
+    "dark": "Dark Frame",
+    "flat": "Flat Field",
+    "light": "Light Frame",
+}
 ADC_MAX = 65535
 PIXEL_SCALE_DEG = 0.4 / 3600
 
@@ -283,7 +288,13 @@ def _add_cosmic_rays(electrons: Array, rng: np.random.Generator, per_pixel: floa
 
 
 def _header(
-    detector: Detector, sky: Sky, kind: Kind, exposure_s: float, filter_name: str, dither: tuple[float, float], minute: float
+    detector: Detector,
+    sky: Sky,
+    kind: Kind,
+    exposure_s: float,
+    filter_name: str,
+    dither: tuple[float, float],
+    minute: float,
 ) -> fits.Header:
     """Return the header of a raw frame."""
     ny, nx = detector.shape
@@ -370,8 +381,13 @@ def make_night(
     detector, sky = detector or Detector(), sky or Sky()
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    plan: list[tuple[Kind, float]] = [("bias", 0.0)] * biases + [("dark", dark_s)] * darks
-    plan += [("flat", 5.0)] * flats + [("light", light_s)] * lights
+    counts: tuple[tuple[Kind, float, int], ...] = (
+        ("bias", 0.0, biases),
+        ("dark", dark_s, darks),
+        ("flat", 5.0, flats),
+        ("light", light_s, lights),
+    )
+    plan = [(kind, exposure_s) for kind, exposure_s, count in counts for _ in range(count)]
     truths = {}
     minute = 0.0
     for number, (kind, exposure_s) in enumerate(plan, 1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from astropy.io import fits
 
 from lazyccd.batch.associate import is_same, is_same_exposure
 from lazyccd.batch.build import night_of
@@ -224,8 +225,6 @@ def test_allowed_to_be_missing(plan_night: Any) -> None:
 
 def test_masters_that_exist(plan_night: Any, tmp_path: Any) -> None:
     """A master that is named goes before those of the night; one of a folder competes with them."""
-    from astropy.io import fits
-
     files = {"b": BIAS, "s": LIGHT}
     plan_night(files)
     header = fits.Header({"INSTRUME": "CAM", "IMAGETYP": "Master Bias", "DATE-OBS": "2024-01-01T00:00:00"})
@@ -240,13 +239,14 @@ def test_masters_that_exist(plan_night: Any, tmp_path: Any) -> None:
     assert "farther in time: 60.8 d away" in dict(choice.why_not)["mybias.fits"]
     plan = plan_night({}, flat=(str(given),), bpm=str(given))
     assert plan.recipe("s.fits").bpm.master == str(given)
-    assert plan.notes == ("--flat mybias.fits is not used: nothing needs it",) or plan.recipe("s.fits").flat
+    assert plan.recipe("s.fits").flat.why == "given; not compared, only one has it: filter"
+    plan = plan_night({}, dark=(str(given),))
+    assert plan.recipe("s.fits").dark.master == ""
+    assert plan.notes[0].startswith("--dark mybias.fits is not used: exposure - is not 60 s")
 
 
 def test_master_treated_differently(plan_night: Any, tmp_path: Any) -> None:
     """A master that was not overscan-subtracted, where the frame will be, is an error, unless it is forced."""
-    from astropy.io import fits
-
     over = {"BIASSEC": "[9:10,1:8]", "TRIMSEC": "[1:8,1:8]"}
     plan_night({"s": {**LIGHT, **over}})
     header = fits.Header({"INSTRUME": "CAM", "IMAGETYP": "BIAS"})
@@ -263,7 +263,7 @@ def test_master_treated_differently(plan_night: Any, tmp_path: Any) -> None:
 def test_what_can_be_measured(plan_night: Any) -> None:
     """Pairs of bias and flats stand in for a missing gain and read noise; a measured fact takes their place."""
     bare = {"GAIN": None, "RDNOISE": None}
-    files = {"b1": BIAS, "b2": BIAS, "f1": FLAT, "f2": FLAT, "d": DARK, "s": LIGHT}
+    files: dict[str, dict[str, Any]] = {"b1": BIAS, "b2": BIAS, "f1": FLAT, "f2": FLAT, "d": DARK, "s": LIGHT}
     plan = plan_night({name: {**cards, **bare} for name, cards in files.items()})
     (pairs,) = plan.pairs
     assert (pairs.zero, pairs.flat) == ("bias_2024-03-01", "flat_r_2024-03-01")

@@ -45,7 +45,10 @@ def edited(plan: NightPlan, tmp_path: Path) -> Callable[..., NightPlan]:
         path = tmp_path / "night.ecsv"
         save_table(plan, path, overwrite=True)
         table = Table.read(path, format="ascii.ecsv", fill_values=None)
-        rows = {name: {column: str(row[column]) for column in table.colnames} for name, row in zip(table["file"], table, strict=True)}
+        rows = {
+            name: {column: str(row[column]) for column in table.colnames}
+            for name, row in zip(table["file"], table, strict=True)
+        }
         for (name, column), value in cells.items():
             if column == "":
                 del rows[f"{name}.fits"]
@@ -83,7 +86,9 @@ def test_table_remembers_options_and_unusable_files(plan_night: Any, tmp_path: P
 
 def test_edited_facts(edited: Callable[..., NightPlan]) -> None:
     """An edited fact has the table as its source; the others keep theirs."""
-    changed = edited({("s2", "filter"): "r", ("s2", "gain"): "2.5", ("s2", "trim"): "[1:8,1:8]"}).recipe("s2.fits").facts
+    changed = (
+        edited({("s2", "filter"): "r", ("s2", "gain"): "2.5", ("s2", "trim"): "[1:8,1:8]"}).recipe("s2.fits").facts
+    )
     assert (changed.gain.value, changed.gain.source) == (2.5, "night.ecsv")
     assert (changed.trim.value, changed.trim.source) == ("[1:8,1:8]", "night.ecsv")
     assert (changed.filter.value, changed.filter.source) == ("r", "night.ecsv")
@@ -132,7 +137,12 @@ def test_dark_without_bias_is_not_scaled(edited: Callable[..., NightPlan]) -> No
     scaled = edited({}).recipe("s1.fits").dark
     assert scaled.scale == pytest.approx(0.2)
     with pytest.raises(ParameterError, match="must be scaled to 60 s, which needs a bias for both"):
-        edited({("d", "bias"): "", ("s1", "bias"): ""})
+        edited({("d", "bias"): "", ("f", "dark"): "", ("s1", "bias"): ""})
+    with pytest.raises(ParameterError, match="contains the bias and must be used without one; empty one of both"):
+        edited({("d", "bias"): ""})
+    sure = {(name, "bias"): "" for name in ("d", "f", "s1", "s2")} | {("f", "dark"): "", ("s2", "dark"): ""}
+    recipe = edited({**sure, ("s1", "exposure"): "300"}).recipe("s1.fits")
+    assert (recipe.dark.scale, recipe.contains_bias, recipe.lacks) == (1.0, True, ())
 
 
 def test_left_out_and_forced(edited: Callable[..., NightPlan]) -> None:

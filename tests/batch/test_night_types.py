@@ -90,9 +90,7 @@ def test_user_spellings(make_frame: Any, tmp_path: Path) -> None:
     """A camera table may name another keyword, other spellings and conditions."""
     camera = tmp_path / "my.toml"
     camera.write_text('[keys]\ntype = "WHAT"\n[types]\n"P*@EXPTIME=60" = "skyflat"\n')
-    assert type_of(make_frame(WHAT="panel"), camera) == Fact(
-        "skyflat", "WHAT = 'panel', EXPTIME=60 (camera my.toml)"
-    )
+    assert type_of(make_frame(WHAT="panel"), camera) == Fact("skyflat", "WHAT = 'panel', EXPTIME=60 (camera my.toml)")
 
 
 def test_no_keyword(make_frame: Any) -> None:

@@ -104,7 +104,14 @@ def test_origin(value: Any, expected: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("ADU", "adu"), ("Counts", "ct"), ("dn", "DN"), ("E-", "electron"), ("electrons", "electron"), ("e-/s", "electron / s")],
+    [
+        ("ADU", "adu"),
+        ("Counts", "ct"),
+        ("dn", "DN"),
+        ("E-", "electron"),
+        ("electrons", "electron"),
+        ("e-/s", "electron / s"),
+    ],
 )
 def test_units(value: str, expected: str) -> None:
     """Units have many spellings, and ct, DN and adu stay what they are."""

@@ -197,7 +197,11 @@ def _companion(file: FitsFile, info: HduInfo, names: Iterable[str]) -> HduInfo |
                 if hdu.plane_shape == info.plane_shape:
                     return hdu
                 logger.warning(
-                    "%s%s has shape %s and the image %s; ignored.", file.path, hdu.label, hdu.plane_shape, info.plane_shape
+                    "%s%s has shape %s and the image %s; ignored.",
+                    file.path,
+                    hdu.label,
+                    hdu.plane_shape,
+                    info.plane_shape,
                 )
     return None
 
@@ -242,12 +246,18 @@ def _read_mask(file: FitsFile, hdu: HduInfo) -> tuple[Step, MaskSchema]:
     schema = MaskSchema()
     bits = np.int64 if hdu.bitpix > 0 else None
     if hdu.bitpix < 0 and hdu.name.upper() == "DQ":
-        raise FormatError(f"{where} has BITPIX {hdu.bitpix} and a DQ extension must have integers; rename or convert it.")
+        raise FormatError(
+            f"{where} has BITPIX {hdu.bitpix} and a DQ extension must have integers; rename or convert it."
+        )
     step = Source.of(FitsStorage.of(file, hdu, bits))
     params = make_params(bit=schema.bits("BAD"), dtype=schema.dtype.name)
     return (
         Apply(
-            step.shape, make_dtypes(data=schema.dtype), kernel=pointwise.mask_from, sources=(Input(step),), params=params
+            step.shape,
+            make_dtypes(data=schema.dtype),
+            kernel=pointwise.mask_from,
+            sources=(Input(step),),
+            params=params,
         ),
         schema,
     )

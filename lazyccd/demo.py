@@ -1,0 +1,101 @@
+"""A small simulated night, reduced by the same code as a real one."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import pyplot as plt
+from rich.console import Console
+from rich.table import Table
+
+from lazyccd import io
+from lazyccd.batch.build import build_plan
+from lazyccd.batch.collect import collect
+from lazyccd.batch.report import make_console
+from lazyccd.batch.results import print_results
+from lazyccd.batch.run import Outcome, Run, product_stem
+from lazyccd.errors import TargetExistsError
+from lazyccd.plot import show
+from lazyccd.testing import Detector, Night, Sky, make_night
+
+MARK = ".lazyccd-demo"
+"""File in a demo's folder; only a folder with it is emptied by the next demo."""
+
+
+def run_demo(folder: Path) -> int:
+    """Simulate a night in a folder, reduce it, check it against the truth, and return the exit status.
+
+    Raises
+    ------
+    TargetExistsError
+        Raised if the folder exists and no demo made it.
+    """
+    mpl.use("Agg")
+    console = make_console()
+    _clear(folder)
+    began = time.monotonic()
+    console.print("Simulating a night of a 1024 x 1024 camera: bias, dark, flat and light frames ...")
+    night = make_night(folder / "raw", Detector((1024, 1024)), Sky(stars=400, galaxies=60))
+    simulated = time.monotonic()
+    console.print(f"Reducing it, as 'lazyccd reduce {folder / 'raw'} -o {folder / 'reduced'}' does ...")
+    run = Run(build_plan(collect(str(folder / "raw"))), folder / "reduced")
+    run()
+    print_results(run, console)
+    science = [outcome for outcome in run.outcomes if outcome.kind == "science" and outcome.path]
+    for outcome in science:
+        io.to_zarr(io.open_fits(outcome.path), folder / "reduced" / f"{product_stem(outcome.name)}_red.zarr")
+    if science:
+        _before_and_after(night, science[0], folder / "before_and_after.png")
+        console.print(_against_truth(night, science))
+    _say_what_is_where(console, folder, simulated - began, time.monotonic() - simulated)
+    return run.exit_status
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier demo left."""
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / MARK).exists():
+            raise TargetExistsError(f"{folder} exists and no demo made it; name another folder: lazyccd demo FOLDER.")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).touch()
+
+
+def _before_and_after(night: Night, outcome: Outcome, path: Path) -> None:
+    """Draw a raw frame beside what became of it."""
+    raw = next(name for name in night.paths if Path(name).name == outcome.name)
+    figure, axes = plt.subplots(1, 2, figsize=(14, 6), layout="constrained")
+    show(io.open_fits(raw), ax=axes[0]).set_title("raw")
+    show(io.open_fits(outcome.path), ax=axes[1]).set_title("reduced")
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def _against_truth(night: Night, science: list[Outcome]) -> Table:
+    """Return a table of how far the products are from what was simulated."""
+    table = Table(
+        "frame",
+        "mean pull",
+        "width of pull",
+        title="Against the truth: (product - truth) / uncertainty, of good pixels",
+    )
+    truths = {Path(name).name: truth for name, truth in night.truths.items()}
+    for outcome in science:
+        truth = truths[outcome.name]
+        ds = io.open_fits(outcome.path).compute()
+        good = (ds["mask"].values == 0) & ~truth.bad & ~truth.cosmic_rays & ~truth.saturated
+        pull = ((ds["data"].values - truth.electrons) / ds["uncertainty"].values)[good]
+        table.add_row(outcome.name, f"{np.mean(pull):+.3f}", f"{np.std(pull):.3f}")
+    return table
+
+
+def _say_what_is_where(console: Console, folder: Path, simulating: float, reducing: float) -> None:
+    """Print how long it took and where to look."""
+    console.print(f"Simulated in {simulating:.1f} s, reduced and checked in {reducing:.1f} s. In {folder}:")
+    console.print("  raw/                  the simulated night")
+    console.print("  reduced/              *_red.fits and *_red.zarr; masters/, pictures/")
+    console.print("  before_and_after.png  one frame before and after")
