@@ -154,6 +154,7 @@ def _run(plan: Any, out: Path, format_: Any, overwrite: bool) -> int:
     from lazyccd.batch.report import make_console
     from lazyccd.batch.results import print_results
     from lazyccd.batch.run import Run
+    from lazyccd.plot import save_picture
 
     mpl.use("Agg")
     console = make_console()
@@ -217,14 +218,11 @@ def show(file: str, out: Path | None, stretch: str, interval: str, planes: bool)
 
     mpl.use("Agg")
     from lazyccd.batch.run import product_stem
-    from lazyccd.io import as_frame
-    from lazyccd.plot import show as draw
+    from lazyccd.plot import save_picture
 
     with friendly_errors():
-        ax = draw(as_frame(file), stretch=stretch, interval=interval, planes=planes)
-        ax.set_title(file, fontsize="medium")
         target = out if out is not None else Path(f"{product_stem(file)}.png")
-        ax.figure.savefig(target, dpi=120)
+        save_picture(file, target, stretch, interval, planes)
         click.echo(target)
 
 

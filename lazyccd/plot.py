@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from matplotlib.patches import Patch
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import DATA, MASK, Image, regular_grid, resolve
 from lazyccd.frame.units import unit_to_text
+from lazyccd.io import as_frame
 
 MAX_PIXELS = 1024
 """At most so many pixels along an axis are computed for a picture."""
@@ -98,6 +100,14 @@ def show(ds: xr.Dataset, stretch: str = "asinh", interval: str = "zscale", plane
     ax.set_xlabel("x [pixel]")
     ax.set_ylabel("y [pixel]")
     return ax
+
+
+def save_picture(path: str, target: Path, stretch: str = "asinh", interval: str = "zscale", planes: bool = True) -> None:
+    """Draw a file or store into a PNG picture; see `show`."""
+    figure, ax = plt.subplots(figsize=(7, 6), layout="constrained")
+    show(as_frame(path), stretch=stretch, interval=interval, planes=planes, ax=ax).set_title(path.rsplit("/", 1)[-1])
+    figure.savefig(target, dpi=110)
+    plt.close(figure)
 
 
 def _extent(small: xr.Dataset) -> tuple[float, float, float, float]:

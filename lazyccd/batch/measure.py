@@ -25,9 +25,16 @@ Array = npt.NDArray[Any]
 
 
 def robust_std(values: Array) -> float:
-    """Return the standard deviation by the median absolute deviation; NaN of nothing."""
+    """Return the standard deviation of the values within four robust sigma of their median; NaN of nothing.
+
+    The median absolute deviation alone would be a multiple of the step of digitised values.
+    """
     values = values[np.isfinite(values)]
-    return float(MAD_TO_STD * np.median(np.abs(values - np.median(values)))) if values.size else float("nan")
+    if not values.size:
+        return float("nan")
+    away = np.abs(values - np.median(values))
+    kept = values[away <= 4 * max(MAD_TO_STD * float(np.median(away)), 0.5)]
+    return float(np.std(kept))
 
 
 def pixels_of(ds: xr.Dataset, region: Region) -> Array:
@@ -62,7 +69,7 @@ def level(ds: xr.Dataset) -> float:
 def noise(ds: xr.Dataset) -> float:
     """Return the noise of a pixel, from differences of neighbours in a row of the central area.
 
-    The median absolute deviation leaves stars and cosmic rays out.
+    Clipping leaves the edges of stars and cosmic rays out.
     """
     values = pixels_of(ds, centre((ds.sizes["y"], ds.sizes["x"]), most=SAMPLE))
     return robust_std(np.diff(values, axis=1)) / math.sqrt(2)

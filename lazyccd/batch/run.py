@@ -13,7 +13,6 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
-from matplotlib import pyplot as plt
 
 from lazyccd import io, ops
 from lazyccd.batch.facts import MEASURED, Fact
@@ -21,10 +20,10 @@ from lazyccd.batch.measure import centre, level, noise, pairs_gain, pairs_noise,
 from lazyccd.batch.night import MasterGroup, NightPlan, Pairs, Recipe
 from lazyccd.batch.recipe import calibrate
 from lazyccd.errors import LazyCCDError, ParameterError, TargetExistsError
-from lazyccd.plot import show
 
 Format: TypeAlias = Literal["fits", "zarr"]
 Report: TypeAlias = Callable[[str], None]
+Draw: TypeAlias = Callable[[str, Path], None]
 
 SUSPICIOUS = 0.15
 """Relative difference between measured and stated gain or read noise beyond which it is warned about."""
@@ -88,6 +87,8 @@ class Run:
         Format of the science products; masters are FITS.
     overwrite
         Replace products that exist.
+    draw
+        Draws a product, given its path, into a picture.
     report
         Is told what is being worked on.
     """
@@ -96,6 +97,7 @@ class Run:
     out: Path
     format: Format = "fits"
     overwrite: bool = False
+    draw: Draw = lambda _path, _target: None
     report: Report = lambda _: None
     outcomes: list[Outcome] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -277,10 +279,7 @@ class Run:
 
     def _picture(self, path: str, name: str) -> None:
         """Draw a product."""
-        ax = show(io.as_frame(path))
-        ax.set_title(name, fontsize="medium")
-        ax.figure.savefig(self.out / "pictures" / f"{name.replace(os.sep, '_')}.png", dpi=110)
-        plt.close(ax.figure)
+        self.draw(path, self.out / "pictures" / f"{name.replace(os.sep, '_')}.png")
 
 
 def product_stem(name: str) -> str:

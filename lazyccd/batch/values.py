@@ -187,7 +187,7 @@ def trim_strip(data: Region, shape: tuple[int, int]) -> Region | None:
         Region(0, data.y0 - 3, data.x0, data.x1),
         Region(data.y1 + 3, shape[0], data.x0, data.x1),
     ]
-    best = max(strips, key=lambda strip: min(strip.shape) if min(strip.shape) > 0 else 0)
+    best = max(strips, key=lambda strip: max(0, min(strip.shape)))
     return best if min(best.shape) > 0 else None
 
 

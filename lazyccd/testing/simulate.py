@@ -121,7 +121,7 @@ class Detector:
 
     @cached_property
     def flat(self) -> Array:
-        """Relative sensitivity, mean 1: vignetting, dust shadows, pixel to pixel variation."""
+        """Relative sensitivity, its median 1 in the central half: vignetting, dust shadows, pixel to pixel variation."""
         ny, nx = self.shape
         rng = self._rng(1)
         y, x = np.linspace(-1, 1, ny)[:, None], np.linspace(-1, 1, nx)[None, :]
@@ -131,7 +131,8 @@ class Detector:
             r = np.hypot(np.arange(ny)[:, None] - cy, np.arange(nx)[None, :] - cx)
             flat = flat * (1 - 0.06 * np.exp(-(((r - radius) / (0.35 * radius)) ** 2)))
         flat = flat * (1 + 0.01 * rng.standard_normal(self.shape))
-        return np.asarray(flat / flat.mean())
+        middle = flat[ny // 4 : ny - ny // 4, nx // 4 : nx - nx // 4]
+        return np.asarray(flat / np.median(middle))
 
     @cached_property
     def bias(self) -> Array:
