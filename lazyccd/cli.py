@@ -167,8 +167,9 @@ def _run(plan: Any, out: Path, format_: Any, overwrite: bool) -> int:
             plan,
             out,
             format_,
-            overwrite,
-            lambda what: progress.update(bar, description=what[-40:], completed=next(count)),
+            overwrite=overwrite,
+            draw=save_picture,
+            report=lambda what: progress.update(bar, description=what[-40:], completed=next(count)),
         )
         run()
     print_results(run, console)

@@ -165,7 +165,7 @@ class Run:
             flats = [self._raw_centre(recipe) for recipe in self.plan.members(pairs.flat)]
             gain = pairs_gain(flats, zero_level, read_adu)
         stated = self.plan.recipe(pairs.frames[0]).facts.gain.value
-        factor = gain if math.isfinite(gain) else stated
+        factor = gain if math.isfinite(gain) and (self.plan.options.measured or stated is None) else stated
         return gain, math.nan if factor is None else read_adu * factor
 
     def _raw_centre(self, recipe: Recipe) -> Any:
@@ -180,7 +180,8 @@ class Run:
         unit = {"gain": "e-/adu", "readnoise": "e-"}[name]
         stated = self.plan.recipe(pairs.frames[0]).facts.get(name)
         shown = "nothing" if stated.value is None else f"{stated.value:.3g} {unit} ({stated.source})"
-        text = f"{name}: measured {value:.3g} {unit} from pairs of {pairs.zero}, stated {shown}"
+        source = pairs.flat if name == "gain" else pairs.zero
+        text = f"{name}: measured {value:.3g} {unit} from pairs of {source}, stated {shown}"
         differs = stated.value is not None and abs(value / stated.value - 1) > SUSPICIOUS
         if self.plan.options.measured or stated.value is None:
             self.plan = self.plan.with_fact(pairs.frames, name, Fact(value, MEASURED))

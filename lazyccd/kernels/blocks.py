@@ -14,10 +14,14 @@ Array = npt.NDArray[Any]
 
 
 def as_blocks(array: Array, size: tuple[int, int]) -> Array:
-    """Return a view with the axes: rows, columns, rows within a block, columns within a block."""
+    """Return the array with the axes: rows, columns, rows within a block, columns within a block.
+
+    It is a copy in which the pixels of a block are neighbours: NumPy adds in the order of memory, so only then the sum of
+    a block does not depend on how many others there are.
+    """
     by, bx = size
     ny, nx = array.shape[0] // by, array.shape[1] // bx
-    return array.reshape(ny, by, nx, bx).swapaxes(1, 2)
+    return np.array(array.reshape(ny, by, nx, bx).swapaxes(1, 2), order="C")
 
 
 def block_reduce(
@@ -25,19 +29,18 @@ def block_reduce(
 ) -> Block:
     """Reduce each block of pixels to one.
 
-    ``func(view, axis=(2, 3))`` makes the data. The variance is the sum over the block divided by its size to the given
+    ``func(array, axis=(2, 3))`` makes the data. The variance is the sum over the block divided by its size to the given
     power; the mask has the bits of all pixels of the block.
     """
     data = variance = mask = None
     if "data" in request.planes:
-        view = as_blocks(np.ascontiguousarray(a.plane("data")), size)
-        data = np.asarray(func(view, axis=(2, 3))).astype(dtype, copy=False)
+        data = np.asarray(func(as_blocks(a.plane("data"), size), axis=(2, 3))).astype(dtype, copy=False)
     if "variance" in request.planes:
         assert power is not None
-        view = as_blocks(np.ascontiguousarray(a.plane("variance")), size)
-        variance = (view.sum(axis=(2, 3)) / (size[0] * size[1]) ** power).astype(dtype, copy=False)
+        total = as_blocks(a.plane("variance"), size).sum(axis=(2, 3))
+        variance = (total / (size[0] * size[1]) ** power).astype(dtype, copy=False)
     if "mask" in request.planes:
-        mask = np.bitwise_or.reduce(as_blocks(np.ascontiguousarray(a.plane("mask")), size), axis=(2, 3))
+        mask = np.bitwise_or.reduce(as_blocks(a.plane("mask"), size), axis=(2, 3))
     return Block(request.region, data, variance, mask)
 
 

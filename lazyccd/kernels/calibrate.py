@@ -42,7 +42,7 @@ def _ordered_sum(values: Array, axis: int) -> Array:
 
 def subtract_overscan_lines(
     request: Request,
-    a: Block,
+    a: Block | None,
     strip: Block | None,
     *,
     axis: int,
@@ -66,11 +66,13 @@ def subtract_overscan_lines(
         level[start : start + found.size] = found
     data = mask = None
     if "data" in request.planes:
+        assert a is not None
         data = np.subtract(a.plane("data"), np.expand_dims(level, axis), dtype=dtype, casting="same_kind")
     if "mask" in request.planes:
         missing = np.where(np.isnan(level), np.dtype(mask_dtype).type(no_data), np.dtype(mask_dtype).type(0))
-        mask = or_masks(request, a.mask, np.broadcast_to(np.expand_dims(missing, axis), r.shape), mask_dtype)
-    return Block(r, data, a.variance if "variance" in request.planes else None, mask)
+        given = None if a is None else a.mask
+        mask = or_masks(request, given, np.broadcast_to(np.expand_dims(missing, axis), r.shape), mask_dtype)
+    return Block(r, data, None if a is None or "variance" not in request.planes else a.variance, mask)
 
 
 def subtract_overscan_vector(request: Request, a: Block, *, level: Array, axis: int, dtype: str) -> Block:
@@ -148,9 +150,9 @@ def divide_flat(
         if "mask" in request.planes:
             below = low if min_value is None else low | (raw < min_value)
             extra = np.where(below, np.dtype(mask_dtype).type(low_flat), np.dtype(mask_dtype).type(0))
-            extra |= np.where(np.isfinite(data), np.dtype(mask_dtype).type(0), np.dtype(mask_dtype).type(no_data))
+            extra = extra | np.where(np.isfinite(data), np.dtype(mask_dtype).type(0), np.dtype(mask_dtype).type(no_data))
             if flat.mask is not None:
-                extra |= remap_bits(flat.mask, remap, mask_dtype)
+                extra = extra | remap_bits(flat.mask, remap, mask_dtype)
             mask = or_masks(request, a.mask, extra, mask_dtype)
     return Block(request.region, data if "data" in request.planes else None, variance, mask)
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from lazyccd.kernels.jit import compiled
 
 DITHER_COUNT = 10_000
 """Length of the table of random numbers of the FITS standard (section 10.2.1.1)."""
@@ -35,7 +37,7 @@ def _swap_bytes(typingctx: Any, value: Any) -> Any:
 _swapped: Any = intrinsic(_swap_bytes)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def small_integers(
     src: Array, start: int, stride: int, out: Array, offset: int, blank: Any, has_blank: bool, swap: bool
 ) -> None:
@@ -70,7 +72,7 @@ def small_integers(
             _mark_blank(row, target, blank, swap)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def large_integers(
     src: Array, start: int, stride: int, out: Array, offset: Any, blank: Any, has_blank: bool, swap: bool
 ) -> None:
@@ -92,7 +94,7 @@ def large_integers(
             _mark_blank(row, target, blank, swap)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def scaled_integers(
     src: Array,
     start: int,
@@ -122,7 +124,7 @@ def scaled_integers(
             _mark_blank(row, target, blank, swap)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _mark_blank(row: Array, target: Array, blank: Any, swap: bool) -> None:
     """Set the pixels of a row that hold the blank value to NaN."""
     # The row has just been read and written, so this second pass runs in cache.
@@ -131,7 +133,7 @@ def _mark_blank(row: Array, target: Array, blank: Any, swap: bool) -> None:
         target[j] = np.nan if row[j] == key else target[j]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def exact_integers(
     src: Array, start: int, stride: int, out: Array, offset: Any, low: int, high: int, swap: bool
 ) -> int:
@@ -161,7 +163,7 @@ def exact_integers(
     return misfits
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def swap_rows(src: Array, start: int, stride: int, out: Array) -> None:
     """Copy rows of unsigned integers with their bytes reversed.
 
@@ -176,7 +178,7 @@ def swap_rows(src: Array, start: int, stride: int, out: Array) -> None:
             target[j] = _swapped(row[j])
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def scaled_floats(src: Array, out: Array, scale: float, zero: float) -> None:
     """Write ``scale * value + zero``, computed in float64, for native floats of the shape of ``out``."""
     ny, nx = out.shape
@@ -198,7 +200,7 @@ def dither_table() -> npt.NDArray[np.float32]:
     return values
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def dequantize(
     src: Array,
     out: Array,

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from lazyccd.kernels.jit import compiled
 
 MASK32 = 0xFFFFFFFF
 
@@ -27,7 +28,7 @@ _M64_8 = np.uint64(0x00FF00FF00FF00FF)
 _M64_16 = np.uint64(0x0000FFFF0000FFFF)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _encode8(row: npt.NDArray[Any], flip: int, position: int, out: npt.NDArray[Any]) -> np.uint64:
     """Copy bytes; the byte at offset k of the data unit counts 256**(3 - k % 4)."""
     total = np.uint64(0)
@@ -43,7 +44,7 @@ def _encode8(row: npt.NDArray[Any], flip: int, position: int, out: npt.NDArray[A
     return total
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _encode16(row: npt.NDArray[Any], flip: int, position: int, out: npt.NDArray[Any]) -> np.uint64:
     """Swap 16-bit pixels; those at offset 0 modulo 4 are the upper half of their word."""
     total = np.uint64(0)
@@ -59,7 +60,7 @@ def _encode16(row: npt.NDArray[Any], flip: int, position: int, out: npt.NDArray[
     return total
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _encode32(row: npt.NDArray[Any], flip: int, position: int, out: npt.NDArray[Any]) -> np.uint64:
     """Swap 32-bit pixels; each is one word."""
     total = np.uint64(0)
@@ -71,7 +72,7 @@ def _encode32(row: npt.NDArray[Any], flip: int, position: int, out: npt.NDArray[
     return total
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _encode64(row: npt.NDArray[Any], flip: int, position: int, out: npt.NDArray[Any]) -> np.uint64:
     """Swap 64-bit pixels; each is two words."""
     total = np.uint64(0)

@@ -68,7 +68,7 @@ def _sum_variance(request: Request, a: Block, b: Block | None, scale: float, dty
     vb = None if b is None else b.variance
     if vb is None:
         assert va is not None
-        return va
+        return va.astype(dtype, copy=False)
     if va is None:
         return np.broadcast_to(np.multiply(vb, scale, dtype=dtype), request.region.shape)
     return _plus(va, vb, scale, dtype)
