@@ -20,6 +20,7 @@ from astropy.visualization import (
 )
 from matplotlib import pyplot as plt
 from matplotlib.patches import Patch
+from matplotlib.ticker import StrMethodFormatter
 
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import DATA, MASK, Image, regular_grid, resolve
@@ -96,7 +97,10 @@ def show(ds: xr.Dataset, stretch: str = "asinh", interval: str = "zscale", plane
     drawn = ax.imshow(values, origin="lower", cmap="gray", norm=norm, interpolation="nearest", extent=extent)
     if planes and MASK in small:
         _draw_planes(ax, small[MASK].values, image, extent)
-    ax.figure.colorbar(drawn, ax=ax, shrink=0.85, label=unit_to_text(image.units) or "no unit")
+    # Even steps of grey: ticks at round numbers would lie on top of each other at the bright end.
+    ticks = norm.inverse(np.linspace(0, 1, 7))
+    unit = unit_to_text(image.units) or "no unit"
+    ax.figure.colorbar(drawn, ax=ax, shrink=0.85, label=unit, ticks=ticks, format=StrMethodFormatter("{x:.4g}"))
     ax.set_xlabel("x [pixel]")
     ax.set_ylabel("y [pixel]")
     return ax

@@ -34,10 +34,13 @@ FULL_FLAT = 0.8
 LEAST_SNR = 30.0
 """Flats with a lower signal-to-noise per pixel are excluded."""
 
-FEW = 5
-"""Fewer frames than this are combined by their median, others by a mean clipped about the median."""
+FEW = 10
+"""Fewer frames than this are combined by their median, others by a mean clipped about the median.
 
-CLIP = 4.0
+The median absolute deviation of five normal values is so often small that a clip at 4 sigma marks every sixth pixel.
+"""
+
+CLIP = 5.0
 """Robust standard deviations beyond which a value is left out of a master."""
 
 
