@@ -106,7 +106,9 @@ def show(ds: xr.Dataset, stretch: str = "asinh", interval: str = "zscale", plane
     return ax
 
 
-def save_picture(path: str, target: Path, stretch: str = "asinh", interval: str = "zscale", planes: bool = True) -> None:
+def save_picture(
+    path: str, target: Path, stretch: str = "asinh", interval: str = "zscale", planes: bool = True
+) -> None:
     """Draw a file or store into a PNG picture; see `show`."""
     figure, ax = plt.subplots(figsize=(7, 6), layout="constrained")
     show(as_frame(path), stretch=stretch, interval=interval, planes=planes, ax=ax).set_title(path.rsplit("/", 1)[-1])

@@ -18,15 +18,15 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 from astropy import units as u
-from dask.highlevelgraph import HighLevelGraph
 
-from lazyccd.errors import FrameError, ShapeError
+from lazyccd.errors import FrameError, ShapeError, UnitError
 from lazyccd.flags import MaskSchema
 from lazyccd.frame.units import parse_unit, unit_to_text
 from lazyccd.kernels import pointwise
-from lazyccd.plan.lower import Grid, Kind, LabelLayer, lower_image, read_label
+from lazyccd.plan.lower import Graph, Grid, LabelLayer, lower_image, read_label
 from lazyccd.plan.reads import Window
 from lazyccd.plan.steps import Apply, Chunked, Input, Join, Step, Value, make_dtypes, make_params
+from lazyccd.plan.tasks import Kind
 
 DATA = "data"
 UNCERTAINTY = "uncertainty"
@@ -36,6 +36,12 @@ CHUNK_PIXELS = 2048 * 2048
 """About how many pixels a chunk has where nothing else decides."""
 
 UncertaintyType: TypeAlias = Literal["std", "var", "ivar"]
+POWERS: dict[UncertaintyType, int] = {"std": 1, "var": 2, "ivar": -2}
+"""Power of the units of the data that each type of uncertainty has."""
+
+ARITHMETIC = {"abs", "add", "floordiv", "mod", "mul", "neg", "pow", "sub"}
+"""First words of the names that dask gives to arrays made by arithmetic that keeps integers."""
+
 Array = npt.NDArray[Any]
 
 
@@ -67,7 +73,7 @@ class Image:
     x: Array = field(default_factory=lambda: np.zeros(0))
     """Original column of each column; empty for 0, 1, 2, ..."""
 
-    graphs: tuple[HighLevelGraph, ...] = ()
+    graphs: tuple[Graph, ...] = ()
     """Graphs that hold the dask arrays that the plan reads."""
 
     attrs: Mapping[Hashable, Any] = field(default_factory=dict)
@@ -120,9 +126,7 @@ class Image:
     ) -> Apply:
         """Return a pointwise step of this image's shape."""
         dtypes = make_dtypes(**planes)
-        return Apply(
-            self.shape, dtypes, kernel=kernel, sources=sources, params=make_params(**params), numbers=numbers
-        )
+        return Apply(self.shape, dtypes, kernel=kernel, sources=sources, params=make_params(**params), numbers=numbers)
 
     def window(self, offset: tuple[int, int], step: tuple[int, int], shape: tuple[int, int]) -> Image:
         """Return the image of the pixels ``offset + step * i``, with its original coordinates."""
@@ -153,8 +157,8 @@ class Image:
             return self.schema.to_attrs()
         if name == DATA:
             return {"units": unit_to_text(self.units)}
-        power = {"std": 1, "var": 2, "ivar": -2}[self.uncertainty_type]
-        return {"units": unit_to_text(self.units**power), "uncertainty_type": self.uncertainty_type}
+        units = self.units ** POWERS[self.uncertainty_type]
+        return {"units": unit_to_text(units), "uncertainty_type": self.uncertainty_type}
 
 
 def cut_sizes(sizes: tuple[int, ...], offset: int, step: int, length: int) -> tuple[int, ...]:
@@ -175,7 +179,7 @@ def regular_grid(shape: tuple[int, int], chunk: tuple[int, int]) -> Grid:
     return cut(shape[0], chunk[0]), cut(shape[1], chunk[1])
 
 
-def wrap_array(array: Any, name: str = DATA) -> tuple[da.Array, tuple[HighLevelGraph, ...]]:
+def wrap_array(array: Any, name: str = DATA) -> tuple[da.Array, tuple[Graph, ...]]:
     """Return an array as a dask array in chunks of moderate size, and its graph."""
     if not isinstance(array, da.Array):
         if hasattr(array, "__dask_graph__"):
@@ -191,7 +195,7 @@ def wrap_array(array: Any, name: str = DATA) -> tuple[da.Array, tuple[HighLevelG
     return array, (array.dask,)
 
 
-def as_step(array: Any, dtype: npt.DTypeLike, name: str = DATA) -> tuple[Step, tuple[HighLevelGraph, ...]]:
+def as_step(array: Any, dtype: npt.DTypeLike, name: str = DATA) -> tuple[Step, tuple[Graph, ...]]:
     """Return a step whose plane ``data`` is an array in the given dtype, and the graphs that it needs."""
     wrapped, graphs = wrap_array(array, name)
     step: Step = Chunked(
@@ -300,10 +304,13 @@ def resolve(ds: object, what: str = "frame") -> Image:
     first = ds[DATA].data
     wrapped = first if isinstance(first, da.Array) else wrap_array(first)[0]
     attrs = {key: value for key, value in ds.attrs.items() if key != "header"}
+    units = parse_unit(ds[DATA].attrs.get("units"), what)
+    if UNCERTAINTY in ds:
+        _check_units(units, ds[UNCERTAINTY].attrs.get("units"), uncertainty_type, what)
     return Image(
         plan,
         wrapped.chunks,
-        parse_unit(ds[DATA].attrs.get("units"), what),
+        units,
         str(ds.attrs.get("header", "")),
         schema,
         uncertainty_type,
@@ -314,6 +321,19 @@ def resolve(ds: object, what: str = "frame") -> Image:
     )
 
 
+def _check_units(units: u.UnitBase, given: object, kind: UncertaintyType, what: str) -> None:
+    """Refuse an uncertainty whose units do not go with those of the data."""
+    expected = units ** POWERS[kind]
+    if given is None:
+        return
+    unit = parse_unit(given, what)
+    if not unit.is_equivalent(expected) or not np.isclose(unit.to(expected), 1.0, rtol=1e-12):
+        raise UnitError(
+            f"the uncertainty ({kind}) of the {what} has units '{unit}' and must have '{expected}', since the data have "
+            f"'{units}'; set the units of both by with_unit."
+        )
+
+
 def _coordinate(ds: xr.Dataset, dim: str) -> Array:
     """Return the original pixel positions along a dim."""
     return np.asarray(ds[dim].values) if dim in ds.coords else np.arange(ds.sizes[dim])
@@ -321,12 +341,12 @@ def _coordinate(ds: xr.Dataset, dim: str) -> Array:
 
 def _resolve_plan(
     ds: xr.Dataset, kind: UncertaintyType, schema: MaskSchema, what: str
-) -> tuple[Step, tuple[HighLevelGraph, ...]]:
+) -> tuple[Step, tuple[Graph, ...]]:
     """Return the plan of a frame: one that all variables share, else a join of what each comes from."""
     kinds: dict[str, Kind] = {DATA: "data", UNCERTAINTY: kind, MASK: "mask"}
     roles = {DATA: "data", UNCERTAINTY: "variance", MASK: "mask"}
     parts: dict[str, tuple[Step, str]] = {}
-    graphs: list[HighLevelGraph] = []
+    graphs: list[Graph] = []
     for name, plane in roles.items():
         if name not in ds:
             continue
@@ -349,7 +369,7 @@ def _resolve_plan(
 
 def _as_part(
     array: Any, name: str, label: LabelLayer | None, kind: UncertaintyType, schema: MaskSchema, what: str
-) -> tuple[Step, tuple[HighLevelGraph, ...]]:
+) -> tuple[Step, tuple[Graph, ...]]:
     """Return the step of a variable that is not part of a plan: an array that exists."""
     if (
         label is not None
@@ -362,9 +382,34 @@ def _as_part(
         kind = "var"
     if name == MASK:
         step, graphs = as_step(array, array.dtype, name)
-        return to_mask(step, schema, what), graphs
+        _refuse_arithmetic(array, what)
+        return to_mask(_named_bits(step, schema), schema, what), graphs
     step, graphs = as_step(array, float_dtype(array.dtype), name)
     return (step if name == DATA else to_variance(step, kind)), graphs
+
+
+def _refuse_arithmetic(array: Any, what: str) -> None:
+    """Refuse an integer mask that is the sum, product, ... of masks: what arithmetic on a whole Dataset leaves."""
+    if not isinstance(array, da.Array) or array.name.partition("-")[0] not in ARITHMETIC:
+        return
+    todo = list(array.dask.dependencies.get(array.name, ()))
+    while todo:
+        name = todo.pop()
+        if name.endswith("-mask"):
+            raise FrameError(
+                f"the mask of the {what} was made from a mask by {array.name.partition('-')[0]!r}, which arithmetic on a "
+                "whole frame does; use add, subtract, multiply or divide, or combine masks by | and &, or with_mask(array)."
+            )
+        if name.startswith(("getitem-", "rechunk-")):
+            todo.extend(array.dask.dependencies[name])
+
+
+def _named_bits(step: Step, schema: MaskSchema) -> Step:
+    """Return an integer mask that raises when it is computed if it has bits that no plane names."""
+    if step.dtypes[DATA].kind not in "iu":
+        return step
+    params = make_params(known=(1 << len(schema.planes)) - 1)
+    return Apply(step.shape, step.planes, kernel=pointwise.named_bits, sources=(Input(step),), params=params)
 
 
 def _check_shapes(parts: Mapping[str, tuple[Step, str]], what: str) -> None:

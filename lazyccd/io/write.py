@@ -27,8 +27,9 @@ from lazyccd.io.fits.writer import FitsTarget, Partial
 from lazyccd.io.zarrs import ZarrArray, ZarrTarget, shard_grid
 from lazyccd.plan.cost import check_memory
 from lazyccd.plan.evaluate import chunk_boxes
-from lazyccd.plan.lower import Sink, lower_write
+from lazyccd.plan.lower import lower_write
 from lazyccd.plan.steps import Source, walk
+from lazyccd.plan.tasks import Sink
 from lazyccd.sections import Region
 
 FORMAT_VERSION = 1

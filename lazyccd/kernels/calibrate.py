@@ -139,9 +139,8 @@ def divide_flat(
         one = low if masked is None else low | masked
         if one.any():
             f = np.where(one, f.dtype.type(1), f)
-        data = variance = mask = None
-        if request.planes & {"data", "variance", "mask"}:
-            data = np.divide(a.plane("data"), f, dtype=dtype)
+        variance = mask = None
+        data: Array = np.divide(a.plane("data"), f, dtype=dtype)
         if "variance" in request.planes:
             variance = np.zeros(request.region.shape, dtype) if a.variance is None else a.variance.astype(dtype)
             if flat.variance is not None:
@@ -150,7 +149,9 @@ def divide_flat(
         if "mask" in request.planes:
             below = low if min_value is None else low | (raw < min_value)
             extra = np.where(below, np.dtype(mask_dtype).type(low_flat), np.dtype(mask_dtype).type(0))
-            extra = extra | np.where(np.isfinite(data), np.dtype(mask_dtype).type(0), np.dtype(mask_dtype).type(no_data))
+            extra = extra | np.where(
+                np.isfinite(data), np.dtype(mask_dtype).type(0), np.dtype(mask_dtype).type(no_data)
+            )
             if flat.mask is not None:
                 extra = extra | remap_bits(flat.mask, remap, mask_dtype)
             mask = or_masks(request, a.mask, extra, mask_dtype)

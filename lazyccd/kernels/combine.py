@@ -1,505 +1,201 @@
-"""Many frames to one, pixel by pixel: which inputs count, what is rejected, what comes out and how sure it is.
-
-1. A band is cut into pieces, frames x pixels, whose double-precision copies stay in cache.
-2. `choose_inputs` takes the good inputs of each pixel, or the least bad ones where all are bad.
-3. Each rejection in turn looks at the inputs that are left, unscaled, and takes some away.
-4. What is left is scaled and combined. Every sum runs over the frames in their order, so that no cut changes a bit.
-"""
+"""Stacks of blocks combined pixel by pixel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lazyccd.errors import ParameterError
-from lazyccd.kernels.block import Block, Request, empty_block
+from lazyccd.kernels.block import Block, Request
 from lazyccd.kernels.jit import compiled
-from lazyccd.kernels.pointwise import Remap, remap_bits
-from lazyccd.sections import Region
 
-Array: TypeAlias = npt.NDArray[Any]
-
-PIECE = 2**16
-"""Values of all frames in a piece; at eight bytes a few such arrays fit into a core's cache."""
+Array = npt.NDArray[Any]
 
 MAD_TO_STD = 1.482602218505602
-"""Standard deviation of a normal distribution over its median absolute deviation."""
-
-SATURATED_SHARE = 0.1
-"""SAT is set if a larger share of the weight was left out because of it."""
-
-MEDIAN_FACTORS = (1.0, 1.0, 1.3461, 1.1930, 1.4340, 1.2882, 1.4729, 1.3465, 1.4948, 1.3833)
-"""Variance of the median of 1, 2, ... normal values over that of their mean."""
+MEDIAN_FACTORS = np.array([1.0, 1.0, 1.0, 1.35, 1.19, 1.43, 1.29, 1.47, 1.35, 1.49, 1.38])
+"""Variance of the median of n values in units of that of their mean, for n up to 10; pi/2 beyond."""
 
 
-@dataclass(frozen=True)
-class Rule:
-    """How frames are combined."""
-
-    method: str
-    """``average``, ``median`` or ``sum``."""
-
-    weights: tuple[float, ...]
-    """One per frame."""
-
-    scale: tuple[float, ...] | None
-    """One factor per frame; None if as many further blocks hold one number each."""
-
-    rejections: tuple[tuple[str, Any], ...]
-    """Names and settings of what rejects inputs, in their order; see `REJECTIONS`."""
-
-    uncertainty: str
-    """``propagated``, ``scatter`` or ``ccdproc``."""
-
-    dtype: str
-    """Of the data and variance of the result."""
-
-    mask_dtype: str
-    """Of the mask of the result."""
-
-    remaps: tuple[Remap, ...]
-    """For each frame, how the bits of its mask become those of the result."""
-
-    bad: int
-    """Bits that count as bad."""
-
-    ranks: tuple[int, ...]
-    """Bad bits from the least to the worst class; the last one is NO_DATA, of which nothing is used."""
-
-    saturated: int
-    """The bit of SAT if it counts as bad, else 0."""
-
-    clipped: int
-    """The bit of CLIPPED."""
-
-    no_data: int
-    """The bit of NO_DATA."""
+@compiled
+def _sort(values: Array, n: int) -> None:
+    """Sort the first n values in place."""
+    for i in range(1, n):
+        value = values[i]
+        j = i - 1
+        while j >= 0 and values[j] > value:
+            values[j + 1] = values[j]
+            j -= 1
+        values[j + 1] = value
 
 
-@dataclass
-class Piece:
-    """Some pixels of all frames; arrays have the shape (frames, pixels) or (pixels,)."""
-
-    values: Array
-    """Data."""
-
-    bits: Array
-    """Masks."""
-
-    variances: Array | None
-    """Variances, if they are propagated."""
-
-    use: Array
-    """Whether an input counts."""
-
-    exempt: Array
-    """Pixels whose inputs are all bad: nothing more is rejected there."""
-
-    clipped: Array
-    """Pixels of which some input was rejected."""
-
-    scratch: Array
-    """Room for sorting."""
+@compiled
+def _median(values: Array, n: int) -> float:
+    """Return the median of n sorted values."""
+    half = n // 2
+    return values[half] if n % 2 else 0.5 * (values[half - 1] + values[half])
 
 
-def combine_frames(request: Request, blocks: Sequence[Block], *, rule: Rule) -> Block:
-    """Combine blocks of one region, one per frame, by a rule.
-
-    Where all inputs are bad, those of the least bad class are used and nothing is rejected. Where none is left, the mask is
-    NO_DATA, the data are NaN (a sum is 0) and the variance is NaN.
-    """
-    count = len(rule.weights)
-    scale = rule.scale
-    if scale is None:
-        scale = tuple(float(block.plane("data")[0, 0]) for block in blocks[count:])
-    dtypes = {"data": rule.dtype, "variance": rule.dtype, "mask": rule.mask_dtype}
-    out = empty_block(request, {plane: np.dtype(name) for plane, name in dtypes.items()})
-    for cut in _cuts(request.region, count):
-        piece = _gather(blocks[:count], cut, rule, variances="variance" in request.planes)
-        for name, settings in rule.rejections:
-            low, high = REJECTIONS[name](piece, settings)
-            reject_outside(piece.values, low, high, piece.exempt, piece.use, piece.clipped)
-        _finish(piece, rule, np.array(scale), cut, out)
-    return out
-
-
-def _cuts(region: Region, count: int) -> Iterator[tuple[slice, slice]]:
-    """Yield the pieces of a region, relative to it."""
-    ny, nx = region.shape
-    pixels = max(256, PIECE // count)
-    width = -(-nx // -(-nx // pixels))
-    rows = max(1, pixels // width)
-    for y in range(0, ny, rows):
-        for x in range(0, nx, width):
-            yield slice(y, min(y + rows, ny)), slice(x, min(x + width, nx))
-
-
-def _gather(blocks: Sequence[Block], cut: tuple[slice, slice], rule: Rule, *, variances: bool) -> Piece:
-    """Copy a piece of all frames, and choose the inputs that count."""
-    shape = (len(blocks), cut[0].stop - cut[0].start, cut[1].stop - cut[1].start)
-    flat = (shape[0], shape[1] * shape[2])
-    values, bits = np.empty(shape), np.zeros(shape, np.uint32)
-    given = np.empty(shape) if variances and rule.uncertainty == "propagated" else None
-    for i, block in enumerate(blocks):
-        values[i] = block.plane("data")[cut]
-        if block.mask is not None:
-            bits[i] = remap_bits(block.mask[cut], rule.remaps[i], np.uint32)
-        if given is not None:
-            given[i] = block.plane("variance")[cut]
-    piece = Piece(
-        values.reshape(flat),
-        bits.reshape(flat),
-        None if given is None else given.reshape(flat),
-        use=np.empty(flat, np.bool_),
-        exempt=np.empty(flat[1], np.bool_),
-        clipped=np.zeros(flat[1], np.bool_),
-        scratch=np.empty(flat),
-    )
-    ranks = np.array(rule.ranks, np.uint32)
-    choose_inputs(
-        piece.values, piece.bits, np.uint32(rule.bad), np.uint32(rule.no_data), ranks, piece.use, piece.exempt
-    )
-    return piece
-
-
-def _finish(piece: Piece, rule: Rule, scale: Array, cut: tuple[slice, slice], out: Block) -> None:
-    """Combine what is left of a piece, and put it into the result."""
-    weights = np.ones(len(rule.weights)) if rule.method == "median" else np.array(rule.weights)
-    piece.values *= scale[:, None]
-    if piece.variances is not None:
-        piece.variances *= scale[:, None] ** 2
-    shape = (cut[0].stop - cut[0].start, cut[1].stop - cut[1].start)
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        if out.data is not None:
-            out.data[cut] = METHODS[rule.method](piece, weights).reshape(shape)
-        if out.variance is not None:
-            out.variance[cut] = UNCERTAINTIES[rule.uncertainty](piece, rule.method, weights).reshape(shape)
-    if out.mask is not None:
-        planes = np.array((rule.clipped, rule.no_data, rule.saturated), np.uint32)
-        mask = merge_bits(piece.bits, piece.use, piece.clipped, weights, planes, SATURATED_SHARE)
-        out.mask[cut] = mask.reshape(shape)
-
-
-# Rejections: from a piece and settings to the lowest and the highest value of each pixel that stays.
-
-
-def value_limits(piece: Piece, settings: tuple[float | None, float | None]) -> tuple[Array, Array]:
-    """Return the same two limits for all pixels; None is no limit."""
-    low, high = settings
-    pixels = piece.values.shape[1]
-    return np.full(pixels, -np.inf if low is None else low), np.full(pixels, np.inf if high is None else high)
-
-
-def sigma_limits(piece: Piece, settings: tuple[str, str, float | None, float | None]) -> tuple[Array, Array]:
-    """Return the centre minus and plus so many deviations of the inputs that are left."""
-    centre_name, deviation_name, low, high = settings
-    middle = None
-    if "median" in {centre_name} or deviation_name == "mad_std":
-        middle = median_of(piece.values, piece.use, piece.scratch)
-    mean = None
-    if centre_name == "mean" or deviation_name == "std":
-        mean = _mean(piece)
-    centre = mean if centre_name == "mean" else middle
-    assert centre is not None
-    if deviation_name == "std":
-        assert mean is not None
-        squares, count = squares_about(piece.values, piece.use, mean)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            deviation = np.sqrt(squares / count)
+@compiled
+def _clip(values: Array, order: Array, n: int, low: float, high: float, use_median: bool, use_mad: bool) -> float:
+    """Return bounds of clipping as a pair packed into ``order[0:2]``; the number 0 is returned."""
+    mean = 0.0
+    for k in range(n):
+        mean += values[k]
+    mean /= n
+    for k in range(n):
+        order[k] = values[k]
+    _sort(order, n)
+    middle = _median(order, n)
+    centre = middle if use_median else mean
+    if use_mad:
+        for k in range(n):
+            order[k] = abs(values[k] - middle)
+        _sort(order, n)
+        spread = 1.482602218505602 * _median(order, n)
     else:
-        assert middle is not None
-        deviation = MAD_TO_STD * deviation_of(piece.values, piece.use, middle, piece.scratch)
-    return (
-        np.full(centre.shape, -np.inf) if low is None else centre - low * deviation,
-        np.full(centre.shape, np.inf) if high is None else centre + high * deviation,
-    )
-
-
-REJECTIONS: dict[str, Callable[[Piece, Any], tuple[Array, Array]]] = {"limits": value_limits, "sigma": sigma_limits}
-"""Rejections by name."""
-
-
-# Methods: from a piece and weights to the data.
-
-
-def _mean(piece: Piece) -> Array:
-    """Return the plain mean; NaN where nothing is left."""
-    total, norm = weighted_sum(piece.values, piece.use, np.ones(len(piece.values)))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(total / norm)
-
-
-def _average(piece: Piece, weights: Array) -> Array:
-    total, norm = weighted_sum(piece.values, piece.use, weights)
-    return np.asarray(total / norm)
-
-
-def _sum(piece: Piece, weights: Array) -> Array:
-    return np.asarray(weighted_sum(piece.values, piece.use, weights)[0])
-
-
-def _median(piece: Piece, weights: Array) -> Array:  # noqa: ARG001 - all methods are called alike
-    return np.asarray(median_of(piece.values, piece.use, piece.scratch))
-
-
-METHODS: dict[str, Callable[[Piece, Array], Array]] = {"average": _average, "median": _median, "sum": _sum}
-"""Methods by name."""
-
-
-# Uncertainties: from a piece, the method and weights to the variance.
-
-
-def median_factor(count: int) -> float:
-    """Return the variance of the median of normal values over that of their mean; pi/2 for very many.
-
-    Examples
-    --------
-    >>> median_factor(3), round(median_factor(100), 2)
-    (1.3461, 1.55)
-    """
-    if count <= len(MEDIAN_FACTORS):
-        return MEDIAN_FACTORS[max(count, 1) - 1]
-    return 0.5 * np.pi * count / (count + (0.47 if count % 2 else 1.40))
-
-
-def _variance_of(method: str, variances: Array, piece: Piece, weights: Array) -> Array:
-    """Return the variance of a combination of independent inputs."""
-    total, norm = weighted_sum(variances, piece.use, weights**2)
-    if method == "sum":
-        return np.where(norm > 0, total, np.nan)
-    if method == "average":
-        return np.asarray(total / weighted_sum(variances, piece.use, weights)[1] ** 2)
-    factors = np.array([median_factor(n) for n in range(len(weights) + 1)])
-    return np.asarray(total / norm**2 * factors[norm.astype(np.intp)])
-
-
-def _propagated(piece: Piece, method: str, weights: Array) -> Array:
-    """Return the variance by the variances of the inputs."""
-    assert piece.variances is not None
-    return _variance_of(method, piece.variances, piece, weights)
-
-
-def _scatter(piece: Piece, method: str, weights: Array) -> Array:
-    """Return the variance by the sample variance of the inputs that are left; NaN where there is only one."""
-    squares, count = squares_about(piece.values, piece.use, _mean(piece))
-    sample = np.broadcast_to(squares / (count - 1), piece.values.shape)
-    return _variance_of(method, np.ascontiguousarray(sample), piece, weights)
-
-
-def _ccdproc(piece: Piece, method: str, weights: Array) -> Array:  # noqa: ARG001 - all are called alike
-    """Return the variance as ccdproc estimates it: by std (ddof 0) or MAD, without weights."""
-    if method == "median":
-        middle = median_of(piece.values, piece.use, piece.scratch)
-        deviation = MAD_TO_STD * deviation_of(piece.values, piece.use, middle, piece.scratch)
-        return np.asarray(deviation**2 / piece.use.sum(axis=0))
-    squares, count = squares_about(piece.values, piece.use, _mean(piece))
-    return np.asarray(squares / count * (count if method == "sum" else 1 / count))
-
-
-UNCERTAINTIES: dict[str, Callable[[Piece, str, Array], Array]] = {
-    "propagated": _propagated,
-    "scatter": _scatter,
-    "ccdproc": _ccdproc,
-}
-"""Uncertainties by name."""
-
-
-# Loops over pixels.
+        spread = 0.0
+        for k in range(n):
+            spread += (values[k] - mean) ** 2
+        spread = np.sqrt(spread / n)
+    order[0] = centre - low * spread
+    order[1] = centre + high * spread
+    return 0.0
 
 
 @compiled
-def choose_inputs(
-    values: Array, bits: Array, bad: Any, no_data: Any, ranks: Array, use: Array, exempt: Array
+def combine_rows(
+    data: Array,
+    variance: Array,
+    use: Array,
+    clip: Array,
+    method: int,
+    uncertainty: int,
+    factors: Array,
+    out: Array,
+    out_variance: Array,
+    used: Array,
 ) -> None:
-    """Set ``use`` for good inputs, and where there is none for those of the least bad class; set ``exempt`` there.
+    """Combine ``data[frame, pixel]``: method 0 average, 1 median, 2 sum; uncertainty 0 none, 1 propagated, 2 scatter, 3 ccdproc.
 
-    Values that are not finite get the bit ``no_data``, which counts as bad.
+    ``clip`` holds on/off, low, high, median/mean, MAD/std. ``used`` is set where a frame took part.
     """
-    frames, pixels = values.shape
-    exempt[:] = True
-    for i in range(frames):
-        for m in range(pixels):
-            if not np.isfinite(values[i, m]):
-                bits[i, m] |= no_data
-            use[i, m] = bits[i, m] & (bad | no_data) == 0
-            exempt[m] &= not use[i, m]
-    worst = len(ranks) - 1
-    for m in range(pixels):
-        if exempt[m]:
-            least = worst
-            for i in range(frames):
-                least = min(least, rank_of(bits[i, m], ranks))
-            for i in range(frames):
-                use[i, m] = least < worst and rank_of(bits[i, m], ranks) == least
+    frames, pixels = data.shape
+    values = np.empty(frames)
+    order = np.empty(frames)
+    which = np.empty(frames, np.int64)
+    for p in range(pixels):
+        n = 0
+        for f in range(frames):
+            used[f, p] = False
+            if use[f, p]:
+                values[n] = data[f, p]
+                which[n] = f
+                n += 1
+        if clip[0] and n > 0:
+            _clip(values, order, n, clip[1], clip[2], clip[3] > 0, clip[4] > 0)
+            low, high, kept = order[0], order[1], 0
+            for k in range(n):
+                if low <= values[k] <= high:
+                    values[kept] = values[k]
+                    which[kept] = which[k]
+                    kept += 1
+            n = kept
+        for k in range(n):
+            used[which[k], p] = True
+        if n == 0:
+            out[p] = np.nan
+            out_variance[p] = np.nan
+            continue
+        total = 0.0
+        for k in range(n):
+            total += values[k]
+        mean = total / n
+        scatter = 0.0
+        for k in range(n):
+            scatter += (values[k] - mean) ** 2
+        propagated = 0.0
+        if uncertainty == 1:
+            for k in range(n):
+                propagated += variance[which[k], p]
+        result = mean
+        if method == 1:
+            for k in range(n):
+                order[k] = values[k]
+            _sort(order, n)
+            result = _median(order, n)
+        factor = 1.0
+        if method == 1:
+            factor = factors[n] if n < factors.size else 1.5707963267948966
+        if uncertainty == 1:
+            spread = propagated / n**2 * factor
+        elif uncertainty == 2:
+            spread = scatter / (n - 1) / n * factor if n > 1 else np.nan
+        elif method == 1:
+            middle = result
+            for k in range(n):
+                order[k] = abs(values[k] - middle)
+            _sort(order, n)
+            spread = (1.482602218505602 * _median(order, n)) ** 2 / n
+        else:
+            spread = scatter / n / n
+        if method == 2:
+            result = total
+            spread *= n**2
+        out[p] = result
+        out_variance[p] = spread
 
 
-@compiled
-def rank_of(bits: Any, ranks: Array) -> int:
-    """Return the worst class that a bad input belongs to."""
-    for k in range(len(ranks) - 1, 0, -1):
-        if bits & ranks[k]:
-            return k
-    return 0
+def combine(
+    request: Request,
+    blocks: list[Block],
+    *,
+    method: int,
+    uncertainty: int,
+    clip: tuple[float, float, float, float, float],
+    ranks: tuple[int, ...],
+    bad_bits: int,
+    clipped: int,
+    no_data: int,
+    dtype: str,
+    mask_dtype: str,
+) -> Block:
+    """Combine blocks of one region; masked and non-finite pixels take no part.
 
-
-@compiled
-def reject_outside(values: Array, low: Array, high: Array, exempt: Array, use: Array, clipped: Array) -> None:
-    """Take away inputs below ``low`` or above ``high``; note pixels that lose one."""
-    frames, pixels = values.shape
-    for i in range(frames):
-        for m in range(pixels):
-            if use[i, m] and not exempt[m] and (values[i, m] < low[m] or values[i, m] > high[m]):
-                use[i, m] = False
-                clipped[m] = True
-
-
-@compiled
-def weighted_sum(values: Array, use: Array, weights: Array) -> tuple[Array, Array]:
-    """Return the weighted sum of the inputs that count, and the sum of their weights."""
-    frames, pixels = values.shape
-    total = np.zeros(pixels)
-    norm = np.zeros(pixels)
-    for i in range(frames):
-        weight = weights[i]
-        for m in range(pixels):
-            total[m] += weight * values[i, m] if use[i, m] else 0.0
-            norm[m] += weight if use[i, m] else 0.0
-    return total, norm
-
-
-@compiled
-def squares_about(values: Array, use: Array, centre: Array) -> tuple[Array, Array]:
-    """Return the sum of squared distances from the centre of the inputs that count, and their number."""
-    frames, pixels = values.shape
-    total = np.zeros(pixels)
-    count = np.zeros(pixels)
-    for i in range(frames):
-        for m in range(pixels):
-            distance = values[i, m] - centre[m]
-            total[m] += distance * distance if use[i, m] else 0.0
-            count[m] += 1.0 if use[i, m] else 0.0
-    return total, count
-
-
-@compiled
-def median_of(values: Array, use: Array, scratch: Array) -> Array:
-    """Return the median of the inputs that count; NaN where there is none."""
-    frames, pixels = values.shape
-    for i in range(frames):
-        for m in range(pixels):
-            scratch[i, m] = values[i, m] if use[i, m] else np.inf
-    sort_frames(scratch)
-    return middle_of(scratch, use)
-
-
-@compiled
-def deviation_of(values: Array, use: Array, centre: Array, scratch: Array) -> Array:
-    """Return the median distance from the centre of the inputs that count; NaN where there is none."""
-    frames, pixels = values.shape
-    for i in range(frames):
-        for m in range(pixels):
-            scratch[i, m] = abs(values[i, m] - centre[m]) if use[i, m] else np.inf
-    sort_frames(scratch)
-    return middle_of(scratch, use)
-
-
-@compiled
-def sort_frames(values: Array) -> None:
-    """Sort each pixel's values over the frames, in place, by Batcher's merge exchange (Knuth 5.2.2, algorithm M).
-
-    Which frames are compared does not depend on the values, so the loop over pixels has no branch.
+    Where no frame has a good pixel, the frames whose worst plane is the least bad are used: ``ranks`` are groups of bits from
+    the worst to the least bad. The mask has the bits of the frames that took part, ``clipped`` where some were rejected, and
+    ``no_data`` where nothing was left.
     """
-    frames, pixels = values.shape
-    top = 1
-    while 2 * top < frames:
-        top *= 2
-    p = top if frames > 1 else 0
-    while p > 0:
-        q, r, d = top, 0, p
-        while d > 0:
-            for i in range(frames - d):
-                if i & p == r:
-                    lower, upper = values[i], values[i + d]
-                    for m in range(pixels):
-                        a, b = lower[m], upper[m]
-                        lower[m] = a if a < b else b
-                        upper[m] = b if a < b else a
-            d = q - p
-            q //= 2
-            r = p
-        p //= 2
-
-
-@compiled
-def middle_of(ordered: Array, use: Array) -> Array:
-    """Return the median of sorted values, of which as many count as ``use`` has."""
-    frames, pixels = ordered.shape
-    count = np.zeros(pixels, np.int64)
-    for i in range(frames):
-        for m in range(pixels):
-            count[m] += 1 if use[i, m] else 0
-    out = np.empty(pixels)
-    for m in range(pixels):
-        n = count[m]
-        out[m] = 0.5 * (ordered[(n - 1) // 2, m] + ordered[n // 2, m]) if n > 0 else np.nan
-    return out
-
-
-@compiled
-def merge_bits(
-    bits: Array, use: Array, clipped: Array, weights: Array, planes: Array, saturated_share: float
-) -> Array:
-    """Return the bits of all inputs that count.
-
-    ``planes`` are CLIPPED, set where an input was rejected; NO_DATA, set where no weight is left; and SAT, set where more
-    than a share of the weight was left out because of it.
-    """
-    frames, pixels = bits.shape
-    out = np.zeros(pixels, np.uint32)
-    left = np.zeros(pixels)
-    lost = np.zeros(pixels)
-    for i in range(frames):
-        for m in range(pixels):
-            if use[i, m]:
-                out[m] |= bits[i, m]
-                left[m] += weights[i]
-            elif bits[i, m] & planes[2]:
-                lost[m] += weights[i]
-    limit = saturated_share * weights.sum()
-    for m in range(pixels):
-        if clipped[m]:
-            out[m] |= planes[0]
-        if left[m] == 0:
-            out[m] |= planes[1]
-        if lost[m] > limit:
-            out[m] |= planes[2]
-    return out
-
-
-# One factor per frame from a function of its whole plane.
-
-
-def plane_factor(block: Block, *, func: Callable[[Any], Any], bad_bits: int) -> Array:
-    """Return a user's function of a whole plane, which is a masked array if some of its pixels are bad."""
-    data: Any = block.plane("data").copy()
-    if block.mask is not None:
-        bad = (block.mask & block.mask.dtype.type(bad_bits)) != 0
-        data = np.ma.MaskedArray(data, bad) if bad.any() else data
-    factor = np.ma.filled(np.ma.asarray(func(data), dtype=float), np.nan)
-    if factor.size != 1 or not np.isfinite(factor).all():
-        raise ParameterError(f"scale function {func!r} gave {factor} and must give one finite number for each frame.")
-    return factor.reshape(())
-
-
-def only_partial(partials: Sequence[Array], *, func: Callable[[Any], Any], bad_bits: int) -> Array:  # noqa: ARG001
-    """Return the result of the one tile of a reduction."""
-    return partials[0]
-
-
-def constant_plane(request: Request, *, number: Array) -> Block:
-    """Return a plane that is one number everywhere, without memory for its pixels."""
-    return Block(request.region, data=np.broadcast_to(np.asarray(number, float).reshape(()), request.region.shape))
+    shape = request.region.shape
+    data = np.stack([block.plane("data").ravel() for block in blocks])
+    has_variance = uncertainty == 1
+    variance = np.stack([block.plane("variance").ravel() for block in blocks]) if has_variance else np.zeros((1, 1))
+    finite = np.isfinite(data)
+    masks = None
+    use = finite
+    if all(block.mask is not None for block in blocks):
+        masks = np.stack([block.plane("mask").ravel() for block in blocks])
+        use = finite & ((masks & masks.dtype.type(bad_bits)) == 0)
+        for rank in range(len(ranks)):
+            empty = ~use.any(axis=0)
+            if not empty.any():
+                break
+            worse = sum(ranks[rank + 1 :])
+            use[:, empty] = finite[:, empty] & ((masks[:, empty] & masks.dtype.type(worse)) == 0)
+    out, out_variance = np.empty(data.shape[1]), np.empty(data.shape[1])
+    used = np.empty(data.shape, bool)
+    combine_rows(data, variance, use, np.array(clip), method, uncertainty, MEDIAN_FACTORS, out, out_variance, used)
+    mask = None
+    if "mask" in request.planes:
+        mask = np.zeros(data.shape[1], mask_dtype)
+        if masks is not None:
+            mask |= np.bitwise_or.reduce(np.where(used, masks, 0), axis=0).astype(mask_dtype)
+        mask |= np.where((use & ~used).any(axis=0), mask.dtype.type(clipped), mask.dtype.type(0))
+        mask |= np.where(~used.any(axis=0), mask.dtype.type(no_data), mask.dtype.type(0))
+        mask = mask.reshape(shape)
+    return Block(
+        request.region,
+        out.reshape(shape).astype(dtype) if "data" in request.planes else None,
+        out_variance.reshape(shape).astype(dtype) if "variance" in request.planes else None,
+        mask,
+    )

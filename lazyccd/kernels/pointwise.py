@@ -12,10 +12,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lazyccd.errors import FrameError
 from lazyccd.kernels.block import Block, Request
 
 Array = npt.NDArray[Any]
 Remap = tuple[tuple[int, int], ...]
+
+FORMS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+    "std": (np.sqrt, np.square),
+    "var": (np.copy, np.copy),
+    "ivar": (np.reciprocal, np.reciprocal),
+}
+"""From the variance to each type of uncertainty, and back."""
 
 
 def remap_bits(mask: Array, pairs: Remap, dtype: npt.DTypeLike | None = None) -> Array:
@@ -24,7 +32,7 @@ def remap_bits(mask: Array, pairs: Remap, dtype: npt.DTypeLike | None = None) ->
     if not pairs:
         return mask.astype(dtype, copy=False)
     moved = sum(old for old, _ in pairs)
-    out = (mask & ~mask.dtype.type(moved)).astype(dtype)
+    out: Array = (mask & ~mask.dtype.type(moved)).astype(dtype)
     for old, new in pairs:
         out |= np.where(mask & mask.dtype.type(old), dtype.type(new), dtype.type(0))
     return out
@@ -64,7 +72,7 @@ def _plus(a: Array, b: Array, scale: float, dtype: str) -> Array:
 
 
 def _sum_variance(request: Request, a: Block, b: Block | None, scale: float, dtype: str) -> Array:
-    va = None if a is None else a.variance
+    va = a.variance
     vb = None if b is None else b.variance
     if vb is None:
         assert va is not None
@@ -135,7 +143,7 @@ def divide(
 
 def _flag_nonfinite(data: Array, mask: Array, no_data: int) -> Array:
     """Return the mask with ``no_data`` set where the data are not finite."""
-    return mask | np.where(np.isfinite(data), mask.dtype.type(0), mask.dtype.type(no_data))
+    return np.bitwise_or(mask, np.where(np.isfinite(data), mask.dtype.type(0), mask.dtype.type(no_data)))
 
 
 def flag_nonfinite(request: Request, data: Block, mask: Block, *, no_data: int, mask_dtype: str) -> Block:
@@ -218,6 +226,19 @@ def cast(request: Request, a: Block, *, dtype: str) -> Block:
     return Block(request.region, data=a.plane("data").astype(dtype, copy=False))
 
 
+def named_bits(request: Request, a: Block, *, known: int) -> Block:
+    """Return the plane ``data``, a mask, after checking that it has no other bits than the known ones."""
+    bits = a.plane("data")
+    kept = bits.dtype.type(known & np.iinfo(bits.dtype).max)
+    unknown = int(np.bitwise_or.reduce(bits & ~kept, axis=None))
+    if unknown:
+        raise FrameError(
+            f"the mask has the bits {unknown}, which no plane names, besides {known}; add planes by "
+            "with_mask(array, plane='NAME'), or name them in the attributes flag_masks and flag_meanings."
+        )
+    return Block(request.region, data=bits)
+
+
 def mask_from(request: Request, a: Block, *, bit: int, dtype: str) -> Block:
     """Return a mask with ``bit`` set where the plane ``data`` is not zero (NaN counts as not zero)."""
     return Block(
@@ -270,9 +291,9 @@ def window(request: Request, a: Block, *, offset: tuple[int, int], step: tuple[i
 
 
 def transform(
-    request: Request, a: Block, *, func: Callable[..., Any], kwargs: tuple[tuple[str, Any], ...], as_std: bool
+    request: Request, a: Block, *, func: Callable[..., Any], kwargs: tuple[tuple[str, Any], ...], kind: str
 ) -> Block:
-    """Apply a user's function to each plane: to the data, to the uncertainty, and to each bit of the mask.
+    """Apply a user's function to each plane: to the data, to the uncertainty as users see it, and to each bit of the mask.
 
     A bit is set in the result where the transformed bit is above zero.
     """
@@ -283,9 +304,9 @@ def transform(
         data = np.asarray(func(a.plane("data").copy(), **options))[cut].astype(a.plane("data").dtype, copy=False)
     if "variance" in request.planes:
         old = a.plane("variance")
-        given = np.sqrt(old) if as_std else old.copy()
-        variance = np.asarray(func(given, **options))[cut].astype(old.dtype, copy=False)
-        variance = variance**2 if as_std else variance
+        there, back = FORMS[kind]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            variance = back(np.asarray(func(there(old), **options))[cut].astype(old.dtype, copy=False))
     if "mask" in request.planes:
         bits = a.plane("mask")
         mask = np.zeros(request.region.shape, bits.dtype)

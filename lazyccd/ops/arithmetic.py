@@ -79,7 +79,26 @@ def add(frame: xr.Dataset, other: Operand) -> xr.Dataset:
 
 @operation(log=False)
 def subtract(frame: xr.Dataset, other: Operand) -> xr.Dataset:
-    """Subtract a number, a quantity or a frame; see `add`.
+    """Subtract a number, a quantity or a frame.
+
+    Parameters
+    ----------
+    frame
+        A frame, or a CCDData (then a computed CCDData is returned).
+    other
+        Converted to the frame's units.
+
+    Returns
+    -------
+    xr.Dataset
+        Lazy, one task per chunk, halo 0. Variances are added, masks joined.
+
+    Raises
+    ------
+    UnitError
+        Raised if the units cannot be converted; a bare number fits only a dimensionless frame.
+    ShapeError
+        Raised if the shapes differ.
 
     Examples
     --------

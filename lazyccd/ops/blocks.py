@@ -96,7 +96,24 @@ def _shrink(sizes: tuple[int, ...], block: int, length: int) -> tuple[int, ...]:
 
 @operation(log=False)
 def block_average(ccd: xr.Dataset, block_size: int | tuple[int, int]) -> xr.Dataset:
-    """Average blocks of pixels; see `block_reduce`.
+    """Average blocks of pixels.
+
+    Parameters
+    ----------
+    ccd
+        A frame, or a CCDData (then a computed CCDData is returned). Rows and columns that do not fill a block are left out.
+    block_size
+        Rows and columns of a block; one number for both.
+
+    Returns
+    -------
+    xr.Dataset
+        As of `block_reduce` with ``np.mean``.
+
+    Raises
+    ------
+    ParameterError
+        Raised if the block size is not positive and integer, or larger than the image.
 
     Examples
     --------

@@ -73,7 +73,9 @@ def combine(
     >>> import numpy as np
     >>> from astropy.nddata import CCDData
     >>> frames = [CCDData(np.full((1, 1), value), unit="adu") for value in (1.0, 2.0, 3.0, 4.0, 99.0)]
-    >>> float(combine(frames, sigma_clip=True, sigma_clip_func="median", sigma_clip_dev_func="mad_std").data.values[0, 0])
+    >>> float(
+    ...     combine(frames, sigma_clip=True, sigma_clip_func="median", sigma_clip_dev_func="mad_std").data.values[0, 0]
+    ... )
     2.5
     """
     images = [operand(item, f"frame {i + 1}") for i, item in enumerate(img_list)]
@@ -131,6 +133,8 @@ def combine(
 def _like_first(image: Image, first: Image, number: int) -> Image:
     """Return a frame in the units of the first; refuse another shape."""
     if image.shape != first.shape:
-        raise ShapeError(f"frame {number} has shape {image.shape} and frame 1 has {first.shape}; trim them to one section.")
+        raise ShapeError(
+            f"frame {number} has shape {image.shape} and frame 1 has {first.shape}; trim them to one section."
+        )
     factor = conversion_factor(image.units, first.units, f"frame {number}")
     return image if factor == 1 else replace(affine_image(image, factor), units=first.units)

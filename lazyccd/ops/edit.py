@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from dask.base import compute
 import numpy as np
 import xarray as xr
 from astropy import units as u
+from dask.base import compute
 
 from lazyccd.errors import ParameterError, SectionError, ShapeError
 from lazyccd.frame.core import (
+    DIMS,
     Image,
     UncertaintyType,
     as_step,
@@ -57,13 +58,8 @@ def with_mask(ccd: xr.Dataset, array: Any, plane: str = "BAD", description: str 
     """
     image = resolve(ccd)
     schema = image.schema.with_plane(plane, description)
-    values = array.data if isinstance(array, xr.DataArray) else array
-    values = values if hasattr(values, "__dask_graph__") else np.asarray(values)
+    values = _pixels(array, image, "mask")
     step, graphs = as_step(values, values.dtype, "mask")
-    if step.shape != image.shape:
-        raise ShapeError(
-            f"mask shape {step.shape} does not match the image shape {image.shape}; cut it to the same section."
-        )
     bits = Apply(
         step.shape,
         make_dtypes(mask=schema.dtype),
@@ -110,11 +106,7 @@ def with_uncertainty(ccd: xr.Dataset, array: Any, uncertainty_type: UncertaintyT
         raise ParameterError(f"uncertainty_type {uncertainty_type!r} must be 'std', 'var' or 'ivar'.")
     if array is None:
         return ccd.drop_vars("uncertainty", errors="ignore")
-    values = array.data if isinstance(array, xr.DataArray) else array
-    values = values if hasattr(values, "__dask_graph__") else np.asarray(values)
-    step, graphs = as_step(values, image.dtype, "uncertainty")
-    if step.shape != image.shape:
-        raise ShapeError(f"uncertainty shape {step.shape} does not match the image shape {image.shape}.")
+    step, graphs = as_step(_pixels(array, image, "uncertainty"), image.dtype, "uncertainty")
     result = make_image(
         _only(image.plan, "data"),
         units=image.units,
@@ -125,6 +117,18 @@ def with_uncertainty(ccd: xr.Dataset, array: Any, uncertainty_type: UncertaintyT
     return replace(
         image, plan=result.plan, uncertainty_type=uncertainty_type, graphs=(*image.graphs, *graphs)
     ).to_dataset()
+
+
+def _pixels(array: Any, image: Image, what: str) -> Any:
+    """Return a dask or NumPy array of the image's shape; DataArrays are turned to the order y, x."""
+    if isinstance(array, xr.DataArray):
+        array = array.transpose(*DIMS).data if set(array.dims) == set(DIMS) else array.data
+    values = array if hasattr(array, "__dask_graph__") else np.asarray(array)
+    if values.shape != image.shape:
+        raise ShapeError(
+            f"{what} shape {values.shape} does not match the image shape {image.shape}; cut it to the same section."
+        )
+    return values
 
 
 def _only(step: Step, plane: str) -> Step:
@@ -155,7 +159,12 @@ def with_unit(ccd: xr.Dataset, unit: u.UnitBase | str) -> xr.Dataset:
     >>> with_unit(CCDData(np.ones((1, 2)), unit=""), "adu").unit
     Unit("adu")
     """
-    return replace(resolve(ccd), units=parse_unit(unit, "unit")).to_dataset()
+    parsed = parse_unit(unit, "unit")
+    bare = ccd.copy()
+    for name in bare.data_vars:
+        # units that contradict each other are no obstacle: they are what is replaced
+        bare[name].attrs.pop("units", None)
+    return replace(resolve(bare), units=parsed).to_dataset()
 
 
 def with_header(ccd: xr.Dataset, cards: dict[str, Any] | None = None, **keywords: Any) -> xr.Dataset:
@@ -190,9 +199,9 @@ def rechunk(ccd: xr.Dataset, chunks: int | tuple[int, int]) -> xr.Dataset:
     """
     image = resolve(ccd)
     pair = (chunks, chunks) if isinstance(chunks, int) else tuple(chunks)
+    if len(pair) != 2 or any(size != -1 and size < 1 for size in pair):
+        raise ParameterError(f"chunks {chunks} must be one or two numbers, in the order y, x, each -1 or at least 1.")
     sizes = [length if size == -1 else int(size) for size, length in zip(pair, image.shape, strict=True)]
-    if min(sizes) < 1:
-        raise ParameterError(f"chunks {chunks} must be -1 or at least 1.")
     return replace(image, grid=regular_grid(image.shape, (sizes[0], sizes[1]))).to_dataset()
 
 
@@ -229,6 +238,10 @@ def cut(image: Image, y: slice, x: slice) -> Image:
     for part, length, axis in ((y, image.shape[0], "y"), (x, image.shape[1], "x")):
         start = 0 if part.start is None else int(part.start)
         stop = length if part.stop is None else int(part.stop)
+        if part.step not in {None, 1}:
+            raise SectionError(
+                f"cutout {axis} has the step {part.step} and must have 1; take every n-th pixel by isel."
+            )
         if not 0 <= start < stop <= length:
             raise SectionError(f"cutout {axis} = {start}:{stop} must lie inside of 0:{length} and hold a pixel.")
         bounds.append((start, stop))

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
-from lazyccd.errors import ArgumentTypeError
+from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.frame.core import resolve
 from lazyccd.frame.wcs import wcs_from_header
 from lazyccd.kernels import pointwise
@@ -64,7 +65,9 @@ def transform_image(
     reads: Reads = Whole()
     grid: Any = ((image.shape[0],), (image.shape[1],))
     if halo is not None:
-        pair = (halo, halo) if isinstance(halo, int) else halo
+        pair = (int(halo), int(halo)) if np.ndim(halo) == 0 else tuple(halo)  # type: ignore[arg-type]
+        if len(pair) != 2 or min(pair) < 0:
+            raise ParameterError(f"halo {halo!r} must be one or two numbers of pixels, in the order y, x, not below 0.")
         reads = Same() if pair == (0, 0) else Halo(pair)
         grid = image.grid
     plan = image.apply(
@@ -73,6 +76,6 @@ def transform_image(
         dict(image.plan.planes),
         func=transform_func,
         kwargs=tuple(sorted(kwargs.items())),
-        as_std=image.uncertainty_type == "std",
+        kind=image.uncertainty_type,
     )
     return replace(image, plan=plan, grid=grid).to_dataset()

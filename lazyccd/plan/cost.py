@@ -89,7 +89,7 @@ def _scratch(action: Action, request: Request) -> int:
         return int(TEMPORARIES * max(given, _bytes(step, request)))
     rows = strip_rows(action.segment, request)
     strip = Request(request.region._replace(y1=request.region.y0 + rows), request.planes)
-    demands = demand(action.segment, [(step, strip)])
+    demands = demand(action.segment, [(step, strip)], in_strip=True)
     inside = sum(_bytes(s, r) for s in action.segment for r in demands.get(s.token, []))
     return int(TEMPORARIES * inside)
 
@@ -166,11 +166,28 @@ def check_memory(plan: Step, regions: Sequence[Region]) -> None:
     needed = process_bytes(cost, limit)
     if needed <= limit.bytes:
         return
-    room = (limit.bytes - BASELINE_BYTES) / limit.threads
-    side = math.isqrt(int(largest.size * max(room, 0) / cost.peak_bytes)) // 64 * 64
-    way_out = f"chunks of {side} x {side} pixels would fit" if side >= 64 else "no chunk size would fit"
+    side = _fitting_side(plan, limit, largest, cost)
+    way_out = f"chunks of {side} x {side} pixels would fit" if side else "no chunk size would fit"
     raise MemoryLimitError(
         f"a task on {largest.shape.y} x {largest.shape.x} pixels takes {format_bytes(cost.peak_bytes)}, {limit.threads} of "
         f"them with the process {format_bytes(needed)}, and the memory limit is {format_bytes(limit.bytes)}; {way_out}, "
         "or raise lazyccd.memory-limit."
     )
+
+
+def _fitting_side(plan: Step, limit: Limit, region: Region, cost: TaskCost) -> int:
+    """Return the side of square chunks, a multiple of 64, that fit into a limit; 0 if none does.
+
+    Halos and dependencies do not shrink with the chunk, so each guess is checked in the middle of the image, where nothing
+    is clipped.
+    """
+    assert limit.bytes is not None
+    room = max(0, limit.bytes - BASELINE_BYTES) / limit.threads
+    side = math.isqrt(int(region.size * room / cost.peak_bytes)) // 64 * 64
+    while side >= 64:
+        y0, x0 = (max(0, (length - side) // 2) for length in plan.shape)
+        chunk = Region(y0, y0 + side, x0, x0 + side).clip(plan.shape)
+        if process_bytes(task_cost(plan, chunk), limit) <= limit.bytes:
+            return side
+        side = side * 7 // 8 // 64 * 64
+    return 0

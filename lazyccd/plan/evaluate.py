@@ -79,7 +79,7 @@ class Evaluation:
 
     def _strip(self, action: Action, request: Request, blocks: dict[str, list[Block]]) -> Block:
         """Evaluate the segment of a kept step for one strip."""
-        demands = demand(action.segment, [(action.step, request)])
+        demands = demand(action.segment, [(action.step, request)], in_strip=True)
         here: dict[str, list[Block]] = {}
         for step in action.segment:
             made = []

@@ -25,18 +25,29 @@ WASTE = 1.25
 Demands = dict[str, list[Request]]
 
 
-def add_request(requests: list[Request], new: Request) -> None:
-    """Unite a request with those on the same step, or keep it apart if they lie far from each other."""
+def add_request(requests: list[Request], new: Request, *, in_strip: bool = False) -> None:
+    """Unite a request with those on the same step, or keep it apart if they lie far from each other.
+
+    In a strip, only regions that hold one another are united: the strip must not ask kept steps for more than the whole
+    region asked of them, where regions may lie far apart that are close in the strip.
+    """
     for i, old in enumerate(requests):
         union = old.region.union(new.region)
-        if union.size <= WASTE * (old.region.size + new.region.size):
+        near = not in_strip and union.size <= WASTE * (old.region.size + new.region.size)
+        if near or union in (old.region, new.region):
             del requests[i]
-            add_request(requests, Request(union, old.planes | new.planes))
+            add_request(requests, Request(union, old.planes | new.planes), in_strip=in_strip)
             return
     requests.append(new)
 
 
-def demand(order: Sequence[Step], roots: Sequence[tuple[Step, Request]], *, through_stacks: bool = False) -> Demands:
+def demand(
+    order: Sequence[Step],
+    roots: Sequence[tuple[Step, Request]],
+    *,
+    through_stacks: bool = False,
+    in_strip: bool = False,
+) -> Demands:
     """Return the requests on every step of ``order`` (inputs first) that the roots lead to.
 
     Parameters
@@ -47,17 +58,19 @@ def demand(order: Sequence[Step], roots: Sequence[tuple[Step, Request]], *, thro
         Steps and what is asked of them.
     through_stacks
         Whether requests go on below a `Stack`, which reads its frames by itself in bands.
+    in_strip
+        See `add_request`.
     """
     demands: Demands = {}
     for step, request in roots:
-        add_request(demands.setdefault(step.token, []), request)
+        add_request(demands.setdefault(step.token, []), request, in_strip=in_strip)
     for step in reversed(order):
         if isinstance(step, Stack) and not through_stacks:
             continue
         for request in demands.get(step.token, ()):
             for source, need in zip(step.inputs, step.needs(request), strict=True):
                 if need is not None:
-                    add_request(demands.setdefault(source.token, []), need)
+                    add_request(demands.setdefault(source.token, []), need, in_strip=in_strip)
     return demands
 
 
@@ -153,7 +166,8 @@ def strip_rows(segment: Sequence[Step], request: Request) -> int:
     step, region = segment[-1], request.region
 
     def largest(rows: int) -> int:
-        asked = demand(segment, [(step, Request(region._replace(y1=region.y0 + rows), request.planes))])
+        strip = Request(region._replace(y1=region.y0 + rows), request.planes)
+        asked = demand(segment, [(step, strip)], in_strip=True)
         return max(sum(r.region.size for r in requests) for requests in asked.values())
 
     if region.shape.y == 1:

@@ -151,12 +151,7 @@ class Join(Step):
 
     @classmethod
     def of(cls, **parts: tuple[Step, str] | None) -> Join:
-        """Return a step with the given planes; ``data`` must be among them.
-
-        Examples
-        --------
-        >>> Join.of(data=(raw, "data"), mask=(dq, "data"))  # doctest: +SKIP
-        """
+        """Return a step with the given planes; ``data`` must be among them."""
         given = tuple((name, *part) for name in PLANES if (part := parts.get(name)) is not None)
         dtypes = make_dtypes(**{name: step.dtypes[plane] for name, step, plane in given})
         return cls(given[0][1].shape, dtypes, parts=given)

@@ -81,7 +81,7 @@ class FormulaStorage:
         if self.dtype.kind == "u":
             return np.where(number % 17 == 0, 1 << number // 17 % 8, 0).astype(self.dtype)
         values = (self.low + (self.high - self.low) * (number / 0xFFFFF)).astype(self.dtype)
-        return np.where(number % self.holes == 0, self.dtype.type(np.nan), values) if self.holes else values
+        return np.asarray(np.where(number % self.holes == 0, self.dtype.type(np.nan), values) if self.holes else values)
 
 
 def formula_frame(

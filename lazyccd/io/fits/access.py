@@ -8,6 +8,7 @@ drop, so they do not count against the memory of a plan.
 
 from __future__ import annotations
 
+import atexit
 import bz2
 import gzip
 import logging
@@ -199,6 +200,12 @@ class _Unpacked:
                 self._shrink()
             return own
 
+    def close(self) -> None:
+        """Close all files; readers have descriptors of their own."""
+        with self._guard:
+            while self._files:
+                self._files.popitem()[1].close()
+
     def _shrink(self) -> None:
         """Close old files until the rest keeps to the budget; readers have descriptors of their own."""
         total = sum(os.fstat(file.fileno()).st_size for file in self._files.values())
@@ -210,6 +217,7 @@ class _Unpacked:
 
 
 _unpacked = _Unpacked(budget_bytes=16 << 30, budget_files=128)
+atexit.register(_unpacked.close)
 
 
 def _temporary_file() -> IO[bytes]:

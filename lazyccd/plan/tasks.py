@@ -1,0 +1,163 @@
+"""What tasks do: pull a region of a plan, hand it on, write it, or reduce it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from dask._task_spec import TaskRef
+
+from lazyccd.kernels.block import Block, Request
+from lazyccd.plan.evaluate import Evaluation, chunk_boxes
+from lazyccd.plan.schedule import demand
+from lazyccd.plan.steps import Chunked, Reduction, Step, unsettled
+from lazyccd.sections import Region
+
+Kind: TypeAlias = Literal["data", "mask", "std", "var", "ivar"]
+PLANE_OF: dict[Kind, str] = {"data": "data", "mask": "mask", "std": "variance", "var": "variance", "ivar": "variance"}
+"""The plane of a plan that each kind of variable is made from."""
+
+
+GROUP_PIXELS = 2048 * 2048
+"""About how many pixels one task of a reduction pulls."""
+
+
+class Sink(Protocol):
+    """Where tasks write regions to; picklable, and every method may run in another process."""
+
+    def create(self) -> None:
+        """Make the target, under a name that is not the final one."""
+        ...
+
+    def write(self, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
+        """Write one region of all variables and return a receipt."""
+        ...
+
+    def finish(self, receipts: Sequence[Any]) -> Any:
+        """Complete the target and give it its final name."""
+        ...
+
+
+@dataclass(frozen=True)
+class Output:
+    """One array that is made from a plan."""
+
+    name: str
+    """Name of the dask array, or of the variable that is written."""
+
+    kind: Kind
+    """What is made: data, mask, or one of the types of uncertainty."""
+
+    @property
+    def plane(self) -> str:
+        """The plane that it is made from."""
+        return PLANE_OF[self.kind]
+
+
+def convert(block: Block, kind: Kind) -> npt.NDArray[Any]:
+    """Return the plane of a block as what users hold; the array owns its memory."""
+    array = block.plane(PLANE_OF[kind])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        if kind == "std":
+            return np.asarray(np.sqrt(array))
+        if kind == "ivar":
+            return np.asarray(1 / array)
+    return array.copy() if array.base is not None or not array.flags.c_contiguous else array
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a task is to pull, and the names of what it depends on, in the order of its dependencies."""
+
+    plan: Step
+    request: Request
+    chunks: tuple[tuple[str, tuple[int, int]], ...]
+    values: tuple[str, ...]
+
+    @property
+    def keys(self) -> list[TaskRef]:
+        """References to the dependencies."""
+        chunk_keys = [TaskRef((name, *index)) for name, index in self.chunks]
+        return chunk_keys + [TaskRef(value_key(token)) for token in self.values]
+
+    def pull(self, deps: Sequence[Any]) -> Block:
+        """Pull the region, given the dependencies' results."""
+        chunks: dict[str, dict[tuple[int, int], Any]] = {}
+        for (name, index), array in zip(self.chunks, deps, strict=False):
+            chunks.setdefault(name, {})[index] = array
+        values = dict(zip(self.values, deps[len(self.chunks) :], strict=True))
+        with Evaluation(chunks, values) as evaluation:
+            return evaluation.pull((self.plan, self.request))[0]
+
+
+def make_work(plan: Step, request: Request, order: Sequence[Step], *, has_chunks: bool) -> Work:
+    """Return the work of one task; ``order`` holds the plan's steps, inputs first."""
+    values = tuple(unsettled(plan))
+    if not has_chunks:
+        return Work(plan, request, (), values)
+    demands = demand(order, [(plan, request)], through_stacks=True)
+    touched = {
+        (step.name, index): None
+        for step in order
+        if isinstance(step, Chunked)
+        for wanted in demands.get(step.token, ())
+        for index, _ in chunk_boxes(step.chunks, wanted.region)
+    }
+    return Work(plan, request, tuple(touched), values)
+
+
+def run_image(work: Work, kinds: tuple[Kind, ...], *deps: Any) -> Any:
+    """Compute one chunk of one variable, or a tuple of several."""
+    block = work.pull(deps)
+    arrays = tuple(convert(block, kind) for kind in kinds)
+    return arrays[0] if len(arrays) == 1 else arrays
+
+
+def run_write(work: Work, sink: Sink, outputs: tuple[Output, ...], _created: None, *deps: Any) -> Any:
+    """Compute one region of all variables and write it."""
+    block = work.pull(deps)
+    return sink.write(work.request.region, {out.name: convert(block, out.kind) for out in outputs})
+
+
+def run_partial(work: Work, reduction: Reduction, tiles: tuple[Region, ...], *deps: Any) -> list[npt.NDArray[Any]]:
+    """Reduce each tile of a group to its partial result."""
+    block = work.pull(deps)
+    return [reduction.partial(block.crop(tile), **dict(reduction.params)) for tile in tiles]
+
+
+def run_final(reduction: Reduction, places: Sequence[Sequence[int]], groups: Sequence[Any]) -> npt.NDArray[Any]:
+    """Put the partial results together in the order of the tiles."""
+    ordered: dict[int, Any] = {}
+    for numbers, partials in zip(places, groups, strict=True):
+        ordered.update(zip(numbers, partials, strict=True))
+    return np.asarray(reduction.final([ordered[i] for i in sorted(ordered)], **dict(reduction.params)))
+
+
+def value_key(token: str) -> str:
+    """Return the key under which a graph holds a global number."""
+    return f"value-{token}"
+
+
+def tile_groups(region: Region, tile: tuple[int, int] | None) -> Iterator[list[tuple[int, Region]]]:
+    """Yield groups of numbered tiles of a lattice anchored at pixel (0, 0), about `GROUP_PIXELS` each."""
+    if tile is None:
+        yield [(0, region)]
+        return
+    rows = _lattice(region.y0, region.y1, tile[0])
+    columns = _lattice(region.x0, region.x1, tile[1])
+    side = max(1, int((GROUP_PIXELS / (tile[0] * tile[1])) ** 0.5))
+    for i in range(0, len(rows), side):
+        for j in range(0, len(columns), side):
+            yield [
+                (r * len(columns) + c, Region(*rows[r], *columns[c]))
+                for r in range(i, min(i + side, len(rows)))
+                for c in range(j, min(j + side, len(columns)))
+            ]
+
+
+def _lattice(first: int, stop: int, size: int) -> list[tuple[int, int]]:
+    """Return the ranges into which multiples of ``size`` cut a range."""
+    return [(max(k * size, first), min((k + 1) * size, stop)) for k in range(first // size, -(-stop // size))]

@@ -1,0 +1,156 @@
+"""Steps: what they need of their inputs, how they are told apart, and values that are put in."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lazyccd.frame.core import resolve
+from lazyccd.kernels import pointwise, reduce
+from lazyccd.kernels.block import Request
+from lazyccd.plan.reads import Blocks, Columns, Halo, Reads, Replicated, Rows, Same, Whole, Window
+from lazyccd.plan.steps import (
+    QUOTIENT,
+    WITH_DATA,
+    Apply,
+    Input,
+    Join,
+    Reduction,
+    Source,
+    Step,
+    Value,
+    make_dtypes,
+    make_params,
+    settled,
+    unsettled,
+    walk,
+)
+from lazyccd.sections import Region
+from lazyccd.testing.steps import FormulaStorage, box_step, formula_frame
+
+SHAPE = (30, 40)
+REGION = Region(10, 14, 20, 26)
+
+
+def source(seed: int = 0, dtype: type = np.float32) -> Source:
+    """Return a source of pixels."""
+    return Source.of(FormulaStorage(SHAPE, np.dtype(dtype), seed))
+
+
+def affine(step: Step, scale: float = 2.0, **numbers: Value) -> Apply:
+    """Return a step with a parameter."""
+    params = make_params(scale=scale, offset=0.0, dtype="float32")
+    sources = (Input(step),)
+    return Apply(
+        SHAPE, step.planes, kernel=pointwise.affine, sources=sources, params=params, numbers=tuple(numbers.items())
+    )
+
+
+def mean(step: Step) -> Value:
+    """Return the mean of a step as a value."""
+    params = make_params(bad_bits=0, min_value=None)
+    return Value(
+        reduction=Reduction(
+            step, partial=reduce.sum_and_count, final=reduce.mean_of_sums, params=params, region=Region.full(SHAPE)
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("reads", "expected"),
+    [
+        (Same(), REGION),
+        (Window((3, 4)), Region(13, 17, 24, 30)),
+        (Window((29, 4), (-1, 1)), Region(16, 20, 24, 30)),
+        (Window((0, 0), (2, 1)), Region(20, 27, 20, 26)),
+        (Halo((2, 3)), Region(8, 16, 17, 29)),
+        (Halo((20, 30)), Region(0, 30, 0, 40)),
+        (Rows(36, 40), Region(10, 14, 36, 40)),
+        (Columns(27, 30), Region(27, 30, 20, 26)),
+        (Blocks((2, 1)), Region(20, 28, 20, 26)),
+        (Replicated((3, 4)), Region(3, 5, 5, 7)),
+        (Whole(), Region(0, 30, 0, 40)),
+    ],
+)
+def test_reads(reads: Reads, expected: Region) -> None:
+    """Each rule asks for the region that its docstring says."""
+    assert reads.region(REGION, SHAPE) == expected
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((1, 40), Region(0, 1, 20, 26)), ((30, 1), Region(10, 14, 0, 1))])
+def test_one_row_or_column_is_broadcast(shape: tuple[int, int], expected: Region) -> None:
+    """Of an input with one row or column, that one is asked for."""
+    assert Same().region(REGION, shape) == expected
+
+
+def test_only_planes_that_are_used_are_needed() -> None:
+    """A product needs data for its variance; a sum does not; a plane that an input lacks is not asked of it."""
+    step = Join.of(data=(source(0), "data"), variance=(source(1), "data"))
+    wanted = Request(REGION, frozenset({"variance"}))
+    assert Input(step).need(wanted) == Request(REGION, frozenset({"variance"}))
+    assert Input(step, uses=WITH_DATA).need(wanted) == Request(REGION, frozenset({"data", "variance"}))
+    assert Input(step, uses=QUOTIENT).need(Request(REGION, frozenset({"mask"}))) == Request(REGION, frozenset({"data"}))
+    assert Input(step).need(Request(REGION, frozenset({"mask"}))) is None
+
+
+def test_join_asks_each_part_for_its_plane() -> None:
+    """A join asks only the parts whose planes are wanted."""
+    join = Join.of(data=(source(0), "data"), mask=(source(2, np.uint16), "data"))
+    assert join.dtypes == {"data": np.dtype("f4"), "mask": np.dtype("u2")}
+    assert join.needs(Request(REGION, frozenset({"mask"}))) == (None, Request(REGION, frozenset({"data"})))
+
+
+def test_equal_work_has_equal_tokens() -> None:
+    """Steps made twice are equal; another parameter, input, shape or kernel makes another step."""
+    assert affine(source()) == affine(source())
+    assert hash(affine(source())) == hash(affine(source()))
+    others = [affine(source(), 3.0), affine(source(1)), affine(source(0, np.float64)), box_step(resolve_plan(), 1)]
+    assert len({step.token for step in [affine(source()), *others]}) == 5
+    assert affine(source(), level=Value(given=np.array(1.0))) != affine(source(), level=Value(given=np.array(2.0)))
+
+
+def resolve_plan() -> object:
+    """Return an image of one source."""
+    return resolve(formula_frame(SHAPE, uncertainty=False, mask=False))
+
+
+def test_pickled_steps_are_the_same_work() -> None:
+    """A pickled plan keeps its tokens."""
+    plan = affine(affine(source()), level=mean(source(3)))
+    assert pickle.loads(pickle.dumps(plan)) == plan
+
+
+def test_walk_yields_inputs_first_and_each_step_once() -> None:
+    """A diamond is walked from the bottom."""
+    bottom = source()
+    left, right = affine(bottom, 2.0), affine(bottom, 3.0)
+    top = Join.of(data=(left, "data"), variance=(right, "data"))
+    assert [step.token for step in walk(top)] == [bottom.token, left.token, right.token, top.token]
+
+
+def test_walk_of_a_long_chain_is_not_recursive() -> None:
+    """Thousands of steps do not exhaust the stack of Python."""
+    step: Step = source()
+    for _ in range(3000):
+        step = affine(step)
+    assert sum(1 for _ in walk(step)) == 3001
+
+
+def test_settled_puts_numbers_in() -> None:
+    """A plan whose values are given has none to compute, other tokens, and the steps below untouched."""
+    value = mean(source(3))
+    plan = affine(affine(source(), level=value), 5.0)
+    assert list(unsettled(plan)) == [value.token]
+    done = settled(plan, {value.token: np.array(4.0)})
+    assert not unsettled(done)
+    assert done != plan
+    assert done.inputs[0].inputs[0] is plan.inputs[0].inputs[0]
+
+
+def test_shape_is_of_python_ints() -> None:
+    """NumPy numbers in a shape do not change the token."""
+    plain = replace(source(), planes=make_dtypes(data="f4"))
+    assert plain == Source((np.int64(30), np.int32(40)), make_dtypes(data="f4"), storage=plain.storage)  # type: ignore[arg-type]
