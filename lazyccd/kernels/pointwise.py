@@ -71,8 +71,8 @@ def _plus(a: Array, b: Array, scale: float, dtype: str) -> Array:
     return np.add(a, scaled, out=scaled) if scaled.shape == a.shape else a + scaled
 
 
-def _sum_variance(request: Request, a: Block, b: Block | None, scale: float, dtype: str) -> Array:
-    va = a.variance
+def _sum_variance(request: Request, a: Block | None, b: Block | None, scale: float, dtype: str) -> Array:
+    va = None if a is None else a.variance
     vb = None if b is None else b.variance
     if vb is None:
         assert va is not None
@@ -143,7 +143,7 @@ def divide(
 
 def _flag_nonfinite(data: Array, mask: Array, no_data: int) -> Array:
     """Return the mask with ``no_data`` set where the data are not finite."""
-    return np.bitwise_or(mask, np.where(np.isfinite(data), mask.dtype.type(0), mask.dtype.type(no_data)))
+    return np.asarray(mask | np.where(np.isfinite(data), mask.dtype.type(0), mask.dtype.type(no_data)))
 
 
 def flag_nonfinite(request: Request, data: Block, mask: Block, *, no_data: int, mask_dtype: str) -> Block:

@@ -138,7 +138,7 @@ class ImageLayer(PlanLayer):
         for (i, j), wanted in sorted(asked.items()):
             outputs = [out for out in self.outputs if out.name in wanted]
             work = self.work(Region(*ends[0][i : i + 2], *ends[1][j : j + 2]), {out.plane for out in outputs})
-            deps = work.keys
+            deps = [TaskRef(key) for key in work.keys]
             kinds = tuple(out.kind for out in outputs)
             key = (outputs[0].name if len(outputs) == 1 else self.name, i, j)
             yield Task(key, run_image, work, kinds, *deps, _data_producer=not deps)
@@ -171,7 +171,7 @@ class ValueLayer(PlanLayer):
             for tile in tiles[1:]:
                 region = region.union(tile)
             work = self.work(region, self.reduction.planes)
-            deps = work.keys
+            deps = [TaskRef(key) for key in work.keys]
             key = (f"part-{self.key}", k)
             yield Task(key, run_partial, work, self.reduction, tiles, *deps, _data_producer=not deps)
             places.append(numbers)
@@ -206,7 +206,7 @@ class WriteLayer(PlanLayer):
         for k, region in enumerate(self.regions):
             key = (self.name, k)
             work = self.work(region, planes)
-            yield Task(key, run_write, work, self.sink, self.outputs, TaskRef(created), *work.keys)
+            yield Task(key, run_write, work, self.sink, self.outputs, TaskRef(created), *map(TaskRef, work.keys))
             receipts.append(TaskRef(key))
         yield Task(self.name, self.sink.finish, List(*receipts))
 

@@ -8,7 +8,6 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from dask._task_spec import TaskRef
 
 from lazyccd.kernels.block import Block, Request
 from lazyccd.plan.evaluate import Evaluation, chunk_boxes
@@ -78,10 +77,9 @@ class Work:
     values: tuple[str, ...]
 
     @property
-    def keys(self) -> list[TaskRef]:
-        """References to the dependencies."""
-        chunk_keys = [TaskRef((name, *index)) for name, index in self.chunks]
-        return chunk_keys + [TaskRef(value_key(token)) for token in self.values]
+    def keys(self) -> list[Any]:
+        """Keys of the dependencies."""
+        return [(name, *index) for name, index in self.chunks] + [value_key(token) for token in self.values]
 
     def pull(self, deps: Sequence[Any]) -> Block:
         """Pull the region, given the dependencies' results."""
