@@ -33,7 +33,7 @@ def _sort(values: Array, n: int) -> None:
 def _median(values: Array, n: int) -> float:
     """Return the median of n sorted values."""
     half = n // 2
-    return values[half] if n % 2 else 0.5 * (values[half - 1] + values[half])
+    return float(values[half] if n % 2 else 0.5 * (values[half - 1] + values[half]))
 
 
 @compiled
@@ -61,6 +61,51 @@ def _clip(values: Array, order: Array, n: int, low: float, high: float, use_medi
     order[0] = centre - low * spread
     order[1] = centre + high * spread
     return 0.0
+
+
+@compiled
+def _result(
+    values: Array,
+    order: Array,
+    which: Array,
+    variance: Array,
+    p: int,
+    n: int,
+    method: int,
+    uncertainty: int,
+    factors: Array,
+) -> tuple[float, float]:
+    """Return the combination of the first n values of a pixel, and its variance."""
+    total = 0.0
+    for k in range(n):
+        total += values[k]
+        order[k] = values[k]
+    mean = total / n
+    scatter = 0.0
+    for k in range(n):
+        scatter += (values[k] - mean) ** 2
+    result, factor = mean, 1.0
+    if method == 1:
+        _sort(order, n)
+        result = _median(order, n)
+        factor = factors[n] if n < factors.size else 1.5707963267948966
+    if uncertainty == 1:
+        spread = 0.0
+        for k in range(n):
+            spread += variance[which[k], p]
+        spread *= factor / n**2
+    elif uncertainty == 2:
+        spread = scatter / (n - 1) / n * factor if n > 1 else np.nan
+    elif method == 1:
+        for k in range(n):
+            order[k] = abs(values[k] - result)
+        _sort(order, n)
+        spread = (1.482602218505602 * _median(order, n)) ** 2 / n
+    else:
+        spread = scatter / n / n
+    if method == 2:
+        return total, spread * n**2
+    return result, spread
 
 
 @compiled
@@ -107,41 +152,7 @@ def combine_rows(
             out[p] = np.nan
             out_variance[p] = np.nan
             continue
-        total = 0.0
-        for k in range(n):
-            total += values[k]
-        mean = total / n
-        scatter = 0.0
-        for k in range(n):
-            scatter += (values[k] - mean) ** 2
-        propagated = 0.0
-        if uncertainty == 1:
-            for k in range(n):
-                propagated += variance[which[k], p]
-        result = mean
-        if method == 1:
-            for k in range(n):
-                order[k] = values[k]
-            _sort(order, n)
-            result = _median(order, n)
-        factor = 1.0
-        if method == 1:
-            factor = factors[n] if n < factors.size else 1.5707963267948966
-        if uncertainty == 1:
-            spread = propagated / n**2 * factor
-        elif uncertainty == 2:
-            spread = scatter / (n - 1) / n * factor if n > 1 else np.nan
-        elif method == 1:
-            middle = result
-            for k in range(n):
-                order[k] = abs(values[k] - middle)
-            _sort(order, n)
-            spread = (1.482602218505602 * _median(order, n)) ** 2 / n
-        else:
-            spread = scatter / n / n
-        if method == 2:
-            result = total
-            spread *= n**2
+        result, spread = _result(values, order, which, variance, p, n, method, uncertainty, factors)
         out[p] = result
         out_variance[p] = spread
 
@@ -171,8 +182,8 @@ def combine(
     has_variance = uncertainty == 1
     variance = np.stack([block.plane("variance").ravel() for block in blocks]) if has_variance else np.zeros((1, 1))
     finite = np.isfinite(data)
-    masks = None
-    use = finite
+    masks: Array | None = None
+    use: Array = finite
     if all(block.mask is not None for block in blocks):
         masks = np.stack([block.plane("mask").ravel() for block in blocks])
         use = finite & ((masks & masks.dtype.type(bad_bits)) == 0)
@@ -185,7 +196,7 @@ def combine(
     out, out_variance = np.empty(data.shape[1]), np.empty(data.shape[1])
     used = np.empty(data.shape, bool)
     combine_rows(data, variance, use, np.array(clip), method, uncertainty, MEDIAN_FACTORS, out, out_variance, used)
-    mask = None
+    mask: Array | None = None
     if "mask" in request.planes:
         mask = np.zeros(data.shape[1], mask_dtype)
         if masks is not None:

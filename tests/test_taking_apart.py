@@ -1,0 +1,263 @@
+"""Every way in which users take a frame apart and put it together: right results, or an error that says what to do."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+from astropy import units as u
+
+import lazyccd
+from lazyccd.errors import FrameError, ShapeError, UnitError
+from lazyccd.frame.core import resolve
+from lazyccd.plan.steps import Chunked, walk
+from lazyccd.testing.asserts import assert_frames_equal
+from lazyccd.testing.steps import box_filter, formula_frame
+
+SHAPE = (30, 40)
+BAD, SAT = 1, 2
+
+
+def frame(**more: Any) -> xr.Dataset:
+    """Return a frame after an operation, so that its variables come from one plan."""
+    return lazyccd.multiply(formula_frame(SHAPE, (8, 15), low=1.0, **more), 2.0)
+
+
+def after(ds: xr.Dataset) -> xr.Dataset:
+    """Apply operations, one that looks at neighbours among them."""
+    return box_filter(lazyccd.add(ds, 5.0 * u.adu), 1)
+
+
+def rebuilt(ds: xr.Dataset) -> xr.Dataset:
+    """Return a frame of NumPy arrays that has never seen a plan."""
+    variables = {name: (v.dims, v.values.copy(), dict(v.attrs)) for name, v in ds.data_vars.items()}
+    coords = xr.Coordinates({d: (d, ds[d].values) for d in ("y", "x")}, indexes={})
+    return xr.Dataset(variables, coords, dict(ds.attrs))
+
+
+def assert_as_numbers(ds: xr.Dataset, rtol: float = 1e-6) -> None:
+    """Assert that operations on a frame give what they give on its numbers."""
+    assert_frames_equal(after(ds), after(rebuilt(ds)), rtol=rtol)
+
+
+def reads_arrays(ds: xr.Dataset) -> bool:
+    """Tell whether the plan of a frame reads dask arrays."""
+    return any(isinstance(step, Chunked) for step in walk(resolve(ds).plan))
+
+
+def with_data_doubled(ds: xr.Dataset) -> xr.Dataset:
+    """Multiply the data in place."""
+    ds = ds.copy()
+    ds["data"] *= 2
+    return ds
+
+
+def with_type(ds: xr.Dataset, kind: str) -> xr.Dataset:
+    """Edit the type of the uncertainty, and its units."""
+    ds = ds.copy()
+    ds["uncertainty"].attrs |= {"uncertainty_type": kind, "units": {"std": "adu", "var": "adu2", "ivar": "adu-2"}[kind]}
+    return ds
+
+
+CHANGES: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {
+    "data doubled in place": with_data_doubled,
+    "data of another frame": lambda ds: ds.assign(data=frame(seed=7)["data"]),
+    "data of NumPy": lambda ds: ds.assign(data=(("y", "x"), np.arange(1200.0).reshape(SHAPE), ds["data"].attrs)),
+    "data of integers": lambda ds: ds.assign(data=(("y", "x"), np.arange(1200).reshape(SHAPE), ds["data"].attrs)),
+    "mask of NumPy": lambda ds: ds.assign(mask=(("y", "x"), np.full(SHAPE, SAT, np.uint16), ds["mask"].attrs)),
+    "mask of booleans": lambda ds: ds.assign(mask=ds["data"] > 900),
+    "mask of 64 bits": lambda ds: ds.assign(mask=ds["mask"].astype(np.int64)),
+    "mask with bits added": lambda ds: ds.assign(mask=ds["mask"] | SAT),
+    "mask of another frame": lambda ds: ds.assign(mask=frame(seed=7)["mask"]),
+    "mask made of a product": lambda ds: ds.assign(mask=(ds["data"] > 900).astype(np.uint16) * SAT),
+    "mask where the data are low": lambda ds: ds.assign(mask=ds["mask"].where(ds["data"] > 300, BAD)),
+    "uncertainty dropped": lambda ds: ds.drop_vars("uncertainty"),
+    "mask dropped": lambda ds: ds.drop_vars("mask"),
+    "uncertainty and mask dropped": lambda ds: ds[["data"]],
+    "uncertainty doubled": lambda ds: ds.assign(uncertainty=ds["uncertainty"] * 2),
+    "uncertainty of the data": lambda ds: ds.assign(
+        uncertainty=ds["data"].assign_attrs(uncertainty_type="std", units="adu")
+    ),
+    "type edited to var": lambda ds: with_type(ds, "var"),
+    "type edited to ivar": lambda ds: with_type(ds, "ivar"),
+    "loaded": lambda ds: ds.copy().load(),
+    "computed": lambda ds: ds.compute(),
+    "persisted": lambda ds: ds.persist(scheduler="sync"),
+    "one variable loaded": lambda ds: ds.assign(mask=ds["mask"].compute()),
+    "one variable persisted": lambda ds: ds.assign(uncertainty=ds["uncertainty"].persist(scheduler="sync")),
+    "sliced": lambda ds: ds.isel(y=slice(3, 20), x=slice(None, None, -2)),
+    "picked": lambda ds: ds.isel(y=[3, 1, 7]),
+    "sliced and persisted": lambda ds: ds.isel(y=slice(3, 20)).persist(scheduler="sync"),
+    "chunked by xarray": lambda ds: ds.chunk({"y": 7, "x": 40}),
+    "shallow copy": lambda ds: ds.copy(),
+    "deep copy": lambda ds: copy.deepcopy(ds),
+    "pickled": lambda ds: pickle.loads(pickle.dumps(ds)),
+    "pickled after loading": lambda ds: pickle.loads(pickle.dumps(ds.compute())),
+    "data and uncertainty where": lambda ds: ds.assign(
+        {name: ds[name].where(ds["data"] > 900) for name in ("data", "uncertainty")}
+    ),
+    "where with a number": lambda ds: ds.where(ds["data"] > 900, 0),
+    "concatenated": lambda ds: xr.concat([ds, ds.isel(y=slice(0, 4))], dim="y"),
+    "without coordinates": lambda ds: ds.drop_vars(["y", "x"]),
+    "with a variable of one's own": lambda ds: ds.assign(temperature=3.0),
+    "big-endian": lambda ds: ds.assign(data=ds["data"].compute().astype(">f4")),
+    "Fortran order": lambda ds: ds.assign(data=(("y", "x"), np.asfortranarray(ds["data"].values), ds["data"].attrs)),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("kind", ["std", "var"])
+def test_changed_frames_give_what_their_numbers_give(name: str, kind: Any) -> None:
+    """Operations on a frame that was taken apart see exactly the numbers that its variables have."""
+    ds = frame()
+    if kind == "var":
+        ds = lazyccd.with_uncertainty(ds, ds["data"] + 1, "var")
+    before = ds.compute()
+    assert_as_numbers(CHANGES[name](ds))
+    assert_frames_equal(ds, before)
+
+
+@pytest.mark.parametrize("name", ["uncertainty dropped", "mask dropped", "shallow copy", "deep copy", "pickled"])
+def test_plans_that_survive(name: str) -> None:
+    """Copies, and frames less a variable, still extend the plan."""
+    assert not reads_arrays(CHANGES[name](frame()))
+
+
+@pytest.mark.parametrize("name", ["data doubled in place", "sliced", "persisted", "mask with bits added", "type edited to var"])
+def test_plans_that_end(name: str) -> None:
+    """What was changed is read as the dask array that it is."""
+    assert reads_arrays(CHANGES[name](frame()))
+
+
+def test_cutout_and_rechunk_keep_the_plan() -> None:
+    """The frame's own ways to cut and chunk do not end the plan, and change no bit."""
+    ds = frame()
+    assert not reads_arrays(ds.ccd.cutout(y=slice(3, 20), x=slice(1, 9)))
+    assert not reads_arrays(ds.ccd.rechunk((5, 40)))
+    assert ds.ccd.rechunk((5, 40)).chunks == {"y": (5,) * 6, "x": (40,)}
+    assert_frames_equal(ds.ccd.rechunk((5, 40)), ds)
+    assert_frames_equal(after(ds).ccd.cutout(y=slice(3, 20)), after(ds).isel(y=slice(3, 20)))
+
+
+def test_data_doubled_leaves_the_rest() -> None:
+    """After ``ds["data"] *= 2`` the data are doubled, and uncertainty and mask as they were."""
+    ds = with_data_doubled(frame())
+    result = lazyccd.add(ds, 0.0 * u.adu)
+    np.testing.assert_array_equal(result["data"].values, 2 * frame()["data"].values)
+    np.testing.assert_array_equal(result["mask"].values, frame()["mask"].values)
+    np.testing.assert_allclose(result["uncertainty"].values, frame()["uncertainty"].values, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "arithmetic",
+    [
+        lambda ds: ds * 0.1,
+        lambda ds: ds / 2,
+        lambda ds: ds.where(ds["data"] > 3),
+        lambda ds: ds.shift(y=1),
+        lambda ds: ds.astype(float),
+        lambda ds: np.sqrt(ds),
+        lambda ds: ds.compute() * 0.5,
+        lambda ds: ds * 2,
+        lambda ds: ds - ds,
+        lambda ds: 1 + ds,
+        lambda ds: -ds,
+        lambda ds: ds**2,
+        lambda ds: ds.isel(y=slice(0, 5)) * 2,
+        lambda ds: ds.persist(scheduler="sync") - ds,
+    ],
+)
+def test_arithmetic_on_whole_frames_is_refused(arithmetic: Callable[[xr.Dataset], xr.Dataset]) -> None:
+    """What xarray's arithmetic makes of a mask is refused by the next operation, which names ours."""
+    ds = arithmetic(frame())
+    for operation in (lambda f: lazyccd.gain_correct(f, 2.0), lambda f: lazyccd.subtract(frame(), f)):
+        with pytest.raises(FrameError, match=r"use add, subtract, multiply or divide"):
+            operation(ds)
+
+
+def test_operations_in_place_of_arithmetic() -> None:
+    """The operations that the message names propagate as they should."""
+    ds = lazyccd.subtract(frame(), frame(seed=3))
+    variance = frame()["uncertainty"].values ** 2 + frame(seed=3)["uncertainty"].values ** 2
+    np.testing.assert_allclose(ds["uncertainty"].values, np.sqrt(variance), rtol=1e-6)
+    np.testing.assert_array_equal(ds["mask"].values, frame()["mask"].values | frame(seed=3)["mask"].values)
+
+
+def test_bits_that_no_plane_names() -> None:
+    """A mask with a bit beyond its planes, or one that its dtype would lose, raises when it is computed."""
+    for values in (np.full(SHAPE, 256, np.uint16), np.full(SHAPE, 2**16, np.int64), np.full(SHAPE, -1, np.int8)):
+        ds = lazyccd.add(frame().assign(mask=(("y", "x"), values)), 0.0 * u.adu)
+        with pytest.raises(FrameError, match="bits .*, which no plane names"):
+            ds["mask"].compute()
+
+
+def test_planes_of_ones_own() -> None:
+    """Bits of a plane that was added are kept, and counted as bad."""
+    ds = lazyccd.with_mask(frame(), np.eye(*SHAPE), "GHOST", "Optical ghost")
+    ds = ds.assign(mask=ds["mask"] | 256)
+    assert bool(lazyccd.add(ds, 0.0 * u.adu).ccd.bad.all())
+
+
+@pytest.mark.parametrize("target", ["data", "uncertainty"])
+def test_units_that_contradict_each_other(target: str) -> None:
+    """An edited unit of one variable is refused; with_unit sets both."""
+    ds = frame().copy()
+    ds[target].attrs["units"] = "electron"
+    with pytest.raises(UnitError, match=r"uncertainty \(std\) of the frame has units .* set the units of both by with_unit"):
+        lazyccd.flag_saturated(ds, 3)
+    fixed = lazyccd.with_unit(ds, "electron")
+    assert {fixed[name].attrs["units"] for name in ("data", "uncertainty")} == {"electron"}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        (lambda ds: ds.isel(y=0), FrameError, r"variable 'data' of the frame has dims \('x',\) and must have \('y', 'x'\)"),
+        (lambda ds: ds.transpose("x", "y"), FrameError, "transpose"),
+        (lambda ds: ds.drop_vars("data"), FrameError, "must have 'data'"),
+        (lambda ds: ds.assign(data=ds["data"].astype(complex)), FrameError, "complex128 cannot be reduced"),
+        (lambda ds: with_kind(ds, "sigma"), FrameError, "'sigma' of the frame must be 'std', 'var' or 'ivar'"),
+        (lambda ds: ds.assign(data=ds["data"].astype("datetime64[s]")), FrameError, "cannot be reduced"),
+        (lambda ds: ds.assign(data=unknown_chunks(ds)), FrameError, "chunks of unknown size"),
+    ],
+)
+def test_what_is_no_frame_any_more(change: Callable[[xr.Dataset], xr.Dataset], error: type[Exception], match: str) -> None:
+    """Changes after which a Dataset is no frame are refused at the next operation."""
+    with pytest.raises(error, match=match):
+        lazyccd.gain_correct(change(frame()), 2.0)
+
+
+def with_kind(ds: xr.Dataset, kind: str) -> xr.Dataset:
+    """Edit only the type of the uncertainty."""
+    ds = ds.copy()
+    ds["uncertainty"].attrs["uncertainty_type"] = kind
+    return ds
+
+
+def unknown_chunks(ds: xr.Dataset) -> xr.Variable:
+    """Return an array whose chunks are of unknown size."""
+    array = ds["data"].data
+    return xr.Variable(("y", "x"), da.Array(array.dask, array.name, ((np.nan,) * 4, array.chunks[1]), meta=array._meta))
+
+
+@pytest.mark.parametrize("shape", [(40,), (3, 30, 40), (40, 30), (30, 1)])
+def test_arrays_of_other_shapes(shape: tuple[int, ...]) -> None:
+    """Masks and uncertainties of another shape are refused with both shapes."""
+    for operation in (lazyccd.with_mask, lazyccd.with_uncertainty):
+        with pytest.raises(ShapeError, match=rf"shape \({shape[0]},.* does not match the image shape \(30, 40\)"):
+            operation(frame(), np.ones(shape))
+
+
+def test_transposed_arrays_with_dims() -> None:
+    """A DataArray in the order x, y is turned, not taken as it lies."""
+    ds = frame()
+    turned = lazyccd.with_uncertainty(ds, ds["uncertainty"].transpose("x", "y"))
+    np.testing.assert_allclose(turned["uncertainty"].values, ds["uncertainty"].values, rtol=1e-6)
+    marked = lazyccd.with_mask(ds, (ds["data"] > 900).transpose("x", "y"), "GHOST")
+    np.testing.assert_array_equal(marked.ccd.flags("GHOST").values, ds["data"].values > 900)
