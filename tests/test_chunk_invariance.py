@@ -121,7 +121,9 @@ OTHERS: dict[str, Operation] = {
     "box": lambda ds: box_filter(ds, 2),
     "less its box": lambda ds: lazyccd.subtract(ds, box_filter(lazyccd.multiply(ds, 2.0), 3)),
     "cut, flipped and filtered": lambda ds: box_filter(lazyccd.trim_image(box_filter(ds, 1), "[-*,*:2]"), 1),
-    "less its mirror": lambda ds: lazyccd.subtract(*(lazyccd.trim_image(box_filter(ds, 1), s) for s in ("[*,*]", "[-*,-*]"))),
+    "less its mirror": lambda ds: lazyccd.subtract(
+        *(lazyccd.trim_image(box_filter(ds, 1), s) for s in ("[*,*]", "[-*,-*]"))
+    ),
     "after a boundary": lambda ds: lazyccd.add(box_filter(ds, 1).isel(x=slice(None, None, -1)), 1.0 * u.adu),
 }
 OPERATIONS = POINTWISE | OTHERS

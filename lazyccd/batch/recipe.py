@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import xarray as xr
 from astropy import units as u
@@ -14,6 +13,7 @@ from lazyccd.batch.measure import overscan_levels
 from lazyccd.batch.night import Choice, Recipe
 from lazyccd.errors import ShapeError
 from lazyccd.frame.core import DATA
+from lazyccd.frame.product import after_gain
 from lazyccd.io import as_frame, open_fits
 from lazyccd.ops.noise import add_noise, subtract_levels
 from lazyccd.sections import parse_section
@@ -58,7 +58,8 @@ def calibrate(recipe: Recipe, masters: dict[str, str]) -> Calibrated:
     if kind == "bias":
         return done
     if gain is not None:
-        done.frame = _gain(done.frame, float(gain), read)
+        done.frame = ops.gain_correct(done.frame, gain * u.electron / u.adu)
+        done.frame = done.frame.assign_attrs(header=after_gain(done.frame.attrs["header"], gain))
     _dark_and_flat(recipe, masters, done)
     return done
 
@@ -89,11 +90,6 @@ def _overscan_and_trim(recipe: Recipe, done: Calibrated) -> None:
         done.frame = ops.with_mask(done.frame, bad[DATA].data)
 
 
-def _gain(frame: xr.Dataset, gain: float, read: Any) -> xr.Dataset:
-    """Convert to electrons, with a header that says so."""
-    return ops.gain_correct(frame, gain * u.electron / u.adu)  # type: ignore[no-any-return]
-
-
 def _dark_and_flat(recipe: Recipe, masters: dict[str, str], done: Calibrated) -> None:
     """Subtract the dark and divide by the flat."""
     facts = recipe.facts
@@ -109,6 +105,6 @@ def _dark_and_flat(recipe: Recipe, masters: dict[str, str], done: Calibrated) ->
         done.frame = ops.flat_correct(done.frame, _master(recipe.flat, masters), norm_value=1.0)
 
 
-def _master(choice: Choice, masters: dict[str, str]) -> str:
-    """Return the path of a master."""
-    return choice.master if choice.is_file else masters[choice.master]
+def _master(choice: Choice, masters: dict[str, str]) -> xr.Dataset:
+    """Open a master; a path would stand in the log of the product, which then depends on where it was made."""
+    return as_frame(choice.master if choice.is_file else masters[choice.master], f"master {choice.kind}")

@@ -1,29 +1,128 @@
-"""Headers of products that are written."""
+"""Headers of products: true for the pixels that are written."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy.typing as npt
 from astropy.io import fits
 
-from lazyccd.frame.header import header_from_text
+from lazyccd.errors import SectionError
+from lazyccd.frame.header import append_cards, header_from_text
 from lazyccd.frame.wcs import lattice, wcs_from_header
+from lazyccd.sections import Region, parse_section
+
+LEVELS = ("SATURATE", "MAXLIN")
+"""Keywords of levels in the units of the data."""
+
+NOISES = ("RDNOISE", "READNOIS", "RON")
+"""Keywords of the read noise in electrons."""
 
 
 def product_header(text: str, y: npt.NDArray[Any], x: npt.NDArray[Any], units: str) -> fits.Header:
-    """Return the header of a product: true for the pixels that it holds."""
+    """Return the header of a product.
+
+    Parameters
+    ----------
+    text
+        Header of the image that was read.
+    y, x
+        Original positions of the product's rows and columns.
+    units
+        Units of the product.
+
+    Returns
+    -------
+    fits.Header
+        If the product is a part of the image that was read: CRPIX and the WCS matrix, LTV and LTM, CCDSEC and DETSEC follow;
+        BIASSEC and TRIMSEC are gone, DATASEC is the whole product. BUNIT is always set.
+
+    Raises
+    ------
+    FrameError
+        Raised if the positions are not evenly spaced, or the WCS cannot follow.
+    """
     header = header_from_text(text)
     (y0, ystep), (x0, xstep) = lattice(y, "y"), lattice(x, "x")
-    if (y0, ystep, x0, xstep) != (0, 1, 0, 1):
-        wcs = wcs_from_header(text, y, x)
-        if wcs is not None:
-            header.update(wcs.to_header(relax=True))
-        for key in ("BIASSEC", "TRIMSEC"):
-            header.remove(key, ignore_missing=True)
-        header["LTV1"], header["LTV2"] = -x0 / xstep, -y0 / ystep
-        header["LTM1_1"], header["LTM2_2"] = 1 / xstep, 1 / ystep
-        header["DATASEC"] = f"[1:{len(x)},1:{len(y)}]"
+    if (y0, ystep, x0, xstep, len(y), len(x)) != (0, 1, 0, 1, header.get("NAXIS2"), header.get("NAXIS1")):
+        _follow(header, text, y, x)
     if units:
-        header["BUNIT"] = units
+        header["BUNIT"] = (units, "units of the pixels")
     return header
+
+
+def _follow(header: fits.Header, text: str, y: npt.NDArray[Any], x: npt.NDArray[Any]) -> None:
+    """Make the cards about places true for a part of the image."""
+    (y0, ystep), (x0, xstep) = lattice(y, "y"), lattice(x, "x")
+    wcs = wcs_from_header(text, y, x)
+    if wcs is not None:
+        for axis, value in enumerate(wcs.wcs.crpix, 1):
+            header[f"CRPIX{axis}"] = float(value)
+        if (ystep, xstep) != (1, 1):
+            _scale_matrix(header, (xstep, ystep))
+    for key in ("BIASSEC", "TRIMSEC"):
+        header.remove(key, ignore_missing=True)
+    # Physical = (logical - LTV) / LTM, and the image that was read may have had a shift itself.
+    for axis, (first, step) in enumerate(((x0, xstep), (y0, ystep)), 1):
+        shift, scale = float(header.get(f"LTV{axis}", 0.0)), float(header.get(f"LTM{axis}_{axis}", 1.0))
+        header[f"LTV{axis}"] = (shift - 1 - first) / step + 1
+        header[f"LTM{axis}_{axis}"] = scale / step
+    for key in ("CCDSEC", "DETSEC"):
+        if key in header:
+            _move_section(header, key, (y0, ystep, len(y)), (x0, xstep, len(x)))
+    header["DATASEC"] = Region(0, len(y), 0, len(x)).to_fits()
+
+
+def _scale_matrix(header: fits.Header, steps: tuple[float, float]) -> None:
+    """Multiply the columns of the WCS matrix by the steps."""
+    for key in list(header):
+        match = re.fullmatch(r"(CD|PC)[12]_([12])", key)
+        if match:
+            header[key] = header[key] * steps[int(match[2]) - 1]
+    if "CD1_1" not in header and "PC1_1" not in header:
+        for axis, step in enumerate(steps, 1):
+            if f"CDELT{axis}" in header:
+                header[f"CDELT{axis}"] = header[f"CDELT{axis}"] * step
+
+
+def _move_section(
+    header: fits.Header, key: str, rows: tuple[float, float, int], columns: tuple[float, float, int]
+) -> None:
+    """Make a section of the detector that of the product; take it out where that cannot be said."""
+    try:
+        old = parse_section(str(header[key]), (10**9, 10**9))
+    except SectionError:
+        del header[key]
+        return
+    whole = (rows[1], columns[1]) == (1, 1) and (old.step.y, old.step.x) == (1, 1)
+    offset = parse_section(str(header["DATASEC"]), (10**9, 10**9)).region if "DATASEC" in header else None
+    y0 = rows[0] - (offset.y0 if offset else 0)
+    x0 = columns[0] - (offset.x0 if offset else 0)
+    if not whole or y0 % 1 or x0 % 1 or y0 < 0 or x0 < 0:
+        del header[key]
+        return
+    first = (old.region.y0 + int(y0), old.region.x0 + int(x0))
+    header[key] = Region(first[0], first[0] + rows[2], first[1], first[1] + columns[2]).to_fits()
+
+
+def after_gain(text: str, gain: float) -> str:
+    """Return a header text that is true after the data were multiplied by the gain.
+
+    GAIN becomes 1, levels are scaled, what was there before goes into HISTORY. Read noise is in electrons anyway.
+
+    Examples
+    --------
+    >>> print(after_gain("SATURATE=                60000", 1.5).split(chr(10))[0][:30])
+    SATURATE=              90000.0
+    """
+    header = header_from_text(text)
+    cards: list[tuple[str, Any, str]] = []
+    for key in LEVELS:
+        if isinstance(header.get(key), int | float):
+            cards.append((key, float(header[key]) * gain, "[electron]"))
+            cards.append(("HISTORY", f"{key} was {header[key]} adu before the gain of {gain:g} electron/adu", ""))
+    if "GAIN" in header:
+        cards.append(("HISTORY", f"GAIN was {header['GAIN']}", ""))
+    cards.append(("GAIN", 1.0, "[electron/electron] the gain was applied"))
+    return append_cards(text, cards)

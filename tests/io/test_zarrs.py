@@ -236,7 +236,7 @@ def test_damaged_shards_are_named(tmp_path: Path, damage: str) -> None:
     content = bytearray(path.read_bytes())
     content[{"index": -20, "chunk": 13, "cut": 0}[damage]] ^= 0xFF
     path.write_bytes(content[:-7] if damage == "cut" else content)
-    with pytest.raises(FormatError, match="data/c/0/0: (the index|chunk .0, 0.) of the shard is damaged"):
+    with pytest.raises(FormatError, match=r"data/c/0/0: (the index|chunk .0, 0.) of the shard is damaged"):
         open_arrays(target.store).storages["data"].open().read(Region(0, 9, 0, 9))
 
 

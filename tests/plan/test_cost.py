@@ -40,7 +40,9 @@ def test_cost_grows_with_region_planes_and_halo() -> None:
     assert peaks == sorted(set(peaks))
     peaks = [task_cost(plan(radius), square(1024)).peak_bytes for radius in (0, 1, 10, 100)]
     assert peaks == sorted(set(peaks))
-    peaks = [task_cost(plan(2), square(1024), planes).peak_bytes for planes in (["mask"], ["data"], ["data", "variance"])]
+    peaks = [
+        task_cost(plan(2), square(1024), planes).peak_bytes for planes in (["mask"], ["data"], ["data", "variance"])
+    ]
     assert peaks == sorted(set(peaks))
 
 
@@ -66,7 +68,9 @@ def test_dependencies_count_as_whole_chunks() -> None:
 def test_refusal_names_a_chunk_size_that_fits(radius: int, limit: str) -> None:
     """The message has the numbers, and chunks of the size that it names pass under the same limit."""
     with dask.config.set({"lazyccd.memory-limit": limit, "num_workers": 2}):
-        with pytest.raises(MemoryLimitError, match=r"a task on 8192 x 8192 pixels takes .*the memory limit is") as caught:
+        with pytest.raises(
+            MemoryLimitError, match=r"a task on 8192 x 8192 pixels takes .*the memory limit is"
+        ) as caught:
             check_memory(plan(radius), [square(8192)])
         found = re.search(r"chunks of (\d+) x (\d+) pixels would fit", str(caught.value))
         assert found is not None
@@ -80,7 +84,7 @@ def test_refusal_when_nothing_fits() -> None:
     """Below what the process itself takes no chunk size is named."""
     with (
         dask.config.set({"lazyccd.memory-limit": BASELINE_BYTES}),
-        pytest.raises(MemoryLimitError, match="no chunk size would fit, or raise lazyccd.memory-limit"),
+        pytest.raises(MemoryLimitError, match=r"no chunk size would fit, or raise lazyccd\.memory-limit"),
     ):
         check_memory(plan(), [square(64)])
 

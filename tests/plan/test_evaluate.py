@@ -58,16 +58,12 @@ def image(step: Step) -> Image:
 def apply(kernel: Any, *inputs: Input, shape: tuple[int, int] | None = None, **params: Any) -> Apply:
     """Return a step that gives data."""
     planes = make_dtypes(data="f4")
-    return Apply(
-        shape or inputs[0].step.shape, planes, kernel=kernel, sources=inputs, params=make_params(**params)
-    )
+    return Apply(shape or inputs[0].step.shape, planes, kernel=kernel, sources=inputs, params=make_params(**params))
 
 
 def subtract(a: Step, b: Step) -> Apply:
     """Return a difference of data."""
-    return apply(
-        pointwise.add_scaled, Input(a), Input(b), scale=-1.0, dtype="float32", mask_dtype="uint16", remap=()
-    )
+    return apply(pointwise.add_scaled, Input(a), Input(b), scale=-1.0, dtype="float32", mask_dtype="uint16", remap=())
 
 
 def pull(step: Step, region: Region | None = None, planes: frozenset[str] = DATA, **given: Any) -> Block:
@@ -103,17 +99,19 @@ def test_a_step_used_twice_is_computed_once() -> None:
     CALLS.clear()
     READS.clear()
     pull(subtract(x, box_step(image(x), 3)), Region(20, 30, 20, 30))
-    assert CALLS == [Region(17, 33, 17, 33)]
+    assert [Region(17, 33, 17, 33)] == CALLS
     assert [region for _, region in READS] == CALLS
 
 
 def test_regions_of_shifted_readers_are_united() -> None:
     """Two readers whose windows overlap make one request; the difference is exact."""
     x = apply(counted, Input(source((60, 70))))
-    shifted = [apply(pointwise.window, Input(x, Window((k, k))), shape=(50, 60), offset=(k, k), step=(1, 1)) for k in (0, 5)]
+    shifted = [
+        apply(pointwise.window, Input(x, Window((k, k))), shape=(50, 60), offset=(k, k), step=(1, 1)) for k in (0, 5)
+    ]
     CALLS.clear()
     block = pull(subtract(box_step(image(shifted[0]), 1), box_step(image(shifted[1]), 1)))
-    assert CALLS == [Region(0, 55, 0, 65)]
+    assert [Region(0, 55, 0, 65)] == CALLS
     whole = [pull(box_step(image(step), 1)).plane("data") for step in shifted]
     np.testing.assert_array_equal(block.plane("data"), whole[0] - whole[1])
 
@@ -130,16 +128,16 @@ def test_far_regions_of_one_source_are_not_united() -> None:
 
 
 def test_regions_that_are_near_only_in_a_strip() -> None:
-    """An image less its mirrored right half: in the middle strip both regions lie side by side, elsewhere far apart."""
-    kept = box_step(image(source((1800, 800))), 1)
+    """An image less its mirrored right half: far apart as a whole, the regions lie side by side in one of the strips."""
+    kept = box_step(image(source((1635, 800))), 1)
     doubled = apply(pointwise.affine, Input(kept), scale=2.0, offset=0.0, dtype="float32")
     halves = []
-    for offset, step in (((0, 0), (1, 1)), ((1799, 400), (-1, 1))):
+    for offset, step in (((0, 0), (1, 1)), ((1634, 400), (-1, 1))):
         halves.append(
-            apply(pointwise.window, Input(doubled, Window(offset, step)), shape=(1200, 400), offset=offset, step=step)
+            apply(pointwise.window, Input(doubled, Window(offset, step)), shape=(1000, 400), offset=offset, step=step)
         )
     whole = pull(doubled).plane("data")
-    expected = whole[:1200, :400] - whole[1799:599:-1, 400:]
+    expected = whole[:1000, :400] - whole[1634:634:-1, 400:]
     np.testing.assert_array_equal(pull(subtract(*halves)).plane("data"), expected)
 
 
@@ -174,9 +172,7 @@ def test_blocks_are_freed_after_their_last_reader() -> None:
 
 def stack(frames: tuple[Step, ...], budget: int) -> Stack:
     """Return a sum of frames."""
-    return Stack(
-        frames[0].shape, make_dtypes(data="f4"), kernel=total, frames=frames, budget_bytes=budget
-    )
+    return Stack(frames[0].shape, make_dtypes(data="f4"), kernel=total, frames=frames, budget_bytes=budget)
 
 
 def test_stack_reads_bands_within_its_budget() -> None:
@@ -222,7 +218,7 @@ def test_several_roots_share_their_work() -> None:
     CALLS.clear()
     with Evaluation() as evaluation:
         low, high = evaluation.pull((x, Request(Region(0, 8, 0, 8), DATA)), (y, Request(Region(0, 8, 0, 8), DATA)))
-    assert CALLS == [Region(0, 9, 0, 9)]
+    assert [Region(0, 9, 0, 9)] == CALLS
     assert low.region == high.region == Region(0, 8, 0, 8)
 
 
@@ -250,4 +246,6 @@ def test_halo_over_chunks() -> None:
     step = Chunked((9, 9), make_dtypes(data="f4"), name="a", chunks=((3, 3, 3), (3, 3, 3)))
     grown = Input(step, Halo((1, 1))).need(Request(Region(3, 6, 0, 3), DATA))
     assert grown is not None
-    assert [index for index, _ in chunk_boxes(step.chunks, grown.region)] == [(i, j) for i in range(3) for j in range(2)]
+    assert [index for index, _ in chunk_boxes(step.chunks, grown.region)] == [
+        (i, j) for i in range(3) for j in range(2)
+    ]

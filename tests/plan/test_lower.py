@@ -61,7 +61,10 @@ def test_one_task_per_chunk_of_one_variable() -> None:
 
 def test_four_tasks_per_chunk_of_three_variables() -> None:
     """All variables cost one task per chunk and one pick for each of them."""
-    assert kinds(graph_of(*(frame()[name] for name in ("data", "uncertainty", "mask")))) == {"run_image": 16, "getitem": 48}
+    assert kinds(graph_of(*(frame()[name] for name in ("data", "uncertainty", "mask")))) == {
+        "run_image": 16,
+        "getitem": 48,
+    }
 
 
 def test_part_of_a_frame_makes_tasks_for_its_chunks_only() -> None:
@@ -151,7 +154,9 @@ def test_groups_of_tiles_cover_the_region(shape: tuple[int, int]) -> None:
     assert sorted(tiles) == list(range(len(tiles)))
     assert sum(tile.size for tile in tiles.values()) == region.size
     assert [tiles[i] for i in sorted(tiles)] == sorted(tiles.values())
-    assert all(tile.y0 // 512 == (tile.y1 - 1) // 512 and tile.x0 // 512 == (tile.x1 - 1) // 512 for tile in tiles.values())
+    assert all(
+        tile.y0 // 512 == (tile.y1 - 1) // 512 and tile.x0 // 512 == (tile.x1 - 1) // 512 for tile in tiles.values()
+    )
 
 
 def test_reductions_do_not_see_chunks() -> None:

@@ -1,0 +1,163 @@
+"""The header of a stack: true for all its frames.
+
+1. It begins as the first frame's; keywords whose values differ between the frames go, and HISTORY lists them. The WCS stays.
+2. Exposure times and dates are put together; NCOMBINE and IMCMB001 ... say what was combined.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from astropy.io import fits
+
+from lazyccd.frame.header import COMMENTARY, append_cards
+
+WCS_KEYWORD = re.compile(
+    r"(CTYPE|CUNIT|CRVAL|CRPIX|CDELT|CROTA)\d|(CD|PC|PV|PS|LTM|A|B|AP|BP)\d*_|LTV\d|LONPOLE|LATPOLE|WCSAXES|WCSNAME"
+    r"|RADE(SYS|CSYS)|EQUINOX|EPOCH"
+)
+"""Keywords that place the first frame's pixels on the sky and on the detector."""
+
+SUMS = {"CHECKSUM", "DATASUM"}
+"""Keywords that belong to one file and that nobody misses."""
+
+EXPOSURES = ("EXPTIME", "EXPOSURE")
+NUMBERS: dict[str, Callable[[Iterable[float]], float]] = {"MJD-OBS": min, "JD": min, "MJD-END": max}
+DATES: dict[str, Callable[[Iterable[str]], str]] = {"DATE-OBS": min, "DATE-BEG": min, "DATE-END": max}
+ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d*)?)?)?$")
+
+
+class StackHeader(NamedTuple):
+    """What becomes of the first frame's header."""
+
+    cards: list[tuple[str, Any, str]]
+    """Keyword, value and comment of cards to set."""
+
+    dropped: list[str]
+    """Keywords to take out."""
+
+    @property
+    def history(self) -> list[str]:
+        """What HISTORY says of the keywords that were taken out."""
+        told = [key.replace(" ", "\N{NO-BREAK SPACE}") for key in self.dropped if key not in SUMS]
+        text = f"Keywords that differed between the frames: {', '.join(told)}" if told else ""
+        return [line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(text, 72)]
+
+    def apply(self, text: str) -> str:
+        """Return the header text of the stack, given the first frame's."""
+        gone = set(self.dropped)
+        lines = [line for key, card in _cards(text) if key not in gone for line in card]
+        cards = [*self.cards, *(("HISTORY", line, "") for line in self.history)]
+        return append_cards("\n".join(lines), cards)
+
+    def apply_to_meta(self, meta: Any) -> None:
+        """Change the meta of the first frame's CCDData."""
+        is_header = isinstance(meta, fits.Header)
+        names = {str(key).upper(): key for key in meta}
+        for key in self.dropped:
+            meta.pop(names.get(key, key), None)
+        for key, value, comment in self.cards:
+            meta[names.get(key, key)] = (value, comment) if is_header else value
+        for line in self.history if is_header else ():
+            meta.add_history(line)
+
+
+def stack_header(texts: Sequence[str], names: Sequence[str], weights: Sequence[float], *, summed: bool) -> StackHeader:
+    r"""Return what becomes of the first of several headers when their frames are combined.
+
+    Parameters
+    ----------
+    texts
+        Headers of the frames.
+    names
+        Names of their files, empty where there is none.
+    weights
+        Weights of the frames, for mean times.
+    summed
+        Whether the frames are summed, so that their exposure times are.
+
+    Examples
+    --------
+    >>> texts = [f"EXPTIME = {t:20.1f}\nAIRMASS = {t / 10:20.1f}\nINSTRUME= 'CAM'" for t in (10, 20)]
+    >>> header = stack_header(texts, ["a.fits", ""], [1, 1], summed=False)
+    >>> [card[:2] for card in header.cards], header.dropped
+    ([('EXPTIME', 15.0), ('TOTEXP', 30.0), ('NCOMBINE', 2), ('IMCMB001', 'a.fits')], ['AIRMASS'])
+    """
+    values = _values(texts)
+    cards = [*_times(values, weights, len(texts), summed=summed), ("NCOMBINE", len(texts), "number of frames combined")]
+    cards += [
+        (f"IMCMB{i:03d}" if i < 1000 else f"IMCM{i:04d}", name, "") for i, name in enumerate(names[:9999], 1) if name
+    ]
+    made = {key for key, _, _ in cards}
+    first = [key for key, _ in _cards(texts[0])]
+    differing = [
+        key
+        for key in dict.fromkeys(first)
+        if key in values and len(set(map(repr, values[key]))) > 1 and key not in made and not WCS_KEYWORD.match(key)
+    ]
+    return StackHeader(cards, differing)
+
+
+def _values(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the values of all frames by keyword; keywords whose cards are the same everywhere are parsed once."""
+    tables = [{key: card for key, card in reversed(_cards(text)) if key not in COMMENTARY} for text in texts]
+    parsed: dict[str, list[Any]] = {}
+    for key, card in tables[0].items():
+        others = [table.get(key) for table in tables[1:]]
+        first = _value(card)
+        parsed[key] = [first, *(first if other == card else _value(other) for other in others)]
+    return parsed
+
+
+def _value(card: list[str] | None) -> Any:
+    """Return the value of a card; None if there is none, its text if it is not FITS."""
+    if card is None:
+        return None
+    try:
+        return fits.Card.fromstring("".join(line.ljust(80) for line in card)).value
+    except fits.VerifyError:
+        return "\n".join(card)
+
+
+def _times(
+    values: dict[str, list[Any]], weights: Sequence[float], count: int, *, summed: bool
+) -> list[tuple[str, Any, str]]:
+    """Return the cards of exposure times and dates that all frames have."""
+    cards: list[tuple[str, Any, str]] = []
+    for key in EXPOSURES:
+        given = values.get(key)
+        if given is not None and _all_numbers(given):
+            cards.append((key, sum(given) if summed else sum(given) / count, "sum" if summed else "mean of the frames"))
+            if not any(name == "TOTEXP" for name, _, _ in cards):
+                cards.append(("TOTEXP", sum(given), "sum over the frames"))
+    for key, choose in NUMBERS.items():
+        if key in values and _all_numbers(values[key]):
+            cards.append((key, choose(values[key]), f"{choose.__name__} of the frames"))
+    for key, choose_date in DATES.items():
+        if key in values and all(isinstance(v, str) and ISO_DATE.match(v.strip()) for v in values[key]):
+            cards.append((key, choose_date(values[key]), f"{choose_date.__name__} of the frames"))
+    middle = values.get("MJD-AVG")
+    if middle is not None and _all_numbers(middle):
+        mean = sum(w * t for w, t in zip(weights, middle, strict=True)) / sum(weights)
+        cards.append(("MJD-AVG", mean, "weighted mean of the frames"))
+    return cards
+
+
+def _all_numbers(values: Iterable[Any]) -> bool:
+    """Return whether all values are numbers."""
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def _cards(text: str) -> list[tuple[str, list[str]]]:
+    """Return keyword and lines of each card of a header text."""
+    cards: list[tuple[str, list[str]]] = []
+    for line in text.split("\n") if text else []:
+        if line.startswith("CONTINUE") and cards:
+            cards[-1][1].append(line)
+            continue
+        key = line.split("=", 1)[0].strip() if line.startswith("HIERARCH ") else line[:8].strip()
+        cards.append((key.upper().removeprefix("HIERARCH "), [line]))
+    return cards

@@ -1,0 +1,106 @@
+"""The command line, as a user types it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from astropy.io import fits
+from click.testing import CliRunner, Result
+
+from lazyccd.cli import main
+from lazyccd.testing import Detector, Sky, make_night
+
+
+def call(*words: str) -> Result:
+    """Run a command."""
+    return CliRunner().invoke(main, list(words))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the folder of a very small night."""
+    target = tmp_path_factory.mktemp("raw")
+    detector = Detector((128, 160), name="CLICAM")
+    return make_night(target, detector, Sky(stars=5, galaxies=1), biases=3, darks=2, flats=3, lights=2).folder
+
+
+def test_reduce_prints_a_table_and_leaves_products(folder: str, tmp_path: Path) -> None:
+    """A whole night gives products, pictures, masters and exit status 0."""
+    result = call("reduce", folder, "-o", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    assert "2 COMPLETE" in result.output
+    products = sorted(path.name for path in (tmp_path / "out").glob("*.fits"))
+    assert len(products) == 2
+    assert all(name.endswith("_red.fits") for name in products)
+    assert len(list((tmp_path / "out" / "pictures").glob("*.png"))) == 5
+    assert len(list((tmp_path / "out" / "masters").glob("*.fits"))) == 3
+
+
+def test_dry_run_changes_nothing_and_its_table_runs(folder: str, tmp_path: Path) -> None:
+    """The plan can be saved as a table, and the table reduces to the same."""
+    table = tmp_path / "night.ecsv"
+    result = call("reduce", folder, "--dry-run", "--save", str(table))
+    assert result.exit_code == 0, result.output
+    assert "Masters to make" in result.output
+    result = call("reduce", str(table), "-o", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("scheduler", ["processes", "sync"])
+def test_schedulers(folder: str, tmp_path: Path, scheduler: str) -> None:
+    """Any scheduler gives the same bytes."""
+    for name, out in (("threads", "a"), (scheduler, "b")):
+        result = call("reduce", folder, "-o", str(tmp_path / out), "--scheduler", name)
+        assert result.exit_code == 0, result.output
+    for path in (tmp_path / "a").glob("*.fits"):
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_what_is_missing_has_its_exit_status(folder: str, tmp_path: Path) -> None:
+    """Without flats the products are partial: 3, or 0 if that was allowed."""
+    lights = sorted(str(path) for path in Path(folder).glob("*.fits") if "flat" not in path.name)
+    assert call("reduce", *lights, "-o", str(tmp_path / "a")).exit_code == 3
+    assert call("reduce", *lights, "-o", str(tmp_path / "b"), "--allow-missing", "flat").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("reduce", "no_such_folder", "-o", "out"), "no_such_folder"),
+        (("reduce", "."), "-o OUT"),
+        (("reduce", ".", "-o", "out", "--scheduler", "gpu"), "threads"),
+        (("info", "no_such_file.fits"), "no_such_file.fits"),
+        (("show", "no_such_file.fits"), "no_such_file.fits"),
+    ],
+)
+def test_usage_errors(words: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    """A call that cannot be carried out ends with status 2 and says why, without a traceback."""
+    with CliRunner().isolated_filesystem(tmp_path):
+        result = call(*words)
+    assert result.exit_code == 2
+    assert told in result.output
+    assert "Traceback" not in result.output
+
+
+def test_info_and_show(folder: str, tmp_path: Path) -> None:
+    """A file is described, and drawn."""
+    path = str(next(Path(folder).glob("light*.fits")))
+    result = call("info", path)
+    assert result.exit_code == 0, result.output
+    assert "128 rows" in result.output
+    result = call("show", path, "-o", str(tmp_path / "a.png"))
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_damaged_files_are_listed(folder: str, tmp_path: Path) -> None:
+    """A file that is no FITS file is skipped with the reason, and the exit status says so."""
+    for path in Path(folder).glob("*.fits"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "text.fits").write_text("not FITS at all")
+    result = call("reduce", str(tmp_path), "-o", str(tmp_path / "out"))
+    assert result.exit_code == 1
+    assert "text.fits" in result.output
+    assert len(list((tmp_path / "out").glob("*_red.fits"))) == 2
+    assert fits.getheader(next((tmp_path / "out").glob("*_red.fits")))["NAXIS1"] == 160

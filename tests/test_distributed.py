@@ -1,0 +1,136 @@
+"""Every scheduler gives the same bits: threads, one thread, processes, and a cluster of processes."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+from astropy import units as u
+from astropy.io import fits
+from astropy.modeling.models import Polynomial1D
+from dask.distributed import Client, LocalCluster
+
+import lazyccd
+from lazyccd.errors import SourceChangedError
+from lazyccd.testing.asserts import assert_frames_equal
+from lazyccd.testing.steps import box_filter, formula_frame
+
+SHAPE = (120, 150)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a raw image and a master bias."""
+    path = tmp_path_factory.mktemp("night")
+    rng = np.random.default_rng(1)
+    fits.writeto(path / "raw.fits", rng.integers(0, 65535, SHAPE, np.uint16))
+    fits.writeto(path / "bias.fits", rng.normal(300, 3, SHAPE).astype(np.float32))
+    return path
+
+
+def reduced(folder: Path) -> xr.Dataset:
+    """Return a frame with all there is: files, masters, a model, a mean, dask arrays, a halo."""
+    ds = lazyccd.open_fits(folder / "raw.fits", chunks=(40, 50))
+    ds = lazyccd.subtract_overscan(ds, fits_section="[141:150,*]", model=Polynomial1D(1))
+    ds = lazyccd.create_deviation(ds, 1.5 * u.electron / u.adu, 4 * u.electron, disregard_nan=True)
+    ds = lazyccd.subtract_bias(ds, lazyccd.with_unit(lazyccd.open_fits(folder / "bias.fits"), "adu"))
+    ds = lazyccd.with_mask(ds, dask.array.from_array(np.eye(*SHAPE), chunks=(33, 44)), "GHOST")
+    ds = lazyccd.flat_correct(ds, formula_frame(SHAPE, (50, 50), seed=3, low=0.5, high=2.0))
+    return lazyccd.subtract(ds, box_filter(lazyccd.multiply(ds, 0.01), 2))
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path) -> xr.Dataset:
+    """Return the frame computed by one thread."""
+    return reduced(folder).compute(scheduler="sync")
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    """Return the client of two worker processes."""
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        Client(cluster) as connected,
+    ):
+        yield connected
+
+
+def test_threads(folder: Path, expected: xr.Dataset) -> None:
+    """Threads give the bits of one thread."""
+    assert_frames_equal(reduced(folder).compute(scheduler="threads", num_workers=4), expected)
+
+
+def test_processes(folder: Path, expected: xr.Dataset) -> None:
+    """Fresh processes find all kernels by name, and give the same bits."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool, dask.config.set(pool=pool):
+        assert_frames_equal(reduced(folder).compute(scheduler="processes"), expected)
+
+
+def test_cluster(client: Client, folder: Path, expected: xr.Dataset) -> None:
+    """A cluster gives the same bits, of all and of a part."""
+    ds = reduced(folder)
+    assert_frames_equal(ds.compute(), expected)
+    assert_frames_equal(
+        ds.isel(y=slice(30, 90), x=slice(None, None, -1)).compute(),
+        expected.isel(y=slice(30, 90), x=slice(None, None, -1)),
+    )
+
+
+def test_persist_on_a_cluster(client: Client, folder: Path, expected: xr.Dataset) -> None:
+    """A frame persisted in the workers goes on: slices, operations and neighbourhoods read its chunks there."""
+    ds = reduced(folder).persist()
+    assert_frames_equal(ds, expected)
+    filtered = box_filter(lazyccd.rechunk(ds.isel(y=slice(5, 100)), (33, 150)), 2)
+    wanted = box_filter(expected.isel(y=slice(5, 100)), 2)
+    assert_frames_equal(filtered, wanted.compute(scheduler="sync"))
+
+
+def test_persisted_and_lazy_together(client: Client, folder: Path, expected: xr.Dataset) -> None:
+    """A persisted frame and the same frame not persisted share names without harm."""
+    lazy = reduced(folder)
+    total = lazyccd.add(lazy.persist(), lazy)
+    np.testing.assert_array_equal(total["data"].values, 2 * expected["data"].values)
+
+
+def test_settle_on_a_cluster(client: Client, folder: Path, expected: xr.Dataset) -> None:
+    """Global numbers are computed by the workers and put into the plan."""
+    ds = reduced(folder).ccd.settle()
+    assert "none" in str(ds.ccd.plan()).rsplit("unsettled values", 1)[1]
+    assert_frames_equal(ds.compute(), expected)
+
+
+def test_pickled_frames_cross_processes(client: Client, folder: Path, expected: xr.Dataset) -> None:
+    """A frame pickled here is read back in a worker and computed there."""
+    assert_frames_equal(pickle.loads(pickle.dumps(reduced(folder))).compute(), expected)
+    # a lambda goes to the worker by value: it cannot import this module
+    largest = client.submit(lambda ds: float(ds["data"].max().compute(scheduler="sync")), reduced(folder)).result()
+    assert largest == float(expected["data"].max())
+
+
+@pytest.mark.parametrize("writer", ["to_zarr", "to_fits"])
+def test_writers_on_a_cluster(client: Client, folder: Path, tmp_path: Path, writer: str, expected: xr.Dataset) -> None:
+    """Workers write one product together, and it holds the same bits."""
+    name = {"to_zarr": "a.zarr", "to_fits": "a.fits"}[writer]
+    more: dict[str, Any] = {"shards": (64, 64)} if writer == "to_zarr" else {}
+    getattr(lazyccd, writer)(reduced(folder), tmp_path / name, **more)
+    back = lazyccd.as_frame(str(tmp_path / name))
+    for variable in expected.data_vars:
+        np.testing.assert_array_equal(back[variable].values, expected[variable].values)
+
+
+def test_a_changed_file_is_noticed_in_a_worker(client: Client, folder: Path, tmp_path: Path) -> None:
+    """A worker that finds another file than was opened raises the same error, naming it."""
+    path = tmp_path / "later.fits"
+    path.write_bytes((folder / "raw.fits").read_bytes())
+    ds = lazyccd.gain_correct(lazyccd.open_fits(path), 2.0)
+    fits.writeto(path, np.zeros((2, 2), np.uint16), overwrite=True)
+    with pytest.raises(SourceChangedError, match=r"later\.fits"):
+        ds.compute()
