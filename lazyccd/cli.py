@@ -39,9 +39,19 @@ def friendly_errors() -> Iterator[None]:
 @contextmanager
 def using_scheduler(name: str, memory_limit: str | None) -> Iterator[None]:
     """Run what is inside on threads, processes or the cluster at an address."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
     import dask
+    from dask.system import CPU_COUNT
 
     settings: dict[str, Any] = {} if memory_limit is None else {"lazyccd.memory-limit": memory_limit}
+    if name == "processes":
+        # One pool for the whole run: dask would start new processes, which import everything anew, for each computation.
+        spawn = get_context("spawn")
+        with ProcessPoolExecutor(CPU_COUNT, spawn) as pool, dask.config.set(scheduler=name, pool=pool, **settings):
+            yield
+        return
     if "://" not in name:
         with dask.config.set(scheduler=name, **settings):
             yield
@@ -140,10 +150,15 @@ def _plan(night: tuple[str, ...], options: Any) -> Any:
     from lazyccd.batch.build import build_plan
     from lazyccd.batch.collect import collect
     from lazyccd.batch.table import load_table
+    from lazyccd.errors import FormatError
 
     if len(night) == 1 and night[0].endswith(".ecsv"):
         return load_table(night[0], options)
-    return build_plan(collect(night), options)
+    collection = collect(night)
+    if not collection.frames:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in collection.skipped)
+        raise FormatError(f"none of {len(collection.skipped)} files can be used: {reasons}")
+    return build_plan(collection, options)
 
 
 def _run(plan: Any, out: Path, format_: Any, overwrite: bool) -> int:

@@ -55,7 +55,7 @@ def section(ds: xr.Dataset, columns: int = 4, rows: int | None = None) -> str:
 def process(ds: xr.Dataset) -> xr.Dataset:
     """Run the whole chain with masters that have uncertainties."""
     trimmed = lazyccd.trim_image(ds, f"[1:{max(ds.sizes['x'] - 5, 1)},*]")
-    return lazyccd.ccd_process(
+    out: xr.Dataset = lazyccd.ccd_process(
         ds,
         oscan=section(ds),
         trim=f"[1:{max(ds.sizes['x'] - 5, 1)},*]",
@@ -70,6 +70,7 @@ def process(ds: xr.Dataset) -> xr.Dataset:
         dark_scale=True,
         master_flat=flat(trimmed),
     )
+    return out
 
 
 POINTWISE: dict[str, Operation] = {

@@ -44,7 +44,8 @@ def reduced(folder: Path) -> xr.Dataset:
     ds = lazyccd.subtract_bias(ds, lazyccd.with_unit(lazyccd.open_fits(folder / "bias.fits"), "adu"))
     ds = lazyccd.with_mask(ds, dask.array.from_array(np.eye(*SHAPE), chunks=(33, 44)), "GHOST")
     ds = lazyccd.flat_correct(ds, formula_frame(SHAPE, (50, 50), seed=3, low=0.5, high=2.0))
-    return lazyccd.subtract(ds, box_filter(lazyccd.multiply(ds, 0.01), 2))
+    out: xr.Dataset = lazyccd.subtract(ds, box_filter(lazyccd.multiply(ds, 0.01), 2))
+    return out
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import cloudpickle
 import numpy as np
 import pytest
 import xarray as xr
@@ -14,6 +13,7 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.modeling.models import Polynomial1D
 from dask.highlevelgraph import HighLevelGraph
+from distributed.protocol.pickle import dumps
 
 import lazyccd
 from lazyccd.testing.asserts import raise_if_computes
@@ -31,7 +31,7 @@ def master(seed: int) -> xr.Dataset:
 
 def process(ds: xr.Dataset) -> xr.Dataset:
     """Run the whole chain."""
-    return lazyccd.ccd_process(
+    out: xr.Dataset = lazyccd.ccd_process(
         ds,
         oscan="[91:96,1:64]",
         error=True,
@@ -46,6 +46,7 @@ def process(ds: xr.Dataset) -> xr.Dataset:
         master_flat=master(3),
         bad_pixel_mask=np.eye(*SHAPE),
     )
+    return out
 
 
 OPERATIONS: dict[str, Callable[[xr.Dataset], object]] = {
@@ -130,7 +131,8 @@ def process_file(ds: xr.Dataset) -> xr.Dataset:
     shape = ds.sizes["y"], ds.sizes["x"]
     ds = lazyccd.create_deviation(lazyccd.flag_saturated(ds, 60_000), GAIN, 4 * u.electron)
     ds = lazyccd.subtract_bias(ds, formula_frame(shape, (2048, 2048), seed=1))
-    return lazyccd.flat_correct(ds, formula_frame(shape, (2048, 2048), seed=2, low=0.9, high=1.1))
+    out: xr.Dataset = lazyccd.flat_correct(ds, formula_frame(shape, (2048, 2048), seed=2, low=0.9, high=1.1))
+    return out
 
 
 def sizes(path: Path, side: int) -> tuple[float, int, int]:
@@ -144,7 +146,7 @@ def sizes(path: Path, side: int) -> tuple[float, int, int]:
         times.append(time.perf_counter() - start)
     graph = HighLevelGraph.merge(*(ds[name].data.dask for name in ds.data_vars))
     chunks = ds["data"].data.numblocks
-    return min(times), len(cloudpickle.dumps(graph)), chunks[0] * chunks[1]
+    return min(times), len(dumps(graph)), chunks[0] * chunks[1]
 
 
 def test_building_costs_the_same_for_any_number_of_chunks(sparse: Path) -> None:

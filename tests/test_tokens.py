@@ -36,7 +36,8 @@ def ramp(step: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
 
 def overscan(ds: xr.Dataset, **more: object) -> xr.Dataset:
     """Subtract an overscan."""
-    return lazyccd.subtract_overscan(ds, fits_section="[27:30,*]", **more)
+    out: xr.Dataset = lazyccd.subtract_overscan(ds, fits_section="[27:30,*]", **more)
+    return out
 
 
 PAIRS: dict[str, tuple[Operation, Operation]] = {

@@ -7,24 +7,27 @@ import pickle
 from collections import Counter
 from typing import Any
 
-import cloudpickle
-import dask
 import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
 from astropy import units as u
 from dask._task_spec import Task
-from dask.delayed import Delayed
+from dask.base import annotate
+from dask.base import compute as compute_all
+from dask.core import flatten
+from dask.delayed import Delayed, delayed
 from dask.graph_manipulation import bind, checkpoint, clone, wait_on
 from dask.highlevelgraph import HighLevelGraph
+from distributed.protocol.pickle import dumps as distributed_dumps
 
 import lazyccd
 from lazyccd.errors import PlanError
 from lazyccd.frame.core import resolve
 from lazyccd.ops.calibrate import flat_mean
-from lazyccd.plan.lower import lower_image, lower_values, read_label, tile_groups
+from lazyccd.plan.lower import lower_image, lower_values, read_label
 from lazyccd.plan.steps import Chunked, make_dtypes
+from lazyccd.plan.tasks import tile_groups
 from lazyccd.sections import Region
 from lazyccd.testing.steps import box_filter, formula_frame
 
@@ -38,7 +41,7 @@ def frame(**more: Any) -> xr.Dataset:
 
 def graph_of(*collections: Any) -> dict[Any, Any]:
     """Return the tasks that computing collections takes, as the scheduler gets them from dask's culling."""
-    keys = list(dask.core.flatten([c.__dask_keys__() for c in collections]))
+    keys = list(flatten([c.__dask_keys__() for c in collections]))
     graph = HighLevelGraph.merge(*(c.__dask_graph__() for c in collections))
     return dict(graph.cull(keys).to_dict())
 
@@ -176,7 +179,7 @@ def test_reductions_do_not_see_chunks() -> None:
 
 def test_pickled_frames_compute_the_same() -> None:
     """A frame goes through pickle lazily, and its plan is found in what comes out."""
-    for dumps in (pickle.dumps, cloudpickle.dumps):
+    for dumps in (pickle.dumps, distributed_dumps):
         copy = pickle.loads(dumps(frame()))
         assert resolve(copy).plan == resolve(frame()).plan
         np.testing.assert_array_equal(copy["uncertainty"].values, frame()["uncertainty"].values)
@@ -184,7 +187,7 @@ def test_pickled_frames_compute_the_same() -> None:
 
 def test_annotations_reach_the_tasks() -> None:
     """What `dask.annotate` says while a frame is built stays with its layer."""
-    with dask.annotate(priority=7):
+    with annotate(priority=7):
         ds = frame()
     noted = [layer.annotations for layer in ds["data"].data.dask.layers.values() if layer.annotations]
     assert {"priority": 7} in noted
@@ -211,7 +214,7 @@ def test_clone_below_an_operation_keeps_what_it_must() -> None:
 def test_bind_waits() -> None:
     """A frame that is bound to another task runs after it."""
     events: list[str] = []
-    first = dask.delayed(lambda: events.append("first"), pure=False)()
+    first = delayed(lambda: events.append("first"), pure=False)()
     ds = bind(frame(), first)
     np.testing.assert_array_equal(ds["data"].compute(scheduler="sync").values, frame()["data"].values)
     assert events == ["first"]
@@ -236,6 +239,6 @@ def test_dropped_variables_share_keys_with_the_whole_frame() -> None:
     """A frame and the same frame without its mask compute together."""
     whole = frame()
     less = resolve(whole.drop_vars("mask")).to_dataset()
-    a, b = dask.compute(whole, less, scheduler="sync")
+    a, b = compute_all(whole, less, scheduler="sync")
     np.testing.assert_array_equal(a["data"].values, b["data"].values)
     np.testing.assert_array_equal(a["mask"].values, frame()["mask"].values)

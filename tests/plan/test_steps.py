@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lazyccd.frame.core import resolve
+from lazyccd.frame.core import Image, resolve
 from lazyccd.kernels import pointwise, reduce
 from lazyccd.kernels.block import Request
 from lazyccd.plan.reads import Blocks, Columns, Halo, Reads, Replicated, Rows, Same, Whole, Window
@@ -107,12 +107,12 @@ def test_equal_work_has_equal_tokens() -> None:
     """Steps made twice are equal; another parameter, input, shape or kernel makes another step."""
     assert affine(source()) == affine(source())
     assert hash(affine(source())) == hash(affine(source()))
-    others = [affine(source(), 3.0), affine(source(1)), affine(source(0, np.float64)), box_step(resolve_plan(), 1)]
+    others = [affine(source(), 3.0), affine(source(1)), affine(source(0, np.float64)), box_step(one_source(), 1)]
     assert len({step.token for step in [affine(source()), *others]}) == 5
     assert affine(source(), level=Value(given=np.array(1.0))) != affine(source(), level=Value(given=np.array(2.0)))
 
 
-def resolve_plan() -> object:
+def one_source() -> Image:
     """Return an image of one source."""
     return resolve(formula_frame(SHAPE, uncertainty=False, mask=False))
 
