@@ -252,11 +252,11 @@ def _uncertainty_unit(image: Image) -> str:
 
 
 def _bands(image: Image) -> Iterable[Region]:
-    """Return the regions in which an image is written to FITS."""
+    """Return the regions in which an image is written to FITS: no larger than its largest chunk."""
     ny, nx = image.shape
     if nx > WIDEST_BAND:
         return [box for _, box in chunk_boxes(image.grid, Region.full(image.shape))]
-    rows = max(1, CHUNK_PIXELS // nx)
+    rows = max(1, min(CHUNK_PIXELS, max(image.grid[0]) * max(image.grid[1])) // nx)
     return [Region(y0, min(y0 + rows, ny), 0, nx) for y0 in range(0, ny, rows)]
 
 

@@ -14,9 +14,11 @@ from astropy.modeling.fitting import LinearLSQFitter
 from astropy.nddata import CCDData
 
 from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError
+from lazyccd.flags import MaskSchema
 from lazyccd.frame.core import Image, resolve
 from lazyccd.kernels import calibrate
 from lazyccd.ops.common import operand, operation
+from lazyccd.plan.lower import Graph
 from lazyccd.plan.reads import Columns, Rows
 from lazyccd.plan.steps import Apply, Input, PlaneMap, Reduction, Step, Value, make_dtypes, make_params
 from lazyccd.sections import Region, parse_section
@@ -44,7 +46,8 @@ class Strip:
 
     step: Step
     region: Region
-    image: Image
+    schema: MaskSchema
+    graphs: tuple[Graph, ...]
 
 
 @operation()
@@ -109,8 +112,8 @@ def subtract_overscan(
     if axis not in {0, 1}:
         raise ParameterError(f"overscan_axis {overscan_axis!r} must be 0, 1 or None.")
     if model is None:
-        return replace(image, plan=_line_plan(image, strip, axis, median), graphs=strip.image.graphs).to_dataset()
-    return replace(image, plan=_model_plan(image, strip, axis, median, model), graphs=strip.image.graphs).to_dataset()
+        return replace(image, plan=_line_plan(image, strip, axis, median), graphs=strip.graphs).to_dataset()
+    return replace(image, plan=_model_plan(image, strip, axis, median, model), graphs=strip.graphs).to_dataset()
 
 
 def _find_strip(image: Image, overscan: Any, fits_section: Any) -> Strip:
@@ -123,11 +126,11 @@ def _find_strip(image: Image, overscan: Any, fits_section: Any) -> Strip:
     if fits_section is not None:
         if not isinstance(fits_section, str):
             raise ArgumentTypeError(f"fits_section {fits_section!r} must be a string such as '[2049:2080,1:4096]'.")
-        return Strip(image.plan, parse_section(fits_section, image.shape).region, image)
+        return Strip(image.plan, parse_section(fits_section, image.shape).region, image.schema, image.graphs)
     if not isinstance(overscan, xr.Dataset | CCDData):
         raise ArgumentTypeError(f"overscan is a {type(overscan).__name__} and must be a frame or a CCDData.")
     other = operand(overscan, "overscan")
-    return Strip(other.plan, Region.full(other.shape), replace(image, graphs=(*image.graphs, *other.graphs)))
+    return Strip(other.plan, Region.full(other.shape), other.schema, (*image.graphs, *other.graphs))
 
 
 def _check_lines(image: Image, strip: Strip, axis: int) -> None:
@@ -141,7 +144,7 @@ def _check_lines(image: Image, strip: Strip, axis: int) -> None:
 
 
 def _bad_bits(strip: Strip) -> int:
-    return strip.image.schema.bad_bits
+    return strip.schema.bad_bits
 
 
 def _line_plan(image: Image, strip: Strip, axis: int, median: bool) -> Apply:
@@ -232,6 +235,11 @@ def fit_levels(
     levels = partials[0]
     lines = first + np.arange(levels.size)
     good = np.isfinite(levels)
+    if good.sum() < len(model.model.parameters):
+        raise ParameterError(
+            f"the overscan has {good.sum()} lines with a level, and {type(model.model).__name__} has "
+            f"{len(model.model.parameters)} parameters; use a simpler model or a larger section."
+        )
     fitted = LinearLSQFitter()(model.model, lines[good], levels[good])
     return np.asarray(fitted(np.arange(length)), dtype=float)
 

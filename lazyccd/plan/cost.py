@@ -116,19 +116,41 @@ class Limit:
     """Tasks at a time."""
 
 
+def declared_bytes() -> int | None:
+    """Return the limit that dask's configuration declares; None if it declares none."""
+    declared = dask.config.get("lazyccd.memory-limit", None)
+    return None if declared is None else int(parse_bytes(declared))
+
+
+def check_task(plan: Step, request: Request, limit_bytes: int) -> None:
+    """Refuse a task that alone does not fit into a limit.
+
+    Raises
+    ------
+    MemoryLimitError
+        Raised with the numbers.
+    """
+    needed = BASELINE_BYTES + task_cost(plan, request.region, tuple(request.planes)).peak_bytes
+    if needed > limit_bytes:
+        raise MemoryLimitError(
+            f"a task on {request.region.shape.y} x {request.region.shape.x} pixels takes {format_bytes(needed)} with its "
+            f"process and the memory limit is {format_bytes(limit_bytes)}; use smaller chunks: ds.ccd.rechunk(n)."
+        )
+
+
 def declared_limit() -> Limit:
     """Return the memory limit that holds now."""
     threads = int(dask.config.get("num_workers", None) or CPU_COUNT)
     if dask.config.get("scheduler", None) in {"sync", "synchronous", "single-threaded", "processes"}:
         threads = 1
-    declared = dask.config.get("lazyccd.memory-limit", None)
+    declared = declared_bytes()
     workers = _workers()
     if workers:
         threads = max(threads_of for _, threads_of in workers)
         if declared is None:
             smallest = min(limit for limit, _ in workers)
             return Limit(smallest or None, threads)
-    return Limit(None if declared is None else int(parse_bytes(declared)), threads)
+    return Limit(declared, threads)
 
 
 def _workers() -> list[tuple[int, int]]:

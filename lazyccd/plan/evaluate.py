@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from lazyccd.errors import PlanError
 from lazyccd.kernels.block import PLANES, Block, Request, empty_block
-from lazyccd.plan.schedule import Action, demand, make_schedule, strips, vertical_halo
+from lazyccd.plan.schedule import Action, Call, make_schedule, strips, vertical_halo
 from lazyccd.plan.steps import Apply, Chunked, Join, Source, Stack, Step
 from lazyccd.plan.storage import Reader
 from lazyccd.sections import Region
@@ -69,29 +69,26 @@ class Evaluation:
             needs = step.needs(request)
             given = [_take(blocks, s, need) for s, need in zip(step.inputs, needs, strict=True)]
             return self._call(step, request, given)
-        bands = list(strips(action.segment, request))
-        if len(bands) == 1:
-            return self._strip(action, request, blocks)
-        out = empty_block(request, step.dtypes)
-        for band in bands:
-            _paste(self._strip(action, band, blocks), out)
+        out: Block | None = None
+        for band, calls in strips(action.segment, request):
+            part = self._strip(calls, band, blocks)
+            if band == request:
+                return part
+            out = out or empty_block(request, step.dtypes)
+            _paste(part, out)
+        assert out is not None
         return out
 
-    def _strip(self, action: Action, request: Request, blocks: dict[str, list[Block]]) -> Block:
+    def _strip(self, calls: Sequence[Call], request: Request, blocks: dict[str, list[Block]]) -> Block:
         """Evaluate the segment of a kept step for one strip."""
-        demands = demand(action.segment, [(action.step, request)], in_strip=True)
         here: dict[str, list[Block]] = {}
-        for step in action.segment:
-            made = []
-            for wanted in demands.get(step.token, ()):
-                needs = step.needs(wanted)
-                given = [
-                    _take(here if s.token in here else blocks, s, need)
-                    for s, need in zip(step.inputs, needs, strict=True)
-                ]
-                made.append(self._call(step, wanted, given))
-            here[step.token] = made
-        return _find(here[action.step.token], request)
+        for call in calls:
+            given = [
+                None if need is None else _find((here if need[0].token in here else blocks)[need[0].token], need[1])
+                for need in call.needs
+            ]
+            here.setdefault(call.step.token, []).append(self._call(call.step, call.request, given))
+        return _find(here[calls[-1].step.token], request)
 
     def _call(self, step: Step, request: Request, given: Sequence[Block | None]) -> Block:
         """Run one step on the blocks that it needs."""
@@ -198,6 +195,8 @@ def _take(blocks: Mapping[str, list[Block]], step: Step, need: Request | None) -
 
 def _find(blocks: Sequence[Block], request: Request) -> Block:
     """Return the part of the block that holds the request."""
+    if len(blocks) == 1 and blocks[0].region == request.region:
+        return blocks[0]
     for block in blocks:
         if block.region.contains(request.region) and all(getattr(block, p) is not None for p in request.planes):
             return block.crop(request.region)

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from lazyccd.kernels.block import Request
 from lazyccd.plan.steps import Stack, Step, walk
+from lazyccd.sections import Region
 
-STRIP_PIXELS = 2**18
+STRIP_PIXELS = 2**17
 """Pixels of a strip: a few planes of this size stay in a core's share of the cache."""
 
 WASTE = 1.25
@@ -176,12 +177,64 @@ def strip_rows(segment: Sequence[Step], request: Request) -> int:
     return int(min(region.shape.y, 1 + max(STRIP_PIXELS - first, 0) // max(1, largest(2) - first)))
 
 
-def strips(segment: Sequence[Step], request: Request) -> Iterator[Request]:
-    """Yield bands of rows of a request whose planes stay in cache."""
+@dataclass(frozen=True)
+class Call:
+    """One region of one step, as a strip needs it."""
+
+    step: Step
+    """The step to run."""
+
+    request: Request
+    """Region and planes of its output."""
+
+    needs: tuple[tuple[Step, Request] | None, ...]
+    """Each input and what is needed of it; None where nothing is."""
+
+    def moved(self, rows: int) -> Call:
+        """Return the same call some rows further down."""
+        needs = tuple(need and (need[0], _moved(*need, rows)) for need in self.needs)
+        return Call(self.step, _moved(self.step, self.request, rows), needs)
+
+
+def _moved(step: Step, request: Request, rows: int) -> Request:
+    """Return a request further down; a single row, which is broadcast, stays where it is."""
+    if step.shape[0] == 1:
+        return request
+    y0, y1, x0, x1 = request.region
+    return Request(Region(y0 + rows, y1 + rows, x0, x1), request.planes)
+
+
+def strip_calls(segment: Sequence[Step], request: Request) -> list[Call]:
+    """Return the calls, inputs first, that evaluate a segment for one strip."""
+    demands = demand(segment, [(segment[-1], request)], in_strip=True)
+    calls = []
+    for step in segment:
+        for wanted in demands.get(step.token, ()):
+            pairs = zip(step.inputs, step.needs(wanted), strict=True)
+            needs = tuple(None if need is None else (source, need) for source, need in pairs)
+            calls.append(Call(step, wanted, needs))
+    return calls
+
+
+def strips(segment: Sequence[Step], request: Request) -> Iterator[tuple[Request, list[Call]]]:
+    """Yield bands of rows of a request whose planes stay in cache, each with its calls.
+
+    If the second band needs what the first one does, only further down by its own rows, so do all others of its height.
+    """
     region = request.region
     rows = strip_rows(segment, request)
+    first: list[Call] = []
+    repeats = False
     for y0 in range(region.y0, region.y1, rows):
-        yield Request(region._replace(y0=y0, y1=min(y0 + rows, region.y1)), request.planes)
+        y1 = min(y0 + rows, region.y1)
+        strip = Request(region._replace(y0=y0, y1=y1), request.planes)
+        if repeats and y1 - y0 == rows:
+            yield strip, [call.moved(y0 - region.y0) for call in first]
+            continue
+        calls = strip_calls(segment, strip)
+        repeats = y0 == region.y0 + rows and calls == [call.moved(rows) for call in first]
+        first = first or calls
+        yield strip, calls
 
 
 def vertical_halo(step: Step) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.kernels.block import Block, Request
+from lazyccd.plan.cost import check_task, declared_bytes
 from lazyccd.plan.evaluate import Evaluation, chunk_boxes
 from lazyccd.plan.schedule import demand
 from lazyccd.plan.steps import Chunked, Reduction, Step, unsettled
@@ -75,6 +76,7 @@ class Work:
     request: Request
     chunks: tuple[tuple[str, tuple[int, int]], ...]
     values: tuple[str, ...]
+    limit_bytes: int | None = None
 
     @property
     def keys(self) -> list[Any]:
@@ -82,7 +84,15 @@ class Work:
         return [(name, *index) for name, index in self.chunks] + [value_key(token) for token in self.values]
 
     def pull(self, deps: Sequence[Any]) -> Block:
-        """Pull the region, given the dependencies' results."""
+        """Pull the region, given the dependencies' results.
+
+        Raises
+        ------
+        MemoryLimitError
+            Raised before anything is allocated if the task alone would not fit into the declared limit.
+        """
+        if self.limit_bytes is not None:
+            check_task(self.plan, self.request, self.limit_bytes)
         chunks: dict[str, dict[tuple[int, int], Any]] = {}
         for (name, index), array in zip(self.chunks, deps, strict=False):
             chunks.setdefault(name, {})[index] = array
@@ -94,8 +104,9 @@ class Work:
 def make_work(plan: Step, request: Request, order: Sequence[Step], *, has_chunks: bool) -> Work:
     """Return the work of one task; ``order`` holds the plan's steps, inputs first."""
     values = tuple(unsettled(plan))
+    limit = declared_bytes()
     if not has_chunks:
-        return Work(plan, request, (), values)
+        return Work(plan, request, (), values, limit)
     demands = demand(order, [(plan, request)], through_stacks=True)
     touched = {
         (step.name, index): None
@@ -104,7 +115,7 @@ def make_work(plan: Step, request: Request, order: Sequence[Step], *, has_chunks
         for wanted in demands.get(step.token, ())
         for index, _ in chunk_boxes(step.chunks, wanted.region)
     }
-    return Work(plan, request, tuple(touched), values)
+    return Work(plan, request, tuple(touched), values, limit)
 
 
 def run_image(work: Work, kinds: tuple[Kind, ...], *deps: Any) -> Any:

@@ -134,3 +134,15 @@ def test_workers_of_a_cluster_limit() -> None:
             assert declared_limit().bytes == parse_bytes("100GB")
             check_memory(plan(), [square(8192)])
     assert np.isfinite(task_cost(plan(), square(64)).peak_bytes)
+
+
+def test_a_task_checks_its_own_estimate() -> None:
+    """A chunk that cannot fit is refused by its task before anything is allocated, whoever computes it."""
+    ds = formula_frame((2048, 2048), ((2048,), (2048,)))
+    with (
+        dask.config.set({"lazyccd.memory-limit": BASELINE_BYTES + 2**20}),
+        pytest.raises(MemoryLimitError, match=r"2048 x 2048 .* smaller chunks"),
+    ):
+        ds["data"].compute()
+    with dask.config.set({"lazyccd.memory-limit": BASELINE_BYTES + 2**20}):
+        assert ds.ccd.rechunk(64)["data"].compute().shape == (2048, 2048)
