@@ -51,7 +51,9 @@ def _masters(outcomes: list[Outcome]) -> Table:
 def _science(outcomes: list[Outcome]) -> Table:
     """Return the table of science frames."""
     columns = ("frame", "masters used", "status", "noise before", "after", "s")
-    table = Table(*columns, title="Science frames (noise of a pixel in electrons)", title_justify="left")
+    table = Table(title="Science frames (noise of a pixel in electrons)", title_justify="left")
+    for name in columns:
+        table.add_column(name, overflow="fold")
     for outcome in outcomes:
         table.add_row(
             outcome.name,
