@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lazyccd.kernels import pixel_loops
 from lazyccd.kernels.block import Block, Request
+from lazyccd.kernels.pixel_loops import pixels_of
 from lazyccd.kernels.pointwise import Remap, or_masks, remap_bits
 
 Array = npt.NDArray[Any]
@@ -18,26 +20,13 @@ def line_level(strip: Array, bad: Array | None, axis: int, *, median: bool) -> A
 
     Pixels that are bad or not finite are left out; a line without any good pixel is NaN.
     """
-    use = np.isfinite(strip) if bad is None else np.isfinite(strip) & ~bad
-    if use.all():
-        if median:
-            return np.median(strip, axis=axis)
-        return np.asarray(_ordered_sum(strip, axis) / strip.shape[axis])
-    values = np.where(use, strip, np.nan)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        if not median:
-            return np.asarray(_ordered_sum(np.where(use, strip, 0), axis) / use.sum(axis=axis))
-        empty = ~use.any(axis=axis)
-        values = np.where(np.expand_dims(empty, axis), 0, values)
-        return np.where(empty, np.nan, np.nanmedian(values, axis=axis))
-
-
-def _ordered_sum(values: Array, axis: int) -> Array:
-    """Return the sum along an axis in double precision, added one line after the other whatever the memory layout."""
-    total = np.zeros(values.shape[1 - axis])
-    for k in range(values.shape[axis]):
-        total += np.take(values, k, axis=axis)
-    return total
+    if axis == 0:
+        strip, bad = strip.T, None if bad is None else bad.T
+    levels = np.empty(strip.shape[0])
+    rows = pixels_of(strip, strip.dtype).reshape(strip.shape)
+    skip = np.empty((0, 0), bool) if bad is None else pixels_of(bad, bool).reshape(strip.shape)
+    pixel_loops.row_levels(rows, skip, median, np.empty(strip.shape[1], strip.dtype), levels)
+    return levels
 
 
 def subtract_overscan_lines(
@@ -67,7 +56,7 @@ def subtract_overscan_lines(
     data = mask = None
     if "data" in request.planes:
         assert a is not None
-        data = np.subtract(a.plane("data"), np.expand_dims(level, axis), dtype=dtype, casting="same_kind")
+        data = np.subtract(a.plane("data"), np.expand_dims(level.astype(dtype), axis))
     if "mask" in request.planes:
         missing = np.where(np.isnan(level), np.dtype(mask_dtype).type(no_data), np.dtype(mask_dtype).type(0))
         given = None if a is None else a.mask
@@ -127,35 +116,29 @@ def divide_flat(
     normalised value is not above 0, or below ``lowest``, by which nothing is divided; masked pixels of the flat count
     as 1. With ``r = a / f`` the variance is ``(var_a + r**2 var_f) / f**2``.
     """
-    raw = flat.plane("data")
-    given = raw if min_value is None else np.maximum(raw, raw.dtype.type(min_value))
-    number = float(np.asarray(norm).ravel()[0])
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        f = np.divide(given, number, dtype=dtype)
-        low = ~(f > 0) if min_value is not None else ~(f >= lowest) | ~(f > 0)
-        masked = None
-        if flat.mask is not None:
-            masked = (flat.mask & flat.mask.dtype.type(bad_bits)) != 0
-        one = low if masked is None else low | masked
-        if one.any():
-            f = np.where(one, f.dtype.type(1), f)
-        variance = mask = None
-        data: Array = np.divide(a.plane("data"), f, dtype=dtype)
-        if "variance" in request.planes:
-            variance = np.zeros(request.region.shape, dtype) if a.variance is None else a.variance.astype(dtype)
-            if flat.variance is not None:
-                variance += data**2 * np.where(one, 0, flat.variance / np.dtype(dtype).type(number) ** 2)
-            variance /= f * f
-        if "mask" in request.planes:
-            below = low if min_value is None else low | (raw < min_value)
-            extra = np.where(below, np.dtype(mask_dtype).type(low_flat), np.dtype(mask_dtype).type(0))
-            extra = extra | np.where(
-                np.isfinite(data), np.dtype(mask_dtype).type(0), np.dtype(mask_dtype).type(no_data)
-            )
-            if flat.mask is not None:
-                extra = extra | remap_bits(flat.mask, remap, mask_dtype)
-            mask = or_masks(request, a.mask, extra, mask_dtype)
-    return Block(request.region, data if "data" in request.planes else None, variance, mask)
+    out = np.empty(request.region.shape, dtype)
+    kind = out.dtype.type
+    given = flat.plane("data")
+    raw = pixels_of(given, dtype, out.shape)
+    limit = kind(-np.inf if min_value is None else given.dtype.type(min_value))
+    bits = np.dtype(mask_dtype) if flat.mask is None else flat.mask.dtype
+    masked = pixels_of(flat.mask, bits, out.shape)
+    norm_lowest = kind(np.asarray(norm).ravel()[0]), kind(lowest if min_value is None else 0)
+    which = (masked, bits.type(bad_bits), limit, *norm_lowest)
+    variance = mask = None
+    data = out.reshape(-1)
+    pixel_loops.divide_by_flat(pixels_of(a.plane("data"), dtype), raw, *which, data)
+    if "variance" in request.planes:
+        variance = np.empty(request.region.shape, dtype)
+        given_variances = pixels_of(a.variance, dtype), raw, pixels_of(flat.variance, dtype, out.shape)
+        pixel_loops.flat_variance(data, *given_variances, *which, variance.reshape(-1))
+    if "mask" in request.planes:
+        mask = np.empty(request.region.shape, mask_dtype)
+        moved = None if flat.mask is None else remap_bits(flat.mask, remap, mask_dtype)
+        old = pixels_of(or_masks(request, a.mask, moved, mask_dtype), mask_dtype)
+        new_bits = mask.dtype.type(low_flat), mask.dtype.type(no_data)
+        pixel_loops.flat_bits(data, raw, old, limit, *norm_lowest, *new_bits, mask.reshape(-1))
+    return Block(request.region, out if "data" in request.planes else None, variance, mask)
 
 
 def blank_outside(request: Request, a: Block, *, axis: int, first: int, stop: int) -> Block:

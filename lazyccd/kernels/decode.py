@@ -179,6 +179,13 @@ def swap_rows(src: Array, start: int, stride: int, out: Array) -> None:
 
 
 @compiled
+def swap_in_place(values: Array) -> None:
+    """Reverse the bytes of unsigned integers."""
+    for j in range(values.size):
+        values[j] = _swapped(values[j])
+
+
+@compiled
 def scaled_floats(src: Array, out: Array, scale: float, zero: float) -> None:
     """Write ``scale * value + zero``, computed in float64, for native floats of the shape of ``out``."""
     ny, nx = out.shape

@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.errors import FrameError
+from lazyccd.kernels import pixel_loops
 from lazyccd.kernels.block import Block, Request
+from lazyccd.kernels.pixel_loops import pixels_of
 
 Array = npt.NDArray[Any]
 Remap = tuple[tuple[int, int], ...]
@@ -67,8 +69,10 @@ def _plus(a: Array, b: Array, scale: float, dtype: str) -> Array:
         return np.add(a, b, dtype=dtype)
     if scale == -1:
         return np.subtract(a, b, dtype=dtype)
-    scaled = np.multiply(b, scale, dtype=dtype)
-    return np.add(a, scaled, out=scaled) if scaled.shape == a.shape else a + scaled
+    out = np.empty(np.broadcast_shapes(a.shape, b.shape), dtype)
+    pixels = pixels_of(a, dtype, out.shape), pixels_of(b, dtype, out.shape)
+    pixel_loops.add_multiple(*pixels, out.dtype.type(scale), out.reshape(-1))
+    return out
 
 
 def _sum_variance(request: Request, a: Block | None, b: Block | None, scale: float, dtype: str) -> Array:
@@ -143,7 +147,15 @@ def divide(
 
 def _flag_nonfinite(data: Array, mask: Array, no_data: int) -> Array:
     """Return the mask with ``no_data`` set where the data are not finite."""
-    return np.asarray(mask | np.where(np.isfinite(data), mask.dtype.type(0), mask.dtype.type(no_data)))
+    return _nonfinite_bits(data, mask, no_data, mask.dtype)
+
+
+def _nonfinite_bits(data: Array, mask: Array | None, no_data: int, dtype: npt.DTypeLike) -> Array:
+    """Return a mask, or one without bits, with ``no_data`` set where the data are not finite."""
+    out = np.empty(data.shape, dtype)
+    bits = pixels_of(mask, dtype, out.shape)
+    pixel_loops.flag_nonfinite(pixels_of(data, data.dtype), bits, out.dtype.type(no_data), out.reshape(-1))
+    return out
 
 
 def flag_nonfinite(request: Request, data: Block, mask: Block, *, no_data: int, mask_dtype: str) -> Block:
@@ -154,8 +166,7 @@ def flag_nonfinite(request: Request, data: Block, mask: Block, *, no_data: int, 
 
 def flag_nonfinite_alone(request: Request, data: Block, *, no_data: int, mask_dtype: str) -> Block:
     """Return a mask, in the plane ``data``, with ``no_data`` set where the block's data are not finite."""
-    bits = np.zeros(request.region.shape, mask_dtype)
-    return Block(request.region, data=_flag_nonfinite(data.plane("data"), bits, no_data))
+    return Block(request.region, data=_nonfinite_bits(data.plane("data"), None, no_data, mask_dtype))
 
 
 def affine(request: Request, a: Block, *, scale: float, offset: float, dtype: str) -> Block:
@@ -185,10 +196,10 @@ def set_deviation(request: Request, a: Block, *, gain: float, readnoise: float, 
     """
     variance = None
     if "variance" in request.planes:
-        signal = np.multiply(a.plane("data"), gain, dtype=dtype)
-        signal = np.where(signal < 0, signal.dtype.type(0 if clip else np.nan), signal)
-        signal += readnoise**2
-        variance = np.divide(signal, gain**2, out=signal)
+        variance = np.empty(request.region.shape, dtype)
+        kind = variance.dtype.type
+        numbers = kind(gain), kind(readnoise**2), kind(gain**2), kind(0 if clip else np.nan)
+        pixel_loops.deviation(pixels_of(a.plane("data"), dtype), *numbers, variance.reshape(-1))
     data = a.data if "data" in request.planes else None
     return Block(request.region, data, variance, a.mask if "mask" in request.planes else None)
 

@@ -8,26 +8,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lazyccd.kernels import pixel_loops
 from lazyccd.kernels.block import Block
+from lazyccd.kernels.pixel_loops import rows_of
 
 Array = npt.NDArray[Any]
 
 
-def good_values(block: Block, bad_bits: int) -> Array:
-    """Return the finite, unmasked data of a block as a contiguous 1-D array in the order of the rows."""
-    data = block.plane("data")
-    use = np.isfinite(data)
-    if block.mask is not None:
-        use &= (block.mask & block.mask.dtype.type(bad_bits)) == 0
-    return np.ascontiguousarray(data[use])
-
-
 def sum_and_count(block: Block, *, bad_bits: int, min_value: float | None) -> Array:
-    """Return sum and number of the good pixels; ones below ``min_value`` count as that."""
-    values = good_values(block, bad_bits).astype(np.float64)
-    if min_value is not None:
-        values = np.maximum(values, min_value)
-    return np.array([values.sum(), values.size])
+    """Return sum and number of the good pixels; ones below ``min_value`` count as that.
+
+    The columns are summed first, so the result depends on the shape of the block, which is a tile, and on nothing else.
+    """
+    data, mask = block.plane("data"), block.mask
+    kind = np.dtype(np.uint16) if mask is None else mask.dtype
+    sums, counts = np.zeros(data.shape[1]), np.zeros(data.shape[1], np.int64)
+    low = -np.inf if min_value is None else float(min_value)
+    pixels, stride = rows_of(data)
+    bits, mask_stride = (np.empty(0, kind), 0) if mask is None else rows_of(mask)
+    bad = kind.type(bad_bits)
+    pixel_loops.column_sums(pixels, stride, bits, mask_stride, bad, low, data.shape[0], sums, counts)
+    return np.array([sums.sum(), counts.sum()])
 
 
 def mean_of_sums(partials: Sequence[Array], *, bad_bits: int, min_value: float | None) -> Array:

@@ -24,6 +24,9 @@ PLANE_OF: dict[Kind, str] = {"data": "data", "mask": "mask", "std": "variance", 
 GROUP_PIXELS = 2048 * 2048
 """About how many pixels one task of a reduction pulls."""
 
+GROUP_WIDTH = 8192
+"""How wide they are, if the image is: rows of a file are read once."""
+
 
 class Sink(Protocol):
     """Where tasks write regions to; picklable, and every method may run in another process."""
@@ -157,13 +160,14 @@ def tile_groups(region: Region, tile: tuple[int, int] | None) -> Iterator[list[t
         return
     rows = _lattice(region.y0, region.y1, tile[0])
     columns = _lattice(region.x0, region.x1, tile[1])
-    side = max(1, int((GROUP_PIXELS / (tile[0] * tile[1])) ** 0.5))
-    for i in range(0, len(rows), side):
-        for j in range(0, len(columns), side):
+    wide = min(len(columns), max(1, GROUP_WIDTH // tile[1]))
+    high = max(1, GROUP_PIXELS // (tile[0] * tile[1] * wide))
+    for i in range(0, len(rows), high):
+        for j in range(0, len(columns), wide):
             yield [
                 (r * len(columns) + c, Region(*rows[r], *columns[c]))
-                for r in range(i, min(i + side, len(rows)))
-                for c in range(j, min(j + side, len(columns)))
+                for r in range(i, min(i + high, len(rows)))
+                for c in range(j, min(j + wide, len(columns)))
             ]
 
 

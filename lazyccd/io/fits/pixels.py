@@ -116,6 +116,16 @@ class Decoder:
         """
         self._run(raw[: raw.size - raw.size % self._stored.itemsize], start, stride, out)
 
+    @property
+    def keeps_size(self) -> bool:
+        """Whether pixels keep their type, so that `decode_in_place` does."""
+        return self._run == self._copy_floats
+
+    def decode_in_place(self, pixels: Array) -> None:
+        """Turn the bytes of a file, read into an array of the output's type, into its numbers."""
+        if self._swap:
+            decode.swap_in_place(pixels.view(np.dtype(f"u{self._stored.itemsize}")))
+
     def _choose(self) -> Callable[[Buffer, int, int, Array], None]:
         """Return the method for these types and this scaling."""
         pixels = self._pixels

@@ -117,9 +117,15 @@ class PlainReader(RegionReader):
         is_span = row_bytes - window_bytes <= self._source.gap
         step = max(self._source.piece // (row_bytes if is_span else window_bytes), 1)
         first = self._offset + region.y0 * row_bytes + region.x0 * self._itemsize
+        in_place = self._decoder.keeps_size and columns == nx and out.flags.c_contiguous
         for start in range(0, rows, step):
             count = min(step, rows - start)
             place = first + start * row_bytes
+            if in_place:
+                pixels = out[start : start + count].reshape(-1)
+                self._source.read_rows(place, 0, 1, pixels.view(np.uint8))
+                self._decoder.decode_in_place(pixels)
+                continue
             if is_span:
                 raw = scratch((count - 1) * row_bytes + window_bytes)
                 self._source.read_rows(place, 0, 1, raw)

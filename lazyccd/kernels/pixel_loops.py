@@ -1,0 +1,195 @@
+"""Loops over the pixels of contiguous planes, one pass each.
+
+1. Planes are one-dimensional and of one float type, so that each loop is compiled once for float32 and once for float64.
+2. A plane that is not there is an empty array.
+3. No loop has more than six arrays: LLVM vectorises only if few of them might overlap.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from lazyccd.kernels.jit import compiled
+
+Array: TypeAlias = npt.NDArray[Any]
+
+
+def pixels_of(plane: Array | None, dtype: npt.DTypeLike, shape: tuple[int, ...] | None = None) -> Array:
+    """Return the pixels of a plane as the loops want them, broadcast to a shape; an empty array for None.
+
+    Views, read-only planes and other types are copied: each of them would make numba compile every loop once more.
+    """
+    if plane is None:
+        return np.empty(0, dtype)
+    if shape is not None and plane.shape != shape:
+        plane = np.broadcast_to(plane, shape)
+    if plane.dtype != dtype or not plane.flags.carray:
+        plane = np.array(plane, dtype, order="C")
+    return plane.reshape(-1)
+
+
+def rows_of(plane: Array) -> tuple[Array, int]:
+    """Return the pixels of a plane in memory order and the pixels from one row to the next, without a copy if possible."""
+    size = plane.itemsize
+    fits = plane.strides[1] == size and plane.strides[0] > 0 and plane.strides[0] % size == 0 and plane.size > 0
+    if not (fits and plane.flags.behaved and plane.dtype.isnative):
+        return pixels_of(plane, plane.dtype.newbyteorder("=")), plane.shape[1]
+    stride = plane.strides[0] // size
+    length = (plane.shape[0] - 1) * stride + plane.shape[1]
+    return np.lib.stride_tricks.as_strided(plane, (length,), (size,)), stride
+
+
+@compiled
+def deviation(data: Array, gain: Any, read: Any, divisor: Any, negative: Any, out: Array) -> None:
+    """Set the variance ``(gain * data + read) / divisor``; a signal below 0 counts as ``negative``."""
+    for i in range(out.size):
+        signal = data[i] * gain
+        signal = negative if signal < 0 else signal
+        out[i] = (signal + read) / divisor
+
+
+@compiled
+def add_multiple(a: Array, b: Array, scale: Any, out: Array) -> None:
+    """Set ``a + scale * b``."""
+    for i in range(out.size):
+        out[i] = a[i] + b[i] * scale
+
+
+@compiled
+def flag_nonfinite(data: Array, mask: Array, bit: Any, out: Array) -> None:
+    """Set the mask with a bit added where the data are not finite."""
+    none = bit ^ bit
+    if mask.size:
+        for i in range(out.size):
+            out[i] = mask[i] | (none if data[i] - data[i] == 0 else bit)
+    else:
+        for i in range(out.size):
+            out[i] = none if data[i] - data[i] == 0 else bit
+
+
+@compiled
+def divide_by_flat(
+    data: Array, flat: Array, mask: Array, bad: Any, limit: Any, norm: Any, lowest: Any, out: Array
+) -> None:
+    """Set the data divided by the flat, or by 1 where its normalised value cannot be used or it is masked."""
+    one = out.dtype.type(1)
+    masked = mask.size > 0
+    for i in range(out.size):
+        value = (limit if flat[i] < limit else flat[i]) / norm
+        unusable = not (value > 0 and value >= lowest) or (masked and mask[i] & bad != 0)
+        out[i] = data[i] / (one if unusable else value)
+
+
+@compiled
+def flat_variance(
+    result: Array,
+    variance: Array,
+    flat: Array,
+    flat_variance: Array,
+    mask: Array,
+    bad: Any,
+    limit: Any,
+    norm: Any,
+    lowest: Any,
+    out: Array,
+) -> None:
+    """Set the variance of the ``result`` of `divide_by_flat`."""
+    one, zero = out.dtype.type(1), out.dtype.type(0)
+    masked, given, noisy = mask.size > 0, variance.size > 0, flat_variance.size > 0
+    for i in range(out.size):
+        value = (limit if flat[i] < limit else flat[i]) / norm
+        unusable = not (value > 0 and value >= lowest) or (masked and mask[i] & bad != 0)
+        value = one if unusable else value
+        total = variance[i] if given else zero
+        if noisy:
+            total += result[i] * result[i] * (zero if unusable else flat_variance[i] / (norm * norm))
+        out[i] = total / (value * value)
+
+
+@compiled
+def flat_bits(
+    result: Array, flat: Array, mask: Array, limit: Any, norm: Any, lowest: Any, low: Any, no_data: Any, out: Array
+) -> None:
+    """Set the mask with bits added where the flat is low, and where the result of `divide_by_flat` is not finite."""
+    none = low ^ low
+    for i in range(out.size):
+        value = (limit if flat[i] < limit else flat[i]) / norm
+        fine = value > 0 and value >= lowest and not flat[i] < limit
+        out[i] = mask[i] | (none if fine else low) | (none if result[i] - result[i] == 0 else no_data)
+
+
+@compiled
+def column_sums(
+    data: Array, stride: int, mask: Array, mask_stride: int, bad: Any, low: float, ny: int, sums: Array, counts: Array
+) -> None:
+    """Add the good pixels of rows to sums and numbers of columns; ones below ``low`` as that."""
+    nx = sums.size
+    for i in range(ny):
+        row = data[i * stride : i * stride + nx]
+        bits = mask[i * mask_stride : i * mask_stride + (nx if mask.size else 0)]
+        if _any_of(bits, bad):
+            for j in range(nx):
+                use = row[j] - row[j] == 0 and bits[j] & bad == 0
+                value = np.float64(row[j])
+                sums[j] += (low if value < low else value) if use else 0.0
+                counts[j] += use
+        else:
+            for j in range(nx):
+                use = row[j] - row[j] == 0
+                value = np.float64(row[j])
+                sums[j] += (low if value < low else value) if use else 0.0
+                counts[j] += use
+
+
+@compiled
+def _any_of(bits: Array, wanted: Any) -> bool:
+    """Return whether any of the wanted bits is set anywhere."""
+    found = wanted ^ wanted
+    for j in range(bits.size):
+        found |= bits[j]
+    return bool(found & wanted != 0)
+
+
+@compiled
+def _sort(values: Array) -> None:
+    """Sort numbers in place: by insertion, in wider steps first if they are many (Shell)."""
+    gap = values.size // 2 if values.size > 64 else 1
+    while gap > 0:
+        for j in range(gap, values.size):
+            value = values[j]
+            k = j
+            while k >= gap and values[k - gap] > value:
+                values[k] = values[k - gap]
+                k -= gap
+            values[k] = value
+        gap = 1 if gap == 2 else gap * 5 // 11
+
+
+@compiled
+def row_levels(strip: Array, bad: Array, median: bool, scratch: Array, out: Array) -> None:
+    """Set the mean or the median of the good, finite pixels of each row; NaN where there are none.
+
+    ``scratch`` has the length of a row and the type of the strip. The mean is summed in float64, in the order of the pixels.
+    """
+    ny, nx = strip.shape
+    for i in range(ny):
+        count = 0
+        total = 0.0
+        for j in range(nx):
+            value = strip[i, j]
+            if np.isfinite(value) and not (bad.size > 0 and bad[i, j]):
+                scratch[count] = value
+                total += value
+                count += 1
+        if median:
+            _sort(scratch[:count])
+        if count == 0:
+            out[i] = np.nan
+        elif median:
+            low, high = scratch[(count - 1) // 2], scratch[count // 2]
+            out[i] = 0.5 * (low + high)  # the sum is rounded as NumPy rounds it
+        else:
+            out[i] = total / count
