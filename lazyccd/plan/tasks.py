@@ -63,12 +63,13 @@ class Output:
 def convert(block: Block, kind: Kind) -> npt.NDArray[Any]:
     """Return the plane of a block as what users hold; the array owns its memory."""
     array = block.plane(PLANE_OF[kind])
+    owned = array.base is None and array.flags.carray
     with np.errstate(invalid="ignore", divide="ignore"):
         if kind == "std":
-            return np.asarray(np.sqrt(array))
+            return np.asarray(np.sqrt(array, out=array if owned else None))
         if kind == "ivar":
-            return np.asarray(1 / array)
-    return array.copy() if array.base is not None or not array.flags.c_contiguous else array
+            return np.asarray(np.divide(1, array, out=array if owned else None))
+    return array if owned else array.copy()
 
 
 @dataclass(frozen=True)
