@@ -12,6 +12,7 @@ import numpy.typing as npt
 from lazyccd.kernels.block import Block, Request
 from lazyccd.plan.cost import check_task, declared_bytes
 from lazyccd.plan.evaluate import Evaluation, chunk_boxes
+from lazyccd.plan.memory import keep_freed_memory
 from lazyccd.plan.schedule import demand
 from lazyccd.plan.steps import Chunked, Reduction, Step, unsettled
 from lazyccd.sections import Region
@@ -95,6 +96,7 @@ class Work:
         MemoryLimitError
             Raised before anything is allocated if the task alone would not fit into the declared limit.
         """
+        keep_freed_memory()
         if self.limit_bytes is not None:
             check_task(self.plan, self.request, self.limit_bytes)
         chunks: dict[str, dict[tuple[int, int], Any]] = {}
