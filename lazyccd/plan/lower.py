@@ -34,6 +34,7 @@ from lazyccd.plan.tasks import (
     make_work,
     run_final,
     run_image,
+    run_merge,
     run_partial,
     run_write,
     tile_groups,
@@ -45,15 +46,19 @@ Key: TypeAlias = Any
 Graph: TypeAlias = HighLevelGraph
 Grid: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
 
+FAN_IN = 16
+"""How many partial results are merged at a time."""
+
 
 class PlanLayer(Layer):
     """Base of the layers below: tasks are made only when dask asks for them."""
 
     has_legacy_tasks = False
 
-    def __init__(self, plan: Step) -> None:
+    def __init__(self, plan: Step, values: Mapping[str, Value]) -> None:
         super().__init__()
         self.plan = plan
+        self._values = tuple(values)
         self._order = list(walk(plan))
         self._has_chunks = any(isinstance(step, Chunked) for step in self._order)
         self._made: dict[Key, GraphNode] | None = None
@@ -68,7 +73,8 @@ class PlanLayer(Layer):
 
     def work(self, region: Region, planes: Iterable[str]) -> Work:
         """Return the work of pulling a region."""
-        return make_work(self.plan, Request(region, frozenset(planes)), self._order, has_chunks=self._has_chunks)
+        request = Request(region, frozenset(planes))
+        return make_work(self.plan, request, self._order, self._values, has_chunks=self._has_chunks)
 
     def is_materialized(self) -> bool:
         """Return whether all tasks were made."""
@@ -117,7 +123,7 @@ class ImageLayer(PlanLayer):
     """The chunks of a frame's variables."""
 
     def __init__(self, name: str, plan: Step, grid: Grid, outputs: tuple[Output, ...]) -> None:
-        super().__init__(plan)
+        super().__init__(plan, unsettled(plan))
         self.name = name
         self.grid = grid
         self.outputs = outputs
@@ -152,7 +158,7 @@ class ValueLayer(PlanLayer):
 
     def __init__(self, value: Value) -> None:
         assert value.reduction is not None
-        super().__init__(value.reduction.step)
+        super().__init__(value.reduction.step, value.reduction.unsettled)
         self.key = value_key(value.token)
         self.reduction = value.reduction
 
@@ -176,7 +182,24 @@ class ValueLayer(PlanLayer):
             yield Task(key, run_partial, work, self.reduction, tiles, *deps, _data_producer=not deps)
             places.append(numbers)
             partials.append(TaskRef(key))
-        yield Task(self.key, run_final, self.reduction, places, List(*partials))
+        if self.reduction.merge is not None:
+            yield from self._merges(partials)
+            places = [(k,) for k in range(len(partials))]
+        tokens = tuple(v.token for _, v in self.reduction.numbers if v.given is None)
+        refs = [TaskRef(value_key(token)) for token in tokens]
+        yield Task(self.key, run_final, self.reduction, places, List(*partials), tokens, *refs)
+
+    def _merges(self, partials: list[TaskRef]) -> Iterator[GraphNode]:
+        """Yield a tree of tasks that merge partial results; ``partials`` then holds its top."""
+        level = 0
+        while len(partials) > FAN_IN:
+            level += 1
+            merged = []
+            for k in range(0, len(partials), FAN_IN):
+                key = (f"merge-{self.key}", level, k // FAN_IN)
+                yield Task(key, run_merge, self.reduction, List(*partials[k : k + FAN_IN]))
+                merged.append(TaskRef(key))
+            partials[:] = merged
 
 
 class WriteLayer(PlanLayer):
@@ -185,7 +208,7 @@ class WriteLayer(PlanLayer):
     def __init__(
         self, name: str, plan: Step, regions: tuple[Region, ...], outputs: tuple[Output, ...], sink: Sink
     ) -> None:
-        super().__init__(plan)
+        super().__init__(plan, unsettled(plan))
         self.name = name
         self.regions = regions
         self.outputs = outputs
@@ -256,9 +279,9 @@ def lower_image(
         hidden = f"{plan.label}_variance-{token}-var"
         outputs.append(Output(hidden, "var"))
     name = f"{plan.label}-{tokenize(plan.token, grid, [out.name for out in outputs])}"
-    layers, dependencies = _leaf_layers(plan, graphs)
+    layers, dependencies = _leaf_layers(plan, unsettled(plan), graphs)
     layers[name] = ImageLayer(name, plan, grid, tuple(outputs))
-    dependencies[name] = _direct_dependencies(plan)
+    dependencies[name] = _direct_dependencies(plan, unsettled(plan))
     if hidden is not None:
         layers[hidden] = LabelLayer(plan, "var", boundary=boundary, variance=None)
         dependencies[hidden] = {name}
@@ -284,9 +307,9 @@ def lower_write(
 ) -> Delayed:
     """Return a lazy write of a plan's variables; ``name`` is a key that no other write has."""
     outputs = tuple(Output(variable, kind) for variable, kind in kinds.items())
-    layers, dependencies = _leaf_layers(plan, graphs)
+    layers, dependencies = _leaf_layers(plan, unsettled(plan), graphs)
     layers[name] = WriteLayer(name, plan, tuple(regions), outputs, sink)
-    dependencies[name] = _direct_dependencies(plan)
+    dependencies[name] = _direct_dependencies(plan, unsettled(plan))
     return Delayed(name, HighLevelGraph(layers, dependencies), layer=name)
 
 
@@ -294,22 +317,38 @@ def lower_values(values: Iterable[Value], graphs: Sequence[HighLevelGraph]) -> l
     """Return the lazy global numbers."""
     lazy = []
     for value in values:
-        assert value.reduction is not None
         key = value_key(value.token)
-        layers, dependencies = _leaf_layers(value.reduction.step, graphs)
-        layers[key] = ValueLayer(value)
-        dependencies[key] = _direct_dependencies(value.reduction.step)
+        layers, dependencies = _value_layers(value, graphs)
         lazy.append(Delayed(key, HighLevelGraph(layers, dependencies), layer=key))
     return lazy
 
 
-def _direct_dependencies(plan: Step) -> set[str]:
-    """Return the names of the layers whose keys the plan's tasks depend on."""
+def lower_numbers(value: Value, dtype: np.dtype[Any], graphs: Sequence[HighLevelGraph], count: int) -> list[da.Array]:
+    """Return the ``count`` global numbers of a value as lazy arrays without axes."""
+    (lazy,) = lower_values([value], graphs)
+    array = da.from_delayed(lazy, (count,), dtype)
+    return [array[k] for k in range(count)]
+
+
+def _value_layers(value: Value, graphs: Sequence[HighLevelGraph]) -> tuple[dict[str, Any], dict[str, set[str]]]:
+    """Return the layers that make a global number, its own among them."""
+    assert value.reduction is not None
+    below = value.reduction.unsettled
+    layers, dependencies = _leaf_layers(value.reduction.step, below, graphs)
+    layers[value_key(value.token)] = ValueLayer(value)
+    dependencies[value_key(value.token)] = _direct_dependencies(value.reduction.step, below)
+    return layers, dependencies
+
+
+def _direct_dependencies(plan: Step, values: Iterable[str]) -> set[str]:
+    """Return the names of the layers whose keys a plan's tasks depend on."""
     arrays = {step.name for step in walk(plan) if isinstance(step, Chunked)}
-    return arrays | {value_key(token) for token in unsettled(plan)}
+    return arrays | {value_key(token) for token in values}
 
 
-def _leaf_layers(plan: Step, graphs: Sequence[HighLevelGraph]) -> tuple[dict[str, Any], dict[str, set[str]]]:
+def _leaf_layers(
+    plan: Step, values: Mapping[str, Value], graphs: Sequence[HighLevelGraph]
+) -> tuple[dict[str, Any], dict[str, set[str]]]:
     """Return the layers below a plan: those of the arrays that it reads, and of its global numbers."""
     layers: dict[str, Any] = {}
     dependencies: dict[str, set[str]] = {}
@@ -326,11 +365,9 @@ def _leaf_layers(plan: Step, graphs: Sequence[HighLevelGraph]) -> tuple[dict[str
         layers[name] = graph.layers[name]
         dependencies[name] = set(graph.dependencies[name])
         todo.extend(dependencies[name])
-    for token, value in unsettled(plan).items():
-        assert value.reduction is not None
-        below = _leaf_layers(value.reduction.step, graphs)
-        layers |= below[0]
-        dependencies |= below[1]
-        layers[value_key(token)] = ValueLayer(value)
-        dependencies[value_key(token)] = _direct_dependencies(value.reduction.step)
+    for token, value in values.items():
+        if value_key(token) not in layers:
+            below = _value_layers(value, graphs)
+            layers |= below[0]
+            dependencies |= below[1]
     return layers, dependencies

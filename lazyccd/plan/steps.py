@@ -9,7 +9,7 @@ Inside a plan the uncertainty is always a variance. Two steps with the same toke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -324,7 +324,10 @@ class Stack(Step):
 
 @dataclass(frozen=True)
 class Reduction:
-    """A small array made from a region of a step: partial results of fixed tiles, put together in a fixed order."""
+    """A small array made from a region of a step: partial results of fixed tiles, put together in a fixed order.
+
+    Partial results that add up to the same bits in any order, such as counts, can be merged on the way.
+    """
 
     step: Step
     """What is reduced."""
@@ -335,8 +338,14 @@ class Reduction:
     final: Callable[..., npt.NDArray[Any]] = field(kw_only=True)
     """``final(partials, **params)`` with the list of all partial results in the order of the tiles."""
 
+    merge: Callable[[Sequence[npt.NDArray[Any]]], npt.NDArray[Any]] | None = field(kw_only=True, default=None)
+    """Puts partial results together whose order and grouping do not matter."""
+
     params: Params = field(kw_only=True, default=())
-    """Parameters of both functions."""
+    """Parameters of ``partial`` and ``final``."""
+
+    numbers: tuple[tuple[str, Value], ...] = field(kw_only=True, default=())
+    """Global numbers passed to both by name, as arrays."""
 
     planes: frozenset[str] = field(kw_only=True, default=frozenset({"data"}))
     """Planes that are needed."""
@@ -350,7 +359,13 @@ class Reduction:
     def identity(self) -> tuple[Any, ...]:
         """Return what tells this reduction from others."""
         functions = (kernel_name(self.partial), kernel_name(self.final))
-        return (self.step.token, functions, self.params, sorted(self.planes), self.region, self.tile)
+        numbers = tuple((name, value.token) for name, value in self.numbers)
+        return (self.step.token, functions, self.params, numbers, sorted(self.planes), self.region, self.tile)
+
+    @property
+    def unsettled(self) -> dict[str, Value]:
+        """The values that the tasks of this reduction depend on, by token."""
+        return unsettled(self.step) | {v.token: v for _, v in self.numbers if v.given is None}
 
 
 @dataclass(frozen=True, eq=False)

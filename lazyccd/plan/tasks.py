@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -14,7 +14,7 @@ from lazyccd.plan.cost import check_task, declared_bytes
 from lazyccd.plan.evaluate import Evaluation, chunk_boxes
 from lazyccd.plan.memory import keep_freed_memory
 from lazyccd.plan.schedule import demand
-from lazyccd.plan.steps import Chunked, Reduction, Step, unsettled
+from lazyccd.plan.steps import Chunked, Reduction, Step
 from lazyccd.sections import Region
 
 Kind: TypeAlias = Literal["data", "mask", "std", "var", "ivar"]
@@ -102,14 +102,17 @@ class Work:
         chunks: dict[str, dict[tuple[int, int], Any]] = {}
         for (name, index), array in zip(self.chunks, deps, strict=False):
             chunks.setdefault(name, {})[index] = array
-        values = dict(zip(self.values, deps[len(self.chunks) :], strict=True))
-        with Evaluation(chunks, values) as evaluation:
+        with Evaluation(chunks, self.numbers(deps)) as evaluation:
             return evaluation.pull((self.plan, self.request))[0]
 
+    def numbers(self, deps: Sequence[Any]) -> dict[str, npt.NDArray[Any]]:
+        """Return the global numbers among the dependencies' results, by token."""
+        return dict(zip(self.values, deps[len(self.chunks) :], strict=True))
 
-def make_work(plan: Step, request: Request, order: Sequence[Step], *, has_chunks: bool) -> Work:
-    """Return the work of one task; ``order`` holds the plan's steps, inputs first."""
-    values = tuple(unsettled(plan))
+
+def make_work(plan: Step, request: Request, order: Sequence[Step], values: Iterable[str], *, has_chunks: bool) -> Work:
+    """Return the work of one task; ``order`` holds the plan's steps, inputs first, ``values`` tokens of its numbers."""
+    values = tuple(values)
     limit = declared_bytes()
     if not has_chunks:
         return Work(plan, request, (), values, limit)
@@ -138,17 +141,35 @@ def run_write(work: Work, sink: Sink, outputs: tuple[Output, ...], _created: Non
 
 
 def run_partial(work: Work, reduction: Reduction, tiles: tuple[Region, ...], *deps: Any) -> list[npt.NDArray[Any]]:
-    """Reduce each tile of a group to its partial result."""
+    """Reduce each tile of a group to its partial result, or the whole group to one if they can be merged."""
     block = work.pull(deps)
-    return [reduction.partial(block.crop(tile), **dict(reduction.params)) for tile in tiles]
+    arguments = _arguments(reduction, work.numbers(deps))
+    if reduction.merge is not None:
+        return [reduction.partial(block, **arguments)]
+    return [reduction.partial(block.crop(tile), **arguments) for tile in tiles]
 
 
-def run_final(reduction: Reduction, places: Sequence[Sequence[int]], groups: Sequence[Any]) -> npt.NDArray[Any]:
-    """Put the partial results together in the order of the tiles."""
+def run_merge(reduction: Reduction, groups: Sequence[list[npt.NDArray[Any]]]) -> list[npt.NDArray[Any]]:
+    """Merge the partial results of some groups into one."""
+    assert reduction.merge is not None
+    return [reduction.merge([partial for group in groups for partial in group])]
+
+
+def run_final(
+    reduction: Reduction, places: Sequence[Sequence[int]], groups: Sequence[Any], tokens: tuple[str, ...], *values: Any
+) -> npt.NDArray[Any]:
+    """Put the partial results together in the order of the tiles; ``values`` are the global numbers of ``tokens``."""
     ordered: dict[int, Any] = {}
     for numbers, partials in zip(places, groups, strict=True):
         ordered.update(zip(numbers, partials, strict=True))
-    return np.asarray(reduction.final([ordered[i] for i in sorted(ordered)], **dict(reduction.params)))
+    arguments = _arguments(reduction, dict(zip(tokens, values, strict=True)))
+    return np.asarray(reduction.final([ordered[i] for i in sorted(ordered)], **arguments))
+
+
+def _arguments(reduction: Reduction, known: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    """Return the parameters and global numbers of a reduction by name."""
+    numbers = {name: v.given if v.given is not None else known[v.token] for name, v in reduction.numbers}
+    return dict(reduction.params) | numbers
 
 
 def value_key(token: str) -> str:
