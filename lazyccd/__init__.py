@@ -7,6 +7,7 @@ written for ccdproc run with ``import lazyccd as ccdproc``.
 from importlib.metadata import version as _version
 
 from lazyccd import accessor as accessor
+from lazyccd import stats as stats
 from lazyccd.frame.ccddata import from_ccddata, to_ccddata
 from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.log import conf

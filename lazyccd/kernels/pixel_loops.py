@@ -145,6 +145,28 @@ def column_sums(
 
 
 @compiled
+def column_moments(
+    data: Array, stride: int, mask: Array, mask_stride: int, bad: Any, limits: Array, ny: int, sums: Array
+) -> None:
+    """Add to each column the number of good pixels within limits, and the sums of their distances to a centre and squares.
+
+    ``limits`` are the lowest and the highest value that count, and the centre; ``sums`` has a row for each of the three.
+    """
+    low, high, centre = limits
+    nx = sums.shape[1]
+    for i in range(ny):
+        row = data[i * stride : i * stride + nx]
+        bits = mask[i * mask_stride : i * mask_stride + (nx if mask.size else 0)]
+        for j in range(nx):
+            value = np.float64(row[j])
+            use = value - value == 0 and value >= low and value <= high and (bits.size == 0 or bits[j] & bad == 0)
+            distance = value - centre if use else 0.0
+            sums[0, j] += use
+            sums[1, j] += distance
+            sums[2, j] += distance * distance
+
+
+@compiled
 def _any_of(bits: Array, wanted: Any) -> bool:
     """Return whether any of the wanted bits is set anywhere."""
     found = wanted ^ wanted

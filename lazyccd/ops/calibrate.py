@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -21,6 +21,7 @@ from lazyccd.ops.common import operand, operation
 from lazyccd.ops.pairs import add_images, affine_image, combine_pair, multiply_images
 from lazyccd.plan.steps import QUOTIENT, Input, PlaneMap, Reduction, Value, make_params
 from lazyccd.sections import Region
+from lazyccd.stats import quantile_value
 
 Master: TypeAlias = xr.Dataset | CCDData | str
 FROM_DATA: PlaneMap = (("data", ("data",)), ("variance", ("data",)), ("mask", ("mask",)))
@@ -286,7 +287,10 @@ def _exposures(
 
 @operation()
 def flat_correct(
-    ccd: xr.Dataset, flat: Master, min_value: float | None = None, norm_value: float | u.Quantity | None = None
+    ccd: xr.Dataset,
+    flat: Master,
+    min_value: float | None = None,
+    norm_value: float | u.Quantity | Literal["mean", "median"] | None = None,
 ) -> xr.Dataset:
     r"""Divide by a flat field that is first normalised.
 
@@ -299,8 +303,8 @@ def flat_correct(
     min_value
         Pixels of the flat (before it is normalised) below this count as this, and are flagged ``LOW_FLAT``.
     norm_value
-        What the flat is divided by; its mean over good, finite pixels if not given, which is a global number that one task
-        per about four million pixels computes.
+        What the flat is divided by: a number, or its ``"mean"`` (if None too) or exact ``"median"`` over good, finite pixels,
+        which are global numbers; one task per about four million pixels computes them.
 
     Returns
     -------
@@ -312,7 +316,7 @@ def flat_correct(
     Raises
     ------
     ParameterError
-        Raised if ``norm_value`` is not above 0.
+        Raised if ``norm_value`` is not above 0, or another word.
     ShapeError
         Raised if the shapes differ.
 
@@ -330,13 +334,7 @@ def flat_correct(
     """
     image = resolve(ccd)
     master = operand(flat, "flat")
-    if norm_value is not None and not float(u.Quantity(norm_value).value) > 0:
-        raise ParameterError(f"norm_value {norm_value} must be greater than 0.")
     limit = None if min_value is None else float(u.Quantity(min_value).value)
-    if norm_value is None:
-        norm = flat_mean(master, limit)
-    else:
-        norm = Value(given=np.array(float(u.Quantity(norm_value).value)), what="flat norm")
     result = combine_pair(
         image,
         master,
@@ -349,9 +347,23 @@ def flat_correct(
         bad_bits=master.schema.bad_bits,
         low_flat=image.schema.bits("LOW_FLAT"),
         no_data=image.schema.bits("NO_DATA"),
-        numbers=(("norm", norm),),
+        numbers=(("norm", _flat_norm(master, limit, norm_value)),),
     )
     return result.to_dataset()
+
+
+def _flat_norm(flat: Image, min_value: float | None, norm_value: float | u.Quantity | str | None) -> Value:
+    """Return what a flat is divided by."""
+    if norm_value is None or norm_value == "mean":
+        return flat_mean(flat, min_value)
+    if norm_value == "median":
+        return quantile_value(flat, (0.5,))
+    if isinstance(norm_value, str):
+        raise ParameterError(f"norm_value {norm_value!r} must be a number, 'mean' or 'median'.")
+    number = float(u.Quantity(norm_value).value)
+    if not number > 0:
+        raise ParameterError(f"norm_value {norm_value} must be greater than 0.")
+    return Value(given=np.array(number), what="flat norm")
 
 
 def flat_mean(flat: Image, min_value: float | None) -> Value:
