@@ -96,7 +96,7 @@ def apply_to_text(text: str, entries: Iterable[tuple[str, Any]]) -> str:
     for key, value in entries:
         short = SHORT_NAMES.get(key)
         if short is None:
-            cards.append((key, value, ""))
+            cards.append((key, *_card(value)))
         else:
             cards += [(f"HIERARCH {key.upper()}", short, COMMENT), (short.upper(), value, "")]
     return append_cards(text, cards)
@@ -107,7 +107,12 @@ def apply_to_meta(meta: Any, entries: Iterable[tuple[str, Any]]) -> None:
     for key, value in entries:
         short = SHORT_NAMES.get(key)
         if short is None:
-            meta[key] = value
+            meta[key] = _card(value) if isinstance(meta, fits.Header) and isinstance(value, u.Quantity) else value
             continue
         meta[f"HIERARCH {key.upper()}" if isinstance(meta, fits.Header) else key] = (short, COMMENT)
         meta[short] = value
+
+
+def _card(value: Any) -> tuple[Any, str]:
+    """Return value and comment of a card; the unit of a quantity becomes the comment."""
+    return (value.value, f"[{value.unit}]") if isinstance(value, u.Quantity) else (value, "")

@@ -9,6 +9,9 @@ import numpy.typing as npt
 
 from lazyccd.sections import Region
 
+BITWISE_OR: Any = np.bitwise_or
+"""The ufunc without a type: what the stubs of its methods accept differs between versions of NumPy."""
+
 PLANES = ("data", "variance", "mask")
 """The planes of a block, in the order in which they stand in tuples."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lazyccd.kernels.block import Block, Request
+from lazyccd.kernels.block import BITWISE_OR, Block, Request
 
 Array = npt.NDArray[Any]
 
@@ -40,7 +40,7 @@ def block_reduce(
         total = as_blocks(a.plane("variance"), size).sum(axis=(2, 3))
         variance = (total / (size[0] * size[1]) ** power).astype(dtype, copy=False)
     if "mask" in request.planes:
-        mask = np.bitwise_or.reduce(as_blocks(a.plane("mask"), size), axis=(2, 3))
+        mask = BITWISE_OR.reduce(as_blocks(a.plane("mask"), size), axis=(2, 3))
     return Block(request.region, data, variance, mask)
 
 

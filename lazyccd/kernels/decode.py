@@ -239,7 +239,7 @@ def dequantize(
         Integer that stands for NaN, and whether there is one.
     """
     seed = first
-    place = np.int64(table[seed] * np.float32(500.0))
+    place: Any = np.int64(table[seed] * np.float32(500.0))
     for j in range(out.size):
         value = src[j]
         if has_blank and value == blank:

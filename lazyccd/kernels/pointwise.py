@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lazyccd.errors import FrameError
+from lazyccd.errors import FrameError, ShapeError
 from lazyccd.kernels import pixel_loops
-from lazyccd.kernels.block import Block, Request
+from lazyccd.kernels.block import BITWISE_OR, Block, Request
 from lazyccd.kernels.pixel_loops import pixels_of
 
 Array = npt.NDArray[Any]
@@ -241,7 +241,7 @@ def named_bits(request: Request, a: Block, *, known: int) -> Block:
     """Return the plane ``data``, a mask, after checking that it has no other bits than the known ones."""
     bits = a.plane("data")
     kept = bits.dtype.type(known & np.iinfo(bits.dtype).max)
-    unknown = int(np.bitwise_or.reduce(bits & ~kept, axis=None))
+    unknown = int(BITWISE_OR.reduce((bits & ~kept).ravel()))
     if unknown:
         raise FrameError(
             f"the mask has the bits {unknown}, which no plane names, besides {known}; add planes by "
@@ -308,22 +308,31 @@ def transform(
 
     A bit is set in the result where the transformed bit is above zero.
     """
-    options = dict(kwargs)
     cut = request.region.within(a.region)
+
+    def call(plane: Array) -> Array:
+        result = np.asarray(func(plane, **dict(kwargs)))
+        if result.shape != plane.shape:
+            raise ShapeError(
+                f"{getattr(func, '__name__', func)} made {result.shape} of {plane.shape} pixels and must keep the shape; "
+                "change it by trim_image, block_reduce or isel."
+            )
+        return result[cut]
+
     data = variance = mask = None
     if "data" in request.planes:
-        data = np.asarray(func(a.plane("data").copy(), **options))[cut].astype(a.plane("data").dtype, copy=False)
+        data = call(a.plane("data").copy()).astype(a.plane("data").dtype, copy=False)
     if "variance" in request.planes:
         old = a.plane("variance")
         there, back = FORMS[kind]
         with np.errstate(divide="ignore", invalid="ignore"):
-            variance = back(np.asarray(func(there(old), **options))[cut].astype(old.dtype, copy=False))
+            variance = back(call(there(old)).astype(old.dtype, copy=False))
     if "mask" in request.planes:
         bits = a.plane("mask")
         mask = np.zeros(request.region.shape, bits.dtype)
-        used = int(np.bitwise_or.reduce(bits, axis=None))
+        used = int(BITWISE_OR.reduce(bits.ravel()))
         for k in range(bits.dtype.itemsize * 8):
             if used >> k & 1:
-                hit = np.asarray(func((bits >> k & 1).astype(bool), **options))[cut] > 0
+                hit = call((bits >> k & 1).astype(bool)) > 0
                 mask |= np.where(hit, bits.dtype.type(1 << k), bits.dtype.type(0))
     return Block(request.region, data, variance, mask)

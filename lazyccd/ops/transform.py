@@ -47,6 +47,8 @@ def transform_image(
     ------
     ArgumentTypeError
         Raised if ``transform_func`` cannot be called.
+    ShapeError
+        Raised, when pixels are computed, if it changes the shape.
 
     Examples
     --------
