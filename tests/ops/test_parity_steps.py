@@ -227,7 +227,7 @@ KEYWORDS: dict[str, Callable[[Any], Any]] = {
 def test_add_keyword(name: str, header: type) -> None:
     """Every form of ``add_keyword``, in dictionaries and FITS headers."""
     if name == "Keyword" and header is fits.Header:
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="Illegal value"):
             _with_keyword(ccdproc, KEYWORDS[name])  # a header takes no Quantity
         assert _with_keyword(lazyccd, KEYWORDS[name]).cards["BIASDONE"][1:] == (3.0, "[s]")
         return
