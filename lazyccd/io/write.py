@@ -24,7 +24,7 @@ from lazyccd.frame.units import unit_to_text
 from lazyccd.io.fits.layout import frame_hdus
 from lazyccd.io.fits.names import is_url
 from lazyccd.io.fits.writer import FitsTarget, Partial
-from lazyccd.io.zarrs import ZarrArray, ZarrTarget, shard_grid
+from lazyccd.io.zarrs import SHARD, ZarrArray, ZarrTarget, shard_grid
 from lazyccd.plan.cost import check_memory
 from lazyccd.plan.evaluate import chunk_boxes
 from lazyccd.plan.lower import lower_write
@@ -34,6 +34,9 @@ from lazyccd.sections import Region
 
 FORMAT_VERSION = 1
 """Version of the layout of Zarr stores."""
+
+LARGEST_SHARD = 4096
+"""Chunks of more pixels along an axis are cut into usual shards."""
 
 WIDEST_BAND = 8192
 """Images up to this width are written to FITS in bands of whole rows, wider ones in squares."""
@@ -180,7 +183,7 @@ def to_zarr(
     store: str | os.PathLike[str],
     overwrite: bool = False,
     compute: bool = True,
-    shards: tuple[int, int] = (2048, 2048),
+    shards: tuple[int, int] | None = None,
 ) -> str | Delayed:
     """Write a frame to a Zarr v3 store, shard by shard.
 
@@ -195,7 +198,8 @@ def to_zarr(
     compute
         Whether to write now; otherwise a lazy write is returned.
     shards
-        Shape of a shard: of the file of each variable that one task writes. Inner chunks have 512 pixels.
+        Shape of a shard: of the file of each variable that one task writes; that of the frame's chunks by default, up to
+        4096 pixels. Inner chunks have 512 pixels, or the next lower number that divides the shard.
 
     Returns
     -------
@@ -228,7 +232,7 @@ def to_zarr(
     name = os.fspath(store)
     name = name if is_url(name) else os.path.abspath(name)
     _check_target(image, name, overwrite)
-    shard, chunk = shard_grid(image.shape, shards)
+    shard, chunk = shard_grid(image.shape, shards or _chunk_shards(image))
     fills = {DATA: float("nan"), UNCERTAINTY: float("nan"), MASK: image.schema.bits("NO_DATA")}
     arrays = tuple(
         ZarrArray(variable, _dtype(image, variable).name, fills[variable], json.dumps(dict(ccd[variable].attrs)))
@@ -241,6 +245,12 @@ def to_zarr(
     sink = ZarrSink(target, root, group, {"y": image.y, "x": image.x}, overwrite)
     regions = [box for _, box in chunk_boxes(regular_grid(image.shape, shard), Region.full(image.shape))]
     return _write(image, regions, sink, f"to_zarr-{uuid.uuid4().hex}", compute)
+
+
+def _chunk_shards(image: Image) -> tuple[int, int]:
+    """Return the shape of the frame's chunks, or of usual shards where they are larger than those should be."""
+    ny, nx = (max(sizes) if max(sizes) <= LARGEST_SHARD else SHARD for sizes in image.grid)
+    return ny, nx
 
 
 def _dtype(image: Image, variable: str) -> np.dtype[Any]:

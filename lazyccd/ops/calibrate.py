@@ -10,14 +10,14 @@ import xarray as xr
 from astropy import units as u
 from astropy.nddata import CCDData
 
-from lazyccd.errors import ArgumentTypeError, ParameterError, UnitError
+from lazyccd.errors import ArgumentTypeError, KeywordError, ParameterError, UnitError
 from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.header import header_from_text
 from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import calibrate, pointwise, reduce
 from lazyccd.kernels.block import PLANES
-from lazyccd.ops.common import operand, operation
+from lazyccd.ops.common import file_name, operand, operation
 from lazyccd.ops.pairs import add_images, affine_image, combine_pair, multiply_images
 from lazyccd.plan.steps import QUOTIENT, Input, PlaneMap, Reduction, Value, make_params
 from lazyccd.sections import Region
@@ -272,7 +272,7 @@ def _exposures(
         name = exposure_time.name if isinstance(exposure_time, Keyword) else exposure_time
         if isinstance(exposure_time, Keyword) and unit is None:
             unit = exposure_time.unit
-        given = [Keyword(name, unit=unit).value_from(header_from_text(i.header)) for i in (dark, image)]
+        given = [_exposure(Keyword(name, unit=unit), i, what) for i, what in ((dark, "dark"), (image, "frame"))]
     if None in given:
         raise ArgumentTypeError(
             "subtract_dark() needs dark_exposure and data_exposure as Quantity, or exposure_time as a header keyword."
@@ -283,6 +283,17 @@ def _exposures(
             raise ArgumentTypeError(f"exposure time {value!r} has no unit; give exposure_unit, such as u.second.")
         times.append(value if isinstance(value, u.Quantity) else u.Quantity(value, unit))
     return times[0], times[1]
+
+
+def _exposure(keyword: Keyword, image: Image, what: str) -> Any:
+    """Return the exposure time in a header."""
+    header = header_from_text(image.header)
+    if keyword.name not in header:
+        raise KeywordError(
+            f"the header of the {what} {file_name(image.plan)} has no keyword {keyword.name!r}; give dark_exposure and "
+            "data_exposure, or another keyword."
+        )
+    return keyword.value_from(header)
 
 
 @operation()

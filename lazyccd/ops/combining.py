@@ -29,8 +29,9 @@ from lazyccd.kernels.combine import (
     only_partial,
     plane_factor,
 )
+from lazyccd.ops.common import file_name
 from lazyccd.ops.pairs import affine_image
-from lazyccd.plan.steps import Apply, PlaneMap, Reduction, Source, Stack, Step, Value, make_dtypes, make_params
+from lazyccd.plan.steps import Apply, PlaneMap, Reduction, Stack, Step, Value, make_dtypes, make_params
 from lazyccd.sections import Region
 
 Scale: TypeAlias = Sequence[float] | Callable[[Any], float]
@@ -200,7 +201,7 @@ def _collect(img_list: Any) -> Given:
     if not frames:
         raise ParameterError("combine() got no frames and needs at least one; check the list or the pattern.")
     images = [resolve(ds, f"frame {i}") for i, ds in enumerate(frames, 1)]
-    names = [_file_name(image.plan) for image in images]
+    names = [file_name(image.plan) for image in images]
     labels = [f"frame {i}{f' ({name})' if name else ''}" for i, name in enumerate(names, 1)]
     like = items[0] if all(isinstance(item, CCDData) for item in items) else None
     return Given(images, labels, names, like)
@@ -220,14 +221,6 @@ def _text(name: InputName) -> str:
         return str(name.path)
     selector = ",".join(map(str, name.hdu)) if isinstance(name.hdu, tuple) else str(name.hdu)
     return f"{name.path}[{selector}]"
-
-
-def _file_name(plan: Step) -> str:
-    """Return the name of the file that the data of a frame were read from; empty if there is none."""
-    step = plan
-    while step.inputs:
-        step = step.inputs[0]
-    return os.path.basename(step.storage.name.rstrip("/")).removesuffix("[0]") if isinstance(step, Source) else ""
 
 
 def _matched(given: Given) -> tuple[list[Image], MaskSchema]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,6 +17,7 @@ from lazyccd.frame.ccddata import from_ccddata, to_ccddata
 from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.log import apply_to_text, bind_arguments, log_entries
 from lazyccd.io import as_frame
+from lazyccd.plan.steps import Source, Step
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -80,6 +82,14 @@ def check_first(frame: object, name: str) -> None:
             f"the first argument of {name}() is a {type(frame).__name__} and must be a frame (xarray.Dataset) or a CCDData; "
             "open files with open_fits or open_zarr."
         )
+
+
+def file_name(plan: Step) -> str:
+    """Return the name of the file that the data of a frame were read from; empty if there is none."""
+    step = plan
+    while step.inputs:
+        step = step.inputs[0]
+    return os.path.basename(step.storage.name.rstrip("/")).removesuffix("[0]") if isinstance(step, Source) else ""
 
 
 def operand(other: object, what: str) -> Image:

@@ -1,0 +1,244 @@
+"""Bad input is refused at the call, by an error that names what, both values, and the way out."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+from astropy import units as u
+from astropy.io import fits
+from astropy.modeling import models
+from astropy.nddata import CCDData
+
+import lazyccd
+from lazyccd.errors import LazyCCDError
+from lazyccd.testing.asserts import raise_if_computes
+
+
+def frame(shape: tuple[int, int] = (20, 30), unit: str = "adu", **meta: Any) -> xr.Dataset:
+    """Return a lazy frame."""
+    return lazyccd.from_ccddata(CCDData(np.ones(shape), unit=unit, meta=meta))
+
+
+ADU = CCDData(np.ones((20, 30)), unit="adu")
+
+CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    "exposure key missing in the frame": (
+        lambda: lazyccd.subtract_dark(frame(), frame(EXPTIME=3.0), exposure_time="EXPTIME", exposure_unit=u.s),
+        KeyError,
+        r"EXPTIME.*frame|frame.*EXPTIME",
+    ),
+    "exposure key missing in the dark": (
+        lambda: lazyccd.subtract_dark(frame(EXPTIME=3.0), frame(), exposure_time="EXPTIME", exposure_unit=u.s),
+        KeyError,
+        r"EXPTIME.*dark|dark.*EXPTIME",
+    ),
+    "exposure without unit": (
+        lambda: lazyccd.subtract_dark(frame(EXPTIME=3.0), frame(EXPTIME=3.0), exposure_time="EXPTIME"),
+        TypeError,
+        "exposure_unit",
+    ),
+    "exposures not given": (lambda: lazyccd.subtract_dark(frame(), frame()), TypeError, "exposure"),
+    "units that do not convert": (
+        lambda: lazyccd.subtract_bias(frame(), frame(unit="electron")),
+        ValueError,
+        "'?electron'?.*'?adu|'?adu.*'?electron",
+    ),
+    "shapes that differ": (
+        lambda: lazyccd.subtract_bias(frame(), frame((20, 31))),
+        ValueError,
+        r"\(?20.*30.*31|31.*30",
+    ),
+    "section beyond the image": (lambda: lazyccd.trim_image(frame(), "[1:31,1:20]"), ValueError, r"\[1:31,1:20\].*30"),
+    "overscan beyond the image": (
+        lambda: lazyccd.subtract_overscan(frame(), fits_section="[25:40,1:20]"),
+        ValueError,
+        r"\[25:40,1:20\].*30",
+    ),
+    "section from 0": (lambda: lazyccd.trim_image(frame(), "[0:10,1:20]"), ValueError, r"\[0:10,1:20\]"),
+    "not a section": (lambda: lazyccd.trim_image(frame(), "1:10,1:20"), ValueError, "1:10,1:20"),
+    "section that is no text": (lambda: lazyccd.trim_image(frame(), 5), TypeError, "5|int"),  # type: ignore[arg-type]
+    "gain without unit": (
+        lambda: lazyccd.create_deviation(frame(), gain=1.5, readnoise=5 * u.electron),  # type: ignore[arg-type]
+        TypeError,
+        r"1\.5.*electron ?/ ?u?\.?adu",
+    ),
+    "read noise without unit": (
+        lambda: lazyccd.create_deviation(frame(), readnoise=5),  # type: ignore[arg-type]
+        TypeError,
+        "readnoise 5",
+    ),
+    "read noise missing": (lambda: lazyccd.create_deviation(frame()), ValueError, "readnoise"),
+    "read noise in another unit": (
+        lambda: lazyccd.create_deviation(frame(), gain=2 * u.electron / u.adu, readnoise=5 * u.adu),
+        ValueError,
+        "electron.*adu",
+    ),
+    "overscan model that is not linear": (
+        lambda: lazyccd.subtract_overscan(frame(), fits_section="[25:30,1:20]", model=models.Gaussian1D()),
+        ValueError,
+        "Gaussian1D.*linear",
+    ),
+    "overscan twice": (
+        lambda: lazyccd.subtract_overscan(frame(), overscan=frame(), fits_section="[25:30,1:20]"),
+        TypeError,
+        "overscan.*fits_section",
+    ),
+    "norm of a flat not above 0": (
+        lambda: lazyccd.flat_correct(frame(), frame(), norm_value=0),
+        ValueError,
+        "norm_value 0",
+    ),
+    "mask of floats": (
+        lambda: lazyccd.add(frame().assign(mask=(("y", "x"), np.zeros((20, 30)))), 1 * u.adu),
+        ValueError,
+        "mask.*float64",
+    ),
+    "data that are not numbers": (
+        lambda: lazyccd.add(frame().assign(data=(("y", "x"), np.full((20, 30), "a"))), 1 * u.adu),
+        ValueError,
+        "data.*<U1|str",
+    ),
+    "uncertainty of another shape": (
+        lambda: lazyccd.with_uncertainty(frame(), np.ones((20, 31))),
+        ValueError,
+        "31",
+    ),
+    "unknown plane": (lambda: frame().ccd.flags("COSMIC"), ValueError, "COSMIC.*BAD, SAT"),
+    "block larger than the image": (lambda: lazyccd.block_reduce(frame(), (21, 2)), ValueError, "21.*20"),
+    "block of 0": (lambda: lazyccd.block_average(frame(), 0), ValueError, "0"),
+    "transform that is no function": (lambda: lazyccd.transform_image(frame(), 3), TypeError, "3.*callable"),  # type: ignore[arg-type]
+    "an array as a frame": (lambda: lazyccd.trim_image(np.ones((3, 4)), "[1:2,1:2]"), TypeError, "ndarray"),  # type: ignore[arg-type]
+    "a path that is not there": (
+        lambda: lazyccd.subtract_bias(frame(), "nowhere.fits"),
+        FileNotFoundError,
+        "nowhere.fits",
+    ),
+    "error without gain": (lambda: lazyccd.ccd_process(frame(), error=True), ValueError, "gain.*readnoise"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_calls(name: str) -> None:
+    """The error comes before anything is computed, belongs to the library, and is the matching built-in one."""
+    call, kind, message = CALLS[name]
+    with raise_if_computes(), pytest.raises(kind) as caught:
+        call()
+    assert isinstance(caught.value, LazyCCDError)
+    text = str(caught.value)
+    assert re.search(message, text), text
+    assert re.search(r"[;,:] | must ", text), f"says no way out: {text}"
+
+
+def write(path: Path, *hdus: Any) -> Path:
+    """Write a FITS file."""
+    fits.HDUList([*hdus]).writeto(path)
+    return path
+
+
+def test_truncated_file(tmp_path: Path) -> None:
+    """The length that the header says and the file's are named."""
+    path = write(tmp_path / "cut.fits", fits.PrimaryHDU(np.ones((100, 100), "f4")))
+    path.write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(OSError, match=r"cut\.fits.*(43200|42880|40000).*20000|cut\.fits.*20000.*4") as caught:
+        lazyccd.open_fits(path)
+    assert isinstance(caught.value, LazyCCDError)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello world\n" * 500, b"\x89PNG\r\n" + bytes(4000)])
+def test_not_fits(tmp_path: Path, content: bytes) -> None:
+    """Something else is named as not FITS."""
+    path = tmp_path / "picture.fits"
+    path.write_bytes(content)
+    with pytest.raises(OSError, match=r"picture\.fits.*FITS") as caught:
+        lazyccd.open_fits(path)
+    assert isinstance(caught.value, LazyCCDError)
+
+
+def test_no_image(tmp_path: Path) -> None:
+    """A file of tables says which HDUs it has."""
+    table = fits.BinTableHDU.from_columns([fits.Column("a", "J", array=np.arange(3))], name="CAT")
+    path = write(tmp_path / "table.fits", fits.PrimaryHDU(), table)
+    with pytest.raises(OSError, match=r"(?s)table\.fits has no image.*CAT.*table") as caught:
+        lazyccd.open_fits(path)
+    assert isinstance(caught.value, LazyCCDError)
+
+
+@pytest.mark.parametrize("shape", [(30,), (3, 20, 30)])
+def test_wrong_number_of_axes(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """NAXIS and what an image needs are named; a cube of one plane is an image."""
+    path = write(tmp_path / "axes.fits", fits.PrimaryHDU(np.ones(shape, "f4")))
+    with pytest.raises(
+        OSError, match=rf"axes\.fits\[0\] has NAXIS = {len(shape)}, shape .* must have two axes;"
+    ) as caught:
+        lazyccd.open_fits(path)
+    assert isinstance(caught.value, LazyCCDError)
+    one = write(tmp_path / "one.fits", fits.PrimaryHDU(np.ones((1, 20, 30), "f4")))
+    assert dict(lazyccd.open_fits(one).sizes) == {"y": 20, "x": 30}
+
+
+@pytest.mark.parametrize("writer", ["to_fits", "to_zarr"])
+def test_output_exists(tmp_path: Path, writer: str) -> None:
+    """What is there stays as it is, unless told otherwise."""
+    target = tmp_path / "out"
+    write_to = getattr(lazyccd, writer)
+    write_to(frame(), target)
+    before = sorted((p.relative_to(target), p.read_bytes()) for p in [*target.rglob("*"), target] if p.is_file())
+    with pytest.raises(FileExistsError, match=r"out exists; pass overwrite=True") as caught:
+        write_to(lazyccd.add(frame(), 1 * u.adu), target)
+    assert isinstance(caught.value, LazyCCDError)
+    assert before == sorted(
+        (p.relative_to(target), p.read_bytes()) for p in [*target.rglob("*"), target] if p.is_file()
+    )
+    write_to(lazyccd.add(frame(), 1 * u.adu), target, overwrite=True)
+
+
+NO_SPACE = """
+import resource, signal, sys
+import numpy as np
+import lazyccd
+from astropy.nddata import CCDData
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+ds = lazyccd.from_ccddata(CCDData(np.random.default_rng(0).random((700, 800)), unit="adu"))
+lazyccd.{writer}(lazyccd.block_average(ds, 100), sys.argv[1] + ".warm")
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    lazyccd.{writer}(ds, sys.argv[1])
+except lazyccd.errors.WriteError as error:
+    print(isinstance(error, OSError), error)
+"""
+
+
+@pytest.mark.parametrize("writer", ["to_fits", "to_zarr"])
+def test_no_space_left(tmp_path: Path, writer: str) -> None:
+    """A file that may not grow: the error names it, and nothing has or keeps the final name or the unfinished one."""
+    target = tmp_path / "big"
+    command = [sys.executable, "-c", NO_SPACE.format(writer=writer), str(target)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.startswith("True")
+    assert "big" in said
+    assert [p.name for p in tmp_path.iterdir()] == ["big.warm"]
+
+
+@pytest.mark.parametrize("writer", ["to_fits", "to_zarr"])
+def test_memory_limit_too_small(tmp_path: Path, writer: str) -> None:
+    """The chunk size that the message says does fit, and is written."""
+    rng = np.random.default_rng(0)
+    fits.PrimaryHDU(rng.random((3000, 3000), np.float32), fits.Header({"BUNIT": "adu"})).writeto(tmp_path / "in.fits")
+    ds = lazyccd.open_fits(tmp_path / "in.fits")
+    with dask.config.set({"lazyccd.memory-limit": "300MiB", "scheduler": "sync"}):
+        with pytest.raises(MemoryError, match=r"300\.00 MiB; chunks of (\d+) x \d+ pixels would fit") as caught:
+            getattr(lazyccd, writer)(ds, tmp_path / "out")
+        assert isinstance(caught.value, LazyCCDError)
+        side = int(re.search(r"chunks of (\d+)", str(caught.value)).group(1))  # type: ignore[union-attr]
+        assert list(tmp_path.glob("out*")) == []
+        getattr(lazyccd, writer)(lazyccd.rechunk(ds, side), tmp_path / "out")
