@@ -20,6 +20,10 @@ logger = logging.getLogger(__name__)
 COMMENTARY = {"COMMENT", "HISTORY", ""}
 
 
+REMOVED = object()
+"""The value of a card that is to go."""
+
+
 @lru_cache(maxsize=256)
 def _parsed(text: str) -> fits.Header:
     return fits.Header.fromstring(text, sep="\n")
@@ -73,14 +77,14 @@ def _keyword(line: str) -> str:
 
 
 def append_cards(text: str, cards: Iterable[tuple[str, Any, str]]) -> str:
-    """Return a header text with cards added; one whose keyword is there already takes its place.
+    """Return a header text with cards added; one whose keyword is there already takes its place, or goes if `REMOVED`.
 
     Only the new cards are formatted; all others stay as they are to the byte. HISTORY and COMMENT are always added.
     """
     lines = text.split("\n") if text else []
     for key, value, comment in cards:
-        new = _card_lines(key, value, comment)
-        name = _keyword(new[0])
+        new = [] if value is REMOVED else _card_lines(key, value, comment)
+        name = _keyword(_card_lines(key, None, "")[0])
         place = (
             None if name in COMMENTARY else next((i for i, line in enumerate(lines) if _keyword(line) == name), None)
         )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy.typing as npt
 from astropy.io import fits
+from astropy.wcs import WCS
 
 from lazyccd.errors import SectionError
 from lazyccd.frame.header import append_cards, header_from_text
@@ -47,6 +47,8 @@ def product_header(text: str, y: npt.NDArray[Any], x: npt.NDArray[Any], units: s
     (y0, ystep), (x0, xstep) = lattice(y, "y"), lattice(x, "x")
     if (y0, ystep, x0, xstep, len(y), len(x)) != (0, 1, 0, 1, header.get("NAXIS2"), header.get("NAXIS1")):
         _follow(header, text, y, x)
+    if "RADECSYS" in header and "RADESYS" not in header:
+        header.rename_keyword("RADECSYS", "RADESYS")  # the name since FITS 3.0; readers complain of the other
     if units:
         header["BUNIT"] = (units, "units of the pixels")
     return header
@@ -60,7 +62,10 @@ def _follow(header: fits.Header, text: str, y: npt.NDArray[Any], x: npt.NDArray[
         for axis, value in enumerate(wcs.wcs.crpix, 1):
             header[f"CRPIX{axis}"] = float(value)
         if (ystep, xstep) != (1, 1):
-            _scale_matrix(header, (xstep, ystep))
+            _replace_matrix(header, wcs)
+        if "AMDX1" in header:  # plates of the Digitized Sky Survey count pixels from the corner of the plate
+            for axis, first in ((1, x0), (2, y0)):
+                header[f"CNPIX{axis}"] = header.get(f"CNPIX{axis}", 0) + first
     for key in ("BIASSEC", "TRIMSEC"):
         header.remove(key, ignore_missing=True)
     # Physical = (logical - LTV) / LTM, and the image that was read may have had a shift itself.
@@ -74,16 +79,13 @@ def _follow(header: fits.Header, text: str, y: npt.NDArray[Any], x: npt.NDArray[
     header["DATASEC"] = Region(0, len(y), 0, len(x)).to_fits()
 
 
-def _scale_matrix(header: fits.Header, steps: tuple[float, float]) -> None:
-    """Multiply the columns of the WCS matrix by the steps."""
-    for key in list(header):
-        match = re.fullmatch(r"(CD|PC)[12]_([12])", key)
-        if match:
-            header[key] = header[key] * steps[int(match[2]) - 1]
-    if "CD1_1" not in header and "PC1_1" not in header:
-        for axis, step in enumerate(steps, 1):
-            if f"CDELT{axis}" in header:
-                header[f"CDELT{axis}"] = header[f"CDELT{axis}"] * step
+def _replace_matrix(header: fits.Header, wcs: WCS) -> None:
+    """Write the matrix of a scaled WCS, in the form in which the header has it; a rotation angle becomes a matrix."""
+    name, matrix = ("CD", wcs.wcs.cd) if wcs.wcs.has_cd() else ("PC", wcs.wcs.get_pc())
+    for i in (1, 2):
+        for j in (1, 2):
+            header[f"{name}{i}_{j}"] = float(matrix[i - 1, j - 1])
+        header.remove(f"CROTA{i}", ignore_missing=True)
 
 
 def _move_section(

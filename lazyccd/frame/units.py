@@ -19,9 +19,14 @@ ALIASES: dict[str, u.UnitBase] = {
     "electrons": u.electron,
     "e-": u.electron,
     "e": u.electron,
+    "adu/s": u.adu / u.s,
+    "dn/s": u.DN / u.s,
+    "count/s": u.ct / u.s,
+    "counts/s": u.ct / u.s,
     "e-/s": u.electron / u.s,
     "electron/s": u.electron / u.s,
     "electrons/s": u.electron / u.s,
+    "unitless": u.dimensionless_unscaled,
     "": u.dimensionless_unscaled,
 }
 """Spellings of units in lower case that astropy does not read, or reads otherwise."""

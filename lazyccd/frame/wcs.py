@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from astropy.io.fits.verify import VerifyWarning
-from astropy.wcs import WCS, FITSFixedWarning
+from astropy.wcs import WCS, FITSFixedWarning, Sip, WcsError
 
 from lazyccd.errors import FrameError
 from lazyccd.frame.header import header_from_text
+
+TABLES = ("CPDIS1", "CPDIS2", "D2IMDIS1", "D2IMDIS2")
+"""Keywords of distortions that are tables in other HDUs."""
 
 
 def lattice(positions: npt.NDArray[Any], axis: str) -> tuple[float, float]:
@@ -46,17 +49,10 @@ def wcs_from_header(text: str, y: npt.NDArray[Any], x: npt.NDArray[Any]) -> WCS 
     Raises
     ------
     FrameError
-        Raised if the positions are not evenly spaced, or the WCS has a distortion and the step is not 1.
+        Raised if the positions are not evenly spaced, the WCS has a distortion and the step is not 1, or it cannot be read.
     """
-    if "CTYPE1" not in text:
-        return None
-    header = header_from_text(text)
-    with warnings.catch_warnings():
-        # Repairs of dates and of non-standard units are not about the pixels.
-        warnings.simplefilter("ignore", FITSFixedWarning)
-        warnings.simplefilter("ignore", VerifyWarning)
-        wcs = WCS(header, relax=True, naxis=2)
-    if not wcs.has_celestial:
+    wcs = _read(text)
+    if wcs is None or not wcs.has_celestial:
         return None
     (y0, ystep), (x0, xstep) = lattice(y, "y"), lattice(x, "x")
     if (y0, ystep, x0, xstep) == (0, 1, 0, 1):
@@ -66,12 +62,35 @@ def wcs_from_header(text: str, y: npt.NDArray[Any], x: npt.NDArray[Any]) -> WCS 
     return _sliced(wcs, (y0, ystep), (x0, xstep))
 
 
+def _read(text: str) -> WCS | None:
+    """Return the WCS of a header; None if there is none without a letter."""
+    header = header_from_text(text)
+    if "CTYPE1" not in header:
+        return None
+    tables = [key for key in TABLES if key in header]
+    if tables:
+        removed = ", ".join(f"{key!r}: None" for key in tables)
+        raise FrameError(
+            f"the WCS has a table distortion ({tables[0]} = {header[tables[0]]!r}), and its table is in another HDU; leave it "
+            f"out with ds.ccd.with_header({{{removed}}})."
+        )
+    with warnings.catch_warnings():
+        # Repairs of dates and of non-standard units are not about the pixels.
+        warnings.simplefilter("ignore", FITSFixedWarning)
+        warnings.simplefilter("ignore", VerifyWarning)
+        try:
+            return WCS(header, relax=True, naxis=2)
+        except (ValueError, KeyError, WcsError) as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise FrameError(
+                f"the WCS of the header cannot be read: {reason}; mend or remove its cards with ds.ccd.with_header()."
+            ) from error
+
+
 def _check_scalable(wcs: WCS) -> None:
     """Refuse distortions that are polynomials of pixels."""
-    if wcs.sip is not None or wcs.cpdis1 is not None or wcs.det2im1 is not None:
-        raise FrameError(
-            "the WCS has a SIP or table distortion, which cannot be scaled exactly; cut without a step instead."
-        )
+    if wcs.sip is not None:
+        raise FrameError("the WCS has a SIP distortion, which cannot be scaled exactly; cut without a step instead.")
 
 
 def _sliced(wcs: WCS, y: tuple[float, float], x: tuple[float, float]) -> WCS:
@@ -81,8 +100,6 @@ def _sliced(wcs: WCS, y: tuple[float, float], x: tuple[float, float]) -> WCS:
     firsts = np.array([x[0], y[0]])
     new.wcs.crpix = (wcs.wcs.crpix - 1 - firsts) / steps + 1
     if new.sip is not None:
-        from astropy.wcs import Sip
-
         new.sip = Sip(wcs.sip.a, wcs.sip.b, wcs.sip.ap, wcs.sip.bp, wcs.sip.crpix - firsts)
     if np.any(steps != 1):
         if new.wcs.has_cd():

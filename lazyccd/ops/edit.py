@@ -21,7 +21,7 @@ from lazyccd.frame.core import (
     resolve,
     to_variance,
 )
-from lazyccd.frame.header import append_cards
+from lazyccd.frame.header import REMOVED, append_cards
 from lazyccd.frame.units import parse_unit
 from lazyccd.kernels import pointwise
 from lazyccd.ops.common import operation
@@ -175,7 +175,8 @@ def with_header(ccd: xr.Dataset, cards: dict[str, Any] | None = None, **keywords
     ccd
         A frame.
     cards, keywords
-        Values by keyword; a tuple is a value and a comment. Keywords that are not Python names go into ``cards``.
+        Values by keyword; a tuple is a value and a comment, None takes the card out. Keywords that are not Python names go
+        into ``cards``.
 
     Returns
     -------
@@ -183,7 +184,7 @@ def with_header(ccd: xr.Dataset, cards: dict[str, Any] | None = None, **keywords
         The same variables with another header.
     """
     given = {**(cards or {}), **{name.upper(): value for name, value in keywords.items()}}
-    entries = [(k, *v) if isinstance(v, tuple) else (k, v, "") for k, v in given.items()]
+    entries = [(k, *v) if isinstance(v, tuple) else (k, REMOVED if v is None else v, "") for k, v in given.items()]
     return ccd.assign_attrs(header=append_cards(str(ccd.attrs.get("header", "")), entries))
 
 

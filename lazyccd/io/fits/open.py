@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeAlias
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import xarray as xr
 from astropy import units as u
 
-from lazyccd.errors import FormatError, ParameterError
+from lazyccd.errors import FormatError, ParameterError, UnitError
 from lazyccd.flags import MaskSchema
 from lazyccd.frame.core import Image, UncertaintyType, make_image, regular_grid, to_mask, to_variance
 from lazyccd.frame.header import merge_headers
@@ -81,7 +82,7 @@ def open_fits(
     MissingFileError
         Raised if there is no such file.
     UnitError
-        Raised if BUNIT cannot be understood.
+        Raised if ``unit`` cannot be understood; a BUNIT that cannot be is a warning, and the image dimensionless.
 
     Examples
     --------
@@ -170,7 +171,15 @@ def _units(file: FitsFile, info: HduInfo, text: str, unit: u.UnitBase | str | No
         return parse_unit(unit, where)
     given = Cards(text.replace("\n", ""), where).get("BUNIT")
     if given is not None and str(given).strip():
-        return parse_unit(str(given), where)
+        try:
+            return parse_unit(str(given), where)
+        except UnitError:
+            warnings.warn(
+                f"{where}: BUNIT = {str(given)!r} is not known; taken as dimensionless, give unit= to open_fits().",
+                UserWarning,
+                stacklevel=4,
+            )
+            return u.dimensionless_unscaled
     if info.bitpix > 0:
         logger.info("%s has no BUNIT and integer pixels; its units are taken as adu.", where)
         return u.adu
