@@ -46,7 +46,14 @@ class Cards:
         self.images = [text[i : i + CARD] for i in range(0, len(text), CARD)]
         self.where = where
         # Of several cards with one keyword the first counts, as in astropy.
-        self._first = {image[:8].rstrip(): image for image in reversed(self.images)}
+        self._first: dict[str, str] = {}
+        continued = ""
+        for image in reversed(self.images):
+            if image.startswith("CONTINUE"):
+                continued = image + continued
+                continue
+            self._first[image[:8].rstrip()] = image + continued
+            continued = ""
         # Compressed images may carry the default name beside their own.
         names = [image for image in self.images if image.startswith("EXTNAME ")]
         own = [image for image in names if not is_default_name(image)]
