@@ -13,7 +13,7 @@ from astropy.wcs import WCS
 from astropy.wcs.utils import skycoord_to_pixel
 
 from lazyccd import io, ops
-from lazyccd.errors import FrameError, ParameterError
+from lazyccd.errors import FrameError, ParameterError, SectionError
 from lazyccd.frame.ccddata import to_ccddata
 from lazyccd.frame.core import MASK, Image, resolve
 from lazyccd.frame.header import header_view
@@ -111,7 +111,7 @@ class CCDAccessor:
         Raises
         ------
         SectionError
-            Raised if the part is empty or outside of the image.
+            Raised if the part is empty or outside of the image, or the position is.
         ParameterError
             Raised if position and ranges are given together, or a size is missing.
         FrameError
@@ -131,6 +131,10 @@ class CCDAccessor:
         if wcs is None:
             raise FrameError("cutout() by sky position needs a celestial WCS and the header has none; give y= and x=.")
         column, row = skycoord_to_pixel(position, wcs)
+        if not np.isfinite([column, row]).all():
+            raise SectionError(
+                f"cutout() at {position.to_string('hmsdms')} is not on the sky of this image; check the position."
+            )
         sizes = size if isinstance(size, tuple) else (size, size)
         scale = np.sqrt(wcs.proj_plane_pixel_area().to_value(u.deg**2))
         ranges = []

@@ -11,7 +11,7 @@ from lazyccd.frame.core import Image
 from lazyccd.plan.cost import declared_limit, process_bytes, task_cost
 from lazyccd.plan.evaluate import chunk_boxes
 from lazyccd.plan.schedule import vertical_halo
-from lazyccd.plan.steps import Source, Stack, unsettled, walk
+from lazyccd.plan.steps import Source, Stack, Value, unsettled, walk
 from lazyccd.sections import Region
 
 
@@ -87,7 +87,7 @@ def plan_report(image: Image) -> PlanReport:
     cost = task_cost(image.plan, largest)
     limit = declared_limit()
     values = []
-    for value in unsettled(image.plan).values():
+    for value in _with_those_below(unsettled(image.plan)).values():
         assert value.reduction is not None
         below = task_cost(value.reduction.step, value.reduction.region, tuple(value.reduction.planes))
         values.append(f"{value.what} (reads {format_bytes(below.read_bytes)})")
@@ -104,6 +104,15 @@ def plan_report(image: Image) -> PlanReport:
         limit_bytes=limit.bytes,
         values=tuple(values),
     )
+
+
+def _with_those_below(values: dict[str, Value]) -> dict[str, Value]:
+    """Return global numbers, and before each those that making it needs, by token."""
+    found: dict[str, Value] = {}
+    for token, value in values.items():
+        assert value.reduction is not None
+        found |= _with_those_below(value.reduction.unsettled) | {token: value}
+    return found
 
 
 def _name(step: object) -> str:
