@@ -56,7 +56,7 @@ def median(ccd: xr.Dataset, bad: str | None = None) -> xr.DataArray:
     3.0
     """
     image = resolve(ccd)
-    return _lazy(image, quantile_value(image, (0.5,), bad), 1)[0]
+    return _lazy(image, quantile_value(image, (0.5,), bad), 1)[0].rename("median")
 
 
 def percentile(ccd: xr.Dataset, q: float | Sequence[float], bad: str | None = None) -> xr.DataArray:
@@ -97,8 +97,8 @@ def percentile(ccd: xr.Dataset, q: float | Sequence[float], bad: str | None = No
     image = resolve(ccd)
     numbers = _lazy(image, quantile_value(image, tuple(n / 100 for n in wanted), bad), len(wanted))
     if np.ndim(q) == 0:
-        return numbers[0]
-    return xr.concat(numbers, "percentile").assign_coords(percentile=wanted)
+        return numbers[0].rename("percentile")
+    return xr.concat(numbers, "percentile").assign_coords(percentile=wanted).rename("percentiles")
 
 
 def mad_std(ccd: xr.Dataset, bad: str | None = None) -> xr.DataArray:
@@ -137,7 +137,7 @@ def mad_std(ccd: xr.Dataset, bad: str | None = None) -> xr.DataArray:
     )
     numbers = _lazy(image, quantile_value(image, (0.5,), bad, step=distances), 1)
     scaled: xr.DataArray = numbers[0] * image.dtype.type(MAD_TO_SIGMA)
-    return scaled.assign_attrs(numbers[0].attrs)
+    return scaled.assign_attrs(numbers[0].attrs).rename("mad_std")
 
 
 def sigma_clipped(ccd: xr.Dataset, sigma: float = 3.0, maxiters: int = 5, bad: str | None = None) -> xr.Dataset:
