@@ -1,0 +1,168 @@
+"""The significance of sharp features: the Laplacian of the subsampled image over its noise, less its own median.
+
+van Dokkum (2001), PASP 113, 1420, equations 6 to 13, as astroscrappy 1.3 computes them in float32, rounding by rounding. Filters
+leave a frame at the edges of the array as wide as their radius as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lazyccd.kernels.jit import compiled
+from lazyccd.kernels.medians import columns_median7, exchange, rows_median7
+
+Array = npt.NDArray[Any]
+
+FOUR, TWO, QUARTER = np.float32(4), np.float32(2), np.float32(0.25)
+ZERO, LEAST_VARIANCE = np.float32(0), np.float32(0.00001)
+
+
+@compiled
+def box_medians(source: Array, y: int, x0: int, x1: int, radius: int, planes: Array, pairs: Array, out: Array) -> None:
+    """Set the medians of the square boxes about pixels x0 to x1 of a row, by an exchange network."""
+    side = 2 * radius + 1
+    for j in range(side):
+        for i in range(side):
+            planes[j * side + i, : x1 - x0] = source[y - radius + j, x0 - radius + i : x1 - radius + i]
+    exchange(planes, pairs, x1 - x0)
+    out[: x1 - x0] = planes[side * side // 2, : x1 - x0]
+
+
+@compiled
+def filtered(
+    source: Array, place: tuple[int, int], shape: tuple[int, int], region: tuple[int, int, int, int], separable: bool,
+    planes: Array, pairs: Array, out: Array,
+) -> None:  # fmt: skip
+    """Set ``out`` to the 7 x 7 separable median of a region, or its 5 x 5 median.
+
+    ``source`` begins at ``place`` of an image of ``shape`` and holds what the region needs; the region is (y0, y1, x0, x1).
+    """
+    y0, y1, x0, x1 = region
+    r = 3 if separable else 2
+    top, left = max(y0, r), max(x0, r)
+    bottom, right = min(y1, shape[0] - r), min(x1, shape[1] - r)
+    out[: y1 - y0, : x1 - x0] = source[y0 - place[0] : y1 - place[0], x0 - place[1] : x1 - place[1]]
+    if bottom <= top or right <= left:
+        return
+    inner = out[top - y0 : bottom - y0, left - x0 : right - x0]
+    if separable:
+        rows = planes[: bottom - top + 6]
+        rows_median7(source, top - 3 - place[0], bottom + 3 - place[0], left - place[1], right - place[1], rows)
+        columns_median7(rows, bottom - top, right - left, inner)
+    else:
+        for y in range(top, bottom):
+            box_medians(source, y - place[0], left - place[1], right - place[1], 2, planes, pairs, inner[y - top])
+
+
+@compiled
+def _half(c: Any, right: Any, left: Any, down: Any, up: Any, there: tuple[bool, bool, bool, bool]) -> Any:
+    """Return the positive Laplacian at a half pixel; neighbours beyond the edge of the image are left out.
+
+    ``there`` says whether there is one to the right, to the left, below (in the next row) and above. The sums are put
+    together as the compiler of astroscrappy puts them together, in double precision in the first row.
+    """
+    if not there[3]:
+        wide = 4.0 * np.float64(c)
+        wide -= np.float64(right) if there[0] else 0.0
+        wide -= np.float64(left) if there[1] else 0.0
+        return np.float32(max(wide - np.float64(down), 0.0))
+    p = FOUR * c
+    if there[0] and there[1] and there[2]:
+        p = (p - right - left) - (down + up)
+    elif not there[2]:
+        if not there[1]:
+            p -= right + up
+        else:
+            p = (p - up) - (right + left) if there[0] else (p - left) - up
+    else:
+        p = (p - down) - (left + up) if there[1] else (p - right) - (down + up)
+    return p if p > ZERO else ZERO
+
+
+@compiled
+def _edge_laplacian(image: Array, y: int, x: int) -> Any:
+    """Return the mean of the positive Laplacians at the four half pixels of a pixel at the edge of the image.
+
+    Half pixels are summed crosswise, as astroscrappy's compiler does.
+    """
+    ny, nx = image.shape
+    c = image[y, x]
+    right = image[y, x + 1] if x + 1 < nx else c
+    left = image[y, x - 1] if x > 0 else c
+    down = image[y + 1, x] if y + 1 < ny else c
+    up = image[y - 1, x] if y > 0 else c
+    a = _half(c, c, left, c, up, (True, x > 0, True, y > 0))
+    b = _half(c, right, c, c, up, (x + 1 < nx, True, True, y > 0))
+    d = _half(c, c, left, down, c, (True, x > 0, y + 1 < ny, True))
+    e = _half(c, right, c, down, c, (x + 1 < nx, True, y + 1 < ny, True))
+    return ((a + e) + (d + b)) * QUARTER
+
+
+@compiled
+def _inner_laplacian(above: Array, row: Array, below: Array, out: Array) -> None:
+    """Set the same for the pixels of a row that have all neighbours; the arrays begin one pixel before them."""
+    for i in range(out.size):
+        c, left, right, up, down = row[i + 1], row[i], row[i + 2], above[i + 1], below[i + 1]
+        p = FOUR * c
+        first, second = p - c - left, p - right - c
+        a = first - (c + up)
+        b = second - (c + up)
+        d = first - (down + c)
+        e = second - (down + c)
+        total = (a if a > ZERO else ZERO) + (e if e > ZERO else ZERO)
+        total += (d if d > ZERO else ZERO) + (b if b > ZERO else ZERO)
+        out[i] = total * QUARTER
+
+
+@compiled
+def laplacian(image: Array, region: tuple[int, int, int, int], out: Array) -> None:
+    """Set ``out`` to the mean positive Laplacian of the subsampled image in a region."""
+    y0, y1, x0, x1 = region
+    ny, nx = image.shape
+    left, right = max(x0, 1), min(x1, nx - 1)
+    for y in range(y0, y1):
+        inside = 0 < y < ny - 1
+        if inside and right > left:
+            rows = image[y - 1, left - 1 : right + 1], image[y, left - 1 : right + 1], image[y + 1, left - 1 : right + 1]
+            _inner_laplacian(rows[0], rows[1], rows[2], out[y - y0, left - x0 : right - x0])
+        for x in range(x0, x1):
+            if not inside or x == 0 or x == nx - 1:
+                out[y - y0, x - x0] = _edge_laplacian(image, y, x)
+
+
+@compiled
+def significance(
+    image: Array, variance: Array, background: Array, region: tuple[int, int, int, int], separable: bool,
+    scratch: Array, planes: Array, pairs: Array, signal: Array, noise: Array,
+) -> None:  # fmt: skip
+    """Set the significance (S' of the paper) and the noise of the pixels of a region.
+
+    ``scratch`` is three arrays as large as the region with six pixels around it, ``planes`` what the medians work on;
+    ``background`` is empty if there is none; ``signal`` and ``noise`` have the shape of the image.
+    """
+    y0, y1, x0, x1 = region
+    ny, nx = image.shape
+    r = 3 if separable else 2
+    a0, a1, b0, b1 = max(y0 - r, 0), min(y1 + r, ny), max(x0 - r, 0), min(x1 + r, nx)
+    around = (a0, a1, b0, b1)
+    deviation, edges, smooth = scratch[0], scratch[1], scratch[2]
+    filtered(variance, (0, 0), (ny, nx), around, separable, planes, pairs, deviation)
+    laplacian(image, around, edges)
+    for y in range(a1 - a0):
+        sigma, sharp = deviation[y, : b1 - b0], edges[y, : b1 - b0]
+        if background.size > 0:
+            sigma += background[a0 + y, b0:b1]
+        for x in range(b1 - b0):
+            least = sigma[x] if sigma[x] >= LEAST_VARIANCE else LEAST_VARIANCE
+            sigma[x] = np.sqrt(least)
+            sharp[x] /= TWO * sigma[x]
+    filtered(edges, (a0, b0), (ny, nx), region, separable, planes, pairs, smooth)
+    for y in range(y0, y1):
+        sharp, level = edges[y - a0, x0 - b0 : x1 - b0], smooth[y - y0, : x1 - x0]
+        target = signal[y, x0:x1]
+        for x in range(x1 - x0):
+            target[x] = sharp[x] - level[x]
+        noise[y, x0:x1] = deviation[y - a0, x0 - b0 : x1 - b0]
