@@ -6,6 +6,8 @@ written for ccdproc run with ``import lazyccd as ccdproc``.
 
 from importlib.metadata import version as _version
 
+from astropy.nddata import CCDData
+
 from lazyccd import accessor as accessor
 from lazyccd import stats as stats
 from lazyccd.frame.ccddata import from_ccddata, to_ccddata
@@ -43,6 +45,7 @@ from lazyccd.ops import (
 __version__ = _version("lazyccd")
 
 __all__ = [
+    "CCDData",
     "Keyword",
     "add",
     "as_frame",

@@ -1,0 +1,310 @@
+"""LA Cosmic (van Dokkum 2001, PASP 113, 1420) on one array, bit for bit what astroscrappy 1.3 gives.
+
+1. The significance is computed for the whole array once; after that only where a pixel near enough was replaced.
+2. The fine structure is computed at candidates only.
+3. An iteration that flags no new pixel changes nothing, and neither would those after it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lazyccd.kernels.cosmic_clean import CLEAN_TYPES, FRAME, MEDIAN, dilate, grow, median_of_all, replacement
+from lazyccd.kernels.fine_structure import is_sharp
+from lazyccd.kernels.jit import compiled
+from lazyccd.kernels.laplacian import filtered, significance
+from lazyccd.kernels.medians import median_network
+
+Array = npt.NDArray[Any]
+
+TILE = (64, 512)
+"""Rows and columns whose scratch stays in cache."""
+
+CELL = 32
+"""Replaced pixels in a square of this size are looked at again together."""
+
+NETWORK = median_network(25)
+
+
+@dataclass(frozen=True)
+class LACosmic:
+    """The numbers of LA Cosmic, named as in astroscrappy.
+
+    ``psfk`` is the kernel of the fine structure as it is used in the convolution, or None for medians.
+    """
+
+    sigclip: float = 4.5
+    sigfrac: float = 0.3
+    objlim: float = 5.0
+    gain: float = 1.0
+    readnoise: float = 6.5
+    satlevel: float = 65535.0
+    niter: int = 4
+    sepmed: bool = True
+    cleantype: str = "meanmask"
+    psfk: tuple[tuple[float, ...], ...] | None = None
+
+    @property
+    def kernel(self) -> Array:
+        """The kernel as an array, empty for medians."""
+        return np.empty((0, 0), np.float32) if self.psfk is None else np.array(self.psfk, np.float32)
+
+    @property
+    def reach(self) -> int:
+        """How far a pixel changes detections in one iteration."""
+        median = 3 if self.sepmed else 2
+        if self.psfk is None:
+            fine = 6 if self.sepmed else 4
+        else:
+            fine = median + max(self.kernel.shape) // 2 + (4 if self.sepmed else 3)
+        return max(2 * median, fine) + 2
+
+    @property
+    def halo(self) -> int:
+        """Pixels around a region that make its result that of the whole image: the bound of its dependencies."""
+        masks = (3 if self.sepmed else 2) + 4
+        steps = max(self.niter, 1)
+        first = steps * (self.reach + 2) - 2
+        return max(first, (steps - 1) * (self.reach + 2) + 2 + masks) + 2
+
+
+def detect(
+    data: Array,
+    mask: Array | None,
+    settings: LACosmic,
+    *,
+    saturated: Array | None = None,
+    background: Array | None = None,
+    variance: Array | None = None,
+    levels: tuple[float, float] | None = None,
+) -> tuple[Array, Array]:
+    """Return where cosmic rays are, and the image without them.
+
+    Parameters
+    ----------
+    data
+        Finite pixels, in units of which ``gain`` makes electrons.
+    mask
+        Not 0 where a pixel is bad; grown by one pixel.
+    settings
+        Limits and methods.
+    saturated
+        True in the cores of saturated stars, instead of ``satlevel``; grown by four pixels.
+    background, variance
+        A background that was not subtracted, and the variance, in the units of the data and their square.
+    levels
+        What replaces data and variance where all pixels within 2 are bad, in electrons; None leaves these as they are.
+
+    Returns
+    -------
+    tuple of npt.NDArray
+        Booleans, and float32 in the units of the data; pixels that are not flagged are ``data * gain / gain`` in float32.
+    """
+    gain, noise2 = float(np.float32(settings.gain)), float(np.float32(settings.readnoise)) ** 2
+    clean, empty = np.empty(data.shape, np.float32), np.empty((0, 0), np.float32)
+    clean[...] = data * gain
+    sky = empty if background is None else np.asarray(background * gain, np.float32)
+    square = float(np.float32(np.float32(settings.gain) * np.float32(settings.gain)))
+    var = clean + np.float32(np.float32(settings.readnoise) ** 2) if variance is None else variance * square
+    del noise2
+    if sky.size:
+        var = clean - sky + np.float32(np.float32(settings.readnoise) ** 2) if variance is None else var - sky
+    var = np.ascontiguousarray(var, np.float32)
+    bad = make_mask(clean, mask, settings, saturated)
+    if sky.size:
+        clean -= sky
+    rays = _iterate(clean, var, sky, bad, settings, levels)
+    if sky.size:
+        clean += sky
+    clean /= np.float32(gain)
+    return rays.view(bool), clean
+
+
+def make_mask(clean: Array, mask: Array | None, settings: LACosmic, saturated: Array | None) -> Array:
+    """Return 1 where pixels are not looked at: bad ones, grown by 1, and saturated stars, grown by 4."""
+    bad, out = np.zeros(clean.shape, np.uint8), np.zeros(clean.shape, np.uint8)
+    if mask is not None:
+        bad[...] = mask != 0
+        dilate(bad, 1, out)
+    full = _saturated(clean, settings) if saturated is None else np.array(saturated, np.uint8)
+    if full.any():
+        once = np.zeros_like(full)
+        dilate(full, 2, once)
+        dilate(once, 2, full)
+        out |= full
+    return out
+
+
+def _saturated(clean: Array, settings: LACosmic) -> Array:
+    """Return the pixels at the saturation level in a bright neighbourhood."""
+    full = (clean >= np.float32(settings.satlevel)).astype(np.uint8)
+    if full.any():
+        rows, columns = clean.shape
+        smooth = np.empty_like(clean)
+        planes = np.empty((max(25, rows + 6), columns), np.float32)
+        filtered(clean, (0, 0), clean.shape, (0, rows, 0, columns), settings.sepmed, planes, NETWORK, smooth)
+        full &= smooth > np.float32(float(np.float32(settings.satlevel)) / 10.0)
+    return full
+
+
+def _iterate(
+    clean: Array, var: Array, sky: Array, bad: Array, settings: LACosmic, levels: tuple[float, float] | None
+) -> Array:
+    """Find and replace cosmic rays in place, and return 1 where they are."""
+    ny, nx = clean.shape
+    rays = np.zeros(clean.shape, np.uint8)
+    signal, noise = np.empty_like(clean), np.empty_like(clean)
+    originals = (clean.copy(), var.copy()) if settings.cleantype == "median" else (clean, var)
+    limits = np.float32([settings.sigclip, np.float32(settings.sigfrac) * np.float32(settings.sigclip), settings.objlim])
+    level = np.float32((0, 0) if levels is None else levels)
+    kind, keep = CLEAN_TYPES[settings.cleantype], levels is None
+    windows = np.array(
+        [(y, min(y + TILE[0], ny), x, min(x + TILE[1], nx)) for y in range(0, ny, TILE[0]) for x in range(0, nx, TILE[1])]
+    ).reshape(-1, 4)
+    for _ in range(settings.niter):
+        _measure(clean, var, sky, windows, settings.sepmed, signal, noise)
+        found = _find(clean, signal, noise, bad, windows, settings.sepmed, settings.kernel, limits, rays)
+        if not len(found):
+            break
+        changed = _replace(clean, var, *originals, found, rays, bad, kind, level, keep)
+        windows = _windows(changed, clean.shape, settings.reach + 2)
+    return rays
+
+
+def _measure(
+    clean: Array, var: Array, sky: Array, windows: Array, separable: bool, signal: Array, noise: Array
+) -> None:
+    """Compute significance and noise in some windows."""
+    if not len(windows):
+        return
+    height, width = (windows[:, 1] - windows[:, 0]).max() + 12, (windows[:, 3] - windows[:, 2]).max() + 12
+    scratch = np.empty((3, height, width), np.float32)
+    planes = np.empty((max(25, height + 6), width), np.float32)
+    _measure_all(clean, var, sky, windows, separable, scratch, planes, NETWORK, signal, noise)
+
+
+@compiled
+def _measure_all(
+    clean: Array, var: Array, sky: Array, windows: Array, separable: bool, scratch: Array, planes: Array, pairs: Array,
+    signal: Array, noise: Array,
+) -> None:  # fmt: skip
+    """Compute significance and noise in some windows."""
+    for k in range(windows.shape[0]):
+        region = (windows[k, 0], windows[k, 1], windows[k, 2], windows[k, 3])
+        significance(clean, var, sky, region, separable, scratch, planes, pairs, signal, noise)
+
+
+def _find(
+    clean: Array, signal: Array, noise: Array, bad: Array, windows: Array, separable: bool, psf: Array, limits: Array,
+    rays: Array,
+) -> Array:  # fmt: skip
+    """Flag the cosmic rays in some windows, and return the places of the pixels that were not flagged before."""
+    if not len(windows):
+        return np.empty((0, 2), np.int64)
+    count = _candidates(signal, bad, windows, limits[0], np.empty((0, 2), np.int64))
+    seeds = np.empty((count, 2), np.int64)
+    _candidates(signal, bad, windows, limits[0], seeds)
+    count = _sharp(clean, noise, signal, seeds, separable, psf, limits[2])
+    near, far = np.empty((9 * count, 2), np.int64), np.empty((81 * count, 2), np.int64)
+    count = grow(seeds, count, signal, bad, limits[0], near)
+    count = _unique(near, count, clean.shape)
+    count = grow(near, count, signal, bad, limits[1], far)
+    return far[: _flag(far, count, rays)]
+
+
+def _unique(places: Array, count: int, shape: tuple[int, int]) -> int:
+    """Leave each of the first ``count`` places once, and return how many they are."""
+    keys = np.unique(places[:count, 0] * shape[1] + places[:count, 1])
+    places[: keys.size, 0], places[: keys.size, 1] = np.divmod(keys, shape[1])
+    return int(keys.size)
+
+
+@compiled
+def _candidates(signal: Array, bad: Array, windows: Array, limit: Any, out: Array) -> int:
+    """Return the number of significant pixels in some windows; put their places into ``out`` if it has room."""
+    count = 0
+    for k in range(windows.shape[0]):
+        for y in range(windows[k, 0], windows[k, 1]):
+            row, masked = signal[y, windows[k, 2] : windows[k, 3]], bad[y, windows[k, 2] : windows[k, 3]]
+            for x in range(row.size):
+                if row[x] > limit and not masked[x]:
+                    if out.shape[0] > 0:
+                        out[count, 0], out[count, 1] = y, windows[k, 2] + x
+                    count += 1
+    return count
+
+
+@compiled
+def _sharp(
+    clean: Array, noise: Array, signal: Array, seeds: Array, separable: bool, psf: Array, limit: Any
+) -> int:
+    """Keep the sharp ones of the candidates at the beginning of ``seeds``, and return how many they are."""
+    patch, values = np.empty((9, 9), np.float32), np.empty(81, np.float32)
+    count = 0
+    for k in range(seeds.shape[0]):
+        y, x = seeds[k]
+        if is_sharp(clean, noise, signal[y, x], y, x, separable, psf, limit, patch, values):
+            seeds[count, 0], seeds[count, 1] = y, x
+            count += 1
+    return count
+
+
+@compiled
+def _flag(places: Array, count: int, rays: Array) -> int:
+    """Flag pixels; leave the new ones at the beginning of ``places`` and return how many they are."""
+    new = 0
+    for k in range(count):
+        y, x = places[k]
+        if not rays[y, x]:
+            rays[y, x] = 1
+            places[new, 0], places[new, 1] = y, x
+            new += 1
+    return new
+
+
+@compiled
+def _replace(
+    clean: Array, var: Array, first: Array, first_var: Array, found: Array, rays: Array, bad: Array, kind: int, level: Array,
+    keep: bool,
+) -> Array:  # fmt: skip
+    """Replace the flagged pixels within 2 of new ones, and return the places of those that changed."""
+    ny, nx = clean.shape
+    values = np.empty(25, np.float32)
+    changed = np.empty((25 * found.shape[0], 2), np.int64)
+    count = 0
+    for k in range(found.shape[0]):
+        for y in range(max(FRAME, found[k, 0] - FRAME), min(ny - FRAME, found[k, 0] + FRAME + 1)):
+            for x in range(max(FRAME, found[k, 1] - FRAME), min(nx - FRAME, found[k, 1] + FRAME + 1)):
+                if not rays[y, x]:
+                    continue
+                if kind == MEDIAN:
+                    new, new_var = median_of_all(first, y, x, values), median_of_all(first_var, y, x, values)
+                else:
+                    data_level = clean[y, x] if keep else level[0]
+                    new = replacement(clean, y, x, rays, bad, kind, data_level, values)
+                    new_var = replacement(var, y, x, rays, bad, kind, var[y, x] if keep else level[1], values)
+                if new != clean[y, x] or new_var != var[y, x]:
+                    clean[y, x], var[y, x] = new, new_var
+                    changed[count, 0], changed[count, 1] = y, x
+                    count += 1
+    return changed[:count]
+
+
+def _windows(changed: Array, shape: tuple[int, int], reach: int) -> Array:
+    """Return the windows, rows of (y0, y1, x0, x1), in which detections may have changed."""
+    if not len(changed):
+        return np.empty((0, 4), np.int64)
+    columns = -(-shape[1] // CELL)
+    cells, index = np.unique(changed[:, 0] // CELL * columns + changed[:, 1] // CELL, return_inverse=True)
+    windows = np.empty((cells.size, 4), np.int64)
+    for axis in (0, 1):
+        lowest, highest = np.full(cells.size, shape[axis]), np.full(cells.size, -1)
+        np.minimum.at(lowest, index, changed[:, axis])
+        np.maximum.at(highest, index, changed[:, axis])
+        windows[:, 2 * axis] = np.maximum(lowest - reach, 0)
+        windows[:, 2 * axis + 1] = np.minimum(highest + reach + 1, shape[axis])
+    return windows
