@@ -12,9 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.kernels.jit import compiled
-from lazyccd.kernels.medians import lower_median, median5
+from lazyccd.kernels.medians import lower_median, median5, median9
 
 Array = npt.NDArray[Any]
+
+WIDTH = 16
+"""Columns of a patch, of which nine count."""
 
 LEAST_STRUCTURE = np.float32(0.01)
 
@@ -31,13 +34,33 @@ def _box_median(image: Array, y: int, x: int, radius: int, values: Array) -> Any
 
 
 @compiled
-def _separable9(patch: Array, values: Array) -> Any:
-    """Return the separable median of a patch of 9 x 9, rows first."""
+def _separable9(patch: Array) -> Any:
+    """Return the separable median of the 9 x 9 pixels at the beginning of a patch, rows first."""
     middles = np.empty(9, patch.dtype)
     for j in range(9):
-        values[:9] = patch[j, :9]
-        middles[j] = lower_median(values, 9)
-    return lower_median(middles, 9)
+        p = patch[j]
+        middles[j] = median9(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8])
+    m = middles
+    return median9(m[0], m[1], m[2], m[3], m[4], m[5], m[6], m[7], m[8])
+
+
+@compiled
+def _smooth9(image: Array, y: int, x: int, rows: Array, patch: Array) -> None:
+    """Set the first nine columns of a patch to the 5 x 5 separable median; `WIDTH` columns are there in the image.
+
+    Sixteen columns take as long as nine, in two steps of eight.
+    """
+    for j in range(13):
+        row = image[y - 6 + j, x - 6 : x - 6 + WIDTH + 4]
+        a, b, c, d, e = row, row[1:], row[2:], row[3:], row[4:]
+        out = rows[j]
+        for i in range(WIDTH):
+            out[i] = median5(a[i], b[i], c[i], d[i], e[i])
+    for j in range(9):
+        a, b, c, d, e = rows[j], rows[j + 1], rows[j + 2], rows[j + 3], rows[j + 4]
+        out = patch[j]
+        for i in range(WIDTH):
+            out[i] = median5(a[i], b[i], c[i], d[i], e[i])
 
 
 @compiled
@@ -64,44 +87,61 @@ def _smooth_patch(image: Array, y: int, x: int, reach: int, separable: bool, pat
 
 
 @compiled
-def _matched(image: Array, noise: Array, y: int, x: int, psf: Array) -> Any:
-    """Return the image convolved with the kernel over the variance, normalised by the weights; zero beyond the edge."""
+def _matched_patch(image: Array, noise: Array, y: int, x: int, reach: int, psf: Array, rows: Array, patch: Array) -> None:
+    """Set a patch to the image convolved with the kernel over the variance, normalised by the weights.
+
+    There is nothing beyond the edge. The sums run over the kernel in the order of astroscrappy's.
+    """
     ny, nx = image.shape
-    by, bx = psf.shape[0] // 2, psf.shape[1] // 2
+    high, wide = psf.shape
+    side = 2 * reach + 1
+    top, left = y - reach - high // 2, x - reach - wide // 2
+    values, weights = np.zeros((side + high - 1, WIDTH + wide - 1), image.dtype), np.zeros((side + high - 1, WIDTH + wide - 1), image.dtype)
     one = np.float32(1)
-    total = weight = np.float32(0)
-    for j in range(-by, by + 1):
-        for i in range(-bx, bx + 1):
-            if 0 <= y + j < ny and 0 <= x + i < nx:
-                sigma = noise[y + j, x + i]
-                factor = psf[by - j, bx - i]
-                total += factor * (image[y + j, x + i] / sigma / sigma)
-                weight += factor * (one / sigma / sigma)
-    return total / weight
+    x0, x1 = max(0, left), min(nx, left + side + wide - 1)
+    for j in range(max(0, top), min(ny, top + side + high - 1)):
+        pixels, sigmas = image[j, x0:x1], noise[j, x0:x1]
+        value, weight = values[j - top, x0 - left :], weights[j - top, x0 - left :]
+        for i in range(x1 - x0):
+            value[i] = pixels[i] / sigmas[i] / sigmas[i]
+            weight[i] = one / sigmas[i] / sigmas[i]
+    for j in range(side):
+        total, norm = rows[0], rows[1]
+        total[:], norm[:] = 0, 0
+        for k in range(high):
+            for m in range(wide):
+                factor = psf[high - 1 - k, wide - 1 - m]
+                value, weight = values[j + k, m : m + WIDTH], weights[j + k, m : m + WIDTH]
+                for i in range(WIDTH):
+                    total[i] += factor * value[i]
+                    norm[i] += factor * weight[i]
+        for i in range(side):
+            patch[j, i] = total[i] / norm[i]
 
 
 @compiled
 def is_sharp(
-    image: Array, noise: Array, signal: Any, y: int, x: int, separable: bool, psf: Array, limit: Any, patch: Array,
-    values: Array,
+    image: Array, noise: Array, signal: Any, y: int, x: int, separable: bool, psf: Array, limit: Any, rows: Array,
+    patch: Array, values: Array,
 ) -> bool:  # fmt: skip
     """Return whether the significance of a pixel over its fine structure is above a limit.
 
-    ``psf`` is empty for fine structure by medians; ``patch`` and ``values`` are scratch of 9 x 9 and 81.
+    ``psf`` is empty for fine structure by medians; ``rows``, ``patch`` and ``values`` are scratch of 13 and 9 rows of
+    `WIDTH`, and of 81.
     """
     ny, nx = image.shape
     reach = 4 if separable else 3
     if psf.size > 0:
-        for j in range(max(0, y - reach), min(ny, y + reach + 1)):
-            for i in range(max(0, x - reach), min(nx, x + reach + 1)):
-                patch[j - y + reach, i - x + reach] = _matched(image, noise, j, i, psf)
+        _matched_patch(image, noise, y, x, reach, psf, rows, patch)
+    elif separable and 6 <= y < ny - 6 and 6 <= x < nx - WIDTH:
+        _smooth9(image, y, x, rows, patch)
     else:
         _smooth_patch(image, y, x, reach, separable, patch, values)
     here = patch[reach, reach]
     if y < reach or x < reach or y >= ny - reach or x >= nx - reach:
         level = here
     elif separable:
-        level = _separable9(patch, values)
+        level = _separable9(patch)
     else:
         level = _box_median(patch, reach, reach, reach, values)
     structure = (here - level) / noise[y, x]

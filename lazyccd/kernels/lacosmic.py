@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.kernels.cosmic_clean import CLEAN_TYPES, FRAME, MEDIAN, dilate, grow, median_of_all, replacement
-from lazyccd.kernels.fine_structure import is_sharp
+from lazyccd.kernels.fine_structure import WIDTH, is_sharp
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.laplacian import filtered, significance
 from lazyccd.kernels.medians import median_network
@@ -162,9 +162,7 @@ def _iterate(
     limits = np.float32([settings.sigclip, np.float32(settings.sigfrac) * np.float32(settings.sigclip), settings.objlim])
     level = np.float32((0, 0) if levels is None else levels)
     kind, keep = CLEAN_TYPES[settings.cleantype], levels is None
-    windows = np.array(
-        [(y, min(y + TILE[0], ny), x, min(x + TILE[1], nx)) for y in range(0, ny, TILE[0]) for x in range(0, nx, TILE[1])]
-    ).reshape(-1, 4)
+    windows = tiles = _tiles(ny, nx)
     for _ in range(settings.niter):
         _measure(clean, var, sky, windows, settings.sepmed, signal, noise)
         found = _find(clean, signal, noise, bad, windows, settings.sepmed, settings.kernel, limits, rays)
@@ -172,7 +170,21 @@ def _iterate(
             break
         changed = _replace(clean, var, *originals, found, rays, bad, kind, level, keep)
         windows = _windows(changed, clean.shape, settings.reach + 2)
+        if _cost(windows) > _cost(tiles):
+            windows = tiles
     return rays
+
+
+def _tiles(ny: int, nx: int) -> Array:
+    """Return tiles of the whole array as rows of (y0, y1, x0, x1)."""
+    rows = [(y, min(y + TILE[0], ny)) for y in range(0, ny, TILE[0])]
+    columns = [(x, min(x + TILE[1], nx)) for x in range(0, nx, TILE[1])]
+    return np.array([(*row, *column) for row in rows for column in columns], np.int64).reshape(-1, 4)
+
+
+def _cost(windows: Array) -> int:
+    """Return about how many pixels are computed for some windows."""
+    return int(((windows[:, 1] - windows[:, 0] + 9) * (windows[:, 3] - windows[:, 2] + 9)).sum())
 
 
 def _measure(
@@ -243,11 +255,11 @@ def _sharp(
     clean: Array, noise: Array, signal: Array, seeds: Array, separable: bool, psf: Array, limit: Any
 ) -> int:
     """Keep the sharp ones of the candidates at the beginning of ``seeds``, and return how many they are."""
-    patch, values = np.empty((9, 9), np.float32), np.empty(81, np.float32)
+    rows, patch, values = np.empty((13, WIDTH), np.float32), np.empty((9, WIDTH), np.float32), np.empty(81, np.float32)
     count = 0
     for k in range(seeds.shape[0]):
         y, x = seeds[k]
-        if is_sharp(clean, noise, signal[y, x], y, x, separable, psf, limit, patch, values):
+        if is_sharp(clean, noise, signal[y, x], y, x, separable, psf, limit, rows, patch, values):
             seeds[count, 0], seeds[count, 1] = y, x
             count += 1
     return count
@@ -272,26 +284,38 @@ def _replace(
     keep: bool,
 ) -> Array:  # fmt: skip
     """Replace the flagged pixels within 2 of new ones, and return the places of those that changed."""
-    ny, nx = clean.shape
+    places = np.empty((25 * found.shape[0], 2), np.int64)
+    count = _around(found, rays, places)
     values = np.empty(25, np.float32)
-    changed = np.empty((25 * found.shape[0], 2), np.int64)
+    changed = 0
+    for k in range(count):
+        y, x = places[k]
+        rays[y, x] = 1
+        if kind == MEDIAN:
+            new, new_var = median_of_all(first, y, x, values), median_of_all(first_var, y, x, values)
+        else:
+            new = replacement(clean, y, x, rays, bad, kind, clean[y, x] if keep else level[0], values)
+            new_var = replacement(var, y, x, rays, bad, kind, var[y, x] if keep else level[1], values)
+        if new != clean[y, x] or new_var != var[y, x]:
+            clean[y, x], var[y, x] = new, new_var
+            places[changed, 0], places[changed, 1] = y, x
+            changed += 1
+    return places[:changed]
+
+
+@compiled
+def _around(found: Array, rays: Array, out: Array) -> int:
+    """Return the number of flagged pixels within 2 of new ones, put into ``out``, each once and set to 2 in ``rays``."""
+    ny, nx = rays.shape
     count = 0
     for k in range(found.shape[0]):
         for y in range(max(FRAME, found[k, 0] - FRAME), min(ny - FRAME, found[k, 0] + FRAME + 1)):
             for x in range(max(FRAME, found[k, 1] - FRAME), min(nx - FRAME, found[k, 1] + FRAME + 1)):
-                if not rays[y, x]:
-                    continue
-                if kind == MEDIAN:
-                    new, new_var = median_of_all(first, y, x, values), median_of_all(first_var, y, x, values)
-                else:
-                    data_level = clean[y, x] if keep else level[0]
-                    new = replacement(clean, y, x, rays, bad, kind, data_level, values)
-                    new_var = replacement(var, y, x, rays, bad, kind, var[y, x] if keep else level[1], values)
-                if new != clean[y, x] or new_var != var[y, x]:
-                    clean[y, x], var[y, x] = new, new_var
-                    changed[count, 0], changed[count, 1] = y, x
+                if rays[y, x] == 1:
+                    rays[y, x] = 2
+                    out[count, 0], out[count, 1] = y, x
                     count += 1
-    return changed[:count]
+    return count
 
 
 def _windows(changed: Array, shape: tuple[int, int], reach: int) -> Array:

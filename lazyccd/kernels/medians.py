@@ -57,6 +57,27 @@ def median5(a: Any, b: Any, c: Any, d: Any, e: Any) -> Any:
 
 
 @compiled
+def median9(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> Any:
+    """Return the median of nine numbers: of three sorted triples, the median of highest low, middle and lowest high."""
+    a, b, c = _sorted3(a, b, c)
+    d, e, f = _sorted3(d, e, f)
+    g, h, i = _sorted3(g, h, i)
+    return _median3(high(high(a, d), g), _median3(b, e, h), low(low(c, f), i))
+
+
+@compiled
+def _sorted3(a: Any, b: Any, c: Any) -> tuple[Any, Any, Any]:
+    a, b = low(a, b), high(a, b)
+    b, c = low(b, c), high(b, c)
+    return low(a, b), high(a, b), c
+
+
+@compiled
+def _median3(a: Any, b: Any, c: Any) -> Any:
+    return high(low(a, b), low(high(a, b), c))
+
+
+@compiled
 def rows_median7(source: Array, y0: int, y1: int, x0: int, x1: int, out: Array) -> None:
     """Set ``out[0:, 0:]`` to the medians of seven pixels along x about pixels y0 to y1, x0 to x1 of the source.
 
