@@ -47,14 +47,13 @@ def filtered(
     out[: y1 - y0, : x1 - x0] = source[y0 - place[0] : y1 - place[0], x0 - place[1] : x1 - place[1]]
     if bottom <= top or right <= left:
         return
-    inner = out[top - y0 : bottom - y0, left - x0 : right - x0]
     if separable:
-        rows = planes[: bottom - top + 6]
-        rows_median7(source, top - 3 - place[0], bottom + 3 - place[0], left - place[1], right - place[1], rows)
-        columns_median7(rows, bottom - top, right - left, inner)
+        rows_median7(source, top - 3 - place[0], bottom + 3 - place[0], left - place[1], right - place[1], planes)
+        columns_median7(planes, bottom - top, right - left, out, top - y0, left - x0)
     else:
         for y in range(top, bottom):
-            box_medians(source, y - place[0], left - place[1], right - place[1], 2, planes, pairs, inner[y - top])
+            row = out[y - y0, left - x0 : right - x0]
+            box_medians(source, y - place[0], left - place[1], right - place[1], 2, planes, pairs, row)
 
 
 @compiled

@@ -91,10 +91,13 @@ def rows_median7(source: Array, y0: int, y1: int, x0: int, x1: int, out: Array) 
 
 
 @compiled
-def columns_median7(source: Array, count: int, width: int, out: Array) -> None:
-    """Set ``count`` rows of ``out`` to the medians of seven pixels along y: of rows k to k + 6 of the source."""
+def columns_median7(source: Array, count: int, width: int, out: Array, top: int, left: int) -> None:
+    """Set ``count`` rows of ``out`` from (top, left) on to the medians of seven pixels along y of the source's first columns.
+
+    Arrays are whole and not cut: loops over rows of cut arrays are not vectorised.
+    """
     for k in range(count):
-        target = out[k]
+        target = out[top + k, left : left + width]
         a, b, c, d = source[k], source[k + 1], source[k + 2], source[k + 3]
         e, f, g = source[k + 4], source[k + 5], source[k + 6]
         for i in range(width):
