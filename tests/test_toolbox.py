@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +172,7 @@ def write_bit_field(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, Pairs], Names, dict[str, Path]]]:
+def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Pairs], Names, dict[str, Path]]:
     """Run the page with both libraries; give the images that each block made, our names, and where files were written."""
     folders = {library: tmp_path_factory.mktemp(library) for library in ("lazyccd", "ccdproc")}
     names: dict[str, Names] = {library: {"extensionname_or_extensionnumber": "BITFIELD"} for library in folders}
@@ -188,7 +187,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str
         made = {library: run(block, library, names[library], folder) for library, folder in folders.items()}
         assert made["lazyccd"] == made["ccdproc"]
         pairs[block] = {name: (names["lazyccd"][name], names["ccdproc"][name]) for name in made["lazyccd"]}
-    yield pairs, names["lazyccd"], folders
+    return pairs, names["lazyccd"], folders
 
 
 @pytest.mark.parametrize("block", RUN)

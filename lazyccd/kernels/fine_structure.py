@@ -87,7 +87,9 @@ def _smooth_patch(image: Array, y: int, x: int, reach: int, separable: bool, pat
 
 
 @compiled
-def _matched_patch(image: Array, noise: Array, y: int, x: int, reach: int, psf: Array, rows: Array, patch: Array) -> None:
+def _matched_patch(
+    image: Array, noise: Array, y: int, x: int, reach: int, psf: Array, rows: Array, patch: Array
+) -> None:
     """Set a patch to the image convolved with the kernel over the variance, normalised by the weights.
 
     There is nothing beyond the edge. The sums run over the kernel in the order of astroscrappy's.
@@ -96,7 +98,10 @@ def _matched_patch(image: Array, noise: Array, y: int, x: int, reach: int, psf: 
     high, wide = psf.shape
     side = 2 * reach + 1
     top, left = y - reach - high // 2, x - reach - wide // 2
-    values, weights = np.zeros((side + high - 1, WIDTH + wide - 1), image.dtype), np.zeros((side + high - 1, WIDTH + wide - 1), image.dtype)
+    values, weights = (
+        np.zeros((side + high - 1, WIDTH + wide - 1), image.dtype),
+        np.zeros((side + high - 1, WIDTH + wide - 1), image.dtype),
+    )
     one = np.float32(1)
     x0, x1 = max(0, left), min(nx, left + side + wide - 1)
     for j in range(max(0, top), min(ny, top + side + high - 1)):

@@ -159,8 +159,10 @@ def _iterate(
     rays = np.zeros(clean.shape, np.uint8)
     signal, noise = np.empty_like(clean), np.empty_like(clean)
     originals = (clean.copy(), var.copy()) if settings.cleantype == "median" else (clean, var)
-    limits = np.float32([settings.sigclip, np.float32(settings.sigfrac) * np.float32(settings.sigclip), settings.objlim])
-    level = np.float32((0, 0) if levels is None else levels)
+    limits = np.array(
+        [settings.sigclip, np.float32(settings.sigfrac) * np.float32(settings.sigclip), settings.objlim], np.float32
+    )
+    level = np.array((0, 0) if levels is None else levels, np.float32)
     kind, keep = CLEAN_TYPES[settings.cleantype], levels is None
     windows = tiles = _tiles(ny, nx)
     for _ in range(settings.niter):
@@ -251,9 +253,7 @@ def _candidates(signal: Array, bad: Array, windows: Array, limit: Any, out: Arra
 
 
 @compiled
-def _sharp(
-    clean: Array, noise: Array, signal: Array, seeds: Array, separable: bool, psf: Array, limit: Any
-) -> int:
+def _sharp(clean: Array, noise: Array, signal: Array, seeds: Array, separable: bool, psf: Array, limit: Any) -> int:
     """Keep the sharp ones of the candidates at the beginning of ``seeds``, and return how many they are."""
     rows, patch, values = np.empty((13, WIDTH), np.float32), np.empty((9, WIDTH), np.float32), np.empty(81, np.float32)
     count = 0

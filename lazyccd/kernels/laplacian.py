@@ -125,7 +125,11 @@ def laplacian(image: Array, region: tuple[int, int, int, int], out: Array) -> No
     for y in range(y0, y1):
         inside = 0 < y < ny - 1
         if inside and right > left:
-            rows = image[y - 1, left - 1 : right + 1], image[y, left - 1 : right + 1], image[y + 1, left - 1 : right + 1]
+            rows = (
+                image[y - 1, left - 1 : right + 1],
+                image[y, left - 1 : right + 1],
+                image[y + 1, left - 1 : right + 1],
+            )
             _inner_laplacian(rows[0], rows[1], rows[2], out[y - y0, left - x0 : right - x0])
         for x in range(x0, x1):
             if not inside or x == 0 or x == nx - 1:

@@ -141,9 +141,8 @@ def median_network(count: int) -> Array:
         k = p
         while k >= 1:
             for j in range(k % p, size - k, 2 * k):
-                for i in range(min(k, size - j - k)):
-                    if (i + j) // (2 * p) == (i + j + k) // (2 * p):
-                        pairs.append((i + j, i + j + k))
+                places = range(j, j + min(k, size - j - k))
+                pairs.extend((i, i + k) for i in places if i // (2 * p) == (i + k) // (2 * p))
             k //= 2
         p *= 2
     needed = {count // 2}
