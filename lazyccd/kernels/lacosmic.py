@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,39 @@ class LACosmic:
         return max(first, (steps - 1) * (self.reach + 2) + 2 + masks) + 2
 
 
+class Prepared(NamedTuple):
+    """What LA Cosmic starts from, in electrons; the sky is empty if none was given."""
+
+    clean: Array
+    var: Array
+    sky: Array
+    bad: Array
+
+
+def prepare(
+    data: Array,
+    mask: Array | None,
+    settings: LACosmic,
+    *,
+    saturated: Array | None = None,
+    background: Array | None = None,
+    variance: Array | None = None,
+) -> Prepared:
+    """Return image and variance in electrons, and where pixels are not looked at; parameters as in `detect`."""
+    gain, noise2 = np.float32(settings.gain), np.float32(np.float32(settings.readnoise) ** 2)
+    clean = np.empty(data.shape, np.float32)
+    clean[...] = data * float(gain)
+    bad = make_mask(clean, mask, settings, saturated)
+    sky = np.empty((0, 0), np.float32) if background is None else np.asarray(background * float(gain), np.float32)
+    var = clean.copy() if variance is None else np.asarray(variance * float(np.float32(gain * gain)), np.float32)
+    if sky.size:
+        var -= sky
+        clean -= sky
+    if variance is None:
+        var += noise2
+    return Prepared(clean, var, sky, bad)
+
+
 def detect(
     data: Array,
     mask: Array | None,
@@ -104,24 +137,16 @@ def detect(
     tuple of npt.NDArray
         Booleans, and float32 in the units of the data; pixels that are not flagged are ``data * gain / gain`` in float32.
     """
-    gain, noise2 = float(np.float32(settings.gain)), float(np.float32(settings.readnoise)) ** 2
-    clean, empty = np.empty(data.shape, np.float32), np.empty((0, 0), np.float32)
-    clean[...] = data * gain
-    sky = empty if background is None else np.asarray(background * gain, np.float32)
-    square = float(np.float32(np.float32(settings.gain) * np.float32(settings.gain)))
-    var = clean + np.float32(np.float32(settings.readnoise) ** 2) if variance is None else variance * square
-    del noise2
-    if sky.size:
-        var = clean - sky + np.float32(np.float32(settings.readnoise) ** 2) if variance is None else var - sky
-    var = np.ascontiguousarray(var, np.float32)
-    bad = make_mask(clean, mask, settings, saturated)
-    if sky.size:
-        clean -= sky
-    rays = _iterate(clean, var, sky, bad, settings, levels)
-    if sky.size:
-        clean += sky
-    clean /= np.float32(gain)
-    return rays.view(bool), clean
+    start = prepare(data, mask, settings, saturated=saturated, background=background, variance=variance)
+    rays = find(start, settings, levels)
+    return rays.view(bool), finish(start, settings)
+
+
+def finish(start: Prepared, settings: LACosmic) -> Array:
+    """Return the image after `find`, in the units of the data; it is made in place."""
+    if start.sky.size:
+        np.add(start.clean, start.sky, out=start.clean)
+    return np.divide(start.clean, np.float32(settings.gain), out=start.clean)
 
 
 def make_mask(clean: Array, mask: Array | None, settings: LACosmic, saturated: Array | None) -> Array:
@@ -151,10 +176,9 @@ def _saturated(clean: Array, settings: LACosmic) -> Array:
     return full
 
 
-def _iterate(
-    clean: Array, var: Array, sky: Array, bad: Array, settings: LACosmic, levels: tuple[float, float] | None
-) -> Array:
+def find(start: Prepared, settings: LACosmic, levels: tuple[float, float] | None) -> Array:
     """Find and replace cosmic rays in place, and return 1 where they are."""
+    clean, var, sky, bad = start
     ny, nx = clean.shape
     rays = np.zeros(clean.shape, np.uint8)
     signal, noise = np.empty_like(clean), np.empty_like(clean)

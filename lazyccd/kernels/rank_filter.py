@@ -1,0 +1,219 @@
+"""Order statistics of moving boxes, exactly those of `scipy.ndimage.rank_filter`.
+
+1. Small boxes: an exchange network over many pixels at a time. Columns of the box are sorted once for all boxes that share
+   them, the network merges them. Its exchanges grow like the pixels of a box times the square of their logarithm.
+2. Large boxes: pixels of a tile are replaced by their rank in it, and a histogram of ranks slides along the rows (Huang,
+   Yang and Tang 1979, "A fast two-dimensional median filtering algorithm"). Its steps grow like the side of a box.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lazyccd.kernels.jit import compiled
+from lazyccd.kernels.medians import exchange
+
+Array = npt.NDArray[Any]
+Pairs = list[tuple[int, int]]
+
+LARGEST_NETWORK = 400
+"""Pixels of the largest box for which a network is faster than a sliding histogram (benchmarks/bench_filters.py)."""
+
+WIDTH = 64
+"""Pixels that go through a network together."""
+
+TILE = 96
+"""Rows and columns of results for which a sliding histogram ranks pixels once."""
+
+COARSE = 128
+"""Ranks in each class of a histogram's upper level."""
+
+
+def rank_filter(padded: Array, size: tuple[int, int], ranks: tuple[int, ...]) -> list[Array]:
+    """Return order statistics of every box that lies inside of an array.
+
+    Parameters
+    ----------
+    padded
+        Floats without NaN.
+    size
+        Rows and columns of the box.
+    ranks
+        Which elements of the sorted pixels of a box are wanted, from 0.
+
+    Returns
+    -------
+    list of npt.NDArray
+        For each rank an array that is smaller than ``padded`` by the size less one; element (0, 0) belongs to the box that
+        begins at pixel (0, 0).
+    """
+    shape = (padded.shape[0] - size[0] + 1, padded.shape[1] - size[1] + 1)
+    outs = [np.empty(shape, padded.dtype) for _ in ranks]
+    if size == (1, 1):
+        return [padded.copy() for _ in ranks]
+    if size[0] * size[1] > LARGEST_NETWORK:
+        stacked = np.empty((len(ranks), *shape), padded.dtype)
+        _slide(padded, size, np.array(ranks, np.int64), stacked)
+        return list(stacked)
+    columns = np.empty((size[0], WIDTH + size[1] - 1), padded.dtype)
+    planes = np.empty((size[0] * size[1], WIDTH), padded.dtype)
+    for rank, out in zip(ranks, outs, strict=True):
+        first, second, place = _networks(size, rank)
+        _exchange_all(padded, size, first, second, place, columns, planes, out)
+    return outs
+
+
+@functools.lru_cache(maxsize=64)
+def _networks(size: tuple[int, int], rank: int) -> tuple[Array, Array, int]:
+    """Return the network that sorts a column, the one that merges columns, and where the wanted element then is."""
+    rows, columns = size
+    first, _ = merge_network(rows, 1, None)
+    second, place = merge_network(columns, rows, rank)
+    return first, second, place
+
+
+def merge_network(runs: int, length: int, rank: int | None) -> tuple[Array, int]:
+    """Return the exchanges that bring an element of ``runs`` sorted runs to a place, and the place.
+
+    It is the network of Batcher (1968), "Sorting networks and their applications", for the next powers of two, without the
+    exchanges that compare with what is not there and those that cannot reach the place. Without a rank, all are sorted.
+    """
+    width, count = 1 << (length - 1).bit_length(), 1 << (runs - 1).bit_length()
+    wires: list[int | None] = [None] * (width * count)
+    for run in range(runs):
+        for k in range(length):
+            wires[run * width + k] = run * length + k
+    pairs: Pairs = []
+    for a, b in _batcher(width * count, width):
+        lower, upper = wires[a], wires[b]
+        if upper is None:
+            continue
+        if lower is None:  # nothing counts as infinity: the exchange only renames
+            wires[a], wires[b] = upper, None
+        else:
+            pairs.append((lower, upper))
+    if rank is None:
+        return np.array(_sorted_names(pairs, wires, runs * length), np.int64).reshape(-1, 2), 0
+    place = wires[rank]
+    assert place is not None
+    needed, kept = {place}, []
+    for lower, upper in reversed(pairs):
+        if lower in needed or upper in needed:
+            needed |= {lower, upper}
+            kept.append((lower, upper))
+    return np.array(kept[::-1], np.int64).reshape(-1, 2), place
+
+
+def _sorted_names(pairs: Pairs, wires: list[int | None], count: int) -> Pairs:
+    """Return a sorting network whose result stands in order: wires are renamed by where they end."""
+    names = {wire: k for k, wire in enumerate(wires[:count])}
+    return [(names[a], names[b]) for a, b in pairs]
+
+
+def _batcher(size: int, length: int) -> Pairs:
+    """Return the exchanges that sort ``size`` elements, both powers of two, of which runs of ``length`` are sorted."""
+    pairs: Pairs = []
+    while length < size:
+        k = length
+        while k >= 1:
+            for j in range(k % length, size - k, 2 * k):
+                places = range(j, j + min(k, size - j - k))
+                pairs.extend((i, i + k) for i in places if i // (2 * length) == (i + k) // (2 * length))
+            k //= 2
+        length *= 2
+    return pairs
+
+
+@compiled
+def _exchange_all(
+    padded: Array, size: tuple[int, int], first: Array, second: Array, place: int, columns: Array, planes: Array, out: Array
+) -> None:  # fmt: skip
+    """Filter an array with networks, a stretch of a row at a time."""
+    rows, cols = size
+    for y in range(out.shape[0]):
+        for x in range(0, out.shape[1], planes.shape[1]):
+            width = min(planes.shape[1], out.shape[1] - x)
+            for j in range(rows):
+                line, source = columns[j], padded[y + j, x : x + width + cols - 1]
+                for i in range(width + cols - 1):
+                    line[i] = source[i]
+            exchange(columns, first, width + cols - 1)
+            for c in range(cols):
+                for j in range(rows):
+                    line, source = planes[c * rows + j], columns[j, c : c + width]
+                    for i in range(width):
+                        line[i] = source[i]
+            exchange(planes, second, width)
+            target, line = out[y, x : x + width], planes[place]
+            for i in range(width):
+                target[i] = line[i]
+
+
+def _slide(padded: Array, size: tuple[int, int], ranks: Array, outs: Array) -> None:
+    """Filter an array by sliding histograms, tile by tile."""
+    ny, nx = outs.shape[1:]
+    for y in range(0, ny, TILE):
+        for x in range(0, nx, TILE):
+            high, wide = min(TILE, ny - y), min(TILE, nx - x)
+            pixels = padded[y : y + high + size[0] - 1, x : x + wide + size[1] - 1]
+            order = np.argsort(pixels, axis=None)
+            places = np.empty(order.size, np.int32)
+            places[order] = np.arange(order.size, dtype=np.int32)
+            values = pixels.reshape(-1)[order]
+            target = outs[:, y : y + high, x : x + wide]
+            _slide_tile(places.reshape(pixels.shape), values, size, ranks, target)
+
+
+@compiled
+def _slide_tile(places: Array, values: Array, size: tuple[int, int], ranks: Array, outs: Array) -> None:
+    """Filter a tile whose pixels are given by their ranks in it.
+
+    Boxes are visited along a snake, so that only a row or a column of pixels enters and leaves between two of them.
+    """
+    rows, cols = size
+    fine = np.zeros(values.size, np.int32)
+    coarse = np.zeros(values.size // COARSE + 1, np.int32)
+    # for each rank, the class in which its element was found last, and the pixels in the classes below
+    at, below = np.zeros(ranks.size, np.int64), np.zeros(ranks.size, np.int64)
+    for j in range(rows):
+        for i in range(cols):
+            _count(places[j, i], 1, fine, coarse, at, below)
+    ny, nx = outs.shape[1], outs.shape[2]
+    for y in range(ny):
+        for step in range(nx):
+            x = step if y % 2 == 0 else nx - 1 - step
+            if step > 0:
+                gone, new = (x - 1, x + cols - 1) if y % 2 == 0 else (x + cols, x)
+                for j in range(y, y + rows):
+                    _count(places[j, gone], -1, fine, coarse, at, below)
+                    _count(places[j, new], 1, fine, coarse, at, below)
+            elif y > 0:
+                for i in range(x, x + cols):
+                    _count(places[y - 1, i], -1, fine, coarse, at, below)
+                    _count(places[y + rows - 1, i], 1, fine, coarse, at, below)
+            for k in range(ranks.size):
+                while below[k] > ranks[k]:
+                    at[k] -= 1
+                    below[k] -= coarse[at[k]]
+                while below[k] + coarse[at[k]] <= ranks[k]:
+                    below[k] += coarse[at[k]]
+                    at[k] += 1
+                left, place = ranks[k] - below[k], at[k] * COARSE
+                while left >= fine[place]:
+                    left -= fine[place]
+                    place += 1
+                outs[k, y, x] = values[place]
+
+
+@compiled
+def _count(place: int, change: int, fine: Array, coarse: Array, at: Array, below: Array) -> None:
+    """Add a pixel to a histogram, or take it out."""
+    fine[place] += change
+    coarse[place // COARSE] += change
+    for k in range(at.size):
+        if place // COARSE < at[k]:
+            below[k] += change
