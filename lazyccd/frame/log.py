@@ -20,6 +20,7 @@ SHORT_NAMES = {
     "background_deviation_box": "bakdevbx",
     "background_deviation_filter": "bakdfilt",
     "ccd_process": "ccdproc",
+    "cosmicray_lacosmic": "crlacos",
     "cosmicray_median": "crmedian",
     "create_deviation": "creatvar",
     "flat_correct": "flatcor",

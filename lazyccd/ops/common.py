@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar, cast
 
+import numpy as np
 import xarray as xr
 from astropy.nddata import CCDData
 
-from lazyccd.errors import ArgumentTypeError
+from lazyccd.errors import ArgumentTypeError, ShapeError
 from lazyccd.frame.ccddata import from_ccddata, to_ccddata
-from lazyccd.frame.core import Image, resolve
+from lazyccd.frame.core import DIMS, Image, resolve
 from lazyccd.frame.log import apply_to_text, bind_arguments, log_entries
 from lazyccd.io import as_frame
 from lazyccd.plan.steps import Source, Step
@@ -36,11 +37,12 @@ def _collect_log() -> Iterator[list[tuple[str, Any]]]:
         _collected.reset(token)
 
 
-def operation(*, log: bool = True) -> Callable[[Callable[P, T]], Callable[..., Any]]:
+def operation(*, log: bool = True, arrays: tuple[str, ...] = ()) -> Callable[[Callable[P, T]], Callable[..., Any]]:
     """Make an operation of a function whose first argument is a frame.
 
     A CCDData as the first argument is converted, and the result converted back and computed. With ``log``, the
-    operation takes ``add_keyword=`` and notes itself in the header as ccdproc does.
+    operation takes ``add_keyword=`` and notes itself in the header as ccdproc does. With ``arrays``, a NumPy array may be
+    the first argument; the result is then these variables, computed. A result that is a DataArray becomes an array.
     """
 
     def decorate(func: Callable[P, T]) -> Callable[..., Any]:
@@ -53,16 +55,36 @@ def operation(*, log: bool = True) -> Callable[[Callable[P, T]], Callable[..., A
                     raise ArgumentTypeError(f"{func.__name__}() needs the frame as its first argument.")
                 args = (kwargs.pop(name),)
             entries = log_entries(func.__name__, bind_arguments(func, args, kwargs), add_keyword)
+            if arrays and isinstance(args[0], np.ndarray):
+                return _of_array(func, args, kwargs, arrays)
             if not isinstance(args[0], CCDData):
                 check_first(args[0], func.__name__)
                 return _logged(func(*args, **kwargs), entries)
             with _collect_log() as collected:
                 result = _logged(cast("Any", func)(from_ccddata(args[0]), *args[1:], **kwargs), entries)
-            return to_ccddata(result, like=args[0], log=collected)
+            return (
+                result.values if isinstance(result, xr.DataArray) else to_ccddata(result, like=args[0], log=collected)
+            )
 
         return wrapper
 
     return decorate
+
+
+def _of_array(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...]) -> Any:
+    """Return what an operation makes of an array: the named variables of the result, a mask as booleans."""
+    with _collect_log():
+        result = func(from_ccddata(CCDData(args[0], unit="adu")), *args[1:], **kwargs)
+    if isinstance(result, xr.DataArray):
+        return result.values
+    ccd = to_ccddata(result)
+    parts = tuple(getattr(ccd, name) for name in names)
+    return parts if len(parts) > 1 else parts[0]
+
+
+def called_with_ccddata() -> bool:
+    """Return whether the operation that runs was called with a CCDData or an array: its mask has no planes."""
+    return _collected.get() is not None
 
 
 def _logged(ds: Any, entries: list[tuple[str, Any]]) -> Any:
@@ -70,7 +92,7 @@ def _logged(ds: Any, entries: list[tuple[str, Any]]) -> Any:
     collected = _collected.get()
     if collected is not None:
         collected.extend(entries)
-    if not entries:
+    if not entries or isinstance(ds, xr.DataArray):
         return ds
     return ds.assign_attrs(header=apply_to_text(str(ds.attrs.get("header", "")), entries))
 
@@ -95,3 +117,15 @@ def file_name(plan: Step) -> str:
 def operand(other: object, what: str) -> Image:
     """Return the image of an operand: a frame, a CCDData or a path."""
     return resolve(as_frame(other, what), what)
+
+
+def pixels_like(array: Any, image: Image, what: str) -> Any:
+    """Return a dask or NumPy array of the image's shape; DataArrays are turned to the order y, x."""
+    if isinstance(array, xr.DataArray):
+        array = array.transpose(*DIMS).data if set(array.dims) == set(DIMS) else array.data
+    values = array if hasattr(array, "__dask_graph__") else np.asarray(array)
+    if values.shape != image.shape:
+        raise ShapeError(
+            f"{what} shape {values.shape} does not match the image shape {image.shape}; cut it to the same section."
+        )
+    return values

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import xarray as xr
 from astropy import units as u
 from dask.base import compute
 
-from lazyccd.errors import ParameterError, SectionError, ShapeError
+from lazyccd.errors import ParameterError, SectionError
 from lazyccd.frame.core import (
-    DIMS,
     Image,
     UncertaintyType,
     as_step,
@@ -24,7 +22,7 @@ from lazyccd.frame.core import (
 from lazyccd.frame.header import REMOVED, append_cards
 from lazyccd.frame.units import parse_unit
 from lazyccd.kernels import pointwise
-from lazyccd.ops.common import operation
+from lazyccd.ops.common import operation, pixels_like
 from lazyccd.plan.lower import lower_values
 from lazyccd.plan.steps import Apply, Input, Join, Step, make_dtypes, make_params, settled, unsettled
 
@@ -58,7 +56,7 @@ def with_mask(ccd: xr.Dataset, array: Any, plane: str = "BAD", description: str 
     """
     image = resolve(ccd)
     schema = image.schema.with_plane(plane, description)
-    values = _pixels(array, image, "mask")
+    values = pixels_like(array, image, "mask")
     step, graphs = as_step(values, values.dtype, "mask")
     bits = Apply(
         step.shape,
@@ -106,7 +104,7 @@ def with_uncertainty(ccd: xr.Dataset, array: Any, uncertainty_type: UncertaintyT
         raise ParameterError(f"uncertainty_type {uncertainty_type!r} must be 'std', 'var' or 'ivar'.")
     if array is None:
         return ccd.drop_vars("uncertainty", errors="ignore")
-    step, graphs = as_step(_pixels(array, image, "uncertainty"), image.dtype, "uncertainty")
+    step, graphs = as_step(pixels_like(array, image, "uncertainty"), image.dtype, "uncertainty")
     result = make_image(
         _only(image.plan, "data"),
         units=image.units,
@@ -117,18 +115,6 @@ def with_uncertainty(ccd: xr.Dataset, array: Any, uncertainty_type: UncertaintyT
     return replace(
         image, plan=result.plan, uncertainty_type=uncertainty_type, graphs=(*image.graphs, *graphs)
     ).to_dataset()
-
-
-def _pixels(array: Any, image: Image, what: str) -> Any:
-    """Return a dask or NumPy array of the image's shape; DataArrays are turned to the order y, x."""
-    if isinstance(array, xr.DataArray):
-        array = array.transpose(*DIMS).data if set(array.dims) == set(DIMS) else array.data
-    values = array if hasattr(array, "__dask_graph__") else np.asarray(array)
-    if values.shape != image.shape:
-        raise ShapeError(
-            f"{what} shape {values.shape} does not match the image shape {image.shape}; cut it to the same section."
-        )
-    return values
 
 
 def _only(step: Step, plane: str) -> Step:

@@ -1,0 +1,325 @@
+"""LA Cosmic on blocks: what a frame's planes mean to it, and what becomes of the planes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from lazyccd.kernels.block import Block, Request
+from lazyccd.kernels.cosmic_clean import FRAME
+from lazyccd.kernels.jit import compiled
+from lazyccd.kernels.lacosmic import LACosmic, Prepared, find, finish, prepare
+from lazyccd.kernels.medians import lower_median
+from lazyccd.kernels.select import count_digits, last_digit, next_digit
+
+Array = npt.NDArray[Any]
+Levels = tuple[float, float] | None
+
+
+class Given(TypedDict):
+    """What `prepare` may be told besides data and mask."""
+
+    saturated: Array | None
+    background: Array | None
+    variance: Array | None
+
+
+NO_LEVELS = np.empty(0)
+"""Stands for levels that nobody gave."""
+
+
+def lacosmic(
+    request: Request,
+    a: Block,
+    *more: Block,
+    extras: tuple[str, ...],
+    settings: LACosmic,
+    bits: tuple[int, int],
+    flags: tuple[int, int, int],
+    offset: float,
+    scale: float,
+    whole: bool,
+    library: tuple[tuple[str, Any], ...] | None,
+    mask_dtype: str,
+    levels: Array = NO_LEVELS,
+) -> Block:
+    """Find cosmic rays and replace them.
+
+    Parameters
+    ----------
+    request
+        What is asked for.
+    a
+        The frame, with the halo of the settings.
+    more
+        Blocks for ``extras``.
+    extras
+        Which of ``background`` and ``variance`` are given besides; ``own`` for the frame's variance.
+    settings
+        The numbers of LA Cosmic.
+    bits
+        The bits that count as bad, and those of saturated pixels, 0 if the level of the settings says which they are.
+    flags
+        The bits of CR, INTERP and NO_DATA.
+    offset
+        Added to the data at first and subtracted in the end.
+    scale
+        What the result is multiplied by.
+    whole
+        Whether the block is the whole image, of which levels are computed if they are needed.
+    library
+        Arguments of `astroscrappy.detect_cosmics`, which is then called instead.
+    mask_dtype
+        The dtype of the mask.
+    levels
+        What replaces data and variance where nothing near is good, in electrons; empty without.
+    """
+    data, bad, given = _inputs(a, more, extras, bits, offset)
+    known = True
+    if library is not None:
+        rays, clean = _astroscrappy(data, bad, given["background"], given["variance"], dict(library))
+    else:
+        rays, clean, bad, known = _find(data, bad, settings, given, _pair(levels), whole=whole)
+    if offset:
+        clean = clean - np.float32(offset)
+    return _result(request, a, rays, bad, clean, flags=flags, scale=scale, known=known, mask_dtype=mask_dtype)
+
+
+def _pair(levels: Array) -> Levels:
+    """Return levels as two numbers; None where there are none, or no pixel to take them from."""
+    return None if levels.size == 0 or np.isnan(levels).any() else (float(levels[0]), float(levels[1]))
+
+
+def _inputs(
+    a: Block, more: tuple[Block, ...], extras: tuple[str, ...], bits: tuple[int, int], offset: float
+) -> tuple[Array, Array, Given]:
+    """Return finite data, bad pixels, and what else is known: saturated pixels, background and variance."""
+    data = a.plane("data")
+    bad, given = np.zeros(data.shape, bool), Given(saturated=None, background=None, variance=None)
+    if a.mask is not None:
+        bad = (a.mask & a.mask.dtype.type(bits[0])) != 0
+        given["saturated"] = (a.mask & a.mask.dtype.type(bits[1])) != 0 if bits[1] else None
+    for name, block in zip(extras, (*more, a), strict=False):
+        if name == "background":
+            given["background"] = block.plane("data")
+        else:
+            variance = block.plane("variance" if name == "own" else "data").astype(np.float32, copy=False)
+            given["variance"] = _known(variance, bad)
+    if offset:
+        data = data + data.dtype.type(offset)
+    return _known(data, bad), bad, given
+
+
+def _known(pixels: Array, bad: Array) -> Array:
+    """Return pixels whose infinite and NaN ones are filled from their neighbours; these are added to the bad ones."""
+    unknown = ~np.isfinite(pixels)
+    if not unknown.any():
+        return pixels
+    bad |= unknown
+    filled = pixels.copy()
+    fill_unknown(filled, unknown)
+    return filled
+
+
+@compiled
+def fill_unknown(data: Array, unknown: Array) -> None:
+    """Replace pixels by the lower median of the known ones within 2, by 0 where there is none."""
+    ny, nx = data.shape
+    values = np.empty(25, data.dtype)
+    for y in range(ny):
+        for x in range(nx):
+            if not unknown[y, x]:
+                continue
+            count = 0
+            for j in range(max(0, y - 2), min(ny, y + 3)):
+                for i in range(max(0, x - 2), min(nx, x + 3)):
+                    if not unknown[j, i]:
+                        values[count] = data[j, i]
+                        count += 1
+            data[y, x] = lower_median(values, count) if count else 0
+
+
+def _find(
+    data: Array, mask: Array, settings: LACosmic, given: Given, levels: Levels, *, whole: bool
+) -> tuple[Array, Array, Array, bool]:
+    """Return the cosmic rays, the clean image, the grown mask, and whether levels were there."""
+    start = prepare(data, mask, settings, **given)
+    rays = find(start, settings, levels)
+    if whole and levels is None and _any_enclosed(rays, start.bad):
+        start = prepare(data, mask, settings, **given)
+        levels = _levels_of(start)
+        rays = find(start, settings, levels)
+    return rays, finish(start, settings), start.bad, levels is not None
+
+
+def _levels_of(start: Prepared) -> Levels:
+    """Return the lower medians of data and variance over pixels that are looked at; None if there is none."""
+    good = start.bad == 0
+    count = int(good.sum())
+    if not count:
+        return None
+    middle = (count - 1) // 2
+    return float(np.partition(start.clean[good], middle)[middle]), float(np.partition(start.var[good], middle)[middle])
+
+
+@compiled
+def _any_enclosed(rays: Array, bad: Array) -> bool:
+    """Return whether a cosmic ray that is to be replaced has no good pixel near."""
+    for y in range(FRAME, rays.shape[0] - FRAME):
+        for x in range(FRAME, rays.shape[1] - FRAME):
+            if rays[y, x] and is_enclosed(rays, bad, y, x):
+                return True
+    return False
+
+
+@compiled
+def is_enclosed(rays: Array, bad: Array, y: int, x: int) -> bool:
+    """Return whether all of the 25 pixels about one are cosmic rays or bad."""
+    for j in range(y - FRAME, y + FRAME + 1):
+        for i in range(x - FRAME, x + FRAME + 1):
+            if not rays[j, i] and not bad[j, i]:
+                return False
+    return True
+
+
+def _astroscrappy(
+    data: Array, bad: Array, background: Array | None, variance: Array | None, arguments: dict[str, Any]
+) -> tuple[Array, Array]:
+    """Return what the library finds in a block by itself."""
+    from astroscrappy import detect_cosmics
+
+    arguments = {key: np.array(value, np.float32) if key == "psfk" else value for key, value in arguments.items()}
+    invar = None if variance is None else np.ascontiguousarray(variance, np.float32)
+    rays, clean = detect_cosmics(
+        np.ascontiguousarray(data), inmask=np.ascontiguousarray(bad), inbkg=background, invar=invar, **arguments
+    )
+    return rays.view(np.uint8), clean
+
+
+def _result(
+    request: Request,
+    a: Block,
+    rays: Array,
+    bad: Array,
+    clean: Array,
+    *,
+    flags: tuple[int, int, int],
+    scale: float,
+    known: bool,
+    mask_dtype: str,
+) -> Block:
+    """Return the planes of a request: changed where cosmic rays are, and only there."""
+    cut = request.region.within(a.region)
+    outs: dict[str, Array] = {}
+    data = a.plane("data")
+    for plane in sorted(request.planes - {"mask"}):
+        outs[plane] = a.plane(plane)[cut].copy()
+    if "mask" in request.planes:
+        outs["mask"] = np.zeros(request.region.shape, mask_dtype) if a.mask is None else a.mask[cut].astype(mask_dtype)
+        outs["mask"][np.isnan(data[cut])] |= outs["mask"].dtype.type(flags[2])
+    nothing = np.empty((0, 0), data.dtype)
+    _settle(
+        np.argwhere(rays[cut]),
+        (cut[0].start, cut[1].start),
+        known,
+        (rays, np.ascontiguousarray(bad).view(np.uint8), clean),
+        (data, nothing if a.variance is None else a.variance),
+        (outs.get("data", nothing), outs.get("variance", nothing), outs.get("mask", np.empty((0, 0), mask_dtype))),
+        (np.dtype(mask_dtype).type(flags[0]), np.dtype(mask_dtype).type(flags[1])),
+    )
+    for plane, factor in (("data", scale), ("variance", scale**2)):
+        if plane in outs and factor != 1:
+            outs[plane] *= outs[plane].dtype.type(factor)
+    return Block(request.region, outs.get("data"), outs.get("variance"), outs.get("mask"))
+
+
+@compiled
+def _settle(
+    places: Array, origin: tuple[int, int], known: bool, found: Any, given: Any, outs: Any, flags: tuple[Any, Any]
+) -> None:
+    """Put replaced pixels into data, variance and mask; ``places`` counts from ``origin`` of the block."""
+    rays, bad, clean = found
+    data, variance = given
+    new_data, new_variance, new_mask = outs
+    for k in range(places.shape[0]):
+        j, i = places[k]
+        y, x = j + origin[0], i + origin[1]
+        if new_mask.size > 0:
+            new_mask[j, i] |= flags[0]
+        inside = FRAME <= y < rays.shape[0] - FRAME and FRAME <= x < rays.shape[1] - FRAME
+        if not inside or (not known and is_enclosed(rays, bad, y, x)):
+            continue
+        if new_mask.size > 0:
+            new_mask[j, i] |= flags[1]
+        if new_data.size > 0:
+            new_data[j, i] = clean[y, x]
+        if new_variance.size > 0:
+            new_variance[j, i] = _variance_about(rays, bad, data, variance, y, x)
+
+
+@compiled
+def _variance_about(rays: Array, bad: Array, data: Array, variance: Array, y: int, x: int) -> Any:
+    """Return the largest variance of the good pixels about one, or their scatter if that is more.
+
+    A pixel without good neighbours keeps its own, which has the noise of the cosmic ray.
+    """
+    largest = variance[y, x] * 0
+    total = square = 0.0
+    count = 0
+    first = np.float64(0)
+    for j in range(y - FRAME, y + FRAME + 1):
+        for i in range(x - FRAME, x + FRAME + 1):
+            if rays[j, i] or bad[j, i]:
+                continue
+            if count == 0:
+                first = np.float64(data[j, i])
+            value = np.float64(data[j, i]) - first
+            total += value
+            square += value * value
+            count += 1
+            if variance[j, i] > largest:
+                largest = variance[j, i]
+    if count == 0:
+        return variance[y, x]
+    scatter = square / count - (total / count) ** 2
+    return max(np.float64(largest), scatter)
+
+
+def lacosmic_start(
+    request: Request,
+    a: Block,
+    *more: Block,
+    extras: tuple[str, ...],
+    settings: LACosmic,
+    bits: tuple[int, int],
+    offset: float,
+) -> Block:
+    """Return the image and its variance in electrons, and 1 in the mask where LA Cosmic does not look."""
+    data, bad, given = _inputs(a, more, extras, bits, offset)
+    start = prepare(data, bad, settings, **given)
+    cut = request.region.within(a.region)
+    return Block(request.region, start.clean[cut], start.var[cut], start.bad[cut].astype(np.uint16))
+
+
+def count_level_digits(block: Block, *, step: int, state: Array, **_: Any) -> Array:
+    """Count the next digits of data and of variance; a row for each. See `lazyccd.kernels.select`."""
+    planes = (block.data, block.variance)
+    states = (state[:0], state[:0]) if step == 0 else (state[:3], state[3:])
+    counts = [
+        count_digits(Block(block.region, plane, mask=block.mask), bad_bits=1, step=step, state=own)
+        for plane, own in zip(planes, states, strict=True)
+    ]
+    return np.concatenate(counts)
+
+
+def next_level_digits(partials: Sequence[Array], *, step: int, state: Array) -> Array:
+    """Return the states of data and variance after the first pass, and the two lower medians after the second."""
+    states = (state[:0], state[:0]) if step == 0 else (state[:3], state[3:])
+    parts = [([partial[k : k + 1] for partial in partials], own) for k, own in enumerate(states)]
+    given: dict[str, Any] = {"bad_bits": 1, "step": step, "quantiles": (0.5,), "lower": True}
+    if step == 0:
+        return np.concatenate([next_digit(own, state=before, **given) for own, before in parts])
+    return np.concatenate([last_digit(own, state=before, dtype="float32", **given) for own, before in parts])

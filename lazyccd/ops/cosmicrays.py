@@ -1,0 +1,330 @@
+"""Cosmic rays: LA Cosmic."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from astropy import units as u
+
+from lazyccd.errors import ArgumentTypeError, ParameterError, UnitError
+from lazyccd.frame.core import DATA, Image, as_step, float_dtype, resolve
+from lazyccd.kernels import cosmic_rays, select
+from lazyccd.kernels.block import PLANES
+from lazyccd.kernels.cosmic_clean import CLEAN_TYPES
+from lazyccd.kernels.lacosmic import LACosmic
+from lazyccd.ops.common import called_with_ccddata, operation, pixels_like
+from lazyccd.plan.lower import Graph
+from lazyccd.plan.reads import Halo, Reads, Whole
+from lazyccd.plan.steps import Apply, Input, PlaneMap, Reduction, Value, make_dtypes, make_params
+from lazyccd.sections import Region
+
+Background: TypeAlias = Literal["image"] | tuple[float, float] | None
+
+RAYS: PlaneMap = (("data", ("data", "mask")), ("variance", PLANES), ("mask", ("data", "mask")))
+"""Cosmic rays are found with data and mask; the variance is made besides."""
+
+RAYS_BY_VARIANCE: PlaneMap = tuple((plane, PLANES) for plane in PLANES)
+"""As `RAYS`, where the frame's variance says what is noise."""
+
+PSF_MODELS = ("gauss", "gaussx", "gaussy", "moffat")
+
+SATURATED = 65535.0
+"""Saturation level of ccdproc and astroscrappy, in electrons."""
+
+
+@operation(arrays=("data", "mask"))
+def cosmicray_lacosmic(
+    ccd: xr.Dataset,
+    sigclip: float = 4.5,
+    sigfrac: float = 0.3,
+    objlim: float = 5.0,
+    gain: float | u.Quantity = 1.0,
+    readnoise: float | u.Quantity = 6.5,
+    satlevel: float | None = None,
+    pssl: float = 0.0,
+    niter: int = 4,
+    sepmed: bool = True,
+    cleantype: str = "meanmask",
+    fsmode: str = "median",
+    psfmodel: str = "gauss",
+    psffwhm: float = 2.5,
+    psfsize: int = 7,
+    psfk: npt.NDArray[Any] | None = None,
+    psfbeta: float = 4.765,
+    verbose: bool = False,
+    gain_apply: bool = True,
+    inbkg: Any = None,
+    invar: Any = None,
+    *,
+    use_uncertainty: bool = False,
+    background: Background = "image",
+    engine: Literal["lazyccd", "astroscrappy"] = "lazyccd",
+) -> xr.Dataset:
+    r"""Find cosmic rays by LA Cosmic, flag them and replace them.
+
+    Parameters
+    ----------
+    ccd
+        A frame of one detector, or a CCDData (then a computed CCDData is returned), or an array (then the computed data and
+        a boolean mask are).
+    sigclip
+        A pixel is a cosmic ray if its Laplacian is above so many times its noise.
+    sigfrac
+        Neighbours of cosmic rays are, above this fraction of ``sigclip``.
+    objlim
+        Least contrast between the Laplacian and the fine structure; higher for undersampled stars.
+    gain
+        Electrons per unit of the data; a number is in electron/adu.
+    readnoise
+        Noise of a pixel without signal; a number is in electrons.
+    satlevel
+        Electrons above which a star is saturated, and not looked at. If None, frames with a mask have their plane ``SAT``
+        instead, grown by four pixels; others, and CCDData, 65535.
+    pssl
+        A sky level that was subtracted; of no use together with ``inbkg`` or ``invar``.
+    niter
+        Most iterations.
+    sepmed
+        Use separable medians, faster and a little less exact.
+    cleantype
+        What replaces a cosmic ray: the ``meanmask`` or ``medmask`` of the good pixels within 2, their mean weighted by one
+        over the distance (``idw``), or the ``median`` of all 25 pixels of the original image.
+    fsmode
+        Fine structure from a ``median``, or from a convolution with the PSF (``convolve``).
+    psfmodel, psffwhm, psfsize, psfbeta
+        The PSF for ``convolve``: ``gauss``, ``moffat``, ``gaussx``, ``gaussy``; full width at half maximum and odd size in
+        pixels; power of the Moffat profile.
+    psfk
+        The PSF itself, float, of odd sizes.
+    verbose
+        Passed on to astroscrappy if that is the engine; lazy frames are computed silently.
+    gain_apply
+        Return data, uncertainty and units multiplied by the gain.
+    inbkg
+        A background that was subtracted: array of the image's shape, in the units of the data.
+    invar
+        Variance of the image, in the units of the data squared, instead of that from gain and read noise.
+    use_uncertainty
+        Take the frame's own uncertainty as ``invar``.
+    background
+        What replaces a cosmic ray whose 5 x 5 box has no good pixel: ``"image"``, the exact lower median of all good pixels,
+        at the cost of two passes over the image unless it is one chunk; a pair of numbers, level and variance in the units
+        of the data; None leaves it flagged and not replaced.
+    engine
+        ``"astroscrappy"`` runs that library on each chunk, for comparison.
+
+    Returns
+    -------
+    xr.Dataset
+        Lazy, one task per chunk. Always with a mask: cosmic rays have the planes ``CR`` and, where they were replaced,
+        ``INTERP``; two pixels at the edge of the image are flagged only. Other pixels keep their bits, times the gain. The
+        variance of a replaced pixel is the largest, or if that is more the scatter, of the good pixels within 2. Bad pixels
+        are not looked at; NaN stays NaN, with ``NO_DATA``. The halo is ``10 niter + 1`` pixels with the default methods.
+
+    Raises
+    ------
+    UnitError
+        Raised if gain times data does not have the units of the read noise.
+    ParameterError
+        Raised if a word is unknown, ``niter`` negative, the PSF of even size, or ``pssl`` given with ``inbkg`` or ``invar``.
+    ArgumentTypeError
+        Raised if the PSF is not an array of floats.
+    ShapeError
+        Raised if background or variance do not have the image's shape.
+
+    Notes
+    -----
+    Of van Dokkum (2001), PASP 113, 1420, in the form of astroscrappy (McCully 2014): for any chunks, cosmic rays and
+    replaced values are those of `astroscrappy.detect_cosmics` on the whole image, to the bit. Images smaller than the
+    filters, 9 pixels, have no fine structure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> pixels = np.random.default_rng(0).normal(100.0, 10.0, (64, 64))
+    >>> pixels[30, 20:25] += 900.0
+    >>> clean = cosmicray_lacosmic(CCDData(pixels, unit="electron"), readnoise=0.0)
+    >>> clean.mask.sum(), bool(clean.data[30, 22] < 150)
+    (np.int64(5), True)
+    """
+    image = resolve(ccd)
+    factor, noise, units = _gain_and_noise(image, gain, readnoise)
+    _check_words(cleantype, fsmode, psfmodel, engine, niter)
+    if pssl != 0 and (inbkg is not None or invar is not None):
+        raise ParameterError("cosmicray_lacosmic() got pssl together with inbkg or invar; put it into inbkg.")
+    if use_uncertainty and (invar is not None or not image.has_variance):
+        raise ParameterError("use_uncertainty needs a frame with an uncertainty, and no invar; see create_deviation.")
+    by_plane = satlevel is None and image.has_mask and not called_with_ccddata()
+    level = (np.inf if by_plane else SATURATED) if satlevel is None else float(u.Quantity(satlevel).value)
+    psf = _psf(psfmodel, psffwhm, psfsize, psfbeta, psfk) if fsmode == "convolve" else None
+    limits = (float(sigclip), float(sigfrac), float(objlim))
+    settings = LACosmic(*limits, factor, noise, level, int(niter), bool(sepmed), cleantype, psf)
+    library = _library_arguments(settings, fsmode, bool(verbose)) if engine == "astroscrappy" else None
+    whole = background == "image" and library is None and len(image.grid[0]) == len(image.grid[1]) == 1
+    reads: Reads = Whole() if whole else Halo((settings.halo, settings.halo))
+    sources, extras, graphs = _sources(image, reads, inbkg, invar, own=use_uncertainty)
+    schema = image.schema
+    shared = {
+        "extras": extras,
+        "settings": settings,
+        "bits": (schema.bad_bits, schema.bits("SAT") if by_plane else 0),
+        "offset": float(u.Quantity(pssl).value),
+    }
+    known = whole or library is not None
+    plan = image.apply(
+        cosmic_rays.lacosmic,
+        sources,
+        dict(image.plan.planes) | {"mask": schema.dtype},
+        numbers=() if known else _levels(image, sources, background, factor, shared),
+        flags=(schema.bits("CR"), schema.bits("INTERP"), schema.bits("NO_DATA")),
+        scale=factor if gain_apply else 1.0,
+        whole=whole,
+        library=library,
+        mask_dtype=schema.dtype.name,
+        **shared,
+    )
+    units = units if gain_apply else image.units
+    return replace(image, plan=plan, units=units, graphs=(*image.graphs, *graphs)).to_dataset()
+
+
+def _gain_and_noise(image: Image, gain: Any, readnoise: Any) -> tuple[float, float, u.UnitBase]:
+    """Return gain and read noise as numbers, and the units of the data times the gain, by ccdproc's rules."""
+    g = gain if isinstance(gain, u.Quantity) else gain * u.electron / u.adu
+    noise = readnoise if isinstance(readnoise, u.Quantity) else readnoise * u.electron
+    if not g.isscalar or not noise.isscalar:
+        raise ArgumentTypeError("gain and readnoise must be single numbers; apply a gain map by gain_correct first.")
+    if not g.value > 0 or not noise.value >= 0:
+        raise ParameterError(f"gain {g} must be above 0 and readnoise {noise} not below 0.")
+    if image.units.is_equivalent(u.electron):
+        if g.value != 1:
+            warnings.warn(
+                f"the image is in electrons and the gain is {g}: it may be corrected twice; give gain=1.", stacklevel=4
+            )
+        elif noise.unit == u.electron:
+            g = u.Quantity(1.0)
+    if not (image.units.is_equivalent(u.electron) and g.value != 1) and not (g.unit * image.units).is_equivalent(
+        noise.unit
+    ):
+        raise UnitError(
+            f"gain unit '{g.unit}' times data unit '{image.units}' does not match readnoise unit '{noise.unit}'; give the "
+            "gain in electron per unit of the data and the read noise in electron."
+        )
+    return float(g.value), float(noise.value), image.units * g.unit
+
+
+def _check_words(cleantype: str, fsmode: str, psfmodel: str, engine: str, niter: int) -> None:
+    """Refuse words that are not known, and a negative number of iterations."""
+    known = {
+        "cleantype": (cleantype, tuple(CLEAN_TYPES)),
+        "fsmode": (fsmode, ("median", "convolve")),
+        "psfmodel": (psfmodel, PSF_MODELS),
+        "engine": (engine, ("lazyccd", "astroscrappy")),
+    }
+    for name, (word, words) in known.items():
+        if word not in words:
+            raise ParameterError(f"{name} {word!r} must be one of {', '.join(words)}.")
+    if int(niter) != niter or niter < 0:
+        raise ParameterError(f"niter {niter} must be a whole number, not negative.")
+
+
+def _psf(model: str, fwhm: float, size: int, beta: float, given: Any) -> tuple[tuple[float, ...], ...]:
+    """Return the kernel of the fine structure as the convolution uses it."""
+    if given is not None:
+        kernel = np.asarray(given)
+        if kernel.dtype.kind != "f" or kernel.ndim != 2:
+            raise ArgumentTypeError(
+                f"psfk of dtype {kernel.dtype} and shape {kernel.shape} must be a 2-D array of floats."
+            )
+        if not all(length % 2 for length in kernel.shape):
+            raise ParameterError(f"psfk of shape {kernel.shape} must have odd sizes; pad it with zeros.")
+        return _as_tuples(kernel)
+    if int(size) != size or size < 1 or size % 2 == 0:
+        raise ParameterError(f"psfsize {size} must be an odd number of pixels.")
+    if not fwhm > 0:
+        raise ParameterError(f"psffwhm {fwhm} must be above 0 pixels.")
+    from astroscrappy import astroscrappy as library
+
+    makers: dict[str, Callable[..., Any]] = {
+        "gauss": library.gausskernel,
+        "gaussx": library.gaussxkernel,
+        "gaussy": library.gaussykernel,
+    }
+    made = library.moffatkernel(fwhm, beta, size) if model == "moffat" else makers[model](fwhm, size)
+    return _as_tuples(made[::-1, ::-1])
+
+
+def _as_tuples(kernel: npt.NDArray[Any]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(float(value) for value in row) for row in np.asarray(kernel, np.float32))
+
+
+def _library_arguments(settings: LACosmic, fsmode: str, verbose: bool) -> tuple[tuple[str, Any], ...]:
+    """Return the arguments of `astroscrappy.detect_cosmics`."""
+    names = ("sigclip", "sigfrac", "objlim", "gain", "readnoise", "satlevel", "niter", "sepmed", "cleantype", "psfk")
+    arguments = {name: getattr(settings, name) for name in names} | {"fsmode": fsmode, "verbose": verbose}
+    return make_params(**arguments)
+
+
+def _sources(
+    image: Image, reads: Reads, inbkg: Any, invar: Any, *, own: bool
+) -> tuple[tuple[Input, ...], tuple[str, ...], tuple[Graph, ...]]:
+    """Return what the kernel reads, the names of what it reads besides the frame, and the graphs of that."""
+    uses = RAYS_BY_VARIANCE if own else RAYS
+    sources, extras = [Input(image.plan, reads, uses)], []
+    graphs: list[Graph] = []
+    every: PlaneMap = tuple((plane, ("data",)) for plane in PLANES)
+    for name, array in (("background", inbkg), ("variance", invar)):
+        if array is not None:
+            pixels = pixels_like(array.value if isinstance(array, u.Quantity) else array, image, name)
+            step, more = as_step(pixels, float_dtype(pixels.dtype), name)
+            sources.append(Input(step, reads, every))
+            extras.append(name)
+            graphs.extend(more)
+    return tuple(sources), (*extras, *(("own",) if own else ())), tuple(graphs)
+
+
+def _levels(
+    image: Image, sources: tuple[Input, ...], background: Background, gain: float, shared: dict[str, Any]
+) -> tuple[tuple[str, Value], ...]:
+    """Return what replaces data and variance where nothing near is good, in electrons, as a global number."""
+    if background is None:
+        return ()
+    if isinstance(background, tuple) and len(background) == 2:
+        given = np.array([background[0] * gain, background[1] * gain**2], np.float32)
+        return (("levels", Value(given=given, what="background levels")),)
+    if background != "image":
+        raise ParameterError(f"background {background!r} must be 'image', a pair of numbers, or None.")
+    return (("levels", _measured_levels(image, sources, shared)),)
+
+
+def _measured_levels(image: Image, sources: tuple[Input, ...], shared: dict[str, Any]) -> Value:
+    """Return the lower medians of image and variance over the pixels that are looked at, in electrons."""
+    margin = Halo((8, 8))  # of masks: the median of the saturation test, 3, and what grows, 4
+    every: PlaneMap = tuple((plane, PLANES if "own" in shared["extras"] else (DATA, "mask")) for plane in PLANES)
+    step = Apply(
+        image.shape,
+        make_dtypes(data=np.float32, variance=np.float32, mask=np.uint16),
+        kernel=cosmic_rays.lacosmic_start,
+        sources=tuple(Input(s.step, margin, every) for s in sources),
+        params=make_params(**shared),
+    )
+    state = Value(given=np.zeros((0, 2), np.uint64))
+    for k in range(2):
+        reduction = Reduction(
+            step,
+            partial=cosmic_rays.count_level_digits,
+            final=cosmic_rays.next_level_digits,
+            merge=select.add_counts,
+            params=make_params(step=k),
+            numbers=(("state", state),),
+            planes=frozenset({DATA, "variance", "mask"}),
+            region=Region.full(image.shape),
+        )
+        state = Value(reduction=reduction, what=f"background levels, pass {k + 1} of 2")
+    return state
