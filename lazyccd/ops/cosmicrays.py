@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
@@ -249,15 +248,25 @@ def _psf(model: str, fwhm: float, size: int, beta: float, given: Any) -> tuple[t
         raise ParameterError(f"psfsize {size} must be an odd number of pixels.")
     if not fwhm > 0:
         raise ParameterError(f"psffwhm {fwhm} must be above 0 pixels.")
-    from astroscrappy import astroscrappy as library
+    return _as_tuples(psf_kernel(model, float(np.float32(fwhm)), int(size), float(np.float32(beta)))[::-1, ::-1])
 
-    makers: dict[str, Callable[..., Any]] = {
-        "gauss": library.gausskernel,
-        "gaussx": library.gaussxkernel,
-        "gaussy": library.gaussykernel,
-    }
-    made = library.moffatkernel(fwhm, beta, size) if model == "moffat" else makers[model](fwhm, size)
-    return _as_tuples(made[::-1, ::-1])
+
+def psf_kernel(model: str, fwhm: float, size: int, beta: float) -> npt.NDArray[np.float32]:
+    """Return a normalised PSF as astroscrappy makes it."""
+    x = np.tile(np.arange(size) - size // 2, (size, 1))
+    y = x.T.copy()  # in the order of memory in which the library adds up the kernel
+    sigma2 = float(np.float32(fwhm) * np.float32(fwhm)) / 2.35482 / 2.35482
+    if model == "moffat":
+        alpha = fwhm / 2.0 / np.sqrt(np.power(2.0, 1.0 / beta) - 1.0)
+        r = np.sqrt(x * x + y * y)
+        kernel = np.power(1.0 + (r * r / alpha / alpha), -1.0 * beta)
+    elif model == "gauss":
+        kernel = np.exp(-0.5 * (x * x + y * y) / sigma2)
+    else:
+        along = x if model == "gaussx" else y
+        kernel = np.exp(-0.5 * along * along / sigma2)
+    single = kernel.astype(np.float32)
+    return np.asarray(single / single.sum(), np.float32)
 
 
 def _as_tuples(kernel: npt.NDArray[Any]) -> tuple[tuple[float, ...], ...]:
