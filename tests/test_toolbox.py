@@ -1,7 +1,4 @@
-"""The code of ccdproc's page "Reduction toolbox" runs with ``import lazyccd as ccdproc`` and gives ccdproc's numbers.
-
-Blocks that call a function which lazyccd does not have yet are named in `WAITING`, with the issue that brings it.
-"""
+"""The code of ccdproc's page "Reduction toolbox" runs with ``import lazyccd as ccdproc`` and gives ccdproc's numbers."""
 
 from __future__ import annotations
 
@@ -141,14 +138,6 @@ flat_mef.close()
 }
 """The code of the page, block by block, in its order."""
 
-WAITING = {"cosmicray_lacosmic": 3, "cosmicray_median": 3, "ccdmask": 3, "median_filter": 3}
-"""Blocks that call a function of the same name which a later issue brings, and the number of that issue."""
-
-RUN = [name for name in BLOCKS if name not in WAITING]
-
-STAND_INS = {"cosmicray_median": "cr_cleaned = gain_corrected"}
-"""What the blocks after a waiting one go on with."""
-
 Names = dict[str, Any]
 Pairs = dict[str, tuple[CCDData, CCDData]]
 
@@ -180,17 +169,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Pairs],
     for folder in folders.values():
         write_bit_field(folder)
     for block in BLOCKS:
-        if block in WAITING:
-            for library in folders:
-                exec(STAND_INS.get(block, ""), names[library])
-            continue
         made = {library: run(block, library, names[library], folder) for library, folder in folders.items()}
         assert made["lazyccd"] == made["ccdproc"]
         pairs[block] = {name: (names["lazyccd"][name], names["ccdproc"][name]) for name in made["lazyccd"]}
     return pairs, names["lazyccd"], folders
 
 
-@pytest.mark.parametrize("block", RUN)
+@pytest.mark.parametrize("block", BLOCKS)
 def test_a_block_gives_the_same_numbers(block: str, results: Any) -> None:
     """Every image that a block of the page makes is ccdproc's: pixels, bad ones, uncertainty, unit, header."""
     pairs = results[0][block]
@@ -220,14 +205,6 @@ def test_the_multi_extension_file(results: Any) -> None:
         for mine, other in zip(ours[1:], theirs[1:], strict=True):
             np.testing.assert_allclose(mine.data, other.data, rtol=1e-12)
             assert [card.image for card in mine.header.cards] == [card.image for card in other.header.cards]
-
-
-@pytest.mark.parametrize("block", WAITING)
-def test_a_waiting_block_waits_for_its_function(block: str) -> None:
-    """Once the function is there, its line goes out of `WAITING` and the block is compared with ccdproc's."""
-    assert re.search(rf"ccdproc\.{block}\(", BLOCKS[block])
-    assert not hasattr(lazyccd, block), f"lazyccd has {block} now: take it out of WAITING, and its stand-in"
-    assert WAITING[block] > 2
 
 
 def test_the_page_lazily(results: Any) -> None:
@@ -285,8 +262,8 @@ def is_code(paragraph: str) -> bool:
 
 
 def test_no_block_of_the_page_is_forgotten(page: list[str]) -> None:
-    """The blocks above are the page's, statement by statement; all run or wait."""
-    assert len(page) == len(BLOCKS) == len(RUN) + len(WAITING) == 16
+    """The blocks above are the page's, statement by statement."""
+    assert len(page) == len(BLOCKS) == 16
     for name, original in zip(BLOCKS, page, strict=True):
         mine = [ast.unparse(node) for node in ast.parse(BLOCKS[name]).body]
         assert mine == [ast.unparse(node) for node in ast.parse(original).body], name

@@ -32,6 +32,9 @@ SHORT_NAMES = {
     "transform_image": "tranim",
     "wcs_project": "wcsproj",
     "flag_saturated": "flagsat",
+    "grow_mask": "growmask",
+    "interpolate_bad_pixels": "fillbad",
+    "median_filter": "medfilt",
 }
 """Short keywords for the names of operations, which FITS keywords are too short for."""
 

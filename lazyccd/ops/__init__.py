@@ -1,11 +1,18 @@
 """Operations on frames."""
 
 from lazyccd.ops.arithmetic import add, divide, multiply, subtract
+from lazyccd.ops.badpixels import ccdmask, grow_mask, interpolate_bad_pixels
 from lazyccd.ops.blocks import block_average, block_reduce, block_replicate
 from lazyccd.ops.calibrate import create_deviation, flat_correct, gain_correct, subtract_bias, subtract_dark
 from lazyccd.ops.combining import combine
 from lazyccd.ops.cosmicrays import cosmicray_lacosmic
 from lazyccd.ops.edit import rechunk, settle, with_header, with_mask, with_uncertainty, with_unit
+from lazyccd.ops.filters import (
+    background_deviation_box,
+    background_deviation_filter,
+    cosmicray_median,
+    median_filter,
+)
 from lazyccd.ops.masks import bitfield_to_boolean_mask, flag_saturated
 from lazyccd.ops.overscan import subtract_overscan, trim_image
 from lazyccd.ops.process import ccd_process
@@ -13,18 +20,25 @@ from lazyccd.ops.transform import transform_image
 
 __all__ = [
     "add",
+    "background_deviation_box",
+    "background_deviation_filter",
     "bitfield_to_boolean_mask",
     "block_average",
     "block_reduce",
     "block_replicate",
     "ccd_process",
+    "ccdmask",
     "combine",
     "cosmicray_lacosmic",
+    "cosmicray_median",
     "create_deviation",
     "divide",
     "flag_saturated",
     "flat_correct",
     "gain_correct",
+    "grow_mask",
+    "interpolate_bad_pixels",
+    "median_filter",
     "multiply",
     "rechunk",
     "settle",

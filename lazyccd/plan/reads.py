@@ -75,6 +75,29 @@ class Halo:
 
 
 @dataclass(frozen=True)
+class Lattice:
+    """All boxes of a lattice from pixel (0, 0) that the region touches, and a margin about them: statistics of boxes."""
+
+    local: ClassVar[bool] = False
+
+    size: tuple[int, int]
+    """Rows and columns of a box."""
+
+    halo: tuple[int, int] = (0, 0)
+    """Margin in pixels along y and x, about the region before boxes are completed and about these."""
+
+    def region(self, out: Region, shape: tuple[int, int]) -> Region:
+        """Return the boxes and their margin inside of the image."""
+        return touched(out.grow(*self.halo).clip(shape), self.size).grow(*self.halo).clip(shape)
+
+
+def touched(region: Region, size: tuple[int, int]) -> Region:
+    """Return the union of the boxes of a lattice from pixel (0, 0) that a region touches."""
+    (y0, y1, x0, x1), (ny, nx) = region, size
+    return Region(y0 // ny * ny, -(-y1 // ny) * ny, x0 // nx * nx, -(-x1 // nx) * nx)
+
+
+@dataclass(frozen=True)
 class Rows:
     """Fixed columns of the same rows: an overscan strip beside the data."""
 

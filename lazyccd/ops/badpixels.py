@@ -1,0 +1,209 @@
+"""Bad pixels: found in a ratio of flats, grown, and interpolated over."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import xarray as xr
+
+from lazyccd.errors import ParameterError
+from lazyccd.frame.core import DATA, resolve
+from lazyccd.kernels import bad_pixels
+from lazyccd.ops.common import operation
+from lazyccd.ops.filters import box_size
+from lazyccd.plan.reads import Halo, Lattice, Reads
+from lazyccd.plan.steps import Apply, Input, PlaneMap, make_dtypes, make_params
+
+FILLED: PlaneMap = (("data", ("data", "mask")), ("variance", ("variance", "data", "mask")), ("mask", ("data", "mask")))
+"""Each plane needs to know where pixels are bad, or NaN."""
+
+
+@operation(arrays=("data",))
+def ccdmask(
+    ratio: xr.Dataset,
+    findbadcolumns: bool = False,
+    byblocks: bool = False,
+    ncmed: int = 7,
+    nlmed: int = 7,
+    ncsig: int = 15,
+    nlsig: int = 15,
+    lsigma: float = 9,
+    hsigma: float = 9,
+    ngood: int = 5,
+) -> xr.DataArray:
+    """Find the bad pixels of a detector in an image without structure, best the ratio of two flats of different level.
+
+    Parameters
+    ----------
+    ratio
+        A frame; or a CCDData or an array (then a computed array is returned).
+    findbadcolumns
+        Flag short good stretches of a column between bad pixels, too; with ``byblocks``, also columns of a block whose sum is
+        off.
+    byblocks
+        Measure the scatter in blocks side by side, instead of about each pixel; faster, less exact.
+    ncmed, nlmed
+        Columns and rows of the box of the median, which is subtracted.
+    ncsig, nlsig
+        Columns and rows of the box, or block, in which the scatter is measured.
+    lsigma, hsigma
+        How many standard deviations below and above the median a bad pixel is.
+    ngood
+        Longest good stretch of a column that is flagged between bad pixels.
+
+    Returns
+    -------
+    xr.DataArray
+        Lazy booleans, True is bad, for `with_mask`; one task per chunk with a halo of half of both boxes, or whole blocks.
+        Pixels that are not finite are bad and left out of median and scatter; a mask of the frame is not used.
+
+    Raises
+    ------
+    ParameterError
+        Raised if a size is not a whole number above 0, or ``ngood`` is below 0.
+
+    Notes
+    -----
+    ccdproc's definition, after IRAF's task: the scatter is half of the distance between the percentiles 30.9 and 69.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pixels = np.random.default_rng(0).normal(1.0, 0.01, (40, 40))
+    >>> pixels[20, 7] = 0.5
+    >>> np.argwhere(ccdmask(pixels))
+    array([[20,  7]])
+    """
+    image = resolve(ratio)
+    median, sigma = box_size((nlmed, ncmed), "(nlmed, ncmed)"), box_size((nlsig, ncsig), "(nlsig, ncsig)")
+    if int(ngood) != ngood or ngood < 0:
+        raise ParameterError(f"ngood {ngood} must be a whole number, not negative.")
+    rows = 2 * (int(ngood) + 1) if findbadcolumns else 0
+    reach = (rows + median[0] // 2, median[1] // 2)
+    reads: Reads = Halo((reach[0] + sigma[0] // 2, reach[1] + sigma[1] // 2))
+    if byblocks:
+        reads = Lattice(sigma, reach)
+    plan = Apply(
+        image.shape,
+        make_dtypes(data=bool),
+        kernel=bad_pixels.find_bad,
+        sources=(Input(image.plan, reads),),
+        params=make_params(
+            median_size=median,
+            sigma_size=sigma,
+            limits=(float(lsigma), float(hsigma)),
+            by_blocks=bool(byblocks),
+            columns=bool(findbadcolumns),
+            ngood=int(ngood),
+            shape=image.shape,
+        ),
+    )
+    return replace(image, plan=plan).to_dataset()[DATA].drop_attrs()
+
+
+@operation()
+def grow_mask(ccd: xr.Dataset, planes: str, radius: float) -> xr.Dataset:
+    """Grow mask planes by a disc.
+
+    Parameters
+    ----------
+    ccd
+        A frame with a mask, or a CCDData (then a computed CCDData is returned; its mask is the plane ``BAD``).
+    planes
+        Which planes grow, such as ``"SAT"`` or ``"SAT+CR"``; each keeps its name.
+    radius
+        Pixels whose centre is at most so far from one that has the plane get it too.
+
+    Returns
+    -------
+    xr.Dataset
+        Lazy, one task per chunk, halo the radius; data and uncertainty as before.
+
+    Raises
+    ------
+    ParameterError
+        Raised if there is no mask, a plane is unknown or the radius negative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> mask = np.zeros((5, 5), bool)
+    >>> mask[2, 2] = True
+    >>> grow_mask(CCDData(np.ones((5, 5)), unit="adu", mask=mask), "BAD", 1).mask.astype(int)[1:4, 1:4]
+    array([[0, 1, 0],
+           [1, 1, 1],
+           [0, 1, 0]])
+    """
+    image = resolve(ccd)
+    if not image.has_mask:
+        raise ParameterError("grow_mask() needs a frame with a mask; see with_mask.")
+    if not radius >= 0:
+        raise ParameterError(f"radius {radius} must not be negative.")
+    bits = image.schema.select(planes)
+    plan = image.apply(
+        bad_pixels.grow_flags,
+        (Input(image.plan, Halo((int(radius), int(radius)))),),
+        dict(image.plan.planes),
+        bits=bits,
+        radius=float(radius),
+    )
+    return replace(image, plan=plan).to_dataset()
+
+
+@operation()
+def interpolate_bad_pixels(
+    ccd: xr.Dataset, bad: str | None = None, axis: Literal["y", "x"] | None = None, reach: int = 32
+) -> xr.Dataset:
+    """Fill bad pixels by linear interpolation between their nearest good neighbours.
+
+    Parameters
+    ----------
+    ccd
+        A frame, or a CCDData (then a computed CCDData is returned).
+    bad
+        Which mask planes are filled, such as ``"BAD+CR"``; all that count as bad if None. NaN always is.
+    axis
+        Interpolate along ``"x"``, within rows, or along ``"y"``, within columns; None takes for each pixel the shorter gap, as
+        IRAF's fixpix does.
+    reach
+        How far good pixels are looked for.
+
+    Returns
+    -------
+    xr.Dataset
+        Lazy, one task per chunk, halo ``reach``. Filled pixels keep their planes and get ``INTERP``; their variance is the
+        larger one of the two neighbours. With a good pixel on one side only, its value is taken; without any within reach,
+        nothing changes.
+
+    Raises
+    ------
+    ParameterError
+        Raised if the axis is unknown or ``reach`` is below 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> ccd = CCDData(np.array([[1.0, 0.0, 0.0, 7.0]]), unit="adu", mask=np.array([[0, 1, 1, 0]]))
+    >>> interpolate_bad_pixels(ccd).data
+    array([[1., 3., 5., 7.]])
+    """
+    image = resolve(ccd)
+    if axis not in {"y", "x", None}:
+        raise ParameterError(f"axis {axis!r} must be 'y', 'x' or None.")
+    if int(reach) != reach or reach < 1:
+        raise ParameterError(f"reach {reach} must be a whole number of pixels above 0.")
+    halo = (int(reach) if axis != "x" else 0, int(reach) if axis != "y" else 0)
+    plan = image.apply(
+        bad_pixels.interpolate,
+        (Input(image.plan, Halo(halo), FILLED),),
+        dict(image.plan.planes) | {"mask": image.schema.dtype},
+        bad_bits=image.schema.select(bad),
+        flag=image.schema.bits("INTERP"),
+        axes=(axis != "x", axis != "y"),
+        reach=int(reach),
+        mask_dtype=image.schema.dtype.name,
+    )
+    return replace(image, plan=plan).to_dataset()
