@@ -31,7 +31,7 @@ def _layer(name: str, *below: str, packages: tuple[str, ...] = ()) -> None:
 
 
 _layer("base", packages=("numpy",))  # errors, flags, sections
-_layer("kernels", "base", packages=("numba",))
+_layer("kernels", "base", packages=("numba", "astroscrappy"))
 _layer("plan", "kernels", packages=("dask", "distributed"))
 _layer("frame", "plan", packages=("xarray", *(f"astropy.{p}" for p in ("config", "io.fits", "nddata", "units", "wcs"))))
 _layer("io", "frame", packages=("fsspec", "numcodecs", "zarr"))
