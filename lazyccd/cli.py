@@ -101,6 +101,12 @@ def _check_scheduler(_context: click.Context, _option: click.Parameter, value: s
 @click.option("--flat", multiple=True, metavar="FILE", help="Existing master flat.")
 @click.option("--bpm", default="", metavar="FILE", help="Bad pixel mask: not 0 is bad.")
 @click.option("--calib", default="", metavar="DIR", help="Folder of existing masters.")
+@click.option(
+    "--cosmic-rays",
+    default="",
+    metavar="lacosmic|none",
+    help="How cosmic rays are removed.  [default: lacosmic for images, none for spectra]",
+)
 @click.option("--allow-missing", default="", metavar="bias,dark,...", help="What may be missing without exit status 3.")
 @click.option("--force", is_flag=True, help="Reduce frames that were processed already as if they were raw.")
 @click.option("--format", "format_", type=click.Choice(["fits", "zarr"]), default="fits", show_default=True)

@@ -47,11 +47,16 @@ class Options:
     calib: str = ""
     """Folder of existing masters."""
 
+    cosmic_rays: str = ""
+    """'lacosmic' or 'none'; empty for images and not for spectra."""
+
     allow_missing: tuple[str, ...] = ()
     force: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be missing."""
+        """Refuse what cannot be missing, and methods that are not known."""
+        if self.cosmic_rays not in {"", "lacosmic", "none"}:
+            raise ParameterError(f"--cosmic-rays {self.cosmic_rays!r} must be lacosmic or none; correct it.")
         for kind in self.allow_missing:
             if kind not in MISSABLE:
                 raise ParameterError(f"--allow-missing {kind!r} must be one of {', '.join(MISSABLE)}; correct it.")

@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from lazyccd import io, ops
+from lazyccd.batch.cosmic import check_stars, remove_cosmic_rays
 from lazyccd.batch.facts import MEASURED, Fact
 from lazyccd.batch.measure import centre, level, noise, pairs_gain, pairs_noise, pixels_of
 from lazyccd.batch.night import MasterGroup, NightPlan, Pairs, Recipe
@@ -259,10 +260,11 @@ class Run:
     def _reduce(self, recipe: Recipe) -> Outcome:
         """Reduce and write one science frame."""
         done = self._calibrated(recipe)
+        frame, words, stars = remove_cosmic_rays(done.frame, recipe, self.plan.options.cosmic_rays)
         target = self.target(recipe)
         write = io.to_fits if self.format == "fits" else io.to_zarr
         used = tuple(self._shown(choice.master) for choice in recipe.choices if choice)
-        path = str(write(provenance(done.frame, recipe, used), target, overwrite=self.overwrite))
+        path = str(write(provenance(frame, recipe, used), target, overwrite=self.overwrite))
         self._picture(path, product_stem(recipe.name))
         raw = io.open_fits(recipe.source, unit=recipe.facts.unit.value or None)
         return Outcome(
@@ -272,7 +274,7 @@ class Run:
             recipe.reason,
             path,
             used,
-            tuple(done.words),
+            (*done.words, *words, *check_stars(io.as_frame(path), stars)),
             noise(raw) * (recipe.facts.gain.value or 1.0),
             noise(io.as_frame(path)),
         )
