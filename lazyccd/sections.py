@@ -72,6 +72,11 @@ class Region(NamedTuple):
         """Return the part inside an image of ``shape``."""
         return self.intersect(Region.full(shape))
 
+    def complete(self, size: tuple[int, int]) -> Region:
+        """Return the boxes of a lattice from pixel (0, 0) that the region touches."""
+        (ny, nx), (y0, y1, x0, x1) = size, self
+        return Region(y0 // ny * ny, -(-y1 // ny) * ny, x0 // nx * nx, -(-x1 // nx) * nx)
+
     def shift(self, dy: int, dx: int) -> Region:
         """Return the region moved by ``dy`` rows and ``dx`` columns."""
         return Region(self.y0 + dy, self.y1 + dy, self.x0 + dx, self.x1 + dx)

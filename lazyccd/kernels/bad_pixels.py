@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lazyccd.kernels.block import Block, Request
+from lazyccd.kernels.blocks import as_blocks
 from lazyccd.kernels.filters import MAD_TO_SIGMA, percentiles
 from lazyccd.kernels.jit import compiled
 from lazyccd.sections import Region
@@ -86,28 +88,44 @@ def _by_blocks(
     shape: tuple[int, int],
 ) -> Array:
     """Flag pixels by the percentiles of the box of a lattice in which each lies."""
-    bad = np.zeros(want.shape, bool)
-    for box in boxes_of(want, sigma_size, shape):
-        rest = data[box.within(have)] - percentiles(data, have, box, median_size, shape)[0]
-        known = rest[~np.isnan(rest)]
-        if not known.size:
-            continue
-        low, high = np.percentile(known, [LOW, HIGH])
-        flagged = _beyond(rest, (high - low) / 2.0, limits)
-        if columns:
-            flagged |= _bad_columns(rest, flagged, limits)
-        seen = box.intersect(want)
-        bad[seen.within(want)] = flagged[seen.within(box)]
-    return bad
+    whole = want.complete(sigma_size).clip(shape)
+    rest = data[whole.within(have)] - percentiles(data, have, whole, median_size, shape)[0]
+    bad = np.zeros(whole.shape, bool)
+    for rows, across in _groups(whole.shape, sigma_size):
+        size = min(sigma_size[0], rows.stop - rows.start), min(sigma_size[1], across.stop - across.start)
+        boxes = as_blocks(rest[rows, across], size)
+        flagged = _flag_boxes(boxes, limits, columns=columns)
+        bad[rows, across] = flagged.swapaxes(1, 2).reshape(rest[rows, across].shape)
+    return bad[want.within(whole)]
 
 
-def _bad_columns(rest: Array, flagged: Array, limits: tuple[float, float]) -> Array:
-    """Return which columns of a box are bad as a whole, by ccdproc's formula."""
-    total = np.where(flagged | np.isnan(rest), rest.dtype.type(0), rest).sum(axis=0)
+def _groups(shape: tuple[int, int], size: tuple[int, int]) -> list[tuple[slice, slice]]:
+    """Return the parts of an array that hold boxes of one shape: the whole ones, and those cut by the edge."""
+    cuts = []
+    for length, side in zip(shape, size, strict=True):
+        full = length // side * side
+        cuts.append([part for part in (slice(0, full), slice(full, length)) if part.stop > part.start])
+    return [(rows, columns) for rows in cuts[0] for columns in cuts[1]]
+
+
+def _flag_boxes(boxes: Array, limits: tuple[float, float], *, columns: bool) -> Array:
+    """Flag pixels of boxes, whose axes are the last two, by the percentiles of each."""
+    flat = boxes.reshape(*boxes.shape[:2], -1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a box that knows nothing
+        find = np.nanpercentile if np.isnan(flat).any() else np.percentile
+        low, high = find(flat, [LOW, HIGH], axis=-1)
+    flagged = _beyond(boxes, ((high - low) / 2.0)[..., None, None], limits)
+    return flagged | _bad_columns(boxes, flagged, limits) if columns else flagged
+
+
+def _bad_columns(boxes: Array, flagged: Array, limits: tuple[float, float]) -> Array:
+    """Return which columns of boxes are bad as a whole, by ccdproc's formula."""
+    total = np.where(flagged | np.isnan(boxes), boxes.dtype.type(0), boxes).sum(axis=-2, keepdims=True)
     total[total <= 0] = 0
-    gone = flagged.all(axis=0)
+    gone = flagged.all(axis=-2, keepdims=True)
     with np.errstate(invalid="ignore"):
-        sigma = np.sqrt(rest.shape[1] - total)
+        sigma = np.sqrt(boxes.shape[-1] - total)
     return _beyond(np.where(gone, 1, total), np.where(gone, np.nan, sigma), limits)
 
 

@@ -150,8 +150,8 @@ def cosmicray_lacosmic(
     >>> pixels = np.random.default_rng(0).normal(100.0, 10.0, (64, 64))
     >>> pixels[30, 20:25] += 900.0
     >>> clean = cosmicray_lacosmic(CCDData(pixels, unit="electron"), readnoise=0.0)
-    >>> clean.mask.sum(), bool(clean.data[30, 22] < 150)
-    (np.int64(5), True)
+    >>> bool(clean.mask[30, 20:25].all()), bool(clean.data[30, 22] < 150)
+    (True, True)
     """
     image = resolve(ccd)
     factor, noise, units = _gain_and_noise(image, gain, readnoise)

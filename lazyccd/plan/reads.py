@@ -88,13 +88,7 @@ class Lattice:
 
     def region(self, out: Region, shape: tuple[int, int]) -> Region:
         """Return the boxes and their margin inside of the image."""
-        return touched(out.grow(*self.halo).clip(shape), self.size).grow(*self.halo).clip(shape)
-
-
-def touched(region: Region, size: tuple[int, int]) -> Region:
-    """Return the union of the boxes of a lattice from pixel (0, 0) that a region touches."""
-    (y0, y1, x0, x1), (ny, nx) = region, size
-    return Region(y0 // ny * ny, -(-y1 // ny) * ny, x0 // nx * nx, -(-x1 // nx) * nx)
+        return out.grow(*self.halo).clip(shape).complete(self.size).grow(*self.halo).clip(shape)
 
 
 @dataclass(frozen=True)
