@@ -14,6 +14,12 @@ from lazyccd.plan.schedule import vertical_halo
 from lazyccd.plan.steps import Source, Stack, Value, unsettled, walk
 from lazyccd.sections import Region
 
+DEAR = 1.5
+"""Pixels computed for each one kept from which larger chunks are advised."""
+
+HALOS_PER_SIDE = 16
+"""Halos in the side of a chunk that makes the margin cheap: a quarter more pixels."""
+
 
 @dataclass(frozen=True)
 class PlanReport:
@@ -63,7 +69,19 @@ class PlanReport:
             ("memory per process", format_bytes(self.process_bytes)),
             ("memory limit", limit),
             ("unsettled values", "; ".join(self.values) or "none"),
+            *((("advice", self.advice),) if self.advice else ()),
         ]
+
+    @property
+    def advice(self) -> str:
+        """What would make the plan cheaper; empty if nothing stands out."""
+        if self.overhead < DEAR or not self.halo_rows:
+            return ""
+        side = -(-HALOS_PER_SIDE * self.halo_rows // 128) * 128
+        return (
+            f"chunks of {self.chunk[0]} x {self.chunk[1]} are small for a halo of {self.halo_rows} pixels: "
+            f"{self.overhead:.1f} pixels are computed for each one kept; open or rechunk with {side} x {side} or more"
+        )
 
     def __str__(self) -> str:
         """Return the table as text."""

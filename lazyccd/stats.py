@@ -13,7 +13,9 @@ axes. Nothing is computed before ``.compute()`` or ``float(...)``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ import xarray as xr
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import DATA, Image, resolve
 from lazyccd.frame.units import unit_to_text
-from lazyccd.kernels import reduce, select
+from lazyccd.kernels import pointwise, reduce, select
 from lazyccd.plan.lower import lower_numbers
 from lazyccd.plan.steps import Apply, Input, Reduction, Value, make_dtypes, make_params
 from lazyccd.sections import Region
@@ -39,7 +41,8 @@ def median(ccd: xr.Dataset, bad: str | None = None) -> xr.DataArray:
     ccd
         A frame.
     bad
-        Which mask planes leave a pixel out, such as ``"SAT+CR"`` or ``"~CR"``; all that count as bad if None.
+        Which mask planes leave a pixel out, such as ``"SAT+CR"`` or ``"~CR"``; all that count as bad if None. With
+        ``"~INTERP"``, pixels that were filled count as good, whatever else their planes say.
 
     Returns
     -------
@@ -55,7 +58,7 @@ def median(ccd: xr.Dataset, bad: str | None = None) -> xr.DataArray:
     >>> float(median(from_ccddata(CCDData([[4.0, np.nan], [1.0, 3.0]], unit="adu"))))
     3.0
     """
-    image = resolve(ccd)
+    image = judged(ccd, bad)
     return _lazy(image, quantile_value(image, (0.5,), bad), 1)[0].rename("median")
 
 
@@ -94,7 +97,7 @@ def percentile(ccd: xr.Dataset, q: float | Sequence[float], bad: str | None = No
     for number in wanted:
         if not 0 <= number <= 100:
             raise ParameterError(f"percentile {number:g} must be between 0 and 100.")
-    image = resolve(ccd)
+    image = judged(ccd, bad)
     numbers = _lazy(image, quantile_value(image, tuple(n / 100 for n in wanted), bad), len(wanted))
     if np.ndim(q) == 0:
         return numbers[0].rename("percentile")
@@ -124,7 +127,7 @@ def mad_std(ccd: xr.Dataset, bad: str | None = None) -> xr.DataArray:
     >>> round(float(mad_std(from_ccddata(CCDData([[1.0, 2.0, 3.0, 4.0, 900.0]], unit="adu")))), 4)
     1.4826
     """
-    image = resolve(ccd)
+    image = judged(ccd, bad)
     centre = quantile_value(image, (0.5,), bad)
     planes = {plane: dtype for plane, dtype in image.plan.planes if plane != "variance"}
     distances = Apply(
@@ -176,9 +179,20 @@ def sigma_clipped(ccd: xr.Dataset, sigma: float = 3.0, maxiters: int = 5, bad: s
     """
     if not sigma > 0 or maxiters < 0:
         raise ParameterError(f"sigma {sigma} must be above 0 and maxiters {maxiters} not below 0.")
-    image = resolve(ccd)
+    image = judged(ccd, bad)
     numbers = _lazy(image, clipped_value(image, float(sigma), int(maxiters), bad), 5, np.dtype(np.float64))
     return xr.Dataset({"mean": numbers[3], "median": numbers[2], "std": numbers[4]})
+
+
+def judged(ccd: xr.Dataset, bad: str | None) -> Image:
+    """Return the image of a frame; with ``"~INTERP"``, filled pixels have no plane but that."""
+    image = resolve(ccd)
+    if bad is None or not image.has_mask or "~INTERP" not in re.split(r"[+,\s]+", bad.upper()):
+        return image
+    plan = image.apply(
+        pointwise.trust_filled, (Input(image.plan),), dict(image.plan.planes), flag=image.schema.bits("INTERP")
+    )
+    return replace(image, plan=plan)
 
 
 def quantile_value(

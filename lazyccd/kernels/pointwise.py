@@ -336,3 +336,14 @@ def transform(
                 hit = call((bits >> k & 1).astype(bool)) > 0
                 mask |= np.where(hit, bits.dtype.type(1 << k), bits.dtype.type(0))
     return Block(request.region, data, variance, mask)
+
+
+def trust_filled(request: Request, a: Block, *, flag: int) -> Block:
+    """Clear all other bits of pixels that have the bit of filled ones."""
+    mask = None
+    if "mask" in request.planes:
+        given = a.plane("mask")
+        bit = given.dtype.type(flag)
+        mask = np.where(given & bit, bit, given)
+    planes = {name: a.plane(name) for name in ("data", "variance") if name in request.planes}
+    return Block(request.region, mask=mask, **planes)

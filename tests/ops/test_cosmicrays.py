@@ -317,6 +317,14 @@ def test_lazy_and_one_task_per_chunk() -> None:
     assert "background levels" in str(measured.ccd.plan())
 
 
+def test_small_chunks_are_advised_against() -> None:
+    """A chunk smaller than the halo works, and the plan says what it costs."""
+    ds = frame(sky((400, 400)), 30)
+    assert "small for a halo of 41" in str(lazyccd.cosmicray_lacosmic(ds, background=None).ccd.plan())
+    wide = lazyccd.cosmicray_lacosmic(frame(sky((800, 800)), 800), background=None)
+    assert "advice" not in str(wide.ccd.plan())
+
+
 def test_two_processes() -> None:
     """A cluster of two processes gives the same bits."""
     pixels = sky((150, 160), 13)

@@ -274,6 +274,17 @@ def test_the_shorter_gap_is_taken() -> None:
     assert np.argwhere(crossing).tolist() == [[12, 5], [12, 6]]
 
 
+def test_filled_pixels_count_if_they_are_trusted() -> None:
+    """They keep BAD, so statistics leave them out; with bad="~INTERP" their new value counts."""
+    pixels = np.arange(25.0).reshape(5, 5)
+    mask = np.zeros(pixels.shape, bool)
+    mask[:, 1] = True
+    filled = lazyccd.interpolate_bad_pixels(frame(np.where(mask, 9e9, pixels), 3, mask=mask), axis="x")
+    assert float(lazyccd.stats.median(filled)) == np.median(pixels[~mask])
+    assert float(lazyccd.stats.median(filled, bad="~INTERP")) == 12.0
+    assert float(lazyccd.stats.percentile(filled, 100, bad="SAT")) == 24.0
+
+
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
