@@ -1,0 +1,140 @@
+"""Cosmic rays in `lazyccd reduce`: simulated nights of known seeing and known rays."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.nddata import CCDData
+from click.testing import CliRunner
+
+import lazyccd
+from lazyccd import io
+from lazyccd.batch.build import build_plan
+from lazyccd.batch.collect import collect
+from lazyccd.batch.cosmic import check_stars, measure_stars
+from lazyccd.batch.night import Options
+from lazyccd.batch.run import Run
+from lazyccd.batch.table import load_table, save_table
+from lazyccd.cli import main
+from lazyccd.errors import ParameterError
+from lazyccd.testing import Detector, Night, Sky, make_night
+
+CR = 4
+
+
+def simulated(folder: Path, fwhm: float) -> Night:
+    """Return a night of two frames with many cosmic rays."""
+    detector = Detector((360, 340), cosmic_rays_per_s=5e-6)
+    sky = Sky(stars=60, galaxies=0, fwhm_px=fwhm)
+    return make_night(folder, detector, sky, biases=5, darks=0, flats=5, lights=2)
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
+    """Return a night of good sampling."""
+    return simulated(tmp_path_factory.mktemp("sharp"), 3.6)
+
+
+def reduced(night: Night, out: Path, **options: Any) -> list[Any]:
+    """Return the science outcomes of a night."""
+    run = Run(build_plan(collect(night.folder), Options(**options)), out)
+    run()
+    return [outcome for outcome in run.outcomes if outcome.kind == "science"]
+
+
+def test_rays_are_found_and_stars_are_not(night: Night, tmp_path: Path) -> None:
+    """Most true pixels are flagged, few others are, no star's peak is, and the table says so."""
+    for outcome in reduced(night, tmp_path):
+        truth = next(t for name, t in night.truths.items() if Path(name).name == outcome.name)
+        flagged = (io.open_fits(outcome.path)["mask"].values & CR) != 0
+        rays = truth.cosmic_rays & ~truth.saturated & ~truth.bad
+        assert (flagged & rays).sum() / rays.sum() > 0.8
+        assert (flagged & ~truth.cosmic_rays).mean() < 0.005
+        text = "; ".join(outcome.words)
+        assert "cosmic rays: " in text
+        assert "0 of " in text
+        assert "objlim" not in text
+
+
+def test_filled_pixels_are_true_within_their_error(night: Night, tmp_path: Path) -> None:
+    """What replaces a ray is the sky there, and its uncertainty honest: not below the noise of a pixel."""
+    outcome = reduced(night, tmp_path)[0]
+    truth = next(t for name, t in night.truths.items() if Path(name).name == outcome.name)
+    ds = io.open_fits(outcome.path).compute()
+    filled = ((ds["mask"].values & (CR | 64)) == CR | 64) & ~truth.bad & ~truth.saturated
+    sigma = ds["uncertainty"].values
+    pull = ((ds["data"].values - truth.electrons) / sigma)[filled & (truth.electrons < 400)]
+    assert pull.size > 100
+    assert abs(np.median(pull)) < 0.5
+    assert 0.05 < np.std(np.clip(pull, -5, 5)) < 1.5
+    # the sky of 240 electrons and the read noise of 6
+    assert np.median(sigma[filled]) > math.sqrt(240)
+
+
+def test_none_leaves_them_and_spectra_are_left_by_themselves(night: Night, tmp_path: Path) -> None:
+    """--cosmic-rays none flags nothing; a spectrum is cleaned only if that is asked for."""
+    for outcome in reduced(night, tmp_path / "none", cosmic_rays="none"):
+        assert not (io.open_fits(outcome.path)["mask"].values & CR).any()
+    plan = build_plan(collect(night.folder))
+    fact = plan.science[0].facts.mode
+    as_spectrum = plan.with_fact(tuple(r.name for r in plan.science), "mode", type(fact)("spectrum", "test"))
+    run = Run(as_spectrum, tmp_path / "spectrum")
+    run()
+    for outcome in run.outcomes[-2:]:
+        assert any("left in, as in every spectrum" in words for words in outcome.words)
+        assert not (io.open_fits(outcome.path)["mask"].values & CR).any()
+
+
+def test_undersampled_stars(tmp_path: Path) -> None:
+    """Where stars are narrower than 2.5 pixels, objlim is 10, and that is said."""
+    night = simulated(tmp_path / "night", 1.7)
+    for outcome in reduced(night, tmp_path / "out"):
+        assert any("objlim 10 instead of 5" in words for words in outcome.words)
+        assert "OBJLIM=10" in str(io.open_fits(outcome.path).ccd.header["CRLACOS"]).upper()
+
+
+@pytest.mark.parametrize("fwhm", [1.8, 2.5, 4.0])
+def test_the_width_of_stars(fwhm: float) -> None:
+    """Gaussian stars of known width, cosmic rays between them."""
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[:300, :300]
+    image = rng.normal(100.0, 5.0, y.shape)
+    for cy, cx in rng.uniform(10, 290, (40, 2)):
+        image += 4000 * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (2 * (fwhm / 2.3548) ** 2))
+    image[rng.integers(0, 300, 200), rng.integers(0, 300, 200)] += 3000.0
+    stars = measure_stars(lazyccd.from_ccddata(CCDData(image, unit="electron")))
+    assert stars.fwhm == pytest.approx(fwhm, rel=0.05)
+    assert len(stars.places) > 20
+
+
+def test_flagged_stars_are_warned_about() -> None:
+    """More than one in a hundred is a warning with the way out; a blank image has no stars and says nothing of them."""
+    rng = np.random.default_rng(3)
+    blank = lazyccd.from_ccddata(CCDData(rng.normal(100.0, 5.0, (60, 60)), unit="electron"))
+    stars = measure_stars(blank)
+    assert math.isnan(stars.fwhm)
+    flagged = lazyccd.with_mask(blank, np.ones((60, 60)), plane="CR")
+    assert check_stars(flagged, stars) == ["cosmic rays: 100.000% of the pixels"]
+    image = np.full((60, 60), 100.0)
+    image[10::20, 10::20] = 9000.0
+    image += rng.normal(0, 1, image.shape)
+    from scipy.ndimage import gaussian_filter
+
+    ds = lazyccd.from_ccddata(CCDData(gaussian_filter(image, 1.5), unit="electron"))
+    words = check_stars(lazyccd.with_mask(ds, np.ones((60, 60)), plane="CR"), measure_stars(ds))
+    assert "9 of 9 stars flagged at their peak: WARNING, more than 1%; --cosmic-rays none" in words[0]
+
+
+def test_the_option(night: Night, tmp_path: Path) -> None:
+    """A method that is not known is a wrong call; a saved table remembers the option."""
+    with pytest.raises(ParameterError, match=r"'median' must be lacosmic or none"):
+        Options(cosmic_rays="median")
+    result = CliRunner().invoke(main, ["reduce", night.folder, "--dry-run", "--cosmic-rays", "median"])
+    assert result.exit_code == 2
+    assert "must be lacosmic or none" in result.output
+    save_table(build_plan(collect(night.folder), Options(cosmic_rays="none")), tmp_path / "night.ecsv")
+    assert load_table(tmp_path / "night.ecsv").options.cosmic_rays == "none"
