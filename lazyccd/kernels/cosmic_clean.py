@@ -32,18 +32,56 @@ FRAME = 2
 
 
 @compiled
-def dilate(mask: Array, radius: int, out: Array) -> None:
-    """Grow a mask by the square of 3, or by that of 5 without its corners; a frame of ``radius`` stays as it is."""
-    ny, nx = mask.shape
-    out[:] = mask
-    for y in range(ny):
-        for x in range(nx):
-            if not mask[y, x]:
-                continue
-            for j in range(max(radius, y - radius), min(ny - radius, y + radius + 1)):
-                for i in range(max(radius, x - radius), min(nx - radius, x + radius + 1)):
-                    if abs(j - y) + abs(i - x) < 2 * radius or radius == 1:
-                        out[j, i] = 1
+def count_from(pixels: Array, limit: Any, out: Array) -> int:
+    """Return the number of pixels that are not below a limit; put their places into ``out`` if it has room."""
+    count = 0
+    for y in range(pixels.shape[0]):
+        row = pixels[y]
+        here = 0
+        for x in range(row.size):
+            here += row[x] >= limit
+        if here == 0:
+            continue
+        if out.shape[0] == 0:
+            count += here
+            continue
+        for x in range(row.size):
+            if row[x] >= limit:
+                out[count, 0], out[count, 1] = y, x
+                count += 1
+    return count
+
+
+def places_from(pixels: Array, limit: Any) -> Array:
+    """Return the places, rows of (y, x), of the pixels that are not below a limit."""
+    count = count_from(pixels, limit, np.empty((0, 2), np.int64))
+    places = np.empty((count, 2), np.int64)
+    if count:
+        count_from(pixels, limit, places)
+    return places
+
+
+@compiled
+def dilate(places: Array, radius: int, out: Array) -> Array:
+    """Set some pixels and the square of 3, or that of 5 without its corners, about each; return the places of all that were 0.
+
+    Beyond the pixels themselves a frame of ``radius`` stays as it is.
+    """
+    ny, nx = out.shape
+    side = 2 * radius + 1
+    found = np.empty((places.shape[0] * side * side, 2), np.int64)
+    count = 0
+    for k in range(places.shape[0]):
+        y, x = places[k]
+        for j in range(max(0, y - radius), min(ny, y + radius + 1)):
+            for i in range(max(0, x - radius), min(nx, x + radius + 1)):
+                inside = radius <= j < ny - radius and radius <= i < nx - radius
+                near = abs(j - y) + abs(i - x) < 2 * radius or radius == 1
+                if out[j, i] == 0 and ((inside and near) or (j == y and i == x)):
+                    out[j, i] = 1
+                    found[count, 0], found[count, 1] = j, i
+                    count += 1
+    return found[:count]
 
 
 @compiled
@@ -96,3 +134,13 @@ def median_of_all(image: Array, y: int, x: int, values: Array) -> Any:
             values[count] = image[j, i]
             count += 1
     return lower_median(values, count)
+
+
+@compiled
+def is_enclosed(rays: Array, bad: Array, y: int, x: int) -> bool:
+    """Return whether all of the 25 pixels about one are cosmic rays or bad."""
+    for j in range(y - FRAME, y + FRAME + 1):
+        for i in range(x - FRAME, x + FRAME + 1):
+            if not rays[j, i] and not bad[j, i]:
+                return False
+    return True

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.kernels.block import Block, Request
-from lazyccd.kernels.cosmic_clean import FRAME
+from lazyccd.kernels.cosmic_clean import FRAME, is_enclosed, places_from
 from lazyccd.kernels.jit import compiled
-from lazyccd.kernels.lacosmic import LACosmic, Prepared, find, finish, prepare
+from lazyccd.kernels.lacosmic import LACosmic, Levels, find, finish, known_mask, prepare
 from lazyccd.kernels.medians import lower_median
 from lazyccd.kernels.select import count_digits, last_digit, next_digit
+from lazyccd.sections import Region
 
 Array = npt.NDArray[Any]
-Levels = tuple[float, float] | None
 
 
 class Given(TypedDict):
@@ -80,6 +80,7 @@ def lacosmic(
     data, bad, given = _inputs(a, more, extras, bits, offset)
     known = True
     if library is not None:
+        bad = np.zeros(data.shape, bool) if bad is None else bad
         rays, clean = _astroscrappy(data, bad, given["background"], given["variance"], dict(library))
     else:
         rays, clean, bad, known = _find(data, bad, settings, given, _pair(levels), whole=whole)
@@ -95,10 +96,10 @@ def _pair(levels: Array) -> Levels:
 
 def _inputs(
     a: Block, more: tuple[Block, ...], extras: tuple[str, ...], bits: tuple[int, int], offset: float
-) -> tuple[Array, Array, Given]:
+) -> tuple[Array, Array | None, Given]:
     """Return finite data, bad pixels, and what else is known: saturated pixels, background and variance."""
     data = a.plane("data")
-    bad, given = np.zeros(data.shape, bool), Given(saturated=None, background=None, variance=None)
+    bad, given = None, Given(saturated=None, background=None, variance=None)
     if a.mask is not None:
         bad = (a.mask & a.mask.dtype.type(bits[0])) != 0
         given["saturated"] = (a.mask & a.mask.dtype.type(bits[1])) != 0 if bits[1] else None
@@ -107,21 +108,34 @@ def _inputs(
             given["background"] = block.plane("data")
         else:
             variance = block.plane("variance" if name == "own" else "data").astype(np.float32, copy=False)
-            given["variance"] = _known(variance, bad)
+            given["variance"], bad = _known(variance, bad)
     if offset:
         data = data + data.dtype.type(offset)
-    return _known(data, bad), bad, given
+    data, bad = _known(data, bad)
+    return data, bad, given
 
 
-def _known(pixels: Array, bad: Array) -> Array:
-    """Return pixels whose infinite and NaN ones are filled from their neighbours; these are added to the bad ones."""
+def _known(pixels: Array, bad: Array | None) -> tuple[Array, Array | None]:
+    """Return pixels whose infinite and NaN ones are filled from their neighbours, and bad ones with these."""
+    if all_finite(pixels):
+        return pixels, bad
     unknown = ~np.isfinite(pixels)
-    if not unknown.any():
-        return pixels
-    bad |= unknown
     filled = pixels.copy()
     fill_unknown(filled, unknown)
-    return filled
+    return filled, unknown if bad is None else bad | unknown
+
+
+@compiled
+def all_finite(pixels: Array) -> bool:
+    """Return whether no pixel is infinite or NaN."""
+    for y in range(pixels.shape[0]):
+        row = pixels[y]
+        wrong = 0
+        for x in range(row.size):
+            wrong += row[x] - row[x] != 0
+        if wrong:
+            return False
+    return True
 
 
 @compiled
@@ -143,46 +157,35 @@ def fill_unknown(data: Array, unknown: Array) -> None:
 
 
 def _find(
-    data: Array, mask: Array, settings: LACosmic, given: Given, levels: Levels, *, whole: bool
+    data: Array, mask: Array | None, settings: LACosmic, given: Given, levels: Levels, *, whole: bool
 ) -> tuple[Array, Array, Array, bool]:
-    """Return the cosmic rays, the clean image, the grown mask, and whether levels were there."""
+    """Return the cosmic rays, the clean image, the grown mask, and whether levels were there if any were needed."""
     start = prepare(data, mask, settings, **given)
-    rays = find(start, settings, levels)
-    if whole and levels is None and _any_enclosed(rays, start.bad):
-        start = prepare(data, mask, settings, **given)
-        levels = _levels_of(start)
-        rays = find(start, settings, levels)
-    return rays, finish(start, settings), start.bad, levels is not None
+    known = [levels is not None]
+
+    def measure() -> Levels:
+        block = _looked_at(data, mask, settings, given, variance=given["variance"] is not None)
+        noise = None if given["variance"] is not None else settings.noise
+        state = np.zeros((0, 2), np.uint64)
+        for step in range(2):
+            counts = count_level_digits(block, step=step, state=state)
+            state = next_level_digits([counts], step=step, state=state, noise=noise)
+        known.append(not np.isnan(state).any())
+        return _pair(state)
+
+    rays = find(start, settings, measure if whole and levels is None else levels)
+    return rays, finish(start, settings), start.bad, known[-1]
 
 
-def _levels_of(start: Prepared) -> Levels:
-    """Return the lower medians of data and variance over pixels that are looked at; None if there is none."""
-    good = start.bad == 0
-    count = int(good.sum())
-    if not count:
-        return None
-    middle = (count - 1) // 2
-    return float(np.partition(start.clean[good], middle)[middle]), float(np.partition(start.var[good], middle)[middle])
-
-
-@compiled
-def _any_enclosed(rays: Array, bad: Array) -> bool:
-    """Return whether a cosmic ray that is to be replaced has no good pixel near."""
-    for y in range(FRAME, rays.shape[0] - FRAME):
-        for x in range(FRAME, rays.shape[1] - FRAME):
-            if rays[y, x] and is_enclosed(rays, bad, y, x):
-                return True
-    return False
-
-
-@compiled
-def is_enclosed(rays: Array, bad: Array, y: int, x: int) -> bool:
-    """Return whether all of the 25 pixels about one are cosmic rays or bad."""
-    for j in range(y - FRAME, y + FRAME + 1):
-        for i in range(x - FRAME, x + FRAME + 1):
-            if not rays[j, i] and not bad[j, i]:
-                return False
-    return True
+def _looked_at(data: Array, bad: Array | None, settings: LACosmic, given: Given, *, variance: bool) -> Block:
+    """Return the image in electrons, its variance if asked for, and where it is not looked at if that is anywhere."""
+    region = Region.full((data.shape[0], data.shape[1]))
+    if variance or given["background"] is not None:
+        start = prepare(data, bad, settings, **given)
+        return Block(region, start.clean, start.var if variance else None, start.bad)
+    same = data.dtype == np.float32 and settings.gain == 1
+    clean = data if same else (data * float(np.float32(settings.gain))).astype(np.float32)
+    return Block(region, clean, None, known_mask(clean, bad, settings, given["saturated"]))
 
 
 def _astroscrappy(
@@ -222,7 +225,7 @@ def _result(
         outs["mask"][np.isnan(data[cut])] |= outs["mask"].dtype.type(flags[2])
     nothing = np.empty((0, 0), data.dtype)
     _settle(
-        np.argwhere(rays[cut]),
+        places_from(rays[cut], 1),
         (cut[0].start, cut[1].start),
         known,
         (rays, np.ascontiguousarray(bad).view(np.uint8), clean),
@@ -299,27 +302,31 @@ def lacosmic_start(
 ) -> Block:
     """Return the image and its variance in electrons, and 1 in the mask where LA Cosmic does not look."""
     data, bad, given = _inputs(a, more, extras, bits, offset)
-    start = prepare(data, bad, settings, **given)
-    cut = request.region.within(a.region)
-    return Block(request.region, start.clean[cut], start.var[cut], start.bad[cut].astype(np.uint16))
+    block = _looked_at(data, bad, settings, given, variance="variance" in request.planes)
+    return block.crop(request.region.shift(-a.region.y0, -a.region.x0))._replace(region=request.region)
 
 
 def count_level_digits(block: Block, *, step: int, state: Array, **_: Any) -> Array:
-    """Count the next digits of data and of variance; a row for each. See `lazyccd.kernels.select`."""
-    planes = (block.data, block.variance)
-    states = (state[:0], state[:0]) if step == 0 else (state[:3], state[3:])
-    counts = [
-        count_digits(Block(block.region, plane, mask=block.mask), bad_bits=1, step=step, state=own)
-        for plane, own in zip(planes, states, strict=True)
-    ]
+    """Count the next digits of data, and of the variance if it is there; a row for each. See `lazyccd.kernels.select`."""
+    counts = []
+    for k, plane in enumerate(p for p in (block.data, block.variance) if p is not None):
+        own = state[3 * k : 3 * k + 3]
+        counts.append(count_digits(Block(block.region, plane, mask=block.mask), bad_bits=1, step=step, state=own))
     return np.concatenate(counts)
 
 
-def next_level_digits(partials: Sequence[Array], *, step: int, state: Array) -> Array:
-    """Return the states of data and variance after the first pass, and the two lower medians after the second."""
-    states = (state[:0], state[:0]) if step == 0 else (state[:3], state[3:])
-    parts = [([partial[k : k + 1] for partial in partials], own) for k, own in enumerate(states)]
+def next_level_digits(partials: Sequence[Array], *, step: int, state: Array, noise: float | None = None) -> Array:
+    """Return the states of the planes after the first pass, and the two levels after the second.
+
+    Without a plane of the variance it is the data plus ``noise``, and so is its median: rounding keeps the order.
+    """
     given: dict[str, Any] = {"bad_bits": 1, "step": step, "quantiles": (0.5,), "lower": True}
-    if step == 0:
-        return np.concatenate([next_digit(own, state=before, **given) for own, before in parts])
-    return np.concatenate([last_digit(own, state=before, dtype="float32", **given) for own, before in parts])
+    found = []
+    for k in range(len(partials[0])):
+        part, own = [partial[k : k + 1] for partial in partials], state[3 * k : 3 * k + 3]
+        found.append(
+            last_digit(part, state=own, dtype="float32", **given) if step else next_digit(part, state=own, **given)
+        )
+    if step and noise is not None:
+        found.append(found[0] + np.float32(noise))
+    return np.concatenate(found)

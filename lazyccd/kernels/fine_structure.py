@@ -64,6 +64,22 @@ def _smooth9(image: Array, y: int, x: int, rows: Array, patch: Array) -> None:
 
 
 @compiled
+def smooth_at(image: Array, y: int, x: int, separable: bool, values: Array) -> Any:
+    """Return the 7 x 7 separable median, rows first, or the 5 x 5 median at a pixel; at the edge the pixel itself."""
+    ny, nx = image.shape
+    r = 3 if separable else 2
+    if y < r or x < r or y >= ny - r or x >= nx - r:
+        return image[y, x]
+    if not separable:
+        return _box_median(image, y, x, 2, values)
+    for j in range(7):
+        for i in range(7):
+            values[7 + i] = image[y - 3 + j, x - 3 + i]
+        values[j] = lower_median(values[7:14], 7)
+    return lower_median(values[:7], 7)
+
+
+@compiled
 def _smooth_patch(image: Array, y: int, x: int, reach: int, separable: bool, patch: Array, values: Array) -> None:
     """Set a patch about a pixel to the 5 x 5 separable, or the 3 x 3, median of the image; at its edge to the image."""
     ny, nx = image.shape
@@ -112,7 +128,8 @@ def _matched_patch(
             weight[i] = one / sigmas[i] / sigmas[i]
     for j in range(side):
         total, norm = rows[0], rows[1]
-        total[:], norm[:] = 0, 0
+        for i in range(WIDTH):
+            total[i], norm[i] = 0, 0
         for k in range(high):
             for m in range(wide):
                 factor = psf[high - 1 - k, wide - 1 - m]

@@ -7,16 +7,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from lazyccd.kernels.cosmic_clean import CLEAN_TYPES, FRAME, MEDIAN, dilate, grow, median_of_all, replacement
-from lazyccd.kernels.fine_structure import WIDTH, is_sharp
+from lazyccd.kernels.cosmic_clean import (
+    CLEAN_TYPES,
+    FRAME,
+    MEDIAN,
+    dilate,
+    grow,
+    is_enclosed,
+    median_of_all,
+    places_from,
+    replacement,
+)
+from lazyccd.kernels.fine_structure import WIDTH, is_sharp, smooth_at
 from lazyccd.kernels.jit import compiled
-from lazyccd.kernels.laplacian import filtered, significance
+from lazyccd.kernels.laplacian import significance
 from lazyccd.kernels.medians import median_network
 
 Array = npt.NDArray[Any]
@@ -28,6 +39,10 @@ CELL = 32
 """Replaced pixels in a square of this size are looked at again together."""
 
 NETWORK = median_network(25)
+
+Levels: TypeAlias = tuple[float, float] | None
+NO_LEVELS = np.empty(0, np.float32)
+"""Stands for levels that are not known."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,11 @@ class LACosmic:
     def kernel(self) -> Array:
         """The kernel as an array, empty for medians."""
         return np.empty((0, 0), np.float32) if self.psfk is None else np.array(self.psfk, np.float32)
+
+    @property
+    def noise(self) -> float:
+        """The variance of reading, in electrons squared."""
+        return float(np.float32(np.float32(self.readnoise) ** 2))
 
     @property
     def reach(self) -> int:
@@ -91,18 +111,27 @@ def prepare(
     variance: Array | None = None,
 ) -> Prepared:
     """Return image and variance in electrons, and where pixels are not looked at; parameters as in `detect`."""
-    gain, noise2 = np.float32(settings.gain), np.float32(np.float32(settings.readnoise) ** 2)
-    clean = np.empty(data.shape, np.float32)
-    clean[...] = data * float(gain)
+    gain, noise2 = np.float32(settings.gain), np.float32(settings.noise)
+    clean, var = np.empty(data.shape, np.float32), np.empty(data.shape, np.float32)
+    _to_electrons(data, data.dtype.type(gain), noise2, clean, var)
     bad = make_mask(clean, mask, settings, saturated)
     sky = np.empty((0, 0), np.float32) if background is None else np.asarray(background * float(gain), np.float32)
-    var = clean.copy() if variance is None else np.asarray(variance * float(np.float32(gain * gain)), np.float32)
+    if variance is not None:
+        var = np.asarray(variance * float(np.float32(gain * gain)), np.float32)
     if sky.size:
-        var -= sky
         clean -= sky
-    if variance is None:
-        var += noise2
+        var = clean + noise2 if variance is None else var - sky
     return Prepared(clean, var, sky, bad)
+
+
+@compiled
+def _to_electrons(data: Array, gain: Any, noise: Any, clean: Array, var: Array) -> None:
+    """Set an image in electrons, and its variance."""
+    for y in range(data.shape[0]):
+        pixels, row, second = data[y], clean[y], var[y]
+        for x in range(pixels.size):
+            row[x] = np.float32(pixels[x] * gain)
+            second[x] = row[x] + noise
 
 
 def detect(
@@ -113,7 +142,7 @@ def detect(
     saturated: Array | None = None,
     background: Array | None = None,
     variance: Array | None = None,
-    levels: tuple[float, float] | None = None,
+    levels: Levels = None,
 ) -> tuple[Array, Array]:
     """Return where cosmic rays are, and the image without them.
 
@@ -151,33 +180,40 @@ def finish(start: Prepared, settings: LACosmic) -> Array:
 
 def make_mask(clean: Array, mask: Array | None, settings: LACosmic, saturated: Array | None) -> Array:
     """Return 1 where pixels are not looked at: bad ones, grown by 1, and saturated stars, grown by 4."""
-    bad, out = np.zeros(clean.shape, np.uint8), np.zeros(clean.shape, np.uint8)
+    found = known_mask(clean, mask, settings, saturated)
+    return np.zeros(clean.shape, np.uint8) if found is None else found
+
+
+def known_mask(clean: Array, mask: Array | None, settings: LACosmic, saturated: Array | None) -> Array | None:
+    """Return what `make_mask` does, or None where all pixels are looked at."""
+    if saturated is None:
+        full = places_from(clean, np.float32(settings.satlevel))
+        full = full[
+            _among_bright(clean, full, np.float32(float(np.float32(settings.satlevel)) / 10.0), settings.sepmed)
+        ]
+    else:
+        full = places_from(saturated.view(np.uint8), 1)
+    if mask is None and not len(full):
+        return None
+    out = np.zeros(clean.shape, np.uint8)
+    if len(full):
+        dilate(dilate(full, 2, out), 2, out)
     if mask is not None:
-        bad[...] = mask != 0
-        dilate(bad, 1, out)
-    full = _saturated(clean, settings) if saturated is None else np.array(saturated, np.uint8)
-    if full.any():
-        once = np.zeros_like(full)
-        dilate(full, 2, once)
-        dilate(once, 2, full)
-        out |= full
+        dilate(places_from((mask != 0).view(np.uint8), 1), 1, out)
     return out
 
 
-def _saturated(clean: Array, settings: LACosmic) -> Array:
-    """Return the pixels at the saturation level in a bright neighbourhood."""
-    full = (clean >= np.float32(settings.satlevel)).astype(np.uint8)
-    if full.any():
-        rows, columns = clean.shape
-        smooth = np.empty_like(clean)
-        planes = np.empty((max(25, rows + 6), columns), np.float32)
-        filtered(clean, (0, 0), clean.shape, (0, rows, 0, columns), settings.sepmed, planes, NETWORK, smooth)
-        full &= smooth > np.float32(float(np.float32(settings.satlevel)) / 10.0)
-    return full
+@compiled
+def _among_bright(clean: Array, places: Array, limit: Any, separable: bool) -> Array:
+    """Return which of some pixels have a bright neighbourhood: stars do, cosmic rays do not."""
+    values, kept = np.empty(25, np.float32), np.empty(places.shape[0], np.bool_)
+    for k in range(places.shape[0]):
+        kept[k] = smooth_at(clean, places[k, 0], places[k, 1], separable, values) > limit
+    return kept
 
 
-def find(start: Prepared, settings: LACosmic, levels: tuple[float, float] | None) -> Array:
-    """Find and replace cosmic rays in place, and return 1 where they are."""
+def find(start: Prepared, settings: LACosmic, levels: Levels | Callable[[], Levels]) -> Array:
+    """Find and replace cosmic rays in place, and return 1 where they are; levels are asked for once they are needed."""
     clean, var, sky, bad = start
     ny, nx = clean.shape
     rays = np.zeros(clean.shape, np.uint8)
@@ -186,19 +222,28 @@ def find(start: Prepared, settings: LACosmic, levels: tuple[float, float] | None
     limits = np.array(
         [settings.sigclip, np.float32(settings.sigfrac) * np.float32(settings.sigclip), settings.objlim], np.float32
     )
-    level = np.array((0, 0) if levels is None else levels, np.float32)
-    kind, keep = CLEAN_TYPES[settings.cleantype], levels is None
+    kind, level = (
+        CLEAN_TYPES[settings.cleantype],
+        NO_LEVELS if callable(levels) or levels is None else as_levels(levels),
+    )
     windows = tiles = _tiles(ny, nx)
     for _ in range(settings.niter):
         _measure(clean, var, sky, windows, settings.sepmed, signal, noise)
         found = _find(clean, signal, noise, bad, windows, settings.sepmed, settings.kernel, limits, rays)
         if not len(found):
             break
-        changed = _replace(clean, var, *originals, found, rays, bad, kind, level, keep)
+        if callable(levels) and not level.size and _any_enclosed(found, rays, bad):
+            level = as_levels(levels())
+        changed = _replace(clean, var, *originals, found, rays, bad, kind, level)
         windows = _windows(changed, clean.shape, settings.reach + 2)
         if _cost(windows) > _cost(tiles):
             windows = tiles
     return rays
+
+
+def as_levels(levels: Levels) -> Array:
+    """Return two levels as the compiled code takes them; empty if there are none."""
+    return NO_LEVELS if levels is None else np.array(levels, np.float32)
 
 
 def _tiles(ny: int, nx: int) -> Array:
@@ -305,7 +350,6 @@ def _flag(places: Array, count: int, rays: Array) -> int:
 @compiled
 def _replace(
     clean: Array, var: Array, first: Array, first_var: Array, found: Array, rays: Array, bad: Array, kind: int, level: Array,
-    keep: bool,
 ) -> Array:  # fmt: skip
     """Replace the flagged pixels within 2 of new ones, and return the places of those that changed."""
     places = np.empty((25 * found.shape[0], 2), np.int64)
@@ -318,13 +362,25 @@ def _replace(
         if kind == MEDIAN:
             new, new_var = median_of_all(first, y, x, values), median_of_all(first_var, y, x, values)
         else:
-            new = replacement(clean, y, x, rays, bad, kind, clean[y, x] if keep else level[0], values)
-            new_var = replacement(var, y, x, rays, bad, kind, var[y, x] if keep else level[1], values)
+            new = replacement(clean, y, x, rays, bad, kind, clean[y, x] if level.size == 0 else level[0], values)
+            new_var = replacement(var, y, x, rays, bad, kind, var[y, x] if level.size == 0 else level[1], values)
         if new != clean[y, x] or new_var != var[y, x]:
             clean[y, x], var[y, x] = new, new_var
             places[changed, 0], places[changed, 1] = y, x
             changed += 1
     return places[:changed]
+
+
+@compiled
+def _any_enclosed(found: Array, rays: Array, bad: Array) -> bool:
+    """Return whether any flagged pixel within 2 of new ones has no good pixel about it."""
+    ny, nx = rays.shape
+    for k in range(found.shape[0]):
+        for y in range(max(FRAME, found[k, 0] - FRAME), min(ny - FRAME, found[k, 0] + FRAME + 1)):
+            for x in range(max(FRAME, found[k, 1] - FRAME), min(nx - FRAME, found[k, 1] + FRAME + 1)):
+                if rays[y, x] and is_enclosed(rays, bad, y, x):
+                    return True
+    return False
 
 
 @compiled

@@ -26,9 +26,13 @@ def box_medians(source: Array, y: int, x0: int, x1: int, radius: int, planes: Ar
     side = 2 * radius + 1
     for j in range(side):
         for i in range(side):
-            planes[j * side + i, : x1 - x0] = source[y - radius + j, x0 - radius + i : x1 - radius + i]
+            plane, given = planes[j * side + i], source[y - radius + j, x0 - radius + i : x1 - radius + i]
+            for k in range(x1 - x0):
+                plane[k] = given[k]
     exchange(planes, pairs, x1 - x0)
-    out[: x1 - x0] = planes[side * side // 2, : x1 - x0]
+    middle = planes[side * side // 2]
+    for i in range(x1 - x0):
+        out[i] = middle[i]
 
 
 @compiled
@@ -44,7 +48,10 @@ def filtered(
     r = 3 if separable else 2
     top, left = max(y0, r), max(x0, r)
     bottom, right = min(y1, shape[0] - r), min(x1, shape[1] - r)
-    out[: y1 - y0, : x1 - x0] = source[y0 - place[0] : y1 - place[0], x0 - place[1] : x1 - place[1]]
+    for y in range(y0, y1):  # an assignment of slices would compile the message of its error, for seconds
+        row, given = out[y - y0], source[y - place[0], x0 - place[1] : x1 - place[1]]
+        for i in range(x1 - x0):
+            row[i] = given[i]
     if bottom <= top or right <= left:
         return
     if separable:
@@ -157,7 +164,9 @@ def significance(
     for y in range(a1 - a0):
         sigma, sharp = deviation[y, : b1 - b0], edges[y, : b1 - b0]
         if background.size > 0:
-            sigma += background[a0 + y, b0:b1]
+            sky = background[a0 + y, b0:b1]
+            for x in range(b1 - b0):
+                sigma[x] += sky[x]
         for x in range(b1 - b0):
             least = sigma[x] if sigma[x] >= LEAST_VARIANCE else LEAST_VARIANCE
             sigma[x] = np.sqrt(least)
@@ -165,7 +174,7 @@ def significance(
     filtered(edges, (a0, b0), (ny, nx), region, separable, planes, pairs, smooth)
     for y in range(y0, y1):
         sharp, level = edges[y - a0, x0 - b0 : x1 - b0], smooth[y - y0, : x1 - x0]
-        target = signal[y, x0:x1]
+        target, deviations, found = signal[y, x0:x1], noise[y, x0:x1], deviation[y - a0, x0 - b0 : x1 - b0]
         for x in range(x1 - x0):
             target[x] = sharp[x] - level[x]
-        noise[y, x0:x1] = deviation[y - a0, x0 - b0 : x1 - b0]
+            deviations[x] = found[x]

@@ -318,11 +318,13 @@ def _measured_levels(image: Image, sources: tuple[Input, ...], shared: dict[str,
     every: PlaneMap = tuple((plane, PLANES if "own" in shared["extras"] else (DATA, "mask")) for plane in PLANES)
     step = Apply(
         image.shape,
-        make_dtypes(data=np.float32, variance=np.float32, mask=np.uint16),
+        make_dtypes(data=np.float32, variance=np.float32, mask=np.uint8),
         kernel=cosmic_rays.lacosmic_start,
         sources=tuple(Input(s.step, margin, every) for s in sources),
         params=make_params(**shared),
     )
+    own_variance = {"variance", "own"} & set(shared["extras"])
+    noise = None if own_variance else shared["settings"].noise
     state = Value(given=np.zeros((0, 2), np.uint64))
     for k in range(2):
         reduction = Reduction(
@@ -330,9 +332,9 @@ def _measured_levels(image: Image, sources: tuple[Input, ...], shared: dict[str,
             partial=cosmic_rays.count_level_digits,
             final=cosmic_rays.next_level_digits,
             merge=select.add_counts,
-            params=make_params(step=k),
+            params=make_params(step=k, noise=noise),
             numbers=(("state", state),),
-            planes=frozenset({DATA, "variance", "mask"}),
+            planes=frozenset({DATA, "mask"} | ({"variance"} if own_variance else set())),
             region=Region.full(image.shape),
         )
         state = Value(reduction=reduction, what=f"background levels, pass {k + 1} of 2")
