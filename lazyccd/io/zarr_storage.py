@@ -7,16 +7,18 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 
 from lazyccd.errors import FormatError, MissingFileError, SourceChangedError
 from lazyccd.io.places import place_of
 from lazyccd.io.shards import decode_shard
 from lazyccd.sections import Region
+
+if TYPE_CHECKING:
+    import zarr  # takes a while, and most processes never need it: functions import it
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class ZarrStorage:
         SourceChangedError
             Raised if the store was written anew since the plan was made.
         """
+        import zarr
+
         root = _open_root(self.store)
         array = root.get(self.path)
         if not isinstance(array, zarr.Array) or _token(self.store, self.path, root, array) != self.token:
@@ -173,6 +177,8 @@ def open_arrays(store: str | os.PathLike[str], group: str = "0") -> ZarrContent:
     FormatError
         Raised if it is not a Zarr store or has no such group; the message lists the groups.
     """
+    import zarr
+
     store = os.fspath(store)
     root = _open_root(store)
     node = root.get(group)
@@ -195,6 +201,8 @@ def open_arrays(store: str | os.PathLike[str], group: str = "0") -> ZarrContent:
 
 def _open_root(store: str) -> zarr.Group:
     """Return the root group of a store, opened for reading."""
+    import zarr
+
     place = place_of(store)
     if not place.exists():
         raise MissingFileError(f"the Zarr store {store} does not exist; check the path.")

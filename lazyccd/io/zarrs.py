@@ -18,9 +18,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
-import zarr.storage
-from zarr.codecs import BloscCodec
 
 from lazyccd.errors import ParameterError, ShapeError, WriteError
 from lazyccd.io.places import PENDING, place_of
@@ -242,8 +239,12 @@ class ZarrTarget:
         self, root_attrs: Mapping[str, Any], group_attrs: Mapping[str, Any], coords: Mapping[str, npt.NDArray[Any]]
     ) -> dict[str, bytes]:
         """Return what zarr writes for these groups, arrays and coordinates, by name."""
+        import zarr  # takes a while, and most processes never write a store
+        from zarr.codecs import BloscCodec
+        from zarr.storage import MemoryStore
+
         contents: dict[str, Any] = {}
-        root = zarr.create_group(zarr.storage.MemoryStore(contents), attributes=dict(root_attrs), zarr_format=3)
+        root = zarr.create_group(MemoryStore(contents), attributes=dict(root_attrs), zarr_format=3)
         group = root.create_group(self.group, attributes=dict(group_attrs))
         for spec in self.arrays:
             dtype = np.dtype(spec.dtype)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-from astropy.modeling import Model
-from astropy.modeling.fitting import LinearLSQFitter
 from astropy.nddata import CCDData
 
 from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError
@@ -22,6 +20,9 @@ from lazyccd.plan.lower import Graph
 from lazyccd.plan.reads import Columns, Rows
 from lazyccd.plan.steps import Apply, Input, PlaneMap, Reduction, Step, Value, make_dtypes, make_params
 from lazyccd.sections import Region, parse_section
+
+if TYPE_CHECKING:
+    from astropy.modeling import Model
 
 WITH_STRIP: PlaneMap = (("data", ("data", "mask")), ("mask", ("data", "mask")))
 """A strip is needed for the data, and for the mask to know its lines without a level."""
@@ -186,6 +187,8 @@ def _only_lines(step: Step, axis: int, first: int, stop: int) -> Step:
 
 def _model_plan(image: Image, strip: Strip, axis: int, median: bool, model: Model) -> Apply:
     """Return the plan that subtracts a fitted model."""
+    from astropy.modeling import Model  # takes a while, and few overscans are fitted
+
     if not isinstance(model, Model):
         raise ArgumentTypeError(
             f"model is a {type(model).__name__} and must be an astropy model, such as Polynomial1D(1)."
@@ -232,6 +235,8 @@ def fit_levels(
     partials: Sequence[npt.NDArray[Any]], *, model: LineModel, first: int, length: int, **_: Any
 ) -> npt.NDArray[Any]:
     """Return the fitted model at every line of the image."""
+    from astropy.modeling.fitting import LinearLSQFitter
+
     levels = partials[0]
     lines = first + np.arange(levels.size)
     good = np.isfinite(levels)

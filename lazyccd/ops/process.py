@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 from astropy import units as u
-from astropy.modeling import Model
 from astropy.nddata import CCDData
 
 from lazyccd.errors import ArgumentTypeError, ParameterError
@@ -15,6 +14,9 @@ from lazyccd.ops.calibrate import Master, create_deviation, flat_correct, gain_c
 from lazyccd.ops.common import operation
 from lazyccd.ops.edit import with_mask
 from lazyccd.ops.overscan import subtract_overscan, trim_image
+
+if TYPE_CHECKING:
+    from astropy.modeling import Model
 
 
 @operation()
