@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import xarray as xr
 
 from lazyccd.errors import ParameterError
-from lazyccd.frame.core import DATA, resolve
-from lazyccd.kernels import bad_pixels
+from lazyccd.frame.core import DATA, Image, resolve
+from lazyccd.kernels import bad_pixels, iraf
 from lazyccd.ops.common import operation
 from lazyccd.ops.filters import box_size
 from lazyccd.plan.reads import Halo, Lattice, Reads
-from lazyccd.plan.steps import Apply, Input, PlaneMap, make_dtypes, make_params
+from lazyccd.plan.steps import Apply, Input, Kernel, PlaneMap, make_dtypes, make_params
 
 FILLED: PlaneMap = (("data", ("data", "mask")), ("variance", ("variance", "data", "mask")), ("mask", ("data", "mask")))
 """Each plane needs to know where pixels are bad, or NaN."""
@@ -28,9 +28,11 @@ def ccdmask(
     nlmed: int = 7,
     ncsig: int = 15,
     nlsig: int = 15,
-    lsigma: float = 9,
-    hsigma: float = 9,
+    lsigma: float | None = None,
+    hsigma: float | None = None,
     ngood: int = 5,
+    *,
+    flavor: Literal["ccdproc", "iraf"] = "ccdproc",
 ) -> xr.DataArray:
     """Find the bad pixels of a detector in an image without structure, best the ratio of two flats of different level.
 
@@ -48,24 +50,30 @@ def ccdmask(
     ncsig, nlsig
         Columns and rows of the box, or block, in which the scatter is measured.
     lsigma, hsigma
-        How many standard deviations below and above the median a bad pixel is.
+        How many standard deviations below and above the median a bad pixel is; 9 if None, 6 with IRAF's flavor.
     ngood
-        Longest good stretch of a column that is flagged between bad pixels.
+        Longest good stretch of a column that is flagged between bad pixels; with IRAF's flavor one less.
+    flavor
+        ``"iraf"`` finds what IRAF's task does: medians whose box is pushed inside at the edge, scatter in blocks (the distance of
+        the percentiles, not half of it), then sums over stretches of columns, which find what no single pixel shows.
 
     Returns
     -------
     xr.DataArray
         Lazy booleans, True is bad, for `with_mask`; one task per chunk with a halo of half of both boxes, or whole blocks.
+        IRAF's flavor reads whole columns: chunks of whole columns are cheapest.
         Pixels that are not finite are bad and left out of median and scatter; a mask of the frame is not used.
 
     Raises
     ------
     ParameterError
-        Raised if a size is not a whole number above 0, or ``ngood`` is below 0.
+        Raised if a size is not a whole number above 0, ``ngood`` is below 0, or IRAF's flavor is asked for with
+        ``findbadcolumns`` or ``byblocks``.
 
     Notes
     -----
-    ccdproc's definition, after IRAF's task: the scatter is half of the distance between the percentiles 30.9 and 69.1.
+    ccdproc's definition, after IRAF's task: the scatter is half of the distance between the percentiles 30.9 and 69.1. IRAF's
+    flavor is bit for bit noao.imred.ccdred.ccdmask of IRAF 2.17.
 
     Examples
     --------
@@ -79,25 +87,36 @@ def ccdmask(
     median, sigma = box_size((nlmed, ncmed), "(nlmed, ncmed)"), box_size((nlsig, ncsig), "(nlsig, ncsig)")
     if int(ngood) != ngood or ngood < 0:
         raise ParameterError(f"ngood {ngood} must be a whole number, not negative.")
+    if flavor not in {"ccdproc", "iraf"}:
+        raise ParameterError(f"flavor {flavor!r} must be 'ccdproc' or 'iraf'.")
+    usual = 6.0 if flavor == "iraf" else 9.0
+    limits = (usual if lsigma is None else float(lsigma), usual if hsigma is None else float(hsigma))
+    shared = {"median_size": median, "sigma_size": sigma, "limits": limits, "ngood": int(ngood), "shape": image.shape}
+    if flavor == "iraf":
+        if findbadcolumns or byblocks:
+            raise ParameterError(
+                "flavor 'iraf' always looks at blocks and columns; leave out findbadcolumns and byblocks."
+            )
+        columns = Lattice((image.shape[0], sigma[1]), (0, median[1] - 1), whole=True)
+        return _mask_of(image, iraf.find_bad, columns, shared)
     rows = 2 * (int(ngood) + 1) if findbadcolumns else 0
     reach = (rows + median[0] // 2, median[1] // 2)
     reads: Reads = Halo((reach[0] + sigma[0] // 2, reach[1] + sigma[1] // 2))
     if byblocks:
         reads = Lattice(sigma, reach)
+    return _mask_of(
+        image, bad_pixels.find_bad, reads, {**shared, "by_blocks": bool(byblocks), "columns": bool(findbadcolumns)}
+    )
+
+
+def _mask_of(image: Image, kernel: Kernel, reads: Reads, params: dict[str, Any]) -> xr.DataArray:
+    """Return the booleans that a kernel makes of the data of an image."""
     plan = Apply(
         image.shape,
         make_dtypes(data=bool),
-        kernel=bad_pixels.find_bad,
+        kernel=kernel,
         sources=(Input(image.plan, reads),),
-        params=make_params(
-            median_size=median,
-            sigma_size=sigma,
-            limits=(float(lsigma), float(hsigma)),
-            by_blocks=bool(byblocks),
-            columns=bool(findbadcolumns),
-            ngood=int(ngood),
-            shape=image.shape,
-        ),
+        params=make_params(**params),
     )
     return replace(image, plan=plan).to_dataset()[DATA].drop_attrs()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -12,7 +12,7 @@ from astropy import units as u
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import DATA, Image, as_step, resolve
 from lazyccd.frame.units import conversion_factor, unit_to_text
-from lazyccd.kernels import bad_pixels, filters
+from lazyccd.kernels import bad_pixels, filters, iraf
 from lazyccd.kernels.block import PLANES
 from lazyccd.ops.common import called_with_ccddata, operation, pixels_like
 from lazyccd.plan.lower import Graph
@@ -90,7 +90,18 @@ def median_filter(data: xr.Dataset, size: int | tuple[int, int]) -> xr.Dataset:
 
 @operation(arrays=("data", "mask"))
 def cosmicray_median(
-    ccd: xr.Dataset, error_image: Any = None, thresh: float = 5, mbox: int = 11, gbox: int = 0, rbox: int = 0
+    ccd: xr.Dataset,
+    error_image: Any = None,
+    thresh: float = 5,
+    mbox: int | None = None,
+    gbox: int = 0,
+    rbox: int = 0,
+    *,
+    flavor: Literal["ccdproc", "iraf"] = "ccdproc",
+    lsigma: float = 10,
+    hsigma: float = 3,
+    sbox: int = 25,
+    noise: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> xr.Dataset:
     """Find cosmic rays as pixels far above the median of a box, flag them, and replace them if asked to.
 
@@ -105,11 +116,21 @@ def cosmicray_median(
     thresh
         How many standard deviations above the median a cosmic ray is.
     mbox
-        Side of the box of the median.
+        Side of the box of the median; 11 if None, 5 with IRAF's flavor.
     gbox
         Side of the box that is flagged about a cosmic ray; 0 for the pixel alone.
     rbox
         Side of the box whose median replaces a cosmic ray; 0 leaves the data as they are.
+    flavor
+        ``"iraf"`` does what IRAF's crmedian does: medians whose box is pushed inside at the edge, which also replace, scatter in
+        blocks, and limits below and above. It takes ``mbox`` and what follows, and none of the arguments before.
+    lsigma, hsigma
+        How many standard deviations below and above the median a bad pixel is; for IRAF's flavor.
+    sbox
+        Side of the blocks in which the scatter is measured; for IRAF's flavor.
+    noise
+        ``var0``, ``var1``, ``var2`` of the variance ``var0 + var1 m + var2 m**2`` of a median m, instead of the scatter; for
+        IRAF's flavor.
 
     Returns
     -------
@@ -121,7 +142,8 @@ def cosmicray_median(
     Raises
     ------
     ParameterError
-        Raised if there is no uncertainty and no ``error_image``, or a size is not a whole number.
+        Raised if there is no uncertainty and no ``error_image``, a size is not a whole number, or arguments of one flavor are
+        given with the other.
     ShapeError
         Raised if the error image does not have the image's shape.
 
@@ -136,7 +158,22 @@ def cosmicray_median(
     (1, 100.0)
     """
     image = resolve(ccd)
-    boxes = [box_size(mbox, "mbox")[0], *(box_size(b, n)[0] if b else 0 for b, n in ((gbox, "gbox"), (rbox, "rbox")))]
+    if flavor == "iraf":
+        if (error_image, thresh, gbox, rbox) != (None, 5, 0, 0):
+            raise ParameterError(
+                "flavor 'iraf' takes mbox, lsigma, hsigma, sbox and noise; leave out the other arguments."
+            )
+        return _crmedian(
+            image, box_size(mbox or 5, "mbox"), box_size(sbox, "sbox"), (lsigma, hsigma), noise
+        ).to_dataset()
+    if flavor != "ccdproc":
+        raise ParameterError(f"flavor {flavor!r} must be 'ccdproc' or 'iraf'.")
+    if (lsigma, hsigma, sbox, noise) != (10, 3, 25, (0.0, 0.0, 0.0)):
+        raise ParameterError("lsigma, hsigma, sbox and noise are of flavor 'iraf'; add flavor='iraf' or take thresh.")
+    boxes = [
+        box_size(11 if mbox is None else mbox, "mbox")[0],
+        *(box_size(b, n)[0] if b else 0 for b, n in ((gbox, "gbox"), (rbox, "rbox"))),
+    ]
     around = boxes[0] // 2 + boxes[1] // 2
     near, far = Halo((boxes[1] // 2,) * 2), Halo((max(around, boxes[2] // 2),) * 2)
     sources, numbers, graphs = _noise(image, error_image, near)
@@ -153,6 +190,25 @@ def cosmicray_median(
         mask_dtype=image.schema.dtype.name,
     )
     return replace(image, plan=plan, graphs=(*image.graphs, *graphs)).to_dataset()
+
+
+def _crmedian(
+    image: Image, box: tuple[int, int], sigma: tuple[int, int], limits: tuple[float, float], noise: tuple[float, ...]
+) -> Image:
+    """Return the image after IRAF's crmedian."""
+    plan = image.apply(
+        iraf.crmedian,
+        (Input(image.plan, Lattice(sigma, (box[0] - 1, box[1] - 1), whole=True), RAYS),),
+        dict(image.plan.planes) | {"mask": image.schema.dtype},
+        median_size=box,
+        sigma_size=sigma,
+        limits=(float(limits[0]), float(limits[1])),
+        noise=tuple(map(float, noise)),
+        shape=image.shape,
+        flags=(image.schema.bits("CR"), image.schema.bits("INTERP")),
+        mask_dtype=image.schema.dtype.name,
+    )
+    return replace(image, plan=plan)
 
 
 def _noise(

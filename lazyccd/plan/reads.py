@@ -86,9 +86,17 @@ class Lattice:
     halo: tuple[int, int] = (0, 0)
     """Margin in pixels along y and x, about the region before boxes are completed and about these."""
 
+    whole: bool = False
+    """Whether pixels of the last box may belong to the one before: IRAF's tasks."""
+
     def region(self, out: Region, shape: tuple[int, int]) -> Region:
         """Return the boxes and their margin inside of the image."""
-        return out.grow(*self.halo).clip(shape).complete(self.size).grow(*self.halo).clip(shape)
+        boxes = out.grow(*self.halo).clip(shape).complete(self.size)
+        if self.whole:
+            (y0, y1, x0, x1), (ny, nx) = boxes, self.size
+            last = (max((shape[0] - 1) // ny - 1, 0) * ny, max((shape[1] - 1) // nx - 1, 0) * nx)
+            boxes = Region(min(y0, last[0]), y1, min(x0, last[1]), x1)
+        return boxes.grow(*self.halo).clip(shape)
 
 
 @dataclass(frozen=True)
