@@ -21,7 +21,7 @@ HALF_SIGMA = (0.309, 0.691)
 """The same for half a standard deviation."""
 
 RUNS = 10
-"""Lengths of the stretches of a column that are summed: up to this all, then each twice the one before."""
+"""Lengths of the stretches of a column that are summed: up to this all, then each twice the one before, at last all of it."""
 
 
 def inner_median(plane: Array, have: Region, want: Region, size: tuple[int, int], shape: tuple[int, int]) -> Array:
@@ -149,15 +149,21 @@ def _flag_sums(rest: Array, sigma: Array, limits: tuple[float, float], bad: Arra
             total, deviation = sums[y + length] - sums[y], np.sqrt(squares[y + length] - squares[y])
             if total < -limits[0] * deviation or total > limits[1] * deviation:
                 bad[y : y + length] = True
-        length = length + 1 if length < RUNS else 2 * length
+        longer = length + 1 if length < RUNS else 2 * length
+        length = count if length < count < longer else longer
 
 
 @compiled
 def _close_gaps(bad: Array, ngood: int) -> None:
-    """Flag fewer than ``ngood`` good pixels before a bad one of a column, up to the bad one or the edge before."""
+    """Flag fewer than ``ngood`` good pixels between bad ones of a column, or one and the edge.
+
+    A single pixel at the end of a column stays good, as it does in IRAF.
+    """
     last = -1
     for y in range(bad.size):
         if bad[y]:
             if y - last - 1 < ngood:
                 bad[last + 1 : y] = True
             last = y
+    if last >= 0 and 1 < bad.size - last - 1 < ngood:
+        bad[last + 1 :] = True

@@ -16,7 +16,7 @@ from astropy import units as u
 from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.utils.exceptions import AstropyDeprecationWarning
 from dask.distributed import Client, LocalCluster
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lazyccd
@@ -82,6 +82,7 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+@settings(max_examples=max(50, settings.default.max_examples))
 @given(
     shape=st.tuples(st.integers(9, 160), st.integers(9, 160)),
     chunk=st.tuples(st.integers(5, 160), st.integers(5, 160)),

@@ -1,0 +1,119 @@
+"""IRAF's flavors against IRAF: what it gave once, kept in ``iraf.npz`` (make_iraf.py), and itself where it is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from astropy.nddata import CCDData, StdDevUncertainty
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lazyccd
+from lazyccd.errors import ParameterError
+from lazyccd.flags import MaskSchema
+
+HERE = Path(__file__).parent
+SPEC = importlib.util.spec_from_file_location("make_iraf", HERE / "make_iraf.py")
+assert SPEC is not None
+assert SPEC.loader is not None
+iraf = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(iraf)
+
+Array = npt.NDArray[Any]
+KEPT = np.load(HERE / "iraf.npz")
+CASES = [
+    (task, shape, k)
+    for task in ("crmedian", "ccdmask")
+    for shape in iraf.SHAPES
+    for k in range(4 + (task == "ccdmask"))
+]
+
+
+def ours(task: str, pixels: Array, options: dict[str, Any], chunk: Any) -> Array:
+    """Return what lazyccd makes of an image with IRAF's parameters."""
+    ds = lazyccd.rechunk(lazyccd.from_ccddata(CCDData(pixels, unit="adu")), chunk)
+    if task == "ccdmask":
+        return np.asarray(lazyccd.ccdmask(ds, flavor="iraf", **options))
+    boxes = {"mbox": (options.get("nlmed", 5), options.get("ncmed", 5))}
+    boxes["sbox"] = (options.get("nlsig", 25), options.get("ncsig", 25))
+    noise = tuple(options.get(f"var{k}", 0.0) for k in range(3))
+    limits = {key: options[key] for key in ("lsigma", "hsigma") if key in options}
+    return np.asarray(lazyccd.cosmicray_median(ds, flavor="iraf", noise=noise, **limits, **boxes)["data"])
+
+
+@pytest.mark.parametrize(("task", "shape", "number"), CASES)
+@pytest.mark.parametrize("chunk", [200, (31, 17)])
+def test_what_iraf_gave(task: str, shape: tuple[int, int], number: int, chunk: Any) -> None:
+    """Every pixel of crmedian's cleaned image, to the bit, and of ccdmask's mask, for any chunks."""
+    options = {"crmedian": iraf.CRMEDIAN, "ccdmask": iraf.CCDMASK}[task][number]
+    expected = KEPT[f"{task}_{shape[0]}_{number}"]
+    assert (expected != (iraf.image(shape) if task == "crmedian" else False)).sum() > 20
+    np.testing.assert_array_equal(ours(task, iraf.image(shape), options, chunk), expected)
+
+
+@pytest.mark.skipif(shutil.which("irafcl") is None, reason="IRAF is not on this machine: no irafcl")
+@pytest.mark.parametrize("task", ["crmedian", "ccdmask"])
+def test_iraf_itself(task: str, rng: np.random.Generator) -> None:
+    """Random images and parameters, given to both."""
+    for _ in range(3):
+        shape = tuple(int(n) for n in rng.integers(40, 110, 2))
+        options = {key: int(n) for key, n in zip(("ncmed", "nlmed"), rng.integers(3, 10, 2), strict=True)}
+        options |= {key: int(n) for key, n in zip(("ncsig", "nlsig"), rng.integers(10, 22, 2), strict=True)}
+        if task == "ccdmask":
+            options["ngood"] = int(rng.integers(1, 8))
+        pixels = rng.normal(100, 1, shape).astype(np.float32)
+        pixels[rng.random(shape) < 0.03] -= 50
+        for column in rng.integers(0, shape[1], 3):
+            pixels[rng.integers(0, 30) :, column] += rng.choice([-2, 2, 5])
+        expected = iraf.run_iraf(task, pixels, options)
+        np.testing.assert_array_equal(ours(task, pixels, options, 33), expected)
+
+
+@given(
+    shape=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    chunk=st.tuples(st.integers(3, 60), st.integers(3, 60)),
+    box=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    task=st.sampled_from(["crmedian", "ccdmask"]),
+)
+def test_chunks_do_not_show(shape: tuple[int, int], chunk: tuple[int, int], box: tuple[int, int], task: str) -> None:
+    """Any chunks give the pixels of one chunk, for images smaller than the boxes too."""
+    pixels = np.random.default_rng(1).normal(100, 1, shape).astype(np.float32)
+    pixels[::7, ::5] += 30
+    pixels[shape[0] // 2, shape[1] // 2] = np.nan
+    options = {"nlmed": box[0], "ncmed": box[1], "nlsig": 12, "ncsig": 10}
+    one, several = (ours(task, pixels, options, cut) for cut in (100, chunk))
+    np.testing.assert_array_equal(one, several)
+
+
+def test_planes_of_crmedian() -> None:
+    """What is replaced has CR and INTERP, and the median of the variances about it."""
+    pixels = iraf.image((60, 45))
+    ccd = CCDData(pixels, unit="adu", uncertainty=StdDevUncertainty(np.full(pixels.shape, 3.0)))
+    ds = lazyccd.cosmicray_median(lazyccd.from_ccddata(ccd), flavor="iraf").compute()
+    bits = MaskSchema().bits("CR", "INTERP")
+    changed = ds["data"].values != pixels
+    np.testing.assert_array_equal(ds["mask"].values, np.where(changed, bits, 0))
+    np.testing.assert_allclose(ds["uncertainty"].values, 3.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda ds: lazyccd.ccdmask(ds, flavor="iraf", byblocks=True), "byblocks"),
+        (lambda ds: lazyccd.ccdmask(ds, flavor="midas"), "'midas'"),
+        (lambda ds: lazyccd.cosmicray_median(ds, flavor="midas"), "'midas'"),
+        (lambda ds: lazyccd.cosmicray_median(ds, flavor="iraf", rbox=5), "leave out the other"),
+        (lambda ds: lazyccd.cosmicray_median(ds, error_image=1.0, hsigma=4), "flavor='iraf'"),
+        (lambda ds: lazyccd.cosmicray_median(ds, flavor="iraf", sbox=0), "sbox 0"),
+    ],
+)
+def test_bad_input(call: Any, words: str) -> None:
+    """Arguments of the other flavor are refused."""
+    with pytest.raises(ParameterError, match=words):
+        call(lazyccd.from_ccddata(CCDData(np.ones((20, 20)), unit="adu")))
