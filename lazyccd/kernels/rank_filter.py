@@ -52,35 +52,32 @@ def rank_filter(padded: Array, size: tuple[int, int], ranks: tuple[int, ...]) ->
         begins at pixel (0, 0).
     """
     shape = (padded.shape[0] - size[0] + 1, padded.shape[1] - size[1] + 1)
-    outs = [np.empty(shape, padded.dtype) for _ in ranks]
     if size == (1, 1):
         return [padded.copy() for _ in ranks]
+    outs = np.empty((len(ranks), *shape), padded.dtype)
     if size[0] * size[1] > LARGEST_NETWORK:
-        stacked = np.empty((len(ranks), *shape), padded.dtype)
-        _slide(padded, size, np.array(ranks, np.int64), stacked)
-        return list(stacked)
+        _slide(padded, size, np.array(ranks, np.int64), outs)
+        return list(outs)
     columns = np.empty((size[0], WIDTH + size[1] - 1), padded.dtype)
     planes = np.empty((size[0] * size[1], WIDTH), padded.dtype)
-    for rank, out in zip(ranks, outs, strict=True):
-        first, second, place = _networks(size, rank)
-        _exchange_all(padded, size, first, second, place, columns, planes, out)
-    return outs
+    first, second, places = _networks(size, ranks)
+    _exchange_all(padded, size, first, second, places, columns, planes, outs)
+    return list(outs)
 
 
 @functools.lru_cache(maxsize=64)
-def _networks(size: tuple[int, int], rank: int) -> tuple[Array, Array, int]:
-    """Return the network that sorts a column, the one that merges columns, and where the wanted element then is."""
+def _networks(size: tuple[int, int], ranks: tuple[int, ...]) -> tuple[Array, Array, Array]:
+    """Return the network that sorts a column, the one that merges columns, and where the wanted elements then are."""
     rows, columns = size
-    first, _ = merge_network(rows, 1, None)
-    second, place = merge_network(columns, rows, rank)
-    return first, second, place
+    first, _ = merge_network(rows, 1, ())
+    return first, *merge_network(columns, rows, ranks)
 
 
-def merge_network(runs: int, length: int, rank: int | None) -> tuple[Array, int]:
-    """Return the exchanges that bring an element of ``runs`` sorted runs to a place, and the place.
+def merge_network(runs: int, length: int, ranks: tuple[int, ...]) -> tuple[Array, Array]:
+    """Return the exchanges that bring elements of ``runs`` sorted runs to some places, and the places.
 
     It is the network of Batcher (1968), "Sorting networks and their applications", for the next powers of two, without the
-    exchanges that compare with what is not there and those that cannot reach the place. Without a rank, all are sorted.
+    exchanges that compare with what is not there and those that cannot reach the places. Without ranks, all are sorted.
     """
     width, count = 1 << (length - 1).bit_length(), 1 << (runs - 1).bit_length()
     wires: list[int | None] = [None] * (width * count)
@@ -96,16 +93,15 @@ def merge_network(runs: int, length: int, rank: int | None) -> tuple[Array, int]
             wires[a], wires[b] = upper, None
         else:
             pairs.append((lower, upper))
-    if rank is None:
-        return np.array(_sorted_names(pairs, wires, runs * length), np.int64).reshape(-1, 2), 0
-    place = wires[rank]
-    assert place is not None
-    needed, kept = {place}, []
+    if not ranks:
+        return np.array(_sorted_names(pairs, wires, runs * length), np.int64).reshape(-1, 2), np.empty(0, np.int64)
+    places = [wires[rank] for rank in ranks]
+    needed, kept = set(places), []
     for lower, upper in reversed(pairs):
         if lower in needed or upper in needed:
             needed |= {lower, upper}
             kept.append((lower, upper))
-    return np.array(kept[::-1], np.int64).reshape(-1, 2), place
+    return np.array(kept[::-1], np.int64).reshape(-1, 2), np.array(places, np.int64)
 
 
 def _sorted_names(pairs: Pairs, wires: list[int | None], count: int) -> Pairs:
@@ -130,13 +126,14 @@ def _batcher(size: int, length: int) -> Pairs:
 
 @compiled
 def _exchange_all(
-    padded: Array, size: tuple[int, int], first: Array, second: Array, place: int, columns: Array, planes: Array, out: Array
+    padded: Array, size: tuple[int, int], first: Array, second: Array, places: Array, columns: Array, planes: Array,
+    outs: Array,
 ) -> None:  # fmt: skip
     """Filter an array with networks, a stretch of a row at a time."""
     rows, cols = size
-    for y in range(out.shape[0]):
-        for x in range(0, out.shape[1], planes.shape[1]):
-            width = min(planes.shape[1], out.shape[1] - x)
+    for y in range(outs.shape[1]):
+        for x in range(0, outs.shape[2], planes.shape[1]):
+            width = min(planes.shape[1], outs.shape[2] - x)
             for j in range(rows):
                 line, source = columns[j], padded[y + j, x : x + width + cols - 1]
                 for i in range(width + cols - 1):
@@ -148,9 +145,10 @@ def _exchange_all(
                     for i in range(width):
                         line[i] = source[i]
             exchange(planes, second, width)
-            target, line = out[y, x : x + width], planes[place]
-            for i in range(width):
-                target[i] = line[i]
+            for k in range(places.size):
+                target, line = outs[k, y, x : x + width], planes[places[k]]
+                for i in range(width):
+                    target[i] = line[i]
 
 
 def _slide(padded: Array, size: tuple[int, int], ranks: Array, outs: Array) -> None:
