@@ -20,7 +20,7 @@ from lazyccd.kernels.medians import exchange
 Array = npt.NDArray[Any]
 Pairs = list[tuple[int, int]]
 
-LARGEST_NETWORK = 400
+LARGEST_NETWORK = 330
 """Pixels of the largest box for which a network is faster than a sliding histogram (benchmarks/bench_filters.py)."""
 
 WIDTH = 64

@@ -66,7 +66,7 @@ def median_filter(data: xr.Dataset, size: int | tuple[int, int]) -> xr.Dataset:
 
     Notes
     -----
-    Small boxes go through an exchange network, those of more than 400 pixels through a sliding histogram.
+    Small boxes go through an exchange network, those of more than 330 pixels through a sliding histogram.
 
     Examples
     --------

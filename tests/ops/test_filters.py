@@ -51,7 +51,7 @@ def test_the_median_filter_of_scipy(
 
 @pytest.mark.parametrize("size", [21, (3, 140), 31])
 def test_large_boxes(size: Any) -> None:
-    """Boxes of more than 400 pixels go through a sliding histogram, with the same numbers."""
+    """Boxes of more than 330 pixels go through a sliding histogram, with the same numbers."""
     pixels = noise((150, 170), 3)
     ours = lazyccd.median_filter(frame(pixels, (61, 170)), size)
     np.testing.assert_array_equal(ours["data"].values, ndimage.median_filter(pixels, size))
