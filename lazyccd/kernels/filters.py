@@ -158,7 +158,7 @@ def cosmicray_median(
         if rbox:
             largest = surroundings(a.plane("variance"), a.region, want, (rbox, rbox), shape)
             windows = np.lib.stride_tricks.sliding_window_view(largest, (rbox, rbox))
-            outs["variance"][rays] = np.fmax.reduce(windows[rays], axis=(1, 2))
+            outs["variance"][rays] = np.fmax.reduce(windows[rays].reshape(-1, rbox * rbox), axis=1)
     if "mask" in request.planes:
         old = np.zeros(want.shape, mask_dtype) if a.mask is None else a.mask[cut].astype(mask_dtype)
         outs["mask"] = old | np.where(rays, old.dtype.type(flags[0] | (flags[1] if rbox else 0)), old.dtype.type(0))
