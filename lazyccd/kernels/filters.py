@@ -17,6 +17,9 @@ Array = npt.NDArray[Any]
 MAD_TO_SIGMA = 1.482602218505602
 """Standard deviation of a normal distribution over its median absolute deviation, 1 / Phi^-1(3/4)."""
 
+FMAX: Any = np.fmax
+"""The ufunc without a type: what the stubs of its methods accept differs between versions of NumPy."""
+
 HALF = (50.0,)
 """The percentile of a median."""
 
@@ -158,7 +161,7 @@ def cosmicray_median(
         if rbox:
             largest = surroundings(a.plane("variance"), a.region, want, (rbox, rbox), shape)
             windows = np.lib.stride_tricks.sliding_window_view(largest, (rbox, rbox))
-            outs["variance"][rays] = np.fmax.reduce(windows[rays].reshape(-1, rbox * rbox), axis=1)
+            outs["variance"][rays] = FMAX.reduce(windows[rays].reshape(-1, rbox * rbox), axis=1)
     if "mask" in request.planes:
         old = np.zeros(want.shape, mask_dtype) if a.mask is None else a.mask[cut].astype(mask_dtype)
         outs["mask"] = old | np.where(rays, old.dtype.type(flags[0] | (flags[1] if rbox else 0)), old.dtype.type(0))
