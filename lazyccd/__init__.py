@@ -15,6 +15,7 @@ from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.log import conf
 from lazyccd.io import as_frame, open_fits, open_many, open_zarr, to_fits, to_zarr
 from lazyccd.ops import (
+    Combiner,
     add,
     background_deviation_box,
     background_deviation_filter,
@@ -37,6 +38,7 @@ from lazyccd.ops import (
     median_filter,
     multiply,
     rechunk,
+    register,
     settle,
     subtract,
     subtract_bias,
@@ -54,6 +56,7 @@ __version__ = _version("lazyccd")
 
 __all__ = [
     "CCDData",
+    "Combiner",
     "Keyword",
     "add",
     "as_frame",
@@ -83,6 +86,7 @@ __all__ = [
     "open_many",
     "open_zarr",
     "rechunk",
+    "register",
     "settle",
     "subtract",
     "subtract_bias",

@@ -23,6 +23,7 @@ from lazyccd.errors import FrameError, ShapeError, UnitError
 from lazyccd.flags import MaskSchema
 from lazyccd.frame.units import parse_unit, unit_to_text
 from lazyccd.kernels import pointwise
+from lazyccd.kernels.block import MAPS
 from lazyccd.plan.lower import Graph, Grid, LabelLayer, lower_image, read_label
 from lazyccd.plan.reads import Window
 from lazyccd.plan.steps import Apply, Chunked, Input, Join, Step, Value, make_dtypes, make_params
@@ -113,6 +114,7 @@ class Image:
             kinds[UNCERTAINTY] = self.uncertainty_type
         if self.has_mask:
             kinds[MASK] = "mask"
+        kinds.update({name: cast("Kind", name) for name in MAPS if name in self.plan.dtypes})
         return kinds
 
     def apply(
@@ -155,6 +157,8 @@ class Image:
     def _attrs(self, name: str) -> dict[str, Any]:
         if name == MASK:
             return self.schema.to_attrs()
+        if name in MAPS:
+            return {"units": "s" if name == "exposure" else ""}
         if name == DATA:
             return {"units": unit_to_text(self.units)}
         units = self.units ** POWERS[self.uncertainty_type]

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +29,10 @@ EXPOSURES = ("EXPTIME", "EXPOSURE")
 NUMBERS: dict[str, Callable[[Iterable[float]], float]] = {"MJD-OBS": min, "JD": min, "MJD-END": max}
 DATES: dict[str, Callable[[Iterable[str]], str]] = {"DATE-OBS": min, "DATE-BEG": min, "DATE-END": max}
 ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d*)?)?)?$")
+
+
+MEDIAN_SHARE = 2 / math.pi
+"""Share of the frames whose mean is as noisy as the median of many."""
 
 
 class StackHeader(NamedTuple):
@@ -65,7 +70,7 @@ class StackHeader(NamedTuple):
             meta.add_history(line)
 
 
-def stack_header(texts: Sequence[str], names: Sequence[str], weights: Sequence[float], *, summed: bool) -> StackHeader:
+def stack_header(texts: Sequence[str], names: Sequence[str], weights: Sequence[float], *, method: str) -> StackHeader:
     r"""Return what becomes of the first of several headers when their frames are combined.
 
     Parameters
@@ -76,18 +81,19 @@ def stack_header(texts: Sequence[str], names: Sequence[str], weights: Sequence[f
         Names of their files, empty where there is none.
     weights
         Weights of the frames, for mean times.
-    summed
-        Whether the frames are summed, so that their exposure times are.
+    method
+        ``average``, ``median`` or ``sum``; exposure times of a sum are summed.
 
     Examples
     --------
     >>> texts = [f"EXPTIME = {t:20.1f}\nAIRMASS = {t / 10:20.1f}\nINSTRUME= 'CAM'" for t in (10, 20)]
-    >>> header = stack_header(texts, ["a.fits", ""], [1, 1], summed=False)
+    >>> header = stack_header(texts, ["a.fits", ""], [1, 1], method="average")
     >>> [card[:2] for card in header.cards], header.dropped
     ([('EXPTIME', 15.0), ('TOTEXP', 30.0), ('NCOMBINE', 2), ('IMCMB001', 'a.fits')], ['AIRMASS'])
     """
     values = _values(texts)
-    cards = [*_times(values, weights, len(texts), summed=summed), ("NCOMBINE", len(texts), "number of frames combined")]
+    cards = _times(values, weights, len(texts), summed=method == "sum")
+    cards += [*_noise(values, len(texts), method), ("NCOMBINE", len(texts), "number of frames combined")]
     cards += [
         (f"IMCMB{i:03d}" if i < 1000 else f"IMCM{i:04d}", name, "") for i, name in enumerate(names[:9999], 1) if name
     ]
@@ -144,6 +150,21 @@ def _times(
         mean = sum(w * t for w, t in zip(weights, middle, strict=True)) / sum(weights)
         cards.append(("MJD-AVG", mean, "weighted mean of the frames"))
     return cards
+
+
+def _noise(values: dict[str, list[Any]], count: int, method: str) -> list[tuple[str, Any, str]]:
+    """Return the cards of the gain and read noise that a stack has in effect, where all frames have the same.
+
+    An average of n frames is as noisy as one with n times the gain and, in electrons, the root of n times the read noise. A
+    median is that of fewer frames (Kenney & Keeping 1962: 2 / pi of them, for many).
+    """
+    effective = count * MEDIAN_SHARE if method == "median" and count > 2 else count
+    factors = {"GAIN": 1.0 if method == "sum" else effective, "RDNOISE": effective**0.5}
+    return [
+        (key, values[key][0] * factor, f"in effect, of {count} frames")
+        for key, factor in factors.items()
+        if count > 1 and key in values and _all_numbers(values[key]) and len(set(values[key])) == 1
+    ]
 
 
 def _all_numbers(values: Iterable[Any]) -> bool:

@@ -13,7 +13,13 @@ BITWISE_OR: Any = np.bitwise_or
 """The ufunc without a type: what the stubs of its methods accept differs between versions of NumPy."""
 
 PLANES = ("data", "variance", "mask")
-"""The planes of a block, in the order in which they stand in tuples."""
+"""The planes of a frame, in the order in which they stand in blocks."""
+
+MAPS = ("n_used", "n_rejected", "exposure")
+"""Planes that a stack can have besides: how many inputs were used and how many rejected, and their exposure time."""
+
+ALL_PLANES = PLANES + MAPS
+"""All planes of a block, in their order."""
 
 
 class Request(NamedTuple):
@@ -33,6 +39,9 @@ class Block(NamedTuple):
     data: npt.NDArray[Any] | None = None
     variance: npt.NDArray[Any] | None = None
     mask: npt.NDArray[Any] | None = None
+    n_used: npt.NDArray[Any] | None = None
+    n_rejected: npt.NDArray[Any] | None = None
+    exposure: npt.NDArray[Any] | None = None
 
     def plane(self, name: str) -> npt.NDArray[Any]:
         """Return the named plane, which must be there."""
@@ -55,5 +64,5 @@ class Block(NamedTuple):
 
 def empty_block(request: Request, dtypes: dict[str, np.dtype[Any]]) -> Block:
     """Return a block with uninitialised arrays for the planes of a request."""
-    arrays = {plane: np.empty(request.region.shape, dtypes[plane]) for plane in PLANES if plane in request.planes}
+    arrays = {plane: np.empty(request.region.shape, dtypes[plane]) for plane in ALL_PLANES if plane in request.planes}
     return Block(request.region, **arrays)

@@ -301,6 +301,33 @@ def window(request: Request, a: Block, *, offset: tuple[int, int], step: tuple[i
     return Block(request.region, *(None if plane is None else plane[cut] for plane in a[1:]))
 
 
+def shifted(
+    request: Request, a: Block | None, *, offset: tuple[int, int], dtypes: tuple[tuple[str, str], ...], no_data: int
+) -> Block:
+    """Return the pixels of an input whose pixel (0, 0) lies at an offset, NaN and NO_DATA where it has none."""
+    out = {}
+    for name, dtype in dtypes:
+        if name in request.planes:
+            plane = np.full(request.region.shape, no_data if name == "mask" else np.nan, dtype)
+            if a is not None:
+                plane[a.region.shift(*offset).within(request.region)] = a.plane(name)
+            out[name] = plane
+    return Block(request.region, **out)
+
+
+def good_mean(request: Request, a: Block, *, size: int, bad: int) -> Block:
+    """Return means of the good pixels of boxes; NaN where there is none."""
+    data = a.plane("data").astype(np.float64)
+    good = np.isfinite(data)
+    if a.mask is not None:
+        good &= (a.mask & a.mask.dtype.type(bad)) == 0
+    ny, nx = request.region.shape
+    boxes = (ny, size, nx, size)
+    total = np.where(good, data, 0).reshape(boxes).sum(axis=(1, 3))
+    with np.errstate(invalid="ignore"):
+        return Block(request.region, total / good.reshape(boxes).sum(axis=(1, 3)))
+
+
 def transform(
     request: Request, a: Block, *, func: Callable[..., Any], kwargs: tuple[tuple[str, Any], ...], kind: str
 ) -> Block:

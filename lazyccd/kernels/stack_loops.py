@@ -1,6 +1,7 @@
 """Loops over an array of frames x pixels; every sum runs over the frames in their order.
 
-An input counts where ``use`` is true; what the others hold, NaN included, changes nothing.
+An input counts where ``use`` is true; what the others hold, NaN included, changes nothing. Loops over pixels have no branch,
+so that processors do many pixels at once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,37 @@ Array: TypeAlias = npt.NDArray[Any]
 
 
 @compiled
+def finite_inputs(values: Array, use: Array) -> int:
+    """Set ``use`` where a value is finite; return how many are not."""
+    frames, pixels = values.shape
+    lost = 0
+    for i in range(frames):
+        for m in range(pixels):
+            fine = values[i, m] - values[i, m] == 0
+            use[i, m] = fine
+            lost += not fine
+    return lost
+
+
+@compiled
+def good_inputs(values: Array, bits: Array, bad: Any, no_data: Any, use: Array) -> int:
+    """Set ``use`` where a value is finite and has no bad bit; return how many have.
+
+    Values that are not finite get the bit ``no_data``, which counts as bad.
+    """
+    frames, pixels = values.shape
+    lost = 0
+    for i in range(frames):
+        for m in range(pixels):
+            fine = values[i, m] - values[i, m] == 0
+            bits[i, m] |= no_data * (not fine)
+            good = bits[i, m] & (bad | no_data) == 0
+            use[i, m] = good
+            lost += not good
+    return lost
+
+
+@compiled
 def rank_of(bits: Any, ranks: Array) -> int:
     """Return the worst class that a bad input belongs to."""
     for k in range(len(ranks) - 1, 0, -1):
@@ -25,43 +57,52 @@ def rank_of(bits: Any, ranks: Array) -> int:
 
 
 @compiled
-def choose_inputs(values: Array, bits: Array, bad: Any, no_data: Any, ranks: Array, use: Array, exempt: Array) -> None:
-    """Set ``use`` for good inputs, and where there is none for those of the least bad class; set ``exempt`` there.
-
-    Values that are not finite get the bit ``no_data``, which counts as bad.
-    """
-    frames, pixels = values.shape
-    exempt[:] = True
-    for i in range(frames):
-        for m in range(pixels):
-            if not np.isfinite(values[i, m]):
-                bits[i, m] |= no_data
-            use[i, m] = bits[i, m] & (bad | no_data) == 0
-            exempt[m] &= not use[i, m]
+def least_bad_inputs(bits: Array, ranks: Array, use: Array, exempt: Array) -> bool:
+    """Set ``use`` for the least bad inputs of pixels that have no good one, and ``exempt`` there; return whether any are."""
+    frames, pixels = use.shape
     worst = len(ranks) - 1
+    found = False
     for m in range(pixels):
+        exempt[m] = True
+        for i in range(frames):
+            exempt[m] &= not use[i, m]
         if exempt[m]:
+            found = True
             least = worst
             for i in range(frames):
                 least = min(least, rank_of(bits[i, m], ranks))
             for i in range(frames):
                 use[i, m] = least < worst and rank_of(bits[i, m], ranks) == least
+    return found
 
 
 @compiled
-def reject_outside(values: Array, low: Array, high: Array, exempt: Array, use: Array, clipped: Array) -> None:
-    """Take away inputs below ``low`` or above ``high``; note pixels that lose one."""
-    frames, pixels = values.shape
+def count_of(use: Array) -> Array:
+    """Return how many inputs of each pixel count."""
+    frames, pixels = use.shape
+    count = np.zeros(pixels, np.int32)
     for i in range(frames):
         for m in range(pixels):
-            if use[i, m] and not exempt[m] and (values[i, m] < low[m] or values[i, m] > high[m]):
-                use[i, m] = False
-                clipped[m] = True
+            count[m] += use[i, m]
+    return count
+
+
+@compiled
+def reject_outside(values: Array, low: Array, high: Array, use: Array) -> Array:
+    """Take away inputs below ``low`` or above ``high``; return which pixels lose one."""
+    frames, pixels = values.shape
+    changed = np.zeros(pixels, np.bool_)
+    for i in range(frames):
+        for m in range(pixels):
+            out = use[i, m] & ((values[i, m] < low[m]) | (values[i, m] > high[m]))
+            use[i, m] &= not out
+            changed[m] |= out
+    return changed
 
 
 @compiled
 def weighted_sum(values: Array, use: Array, weights: Array) -> tuple[Array, Array]:
-    """Return the weighted sum of the inputs that count, and the sum of their weights."""
+    """Return the weighted sum of the inputs that count, and the sum of their weights; one weight for each frame."""
     frames, pixels = values.shape
     total = np.zeros(pixels)
     norm = np.zeros(pixels)
@@ -74,17 +115,28 @@ def weighted_sum(values: Array, use: Array, weights: Array) -> tuple[Array, Arra
 
 
 @compiled
-def squares_about(values: Array, use: Array, centre: Array) -> tuple[Array, Array]:
-    """Return the sum of squared distances from the centre of the inputs that count, and their number."""
+def pixel_weighted_sum(values: Array, use: Array, weights: Array) -> tuple[Array, Array]:
+    """Return the weighted sum of the inputs that count, and the sum of their weights; one weight for each value."""
     frames, pixels = values.shape
     total = np.zeros(pixels)
-    count = np.zeros(pixels)
+    norm = np.zeros(pixels)
+    for i in range(frames):
+        for m in range(pixels):
+            total[m] += weights[i, m] * values[i, m] if use[i, m] else 0.0
+            norm[m] += weights[i, m] if use[i, m] else 0.0
+    return total, norm
+
+
+@compiled
+def squares_about(values: Array, use: Array, centre: Array) -> Array:
+    """Return the sum of squared distances from the centre of the inputs that count."""
+    frames, pixels = values.shape
+    total = np.zeros(pixels)
     for i in range(frames):
         for m in range(pixels):
             distance = values[i, m] - centre[m]
             total[m] += distance * distance if use[i, m] else 0.0
-            count[m] += 1.0 if use[i, m] else 0.0
-    return total, count
+    return total
 
 
 @compiled
@@ -139,42 +191,33 @@ def sort_frames(values: Array) -> None:
 @compiled
 def middle_of(ordered: Array, use: Array) -> Array:
     """Return the median of sorted values, of which as many count as ``use`` has."""
-    frames, pixels = ordered.shape
-    count = np.zeros(pixels, np.int64)
-    for i in range(frames):
-        for m in range(pixels):
-            count[m] += 1 if use[i, m] else 0
+    pixels = ordered.shape[1]
+    count = count_of(use)
     out = np.empty(pixels)
     for m in range(pixels):
         n = count[m]
-        out[m] = 0.5 * (ordered[(n - 1) // 2, m] + ordered[n // 2, m]) if n > 0 else np.nan
+        # the sum of two float32 is exact in double precision, where it may overflow in its own
+        out[m] = 0.5 * (np.float64(ordered[(n - 1) // 2, m]) + ordered[n // 2, m]) if n > 0 else np.nan
     return out
 
 
 @compiled
-def merge_bits(bits: Array, use: Array, clipped: Array, weights: Array, planes: Array, saturated_share: float) -> Array:
+def merge_bits(
+    bits: Array, use: Array, clipped: Array, empty: Array, weights: Array, planes: Array, saturated_share: float
+) -> Array:
     """Return the bits of all inputs that count.
 
-    ``planes`` are CLIPPED, set where an input was rejected; NO_DATA, set where no weight is left; and SAT, set where more
-    than a share of the weight was left out because of it.
+    ``planes`` are CLIPPED, set where ``clipped``; NO_DATA, set where ``empty``; and SAT, set where more than a share of the
+    weight was left out because of it.
     """
     frames, pixels = bits.shape
     out = np.zeros(pixels, np.uint32)
-    left = np.zeros(pixels)
     lost = np.zeros(pixels)
     for i in range(frames):
         for m in range(pixels):
-            if use[i, m]:
-                out[m] |= bits[i, m]
-                left[m] += weights[i]
-            elif bits[i, m] & planes[2]:
-                lost[m] += weights[i]
+            out[m] |= bits[i, m] if use[i, m] else np.uint32(0)
+            lost[m] += weights[i] if not use[i, m] and bits[i, m] & planes[2] else 0.0
     limit = saturated_share * weights.sum()
     for m in range(pixels):
-        if clipped[m]:
-            out[m] |= planes[0]
-        if left[m] == 0:
-            out[m] |= planes[1]
-        if lost[m] > limit:
-            out[m] |= planes[2]
+        out[m] |= planes[0] * clipped[m] | planes[1] * empty[m] | planes[2] * (lost[m] > limit)
     return out

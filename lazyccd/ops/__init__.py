@@ -4,6 +4,7 @@ from lazyccd.ops.arithmetic import add, divide, multiply, subtract
 from lazyccd.ops.badpixels import ccdmask, grow_mask, interpolate_bad_pixels
 from lazyccd.ops.blocks import block_average, block_reduce, block_replicate
 from lazyccd.ops.calibrate import create_deviation, flat_correct, gain_correct, subtract_bias, subtract_dark
+from lazyccd.ops.combiner import Combiner
 from lazyccd.ops.combining import combine
 from lazyccd.ops.cosmicrays import cosmicray_lacosmic
 from lazyccd.ops.edit import rechunk, settle, with_header, with_mask, with_uncertainty, with_unit
@@ -14,11 +15,13 @@ from lazyccd.ops.filters import (
     median_filter,
 )
 from lazyccd.ops.masks import bitfield_to_boolean_mask, flag_saturated
+from lazyccd.ops.offsets import register
 from lazyccd.ops.overscan import subtract_overscan, trim_image
 from lazyccd.ops.process import ccd_process
 from lazyccd.ops.transform import transform_image
 
 __all__ = [
+    "Combiner",
     "add",
     "background_deviation_box",
     "background_deviation_filter",
@@ -41,6 +44,7 @@ __all__ = [
     "median_filter",
     "multiply",
     "rechunk",
+    "register",
     "settle",
     "subtract",
     "subtract_bias",

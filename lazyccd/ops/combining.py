@@ -3,59 +3,43 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
-from astropy.nddata import CCDData
 
-from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError
-from lazyccd.flags import MaskSchema
+from lazyccd.errors import ParameterError
 from lazyccd.frame.ccddata import to_ccddata
-from lazyccd.frame.core import CHUNK_PIXELS, Image, regular_grid, resolve
 from lazyccd.frame.stacked import StackHeader, stack_header
-from lazyccd.frame.units import conversion_factor
-from lazyccd.io import as_frame, open_many, to_fits, to_zarr
-from lazyccd.io.fits.names import InputName, expand_names
-from lazyccd.kernels.combine import (
-    METHODS,
-    UNCERTAINTIES,
-    Rule,
-    combine_frames,
-    constant_plane,
-    only_partial,
-    plane_factor,
+from lazyccd.io import as_frame, to_fits, to_zarr
+from lazyccd.ops.offsets import offsets_of, place
+from lazyccd.ops.stack_inputs import Given, check_shapes, collect, in_one_unit
+from lazyccd.ops.stack_levels import Spec, levels_of, noise_of
+from lazyccd.ops.stack_rules import (
+    BY_NOISE,
+    Rejection,
+    ccdproc_clips,
+    check_grow,
+    frames_at_least,
+    uncertainty_name,
+    warn_if_useless,
 )
-from lazyccd.ops.common import file_name
-from lazyccd.ops.pairs import affine_image
-from lazyccd.plan.steps import Apply, PlaneMap, Reduction, Stack, Step, Value, make_dtypes, make_params
-from lazyccd.sections import Region
-
-Scale: TypeAlias = Sequence[float] | Callable[[Any], float]
-Rejections: TypeAlias = tuple[tuple[str, Any], ...]
-
-BUDGET_BYTES = 128 * 2**20
-"""Bytes that the bands of all frames may take in a task."""
-
-CLASSES = (("INTERP",), ("SAT",), ("CR", "LOW_FLAT"), (), ("NO_DATA",))
-"""Planes from the least to the worst, for pixels of which all inputs are bad; the empty class holds all others."""
-
-CENTRES = {"mean": "mean", "nanmean": "mean", "median": "median", "nanmedian": "median"}
-DEVIATIONS = {"std": "std", "nanstd": "std", "mad_std": "mad_std"}
-"""What names, and names of functions of NumPy and astropy, mean."""
+from lazyccd.ops.stacking import Stacking, plain_rule
 
 
 def combine(
     img_list: Any,
     output_file: str | os.PathLike[str] | None = None,
     method: Literal["average", "median", "sum"] = "average",
-    weights: Sequence[float] | None = None,
-    scale: Scale | None = None,
-    *,
+    weights: Any = None,
+    scale: Spec = None,
     mem_limit: float | None = None,
+    clip_extrema: bool = False,
+    nlow: int = 1,
+    nhigh: int = 1,
     minmax_clip: bool = False,
     minmax_clip_min: float | None = None,
     minmax_clip_max: float | None = None,
@@ -64,10 +48,34 @@ def combine(
     sigma_clip_high_thresh: float | None = 3,
     sigma_clip_func: str | Callable[..., Any] = "mean",
     sigma_clip_dev_func: str | Callable[..., Any] = "std",
-    uncertainty: Literal["propagated", "scatter", "ccdproc"] | None = None,
+    dtype: npt.DTypeLike | None = None,
+    combine_uncertainty_function: str | Callable[..., Any] | None = None,
     overwrite_output: bool = False,
+    *,
+    reject: str | None = None,
+    low: float | None = 3.0,
+    high: float | None = 3.0,
+    centre: str = "median",
+    deviation: str = "std",
+    iterations: int | None = None,
+    pclip: float = -0.5,
+    fraction: float = 0.3,
+    significance: float = 0.05,
+    gain: Any = 1.0,
+    readnoise: Any = None,
+    snoise: Any = 0.0,
+    nkeep: int = 1,
+    grow: float = 0.0,
+    zero: Spec = None,
+    statsec: str | None = None,
+    offsets: Any = None,
+    uncertainty: Literal["propagated", "scatter", "ccdproc"] | None = None,
+    maps: Sequence[str] = (),
+    rejections: bool = False,
+    hdu: Any = None,
+    unit: Any = None,
 ) -> Any:
-    r"""Combine frames of one shape pixel by pixel.
+    r"""Combine frames pixel by pixel, in bounded memory.
 
     Parameters
     ----------
@@ -78,30 +86,71 @@ def combine(
     method
         ``average``, ``median`` or ``sum``. A sum is that of the inputs that are left, however many.
     weights
-        One per frame, for averages and sums.
+        For averages and sums: one number per frame; ``"!KEY"`` of the headers; ``"exposure"``; ``"variance"``, one over
+        each frame's median variance; for each pixel ``"smoothed"``, one over the median variance of 5 x 5 pixels, or
+        ``"pixel"``, one over its own, which biases a mean low where photons are few; or an image per frame.
     scale
-        Factors by which the frames are multiplied after rejection: one per frame, or a function that gives the factor for
-        a frame's whole plane (a masked array if some of its pixels are bad), which runs once per frame in a task of its own.
+        Factors: one per frame, ``"!KEY"``, or a function that gives the factor for a frame's whole plane (a masked array if
+        some of its pixels are bad). Or what is made equal to the first frame's: ``"mode"``, ``"median"``, ``"mean"``,
+        ``"clipped"`` (mean within 3 standard deviations) of the good pixels, or ``"exposure"``.
     mem_limit
-        Bytes that the bands of all frames may take in a task; 128 MiB, or less if this is less.
+        Bytes that the bands of all frames may take in a task; 256 MiB, or less if this is less.
+    clip_extrema, nlow, nhigh
+        Whether so many of the lowest and highest inputs are rejected.
     minmax_clip, minmax_clip_min, minmax_clip_max
         Whether inputs below or above these values are rejected; None is no limit.
     sigma_clip, sigma_clip_low_thresh, sigma_clip_high_thresh
         Whether inputs so many deviations below or above the centre are rejected, once; None is no limit.
-    sigma_clip_func
-        The centre: ``"mean"``, ``"median"``, or NumPy's function of that name.
-    sigma_clip_dev_func
-        The deviation: ``"std"``, ``"mad_std"``, or NumPy's or astropy's function of that name.
+    sigma_clip_func, sigma_clip_dev_func
+        The centre, ``"mean"`` or ``"median"``, and the deviation, ``"std"`` or ``"mad_std"``, or NumPy's or astropy's functions
+        of these names.
+    dtype
+        Of the result; that of the inputs by default.
+    combine_uncertainty_function
+        With ``uncertainty="ccdproc"``: ``"std"`` or ``"mad_std"``, or the function; MAD for medians by default.
+    overwrite_output
+        Replace a file of that name.
+    reject
+        What is rejected after scaling: ``"sigclip"``, ``"avsigclip"``, ``"minmax"``, ``"ccdclip"``, ``"crreject"``,
+        ``"varclip"``, ``"pclip"``, ``"winsorized"``, ``"linearfit"`` or ``"gesdt"``; see Notes.
+    low, high
+        Deviations below and above the centre beyond which inputs are rejected; None is no limit.
+    centre, deviation, iterations
+        Of ``sigclip``; repeated until nothing changes if there is no number of iterations.
+    pclip
+        Order of the value that ``pclip`` takes for its deviation: a number of values from the median, or below 1 a fraction of
+        half the frames.
+    fraction, significance
+        Of ``gesdt``: the largest fraction of outliers, and the probability of a false one.
+    gain, readnoise, snoise
+        Of ``ccdclip`` and ``crreject``: electrons per unit of the data, electrons, and a fraction of the signal; one number,
+        one per frame, or a header keyword.
+    nkeep
+        How many inputs ``reject`` and ``grow`` leave at least (the least off are restored); if negative, how many they may
+        take at most.
+    grow
+        Radius in pixels within which neighbours of rejected inputs in the same frame are rejected too; the halo of the result.
+    zero
+        Terms added after scaling, or what is made equal to the first frame's; as ``scale``.
+    statsec
+        Section such as ``[101:900,*]`` in which statistics are taken; the whole frame if None.
+    offsets
+        Whole-pixel offsets of the frames: ``"wcs"``, ``"physical"`` (LTV and original coordinates), or rows and columns for
+        each frame, such as `register` gives. The result has the common footprint.
     uncertainty
         ``"propagated"`` from those of the inputs (the default if all have one), ``"scatter"`` from the sample variance of
         the inputs that are left, or ``"ccdproc"`` (the default otherwise).
-    overwrite_output
-        Replace a file of that name.
+    maps
+        Variables besides: ``"n_used"``, ``"n_rejected"``, ``"exposure"`` (sum of EXPTIME of the inputs used).
+    rejections
+        Add the variable ``rejected`` (frame, y, x): which inputs were rejected.
+    hdu, unit
+        For files, as in `open_fits`.
 
     Returns
     -------
     xr.Dataset or CCDData
-        Lazy, one task per band of whole rows, in which the frames are read in bands under a byte budget; a computed CCDData
+        Lazy, one task per chunk of whole rows, in which the frames are read in bands under a byte budget; a computed CCDData
         if all inputs are. Readers of a lazy result depend on its chunks. With ``output_file``, the frame in that file.
 
     Raises
@@ -113,9 +162,11 @@ def combine(
     ParameterError
         Raised if there is no frame, or an argument has a value that is not one of those above.
     ShapeError
-        Raised if shapes differ.
+        Raised if shapes differ and there are no offsets.
     UnitError
         Raised if units cannot be converted to those of the first frame.
+    MemoryLimitError
+        Raised if the limit does not hold one row of all frames.
 
     Notes
     -----
@@ -123,6 +174,13 @@ def combine(
     LOW_FLAT, then all others) and nothing is rejected; where none is left, the result is NO_DATA and NaN (a sum 0). The mask has
     the planes of the inputs that were used, CLIPPED where some were rejected, and SAT where more than a tenth of the weight
     was left out because of it.
+
+    ccdproc's clips (extrema, limits, sigma, in this order) see values as they are; then frames are scaled; ``reject`` sees
+    them scaled. ``sigclip``: iterated about the median or mean. ``ccdclip``, ``crreject`` (only high values): with variance
+    :math:`(r/g)^2 + x/g + (s x)^2` at the median x in each frame's own level; ``varclip``: with the frames' own variances;
+    ``avsigclip``: with a deviation per line, in proportion to the root of the level; ``minmax``: nlow and nhigh in proportion to
+    the inputs that count; ``pclip``: with the distance of an order from the median; all as IRAF's imcombine (Valdes).
+    ``winsorized``, ``linearfit``: as Siril's. ``gesdt``: Rosner (1983, Technometrics 25, 165).
 
     With weights :math:`w` and variances :math:`v` of the scaled inputs, the variance of an average is :math:`\sum w^2 v /
     (\sum w)^2`, of a sum :math:`\sum w^2 v`, of a median :math:`c_n \sum v / n^2`, where :math:`c_n` is 1, 1, 1.35, 1.19,
@@ -135,252 +193,58 @@ def combine(
     >>> import numpy as np
     >>> from astropy.nddata import CCDData
     >>> frames = [CCDData(np.full((1, 1), value), unit="adu") for value in (1.0, 2.0, 3.0, 4.0, 99.0)]
-    >>> combine(frames, sigma_clip=True, sigma_clip_func="median", sigma_clip_dev_func="mad_std").data
+    >>> combine(frames, reject="sigclip", deviation="mad_std").data
     array([[2.5]])
     """
-    given = _collect(img_list)
-    images, schema = _matched(given)
-    rejections: Rejections = ()
-    if minmax_clip:
-        rejections += (("limits", (_limit(minmax_clip_min), _limit(minmax_clip_max))),)
-    if sigma_clip:
-        low = _threshold(sigma_clip_low_thresh, "sigma_clip_low_thresh")
-        high = _threshold(sigma_clip_high_thresh, "sigma_clip_high_thresh")
-        centre = _function(sigma_clip_func, CENTRES, "sigma_clip_func")
-        deviation = _function(sigma_clip_dev_func, DEVIATIONS, "sigma_clip_dev_func")
-        rejections += (("sigma", (centre, deviation, low, high)),)
-    rule = replace(
-        _rule(images, schema, method, uncertainty, given.labels),
-        weights=_weights(weights, len(images)),
-        scale=_factors(scale, len(images)),
-        rejections=rejections,
+    given, schema = in_one_unit(collect(img_list, hdu=hdu, unit=unit))
+    count = len(given.images)
+    shifts = offsets_of(given, offsets)
+    if shifts is None:
+        check_shapes(given.images, given.labels)
+    clips = ccdproc_clips(
+        (nlow, nhigh) if clip_extrema else None,
+        (minmax_clip_min, minmax_clip_max) if minmax_clip else None,
+        (sigma_clip_low_thresh, sigma_clip_high_thresh, sigma_clip_func, sigma_clip_dev_func) if sigma_clip else None,
+        count,
     )
-    frames = tuple(image.plan for image in images)
-    if callable(scale):
-        frames += tuple(_factor_step(image, scale) for image in images)
-    header = stack_header([image.header for image in images], given.names, rule.weights, summed=method == "sum")
-    result = _result(images, schema, frames, rule, _budget(mem_limit), header)
-    return _hand_over(result, given, header, output_file, overwrite=overwrite_output)
-
-
-@dataclass(frozen=True)
-class Given:
-    """What a caller wants combined."""
-
-    images: list[Image]
-    labels: list[str]
-    """How messages name the frames."""
-
-    names: list[str]
-    """Names of files, empty where a frame has none."""
-
-    like: CCDData | None
-    """The first CCDData if all inputs are CCDData."""
-
-
-def _collect(img_list: Any) -> Given:
-    """Open everything that is to be combined."""
-    if isinstance(img_list, str):
-        # ccdproc takes "a.fits,b.fits"; a comma between brackets belongs to an extension
-        items: list[Any] = [name.strip() for name in re.split(r",(?![^\[\]]*\])", img_list) if name.strip()]
-    elif isinstance(img_list, os.PathLike | xr.Dataset | CCDData):
-        items = [img_list]
-    elif isinstance(img_list, Iterable):
-        items = list(img_list)
-    else:
-        raise ArgumentTypeError(
-            f"combine() got a {type(img_list).__name__} and needs frames, CCDData or paths; give them in a list."
-        )
-    if items and all(isinstance(item, str | os.PathLike) for item in items):
-        frames = _open(items)
-    else:
-        frames = []
-        for number, item in enumerate(items, 1):
-            is_name = isinstance(item, str | os.PathLike)
-            frames += _open([item]) if is_name else [as_frame(item, f"frame {number} of combine()")]
-    if not frames:
-        raise ParameterError("combine() got no frames and needs at least one; check the list or the pattern.")
-    images = [resolve(ds, f"frame {i}") for i, ds in enumerate(frames, 1)]
-    names = [file_name(image.plan) for image in images]
-    labels = [f"frame {i}{f' ({name})' if name else ''}" for i, name in enumerate(names, 1)]
-    like = items[0] if all(isinstance(item, CCDData) for item in items) else None
-    return Given(images, labels, names, like)
-
-
-def _open(names: list[Any]) -> list[xr.Dataset]:
-    """Open files by their names, and stores among them."""
-    found = expand_names(names)
-    stores = {i: as_frame(name.path) for i, name in enumerate(found) if name.path.rstrip("/").endswith(".zarr")}
-    files = iter(open_many([_text(name) for i, name in enumerate(found) if i not in stores]))
-    return [stores[i] if i in stores else next(files) for i in range(len(found))]
-
-
-def _text(name: InputName) -> str:
-    """Return the name of a file and its extension as one string."""
-    if name.hdu is None:
-        return str(name.path)
-    selector = ",".join(map(str, name.hdu)) if isinstance(name.hdu, tuple) else str(name.hdu)
-    return f"{name.path}[{selector}]"
-
-
-def _matched(given: Given) -> tuple[list[Image], MaskSchema]:
-    """Return images in the units of the first, and the mask planes of all; refuse other shapes."""
-    first = given.images[0]
-    matched = []
-    schema = first.schema
-    for image, label in zip(given.images, given.labels, strict=True):
-        if image.shape != first.shape:
-            raise ShapeError(
-                f"{label} shape {image.shape} does not match the shape {first.shape} of {given.labels[0]}; "
-                "trim all to the same section first."
-            )
-        factor = conversion_factor(image.units, first.units, label)
-        matched.append(image if factor == 1 else replace(affine_image(image, factor), units=first.units))
-        schema = schema.merge(image.schema) if image.has_mask else schema
-    return matched, schema
-
-
-def _rule(images: list[Image], schema: MaskSchema, method: str, uncertainty: str | None, labels: list[str]) -> Rule:
-    """Return how the frames are combined, without weights, scale and rejections."""
-    if method not in METHODS:
-        raise ParameterError(f"method {method!r} must be one of {', '.join(METHODS)}.")
-    missing = [label for image, label in zip(images, labels, strict=True) if not image.has_variance]
-    if uncertainty is None:
-        uncertainty = "ccdproc" if missing else "propagated"
-    if uncertainty not in UNCERTAINTIES:
-        raise ParameterError(f"uncertainty {uncertainty!r} must be None or one of {', '.join(UNCERTAINTIES)}.")
-    if uncertainty == "propagated" and missing:
+    rejecting = Rejection(
+        reject, low, high, centre, deviation, iterations, nlow, nhigh, pclip, fraction, significance
+    ).clip(count)
+    for clip in (*clips, *([rejecting] if rejecting else [])):
+        warn_if_useless(clip, count)
+    if reject in BY_NOISE and readnoise is None:
         raise ParameterError(
-            f"{missing[0]} has no uncertainty to propagate; make one with create_deviation, or use uncertainty='scatter'."
+            f"reject {reject!r} needs the read noise; give readnoise= and gain=, as numbers or keywords."
         )
-    named = schema.bits(*(name for group in CLASSES for name in group))
-    ranks = [schema.bits(*group) if group else schema.bad_bits & ~named for group in CLASSES]
-    return Rule(
-        method,
-        weights=(),
-        scale=None,
-        rejections=(),
-        uncertainty=uncertainty,
-        dtype=np.result_type(*(image.dtype for image in images)).name,
-        mask_dtype=schema.dtype.name,
-        remaps=tuple(image.schema.remap(schema) if image.has_mask else () for image in images),
-        bad=schema.bad_bits,
-        ranks=tuple(bits & (schema.bad_bits | schema.bits("NO_DATA")) for bits in ranks),
-        saturated=schema.bits("SAT") & schema.bad_bits,
-        clipped=schema.bits("CLIPPED"),
-        no_data=schema.bits("NO_DATA"),
+    levels, numbers, weighting = levels_of(given, scale, zero, weights, statsec)
+    images = given.images
+    if shifts is not None:
+        images = place(images, shifts)
+        weighting = place(weighting, shifts) if weighting else []
+    rule = replace(
+        plain_rule(images, schema, method),
+        levels=levels,
+        clips=clips,
+        reject=rejecting,
+        nkeep=frames_at_least(nkeep, count),
+        grow=check_grow(grow),
+        noise=noise_of(given, gain, readnoise, snoise) if reject in BY_NOISE else None,
+        exposures=given.exposures() if "exposure" in maps else (),
+        uncertainty=uncertainty_name(uncertainty, combine_uncertainty_function, given),
     )
+    header = header_of(given, rule.levels.weights, method)
+    stacking = Stacking(tuple(images), schema, rule, numbers, tuple(weighting), mem_limit, dtype)
+    result = stacking.result(header, maps, rejections=rejections)
+    return hand_over(result, given, header, output_file, overwrite=overwrite_output)
 
 
-def _per_frame(numbers: Any, count: int, what: str) -> tuple[float, ...]:
-    """Return one finite number per frame."""
-    try:
-        array = np.asarray(numbers, dtype=float)
-    except (TypeError, ValueError):
-        raise ArgumentTypeError(f"{what} {numbers!r} must be a sequence of {count} numbers, one per frame.") from None
-    if array.shape != (count,):
-        raise ParameterError(f"{what} has shape {array.shape} and must have ({count},): one number per frame.")
-    if not np.isfinite(array).all():
-        raise ParameterError(f"{what} {array.tolist()} must be finite; leave out frames that have none.")
-    return tuple(array.tolist())
+def header_of(given: Given, weights: Sequence[float | str], method: str) -> StackHeader:
+    """Return what becomes of the first header."""
+    known = [1.0 if isinstance(w, str) else w for w in weights] or [1.0] * len(given.images)
+    return stack_header([image.header for image in given.images], given.names, known, method=method)
 
 
-def _weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
-    """Return the weights, 1 if there are none."""
-    given = (1.0,) * count if weights is None else _per_frame(weights, count, "weights")
-    if min(given) < 0 or max(given) == 0:
-        raise ParameterError(f"weights {list(given)} must not be negative, and one must be greater than 0.")
-    return given
-
-
-def _factors(scale: Scale | None, count: int) -> tuple[float, ...] | None:
-    """Return the factors of the frames; None if a function is to find them."""
-    if callable(scale):
-        return None
-    return (1.0,) * count if scale is None else _per_frame(scale, count, "scale")
-
-
-def _limit(value: float | None) -> float | None:
-    return None if value is None else float(value)
-
-
-def _budget(mem_limit: float | None) -> int:
-    """Return how many bytes the bands may take."""
-    if mem_limit is not None and not mem_limit > 0:
-        raise ParameterError(f"mem_limit {mem_limit} must be greater than 0 bytes.")
-    return BUDGET_BYTES if mem_limit is None else max(1, int(min(mem_limit, BUDGET_BYTES)))
-
-
-def _threshold(value: float | None, what: str) -> float | None:
-    """Return a threshold of clipping; as ccdproc documents it, negative ones count as positive."""
-    if value is None:
-        return None
-    if not abs(value) > 0:
-        raise ParameterError(f"{what} {value} must be greater than 0, or None for no limit.")
-    return abs(float(value))
-
-
-def _function(given: str | Callable[..., Any], known: dict[str, str], what: str) -> str:
-    """Return the name of a statistic that the kernels know."""
-    name = given if isinstance(given, str) else str(getattr(given, "__name__", given))
-    package = "" if isinstance(given, str) else str(getattr(given, "__module__", "") or type(given).__module__)
-    if name in known and package.partition(".")[0] in {"", "numpy", "astropy", "bottleneck"}:
-        return known[name]
-    names = ", ".join(map(repr, dict.fromkeys(known.values())))
-    raise ParameterError(f"{what} {given!r} must be {names}, or the function of NumPy or astropy of that name.")
-
-
-def _factor_step(image: Image, func: Callable[[Any], float]) -> Step:
-    """Return a step that is one number everywhere: a user's function of the image's whole plane."""
-    reduction = Reduction(
-        image.plan,
-        partial=plane_factor,
-        final=only_partial,
-        params=make_params(func=func, bad_bits=image.schema.bad_bits),
-        planes=frozenset({"data", "mask"} & image.plan.dtypes.keys()),
-        region=Region.full(image.shape),
-        tile=None,
-    )
-    number = Value(reduction=reduction, what="scale of a frame")
-    return Apply(
-        image.shape, make_dtypes(data=np.float64), kernel=constant_plane, sources=(), numbers=(("number", number),)
-    )
-
-
-def _result(
-    images: list[Image],
-    schema: MaskSchema,
-    frames: tuple[Step, ...],
-    rule: Rule,
-    budget: int,
-    header: StackHeader,
-) -> xr.Dataset:
-    """Return the lazy result."""
-    first = images[0]
-    variance = ("data", "mask", "variance") if rule.uncertainty == "propagated" else ("data", "mask")
-    uses: PlaneMap = (("data", ("data", "mask")), ("variance", variance), ("mask", ("data", "mask")))
-    plan = Stack(
-        first.shape,
-        make_dtypes(data=rule.dtype, variance=rule.dtype, mask=rule.mask_dtype),
-        kernel=combine_frames,
-        frames=frames,
-        uses=uses,
-        params=make_params(rule=rule),
-        budget_bytes=budget,
-    )
-    rows = max(1, CHUNK_PIXELS // first.shape[1])
-    return replace(
-        first,
-        plan=plan,
-        schema=schema,
-        uncertainty_type=first.uncertainty_type if first.has_variance else "std",
-        header=header.apply(first.header),
-        grid=regular_grid(first.shape, (rows, first.shape[1])),
-        graphs=tuple(graph for image in images for graph in image.graphs),
-    ).to_dataset(boundary=True)
-
-
-def _hand_over(
+def hand_over(
     result: xr.Dataset, given: Given, header: StackHeader, output: str | os.PathLike[str] | None, *, overwrite: bool
 ) -> Any:
     """Write the result if it is to be written, and return it as what the inputs were."""

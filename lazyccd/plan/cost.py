@@ -82,7 +82,8 @@ def _scratch(action: Action, request: Request) -> int:
         rows = min(band_rows(step, request), request.region.shape.y)
         band = Request(request.region._replace(y1=request.region.y0 + rows), request.planes)
         roots = [(f, need) for f, need in zip(step.frames, step.needs(band), strict=True) if need is not None]
-        return _peak(roots) + int(TEMPORARIES * _bytes(step, band))
+        pixels = max((need.region.size for _, need in roots), default=0)
+        return _peak(roots) + int(TEMPORARIES * _bytes(step, band)) + pixels * step.scratch_bytes
     if not step.local or not step.inputs:
         needs = zip(step.inputs, step.needs(request), strict=True)
         given = sum(_bytes(source, need) for source, need in needs if need is not None)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lazyccd.errors import PlanError
-from lazyccd.kernels.block import PLANES, Block, Request, empty_block
+from lazyccd.errors import MemoryLimitError
+from lazyccd.kernels.block import ALL_PLANES, Block, Request, empty_block
 from lazyccd.plan.schedule import Action, Call, make_schedule, strips, vertical_halo
 from lazyccd.plan.steps import Apply, Chunked, Join, Source, Stack, Step
 from lazyccd.plan.storage import Reader
@@ -105,14 +105,17 @@ class Evaluation:
                 }
                 return Block(request.region, **planes)
             assert isinstance(step, Apply)
-            numbers = {n: v.given if v.given is not None else self._values[v.token] for n, v in step.numbers}
-            return step.kernel(request, *given, **dict(step.params), **numbers)
+            return step.kernel(request, *given, **dict(step.params), **self._numbers(step))
         except Exception as error:
             place = f" of {step.storage.name}" if isinstance(step, Source) else ""
             note = f"in step {step.label!r}{place}, region {request.region.to_fits()}"
             if note not in getattr(error, "__notes__", ()):
                 error.add_note(note)
             raise
+
+    def _numbers(self, step: Apply | Stack) -> dict[str, npt.NDArray[Any]]:
+        """Return the global numbers that a step uses."""
+        return {n: v.given if v.given is not None else self._values[v.token] for n, v in step.numbers}
 
     def _reader(self, step: Source) -> Reader:
         """Return the open reader of a source, opening it if it is the first time."""
@@ -129,7 +132,7 @@ class Evaluation:
             band = Request(Region(y0, min(y0 + rows, region.y1), region.x0, region.x1), request.planes)
             roots = [(f, need) for f, need in zip(step.frames, step.needs(band), strict=True) if need is not None]
             frames = self.pull(*roots)
-            _paste(step.kernel(band, frames, **dict(step.params)), out)
+            _paste(step.kernel(band, frames, **dict(step.params), **self._numbers(step)), out)
         return out
 
 
@@ -138,21 +141,26 @@ def band_rows(step: Stack, request: Request) -> int:
 
     Raises
     ------
-    PlanError
-        Raised if the frames have a halo and the band would be lower than eight halos.
+    MemoryLimitError
+        Raised if not even one row fits, or if the frames have a halo and the band would be lower than eight halos.
     """
-    per_row = 0
-    for frame, need in zip(step.frames, step.needs(request), strict=True):
-        if need is not None:
-            per_row += sum(frame.dtypes[plane].itemsize for plane in need.planes) * request.region.shape.x
-    rows = max(1, step.budget_bytes // max(1, per_row))
+    first = Request(request.region._replace(y1=request.region.y0 + 1), request.planes)
+    needs = [(frame, need) for frame, need in zip(step.frames, step.needs(first), strict=True) if need is not None]
+    columns = max((need.region.shape.x for _, need in needs), default=1)
+    each = max((sum(f.dtypes[p].itemsize for p in need.planes) for f, need in needs), default=1) * columns
+    margin = 2 * int(getattr(step.reads, "halo", (0, 0))[0])
     halo = max(vertical_halo(frame) for frame in step.frames)
-    if rows < min(BANDS_PER_HALO * halo, request.region.shape.y):
-        raise PlanError(
-            f"a stack of {len(step.frames)} frames with a halo of {halo} rows fits only {rows} rows into its budget of "
-            f"{step.budget_bytes} bytes and needs {BANDS_PER_HALO * halo}; write the cleaned frames first."
+    least = min(max(1, BANDS_PER_HALO * halo), request.region.shape.y) + margin
+    rows = step.budget_bytes // max(1, len(needs) * each)
+    if rows < least:
+        fits = step.budget_bytes // (each * least)
+        way_out = "write the cleaned frames first, raise the limit" if halo else "raise the limit"
+        raise MemoryLimitError(
+            f"{least} row{'s' if least > 1 else ''} of {columns} pixels of {len(needs)} frames "
+            f"{f'with a halo of {halo} rows ' if halo else ''}take {len(needs) * each * least} bytes and the bands of a stack "
+            f"may take {step.budget_bytes}, which is enough for {fits} frames; {way_out} or combine the frames in groups."
         )
-    return rows
+    return rows - margin
 
 
 def assemble(step: Chunked, region: Region, chunks: Mapping[tuple[int, int], npt.NDArray[Any]]) -> npt.NDArray[Any]:
@@ -206,7 +214,7 @@ def _find(blocks: Sequence[Block], request: Request) -> Block:
 def _paste(part: Block, out: Block) -> None:
     """Copy a strip into the block it belongs to."""
     cut = part.region.within(out.region)
-    for plane in PLANES:
+    for plane in ALL_PLANES:
         target = getattr(out, plane)
         if target is not None:
             target[cut] = part.plane(plane)

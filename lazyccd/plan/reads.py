@@ -100,6 +100,34 @@ class Lattice:
 
 
 @dataclass(frozen=True)
+class Lines:
+    """All columns of the same rows, and a margin: statistics of whole lines."""
+
+    local: ClassVar[bool] = True
+
+    halo: tuple[int, int] = (0, 0)
+    """Margin in pixels along y and x; that along x changes nothing."""
+
+    def region(self, out: Region, shape: tuple[int, int]) -> Region:
+        """Return the rows and their margin inside of the image."""
+        return Region(out.y0 - self.halo[0], out.y1 + self.halo[0], 0, shape[1]).clip(shape)
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """The same pixels of an input that lies elsewhere and may end inside of the output: frames with offsets."""
+
+    local: ClassVar[bool] = True
+
+    offset: tuple[int, int]
+    """Row and column of the output where the input's pixel (0, 0) lies."""
+
+    def region(self, out: Region, shape: tuple[int, int]) -> Region:
+        """Return the part of the input under the region, which may be empty."""
+        return out.shift(-self.offset[0], -self.offset[1]).clip(shape)
+
+
+@dataclass(frozen=True)
 class Rows:
     """Fixed columns of the same rows: an overscan strip beside the data."""
 

@@ -242,6 +242,7 @@ def vertical_halo(step: Step) -> int:
     halos: dict[str, int] = {}
     for at in walk(step):
         reads = [getattr(source.reads, "halo", (0, 0))[0] for source in getattr(at, "sources", ())]
-        reads = reads or [0] * len(at.inputs)
+        own = getattr(getattr(at, "reads", None), "halo", (0, 0))[0]
+        reads = reads or [own] * len(at.inputs)
         halos[at.token] = max((r + halos[i.token] for r, i in zip(reads, at.inputs, strict=True)), default=0)
     return halos[step.token]

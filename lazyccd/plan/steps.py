@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from dask.tokenize import tokenize
 
-from lazyccd.kernels.block import PLANES, Block, Request
+from lazyccd.kernels.block import ALL_PLANES, PLANES, Block, Request
 from lazyccd.plan.reads import Reads, Same
 from lazyccd.plan.storage import Storage
 from lazyccd.sections import Region
@@ -29,7 +29,7 @@ Kernel: TypeAlias = Callable[..., Block]
 
 def make_dtypes(**planes: npt.DTypeLike | None) -> Dtypes:
     """Return the dtypes of the planes that are not None, in the standard order."""
-    return tuple((name, np.dtype(planes[name])) for name in PLANES if planes.get(name) is not None)
+    return tuple((name, np.dtype(planes[name])) for name in ALL_PLANES if planes.get(name) is not None)
 
 
 def make_params(**params: Any) -> Params:
@@ -152,7 +152,7 @@ class Join(Step):
     @classmethod
     def of(cls, **parts: tuple[Step, str] | None) -> Join:
         """Return a step with the given planes; ``data`` must be among them."""
-        given = tuple((name, *part) for name in PLANES if (part := parts.get(name)) is not None)
+        given = tuple((name, *part) for name in ALL_PLANES if (part := parts.get(name)) is not None)
         dtypes = make_dtypes(**{name: step.dtypes[plane] for name, step, plane in given})
         return cls(given[0][1].shape, dtypes, parts=given)
 
@@ -276,7 +276,7 @@ class Apply(Step):
 class Stack(Step):
     """Many inputs of one shape combined pixel by pixel, read in bands of rows under a byte budget.
 
-    The kernel is called as ``kernel(request, blocks, **params)`` with a list of blocks, one per frame.
+    The kernel is called as ``kernel(request, blocks, **params, **values)`` with a list of blocks, one per frame.
     """
 
     kernel: Kernel = field(kw_only=True)
@@ -288,20 +288,36 @@ class Stack(Step):
     params: Params = field(kw_only=True, default=())
     """Parameters of the kernel."""
 
+    numbers: tuple[tuple[str, Value], ...] = field(kw_only=True, default=())
+    """Global numbers passed to the kernel by name."""
+
     uses: PlaneMap = field(kw_only=True, default=EVERYTHING)
     """Which planes of a frame are needed for which planes of the output."""
+
+    reads: Reads = field(kw_only=True, default_factory=Same)
+    """Which region of a frame is needed: more than the same where neighbours are looked at, or whole lines."""
+
+    scratch_bytes: int = field(kw_only=True, default=0)
+    """How many bytes the kernel takes for each pixel of a band, besides the blocks."""
 
     budget_bytes: int = field(kw_only=True, default=128 * 2**20)
     """How many bytes the blocks of a band may take, over all frames."""
 
     def identity(self) -> tuple[Any, ...]:
         """Return the kernel's name, parameters and frames; bands do not change pixels."""
-        return (kernel_name(self.kernel), self.params, self.uses, tuple(frame.token for frame in self.frames))
+        frames = tuple(frame.token for frame in self.frames)
+        numbers = tuple((name, value.token) for name, value in self.numbers)
+        return (kernel_name(self.kernel), self.params, numbers, self.uses, self.reads, frames)
 
     @property
     def inputs(self) -> tuple[Step, ...]:
         """The frames."""
         return self.frames
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """Global numbers that are used."""
+        return tuple(value for _, value in self.numbers)
 
     @property
     def label(self) -> str:
@@ -314,12 +330,13 @@ class Stack(Step):
         return False
 
     def needs(self, request: Request) -> tuple[Request | None, ...]:
-        """Return the same region of every frame."""
-        return tuple(Input(frame, uses=self.uses).need(request) for frame in self.frames)
+        """Return what is needed of every frame."""
+        return tuple(Input(frame, self.reads, self.uses).need(request) for frame in self.frames)
 
     def with_inputs(self, inputs: tuple[Step, ...], values: tuple[Value, ...]) -> Step:
         """Return the stack of other frames."""
-        return replace(self, frames=inputs)
+        numbers = tuple((name, new) for (name, _), new in zip(self.numbers, values, strict=True))
+        return replace(self, frames=inputs, numbers=numbers)
 
 
 @dataclass(frozen=True)

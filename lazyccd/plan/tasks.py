@@ -17,8 +17,17 @@ from lazyccd.plan.schedule import demand
 from lazyccd.plan.steps import Chunked, Reduction, Step
 from lazyccd.sections import Region
 
-Kind: TypeAlias = Literal["data", "mask", "std", "var", "ivar"]
-PLANE_OF: dict[Kind, str] = {"data": "data", "mask": "mask", "std": "variance", "var": "variance", "ivar": "variance"}
+Kind: TypeAlias = Literal["data", "mask", "std", "var", "ivar", "n_used", "n_rejected", "exposure"]
+PLANE_OF: dict[Kind, str] = {
+    "data": "data",
+    "mask": "mask",
+    "std": "variance",
+    "var": "variance",
+    "ivar": "variance",
+    "n_used": "n_used",
+    "n_rejected": "n_rejected",
+    "exposure": "exposure",
+}
 """The plane of a plan that each kind of variable is made from."""
 
 

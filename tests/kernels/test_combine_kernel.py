@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from dataclasses import replace
 from typing import Any
 
@@ -13,26 +12,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lazyccd.flags import MaskSchema
-from lazyccd.kernels.block import PLANES, Block, Request
-from lazyccd.kernels.combine import Rule, combine_frames, median_factor
+from lazyccd.kernels.block import Block, Request
+from lazyccd.kernels.combine import combine_frames, median_factor
+from lazyccd.kernels.levels import Levels
+from lazyccd.kernels.piece import Noise, Rule
 from lazyccd.kernels.stack_loops import sort_frames
+from lazyccd.ops.stack_rules import critical_values, percentile_order
 from lazyccd.sections import Region
+from tests.kernels.stack_reference import BITS, CLASSES, SCHEMA, combine_pixel
 
 Array = npt.NDArray[Any]
-SCHEMA = MaskSchema()
-BITS = {name: SCHEMA.bits(name) for name in SCHEMA.names}
-CLASSES = (("INTERP",), ("SAT",), ("CR", "LOW_FLAT"), ("BAD",), ("NO_DATA",))
+ALL = frozenset({"data", "variance", "mask", "n_used", "n_rejected"})
 
 
 def make_rule(count: int, **changes: Any) -> Rule:
     """Return a plain average, with some fields changed."""
     rule = Rule(
         method="average",
-        weights=(1.0,) * count,
-        scale=(1.0,) * count,
-        rejections=(),
+        count=count,
+        levels=Levels(),
+        clips=(),
+        reject=None,
+        nkeep=0,
+        grow=0.0,
+        noise=None,
+        exposures=(),
         uncertainty="scatter",
+        work="float64",
         dtype="float64",
         mask_dtype="uint16",
         remaps=((),) * count,
@@ -57,87 +63,17 @@ def run(values: Array, bits: Array | None = None, variances: Array | None = None
         )
         for i in range(len(values))
     ]
-    return combine_frames(Request(region, frozenset(PLANES)), blocks, rule=make_rule(len(values), **changes))
-
-
-def mad(values: list[float]) -> float:
-    """Return the median distance from the median."""
-    middle = statistics.median(values)
-    return statistics.median([abs(v - middle) for v in values])
-
-
-def std(values: list[float]) -> float:
-    """Return the standard deviation of n."""
-    mean = sum(values) / len(values)
-    return math.sqrt(sum((v - mean) ** 2 for v in values) / len(values))
-
-
-def worst_class(bits: int) -> int:
-    """Return the worst class of a bad input."""
-    return max(k for k, names in enumerate(CLASSES) if bits & SCHEMA.bits(*names) & SCHEMA.bad_bits)
-
-
-def reference(values: list[float], bits: list[int], variances: list[float], rule: Rule) -> tuple[float, float, int]:
-    """Combine one pixel."""
-    bits = [b if math.isfinite(v) else b | BITS["NO_DATA"] for v, b in zip(values, bits, strict=True)]
-    left = [i for i, b in enumerate(bits) if not b & rule.bad]
-    all_bad, rejected = not left, False
-    if all_bad:
-        least = min(worst_class(b) for b in bits)
-        left = [i for i, b in enumerate(bits) if worst_class(b) == least < 4]
-    for name, settings in rule.rejections:
-        if not left or all_bad:
-            break
-        if name == "limits":
-            low, high = settings
-        else:
-            centre_name, deviation_name, low, high = settings
-            inputs = [values[i] for i in left]
-            centre = sum(inputs) / len(inputs) if centre_name == "mean" else statistics.median(inputs)
-            deviation = std(inputs) if deviation_name == "std" else 1.482602218505602 * mad(inputs)
-            low = None if low is None else centre - low * deviation
-            high = None if high is None else centre + high * deviation
-        stay = [i for i in left if (low is None or values[i] >= low) and (high is None or values[i] <= high)]
-        rejected |= stay != left
-        left = stay
-    return combine_left(values, bits, variances, rule, left, rejected=rejected)
-
-
-def combine_left(
-    values: list[float], bits: list[int], variances: list[float], rule: Rule, left: list[int], *, rejected: bool
-) -> tuple[float, float, int]:
-    """Combine the inputs of one pixel that were not rejected."""
-    assert rule.scale is not None
-    mask = 0
-    for i in left:
-        mask |= bits[i]
-    weights = [1.0] * len(values) if rule.method == "median" else list(rule.weights)
-    lost = sum(weights[i] for i in range(len(values)) if i not in left and bits[i] & BITS["SAT"])
-    mask |= BITS["CLIPPED"] * rejected | BITS["SAT"] * (lost > 0.1 * sum(weights))
-    if not left:
-        return (0.0 if rule.method == "sum" else math.nan), math.nan, mask | BITS["NO_DATA"]
-    x = [values[i] * rule.scale[i] for i in left]
-    w = [weights[i] for i in left]
-    n = len(x)
-    total = sum(a * b for a, b in zip(w, x, strict=True))
-    data = {"average": total / sum(w), "sum": total, "median": statistics.median(x)}[rule.method]
-    if rule.uncertainty == "ccdproc":
-        each = {"average": std(x) / n**0.5, "sum": std(x) * n**0.5, "median": 1.482602218505602 * mad(x) / n**0.5}
-        return data, each[rule.method] ** 2, mask
-    v = [statistics.variance(x) if n > 1 else math.nan] * n
-    if rule.uncertainty == "propagated":
-        v = [variances[i] * rule.scale[i] ** 2 for i in left]
-    weighted = sum(a * a * b for a, b in zip(w, v, strict=True))
-    variance = {"average": weighted / sum(w) ** 2, "sum": weighted, "median": sum(v) / n**2 * median_factor(n)}
-    return data, variance[rule.method], mask
+    if bits is None:
+        changes = {"remaps": (None,) * len(values), **changes}
+    return combine_frames(Request(region, ALL), blocks, rule=make_rule(len(values), **changes))
 
 
 @st.composite
 def stacks(draw: st.DrawFn) -> tuple[Array, Array, Array, dict[str, Any]]:
     """Draw frames with ties, NaN, infinities and masks, and a rule."""
-    count = draw(st.integers(1, 7))
+    count = draw(st.one_of(st.integers(1, 7), st.integers(8, 40)))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    shape = (count, draw(st.integers(1, 9)), draw(st.integers(1, 40)))
+    shape = (count, draw(st.integers(1, 9)), draw(st.integers(1, 30 if count < 8 else 6)))
     # small integers: many ties, and sums that are exact in any order
     values = rng.integers(0, 6, shape).astype(np.float64)
     values[rng.random(shape) < 0.1] *= 64
@@ -145,37 +81,77 @@ def stacks(draw: st.DrawFn) -> tuple[Array, Array, Array, dict[str, Any]]:
     share = draw(st.sampled_from([0.0, 0.3, 0.9]))
     flags = np.array([*BITS.values(), BITS["CR"] | BITS["SAT"], BITS["INTERP"] | BITS["BAD"]], np.uint16)
     bits = np.where(rng.random(shape) < share, rng.choice(flags, shape), 0).astype(np.uint16)
-    sigma = (
-        draw(st.sampled_from(["mean", "median"])),
-        draw(st.sampled_from(["std", "mad_std"])),
-        # thresholds that no distance of small integers over their deviation equals
-        draw(st.sampled_from([None, 1.0371, 1.6143])),
-        draw(st.sampled_from([None, 0.9173, 2.0371])),
+    numbers = tuple(rng.integers(1, 4, count).astype(float))
+    levels = Levels(
+        scale=tuple(rng.choice([0.5, 1.0, 2.0], count)) if draw(st.booleans()) else (),
+        zero=tuple(rng.integers(-2, 3, count).astype(float)) if draw(st.booleans()) else (),
+        weights=numbers if draw(st.booleans()) else (),
     )
-    limits = (draw(st.sampled_from([None, 1.0])), draw(st.sampled_from([None, 5.0])))
     rules = {
         "method": draw(st.sampled_from(["average", "median", "sum"])),
         "uncertainty": draw(st.sampled_from(["propagated", "scatter", "ccdproc"])),
-        "rejections": draw(st.sampled_from([(), (("sigma", sigma),), (("limits", limits), ("sigma", sigma))])),
-        "weights": tuple(rng.integers(1, 4, count).astype(float)) if draw(st.booleans()) else (1.0,) * count,
-        "scale": tuple(rng.choice([0.5, 1.0, 2.0], count)) if draw(st.booleans()) else (1.0,) * count,
+        "levels": levels,
+        "clips": draw(clip_lists(count)),
+        "nkeep": draw(st.integers(-count, count)),
+        "noise": Noise(tuple((float(a), 1 / float(b), 0.01) for a, b in rng.integers(1, 9, (count, 2)))),
+        "reject": draw(st.one_of(st.none(), rejects(count))),
     }
     return values, bits, rng.integers(1, 9, shape).astype(np.float64), rules
 
 
+# thresholds that no distance of small integers over their deviation equals
+LOWS, HIGHS = st.sampled_from([1.0371, 1.6143, math.inf]), st.sampled_from([0.9173, 2.0371, math.inf])
+
+
+@st.composite
+def sigmas(draw: st.DrawFn) -> tuple[str, Any]:
+    """Draw a clip about the mean or the median."""
+    low, high = draw(LOWS), draw(HIGHS)
+    return "sigma", (
+        draw(st.sampled_from(["mean", "median"])),
+        draw(st.sampled_from(["std", "mad_std"])),
+        None if low == math.inf else low,
+        None if high == math.inf else high,
+        draw(st.sampled_from([1, 2, None])),
+    )
+
+
+@st.composite
+def clip_lists(draw: st.DrawFn, count: int) -> tuple[Any, ...]:
+    """Draw ccdproc's clips in its order."""
+    extrema = ("extrema", (draw(st.integers(0, 2)), draw(st.integers(0, 2))))
+    limits = ("limits", (draw(st.sampled_from([None, 1.0])), draw(st.sampled_from([None, 5.0]))))
+    return tuple(clip for clip in (extrema, limits, draw(sigmas())) if draw(st.integers(0, 2)) == 0)
+
+
+@st.composite
+def rejects(draw: st.DrawFn, count: int) -> tuple[str, Any]:
+    """Draw a rejection of scaled values."""
+    name = draw(st.sampled_from(["sigma", "minmax", "pclip", "gesdt", "ccdclip", "varclip", "winsorized", "linearfit"]))
+    if name == "sigma":
+        return draw(sigmas())
+    if name == "minmax":
+        return name, (draw(st.integers(0, count // 2)), draw(st.integers(0, count // 3)))
+    if name == "pclip":
+        return name, (percentile_order(draw(st.sampled_from([-0.5, 0.5, -3, 2])), count), draw(LOWS), draw(HIGHS))
+    if name == "gesdt":
+        return name, critical_values(count, draw(st.sampled_from([0.3, 0.5])), draw(st.sampled_from([0.05, 0.4])))
+    return name, (draw(LOWS), draw(HIGHS))
+
+
 @given(stacks())
 def test_stack_is_that_of_the_reference(drawn: tuple[Array, Array, Array, dict[str, Any]]) -> None:
-    """Data, variance and mask of every pixel, for all methods, rejections and uncertainties."""
+    """Which inputs are used and rejected, data, variance and mask of every pixel, for all methods and rejections."""
     values, bits, variances, changes = drawn
     block = run(values, bits, variances, **changes)
     rule = make_rule(len(values), **changes)
     for y, x in np.ndindex(values.shape[1:]):
-        data, variance, mask = reference(
-            values[:, y, x].tolist(), bits[:, y, x].tolist(), variances[:, y, x].tolist(), rule
-        )
-        np.testing.assert_allclose(block.plane("data")[y, x], data, rtol=1e-13, atol=1e-13)
-        np.testing.assert_allclose(block.plane("variance")[y, x], variance, rtol=1e-12, atol=1e-12)
-        assert block.plane("mask")[y, x] == mask
+        pixel = combine_pixel(values[:, y, x].tolist(), bits[:, y, x].tolist(), variances[:, y, x].tolist(), rule)
+        assert block.plane("n_used")[y, x] == len(pixel["used"])
+        assert block.plane("n_rejected")[y, x] == len(pixel["rejected"])
+        np.testing.assert_allclose(block.plane("data")[y, x], pixel["data"], rtol=1e-13, atol=1e-13)
+        np.testing.assert_allclose(block.plane("variance")[y, x], pixel["variance"], rtol=1e-12, atol=1e-12)
+        assert block.plane("mask")[y, x] == pixel["mask"]
 
 
 @given(stacks(), st.data())
@@ -188,7 +164,7 @@ def test_any_part_has_the_same_bits(drawn: tuple[Array, Array, Array, dict[str, 
     part = Region(y0, data.draw(st.integers(y0 + 1, ny)), x0, data.draw(st.integers(x0 + 1, nx)))
     cut = (slice(None), *part.within(Region(0, ny, 0, nx)))
     whole, alone = run(values, bits, variances, **changes), run(values[cut], bits[cut], variances[cut], **changes)
-    for plane in PLANES:
+    for plane in ALL:
         np.testing.assert_array_equal(alone.plane(plane), whole.crop(part).plane(plane))
 
 
@@ -224,7 +200,7 @@ def test_inputs_stay_as_they_are(rng: np.random.Generator) -> None:
     values = rng.normal(size=(3, 4, 5)).astype(np.float32)
     values.setflags(write=False)
     before = values.copy()
-    run(values, scale=(2.0, 3.0, 4.0))
+    run(values, levels=Levels(scale=(2.0, 3.0, 4.0)))
     np.testing.assert_array_equal(values, before)
 
 
@@ -232,7 +208,8 @@ def test_only_the_planes_asked_for_are_made() -> None:
     """A request for the mask gives nothing else."""
     region = Region(0, 1, 0, 2)
     blocks = [Block(region, np.array([[1.0, np.nan]]))] * 2
-    block = combine_frames(Request(region, frozenset({"mask"})), blocks, rule=make_rule(2, uncertainty="propagated"))
+    rule = make_rule(2, uncertainty="propagated", remaps=(None, None))
+    block = combine_frames(Request(region, frozenset({"mask"})), blocks, rule=rule)
     assert block.data is None
     assert block.variance is None
     assert block.plane("mask").tolist() == [[0, BITS["NO_DATA"]]]

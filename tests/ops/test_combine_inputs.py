@@ -113,7 +113,7 @@ BAD_ARGUMENTS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "weights words": ({"weights": ["a"] * 7}, errors.ArgumentTypeError, "7 numbers"),
     "scale number": ({"scale": 2.0}, errors.ParameterError, r"scale has shape \(\)"),
     "scale nan": ({"scale": [np.nan] * 7}, errors.ParameterError, "finite"),
-    "uncertainty": ({"uncertainty": "poisson"}, errors.ParameterError, "'poisson' must be None or one of propagated"),
+    "uncertainty": ({"uncertainty": "poisson"}, errors.ParameterError, "'poisson' must be None, propagated"),
     "propagated": ({"uncertainty": "propagated"}, errors.ParameterError, "frame 1 has no uncertainty"),
     "centre": ({"sigma_clip": True, "sigma_clip_func": np.max}, errors.ParameterError, "must be 'mean', 'median'"),
     "deviation": ({"sigma_clip": True, "sigma_clip_dev_func": "iqr"}, errors.ParameterError, "'std', 'mad_std'"),

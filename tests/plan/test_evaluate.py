@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lazyccd.errors import PlanError
+from lazyccd.errors import MemoryLimitError
 from lazyccd.frame.core import Image, make_image, regular_grid
 from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import Block, Request
@@ -196,8 +196,8 @@ def test_stack_of_filtered_frames() -> None:
 def test_stack_refuses_bands_that_are_mostly_halo() -> None:
     """Below eight halos a stack is refused, with the numbers and the way out."""
     frames = tuple(box_step(image(source((100, 50), seed)), 2) for seed in range(3))
-    message = "stack of 3 frames with a halo of 2 rows fits only 15 rows .* needs 16; write the cleaned frames first"
-    with pytest.raises(PlanError, match=message):
+    message = r"16 rows of 50 pixels of 3 frames with a halo of 2 rows take 9600 .* enough for 2 frames; write the cleaned frames"
+    with pytest.raises(MemoryLimitError, match=message):
         pull(stack(frames, budget=3 * 4 * 50 * 15))
 
 

@@ -1,0 +1,91 @@
+"""Statistics of frames that are to be combined, and weights of their pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from lazyccd.kernels.block import Block, Request
+from lazyccd.kernels.filters import percentiles
+from lazyccd.kernels.reduce import mean_and_deviation
+
+Array: TypeAlias = npt.NDArray[Any]
+
+MOST_PIXELS = 100000
+"""A sample has fewer pixels than this, or one in ten along each axis."""
+
+MEAN = 3
+"""Place of the mean among the results of `mean_and_deviation`."""
+
+FEWEST, SHARE, BIN, STEP = 10, 0.7, 0.1, 0.01
+"""imcombine's mode: least number of pixels, central share of them, and bin and step as fractions of their range."""
+
+
+def mean_only(partials: Sequence[Array], **params: Any) -> Array:
+    """Return the mean of `mean_and_deviation`."""
+    return np.asarray(mean_and_deviation(partials, **params)[MEAN])
+
+
+def sample_statistic(block: Block, *, what: str, bad_bits: int) -> Array:
+    """Return mode, median or mean of the good pixels as IRAF's imcombine does; NaN without any.
+
+    The median of an even number of pixels is the lower middle one.
+    """
+    data = block.plane("data")
+    good = np.isfinite(data)
+    if block.mask is not None:
+        good &= (block.mask & block.mask.dtype.type(bad_bits)) == 0
+    values = data[good]
+    if values.size == 0:
+        return np.array(np.nan)
+    if what == "mean":
+        return np.array(np.add.accumulate(values)[-1] / values.dtype.type(values.size), float)
+    values = np.sort(values)
+    return np.array(mode(values) if what == "mode" else values[max(values.size // 2 - 1, 0)], float)
+
+
+def mode(values: Array) -> float:
+    """Return the mode of sorted values: the middle one in the fullest bin that slides over their central part.
+
+    Examples
+    --------
+    >>> mode(np.sort(np.r_[np.zeros(5), np.linspace(3, 3.1, 30), np.full(5, 9)])) < 3.1
+    True
+    """
+    n = values.size
+    if n < FEWEST:
+        return float(values[max(n // 2 - 1, 0)])
+    kind = np.float32
+    first, last = int(1 + n * (1 - SHARE) / 2) - 1, int(1 + n * (1 + SHARE) / 2) - 1
+    start, end = kind(values[first]), kind(values[last])
+    if start == end:
+        return float(start)
+    step, width = kind(STEP) * (end - start), kind(BIN) * (end - start)
+    low = high = first
+    most, found, edge = 0, float(values[first]), start - step
+    inner = values[first:last]
+    while high < last:
+        edge = kind(edge + step)
+        low = max(low, first + int(np.searchsorted(inner, edge, side="left")))
+        high = max(high, first + int(np.searchsorted(inner, kind(edge + width), side="left")))
+        if high - low > most:
+            most = high - low
+            # numbers of IRAF's arrays begin at 1, and their half is cut off
+            found = float(values[(low + 1 + high + 1) // 2 - 1])
+    return found
+
+
+def inverse_variance(request: Request, a: Block, *, size: int, shape: tuple[int, int]) -> Block:
+    """Return one over the median variance of a box of so many pixels; 0 where that is not a positive number."""
+    part = percentiles(a.plane("variance"), a.region, request.region, (size, size), shape)[0].astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weights = np.where(np.isfinite(part) & (part > 0), 1 / part, 0.0)
+    return Block(request.region, weights)
+
+
+def variance_as_data(request: Request, a: Block) -> Block:
+    """Return the variance as data."""
+    return Block(request.region, a.plane("variance") if "data" in request.planes else None, None, a.mask)

@@ -1,0 +1,294 @@
+"""Loops that reject inputs of a stack pixel by pixel.
+
+The rules are those of IRAF's imcombine (ccdclip, avsigclip, pclip, minmax), of Siril (winsorized, linear fit) and of Rosner
+(1983, Technometrics 25, 165; generalised extreme Studentised deviates), each over the inputs that count.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from lazyccd.kernels.jit import compiled
+
+Array: TypeAlias = npt.NDArray[Any]
+
+NOISE, VARIANCE, LINE, WINSORIZED, LINEAR = range(5)
+"""What `reject_iterated` takes for the deviation of an input."""
+
+WINSOR_RANGE, WINSOR_FACTOR, WINSOR_TOLERANCE = 1.5, 1.134, 0.0005
+"""Values are clamped so many deviations from the median; how much the deviation shrinks by that; when it has settled."""
+
+FEWEST_FITTED = 4
+"""Winsorized and linear-fit clipping stop when so many inputs are left."""
+
+
+@compiled
+def gather(values: Array, use: Array, m: int, v: Array, who: Array) -> int:
+    """Copy the inputs of a pixel that count, and their frames; return how many there are."""
+    n = 0
+    for i in range(len(values)):
+        if use[i, m]:
+            v[n] = values[i, m]
+            who[n] = i
+            n += 1
+    return n
+
+
+@compiled
+def sort_by(v: Array, who: Array, n: int) -> None:
+    """Sort values, and their frames with them, equal ones in the order of the frames (Shell 1959, gaps of Ciura 2001)."""
+    for gap in (301, 132, 57, 23, 10, 4, 1):
+        for k in range(gap, n):
+            x, w = v[k], who[k]
+            j = k
+            while j >= gap and (v[j - gap] > x or (v[j - gap] == x and who[j - gap] > w)):
+                v[j], who[j] = v[j - gap], who[j - gap]
+                j -= gap
+            v[j], who[j] = x, w
+
+
+@compiled
+def middle(v: Array, n: int) -> Any:
+    """Return the median of n sorted values."""
+    return 0.5 * (v[(n - 1) // 2] + v[n // 2])
+
+
+@compiled
+def restore(residual: Array, before: Array, kept: Array, use: Array) -> None:
+    """Restore the inputs that are least off, equal ones together, until as many are left as must be kept."""
+    frames, pixels = use.shape
+    for m in range(pixels):
+        n = 0
+        for i in range(frames):
+            n += use[i, m]
+        while n < kept[m]:
+            least = np.inf
+            for i in range(frames):
+                if before[i, m] and not use[i, m] and residual[i, m] < least:
+                    least = residual[i, m]
+            for i in range(frames):
+                if before[i, m] and not use[i, m] and not residual[i, m] > least:
+                    use[i, m] = True
+                    n += 1
+
+
+@compiled
+def reject_counts(values: Array, nlow: int, nhigh: int, rescaled: bool, residual: Array, use: Array) -> None:
+    """Reject the lowest and highest values of each pixel, by number."""
+    frames, pixels = values.shape
+    v, who = np.empty(frames), np.empty(frames, np.int64)
+    for m in range(pixels):
+        n = gather(values, use, m, v, who)
+        low, high = nlow, nhigh
+        if rescaled:
+            low, high = int(n * nlow / frames + 0.001), int(n * nhigh / frames + 0.001)
+        if n == 0 or low + high == 0:
+            continue
+        sort_by(v, who, n)
+        centre = middle(v, n)
+        for k in range(n):
+            if k < low or k >= n - high:
+                use[who[k], m] = False
+                if residual.size:
+                    residual[who[k], m] = abs(v[k] - centre)
+
+
+@compiled
+def reject_percentile(values: Array, order: float, low: float, high: float, residual: Array, use: Array) -> None:
+    """Reject values ``low`` or ``high`` times as far from the median as the value so many orders away from it."""
+    frames, pixels = values.shape
+    v, who = np.empty(frames), np.empty(frames, np.int64)
+    sign = -1.0 if order < 0 else 1.0
+    for m in range(pixels):
+        n = gather(values, use, m, v, who)
+        if n < 3:
+            continue
+        sort_by(v, who, n)
+        centre = middle(v, n)
+        # the ranks of imcombine begin at 1; for even n, orders below the median begin at the lower middle value
+        place = 1 + n // 2 + order - (1 if order < 0 and n % 2 == 0 else 0)
+        rank = min(n, max(1, int(np.floor(place + 0.5))))
+        sigma = sign * (v[rank - 1] - centre)
+        if sigma == 0:
+            continue
+        for k in range(n):
+            off = (v[k] - centre) / sigma
+            if -off >= low or off >= high:
+                use[who[k], m] = False
+                if residual.size:
+                    residual[who[k], m] = abs(off)
+
+
+@compiled
+def reject_gesdt(values: Array, table: Array, residual: Array, use: Array) -> None:
+    """Reject the outliers of each pixel: the most extreme ones up to the last that exceeds its critical value."""
+    frames, pixels = values.shape
+    v, who = np.empty(frames), np.empty(frames, np.int64)
+    for m in range(pixels):
+        given = n = gather(values, use, m, v, who)
+        last = 0
+        for step in range(table.shape[1]):
+            if n < 3 or table[given, step] == np.inf:
+                break
+            mean = 0.0
+            for k in range(n):
+                mean += v[k]
+            mean /= n
+            squares, worst = 0.0, 0
+            for k in range(n):
+                squares += (v[k] - mean) ** 2
+                if abs(v[k] - mean) > abs(v[worst] - mean):
+                    worst = k
+            if squares == 0:
+                break
+            off = abs(v[worst] - mean) / np.sqrt(squares / (n - 1))
+            if residual.size:
+                residual[who[worst], m] = off
+            if off > table[given, step]:
+                last = step + 1
+            # the candidate goes behind those that are left, where the others keep their order
+            x, w = v[worst], who[worst]
+            for k in range(worst, n - 1):
+                v[k], who[k] = v[k + 1], who[k + 1]
+            n -= 1
+            v[n], who[n] = x, w
+        for k in range(given - last, given):
+            use[who[k], m] = False
+
+
+@compiled
+def reject_iterated(
+    kind: int,
+    values: Array,
+    variances: Array,
+    multipliers: Array,
+    offsets: Array,
+    noise: Array,
+    low: float,
+    high: float,
+    residual: Array,
+    use: Array,
+) -> None:
+    """Reject values below or above the centre by so many of their deviations, until nothing changes.
+
+    The centre is the median. The deviation is that of a noise model, given variances, or found from the values; see
+    `deviations`. Values are those of ``multipliers * raw + offsets``.
+    """
+    frames, pixels = values.shape
+    v, who = np.empty(frames), np.empty(frames, np.int64)
+    sigma, expected = np.empty(frames), np.empty(frames)
+    line = line_deviation(values, multipliers, offsets, use) if kind == LINE else 0.0
+    fewest = FEWEST_FITTED + 1 if kind >= WINSORIZED else (3 if kind == LINE else 2)
+    for m in range(pixels):
+        n = gather(values, use, m, v, who)
+        sort_by(v, who, n)
+        while n >= fewest:
+            centre = middle(v, n)
+            if kind >= WINSORIZED:
+                fitted(kind, v, n, centre, sigma, expected)
+            for k in range(n):
+                i = who[k]
+                if kind < WINSORIZED:
+                    level = (centre - offsets[i]) / multipliers[i]
+                    expected[k] = centre
+                    if kind == NOISE:
+                        x = max(0.0, level)
+                        sigma[k] = abs(multipliers[i]) * np.sqrt(noise[i, 0] + x * noise[i, 1] + x * x * noise[i, 2])
+                    elif kind == VARIANCE:
+                        sigma[k] = np.sqrt(variances[i, m])
+                    else:
+                        sigma[k] = line * abs(multipliers[i]) * np.sqrt(max(1.0, level))
+            left = 0
+            for k in range(n):
+                off = v[k] - expected[k]
+                if off < -low * sigma[k] or off > high * sigma[k]:
+                    use[who[k], m] = False
+                    if residual.size:
+                        residual[who[k], m] = abs(off) / sigma[k]
+                else:
+                    v[left], who[left] = v[k], who[k]
+                    left += 1
+            if left == n:
+                break
+            n = left
+
+
+@compiled
+def fitted(kind: int, v: Array, n: int, centre: float, sigma: Array, expected: Array) -> None:
+    """Find the deviation and the expected values of n sorted values: winsorized, or about a line through them."""
+    if kind == WINSORIZED:
+        deviation = winsorized_deviation(v, n, centre)
+        for k in range(n):
+            sigma[k], expected[k] = deviation, centre
+        return
+    mean_rank, mean, covariance, spread = 0.5 * (n - 1), 0.0, 0.0, 0.0
+    for k in range(n):
+        mean += v[k]
+    mean /= n
+    for k in range(n):
+        covariance += (k - mean_rank) * (v[k] - mean)
+        spread += (k - mean_rank) ** 2
+    total = 0.0
+    for k in range(n):
+        expected[k] = mean + covariance / spread * (k - mean_rank)
+        total += abs(v[k] - expected[k])
+    for k in range(n):
+        sigma[k] = total / n
+
+
+@compiled
+def winsorized_deviation(v: Array, n: int, centre: float) -> float:
+    """Return the standard deviation of values that are clamped to 1.5 times itself about the median."""
+    deviation = np.inf
+    for _ in range(100):
+        mean, squares = 0.0, 0.0
+        lowest, highest = centre - WINSOR_RANGE * deviation, centre + WINSOR_RANGE * deviation
+        for k in range(n):
+            mean += min(max(v[k], lowest), highest)
+        mean /= n
+        for k in range(n):
+            squares += (min(max(v[k], lowest), highest) - mean) ** 2
+        new = np.sqrt(squares / (n - 1)) * (1.0 if deviation == np.inf else WINSOR_FACTOR)
+        settled = abs(new - deviation) <= WINSOR_TOLERANCE * deviation and deviation < np.inf
+        deviation = new
+        if settled:
+            break
+    return deviation
+
+
+@compiled
+def line_deviation(values: Array, multipliers: Array, offsets: Array, use: Array) -> float:
+    """Return the deviation of a line's values from their medians, in units of what photons would give."""
+    frames, pixels = values.shape
+    v, who = np.empty(frames), np.empty(frames, np.int64)
+    total, number = 0.0, 0
+    for m in range(pixels):
+        n = gather(values, use, m, v, who)
+        if n < 3:
+            continue
+        sort_by(v, who, n)
+        centre = middle(v, n)
+        for k in range(n):
+            i = who[k]
+            photons = multipliers[i] ** 2 * max(1.0, (centre - offsets[i]) / multipliers[i])
+            total += (v[k] - centre) ** 2 / photons
+        number += n
+    return np.sqrt(total / (number - 1)) if number > 1 else 0.0
+
+
+@compiled
+def grow_rejected(rejected: Array, radius: float, grown: Array) -> None:
+    """Mark inputs within a radius of a rejected one of the same frame; arrays are frames x rows x columns."""
+    frames, ny, nx = rejected.shape
+    reach = int(radius)
+    for i in range(frames):
+        for y in range(ny):
+            for x in range(nx):
+                if rejected[i, y, x]:
+                    for dy in range(-reach, reach + 1):
+                        for dx in range(-reach, reach + 1):
+                            if dy * dy + dx * dx <= radius * radius and 0 <= y + dy < ny and 0 <= x + dx < nx:
+                                grown[i, y + dy, x + dx] = True

@@ -1,0 +1,188 @@
+"""ccdproc's Combiner: clips are noted one after another, and run when frames are combined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lazyccd.errors import ArgumentTypeError, ParameterError
+from lazyccd.frame.core import DATA, MASK
+from lazyccd.kernels.piece import Clip
+from lazyccd.ops.combining import hand_over, header_of
+from lazyccd.ops.stack_inputs import check_shapes, collect, in_one_unit
+from lazyccd.ops.stack_levels import levels_of, per_frame
+from lazyccd.ops.stack_rules import ccdproc_clips, uncertainty_name, warn_if_useless
+from lazyccd.ops.stacking import Stacking, plain_rule
+
+AVERAGES = {"average", "mean", "nanmean"}
+MEDIANS = {"median", "nanmedian"}
+SUMS = {"sum", "nansum"}
+"""Names of functions that do what the methods do anyway."""
+
+
+class Combiner:
+    """Frames to be combined, as ccdproc's class of this name; `lazyccd.combine` does more.
+
+    Parameters
+    ----------
+    ccd_iter
+        Frames, CCDData or paths of one shape.
+    dtype
+        Of the results; that of the frames by default.
+
+    Notes
+    -----
+    Nothing is computed before frames are combined, and then in bounded memory. Clips see unscaled values, and inputs that were
+    masked or clipped before are no baseline, which makes iterated clipping tighten; ccdproc's does not.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> combiner = Combiner([CCDData(np.full((1, 1), value), unit="adu") for value in (1.0, 2.0, 3.0, 90.0)])
+    >>> combiner.minmax_clipping(max_clip=50)
+    >>> combiner.average_combine().data
+    array([[2.]])
+    """
+
+    def __init__(self, ccd_iter: Any, dtype: npt.DTypeLike | None = None) -> None:
+        if ccd_iter is None:
+            raise ArgumentTypeError("Combiner() got None and needs frames, CCDData or paths; give them in a list.")
+        self._given, self._schema = in_one_unit(collect(ccd_iter))
+        check_shapes(self._given.images, self._given.labels)
+        self._clips: tuple[Clip, ...] = ()
+        self._weights: Any = None
+        self._scaling: Any = None
+        self.dtype = dtype
+
+    @property
+    def _count(self) -> int:
+        return len(self._given.images)
+
+    @property
+    def weights(self) -> Any:
+        """Weights for averages and sums: an array of one number per frame, or of the frames' shapes; None for equal ones."""
+        return self._weights
+
+    @weights.setter
+    def weights(self, value: Any) -> None:
+        if value is not None:
+            if not isinstance(value, np.ndarray):
+                raise ArgumentTypeError(f"weights is a {type(value).__name__} and must be a NumPy array, or None.")
+            if value.shape not in {(self._count,), (self._count, *self._given.images[0].shape)}:
+                raise ParameterError(
+                    f"weights has shape {value.shape} and must have ({self._count},) or that of all frames together."
+                )
+        self._weights = value
+
+    @property
+    def scaling(self) -> Any:
+        """Factors: one per frame, or a function of a frame's plane; None for none."""
+        return self._scaling
+
+    @scaling.setter
+    def scaling(self, value: Sequence[float] | Callable[[Any], float] | None) -> None:
+        if value is not None and not callable(value):
+            value = per_frame(value, self._count, "scaling")
+        self._scaling = value
+
+    @property
+    def data_arr(self) -> np.ma.MaskedArray[Any, Any]:
+        """All frames as one masked array, with what was clipped so far: computed now, and as large as it is."""
+        result = self._stacking("average", None, self._scaling, "ccdproc").result(
+            header_of(self._given, (), "average"), (), rejections=True
+        )
+        rejected = result["rejected"].values
+        for i, image in enumerate(self._given.images):
+            frame = image.to_dataset()
+            if MASK in frame:
+                rejected[i] |= frame.ccd.bad.values
+        data = np.array([image.to_dataset()[DATA].values for image in self._given.images])
+        return np.ma.MaskedArray(data, rejected)
+
+    def _add(self, clips: tuple[Clip, ...]) -> None:
+        for clip in clips:
+            warn_if_useless(clip, self._count)
+        self._clips += clips
+
+    def minmax_clipping(self, min_clip: float | None = None, max_clip: float | None = None) -> None:
+        """Reject values below ``min_clip`` or above ``max_clip``; None is no limit."""
+        self._add(ccdproc_clips(None, (min_clip, max_clip), None, self._count))
+
+    def clip_extrema(self, nlow: int | None = 0, nhigh: int | None = 0) -> None:
+        """Reject the ``nlow`` lowest and the ``nhigh`` highest values of each pixel."""
+        self._add(ccdproc_clips((nlow or 0, nhigh or 0), None, None, self._count))
+
+    def sigma_clipping(
+        self, low_thresh: float | None = 3, high_thresh: float | None = 3, func: Any = "mean", dev_func: Any = "std"
+    ) -> None:
+        """Reject values so many deviations below or above the centre, once; None is no limit.
+
+        Parameters
+        ----------
+        low_thresh, high_thresh
+            Numbers of deviations.
+        func, dev_func
+            ``"mean"`` or ``"median"``, ``"std"`` (of n) or ``"mad_std"``, or NumPy's or astropy's functions of these names.
+        """
+        self._add(ccdproc_clips(None, None, (low_thresh, high_thresh, func, dev_func), self._count))
+
+    def average_combine(
+        self, scale_func: Any = None, scale_to: Any = None, uncertainty_func: Any = None, sum_func: Any = None
+    ) -> Any:
+        """Return the weighted mean; see `lazyccd.combine` for masks and uncertainty.
+
+        Parameters
+        ----------
+        scale_func, sum_func
+            None, or NumPy's function that does the same.
+        scale_to
+            In place of `scaling`.
+        uncertainty_func
+            ``"std"`` or ``"mad_std"``, or the function.
+        """
+        _check_function(scale_func, AVERAGES, "scale_func")
+        _check_function(sum_func, SUMS, "sum_func")
+        return self._combine("average", scale_to, uncertainty_func)
+
+    def median_combine(self, median_func: Any = None, scale_to: Any = None, uncertainty_func: Any = None) -> Any:
+        """Return the median; see `average_combine`."""
+        _check_function(median_func, MEDIANS, "median_func")
+        return self._combine("median", scale_to, uncertainty_func)
+
+    def sum_combine(self, sum_func: Any = None, scale_to: Any = None, uncertainty_func: Any = None) -> Any:
+        """Return the weighted sum of the inputs that are left; see `average_combine`."""
+        _check_function(sum_func, SUMS, "sum_func")
+        return self._combine("sum", scale_to, uncertainty_func)
+
+    def _combine(self, method: str, scale_to: Any, uncertainty_func: Any) -> Any:
+        uncertainty = uncertainty_name("ccdproc" if uncertainty_func else None, uncertainty_func, self._given)
+        weights = None if method == "median" else self._weights
+        scaling = self._scaling if scale_to is None else scale_to
+        stacking = self._stacking(method, weights, scaling, uncertainty)
+        header = header_of(self._given, stacking.rule.levels.weights, method)
+        return hand_over(stacking.result(header, (), rejections=False), self._given, header, None, overwrite=False)
+
+    def _stacking(self, method: str, weights: Any, scaling: Any, uncertainty: str) -> Stacking:
+        """Return the frames with what was set."""
+        if scaling is not None and not callable(scaling) and np.ndim(scaling) == 0:
+            scaling = [scaling] * self._count
+        levels, numbers, weighting = levels_of(self._given, scaling, None, weights, None)
+        rule = replace(
+            plain_rule(self._given.images, self._schema, method),
+            levels=levels,
+            clips=self._clips,
+            uncertainty=uncertainty,
+        )
+        return Stacking(tuple(self._given.images), self._schema, rule, numbers, tuple(weighting), dtype=self.dtype)
+
+
+def _check_function(function: Any, known: set[str], what: str) -> None:
+    """Refuse a function that does something else than the method."""
+    name = getattr(function, "__name__", str(function))
+    if function is not None and name.strip("_") not in known:
+        raise ParameterError(f"{what} {name!r} must be None or one of {', '.join(sorted(known))}; no other is run.")

@@ -1,0 +1,131 @@
+"""What is to be combined: frames from whatever users give, in one unit and in one place."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import xarray as xr
+from astropy.nddata import CCDData
+
+from lazyccd.errors import ArgumentTypeError, KeywordError, ParameterError, ShapeError
+from lazyccd.flags import MaskSchema
+from lazyccd.frame.core import Image, resolve
+from lazyccd.frame.header import header_view
+from lazyccd.frame.units import conversion_factor
+from lazyccd.io import as_frame, open_many
+from lazyccd.io.fits.names import InputName, expand_names
+from lazyccd.ops.common import file_name
+from lazyccd.ops.pairs import affine_image
+
+EXPOSURES = ("EXPTIME", "EXPOSURE")
+"""Keywords of the exposure time, the first that is there."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a caller wants combined."""
+
+    images: list[Image]
+    labels: list[str]
+    """How messages name the frames."""
+
+    names: list[str]
+    """Names of files, empty where a frame has none."""
+
+    like: CCDData | None
+    """The first CCDData if all inputs are CCDData."""
+
+    def header_number(self, index: int, keyword: str) -> float:
+        """Return a number of a frame's header.
+
+        Raises
+        ------
+        KeywordError
+            Raised if it is not there, or no number.
+        """
+        header = header_view(self.images[index].header)
+        value = header.get(keyword, None)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise KeywordError(
+                f"{self.labels[index]} has {keyword} = {value!r} and must have a number; give the numbers themselves."
+            )
+        return float(value)
+
+    def exposures(self) -> tuple[float, ...]:
+        """Return the exposure times of all frames."""
+        numbers = []
+        for i, image in enumerate(self.images):
+            header = header_view(image.header)
+            numbers.append(self.header_number(i, next((key for key in EXPOSURES if key in header), EXPOSURES[0])))
+        return tuple(numbers)
+
+
+def collect(img_list: Any, hdu: Any = None, unit: Any = None) -> Given:
+    """Open everything that is to be combined; ``hdu`` and ``unit`` are for files."""
+    if isinstance(img_list, str):
+        # ccdproc takes "a.fits,b.fits"; a comma between brackets belongs to an extension
+        items: list[Any] = [name.strip() for name in re.split(r",(?![^\[\]]*\])", img_list) if name.strip()]
+    elif isinstance(img_list, os.PathLike | xr.Dataset | CCDData):
+        items = [img_list]
+    elif isinstance(img_list, Iterable):
+        items = list(img_list)
+    else:
+        raise ArgumentTypeError(
+            f"combine() got a {type(img_list).__name__} and needs frames, CCDData or paths; give them in a list."
+        )
+    if items and all(isinstance(item, str | os.PathLike) for item in items):
+        frames = _open(items, hdu, unit)
+    else:
+        frames = []
+        for number, item in enumerate(items, 1):
+            is_name = isinstance(item, str | os.PathLike)
+            frames += _open([item], hdu, unit) if is_name else [as_frame(item, f"frame {number} of combine()")]
+    if not frames:
+        raise ParameterError("combine() got no frames and needs at least one; check the list or the pattern.")
+    images = [resolve(ds, f"frame {i}") for i, ds in enumerate(frames, 1)]
+    names = [file_name(image.plan) for image in images]
+    labels = [f"frame {i}{f' ({name})' if name else ''}" for i, name in enumerate(names, 1)]
+    like = items[0] if all(isinstance(item, CCDData) for item in items) else None
+    return Given(images, labels, names, like)
+
+
+def _open(names: list[Any], hdu: Any, unit: Any) -> list[xr.Dataset]:
+    """Open files by their names, and stores among them."""
+    found = [name if name.hdu is not None else name._replace(hdu=hdu) for name in expand_names(names)]
+    stores = {i: as_frame(name.path) for i, name in enumerate(found) if name.path.rstrip("/").endswith(".zarr")}
+    files = iter(open_many([_text(name) for i, name in enumerate(found) if i not in stores], unit=unit))
+    return [stores[i] if i in stores else next(files) for i in range(len(found))]
+
+
+def _text(name: InputName) -> str:
+    """Return the name of a file and its extension as one string."""
+    if name.hdu is None:
+        return str(name.path)
+    selector = ",".join(map(str, name.hdu)) if isinstance(name.hdu, tuple) else str(name.hdu)
+    return f"{name.path}[{selector}]"
+
+
+def in_one_unit(given: Given) -> tuple[Given, MaskSchema]:
+    """Return the frames in the units of the first, and the mask planes of all."""
+    first = given.images[0]
+    matched = []
+    schema = first.schema
+    for image, label in zip(given.images, given.labels, strict=True):
+        factor = conversion_factor(image.units, first.units, label)
+        matched.append(image if factor == 1 else replace(affine_image(image, factor), units=first.units))
+        schema = schema.merge(image.schema) if image.has_mask else schema
+    return replace(given, images=matched), schema
+
+
+def check_shapes(images: Sequence[Image], labels: Sequence[str]) -> None:
+    """Refuse frames whose shape is not that of the first."""
+    for image, label in zip(images, labels, strict=True):
+        if image.shape != images[0].shape:
+            raise ShapeError(
+                f"{label} shape {image.shape} does not match the shape {images[0].shape} of {labels[0]}; "
+                "trim all to the same section first, or give offsets."
+            )
