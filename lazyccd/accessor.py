@@ -117,7 +117,7 @@ class CCDAccessor:
         FrameError
             Raised if there is a position and no WCS.
         """
-        image = self._image
+        image = resolve(self._ds, maps=True)
         if position is not None:
             if y is not None or x is not None or size is None:
                 raise ParameterError(
@@ -159,7 +159,11 @@ class CCDAccessor:
                 (x, lattice(self._ds["x"].values, "x")),
             )
         )
-        return cut(self._image, slice(rows, rows + 1), slice(columns, columns + 1)).to_dataset().isel(y=0, x=0)
+        return (
+            cut(resolve(self._ds, maps=True), slice(rows, rows + 1), slice(columns, columns + 1))
+            .to_dataset()
+            .isel(y=0, x=0)
+        )
 
     def show(self, stretch: str = "asinh", interval: str = "zscale", planes: bool = True, ax: Any = None) -> Any:
         """Draw the frame, mask planes in colour; see `lazyccd.plot.show`."""

@@ -15,9 +15,7 @@ from astropy.io.fits.verify import VerifyError, VerifyWarning
 from lazyccd.errors import LazyCCDError, MissingFileError
 from lazyccd.io.fits.hdus import FitsFile, HduInfo, scan_many
 from lazyccd.io.fits.names import InputName, Name, Selector, expand_names, is_url
-
-COMPANIONS = frozenset({"UNCERT", "UNCERTAINTY", "ERR", "VAR", "VARIANCE", "MASK", "DQ", "BPM", "FLAGS"})
-"""Extensions that belong to an image and are none themselves."""
+from lazyccd.io.fits.storage import COMPANIONS
 
 _ENDINGS = tuple(stem + packed for stem in (".fits", ".fit", ".fts") for packed in ("", ".gz", ".bz2", ".xz", ".fz"))
 

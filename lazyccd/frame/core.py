@@ -273,7 +273,7 @@ def check_frame(ds: object, what: str = "frame") -> xr.Dataset:
         raise FrameError(f"the {what} is a {type(ds).__name__} and must be a frame: an xarray.Dataset with data(y, x).")
     if DATA not in ds.data_vars:
         raise FrameError(f"the {what} has variables {sorted(map(str, ds.data_vars))} and must have 'data'.")
-    for name in (DATA, UNCERTAINTY, MASK):
+    for name in (DATA, UNCERTAINTY, MASK, *MAPS):
         if name in ds.data_vars and ds[name].dims != DIMS:
             raise FrameError(
                 f"variable {name!r} of the {what} has dims {ds[name].dims} and must have {DIMS}; "
@@ -282,7 +282,7 @@ def check_frame(ds: object, what: str = "frame") -> xr.Dataset:
     return ds
 
 
-def resolve(ds: object, what: str = "frame") -> Image:
+def resolve(ds: object, what: str = "frame", *, maps: bool = False) -> Image:
     """Return the image behind a frame.
 
     Parameters
@@ -292,6 +292,8 @@ def resolve(ds: object, what: str = "frame") -> Image:
         extend it; others, replaced or computed by the user, become inputs of a new one.
     what
         How messages name the frame.
+    maps
+        Whether the plan has the maps of a stack too, which operations do not know: for writing.
 
     Raises
     ------
@@ -304,7 +306,7 @@ def resolve(ds: object, what: str = "frame") -> Image:
         raise FrameError(f"uncertainty_type {kind!r} of the {what} must be 'std', 'var' or 'ivar'; set the attribute.")
     uncertainty_type = cast("UncertaintyType", kind)
     schema = MaskSchema.from_attrs(ds[MASK].attrs) if MASK in ds else MaskSchema()
-    plan, graphs = _resolve_plan(ds, uncertainty_type, schema, what)
+    plan, graphs = _resolve_plan(ds, uncertainty_type, schema, what, tuple(MAPS) if maps else ())
     first = ds[DATA].data
     wrapped = first if isinstance(first, da.Array) else wrap_array(first)[0]
     attrs = {key: value for key, value in ds.attrs.items() if key != "header"}
@@ -344,11 +346,12 @@ def _coordinate(ds: xr.Dataset, dim: str) -> Array:
 
 
 def _resolve_plan(
-    ds: xr.Dataset, kind: UncertaintyType, schema: MaskSchema, what: str
+    ds: xr.Dataset, kind: UncertaintyType, schema: MaskSchema, what: str, maps: tuple[str, ...]
 ) -> tuple[Step, tuple[Graph, ...]]:
     """Return the plan of a frame: one that all variables share, else a join of what each comes from."""
     kinds: dict[str, Kind] = {DATA: "data", UNCERTAINTY: kind, MASK: "mask"}
-    roles = {DATA: "data", UNCERTAINTY: "variance", MASK: "mask"}
+    kinds.update({name: cast("Kind", name) for name in maps})
+    roles = {DATA: "data", UNCERTAINTY: "variance", MASK: "mask", **dict(zip(maps, maps, strict=True))}
     parts: dict[str, tuple[Step, str]] = {}
     graphs: list[Graph] = []
     for name, plane in roles.items():
@@ -388,6 +391,8 @@ def _as_part(
         step, graphs = as_step(array, array.dtype, name)
         _refuse_arithmetic(array, what)
         return to_mask(_named_bits(step, schema), schema, what), graphs
+    if name in MAPS:
+        return as_step(array, native(array.dtype), name)
     step, graphs = as_step(array, float_dtype(array.dtype), name)
     return (step if name == DATA else to_variance(step, kind)), graphs
 
@@ -430,14 +435,16 @@ def make_image(
     grid: Grid,
     variance: Step | None = None,
     mask: Step | None = None,
+    maps: Mapping[str, Step] | None = None,
     **more: Any,
 ) -> Image:
     """Return the image whose planes are the ``data`` planes of separate steps."""
-    if variance is None and mask is None and set(data.dtypes) == {DATA}:
+    if variance is None and mask is None and not maps and set(data.dtypes) == {DATA}:
         return Image(data, grid, units, **more)
     plan = Join.of(
         data=(data, DATA),
         variance=None if variance is None else (variance, DATA),
         mask=None if mask is None else (mask, DATA),
+        **{name: (step, DATA) for name, step in (maps or {}).items()},
     )
     return Image(plan, grid, units, **more)

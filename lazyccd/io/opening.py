@@ -16,6 +16,7 @@ from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, make_image, regular_grid
 from lazyccd.frame.units import parse_unit
 from lazyccd.io.fits.open import open_fits
 from lazyccd.io.zarrs import open_arrays
+from lazyccd.kernels.block import MAPS
 from lazyccd.plan.steps import Source
 
 
@@ -63,6 +64,7 @@ def open_zarr(
         grid=regular_grid(storage.shape, shape),
         variance=to_variance(steps[UNCERTAINTY], kind) if UNCERTAINTY in steps else None,
         mask=to_mask(steps[MASK], schema, str(store)) if MASK in steps else None,
+        maps={name: steps[name] for name in MAPS if name in steps},
         header=header,
         schema=schema,
         uncertainty_type=kind,

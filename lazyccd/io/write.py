@@ -25,6 +25,7 @@ from lazyccd.io.fits.layout import frame_hdus
 from lazyccd.io.fits.names import is_url
 from lazyccd.io.fits.writer import FitsTarget, Partial
 from lazyccd.io.zarrs import SHARD, ZarrArray, ZarrTarget, shard_grid
+from lazyccd.kernels.block import MAPS
 from lazyccd.plan.cost import check_memory
 from lazyccd.plan.evaluate import chunk_boxes
 from lazyccd.plan.lower import lower_write
@@ -56,7 +57,7 @@ class FitsSink:
 
     target: FitsTarget
     names: tuple[str, ...]
-    """Variables of the HDUs that hold them: data, uncertainty, mask (two HDUs)."""
+    """Variables of the HDUs that hold them: data, uncertainty, mask (two HDUs), maps."""
 
     bad_bits: int
     overwrite: bool
@@ -158,7 +159,7 @@ def to_fits(
     ...     CCDData.read(to_fits(ds, f"{folder}/a.fits")).unit
     Unit("adu")
     """
-    image = resolve(ccd)
+    image = resolve(ccd, maps=True)
     name = os.path.abspath(os.fspath(path))
     if name.endswith((".gz", ".bz2", ".fz")):
         raise ParameterError(
@@ -173,6 +174,7 @@ def to_fits(
         uncertainty_type=image.uncertainty_type if image.has_variance else None,
         uncertainty_unit=_uncertainty_unit(image),
         schema=image.schema if image.has_mask else None,
+        maps={name: dtype.name for name, dtype in image.plan.planes if name in MAPS},
     )
     sink = FitsSink(FitsTarget(name, hdus), tuple(image.kinds), image.schema.bad_bits, overwrite)
     return _write(image, _bands(image), sink, f"to_fits-{uuid.uuid4().hex}", compute)
@@ -228,12 +230,17 @@ def to_zarr(
     ...     float(open_zarr(to_zarr(ds, f"{folder}/a.zarr"))["data"].sum().compute())
     12.0
     """
-    image = resolve(ccd)
+    image = resolve(ccd, maps=True)
     name = os.fspath(store)
     name = name if is_url(name) else os.path.abspath(name)
     _check_target(image, name, overwrite)
     shard, chunk = shard_grid(image.shape, shards or _chunk_shards(image))
-    fills = {DATA: float("nan"), UNCERTAINTY: float("nan"), MASK: image.schema.bits("NO_DATA")}
+    fills = {
+        DATA: float("nan"),
+        UNCERTAINTY: float("nan"),
+        MASK: image.schema.bits("NO_DATA"),
+        **dict.fromkeys(MAPS, 0),
+    }
     arrays = tuple(
         ZarrArray(variable, _dtype(image, variable).name, fills[variable], json.dumps(dict(ccd[variable].attrs)))
         for variable in image.kinds
@@ -254,7 +261,7 @@ def _chunk_shards(image: Image) -> tuple[int, int]:
 
 
 def _dtype(image: Image, variable: str) -> np.dtype[Any]:
-    return image.plan.dtypes[{DATA: DATA, UNCERTAINTY: "variance", MASK: MASK}[variable]]
+    return image.plan.dtypes["variance" if variable == UNCERTAINTY else variable]
 
 
 def _uncertainty_unit(image: Image) -> str:

@@ -15,10 +15,10 @@ BITWISE_OR: Any = np.bitwise_or
 PLANES = ("data", "variance", "mask")
 """The planes of a frame, in the order in which they stand in blocks."""
 
-MAPS = ("n_used", "n_rejected", "exposure")
-"""Planes that a stack can have besides: how many inputs were used and how many rejected, and their exposure time."""
+MAPS = {"n_used": "uint16", "n_rejected": "uint16", "exposure": "float32"}
+"""Planes that a stack can have besides, and their types: how many inputs were used, how many rejected, and their exposure time."""
 
-ALL_PLANES = PLANES + MAPS
+ALL_PLANES = (*PLANES, *MAPS)
 """All planes of a block, in their order."""
 
 

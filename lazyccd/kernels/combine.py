@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.errors import ParameterError
-from lazyccd.kernels.block import Block, Request, empty_block
+from lazyccd.kernels.block import MAPS, Block, Request, empty_block
 from lazyccd.kernels.clipping import MAD_TO_STD, WHOLE_LINES, mean_of, run_clip
 from lazyccd.kernels.levels import Scaling, find_scaling
 from lazyccd.kernels.piece import Piece, Rule
@@ -60,8 +60,7 @@ def combine_frames(request: Request, blocks: Sequence[Block], *, rule: Rule, **n
     NO_DATA, the data are NaN (a sum is 0) and the variance is NaN. Blocks may be larger than the request where neighbours or
     whole lines matter.
     """
-    names = {"data": rule.dtype, "variance": rule.dtype, "mask": rule.mask_dtype}
-    names |= {"n_used": "uint16", "n_rejected": "uint16", "exposure": "float32"}
+    names = {"data": rule.dtype, "variance": rule.dtype, "mask": rule.mask_dtype, **MAPS}
     out = empty_block(request, {plane: np.dtype(name) for plane, name in names.items()})
     scaling = find_scaling(rule.levels, rule.count, numbers)
     variances = "variance" in request.planes and rule.uncertainty == "propagated"
@@ -170,9 +169,12 @@ def gather_piece(blocks: Sequence[Block], cut: Cut, rule: Rule, scaling: Scaling
         piece.bits = bits.reshape(flat)
         good_inputs(piece.values, piece.bits, np.uint32(rule.bad), np.uint32(rule.no_data), piece.use)
     piece.variances = None if given is None else given.reshape(flat)
-    if len(blocks) > rule.count:
-        weights = np.array([block.plane("data")[cut] for block in blocks[rule.count :]], float).reshape(flat)
+    more = list(blocks[rule.count :])
+    if rule.has_pixel_weights:
+        weights = np.array([more.pop(0).plane("data")[cut] for _ in range(rule.count)], float).reshape(flat)
         piece.weights = np.where(np.isfinite(weights) & (weights >= 0), weights, 0.0)
+    if rule.shares_masters and more:
+        piece.own = np.array([block.plane("variance")[cut] for block in more], float).reshape(flat)
     if not scaling.is_none:
         piece.multipliers, piece.offsets = scaling.multipliers, scaling.offsets
     if rule.noise is not None:
@@ -198,6 +200,8 @@ def _scale(piece: Piece) -> None:
         piece.scratch = np.empty_like(piece.values)
         if piece.variances is not None:
             piece.variances = piece.variances * piece.multipliers[:, None] ** 2
+        if piece.own is not None:
+            piece.own = piece.own * piece.multipliers[:, None] ** 2
 
 
 def _shape(cut: Cut) -> tuple[int, int]:
@@ -318,9 +322,13 @@ def _variance_of(method: str, variances: Array, piece: Piece, weights: Array) ->
 
 
 def _propagated(piece: Piece, method: str, weights: Array) -> Array:
-    """Return the variance by the variances of the inputs."""
+    """Return the variance by the variances of the inputs; what they have in common does not fall with their number."""
     assert piece.variances is not None
-    return _variance_of(method, piece.variances, piece, weights)
+    if piece.own is None:
+        return _variance_of(method, piece.variances, piece, weights)
+    common = np.sqrt(np.maximum(piece.variances - piece.own, 0))
+    total, norm = sum_of(piece, common, weights)
+    return _variance_of(method, piece.own, piece, weights) + (total if method == "sum" else total / norm) ** 2
 
 
 def _scatter(piece: Piece, method: str, weights: Array) -> Array:

@@ -31,7 +31,13 @@ class Rule:
     """``average``, ``median`` or ``sum``."""
 
     count: int
-    """How many frames there are; blocks beyond them hold weights."""
+    """How many frames there are."""
+
+    has_pixel_weights: bool
+    """Whether as many blocks follow whose data are the weights of pixels."""
+
+    shares_masters: bool
+    """Whether as many blocks follow whose variance is that of each frame without the masters that all share."""
 
     levels: Any
     """How frames are brought to one level, and their weights; see `lazyccd.kernels.levels.Levels`."""
@@ -104,6 +110,9 @@ class Piece:
     variances: Array | None = None
     """Variances, if they are needed."""
 
+    own: Array | None = None
+    """Variances without what all frames have in common, if they have anything."""
+
     weights: Array | None = None
     """Weights, if they differ from pixel to pixel."""
 
@@ -129,6 +138,7 @@ class Piece:
             np.empty_like(values),
             part(self.bits),
             part(self.variances),
+            part(self.own),
             part(self.weights),
             self.multipliers,
             self.offsets,

@@ -315,6 +315,19 @@ def shifted(
     return Block(request.region, **out)
 
 
+def without_variance(request: Request, a: Block | None, *, dtype: str) -> Block:
+    """Return the same pixels, known exactly."""
+    variance = np.zeros(request.region.shape, dtype) if "variance" in request.planes else None
+    if a is None:
+        return Block(request.region, None, variance)
+    return Block(request.region, a.data, variance, a.mask)
+
+
+def only_variance(request: Request, a: Block) -> Block:
+    """Return the variance alone."""
+    return Block(request.region, None, a.plane("variance"))
+
+
 def good_mean(request: Request, a: Block, *, size: int, bad: int) -> Block:
     """Return means of the good pixels of boxes; NaN where there is none."""
     data = a.plane("data").astype(np.float64)

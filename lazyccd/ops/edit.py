@@ -184,7 +184,7 @@ def rechunk(ccd: xr.Dataset, chunks: int | tuple[int, int]) -> xr.Dataset:
     chunks
         Chunk shape; one number for both axes, -1 for a whole axis.
     """
-    image = resolve(ccd)
+    image = resolve(ccd, maps=True)
     pair = (chunks, chunks) if isinstance(chunks, int) else tuple(chunks)
     if len(pair) != 2 or any(size != -1 and size < 1 for size in pair):
         raise ParameterError(f"chunks {chunks} must be one or two numbers, in the order y, x, each -1 or at least 1.")
@@ -205,7 +205,7 @@ def settle(ccd: xr.Dataset) -> xr.Dataset:
     xr.Dataset
         The same lazy frame; its tasks no longer depend on tasks that look at the whole image.
     """
-    image = resolve(ccd)
+    image = resolve(ccd, maps=True)
     while values := unsettled(image.plan):
         lazy = lower_values(values.values(), image.graphs)
         numbers = dict(zip(values, compute(*lazy), strict=True))

@@ -13,6 +13,7 @@ from lazyccd.errors import ParameterError
 from lazyccd.flags import MaskSchema
 from lazyccd.frame.core import DATA, Image, regular_grid
 from lazyccd.frame.stacked import StackHeader
+from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import MAPS
 from lazyccd.kernels.clipping import WHOLE_LINES
 from lazyccd.kernels.combine import BITS_PER_WORD, METHODS, combine_frames, rejection_words
@@ -22,7 +23,18 @@ from lazyccd.plan.evaluate import BANDS_PER_HALO
 from lazyccd.plan.lower import lower_image
 from lazyccd.plan.reads import Halo, Lines, Reads, Same
 from lazyccd.plan.schedule import vertical_halo
-from lazyccd.plan.steps import PlaneMap, Stack, Step, Value, make_dtypes, make_params
+from lazyccd.plan.steps import (
+    Apply,
+    Input,
+    PlaneMap,
+    Stack,
+    Step,
+    Value,
+    make_dtypes,
+    make_params,
+    rebuilt,
+    shared_by_all,
+)
 
 CHUNK_PIXELS = 2**20
 """About how many pixels a chunk of a stack has: many frames are read for each."""
@@ -32,6 +44,9 @@ BUDGET_BYTES = 32 * 2**20
 
 LARGEST_BUDGET = 256 * 2**20
 """Bytes that they may take where rows are long, or bands must be high for the sake of halos."""
+
+WITHOUT_VARIANCE: PlaneMap = (("data", ("data",)), ("mask", ("mask",)))
+"""Each plane from the same plane; the variance from nothing."""
 
 CLASSES = (("INTERP",), ("SAT",), ("CR", "LOW_FLAT"), (), ("NO_DATA",))
 """Planes from the least to the worst, for pixels of which all inputs are bad; the empty class holds all others."""
@@ -47,7 +62,9 @@ def plain_rule(images: Sequence[Image], schema: MaskSchema, method: str) -> Rule
     return Rule(
         method,
         len(images),
-        Levels(),
+        has_pixel_weights=False,
+        shares_masters=False,
+        levels=Levels(),
         clips=(),
         reject=None,
         nkeep=1,
@@ -88,15 +105,14 @@ class Stacking:
             data=dtype,
             variance=dtype,
             mask=self.rule.mask_dtype,
-            n_used=np.uint16 if "n_used" in maps else None,
-            n_rejected=np.uint16 if "n_rejected" in maps else None,
-            exposure=np.float32 if "exposure" in maps else None,
+            **{name: kind for name, kind in MAPS.items() if name in maps},
         )
-        rule = replace(self.rule, dtype=dtype)
+        own = self.without_masters() if self.rule.uncertainty == "propagated" else []
+        rule = replace(self.rule, dtype=dtype, has_pixel_weights=bool(self.weights), shares_masters=bool(own))
         needs = ["data", "mask", *(["variance"] if rule.reject is not None and rule.reject[0] == "varclip" else [])]
         spread = [*needs, *(["variance"] if rule.uncertainty == "propagated" else [])]
         uses: PlaneMap = tuple((name, tuple(spread if name == "variance" else needs)) for name, _ in planes)
-        frames = tuple(image.plan for image in (*self.images, *self.weights))
+        frames = (*(image.plan for image in (*self.images, *self.weights)), *own)
         return Stack(
             self.images[0].shape,
             planes,
@@ -109,6 +125,22 @@ class Stacking:
             scratch_bytes=2 * rule.count if rule.grow >= 1 else 0,
             budget_bytes=self.budget(frames),
         )
+
+    def without_masters(self) -> list[Step]:
+        """Return a step for each frame that gives its variance without the masters that all share; none if they share none."""
+        plans = [image.plan for image in self.images]
+        masters = [step for step in shared_by_all(plans) if "variance" in step.dtypes] if len(plans) > 1 else []
+        exact: dict[str, Step] = {
+            step.token: Apply(
+                step.shape,
+                step.planes,
+                kernel=pointwise.without_variance,
+                sources=(Input(step, uses=WITHOUT_VARIANCE),),
+                params=make_params(dtype=step.dtypes["variance"].name),
+            )
+            for step in masters
+        }
+        return [_only_variance(rebuilt(plan, exact, {})) for plan in plans] if exact else []
 
     @property
     def reads(self) -> Reads:
@@ -173,3 +205,14 @@ class Stacking:
                 for bit in range(min(BITS_PER_WORD, self.rule.count - first))
             ]
         return xr.concat(planes, "frame").rename("rejected")
+
+
+def _only_variance(step: Step) -> Step:
+    """Return a step that gives nothing but the variance."""
+    uses: PlaneMap = (("variance", ("variance",)),)
+    return Apply(
+        step.shape,
+        make_dtypes(variance=step.dtypes["variance"]),
+        kernel=pointwise.only_variance,
+        sources=(Input(step, uses=uses),),
+    )

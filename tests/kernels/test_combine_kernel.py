@@ -30,6 +30,8 @@ def make_rule(count: int, **changes: Any) -> Rule:
     rule = Rule(
         method="average",
         count=count,
+        has_pixel_weights=False,
+        shares_masters=False,
         levels=Levels(),
         clips=(),
         reject=None,

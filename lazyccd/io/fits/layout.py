@@ -81,6 +81,7 @@ def frame_hdus(
     uncertainty_type: str | None = None,
     uncertainty_unit: str = "",
     schema: MaskSchema | None = None,
+    maps: Mapping[str, str] | None = None,
 ) -> tuple[HduSpec, ...]:
     """Return the HDUs of a frame: the image, UNCERT if there is an uncertainty, MASK and DQ if there is a mask.
 
@@ -100,6 +101,8 @@ def frame_hdus(
         Unit of the uncertainty for its BUNIT card.
     schema
         Planes of the mask; None for no mask.
+    maps
+        Names and types of maps of a stack.
     """
     hdus = [HduSpec("", header, shape, dtype)]
     if uncertainty_type is not None:
@@ -109,6 +112,8 @@ def frame_hdus(
     if schema is not None:
         hdus.append(HduSpec("MASK", "COMMENT 1 where a plane of DQ that counts as bad is set", shape, "uint8"))
         hdus.append(HduSpec("DQ", mask_cards(schema), shape, schema.dtype.name))
+    for name, kind in (maps or {}).items():
+        hdus.append(HduSpec(name.upper(), "BUNIT   = 's'" if name == "exposure" else "", shape, kind))
     return tuple(hdus)
 
 

@@ -24,6 +24,7 @@ from lazyccd.io.fits.layout import UNCERTAINTY_CLASSES, mask_schema
 from lazyccd.io.fits.names import InputName, Name, Selector, expand_names, parse_name
 from lazyccd.io.fits.storage import FitsStorage, find_hdu
 from lazyccd.kernels import pointwise
+from lazyccd.kernels.block import MAPS
 from lazyccd.plan.lower import Grid
 from lazyccd.plan.steps import Apply, Input, Source, Step, make_dtypes, make_params
 
@@ -150,6 +151,7 @@ def frame_of(
         grid=_grid(storage, chunks),
         variance=variance,
         mask=mask,
+        maps=_maps(file, info),
         header=text,
         schema=schema,
         uncertainty_type=kind,
@@ -226,6 +228,16 @@ def _uncertainty(file: FitsFile, info: HduInfo, dtype: np.dtype[Any]) -> tuple[S
         if utype in {name, cls}:
             kind = name  # type: ignore[assignment]
     return to_variance(Source.of(FitsStorage.of(file, hdu, dtype)), kind), kind
+
+
+def _maps(file: FitsFile, info: HduInfo) -> dict[str, Step]:
+    """Return the maps of a stack that a file has beside an image."""
+    found = {name: _companion(file, info, [name.upper()]) for name in MAPS}
+    return {
+        name: Source.of(FitsStorage.of(file, hdu, np.dtype(MAPS[name])))
+        for name, hdu in found.items()
+        if hdu is not None
+    }
 
 
 def _mask(file: FitsFile, info: HduInfo, data: Step) -> tuple[Step | None, MaskSchema]:

@@ -18,6 +18,7 @@ from lazyccd.io.fits.names import Selector, parse_selector
 from lazyccd.io.fits.pixels import PixelFormat
 from lazyccd.io.fits.plain import PlainReader
 from lazyccd.io.fits.tiles import TileTable
+from lazyccd.kernels.block import MAPS
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ TILE = 2048
 
 COMPANIONS = frozenset(
     ("UNCERT", "UNCERTAINTY", "ERR", "ERROR", "STD", "SIGMA", "VAR", "VARIANCE", "IVAR", "WHT", "WEIGHT")
-) | frozenset(("MASK", "DQ", "BPM", "FLAGS"))
+) | frozenset(("MASK", "DQ", "BPM", "FLAGS", *(name.upper() for name in MAPS)))
 """Names of extensions that accompany an image; none of them is meant when no extension is named."""
 
 

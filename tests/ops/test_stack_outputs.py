@@ -1,0 +1,385 @@
+"""What `combine` gives besides the image: maps, rejections, scaled levels, weights, offsets; and what they cost."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import numpy.typing as npt
+import pytest
+import xarray as xr
+from astropy.io import fits
+from astropy.nddata import CCDData
+from astropy.stats import sigma_clipped_stats
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import ndimage
+
+import lazyccd
+from lazyccd import Keyword, combine, errors, from_ccddata, register, with_header, with_mask, with_uncertainty
+from lazyccd.flags import MaskSchema
+from lazyccd.ops import rechunk
+from lazyccd.ops.stack_rules import UselessRejectionWarning
+
+Array = npt.NDArray[Any]
+NO_DATA = MaskSchema().bits("NO_DATA")
+
+
+def frames_of(values: Any, **meta: Any) -> list[xr.Dataset]:
+    """Return frames that hold arrays."""
+    return [from_ccddata(CCDData(np.atleast_2d(np.asarray(v, float)), unit="adu", meta=meta)) for v in values]
+
+
+@pytest.fixture
+def values(rng: np.random.Generator) -> Array:
+    """Return nine images with outliers."""
+    values = rng.normal(1000, 10, (9, 30, 40))
+    values[rng.random(values.shape) < 0.02] += 500
+    return values
+
+
+def test_maps_of_a_stack(values: Array) -> None:
+    """How many inputs were used and rejected, and the exposure time of those used."""
+    frames = [with_header(f, exptime=10.0 * (i + 1)) for i, f in enumerate(frames_of(values))]
+    frames[3] = with_mask(frames[3], np.arange(1200).reshape(30, 40) % 7 == 0)
+    maps = ("n_used", "n_rejected", "exposure")
+    result = combine(frames, reject="sigclip", deviation="mad_std", low=5, high=5, maps=maps, rejections=True)
+    rejected = result["rejected"].values
+    masked = np.zeros(values.shape, bool)
+    masked[3] = np.arange(1200).reshape(30, 40) % 7 == 0
+    assert rejected.shape == values.shape
+    assert rejected[values > 1200].all() or masked[values > 1200].any()
+    np.testing.assert_array_equal(result["n_rejected"].values, rejected.sum(axis=0))
+    used = ~rejected & ~masked
+    np.testing.assert_array_equal(result["n_used"].values, used.sum(axis=0))
+    np.testing.assert_array_equal(
+        result["exposure"].values, (used * (10.0 * np.arange(1, 10))[:, None, None]).sum(axis=0)
+    )
+    np.testing.assert_allclose(result["data"].values, np.where(used, values, 0).sum(axis=0) / used.sum(axis=0))
+    assert result["exposure"].attrs["units"] == "s"
+    np.testing.assert_array_equal(result.ccd.flags("CLIPPED").values, rejected.any(axis=0))
+
+
+def test_maps_are_made_by_the_same_tasks(values: Array) -> None:
+    """One task for each chunk, however many variables are asked for."""
+    result = combine(frames_of(values, EXPTIME=1.0), reject="sigclip", maps=("n_used", "n_rejected", "exposure"))
+    (graph,) = dask.optimize(result)
+    keys = [k for k in dict(graph.__dask_graph__()) if isinstance(k, tuple) and str(k[0]).startswith("combine_frames-")]
+    assert len(keys) == 1
+
+
+def test_rejections_of_many_frames(rng: np.random.Generator) -> None:
+    """More frames than a word of the map has bits."""
+    values = rng.normal(0, 1, (70, 5, 6))
+    values[3, 2, 2] = values[66, 1, 4] = 100.0
+    result = combine(frames_of(values), reject="sigclip", low=6, high=6, rejections=True)
+    assert np.argwhere(result["rejected"].values).tolist() == [[3, 2, 2], [66, 1, 4]]
+
+
+@pytest.mark.parametrize("name", ["out.fits", "out.zarr"])
+def test_maps_are_written_and_read(tmp_path: Path, values: Array, name: str) -> None:
+    """Files have the maps; operations on what is read leave them out."""
+    frames = frames_of(values, EXPTIME=2.0)
+    lazy = combine(frames, tmp_path / name, reject="sigclip", maps=("n_used", "n_rejected", "exposure"))
+    fresh = combine(frames, reject="sigclip", maps=("n_used", "n_rejected", "exposure"))
+    for variable in ("data", "n_used", "n_rejected", "exposure"):
+        np.testing.assert_array_equal(lazy[variable].values, fresh[variable].values)
+        assert lazy[variable].dtype == fresh[variable].dtype
+    doubled = lazyccd.multiply(lazy, 2)
+    assert "n_used" not in doubled
+    np.testing.assert_array_equal(doubled["data"].values, 2 * fresh["data"].values)
+    if name.endswith(".fits"):
+        with fits.open(tmp_path / name) as hdus:
+            np.testing.assert_array_equal(hdus["N_USED"].data, fresh["n_used"].values)
+
+
+@given(
+    st.tuples(st.integers(1, 13), st.integers(1, 13)),
+    st.sampled_from([1.0, 1.5, 2.0, 3.2]),
+    st.integers(-3, 5),
+    st.sampled_from(["sigclip", "avsigclip", "winsorized"]),
+)
+def test_grown_rejections(chunks: tuple[int, int], radius: float, nkeep: int, reject: str) -> None:
+    """Neighbours within the radius follow, on the sky and across chunks and bands, unless too few inputs would be left."""
+    rng = np.random.default_rng(8)
+    values = rng.normal(100, 1, (7, 23, 19))
+    values[rng.random(values.shape) < 0.03] += 300
+    frames = [rechunk(f, chunks) for f in frames_of(values)]
+    options: dict[str, Any] = {"reject": reject, "low": 2.2, "high": 2.2, "nkeep": nkeep, "rejections": True}
+    plain = combine(frames, **options)["rejected"].values
+    result = combine(frames, grow=radius, mem_limit=7 * 19 * 10 * 12, **options, maps=("n_used",))
+    y, x = np.mgrid[-3:4, -3:4]
+    disc = y * y + x * x <= radius * radius
+    grown = plain | np.array([ndimage.binary_dilation(plane, disc) for plane in plain])
+    kept = max(min(7, nkeep) if nkeep > 0 else 7 + nkeep, 1)
+    too_few = 7 - grown.sum(axis=0) < kept
+    expected = np.where(too_few, plain, grown)
+    np.testing.assert_array_equal(result["rejected"].values, expected)
+    np.testing.assert_array_equal(rechunk(result, chunks[::-1])["n_used"].values, 7 - expected.sum(axis=0))
+
+
+STATISTICS = {
+    "median": lambda v: np.median(v),
+    "mean": lambda v: np.mean(v),
+    "clipped": lambda v: sigma_clipped_stats(v, sigma=3, maxiters=5)[0],
+}
+
+
+@pytest.mark.parametrize("statistic", STATISTICS)
+@pytest.mark.parametrize("section", [None, "[3:30,5:20]"])
+def test_levels_by_statistics(values: Array, statistic: str, section: str | None) -> None:
+    """Scales and zero points make the statistic of every frame that of the first; masked pixels do not count."""
+    values = values * np.linspace(1, 2, 9)[:, None, None]
+    bad = np.zeros(values.shape, bool)
+    bad[:, 6, 7] = True
+    spoiled = np.where(bad, 1e6, values)
+    frames = [with_mask(f, b) for f, b in zip(frames_of(spoiled), bad, strict=True)]
+    cut = (slice(4, 20), slice(2, 30)) if section else (slice(None), slice(None))
+    found = np.array([STATISTICS[statistic](v[cut][~b[cut]]) for v, b in zip(values, bad, strict=True)])
+    for options, expected in (
+        ({"scale": statistic}, values * (found[0] / found)[:, None, None]),
+        ({"zero": statistic}, values + (found[0] - found)[:, None, None]),
+    ):
+        result = combine(frames, method="median", reject="sigclip", deviation="mad_std", statsec=section, **options)
+        assert np.isfinite(result["data"].values).all()
+        mean = combine(frames, statsec=section, **options)["data"].values
+        np.testing.assert_allclose(mean[~bad[0]], expected.mean(axis=0)[~bad[0]], rtol=1e-10)
+
+
+def test_scale_and_zero_together(values: Array) -> None:
+    """The zero point is that of scaled frames."""
+    frames = frames_of(values)
+    result = combine(frames, scale=np.linspace(0.5, 1.5, 9), zero=np.arange(9.0))["data"].values
+    expected = (values * np.linspace(0.5, 1.5, 9)[:, None, None] + np.arange(9.0)[:, None, None]).mean(axis=0)
+    np.testing.assert_allclose(result, expected, rtol=1e-13)
+
+
+def test_numbers_from_headers() -> None:
+    """Keywords give factors, weights, exposure times and noise."""
+    frames = [
+        with_header(f, exptime=t, w=w, rdn=5.0, gn=2.0)
+        for f, t, w in zip(frames_of([10.0, 40.0]), (1, 4), (3.0, 1.0), strict=True)
+    ]
+    assert combine(frames, scale="exposure")["data"].values == 10
+    assert combine(frames, scale="!EXPTIME")["data"].values == (10 + 160) / 2
+    assert combine(frames, weights="!W")["data"].values == (30 + 40) / 4
+    assert combine(frames, weights=Keyword("W"))["data"].values == (30 + 40) / 4
+    assert combine(frames, weights="exposure")["data"].values == (10 + 160) / 5
+    by_keyword = combine(frames, reject="crreject", gain="GN", readnoise="!RDN", high=2)["data"].values
+    assert by_keyword == combine(frames, reject="crreject", gain=2, readnoise=5, high=2)["data"].values == 10
+    with pytest.raises(errors.KeywordError, match="frame 1 has SKY = None and must have a number"):
+        combine(frames, zero="!SKY")
+
+
+def test_weights_by_variance(rng: np.random.Generator) -> None:
+    """One over the median variance of the scaled frames, or over that of the pixels around, or as images."""
+    sigmas = np.array([1.0, 2.0, 4.0])
+    values = rng.normal(100, 1, (3, 20, 20)) * sigmas[:, None, None]
+    frames = [with_uncertainty(f, np.full((20, 20), s)) for f, s in zip(frames_of(values), sigmas, strict=True)]
+    weights = sigmas**-2.0
+    expected = (values * weights[:, None, None]).sum(axis=0) / weights.sum()
+    images = np.broadcast_to(weights[:, None, None], values.shape)
+    for spec in ("variance", "smoothed", "pixel", images, list(images)):
+        result = combine(frames, weights=spec)
+        np.testing.assert_allclose(result["data"].values, expected, rtol=1e-12)
+        np.testing.assert_allclose(result["uncertainty"].values, weights.sum() ** -0.5, rtol=1e-12)
+    scaled = combine(frames, weights="variance", scale=1 / sigmas)
+    np.testing.assert_allclose(scaled["data"].values, (values / sigmas[:, None, None]).mean(axis=0), rtol=1e-12)
+
+
+def test_smoothed_weights_are_not_biased(rng: np.random.Generator) -> None:
+    """Weights from a pixel's own counts pull a mean low by about one electron; smoothed ones do not."""
+    counts = rng.poisson(50, (8, 200, 200)).astype(float)
+    frames = [with_uncertainty(f, np.sqrt(np.maximum(c, 1))) for f, c in zip(frames_of(counts), counts, strict=True)]
+    own, smoothed = (float(combine(frames, weights=w)["data"].mean()) for w in ("pixel", "smoothed"))
+    assert -1.4 < own - 50 < -0.6
+    assert abs(smoothed - 50) < 0.1
+
+
+def test_offsets_cover_the_union(rng: np.random.Generator) -> None:
+    """Frames shifted by whole pixels meet; outside of all is NO_DATA, and coordinates are the first frame's."""
+    sky = rng.normal(100, 1, (30, 40))
+    places = [(5, 6), (8, 2), (2, 9)]
+    frames = frames_of([sky[y : y + 15, x : x + 20] for y, x in places])
+    result = combine(frames, offsets=places, maps=("n_used",))
+    np.testing.assert_allclose(result["data"].values[3:, 4:][:15, :20], sky[5:20, 6:26])
+    assert result["data"].shape == (21, 27)
+    covered = np.zeros((30, 40), int)
+    for y, x in places:
+        covered[y : y + 15, x : x + 20] += 1
+    np.testing.assert_array_equal(result["n_used"].values, covered[2:23, 2:29])
+    np.testing.assert_array_equal(result.ccd.flags("NO_DATA").values, covered[2:23, 2:29] == 0)
+    assert (float(result["y"][0]), float(result["x"][0])) == (-3, -4)
+
+
+def test_offsets_by_headers(rng: np.random.Generator) -> None:
+    """WCS and physical coordinates say where frames lie; after a cut too."""
+    sky = rng.normal(100, 1, (60, 60))
+    wcs = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 10.0, "CRVAL2": 20.0, "CD1_1": -1e-4, "CD2_2": 1e-4}
+    frames = []
+    for y, x in ((10, 12), (14, 7)):
+        (frame,) = frames_of([sky[y : y + 30, x : x + 30]])
+        cards = {**wcs, "CRPIX1": 30.0 - x, "CRPIX2": 30.0 - y, "LTV1": -float(x), "LTV2": -float(y)}
+        frames.append(with_header(frame, cards))
+    frames[1] = frames[1].ccd.cutout(y=slice(3, 30), x=slice(2, 30))
+    for how in ("wcs", "physical"):
+        result = combine(frames, offsets=how)
+        assert result["data"].shape == (34, 33)
+        np.testing.assert_allclose(result["data"].values[7:30, 0:27], sky[17:40, 12 - 3 : 36], err_msg=how)
+
+
+def test_registered_frames(rng: np.random.Generator) -> None:
+    """Shifts of noisy star fields are found to the pixel, binned or not, around a saturated star and bad columns."""
+    for size in (200, 1500):
+        sky = rng.normal(0, 1, (size + 100, size + 100))
+        for y, x in rng.integers(0, size + 100, (60, 2)):
+            sky[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3] += 40
+        shifts = [(40, 40), (33, 52), (61, 40)]
+        frames = frames_of([sky[y : y + size, x : x + size] + rng.normal(0, 1, (size, size)) for y, x in shifts])
+        bad = np.zeros((size, size), bool)
+        bad[:, 50] = True
+        frames = [with_mask(f.assign(data=f["data"] + 1e5 * bad), bad) for f in frames]
+        found = register(frames)
+        assert found.tolist() == [[0, 0], [-7, 12], [21, 0]]
+
+
+def test_halos_and_stacks_in_one_task(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Frames that are cleaned first are combined in the same single task per chunk, with the same bits."""
+    values = rng.normal(100, 5, (4, 200, 90)).astype(np.float32)
+    for i, v in enumerate(values):
+        fits.PrimaryHDU(v, fits.Header({"BUNIT": "electron"})).writeto(tmp_path / f"{i}.fits")
+    frames = [
+        lazyccd.cosmicray_lacosmic(lazyccd.open_fits(tmp_path / f"{i}.fits"), niter=1, background=None)
+        for i in range(4)
+    ]
+    result = combine(frames, method="median")
+    expected = np.median([f["data"].values for f in frames], axis=0)
+    np.testing.assert_array_equal(rechunk(result, (67, 31))["data"].values, expected.astype(np.float32))
+    with pytest.raises(
+        errors.MemoryLimitError, match=r"halo of 11 rows .* enough for 2 frames; write the cleaned frames"
+    ):
+        combine(frames, method="median", mem_limit=88 * 90 * 6 * 2)["data"].compute()
+
+
+def test_memory_limits_at_both_ends(values: Array) -> None:
+    """A limit that holds single rows and one that holds everything give the same bits; less is refused with the number."""
+    frames = frames_of(values)
+    row = 9 * 40 * 8
+    whole = combine(frames, reject="sigclip", mem_limit=1e9)["data"].values
+    rows = combine(frames, reject="sigclip", mem_limit=row)["data"].values
+    np.testing.assert_array_equal(rows, whole)
+    with pytest.raises(errors.MemoryLimitError, match="enough for 8 frames; raise the limit or combine"):
+        combine(frames, reject="sigclip", mem_limit=row - 1)["data"].compute()
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "useless"),
+    [
+        (10, {"reject": "sigclip", "centre": "mean"}, True),
+        (11, {"reject": "sigclip", "centre": "mean"}, False),
+        (7, {"reject": "sigclip"}, True),
+        (8, {"reject": "sigclip"}, False),
+        (3, {"reject": "sigclip", "deviation": "mad_std"}, False),
+        (4, {"reject": "winsorized"}, True),
+        (5, {"reject": "linearfit", "high": 1.0}, False),
+        (3, {"reject": "gesdt"}, True),
+        (10, {"sigma_clip": True}, True),
+        (5, {"reject": "minmax", "nlow": 0, "nhigh": 0}, True),
+    ],
+)
+def test_rules_that_cannot_reject_are_warned_about(
+    recwarn: pytest.WarningsRecorder, count: int, options: dict[str, Any], useless: bool
+) -> None:
+    """And are those that reject nothing, however far off one value is."""
+    import warnings
+
+    frames = frames_of([1000.0 * (i == 1) + 0.01 * i for i in range(count)])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UselessRejectionWarning)
+        result = combine(frames, maps=("n_rejected",), **options)
+    assert any(issubclass(w.category, UselessRejectionWarning) for w in caught) == useless
+    assert (int(result["n_rejected"].values[0, 0]) == 0) == useless
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"reject": "magic"}, "reject 'magic' must be None or one of sigclip"),
+    ({"reject": "sigclip", "nkeep": 10}, "nkeep 10 must not be above the number of frames, 9"),
+    ({"reject": "sigclip", "grow": -1}, "grow -1 must be 0 or a radius"),
+    ({"reject": "ccdclip"}, "needs the read noise; give readnoise="),
+    ({"reject": "ccdclip", "readnoise": 3, "gain": 0}, "gain .* must be above 0"),
+    ({"reject": "minmax", "nlow": 5, "nhigh": 4}, "leave one of 9 frames"),
+    ({"reject": "pclip", "pclip": 0}, "pclip 0 must not be 0"),
+    ({"reject": "gesdt", "fraction": 0.7}, "fraction 0.7 must be in"),
+    ({"maps": ("sigma",)}, "maps ['sigma'] must be among n_used"),
+    (
+        {"scale": "sky"},
+        "scale 'sky' must be numbers, a function, !KEYWORD or one of mode, median, mean, clipped, exposure",
+    ),
+    ({"weights": "variance"}, "has no uncertainty for weights='variance'"),
+    ({"weights": np.ones((9, 3, 3))}, r"weights of frame 1 have shape (3, 3) and must have (30, 40)"),
+    ({"weights": np.ones((2, 30, 40))}, "weights has 2 images and must have 9"),
+    ({"offsets": "stars"}, "offsets 'stars' must be None, 'wcs', 'physical' or a table"),
+    ({"offsets": [(0, 0)]}, r"offsets has shape (1, 2) and must have (9, 2)"),
+    ({"offsets": "wcs"}, "frame 1 has no celestial WCS"),
+    ({"mem_limit": 0}, "mem_limit 0 must be greater than 0"),
+    ({"statsec": "[1:5,1:5:2]", "scale": "mean"}, "has a step or a flip"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD, ids=[str(i) for i in range(len(BAD))])
+def test_bad_options(values: Array, options: dict[str, Any], message: str) -> None:
+    """What cannot be used is refused before anything is read, with the value and the way out."""
+    pattern = message if ".*" in message else re.escape(message)
+    with pytest.raises(errors.LazyCCDError, match=pattern):
+        combine(frames_of(values), **options)
+
+
+def test_a_level_of_zero_is_refused_when_it_is_found() -> None:
+    """A frame whose median is not above 0 cannot be scaled to the first; the message names it."""
+    with pytest.raises(errors.ParameterError, match=r"scale of frame 2 is 0.0 and must be finite and above 0"):
+        combine(frames_of([1.0, 0.0]), scale="median")["data"].compute()
+
+
+@pytest.mark.parametrize("method", ["average", "median", "sum"])
+@pytest.mark.parametrize("reject", [None, "sigclip", "ccdclip", "winsorized", "minmax"])
+@pytest.mark.parametrize("weights", [None, "variance"])
+def test_pulls_of_frames_that_share_their_masters(
+    rng: np.random.Generator, method: str, reject: str | None, weights: str | None
+) -> None:
+    """Result minus truth over the propagated uncertainty has unit width, with a bias and a flat that all frames share."""
+    count, shape = 12, (150, 150)
+    sigmas = np.linspace(3, 5, count) if weights else np.full(count, 4.0)
+    bias = with_uncertainty(frames_of([rng.normal(300, 3, shape)])[0], np.full(shape, 3.0))
+    errors_of_flat = rng.normal(0, 0.003, shape)
+    flat = with_uncertainty(frames_of([1 + errors_of_flat])[0], np.full(shape, 0.003))
+    frames = []
+    for sigma in sigmas:
+        raw = with_uncertainty(frames_of([rng.normal(1300, sigma, shape)])[0], np.full(shape, sigma))
+        frames.append(lazyccd.flat_correct(lazyccd.subtract_bias(raw, bias), flat, norm_value=1.0))
+    options: dict[str, Any] = {} if reject is None else {"reject": reject}
+    # the variance of 1000 adu is that of a frame
+    options |= {"readnoise": 1000 * 15**0.5, "gain": 1000} if reject == "ccdclip" else {}
+    result = combine(frames, method=method, weights=weights, maps=("n_used",), **options).compute()
+    if method == "sum" and weights:
+        return
+    truth = 1000 * (result["n_used"] if method == "sum" else 1)
+    pull = (result["data"] - truth) / result["uncertainty"]
+    assert float(pull.std()) == pytest.approx(1, abs=0.04)
+    assert abs(float(pull.mean())) < 0.05
+
+
+def test_a_shared_master_is_added_once(rng: np.random.Generator) -> None:
+    """The variance of a master that all frames share stays, that of their own noise falls; another master's falls too."""
+    masters = [with_uncertainty(frames_of([np.full((4, 5), 10.0)])[0], np.full((4, 5), 3.0)) for _ in range(4)]
+    raws = [with_uncertainty(f, np.full((4, 5), 4.0)) for f in frames_of(110.0 + rng.normal(0, 4, (4, 4, 5)))]
+    shared = combine([lazyccd.subtract_bias(raw, masters[0]) for raw in raws])
+    np.testing.assert_allclose(shared["uncertainty"].values, (16 / 4 + 9) ** 0.5)
+    total = combine([lazyccd.subtract_bias(raw, masters[0]) for raw in raws], method="sum", scale=[1, 2, 1, 1])
+    np.testing.assert_allclose(total["uncertainty"].values, (16 * 7 + 9 * 5**2) ** 0.5)
+    other = combine(
+        [lazyccd.add(raw, m.assign(data=m["data"] + i)) for i, (raw, m) in enumerate(zip(raws, masters, strict=True))]
+    )
+    np.testing.assert_allclose(other["uncertainty"].values, ((16 + 9) / 4) ** 0.5)
