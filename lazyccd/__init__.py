@@ -51,6 +51,7 @@ from lazyccd.ops import (
     with_uncertainty,
     with_unit,
 )
+from lazyccd.tracing import explain
 
 __version__ = _version("lazyccd")
 
@@ -74,6 +75,7 @@ __all__ = [
     "cosmicray_median",
     "create_deviation",
     "divide",
+    "explain",
     "flag_saturated",
     "flat_correct",
     "from_ccddata",

@@ -20,6 +20,7 @@ from lazyccd.frame.header import header_view
 from lazyccd.frame.wcs import lattice, wcs_from_header
 from lazyccd.ops.edit import cut
 from lazyccd.report import PlanReport, plan_report
+from lazyccd.tracing import explain
 
 
 @xr.register_dataset_accessor("ccd")
@@ -164,6 +165,10 @@ class CCDAccessor:
             .to_dataset()
             .isel(y=0, x=0)
         )
+
+    def explain(self, y: float, x: float) -> Any:
+        """Return a table of what became of the pixel at original coordinates; see `lazyccd.explain`."""
+        return explain(self._ds, y, x)
 
     def show(self, stretch: str = "asinh", interval: str = "zscale", planes: bool = True, ax: Any = None) -> Any:
         """Draw the frame, mask planes in colour; see `lazyccd.plot.show`."""

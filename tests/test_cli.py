@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from astropy.io import fits
 from click.testing import CliRunner, Result
@@ -111,3 +112,45 @@ def test_damaged_files_are_listed(folder: str, tmp_path: Path) -> None:
     assert "text.fits" in result.output
     assert len(list((tmp_path / "out").glob("*_red.fits"))) == 2
     assert fits.getheader(next((tmp_path / "out").glob("*_red.fits")))["NAXIS1"] == 160
+
+
+def test_combine(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Files become one, by the options of `lazyccd.combine`; what was done is printed."""
+    values = rng.normal(100, 1, (6, 12, 15)).astype(np.float32)
+    values[2, 3, 4] = 900
+    for i, plane in enumerate(values):
+        fits.PrimaryHDU(plane, fits.Header({"BUNIT": "adu", "RDNOISE": 1.0})).writeto(tmp_path / f"{i}.fits")
+    out = tmp_path / "out.fits"
+    words = ("combine", str(tmp_path / "[0-9].fits"), "-o", str(out), "--reject", "ccdclip", "--readnoise", "RDNOISE")
+    result = call(*words, "--gain", "1e6", "--snoise", "0.01", "--low", "0", "--map", "n_rejected", "--scale", "median")
+    assert result.exit_code == 0, result.output
+    assert "average of 6 frames, 12 rows, 15 columns" in result.output
+    assert "rejected: ccdclip inf 3" in result.output
+    with fits.open(out) as hdus:
+        assert hdus["N_REJECTED"].data[3, 4] == 1
+        assert abs(hdus[0].data[3, 4] - 100) < 3
+    again = call(*words)
+    assert again.exit_code == 2
+    assert "exists; pass overwrite=True" in again.output
+
+
+def test_combine_with_offsets(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Offsets come from a file with rows and columns, or are found."""
+    sky = rng.normal(0, 1, (80, 90)).astype(np.float32)
+    for y, x in rng.integers(0, 80, (25, 2)):
+        sky[y : y + 2, x : x + 2] += 50
+    for i, (y, x) in enumerate([(10, 10), (4, 13)]):
+        fits.PrimaryHDU(sky[y : y + 60, x : x + 70], fits.Header({"BUNIT": "adu"})).writeto(tmp_path / f"{i}.fits")
+    (tmp_path / "shifts.txt").write_text("0 0\n-6 3\n")
+    pixels = []
+    for how in (str(tmp_path / "shifts.txt"), "register"):
+        out = tmp_path / f"out{len(pixels)}.fits"
+        result = call("combine", str(tmp_path / "[01].fits"), "-o", str(out), "--offsets", how)
+        assert result.exit_code == 0, result.output
+        pixels.append(fits.getdata(out))
+    assert pixels[0].shape == (66, 73)
+    np.testing.assert_array_equal(*pixels)
+    result = call("combine", str(tmp_path / "[01].fits"), "-o", str(tmp_path / "x.fits"), "--offsets", "nowhere.txt")
+    assert result.exit_code == 2
+    assert "--offsets nowhere.txt cannot be read" in result.output
+    assert not (tmp_path / "x.fits").exists()

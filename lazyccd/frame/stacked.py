@@ -44,12 +44,16 @@ class StackHeader(NamedTuple):
     dropped: list[str]
     """Keywords to take out."""
 
+    notes: tuple[str, ...] = ()
+    """What HISTORY says besides."""
+
     @property
     def history(self) -> list[str]:
-        """What HISTORY says of the keywords that were taken out."""
+        """What HISTORY says: how frames were combined, and which keywords were taken out."""
         told = [key.replace(" ", "\N{NO-BREAK SPACE}") for key in self.dropped if key not in SUMS]
         text = f"Keywords that differed between the frames: {', '.join(told)}" if told else ""
-        return [line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(text, 72)]
+        lines = [line for note in (*self.notes, text) for line in textwrap.wrap(note, 72)]
+        return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
     def apply(self, text: str) -> str:
         """Return the header text of the stack, given the first frame's."""
@@ -70,7 +74,21 @@ class StackHeader(NamedTuple):
             meta.add_history(line)
 
 
-def stack_header(texts: Sequence[str], names: Sequence[str], weights: Sequence[float], *, method: str) -> StackHeader:
+def wcs_differs(texts: Sequence[str]) -> bool:
+    """Return whether headers differ in a keyword that places pixels on the sky or the detector."""
+    cards = [{key: card for key, card in _cards(text) if WCS_KEYWORD.match(key)} for text in texts]
+    return any(other != cards[0] for other in cards[1:])
+
+
+def stack_header(
+    texts: Sequence[str],
+    names: Sequence[str],
+    weights: Sequence[float],
+    *,
+    method: str,
+    keep_wcs: bool = True,
+    notes: tuple[str, ...] = (),
+) -> StackHeader:
     r"""Return what becomes of the first of several headers when their frames are combined.
 
     Parameters
@@ -83,6 +101,10 @@ def stack_header(texts: Sequence[str], names: Sequence[str], weights: Sequence[f
         Weights of the frames, for mean times.
     method
         ``average``, ``median`` or ``sum``; exposure times of a sum are summed.
+    keep_wcs
+        Whether the first frame's keywords of coordinates stay: not if the frames lie elsewhere on the sky.
+    notes
+        Lines for HISTORY.
 
     Examples
     --------
@@ -104,7 +126,9 @@ def stack_header(texts: Sequence[str], names: Sequence[str], weights: Sequence[f
         for key in dict.fromkeys(first)
         if key in values and len(set(map(repr, values[key]))) > 1 and key not in made and not WCS_KEYWORD.match(key)
     ]
-    return StackHeader(cards, differing)
+    if not keep_wcs:
+        differing += [key for key in dict.fromkeys(first) if WCS_KEYWORD.match(key)]
+    return StackHeader(cards, differing, notes)
 
 
 def _values(texts: Sequence[str]) -> dict[str, list[Any]]:

@@ -114,6 +114,23 @@ def clipped_pieces(
         yield _trimmed(part, cut, piece, given, inner)
 
 
+def reasons(request: Request, blocks: Sequence[Block], *, rule: Rule, **numbers: Array) -> tuple[Array, list[str]]:
+    """Return the scaled values of one pixel, and for each frame why it was left out; an empty word if it was used."""
+    scaling = find_scaling(rule.levels, rule.count, numbers)
+    (y, x), held = request.region.within(blocks[0].region), blocks[0].region
+    (cut,) = [c for c in _cuts(held, rule) if c[0].start <= y.start < c[0].stop and c[1].start <= x.start < c[1].stop]
+    piece = gather_piece(blocks, cut, rule, scaling, variances=False)
+    place = (y.start - cut[0].start) * (cut[1].stop - cut[1].start) + x.start - cut[1].start
+    before = piece.use[:, place].copy()
+    words = ["" if good else "masked" for good in before]
+    for name in run_clips(piece, rule):
+        words = [name if a and not b else word for a, b, word in zip(before, piece.use[:, place], words, strict=True)]
+        before &= piece.use[:, place]
+    ((_, final, _),) = clipped_pieces(request.region, blocks, rule, scaling, variances=False)
+    used = final.use[:, 0]
+    return piece.values[:, place], ["" if u else word or "grow" for u, word in zip(used, words, strict=True)]
+
+
 def apply_grown(piece: Piece, grown: Array, given: Array, rule: Rule) -> None:
     """Reject the neighbours of rejected inputs, except in pixels that would keep fewer inputs than they must."""
     before = count_of(given)

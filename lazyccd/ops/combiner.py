@@ -13,6 +13,7 @@ from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.frame.core import DATA, MASK
 from lazyccd.kernels.piece import Clip
 from lazyccd.ops.combining import hand_over, header_of
+from lazyccd.ops.offsets import on_each_other
 from lazyccd.ops.stack_inputs import check_shapes, collect, in_one_unit
 from lazyccd.ops.stack_levels import levels_of, per_frame
 from lazyccd.ops.stack_rules import ccdproc_clips, uncertainty_name, warn_if_useless
@@ -93,9 +94,8 @@ class Combiner:
     @property
     def data_arr(self) -> np.ma.MaskedArray[Any, Any]:
         """All frames as one masked array, with what was clipped so far: computed now, and as large as it is."""
-        result = self._stacking("average", None, self._scaling, "ccdproc").result(
-            header_of(self._given, (), "average"), (), rejections=True
-        )
+        stacking = self._stacking("average", None, None, "ccdproc")
+        result = stacking.result(header_of(self._given, stacking.rule, keep_wcs=True), (), rejections=True)
         rejected = result["rejected"].values
         for i, image in enumerate(self._given.images):
             frame = image.to_dataset()
@@ -164,7 +164,7 @@ class Combiner:
         weights = None if method == "median" else self._weights
         scaling = self._scaling if scale_to is None else scale_to
         stacking = self._stacking(method, weights, scaling, uncertainty)
-        header = header_of(self._given, stacking.rule.levels.weights, method)
+        header = header_of(self._given, stacking.rule, keep_wcs=on_each_other(self._given))
         return hand_over(stacking.result(header, (), rejections=False), self._given, header, None, overwrite=False)
 
     def _stacking(self, method: str, weights: Any, scaling: Any, uncertainty: str) -> Stacking:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -15,9 +15,10 @@ from lazyccd.errors import ParameterError
 from lazyccd.frame.ccddata import to_ccddata
 from lazyccd.frame.stacked import StackHeader, stack_header
 from lazyccd.io import as_frame, to_fits, to_zarr
-from lazyccd.ops.offsets import offsets_of, place
-from lazyccd.ops.stack_inputs import Given, check_shapes, collect, in_one_unit
-from lazyccd.ops.stack_levels import Spec, levels_of, noise_of
+from lazyccd.kernels.piece import Rule
+from lazyccd.ops.offsets import offsets_of, on_each_other, place
+from lazyccd.ops.stack_inputs import Given, check_shapes, collect, in_one_unit, over_trees
+from lazyccd.ops.stack_levels import Spec, found_levels, levels_of, noise_of
 from lazyccd.ops.stack_rules import (
     BY_NOISE,
     Rejection,
@@ -30,6 +31,7 @@ from lazyccd.ops.stack_rules import (
 from lazyccd.ops.stacking import Stacking, plain_rule
 
 
+@over_trees
 def combine(
     img_list: Any,
     output_file: str | os.PathLike[str] | None = None,
@@ -80,7 +82,8 @@ def combine(
     Parameters
     ----------
     img_list
-        Frames, CCDData, paths, globs and ``@lists``, in any mixture; or one string with commas between paths.
+        Frames, CCDData, paths, globs and ``@lists``, in any mixture; or one string with commas between paths; or trees of
+        frames, which give a tree.
     output_file
         FITS file, or Zarr store if it ends in ``.zarr``, that the result is written to.
     method
@@ -232,16 +235,42 @@ def combine(
         exposures=given.exposures() if "exposure" in maps else (),
         uncertainty=uncertainty_name(uncertainty, combine_uncertainty_function, given),
     )
-    header = header_of(given, rule.levels.weights, method)
+    if output_file is not None and numbers:
+        # the file is to say what was found
+        rule, numbers = replace(rule, levels=found_levels(rule.levels, numbers, given)), ()
+    header = header_of(given, rule, keep_wcs=shifts is not None or on_each_other(given))
     stacking = Stacking(tuple(images), schema, rule, numbers, tuple(weighting), mem_limit, dtype)
     result = stacking.result(header, maps, rejections=rejections)
     return hand_over(result, given, header, output_file, overwrite=overwrite_output)
 
 
-def header_of(given: Given, weights: Sequence[float | str], method: str) -> StackHeader:
+def header_of(given: Given, rule: Rule, *, keep_wcs: bool) -> StackHeader:
     """Return what becomes of the first header."""
-    known = [1.0 if isinstance(w, str) else w for w in weights] or [1.0] * len(given.images)
-    return stack_header([image.header for image in given.images], given.names, known, method=method)
+    weights = [1.0 if isinstance(w, str) else w for w in rule.levels.weights] or [1.0] * len(given.images)
+    return stack_header(
+        [image.header for image in given.images],
+        given.names,
+        weights,
+        method=rule.method,
+        keep_wcs=keep_wcs,
+        notes=tuple(notes_of(rule)),
+    )
+
+
+def notes_of(rule: Rule) -> Iterator[str]:
+    """Yield what a header says of how frames were combined."""
+    yield f"lazyccd combine: {rule.method} of {rule.count} frames"
+    for name, settings in (*rule.clips, *([rule.reject] if rule.reject else [])):
+        words = "" if name == "gesdt" else " ".join(f"{s:g}" if isinstance(s, float) else str(s) for s in settings)
+        yield f"rejected: {name} {words}".rstrip()
+    if rule.grow >= 1:
+        yield f"rejected: neighbours within {rule.grow:g} pixels"
+    for what in ("scale", "zero", "weights"):
+        numbers = getattr(rule.levels, what)
+        if numbers and not isinstance(numbers[0], str):
+            is_level = what != "weights" and getattr(rule.levels, f"{what}_is_statistic")
+            name = "variances" if what == "weights" and rule.levels.weights_are_variances else what
+            yield f"{name}{' levels' if is_level else ''}: {' '.join(f'{n:.6g}' for n in numbers)}"
 
 
 def hand_over(

@@ -24,7 +24,8 @@ from lazyccd.frame.units import parse_unit
 from lazyccd.kernels import pointwise
 from lazyccd.ops.common import operation, pixels_like
 from lazyccd.plan.lower import lower_values
-from lazyccd.plan.steps import Apply, Input, Join, Step, make_dtypes, make_params, settled, unsettled
+from lazyccd.plan.rebuild import settled
+from lazyccd.plan.steps import Apply, Input, Join, Step, make_dtypes, make_params, unsettled
 
 
 @operation(log=False)

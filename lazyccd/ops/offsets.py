@@ -14,6 +14,7 @@ from scipy import fft
 from lazyccd.errors import FrameError, ParameterError
 from lazyccd.frame.core import DATA, MASK, Image
 from lazyccd.frame.header import header_view
+from lazyccd.frame.stacked import wcs_differs
 from lazyccd.frame.wcs import lattice, wcs_from_header
 from lazyccd.kernels import pointwise
 from lazyccd.ops.stack_inputs import Given, check_shapes, collect
@@ -47,6 +48,16 @@ def offsets_of(given: Given, offsets: Any) -> list[tuple[int, int]] | None:
         )
     shifts = np.floor(table + 0.5).astype(int)
     return [(int(y - shifts[0, 0]), int(x - shifts[0, 1])) for y, x in shifts]
+
+
+def on_each_other(given: Given) -> bool:
+    """Return whether frames that are combined pixel by pixel show the same sky, as far as their headers say."""
+    if not wcs_differs([image.header for image in given.images]):
+        return True
+    try:
+        return all(_by_wcs(given, i) == (0, 0) for i in range(len(given.images)))
+    except FrameError:
+        return not any("CTYPE2" in header_view(image.header) for image in given.images)
 
 
 def place(images: Sequence[Image], offsets: Sequence[tuple[int, int]]) -> list[Image]:

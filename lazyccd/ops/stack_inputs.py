@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from astropy.nddata import CCDData
 
 from lazyccd.errors import ArgumentTypeError, KeywordError, ParameterError, ShapeError
 from lazyccd.flags import MaskSchema
-from lazyccd.frame.core import Image, resolve
+from lazyccd.frame.core import DATA, Image, resolve
 from lazyccd.frame.header import header_view
 from lazyccd.frame.units import conversion_factor
 from lazyccd.io import as_frame, open_many
@@ -62,6 +63,29 @@ class Given:
             header = header_view(image.header)
             numbers.append(self.header_number(i, next((key for key in EXPOSURES if key in header), EXPOSURES[0])))
         return tuple(numbers)
+
+
+def over_trees(func: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function of frames take trees of frames too: each node of the first with data is combined with its likes."""
+
+    @functools.wraps(func)
+    def wrapper(img_list: Any, *args: Any, **kwargs: Any) -> Any:
+        if not (isinstance(img_list, list | tuple) and any(isinstance(item, xr.DataTree) for item in img_list)):
+            return func(img_list, *args, **kwargs)
+        if (args and args[0] is not None) or kwargs.get("output_file") is not None:
+            raise ParameterError("output_file cannot be given for trees; write the tree that is returned.")
+        nodes = {}
+        for path, node in img_list[0].subtree_with_keys:
+            if DATA in node.data_vars:
+                missing = [i for i, tree in enumerate(img_list, 1) if path not in tree or DATA not in tree[path]]
+                if missing:
+                    raise ShapeError(
+                        f"tree {missing[0]} has no frame {path!r} and tree 1 has one; leave it out of both."
+                    )
+                nodes[path] = func([tree[path].to_dataset() for tree in img_list], *args, **kwargs)
+        return xr.DataTree.from_dict(nodes)
+
+    return wrapper
 
 
 def collect(img_list: Any, hdu: Any = None, unit: Any = None) -> Given:

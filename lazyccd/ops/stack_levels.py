@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import xarray as xr
+from dask.base import compute
 
 from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError
 from lazyccd.frame.core import Image, as_step
@@ -17,6 +18,7 @@ from lazyccd.kernels.combine import only_partial, plane_factor
 from lazyccd.kernels.levels import Levels, Numbers
 from lazyccd.kernels.piece import Noise
 from lazyccd.ops.stack_inputs import Given
+from lazyccd.plan.lower import lower_values
 from lazyccd.plan.reads import Halo
 from lazyccd.plan.steps import Apply, Input, Reduction, Value, make_dtypes, make_params
 from lazyccd.sections import Region, parse_section
@@ -59,6 +61,19 @@ def levels_of(
         tuple(given.labels),
     )
     return levels, scales.values + zeros.values + weighting.values, list(images)
+
+
+def found_levels(levels: Levels, values: Sequence[tuple[str, Value]], given: Given) -> Levels:
+    """Return the levels with the numbers that tasks find, which run now."""
+    graphs = [graph for image in given.images for graph in image.graphs]
+    numbers = dict(
+        zip((name for name, _ in values), compute(*lower_values([v for _, v in values], graphs)), strict=True)
+    )
+
+    def known(given: Numbers) -> Numbers:
+        return tuple(float(np.ravel(numbers[n])[0]) if isinstance(n, str) else n for n in given)
+
+    return replace(levels, scale=known(levels.scale), zero=known(levels.zero), weights=known(levels.weights))
 
 
 def _numbers(given: Given, spec: Spec, what: str, section: str | None, *, sampled: bool) -> Found:

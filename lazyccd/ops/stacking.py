@@ -22,6 +22,7 @@ from lazyccd.kernels.piece import Rule
 from lazyccd.plan.evaluate import BANDS_PER_HALO
 from lazyccd.plan.lower import lower_image
 from lazyccd.plan.reads import Halo, Lines, Reads, Same
+from lazyccd.plan.rebuild import rebuilt, shared_by_all
 from lazyccd.plan.schedule import vertical_halo
 from lazyccd.plan.steps import (
     Apply,
@@ -32,8 +33,6 @@ from lazyccd.plan.steps import (
     Value,
     make_dtypes,
     make_params,
-    rebuilt,
-    shared_by_all,
 )
 
 CHUNK_PIXELS = 2**20
@@ -129,7 +128,9 @@ class Stacking:
     def without_masters(self) -> list[Step]:
         """Return a step for each frame that gives its variance without the masters that all share; none if they share none."""
         plans = [image.plan for image in self.images]
-        masters = [step for step in shared_by_all(plans) if "variance" in step.dtypes] if len(plans) > 1 else []
+        # frames that are the same in all bits are taken for independent ones that happen to be
+        shared = shared_by_all(plans) if len(set(plans)) > 1 else []
+        masters = [step for step in shared if "variance" in step.dtypes]
         exact: dict[str, Step] = {
             step.token: Apply(
                 step.shape,

@@ -9,7 +9,7 @@ Inside a plan the uncertainty is always a variance. Two steps with the same toke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -428,37 +428,3 @@ def walk(*roots: Step) -> Iterator[Step]:
 def unsettled(root: Step) -> dict[str, Value]:
     """Return the values of a plan that are not known yet, by token; their own plans are not searched."""
     return {v.token: v for step in walk(root) for v in step.values if v.given is None}
-
-
-def settled(root: Step, numbers: dict[str, npt.NDArray[Any]]) -> Step:
-    """Return the plan with the values whose tokens are in ``numbers`` put in."""
-    return rebuilt(root, {}, numbers)
-
-
-def rebuilt(root: Step, steps: Mapping[str, Step], numbers: Mapping[str, npt.NDArray[Any]]) -> Step:
-    """Return the plan with other steps for those whose tokens are in ``steps``, and with values put in."""
-    new: dict[str, Step] = {}
-    for step in walk(root):
-        if step.token in steps:
-            new[step.token] = steps[step.token]
-            continue
-        inputs = tuple(new[i.token] for i in step.inputs)
-        values = tuple(
-            Value(given=numbers[v.token], what=v.what) if v.given is None and v.token in numbers else v
-            for v in step.values
-        )
-        changed = any(a is not b for a, b in zip(inputs, step.inputs, strict=True)) or values != step.values
-        new[step.token] = step.with_inputs(inputs, values) if changed else step
-    return new[root.token]
-
-
-def shared_by_all(roots: Sequence[Step]) -> list[Step]:
-    """Return the steps that all plans have, less those that only such steps read."""
-    plans = [{step.token: step for step in walk(root)} for root in roots]
-    common = set(plans[0]).intersection(*plans[1:])
-    tops: dict[str, Step] = {root.token: root for root in roots if root.token in common}
-    for plan in plans:
-        for step in plan.values():
-            if step.token not in common:
-                tops.update({i.token: i for i in step.inputs if i.token in common})
-    return list(tops.values())

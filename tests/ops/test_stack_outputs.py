@@ -373,13 +373,45 @@ def test_pulls_of_frames_that_share_their_masters(
 
 def test_a_shared_master_is_added_once(rng: np.random.Generator) -> None:
     """The variance of a master that all frames share stays, that of their own noise falls; another master's falls too."""
-    masters = [with_uncertainty(frames_of([np.full((4, 5), 10.0)])[0], np.full((4, 5), 3.0)) for _ in range(4)]
+    masters = [with_uncertainty(frames_of([np.full((4, 5), 10.0 + i)])[0], np.full((4, 5), 3.0)) for i in range(4)]
     raws = [with_uncertainty(f, np.full((4, 5), 4.0)) for f in frames_of(110.0 + rng.normal(0, 4, (4, 4, 5)))]
     shared = combine([lazyccd.subtract_bias(raw, masters[0]) for raw in raws])
     np.testing.assert_allclose(shared["uncertainty"].values, (16 / 4 + 9) ** 0.5)
     total = combine([lazyccd.subtract_bias(raw, masters[0]) for raw in raws], method="sum", scale=[1, 2, 1, 1])
     np.testing.assert_allclose(total["uncertainty"].values, (16 * 7 + 9 * 5**2) ** 0.5)
-    other = combine(
-        [lazyccd.add(raw, m.assign(data=m["data"] + i)) for i, (raw, m) in enumerate(zip(raws, masters, strict=True))]
-    )
+    other = combine([lazyccd.subtract_bias(raw, m) for raw, m in zip(raws, masters, strict=True)])
     np.testing.assert_allclose(other["uncertainty"].values, ((16 + 9) / 4) ** 0.5)
+
+
+def test_trees_are_combined_node_by_node(values: Array) -> None:
+    """Frames of the same place meet, and one that is missing is named."""
+    trees = [
+        xr.DataTree.from_dict({"/": xr.Dataset(), "/SCI1": a, "/SCI2": b})
+        for a, b in zip(frames_of(values[:3]), frames_of(values[3:6]), strict=True)
+    ]
+    result = combine(trees, method="median")
+    np.testing.assert_array_equal(result["SCI2"]["data"].values, np.median(values[3:6], axis=0))
+    assert list(result.children) == ["SCI1", "SCI2"]
+    with pytest.raises(errors.ShapeError, match="tree 2 has no frame 'SCI2'"):
+        combine([trees[0], xr.DataTree.from_dict({"/SCI1": frames_of(values[:1])[0]})])
+    with pytest.raises(errors.ParameterError, match="output_file cannot be given for trees"):
+        combine(trees, "a.fits")
+
+
+def test_headers_say_what_was_done(tmp_path: Path, values: Array) -> None:
+    """How frames were combined, with the levels that were found when a file is written; a WCS stays only where it is true."""
+    wcs = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 10.0, "CRVAL2": 20.0, "CD1_1": -1e-4, "CD2_2": 1e-4}
+    frames = [
+        with_header(f, {**wcs, "CRPIX1": 5.0 * i, "GAIN": 2.0, "RDNOISE": 3.0}) for i, f in enumerate(frames_of(values))
+    ]
+    result = combine(frames, tmp_path / "a.fits", reject="minmax", scale="median", weights="!GAIN")
+    history = " ".join(result.ccd.header["HISTORY"])
+    assert "average of 9 frames" in history
+    assert "rejected: minmax 1 1" in history
+    assert re.search(r"scale levels: (\d{3,4}\.?\d* ?){9}", history)
+    assert result.ccd.wcs is None
+    assert combine(frames, offsets="wcs").ccd.wcs is not None
+    assert combine(frames[:1] * 3).ccd.wcs is not None
+    gains = {method: combine(frames, method=method).ccd.header for method in ("average", "sum", "median")}
+    assert [round(header["GAIN"], 3) for header in gains.values()] == [18.0, 2.0, round(36 / np.pi, 3)]
+    assert gains["average"]["RDNOISE"] == gains["sum"]["RDNOISE"] == 9.0

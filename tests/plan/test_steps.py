@@ -12,6 +12,7 @@ from lazyccd.frame.core import Image, resolve
 from lazyccd.kernels import pointwise, reduce
 from lazyccd.kernels.block import Request
 from lazyccd.plan.reads import Blocks, Columns, Halo, Reads, Replicated, Rows, Same, Whole, Window
+from lazyccd.plan.rebuild import settled
 from lazyccd.plan.steps import (
     QUOTIENT,
     WITH_DATA,
@@ -24,7 +25,6 @@ from lazyccd.plan.steps import (
     Value,
     make_dtypes,
     make_params,
-    settled,
     unsettled,
     walk,
 )

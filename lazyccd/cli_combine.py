@@ -1,0 +1,156 @@
+"""``lazyccd combine``: the options of `lazyccd.combine` as a command."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lazyccd.cli_common import friendly_errors, scheduler_options, using_scheduler
+
+METHODS = ("average", "median", "sum")
+REJECTS = (
+    "none",
+    "sigclip",
+    "avsigclip",
+    "minmax",
+    "ccdclip",
+    "crreject",
+    "varclip",
+    "pclip",
+    "winsorized",
+    "linearfit",
+    "gesdt",
+)
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True)
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path), help="FITS file, or store if it ends in .zarr."
+)
+@click.option("--method", type=click.Choice(METHODS), default="average", show_default=True)
+@click.option("--reject", type=click.Choice(REJECTS), default="none", show_default=True, help="What is left out.")
+@click.option("--low", type=float, default=3.0, show_default=True, help="Deviations below the centre; 0 for no limit.")
+@click.option("--high", type=float, default=3.0, show_default=True, help="Deviations above the centre; 0 for no limit.")
+@click.option(
+    "--centre", type=click.Choice(["median", "mean"]), default="median", show_default=True, help="Of sigclip."
+)
+@click.option(
+    "--deviation", type=click.Choice(["std", "mad_std"]), default="std", show_default=True, help="Of sigclip."
+)
+@click.option("--iterations", type=int, help="Of sigclip; until nothing changes if not given.")
+@click.option("--nlow", type=int, default=1, show_default=True, help="Lowest values left out by minmax.")
+@click.option("--nhigh", type=int, default=1, show_default=True, help="Highest values left out by minmax.")
+@click.option("--pclip", type=float, default=-0.5, show_default=True, help="Order of pclip.")
+@click.option("--fraction", type=float, default=0.3, show_default=True, help="Most outliers of gesdt.")
+@click.option("--significance", type=float, default=0.05, show_default=True, help="Of gesdt.")
+@click.option(
+    "--gain", default="1", show_default=True, metavar="G|KEY", help="Electrons per unit, for ccdclip, crreject."
+)
+@click.option("--readnoise", default="", metavar="R|KEY", help="Electrons, for ccdclip and crreject.")
+@click.option("--snoise", default="0", show_default=True, metavar="S|KEY", help="Fraction of the signal, for ccdclip.")
+@click.option(
+    "--nkeep", type=int, default=1, show_default=True, help="Values kept at least; negative: left out at most."
+)
+@click.option("--grow", type=float, default=0.0, show_default=True, help="Radius of neighbours that are left out too.")
+@click.option("--min", "minimum", type=float, help="Lowest value that counts.")
+@click.option("--max", "maximum", type=float, help="Highest value that counts.")
+@click.option("--scale", default="", metavar="mode|median|mean|clipped|exposure|!KEY", help="Level made the same.")
+@click.option("--zero", default="", metavar="mode|median|mean|clipped|!KEY", help="Level made the same by adding.")
+@click.option(
+    "--weights", default="", metavar="exposure|variance|smoothed|pixel|!KEY", help="Weights of averages and sums."
+)
+@click.option("--statsec", metavar="SEC", help="Where levels are measured, such as [101:900,101:900].")
+@click.option(
+    "--offsets",
+    default="none",
+    show_default=True,
+    metavar="none|wcs|physical|register|FILE",
+    help="Where frames lie; register finds it, a FILE has a row and a column of pixels in each line.",
+)
+@click.option(
+    "--uncertainty",
+    type=click.Choice(["propagated", "scatter", "ccdproc"]),
+    help="[default: propagated if all have one]",
+)
+@click.option(
+    "--map", "maps", multiple=True, type=click.Choice(["n_used", "n_rejected", "exposure"]), help="Map to add."
+)
+@click.option("--hdu", metavar="NAME|N", help="Extension of the files.")
+@click.option("--unit", metavar="UNIT", help="Unit of the files' pixels, instead of BUNIT.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
+@scheduler_options
+def combine(files: tuple[str, ...], out: Path, scheduler: str, memory_limit: str | None, **options: Any) -> None:
+    """Combine FILES (names, globs, @lists, a.fits[SCI,2]) pixel by pixel into OUT, in bounded memory.
+
+    FITS files that are written have the extensions UNCERT, MASK and DQ, and one for each map.
+    """
+    with friendly_errors(), using_scheduler(scheduler, memory_limit):
+        start = time.perf_counter()
+        result = _combined(files, out, options)
+        seconds = time.perf_counter() - start
+        header = result.ccd.header
+        ny, nx = result["data"].shape
+        click.echo(
+            f"{out}: {options['method']} of {header['NCOMBINE']} frames, {ny} rows, {nx} columns, {seconds:.1f} s"
+        )
+        for line in header.get("HISTORY", ()):
+            click.echo(f"  {line}")
+
+
+def _combined(files: tuple[str, ...], out: Path, options: dict[str, Any]) -> Any:
+    """Run `lazyccd.combine` with the options as they were typed."""
+    import numpy as np
+
+    from lazyccd import accessor as accessor
+    from lazyccd import combine, register
+    from lazyccd.errors import FormatError
+
+    offsets: Any = options.pop("offsets")
+    if offsets == "register":
+        offsets = register(list(files))
+    elif offsets == "none":
+        offsets = None
+    elif offsets not in {"wcs", "physical"}:
+        try:
+            offsets = np.loadtxt(offsets, ndmin=2)
+        except (OSError, ValueError) as error:
+            raise FormatError(
+                f"--offsets {offsets} cannot be read: {error}; give a row and a column in each line."
+            ) from None
+    minimum, maximum = options.pop("minimum"), options.pop("maximum")
+    hdu = options.pop("hdu")
+    reject = options.pop("reject")
+    return combine(
+        list(files),
+        out,
+        overwrite_output=options.pop("overwrite"),
+        reject=None if reject == "none" else reject,
+        low=options.pop("low") or None,
+        high=options.pop("high") or None,
+        gain=_number_or_key(options.pop("gain")),
+        readnoise=_number_or_key(options.pop("readnoise")),
+        snoise=_number_or_key(options.pop("snoise")),
+        scale=options.pop("scale") or None,
+        zero=options.pop("zero") or None,
+        weights=options.pop("weights") or None,
+        offsets=offsets,
+        minmax_clip=minimum is not None or maximum is not None,
+        minmax_clip_min=minimum,
+        minmax_clip_max=maximum,
+        hdu=int(hdu) if hdu is not None and hdu.isdigit() else hdu,
+        **options,
+    )
+
+
+def _number_or_key(text: str) -> float | str | None:
+    """Return a number, or the keyword that has it."""
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,76 @@
+"""What all commands share: errors as lines, and where tasks run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+USAGE_ERROR = 2
+"""Exit status where the call itself cannot be carried out."""
+
+
+@contextmanager
+def friendly_errors() -> Iterator[None]:
+    """Print an error of ours as a line instead of a traceback."""
+    from lazyccd.errors import LazyCCDError
+
+    try:
+        yield
+    except LazyCCDError as error:
+        click.echo(f"Error: {error}", err=True)
+        for note in getattr(error, "__notes__", ()):
+            click.echo(f"  {note}", err=True)
+        sys.exit(USAGE_ERROR)
+
+
+@contextmanager
+def using_scheduler(name: str, memory_limit: str | None) -> Iterator[None]:
+    """Run what is inside on threads, processes or the cluster at an address."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    import dask
+    from dask.system import CPU_COUNT
+
+    settings: dict[str, Any] = {} if memory_limit is None else {"lazyccd.memory-limit": memory_limit}
+    if name == "processes":
+        # One pool for the whole run: dask would start new processes, which import everything anew, for each computation.
+        spawn = get_context("spawn")
+        with ProcessPoolExecutor(CPU_COUNT, spawn) as pool, dask.config.set(scheduler=name, pool=pool, **settings):
+            yield
+        return
+    if "://" not in name:
+        with dask.config.set(scheduler=name, **settings):
+            yield
+        return
+    from distributed import Client
+
+    with dask.config.set(settings), Client(name):
+        yield
+
+
+def scheduler_options(command: F) -> F:
+    """Add the options that say where and within which memory a command runs."""
+    command = click.option(
+        "--scheduler",
+        default="threads",
+        show_default=True,
+        metavar="threads|processes|tcp://HOST:PORT",
+        help="Where tasks run.",
+        callback=_check_scheduler,
+    )(command)
+    return click.option("--memory-limit", metavar="SIZE", help="Memory that a process may use, such as 2GB.")(command)
+
+
+def _check_scheduler(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    if value in {"threads", "processes", "sync"} or "://" in value:
+        return value
+    raise click.BadParameter(
+        f"{value!r} must be threads, processes or the address of a scheduler such as tcp://host:8786."
+    )

@@ -1,0 +1,212 @@
+"""What became of one pixel: its value in every input at every step of a plan, and what rejected it, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from dask.base import compute
+
+from lazyccd.errors import SectionError
+from lazyccd.frame.core import Image, resolve
+from lazyccd.frame.wcs import lattice
+from lazyccd.kernels import pointwise
+from lazyccd.kernels.block import PLANES, Block, Request
+from lazyccd.kernels.combine import combine_frames, reasons
+from lazyccd.ops.common import file_name
+from lazyccd.plan.lower import lower_image, lower_values, read_label
+from lazyccd.plan.reads import Blocks, Columns, Reads, Replicated, Rows, Same, Shifted, Window
+from lazyccd.plan.steps import Apply, Chunked, Input, Join, Source, Stack, Step, make_params
+from lazyccd.plan.tasks import Kind
+from lazyccd.sections import Region
+
+KINDS: dict[str, Kind] = {"data": "data", "variance": "std", "mask": "mask"}
+
+
+class Place(NamedTuple):
+    """A pixel of a step's output."""
+
+    step: Step
+    y: int
+    x: int
+
+
+@dataclass
+class Row:
+    """One line of the table."""
+
+    frame: str
+    place: Place
+    name: str
+    note: str = ""
+
+
+def explain(ccd: xr.Dataset, y: float, x: float) -> Any:
+    """Return what became of one pixel of a frame, step by step.
+
+    Parameters
+    ----------
+    ccd
+        A frame; also a stack, whose inputs are explained one by one.
+    y, x
+        Original coordinates of the pixel, as in ``ds.ccd.pixel``.
+
+    Returns
+    -------
+    astropy.table.Table
+        For each input of a stack (``frame``) and each step in its order: the pixel of that step's image, its value, standard
+        uncertainty, the names of its mask planes, and a note: why a stack left it out. Operands, such as masters, begin
+        with +. Computed now; each line pulls a window as large as the halos below it.
+
+    Raises
+    ------
+    SectionError
+        Raised if the frame does not hold the pixel.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> from lazyccd import combine, from_ccddata
+    >>> frames = [from_ccddata(CCDData([[value]], unit="adu")) for value in (1.0, 2.0, 3.0, 90.0)]
+    >>> table = explain(combine(frames, minmax_clip=True, minmax_clip_max=9), 0, 0)
+    >>> list(table["note"][table["step"] == "to the stack"])
+    ['used', 'used', 'used', 'limits']
+    """
+    from astropy.table import Table  # takes long to import, and few need it
+
+    image = _image(ccd)
+    row, column = _index(ccd, y, x)
+    rows = list(_rows(image.plan, row, column, "", image))
+    numbers = _values(image, rows)
+    names = ("frame", "step", "y", "x", "value", "uncertainty", "mask", "note")
+    table = Table(names=names, dtype=(str, str, int, int, float, float, str, str))
+    for line, (value, std, bits) in zip(rows, numbers, strict=True):
+        planes = "+".join(name for name in image.schema.names if bits & image.schema.bits(name))
+        table.add_row((line.frame, line.name, line.place.y, line.place.x, value, std, planes, line.note))
+    return table
+
+
+def _image(ccd: xr.Dataset) -> Image:
+    """Return the image of a frame, with the plan of a stack itself instead of its chunks."""
+    image = resolve(ccd)
+    array = ccd["data"].data
+    label = read_label(array) if isinstance(array, da.Array) else None
+    if label is None or not label.boundary:
+        return image
+    return replace(image, plan=label.plan, graphs=(array.dask,))
+
+
+def _index(ccd: xr.Dataset, y: float, x: float) -> tuple[int, int]:
+    """Return row and column of a pixel at original coordinates."""
+    found = []
+    for value, name in ((y, "y"), (x, "x")):
+        first, step = lattice(ccd[name].values, name)
+        place = round((value - first) / step)
+        if not 0 <= place < ccd.sizes[name]:
+            raise SectionError(
+                f"pixel {name} = {value} is not in the frame, which has {first} and {ccd.sizes[name]} pixels."
+            )
+        found.append(place)
+    return found[0], found[1]
+
+
+def _rows(step: Step, y: int, x: int, frame: str, image: Image, indent: str = "") -> Iterator[Row]:
+    """Yield the lines of a step, those of its inputs first."""
+    place = Place(step, y, x)
+    if isinstance(step, Stack):
+        yield from _stack_rows(step, y, x, image)
+        yield Row(frame or "result", place, f"{indent}stack")
+        return
+    if isinstance(step, Join):
+        main = next((s for name, s, _ in step.parts if name == "data"), None)
+        if main is not None:
+            yield from _rows(main, y, x, frame, image, indent)
+    elif isinstance(step, Apply):
+        for number, source in enumerate(step.sources):
+            below = _pixel_below(source.reads, source.step, y, x)
+            if below is not None and "data" in source.step.dtypes:
+                more = indent if number == 0 else f"{indent}+ "
+                yield from _rows(source.step, *below, frame, image, more)
+    name = step.storage.name if isinstance(step, Source) else ("array" if isinstance(step, Chunked) else step.label)
+    yield Row(frame, place, f"{indent}{name}")
+
+
+def _pixel_below(reads: Reads, step: Step, y: int, x: int) -> tuple[int, int] | None:
+    """Return the pixel of an input that a pixel comes from; None if there is no such one."""
+    if isinstance(reads, Rows | Columns):
+        return None
+    if isinstance(reads, Window):
+        y, x = reads.offset[0] + reads.step[0] * y, reads.offset[1] + reads.step[1] * x
+    elif isinstance(reads, Shifted):
+        y, x = y - reads.offset[0], x - reads.offset[1]
+    elif isinstance(reads, Blocks):
+        y, x = y * reads.size[0], x * reads.size[1]
+    elif isinstance(reads, Replicated):
+        y, x = y // reads.size[0], x // reads.size[1]
+    elif isinstance(reads, Same):
+        y, x = (0 if step.shape[0] == 1 else y), (0 if step.shape[1] == 1 else x)
+    inside = 0 <= y < step.shape[0] and 0 <= x < step.shape[1]
+    return (y, x) if inside else None
+
+
+def _stack_rows(step: Stack, y: int, x: int, image: Image) -> Iterator[Row]:
+    """Yield the lines of the inputs of a stack."""
+    request = Request(Region(y, y + 1, x, x + 1), frozenset({"data", "mask"}))
+    count = dict(step.params)["rule"].count if step.kernel is combine_frames else len(step.frames)
+    notes = _notes(step, request, image) if step.kernel is combine_frames else [""] * count
+    for i, (frame, note) in enumerate(zip(step.frames[:count], notes, strict=True), 1):
+        name = f"{i} {file_name(frame)}".strip()
+        yield from _rows(frame, y, x, name, image)
+        yield Row(name, Place(frame, y, x), "to the stack", note or "used")
+
+
+def _notes(step: Stack, request: Request, image: Image) -> list[str]:
+    """Return for each input why it was left out."""
+    needs = [(f, need) for f, need in zip(step.frames, step.needs(request), strict=True) if need is not None]
+    arrays, shapes = [], []
+    for frame, need in needs:
+        planes = [name for name in PLANES if name in need.planes]
+        arrays += _lower(frame, need.region, planes, image)
+        shapes.append((need.region, planes))
+    waiting = [(name, value) for name, value in step.numbers if value.given is None]
+    found = compute(*arrays, *lower_values([value for _, value in waiting], image.graphs))
+    numbers = {name: value.given for name, value in step.numbers if value.given is not None}
+    numbers |= dict(zip((name for name, _ in waiting), found[len(arrays) :], strict=True))
+    blocks, pixels = [], iter(found)
+    for region, planes in shapes:
+        blocks.append(Block(region, **{name: next(pixels) for name in planes}))
+    rule = dict(step.params)["rule"]
+    return reasons(request, blocks, rule=rule, **numbers)[1]
+
+
+def _lower(step: Step, region: Region, planes: list[str], image: Image) -> list[Any]:
+    """Return lazy arrays of a region of a step; variances as such."""
+    window = Apply(
+        region.shape,
+        tuple((name, dtype) for name, dtype in step.planes if name in planes),
+        kernel=pointwise.window,
+        sources=(Input(step, Window((region.y0, region.x0))),),
+        params=make_params(offset=(region.y0, region.x0), step=(1, 1)),
+    )
+    kinds: dict[str, Kind] = {name: "var" if name == "variance" else KINDS[name] for name in planes}
+    return list(lower_image(window, ((region.shape.y,), (region.shape.x,)), kinds, image.graphs).values())
+
+
+def _values(image: Image, rows: list[Row]) -> list[tuple[float, float, int]]:
+    """Return value, standard uncertainty and mask of the pixel of each line."""
+    arrays = []
+    for row in rows:
+        step, y, x = row.place
+        planes = [name for name in PLANES if name in step.dtypes]
+        arrays.append(dict(zip(planes, _lower(step, Region(y, y + 1, x, x + 1), planes, image), strict=True)))
+    numbers = []
+    for found in compute(*arrays):
+        first = {name: array[0, 0] for name, array in found.items()}
+        std = float(np.sqrt(first["variance"])) if "variance" in first else np.nan
+        numbers.append((float(first["data"]) if "data" in first else np.nan, std, int(first.get("mask", 0))))
+    return numbers
