@@ -74,7 +74,7 @@ def explain(ccd: xr.Dataset, y: float, x: float) -> Any:
     >>> from lazyccd import combine, from_ccddata
     >>> frames = [from_ccddata(CCDData([[value]], unit="adu")) for value in (1.0, 2.0, 3.0, 90.0)]
     >>> table = explain(combine(frames, minmax_clip=True, minmax_clip_max=9), 0, 0)
-    >>> list(table["note"][table["step"] == "to the stack"])
+    >>> table["note"][table["step"] == "to the stack"].tolist()
     ['used', 'used', 'used', 'limits']
     """
     from astropy.table import Table  # takes long to import, and few need it
