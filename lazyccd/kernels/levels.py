@@ -43,6 +43,9 @@ class Levels:
     weights_are_variances: bool = False
     """Whether these are variances of unscaled values, and a weight is one over the scaled one."""
 
+    weights_are_exposures: bool = False
+    """Whether these are exposure times, which imcombine divides by the sky."""
+
     labels: tuple[str, ...] = ()
     """How messages name the frames."""
 

@@ -17,10 +17,22 @@ Clip: TypeAlias = tuple[str, Any]
 
 @dataclass(frozen=True)
 class Noise:
-    """The noise of each frame in units of its data, before scaling: variance ``a + b x + c x**2`` at the level x >= 0."""
+    """The noise of each frame in units of its data, before scaling."""
 
-    terms: tuple[tuple[float, float, float], ...]
-    """a, b and c of each frame: read noise squared, one over the gain, sensitivity noise squared."""
+    readnoise: tuple[float, ...]
+    """In electrons."""
+
+    gain: tuple[float, ...]
+    """Electrons per unit of the data."""
+
+    snoise: tuple[float, ...]
+    """Fraction of the signal."""
+
+    @property
+    def terms(self) -> Array:
+        """For each frame a, b and c of the variance ``a + b x + c x**2`` at the level x >= 0."""
+        rows = zip(self.readnoise, self.gain, self.snoise, strict=True)
+        return np.array([((r / g) ** 2, 1 / g, s * s) for r, g, s in rows])
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,15 @@ class Rule:
 
     noise: Noise | None
     """For `reject` rules that use it."""
+
+    flavor: str
+    """``ccdproc``, or ``iraf`` for imcombine's arithmetic."""
+
+    about_median: bool
+    """For ``iraf``: whether clipping is about the median."""
+
+    ncombine: tuple[int, ...]
+    """For ``iraf``: how many frames each one was made of."""
 
     exposures: tuple[float, ...]
     """Exposure times for the exposure map; empty if there is none."""
@@ -125,6 +146,9 @@ class Piece:
     noise: Array | None = None
     """The terms of each frame's noise."""
 
+    combined: Array | None = None
+    """The result, if it was made with the rejections."""
+
     def take(self, pixels: Array) -> Piece:
         """Return a piece of some of the pixels, copied."""
 
@@ -143,4 +167,5 @@ class Piece:
             self.multipliers,
             self.offsets,
             self.noise,
+            None if self.combined is None else np.take(self.combined, pixels),
         )

@@ -22,8 +22,10 @@ from lazyccd.ops.stack_levels import Spec, found_levels, levels_of, noise_of
 from lazyccd.ops.stack_rules import (
     BY_NOISE,
     Rejection,
+    as_iraf,
     ccdproc_clips,
     check_grow,
+    check_iraf,
     frames_at_least,
     uncertainty_name,
     warn_if_useless,
@@ -72,6 +74,7 @@ def combine(
     statsec: str | None = None,
     offsets: Any = None,
     uncertainty: Literal["propagated", "scatter", "ccdproc"] | None = None,
+    flavor: Literal["ccdproc", "iraf"] = "ccdproc",
     maps: Sequence[str] = (),
     rejections: bool = False,
     hdu: Any = None,
@@ -143,6 +146,9 @@ def combine(
     uncertainty
         ``"propagated"`` from those of the inputs (the default if all have one), ``"scatter"`` from the sample variance of
         the inputs that are left, or ``"ccdproc"`` (the default otherwise).
+    flavor
+        ``"ccdproc"``, or ``"iraf"`` for the bits of IRAF's imcombine: single precision, its order of sums, its statistics of at
+        most 100000 pixels, its weights, and its ``centre="mean"``, which first leaves out the lowest and highest value.
     maps
         Variables besides: ``"n_used"``, ``"n_rejected"``, ``"exposure"`` (sum of EXPTIME of the inputs used).
     rejections
@@ -219,7 +225,9 @@ def combine(
         raise ParameterError(
             f"reject {reject!r} needs the read noise; give readnoise= and gain=, as numbers or keywords."
         )
-    levels, numbers, weighting = levels_of(given, scale, zero, weights, statsec)
+    if flavor == "iraf":
+        check_iraf(clips, rejecting, weights)
+    levels, numbers, weighting = levels_of(given, scale, zero, weights, statsec, sampled=flavor == "iraf")
     images = given.images
     if shifts is not None:
         images = place(images, shifts)
@@ -238,6 +246,7 @@ def combine(
     if output_file is not None and numbers:
         # the file is to say what was found
         rule, numbers = replace(rule, levels=found_levels(rule.levels, numbers, given)), ()
+    rule = as_iraf(rule, given, centre) if flavor == "iraf" else rule
     header = header_of(given, rule, keep_wcs=shifts is not None or on_each_other(given))
     stacking = Stacking(tuple(images), schema, rule, numbers, tuple(weighting), mem_limit, dtype)
     result = stacking.result(header, maps, rejections=rejections)

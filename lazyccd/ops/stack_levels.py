@@ -58,6 +58,7 @@ def levels_of(
         zeros.is_statistic,
         weighting.numbers,
         of_variances,
+        isinstance(weights, str) and weights == "exposure",
         tuple(given.labels),
     )
     return levels, scales.values + zeros.values + weighting.values, list(images)
@@ -256,13 +257,13 @@ def _median_variance(image: Image) -> Value:
 
 def noise_of(given: Given, gain: Any, readnoise: Any, snoise: Any) -> Noise:
     """Return the noise of each frame at a level, in units of its data, as IRAF's ccdclip has it."""
-    columns = []
+    columns: dict[str, tuple[float, ...]] = {}
     for what, spec in (("gain", gain), ("readnoise", readnoise), ("snoise", snoise)):
         numbers = _noise_numbers(given, spec, what)
         if min(numbers) < 0 or (what == "gain" and min(numbers) == 0):
             raise ParameterError(f"{what} {list(numbers)} must be above 0.")
-        columns.append(numbers)
-    return Noise(tuple(((r / g) ** 2, 1 / g, s * s) for g, r, s in zip(*columns, strict=True)))
+        columns[what] = numbers
+    return Noise(**columns)
 
 
 def _noise_numbers(given: Given, spec: Any, what: str) -> tuple[float, ...]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from lazyccd.errors import ParameterError
-from lazyccd.kernels.piece import Clip
+from lazyccd.frame.header import header_view
+from lazyccd.kernels.piece import Clip, Rule
 from lazyccd.kernels.rejection import FEWEST_FITTED
 from lazyccd.ops.stack_inputs import Given
 
@@ -33,6 +34,9 @@ REJECTS = (
     "gesdt",
 )
 """What ``reject=`` can be."""
+
+IRAF_CLIPS = ("sigma", "avsigclip", "ccdclip", "minmax", "pclip")
+"""Clips that imcombine has; crreject is a ccdclip."""
 
 BY_NOISE = {"ccdclip", "crreject"}
 """Those that need gain and read noise."""
@@ -230,3 +234,29 @@ def check_grow(grow: float) -> float:
     if not 0 <= grow < np.inf:
         raise ParameterError(f"grow {grow} must be 0 or a radius in pixels.")
     return float(grow)
+
+
+def check_iraf(clips: tuple[Clip, ...], rejecting: Clip | None, weights: Any) -> None:
+    """Refuse what imcombine does not have."""
+    others = [name for name, _ in clips if name != "limits"]
+    if rejecting is not None and rejecting[0] not in IRAF_CLIPS:
+        others.append(rejecting[0])
+    if rejecting is not None and rejecting[0] == "sigma" and (rejecting[1][1] != "std" or rejecting[1][4] is not None):
+        raise ParameterError(
+            "sigclip of flavor='iraf' has deviation='std' and no number of iterations; leave them out."
+        )
+    if others:
+        raise ParameterError(f"flavor='iraf' has no {others[0]!r}; use minmax_clip or one of {', '.join(IRAF_CLIPS)}.")
+    if isinstance(weights, str) and weights in {"variance", "smoothed", "pixel"}:
+        raise ParameterError(f"flavor='iraf' has no weights={weights!r}; give numbers, !KEY or exposure.")
+
+
+def as_iraf(rule: Rule, given: Given, centre: str) -> Rule:
+    """Return a rule that is carried out as imcombine does."""
+    name = "" if rule.reject is None else rule.reject[0]
+    about_median = name == "pclip" or (name in {"sigma", "avsigclip", "ccdclip"} and CENTRES.get(centre) == "median")
+    counts = []
+    for image in given.images:
+        number = header_view(image.header).get("NCOMBINE", 1)
+        counts.append(number if isinstance(number, int) else 1)
+    return replace(rule, flavor="iraf", about_median=about_median, ncombine=tuple(counts), work="float32")

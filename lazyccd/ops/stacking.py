@@ -69,6 +69,9 @@ def plain_rule(images: Sequence[Image], schema: MaskSchema, method: str) -> Rule
         nkeep=1,
         grow=0.0,
         noise=None,
+        flavor="ccdproc",
+        about_median=True,
+        ncombine=(1,) * len(images),
         exposures=(),
         uncertainty="scatter",
         work=dtype,
@@ -147,7 +150,8 @@ class Stacking:
     def reads(self) -> Reads:
         """Which region of a frame a region of the stack needs."""
         reach = int(self.rule.grow)
-        if self.rule.reject is not None and self.rule.reject[0] in WHOLE_LINES:
+        whole = self.rule.reject is not None and self.rule.reject[0] in WHOLE_LINES
+        if whole or self.rule.flavor == "iraf":
             return Lines((reach, reach))
         return Halo((reach, reach)) if reach else Same()
 

@@ -38,6 +38,9 @@ def make_rule(count: int, **changes: Any) -> Rule:
         nkeep=0,
         grow=0.0,
         noise=None,
+        flavor="ccdproc",
+        about_median=True,
+        ncombine=(1,) * count,
         exposures=(),
         uncertainty="scatter",
         work="float64",
@@ -95,7 +98,11 @@ def stacks(draw: st.DrawFn) -> tuple[Array, Array, Array, dict[str, Any]]:
         "levels": levels,
         "clips": draw(clip_lists(count)),
         "nkeep": draw(st.integers(-count, count)),
-        "noise": Noise(tuple((float(a), 1 / float(b), 0.01) for a, b in rng.integers(1, 9, (count, 2)))),
+        "noise": Noise(
+            tuple(rng.integers(1, 5, count).astype(float)),
+            tuple(rng.integers(1, 9, count).astype(float)),
+            (0.1,) * count,
+        ),
         "reject": draw(st.one_of(st.none(), rejects(count))),
     }
     return values, bits, rng.integers(1, 9, shape).astype(np.float64), rules
