@@ -16,6 +16,7 @@ from lazyccd.frame.log import conf
 from lazyccd.io import as_frame, open_fits, open_many, open_zarr, to_fits, to_zarr
 from lazyccd.ops import (
     Combiner,
+    RunningStack,
     add,
     background_deviation_box,
     background_deviation_filter,
@@ -59,6 +60,7 @@ __all__ = [
     "CCDData",
     "Combiner",
     "Keyword",
+    "RunningStack",
     "add",
     "as_frame",
     "background_deviation_box",

@@ -194,7 +194,7 @@ def _add_method(name: str, function: Callable[..., Any]) -> None:
 
 
 for _name in ops.__all__:
-    if _name not in {"Combiner", "bitfield_to_boolean_mask", "combine", "register"}:
+    if _name not in {"Combiner", "RunningStack", "bitfield_to_boolean_mask", "combine", "register"}:
         _add_method(_name, getattr(ops, _name))
 for _name in ("to_fits", "to_zarr"):
     _add_method(_name, getattr(io, _name))

@@ -14,6 +14,7 @@ from lazyccd.ops.filters import (
     cosmicray_median,
     median_filter,
 )
+from lazyccd.ops.incremental import RunningStack
 from lazyccd.ops.masks import bitfield_to_boolean_mask, flag_saturated
 from lazyccd.ops.offsets import register
 from lazyccd.ops.overscan import subtract_overscan, trim_image
@@ -22,6 +23,7 @@ from lazyccd.ops.transform import transform_image
 
 __all__ = [
     "Combiner",
+    "RunningStack",
     "add",
     "background_deviation_box",
     "background_deviation_filter",

@@ -1,0 +1,265 @@
+"""Running sums of a stack on disk: what frames add up to, in generations of which one is complete.
+
+A store is a folder: ``current.json`` says which generation counts and which frames are in it; ``sums-N.zarr`` holds the sums:
+
+- ``total``, ``norm``, ``spread``, ``saturated`` (class, y, x): sums of w x, w, w**2 v, and of the w of saturated inputs;
+- ``used`` (class, y, x) and ``planes`` (class, plane, y, x): how many inputs, and how many of them have a plane.
+
+Class 0 has the good inputs, the others bad ones from the least bad on, so that a pixel without a good input is no hole; the last
+has those that are never used. Counts instead of bits let a frame be taken out again exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lazyccd.errors import FormatError, SourceChangedError
+from lazyccd.sections import Region
+
+Array = npt.NDArray[Any]
+
+CURRENT = "current.json"
+FORMAT_VERSION = 1
+CHUNK = 512
+SUMS = ("total", "norm", "spread", "saturated")
+COUNTS = ("used", "planes")
+
+
+@dataclass(frozen=True)
+class SumsLayout:
+    """What all generations of a store have in common."""
+
+    path: str
+    shape: tuple[int, int]
+    ranks: tuple[int, ...]
+    """Bits of the classes of bad inputs, from the least to the worst."""
+
+    bad: int
+    no_data: int
+    saturated: int
+    names: tuple[str, ...]
+    """Names of the mask's planes; plane k is bit k."""
+
+    @property
+    def depth(self) -> int:
+        """Number of classes."""
+        return len(self.ranks) + 2
+
+    def generation(self, number: int) -> Path:
+        """Return the folder of a generation."""
+        return Path(self.path) / f"sums-{number:06d}.zarr"
+
+    def open(self, number: int, mode: Any = "r+") -> Any:
+        """Return the arrays of a generation."""
+        import zarr
+
+        return zarr.open_group(str(self.generation(number)), mode=mode)
+
+    def classes(self, data: Array, bits: Array) -> tuple[Array, Array]:
+        """Return the class of each input and its bits."""
+        bits = np.where(np.isfinite(data), bits, bits | self.no_data)
+        classes = np.zeros(data.shape, np.int8)
+        for k, rank in enumerate(self.ranks, 1):
+            classes[(bits & rank & self.bad) != 0] = k
+        classes[(bits & self.no_data) != 0] = self.depth - 1
+        return classes, bits
+
+
+@dataclass(frozen=True)
+class SumsSink:
+    """Adds a frame to a generation, region by region, or takes it out."""
+
+    layout: SumsLayout
+    source: int
+    """Generation that is read; -1 for none."""
+
+    target: int
+    weight: float
+    sign: int
+
+    def create(self) -> None:
+        """Make the arrays of the new generation."""
+        if self.source == self.target:
+            return
+        import zarr
+
+        folder = self.layout.generation(self.target)
+        shutil.rmtree(folder, ignore_errors=True)
+        group = zarr.open_group(str(folder), mode="w")
+        ny, nx = self.layout.shape
+        depth = self.layout.depth
+        chunk = (min(CHUNK, ny), min(CHUNK, nx))
+        for name in SUMS:
+            group.create_array(name, shape=(depth, ny, nx), chunks=(1, *chunk), dtype="f8", fill_value=0)
+        group.create_array("used", shape=(depth, ny, nx), chunks=(1, *chunk), dtype="u2", fill_value=0)
+        planes = (depth, len(self.layout.names), ny, nx)
+        group.create_array("planes", shape=planes, chunks=(1, 1, *chunk), dtype="u2", fill_value=0)
+
+    def write(self, region: Region, arrays: Mapping[str, Array]) -> None:
+        """Add one region, or take it out."""
+        group = self.layout.open(self.target)
+        old = group if self.source == self.target else (None if self.source < 0 else self.layout.open(self.source, "r"))
+        y, x = region.slices
+        data = arrays["data"].astype(np.float64)
+        variance = arrays["uncertainty"].astype(np.float64) if "uncertainty" in arrays else np.zeros(data.shape)
+        classes, bits = self.layout.classes(
+            data, arrays["mask"] if "mask" in arrays else np.zeros(data.shape, np.uint16)
+        )
+        w = self.weight
+        terms = (
+            w * np.where(np.isfinite(data), data, 0),
+            np.full(data.shape, w),
+            w * w * variance,
+            w * ((bits & self.layout.saturated) != 0),
+        )
+        here = classes == np.arange(self.layout.depth)[:, None, None]
+        for name, term in zip(SUMS, terms, strict=True):
+            sums = np.where(here, self.sign * term, 0.0)
+            group[name][:, y, x] = sums if old is None else old[name][:, y, x] + sums
+        used = here.astype(np.int64) * self.sign
+        group["used"][:, y, x] = (used if old is None else old["used"][:, y, x] + used).astype(np.uint16)
+        for k in range(len(self.layout.names)):
+            counts = used * ((bits >> k) & 1)
+            before = 0 if old is None else old["planes"][:, k, y, x]
+            group["planes"][:, k, y, x] = (before + counts).astype(np.uint16)
+
+    def finish(self, receipts: Sequence[Any]) -> int:
+        """Return the generation; it counts when `write_current` says so."""
+        return self.target
+
+
+@dataclass(frozen=True)
+class SumsStorage:
+    """One plane of the stack that a generation's sums make."""
+
+    layout: SumsLayout
+    number: int
+    plane: str
+    summed: bool
+    """Whether the stack is a sum and not a mean."""
+
+    weight: float
+    """Sum of the weights of all frames."""
+
+    identity: str
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.layout.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the plane."""
+        return (
+            np.dtype(np.uint16 if len(self.layout.names) <= 16 else np.uint32)
+            if self.plane == "mask"
+            else np.dtype(float)
+        )
+
+    @property
+    def name(self) -> str:
+        """The store."""
+        return self.layout.path
+
+    @property
+    def token(self) -> str:
+        """Identity of the generation."""
+        return f"{self.identity}-{self.number}-{self.plane}-{self.summed}"
+
+    @property
+    def chunks(self) -> tuple[int, int]:
+        """Shape of chunks of the sums."""
+        return (CHUNK, CHUNK)
+
+    def open(self) -> SumsReader:
+        """Open for reading."""
+        if not self.layout.generation(self.number).is_dir():
+            raise SourceChangedError(f"{self.layout.path} was changed after this stack was made; call result() again.")
+        return SumsReader(self)
+
+
+class SumsReader:
+    """Makes pixels of sums."""
+
+    def __init__(self, storage: SumsStorage) -> None:
+        self._storage = storage
+        self._group = storage.layout.open(storage.number, "r")
+
+    def read(self, region: Region) -> Array:
+        """Return the plane's pixels of a region."""
+        storage = self._storage
+        y, x = region.slices
+        used = self._group["used"][:-1, y, x]
+        best = np.argmax(used > 0, axis=0)
+        nothing = used.sum(axis=0) == 0
+
+        def at_best(name: str) -> Array:
+            return np.asarray(np.take_along_axis(self._group[name][:, y, x], best[None], axis=0)[0])
+
+        with np.errstate(invalid="ignore", divide="ignore"):
+            if storage.plane == "data":
+                total = at_best("total")
+                return np.where(
+                    nothing, 0.0 if storage.summed else np.nan, total if storage.summed else total / at_best("norm")
+                )
+            if storage.plane == "variance":
+                spread = at_best("spread")
+                return np.where(nothing, np.nan, spread if storage.summed else spread / at_best("norm") ** 2)
+        mask = np.where(nothing, storage.layout.no_data, 0)
+        for k in range(len(storage.layout.names)):
+            counts = np.take_along_axis(self._group["planes"][:, k, y, x], best[None], axis=0)[0]
+            mask |= (counts > 0) << k
+        lost = self._group["saturated"][:, y, x].sum(axis=0) - at_best("saturated")
+        mask |= np.where(lost > 0.1 * storage.weight * (1 + 1e-12), storage.layout.saturated, 0)
+        return mask.astype(storage.dtype)
+
+    def close(self) -> None:
+        """Release nothing."""
+
+
+def read_current(path: str) -> dict[str, Any] | None:
+    """Return what a store holds; None if there is none.
+
+    Raises
+    ------
+    FormatError
+        Raised if it is something else.
+    """
+    file = Path(path) / CURRENT
+    if not file.exists():
+        if Path(path).exists() and any(Path(path).iterdir()) and not any(Path(path).glob("sums-*.zarr")):
+            raise FormatError(f"{path} is no running stack and is not empty; give another name.")
+        return None
+    try:
+        content: dict[str, Any] = json.loads(file.read_text())
+    except ValueError as error:
+        raise FormatError(f"{file} cannot be read: {error}; restore it, or make the stack anew.") from error
+    if content.get("format_version") != FORMAT_VERSION:
+        raise FormatError(
+            f"{file} has format_version {content.get('format_version')} and this version reads {FORMAT_VERSION}."
+        )
+    return content
+
+
+def write_current(path: str, content: dict[str, Any]) -> None:
+    """Make a generation the one that counts, and remove the others."""
+    folder = Path(path)
+    part = folder / f"{CURRENT}.part"
+    with part.open("w") as file:
+        json.dump({"format_version": FORMAT_VERSION, **content}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(folder / CURRENT)
+    for other in folder.glob("sums-*.zarr"):
+        if other.name != f"sums-{content['generation']:06d}.zarr":
+            shutil.rmtree(other, ignore_errors=True)

@@ -1,0 +1,232 @@
+"""Stacks that grow: frames are added and vetoed one by one, without reading the others again."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import xarray as xr
+
+from lazyccd.errors import ParameterError, ShapeError
+from lazyccd.flags import MaskSchema
+from lazyccd.frame.core import Image, make_image, regular_grid, resolve
+from lazyccd.frame.stacked import stack_header
+from lazyccd.frame.units import conversion_factor, parse_unit, unit_to_text
+from lazyccd.io import as_frame
+from lazyccd.io.sums import CHUNK, SumsLayout, SumsSink, SumsStorage, read_current, write_current
+from lazyccd.ops.common import file_name
+from lazyccd.ops.pairs import affine_image
+from lazyccd.ops.stacking import plain_rule
+from lazyccd.plan.evaluate import chunk_boxes
+from lazyccd.plan.lower import lower_write
+from lazyccd.plan.steps import Chunked, Source, make_dtypes
+from lazyccd.plan.tasks import Kind
+from lazyccd.sections import Region
+
+
+class RunningStack:
+    """A mean or sum of frames, kept as running sums in a folder.
+
+    Parameters
+    ----------
+    path
+        Folder of the sums; made when the first frame is added.
+    method
+        ``average`` or ``sum``, weighted. Medians and rejections look at all frames at once and cannot be kept as sums: use
+        `combine` for them.
+
+    Notes
+    -----
+    A folder is always complete: a new generation of sums is written beside the one that counts, and takes its place when it is
+    done. After a frame is vetoed, counts of inputs and mask planes are exactly what they were, and sums to rounding: a result
+    differs from a fresh stack by less than 1e-12 of the largest value that was added. Masked inputs and pixels without a good
+    input are treated as in `combine`; the uncertainty is propagated.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> with TemporaryDirectory() as folder:
+    ...     stack = RunningStack(f"{folder}/deep")
+    ...     for value in (1.0, 2.0, 90.0):
+    ...         stack.add(CCDData(np.full((1, 1), value), unit="adu"), name=f"f{value:g}")
+    ...     stack.veto("f90", CCDData(np.full((1, 1), 90.0), unit="adu"))
+    ...     stack.names, float(stack.result()["data"])
+    (['f1', 'f2'], 1.5)
+    """
+
+    def __init__(self, path: str | os.PathLike[str], method: Literal["average", "sum"] = "average") -> None:
+        if method not in {"average", "sum"}:
+            raise ParameterError(
+                f"method {method!r} of a running stack must be average or sum; use combine() for others."
+            )
+        self.path = os.path.abspath(os.fspath(path))
+        self.method = method
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the frames, in the order in which they were added."""
+        return [frame["name"] for frame in self._content()["frames"]]
+
+    def _content(self) -> dict[str, Any]:
+        return read_current(self.path) or {"generation": -1, "frames": []}
+
+    def add(self, frame: Any, weight: float = 1.0, name: str | None = None) -> None:
+        """Add a frame.
+
+        Parameters
+        ----------
+        frame
+            A frame, CCDData or path; of the shape of the others, in a unit that can be converted to theirs.
+        weight
+            Its weight.
+        name
+            Its name; that of its file by default.
+
+        Raises
+        ------
+        ParameterError
+            Raised if there is a frame of this name, no name, or the weight is not above 0.
+        ShapeError, UnitError
+            Raised if shapes or units differ.
+        """
+        content = self._content()
+        image = resolve(as_frame(frame))
+        name = name or file_name(image.plan)
+        if not name:
+            raise ParameterError("a frame that is no file needs a name; give name=.")
+        if any(other["name"] == name for other in content["frames"]):
+            raise ParameterError(f"{self.path} has a frame {name!r} already; veto it first, or give another name=.")
+        if not weight > 0:
+            raise ParameterError(f"weight {weight} of {name} must be above 0.")
+        if not content["frames"]:
+            content |= _properties(image)
+        elif image.has_variance != content["uncertainty"]:
+            raise ParameterError(
+                f"{name} has {'an' if image.has_variance else 'no'} uncertainty and the frames of {self.path} "
+                f"{'have one' if content['uncertainty'] else 'have none'}; give all or none one."
+            )
+        entry = {"name": name, "weight": float(weight), "token": image.plan.token, "header": image.header}
+        entry["path"] = os.fspath(frame) if isinstance(frame, str | os.PathLike) else ""
+        self._run(image, name, float(weight), 1, content, [*content["frames"], entry])
+
+    def veto(self, name: str, frame: Any = None) -> None:
+        """Take a frame out again.
+
+        Parameters
+        ----------
+        name
+            Its name.
+        frame
+            The same frame as was added; needed if that was not a path.
+
+        Raises
+        ------
+        ParameterError
+            Raised if there is no such frame, it is not given, or it is not what it was.
+        """
+        content = self._content()
+        entry = next((one for one in content["frames"] if one["name"] == name), None)
+        if entry is None:
+            raise ParameterError(f"{self.path} has no frame {name!r}; it has {', '.join(self.names) or 'none'}.")
+        if frame is None and not entry["path"]:
+            raise ParameterError(f"{name} was not added by its path; give the frame itself.")
+        image = resolve(as_frame(entry["path"] if frame is None else frame))
+        if image.plan.token != entry["token"]:
+            raise ParameterError(f"{name} is not what it was when it was added to {self.path}; add all frames anew.")
+        left = [one for one in content["frames"] if one is not entry]
+        self._run(image, name, entry["weight"], -1, content, left)
+
+    def result(self) -> xr.Dataset:
+        """Return the stack as a lazy frame, with the header of a stack.
+
+        Raises
+        ------
+        ParameterError
+            Raised if there are no frames.
+        """
+        content = self._content()
+        frames = content["frames"]
+        if not frames:
+            raise ParameterError(f"{self.path} has no frames; add one first.")
+        layout, schema = self._layout(content)
+        weights = [frame["weight"] for frame in frames]
+        identity = content["identity"]
+        planes = {
+            plane: Source.of(
+                SumsStorage(layout, content["generation"], plane, self.method == "sum", sum(weights), identity)
+            )
+            for plane in ("data", "mask", *(["variance"] if content["uncertainty"] else []))
+        }
+        names, texts = [frame["name"] for frame in frames], [frame["header"] for frame in frames]
+        header = stack_header(texts, names, weights, method=self.method)
+        image = make_image(
+            planes["data"],
+            units=parse_unit(content["units"], self.path),
+            grid=regular_grid(layout.shape, (2 * CHUNK, 2 * CHUNK)),
+            variance=planes.get("variance"),
+            mask=planes["mask"],
+            header=header.apply(frames[0]["header"]),
+            schema=schema,
+        )
+        return image.to_dataset()
+
+    def _layout(self, content: dict[str, Any]) -> tuple[SumsLayout, MaskSchema]:
+        schema = MaskSchema.from_attrs(content["mask"])
+        image = _like(content, schema)
+        rule = plain_rule([image], schema, "average")
+        layout = SumsLayout(
+            self.path,
+            image.shape,
+            rule.ranks[:-1],
+            rule.bad,
+            rule.no_data,
+            rule.saturated,
+            schema.names,
+        )
+        return layout, schema
+
+    def _run(
+        self, image: Image, name: str, weight: float, sign: int, content: dict[str, Any], frames: list[dict[str, Any]]
+    ) -> None:
+        """Write a new generation with a frame added or taken out."""
+        layout, schema = self._layout(content)
+        if image.shape != layout.shape:
+            raise ShapeError(
+                f"{name} shape {image.shape} does not match the shape {layout.shape} of {self.path}; trim it."
+            )
+        if image.has_mask and image.schema != schema:
+            raise ParameterError(f"the mask planes of {name} are not those of {self.path}: {', '.join(schema.names)}.")
+        factor = conversion_factor(image.units, parse_unit(content["units"], self.path), name)
+        image = image if factor == 1 else affine_image(image, factor)
+        Path(self.path).mkdir(parents=True, exist_ok=True)
+        number = int(content["generation"])
+        sink = SumsSink(layout, number, number + 1, weight, sign)
+        kinds: dict[str, Kind] = dict(image.kinds)
+        if image.has_variance:
+            kinds["uncertainty"] = "var"
+        regions = [box for _, box in chunk_boxes(regular_grid(image.shape, (CHUNK, CHUNK)), Region.full(image.shape))]
+        lower_write(image.plan, regions, kinds, sink, image.graphs, f"running-{uuid.uuid4().hex}").compute()
+        write_current(self.path, {**content, "generation": number + 1, "frames": frames})
+
+
+def _properties(image: Image) -> dict[str, Any]:
+    """Return what all frames of a stack have in common with the first."""
+    return {
+        "shape": list(image.shape),
+        "units": unit_to_text(image.units),
+        "uncertainty": image.has_variance,
+        "mask": image.schema.to_attrs(),
+        "identity": uuid.uuid4().hex,
+    }
+
+
+def _like(content: dict[str, Any], schema: MaskSchema) -> Image:
+    """Return an image of the shape of a stack's frames."""
+    shape = (int(content["shape"][0]), int(content["shape"][1]))
+    step = Chunked(shape, make_dtypes(data=float, mask=schema.dtype), name="frames", chunks=((shape[0],), (shape[1],)))
+    return replace(Image(step, ((shape[0],), (shape[1],)), parse_unit(content["units"], "")), schema=schema)
