@@ -55,7 +55,7 @@ class RunningStack:
     ...     for value in (1.0, 2.0, 90.0):
     ...         stack.add(CCDData(np.full((1, 1), value), unit="adu"), name=f"f{value:g}")
     ...     stack.veto("f90", CCDData(np.full((1, 1), 90.0), unit="adu"))
-    ...     stack.names, stack.result()["data"].mean().item()
+    ...     stack.names, stack.result()["data"].values.item()
     (['f1', 'f2'], 1.5)
     """
 
