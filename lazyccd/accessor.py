@@ -15,7 +15,7 @@ from astropy.wcs.utils import skycoord_to_pixel
 from lazyccd import io, ops
 from lazyccd.errors import FrameError, ParameterError, SectionError
 from lazyccd.frame.ccddata import to_ccddata
-from lazyccd.frame.core import MASK, Image, resolve
+from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.header import header_view
 from lazyccd.frame.wcs import lattice, wcs_from_header
 from lazyccd.ops.edit import cut
@@ -67,19 +67,7 @@ class CCDAccessor:
     @property
     def bad(self) -> xr.DataArray:
         """Lazy booleans: True where a plane is set that counts as bad, or everywhere False if there is no mask."""
-        return self._flagged(self._image.schema.bad_bits)
-
-    def flags(self, *planes: str) -> xr.DataArray:
-        """Return lazy booleans: True where any of the named planes is set, such as ``flags("CR", "SAT")``."""
-        return self._flagged(self._image.schema.bits(*planes))
-
-    def _flagged(self, bits: int) -> xr.DataArray:
-        if MASK not in self._ds:
-            return xr.zeros_like(self._ds["data"], dtype=bool).assign_attrs(units="")
-        mask = self._ds[MASK]
-        flagged: xr.DataArray = (mask & mask.dtype.type(bits)) != 0
-        flagged.attrs = {}
-        return flagged
+        return ops.flags(self._ds)
 
     def plan(self) -> PlanReport:
         """Return what computing the frame costs: steps, tasks, bytes, memory, unsettled values."""

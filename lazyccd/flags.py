@@ -7,7 +7,7 @@ The eight standard planes have bits 0 to 7 for ever; the user's own follow. One 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,13 +100,21 @@ class MaskSchema:
             None for the planes that count as bad; names joined by ``+`` or ``,`` for exactly these (``"SAT+CR"``); a
             leading ``~`` takes a plane out of the default (``"~CR"``, ``"~CR+INTERP"`` for the default without CR and
             with INTERP).
+
+        Raises
+        ------
+        ParameterError
+            Raised if a plane is not in the schema.
         """
         if expression is None:
             return self.bad_bits
-        words = [word for word in re.split(r"[+,\s]+", expression.strip()) if word]
-        removed = [word[1:] for word in words if word.startswith("~")]
-        added = self.bits(*[word for word in words if not word.startswith("~")])
-        return (self.bad_bits & ~self.bits(*removed)) | added if removed else added
+        added, removed = split_selection(expression)
+        return (self.bad_bits & ~self.bits(*removed)) | self.bits(*added) if removed else self.bits(*added)
+
+    @property
+    def table(self) -> FlagTable:
+        """What the integers of a mask with these planes mean."""
+        return FlagTable(tuple((1 << i, plane) for i, plane in enumerate(self.planes)))
 
     def with_plane(self, name: str, description: str = "", *, bad: bool = True) -> MaskSchema:
         """Return a schema that has the plane too; the same schema if it has it already."""
@@ -142,19 +150,147 @@ class MaskSchema:
 
     @classmethod
     def from_attrs(cls, attrs: Iterable[tuple[str, Any]] | dict[Any, Any]) -> MaskSchema:
-        """Return the schema that CF attributes describe; the standard one where there are none."""
-        given = dict(attrs)
-        names = str(given.get("flag_meanings", "")).split()
-        if not names:
-            return cls()
-        masks = [int(m) for m in given.get("flag_masks", [1 << i for i in range(len(names))])]
-        descriptions = list(given.get("flag_descriptions", [""] * len(names)))
-        bad = [bool(b) for b in given.get("flag_bad", [True] * len(names))]
-        order = sorted(range(len(names)), key=lambda i: masks[i])
-        if [masks[i] for i in order] != [1 << i for i in range(len(names))]:
-            raise ParameterError(f"flag_masks {masks} must be the single bits 1, 2, 4, ... without gaps.")
-        planes = tuple(MaskPlane(names[i], str(descriptions[i]), bad[i]) for i in order)
-        standard = tuple(plane.name for plane in STANDARD_PLANES)
-        if tuple(plane.name for plane in planes[:8]) != standard:
-            raise ParameterError(f"flag_meanings {names[:8]} must begin with the standard planes {list(standard)}.")
-        return cls(planes)
+        """Return the schema that CF attributes describe, as `to_attrs` gives them; the standard one where there are none.
+
+        Raises
+        ------
+        ParameterError
+            Raised if the planes are not the standard ones and others after them, at the bits 1, 2, 4, ...
+        """
+        table = FlagTable.from_attrs(dict(attrs))
+        if not table.is_native:
+            raise ParameterError(
+                f"the planes {table.text} are not those of a mask of this package: the standard ones "
+                f"{', '.join(plane.name for plane in STANDARD_PLANES)} at 1, 2, 4, ..., then others."
+            )
+        return table.schema
+
+
+@dataclass(frozen=True)
+class FlagTable:
+    """What the integers of a mask mean that others wrote, and which planes they become here.
+
+    Examples
+    --------
+    >>> table = FlagTable.of({"SAT": 4, "GHOST": 16})
+    >>> table.schema.names[8:], table.pairs
+    (('GHOST',), ((4, 2), (16, 256)))
+    """
+
+    planes: tuple[tuple[int, MaskPlane], ...]
+    """Integers, each with its plane; several may become one plane, and the standard ones keep their own meaning."""
+
+    exclusive: bool = False
+    """Whether the integers are codes, of which a pixel has one; otherwise they are bits."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, int]) -> FlagTable:
+        """Return a table of bits by name; all planes that are not standard count as bad.
+
+        Raises
+        ------
+        ParameterError
+            Raised if a value is not a single bit, or a name cannot be that of a plane.
+        """
+        planes = []
+        for name, value in values.items():
+            if value < 1 or value & (value - 1):
+                raise ParameterError(
+                    f"mask plane {name!r} has the value {value} and must have a single bit: 1, 2, 4, ..."
+                )
+            planes.append((int(value), MaskPlane(name.upper(), "")))
+        return cls(tuple(planes))
+
+    @classmethod
+    def from_attrs(cls, attrs: Mapping[Any, Any]) -> FlagTable:
+        """Return the table that CF attributes describe: ``flag_masks`` for bits, ``flag_values`` for codes.
+
+        Names become such as planes have: capitals, digits and ``_``.
+
+        Raises
+        ------
+        ParameterError
+            Raised if their numbers differ, a mask has several bits, or there are both masks and values.
+
+        References
+        ----------
+        CF Conventions 1.11, section 3.5, Flags.
+        """
+        names = str(attrs.get("flag_meanings", "")).split()
+        exclusive = "flag_values" in attrs
+        if exclusive and "flag_masks" in attrs:
+            raise ParameterError(
+                "flag_masks together with flag_values make several codes in one integer; split them, and add each as a "
+                "plane by with_mask(array, plane='NAME')."
+            )
+        given = attrs.get("flag_values" if exclusive else "flag_masks", [1 << i for i in range(len(names))])
+        values = [int(value) for value in np.atleast_1d(given)] if names else []
+        if len(values) != len(names):
+            raise ParameterError(f"flag_meanings has {len(names)} names and there are {len(values)} values {values}.")
+        if not exclusive and any(value < 1 or value & (value - 1) for value in values):
+            raise ParameterError(f"flag_masks {values} must be single bits: 1, 2, 4, ...")
+        texts = list(attrs.get("flag_descriptions", [""] * len(names)))
+        bad = [bool(b) for b in np.atleast_1d(attrs.get("flag_bad", [True] * len(names)))]
+        planes = [
+            (value, MaskPlane(plane_name(name), str(text), is_bad))
+            for value, name, text, is_bad in zip(values, names, texts, bad, strict=True)
+            if value  # the code 0 says that there is nothing to say
+        ]
+        return cls(tuple(sorted(planes, key=lambda item: item[0])) or NATIVE, exclusive)
+
+    @property
+    def schema(self) -> MaskSchema:
+        """The standard planes, with the badness given, and the others behind them."""
+        known = {plane.name: plane for _, plane in self.planes}
+        standard = tuple(known[p.name] if self.is_native else p for p in STANDARD_PLANES)
+        schema = MaskSchema(standard)
+        for _, plane in self.planes:
+            schema = schema.with_plane(plane.name, plane.description, bad=plane.bad)
+        return schema
+
+    @property
+    def is_native(self) -> bool:
+        """Whether a mask with these planes can be used as it is."""
+        values, names = [value for value, _ in self.planes], [plane.name for _, plane in self.planes]
+        first = names[: len(STANDARD_PLANES)] == [plane.name for plane in STANDARD_PLANES]
+        return not self.exclusive and first and values == [1 << i for i in range(len(values))]
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """Each integer with the bit that it becomes; planes without one of the standard names follow those."""
+        schema = self.schema
+        return tuple((value, schema.bits(plane.name)) for value, plane in self.planes)
+
+    @property
+    def text(self) -> str:
+        """Names and integers, for messages."""
+        return ", ".join(f"{plane.name} {value}" for value, plane in self.planes)
+
+
+NATIVE = tuple((1 << i, plane) for i, plane in enumerate(STANDARD_PLANES))
+"""The integers of a mask that has the standard planes only."""
+
+
+def plane_name(name: str) -> str:
+    """Return a name as planes have it: capitals, digits and ``_``, beginning with a letter.
+
+    Examples
+    --------
+    >>> plane_name("cloud-shadow"), plane_name("2nd order")
+    ('CLOUD_SHADOW', 'F_2ND_ORDER')
+    """
+    clean = re.sub(r"[^A-Z0-9_]", "_", name.upper())
+    return clean if clean[:1].isalpha() else f"F_{clean}"
+
+
+def split_selection(expression: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names that a selection string adds, and those that it takes out of the default.
+
+    Examples
+    --------
+    >>> split_selection("~INTERP+CR")
+    (('CR',), ('INTERP',))
+    """
+    words = [word for word in re.split(r"[+,\s]+", expression.upper().strip()) if word]
+    removed = tuple(word[1:] for word in words if word.startswith("~"))
+    return tuple(word for word in words if not word.startswith("~")), removed

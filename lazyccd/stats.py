@@ -13,7 +13,6 @@ axes. Nothing is computed before ``.compute()`` or ``float(...)``.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,6 +21,7 @@ import numpy as np
 import xarray as xr
 
 from lazyccd.errors import ParameterError
+from lazyccd.flags import split_selection
 from lazyccd.frame.core import DATA, Image, resolve
 from lazyccd.frame.units import unit_to_text
 from lazyccd.kernels import pointwise, reduce, select
@@ -187,7 +187,7 @@ def sigma_clipped(ccd: xr.Dataset, sigma: float = 3.0, maxiters: int = 5, bad: s
 def judged(ccd: xr.Dataset, bad: str | None) -> Image:
     """Return the image of a frame; with ``"~INTERP"``, filled pixels have no plane but that."""
     image = resolve(ccd)
-    if bad is None or not image.has_mask or "~INTERP" not in re.split(r"[+,\s]+", bad.upper()):
+    if bad is None or not image.has_mask or "INTERP" not in split_selection(bad)[1]:
         return image
     plan = image.apply(
         pointwise.trust_filled, (Input(image.plan),), dict(image.plan.planes), flag=image.schema.bits("INTERP")

@@ -13,6 +13,7 @@ from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty, Variance
 
 from lazyccd.errors import FrameError, ShapeError
 from lazyccd.flags import MaskSchema
+from lazyccd.frame.casts import to_mask, to_variance
 from lazyccd.frame.core import (
     DATA,
     MASK,
@@ -21,8 +22,6 @@ from lazyccd.frame.core import (
     as_step,
     float_dtype,
     make_image,
-    to_mask,
-    to_variance,
     wrap_array,
 )
 from lazyccd.frame.header import header_from_text, text_from_meta
@@ -77,7 +76,7 @@ def from_ccddata(ccd: CCDData) -> xr.Dataset:
         bits = np.broadcast_to(bits, values.shape) if bits.ndim == 0 else bits
         _check_plane(bits, values, MASK)
         step, more = as_step(bits, bool, MASK)
-        mask, graphs = to_mask(step, MaskSchema(), "CCDData"), graphs + more
+        mask, graphs = to_mask(step, MaskSchema().table, "CCDData"), graphs + more
     image = make_image(
         data,
         units=u.dimensionless_unscaled if ccd.unit is None else ccd.unit,

@@ -20,7 +20,8 @@ import xarray as xr
 from astropy import units as u
 
 from lazyccd.errors import FrameError, ShapeError, UnitError
-from lazyccd.flags import MaskSchema
+from lazyccd.flags import FlagTable, MaskSchema
+from lazyccd.frame.casts import cast_step, named_bits, refuse_arithmetic, to_mask, to_variance
 from lazyccd.frame.units import parse_unit, unit_to_text
 from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import MAPS
@@ -39,9 +40,6 @@ CHUNK_PIXELS = 2048 * 2048
 UncertaintyType: TypeAlias = Literal["std", "var", "ivar"]
 POWERS: dict[UncertaintyType, int] = {"std": 1, "var": 2, "ivar": -2}
 """Power of the units of the data that each type of uncertainty has."""
-
-ARITHMETIC = {"abs", "add", "floordiv", "mod", "mul", "neg", "pow", "sub"}
-"""First words of the names that dask gives to arrays made by arithmetic that keeps integers."""
 
 Array = npt.NDArray[Any]
 
@@ -216,20 +214,6 @@ def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype.newbyteorder("=")
 
 
-def cast_step(step: Step, dtype: npt.DTypeLike) -> Step:
-    """Return a step that gives the plane ``data`` in the given dtype."""
-    dtype = np.dtype(dtype)
-    if step.dtypes[DATA] == dtype:
-        return step
-    return Apply(
-        step.shape,
-        make_dtypes(data=dtype),
-        kernel=pointwise.cast,
-        sources=(Input(step),),
-        params=make_params(dtype=dtype.name),
-    )
-
-
 def float_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype in which numbers of a dtype are reduced: float32 for up to 16 bits, else float64."""
     dtype = native(np.dtype(dtype))
@@ -238,33 +222,6 @@ def float_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     if dtype.kind in "iub":
         return np.dtype(np.float32 if dtype.itemsize <= 2 else np.float64)
     raise FrameError(f"data of dtype {dtype} cannot be reduced; convert them to a real floating-point dtype.")
-
-
-def to_variance(step: Step, kind: UncertaintyType) -> Step:
-    """Return a step that gives the variance of a given type of uncertainty, in the plane ``data``."""
-    if kind == "var":
-        return step
-    kernel = pointwise.square if kind == "std" else pointwise.inverse
-    return Apply(step.shape, step.planes, kernel=kernel, sources=(Input(step),))
-
-
-def to_mask(step: Step, schema: MaskSchema, where: str = "frame") -> Step:
-    """Return a step that gives a mask of the schema's dtype; booleans become the plane BAD."""
-    dtype = step.dtypes[DATA]
-    if dtype.kind == "b":
-        return Apply(
-            step.shape,
-            make_dtypes(data=schema.dtype),
-            kernel=pointwise.mask_from,
-            sources=(Input(step),),
-            params=make_params(bit=schema.bits("BAD"), dtype=schema.dtype.name),
-        )
-    if dtype.kind not in "iu":
-        raise FrameError(
-            f"the mask of the {where} has dtype {dtype} and must be an integer or boolean array; arithmetic on a whole "
-            "frame changes its mask, so use add, subtract, multiply or divide, or with_mask(array)."
-        )
-    return cast_step(step, schema.dtype)
 
 
 def check_frame(ds: object, what: str = "frame") -> xr.Dataset:
@@ -305,8 +262,8 @@ def resolve(ds: object, what: str = "frame", *, maps: bool = False) -> Image:
     if kind not in {"std", "var", "ivar"}:
         raise FrameError(f"uncertainty_type {kind!r} of the {what} must be 'std', 'var' or 'ivar'; set the attribute.")
     uncertainty_type = cast("UncertaintyType", kind)
-    schema = MaskSchema.from_attrs(ds[MASK].attrs) if MASK in ds else MaskSchema()
-    plan, graphs = _resolve_plan(ds, uncertainty_type, schema, what, tuple(MAPS) if maps else ())
+    table = FlagTable.from_attrs(ds[MASK].attrs if MASK in ds else {})
+    plan, graphs = _resolve_plan(ds, uncertainty_type, table, what, tuple(MAPS) if maps else ())
     first = ds[DATA].data
     wrapped = first if isinstance(first, da.Array) else wrap_array(first)[0]
     attrs = {key: value for key, value in ds.attrs.items() if key != "header"}
@@ -318,7 +275,7 @@ def resolve(ds: object, what: str = "frame", *, maps: bool = False) -> Image:
         wrapped.chunks,
         units,
         str(ds.attrs.get("header", "")),
-        schema,
+        table.schema,
         uncertainty_type,
         _coordinate(ds, "y"),
         _coordinate(ds, "x"),
@@ -346,7 +303,7 @@ def _coordinate(ds: xr.Dataset, dim: str) -> Array:
 
 
 def _resolve_plan(
-    ds: xr.Dataset, kind: UncertaintyType, schema: MaskSchema, what: str, maps: tuple[str, ...]
+    ds: xr.Dataset, kind: UncertaintyType, table: FlagTable, what: str, maps: tuple[str, ...]
 ) -> tuple[Step, tuple[Graph, ...]]:
     """Return the plan of a frame: one that all variables share, else a join of what each comes from."""
     kinds: dict[str, Kind] = {DATA: "data", UNCERTAINTY: kind, MASK: "mask"}
@@ -363,7 +320,7 @@ def _resolve_plan(
             parts[plane] = (label.plan, plane)
             graphs.append(array.dask)
             continue
-        step, more = _as_part(array, name, label, kind, schema, what)
+        step, more = _as_part(array, name, label, kind, table, what)
         parts[plane] = (step, DATA)
         graphs.extend(more)
     _check_shapes(parts, what)
@@ -375,7 +332,7 @@ def _resolve_plan(
 
 
 def _as_part(
-    array: Any, name: str, label: LabelLayer | None, kind: UncertaintyType, schema: MaskSchema, what: str
+    array: Any, name: str, label: LabelLayer | None, kind: UncertaintyType, table: FlagTable, what: str
 ) -> tuple[Step, tuple[Graph, ...]]:
     """Return the step of a variable that is not part of a plan: an array that exists."""
     if (
@@ -389,36 +346,12 @@ def _as_part(
         kind = "var"
     if name == MASK:
         step, graphs = as_step(array, array.dtype, name)
-        _refuse_arithmetic(array, what)
-        return to_mask(_named_bits(step, schema), schema, what), graphs
+        refuse_arithmetic(array, what)
+        return to_mask(named_bits(step, table), table, what), graphs
     if name in MAPS:
         return as_step(array, native(array.dtype), name)
     step, graphs = as_step(array, float_dtype(array.dtype), name)
     return (step if name == DATA else to_variance(step, kind)), graphs
-
-
-def _refuse_arithmetic(array: Any, what: str) -> None:
-    """Refuse an integer mask that is the sum, product, ... of masks: what arithmetic on a whole Dataset leaves."""
-    if not isinstance(array, da.Array) or array.name.partition("-")[0] not in ARITHMETIC:
-        return
-    todo = list(array.dask.dependencies.get(array.name, ()))
-    while todo:
-        name = todo.pop()
-        if name.endswith("-mask"):
-            raise FrameError(
-                f"the mask of the {what} was made from a mask by {array.name.partition('-')[0]!r}, which arithmetic on a "
-                "whole frame does; use add, subtract, multiply or divide, or combine masks by | and &, or with_mask(array)."
-            )
-        if name.startswith(("getitem-", "rechunk-")):
-            todo.extend(array.dask.dependencies[name])
-
-
-def _named_bits(step: Step, schema: MaskSchema) -> Step:
-    """Return an integer mask that raises when it is computed if it has bits that no plane names."""
-    if step.dtypes[DATA].kind not in "iu":
-        return step
-    params = make_params(known=(1 << len(schema.planes)) - 1)
-    return Apply(step.shape, step.planes, kernel=pointwise.named_bits, sources=(Input(step),), params=params)
 
 
 def _check_shapes(parts: Mapping[str, tuple[Step, str]], what: str) -> None:

@@ -10,9 +10,10 @@ import xarray as xr
 from astropy.nddata import CCDData
 
 from lazyccd.errors import ArgumentTypeError, FormatError
-from lazyccd.flags import MaskSchema
+from lazyccd.flags import FlagTable
+from lazyccd.frame.casts import to_mask, to_variance
 from lazyccd.frame.ccddata import from_ccddata
-from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, make_image, regular_grid, to_mask, to_variance
+from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, make_image, regular_grid
 from lazyccd.frame.units import parse_unit
 from lazyccd.io.fits.open import open_fits
 from lazyccd.io.zarrs import open_arrays
@@ -52,7 +53,7 @@ def open_zarr(
     steps = {name: Source.of(storage) for name, storage in content.storages.items()}
     attrs = content.array_attrs
     kind: Any = attrs.get(UNCERTAINTY, {}).get("uncertainty_type", "std")
-    schema = MaskSchema.from_attrs(attrs.get(MASK, {}))
+    table = FlagTable.from_attrs(attrs.get(MASK, {}))
     storage = content.storages[DATA]
     shape = storage.chunks if chunks is None else ((chunks, chunks) if isinstance(chunks, int) else chunks)
     group_attrs = dict(content.attrs)
@@ -63,10 +64,10 @@ def open_zarr(
         units=parse_unit(attrs[DATA].get("units"), str(store)),
         grid=regular_grid(storage.shape, shape),
         variance=to_variance(steps[UNCERTAINTY], kind) if UNCERTAINTY in steps else None,
-        mask=to_mask(steps[MASK], schema, str(store)) if MASK in steps else None,
+        mask=to_mask(steps[MASK], table, str(store)) if MASK in steps else None,
         maps={name: steps[name] for name in MAPS if name in steps},
         header=header,
-        schema=schema,
+        schema=table.schema,
         uncertainty_type=kind,
         attrs=group_attrs,
         **more,

@@ -250,6 +250,32 @@ def named_bits(request: Request, a: Block, *, known: int) -> Block:
     return Block(request.region, data=bits)
 
 
+def recode(request: Request, a: Block, *, pairs: Remap, exclusive: bool, dtype: str, where: str, names: str) -> Block:
+    """Return the plane ``data``, integers of another package, as a mask: for each pair, the integer and the bit it becomes.
+
+    ``exclusive`` integers are codes, of which a pixel has one; others are bits. An integer without a pair raises.
+    """
+    given = a.plane("data")
+    known = np.zeros(given.shape, bool) if exclusive else None
+    out = np.zeros(given.shape, dtype)
+    for value, bit in pairs:
+        hit = given == value if exclusive else (given & given.dtype.type(value)) != 0
+        out |= np.where(hit, out.dtype.type(bit), out.dtype.type(0))
+        if known is not None:
+            known |= hit
+    if known is not None:
+        unknown = sorted({int(v) for v in given[~known & (given != 0)]})
+    else:
+        rest = int(BITWISE_OR.reduce((given & ~given.dtype.type(sum({value for value, _ in pairs}))).ravel()))
+        unknown = [rest] if rest else []
+    if unknown:
+        raise FrameError(
+            f"the mask of {where} has the {'codes' if exclusive else 'bits'} {', '.join(map(str, unknown))}, which none of "
+            f"its planes stands for ({names}); pass dq={{'NAME': bit, ...}} with all of them, or dq='boolean'."
+        )
+    return Block(request.region, data=out)
+
+
 def mask_from(request: Request, a: Block, *, bit: int, dtype: str) -> Block:
     """Return a mask with ``bit`` set where the plane ``data`` is not zero (NaN counts as not zero)."""
     return Block(

@@ -15,7 +15,7 @@ from lazyccd.ops.filters import (
     median_filter,
 )
 from lazyccd.ops.incremental import RunningStack
-from lazyccd.ops.masks import bitfield_to_boolean_mask, flag_saturated
+from lazyccd.ops.masks import bitfield_to_boolean_mask, flag_saturated, flags
 from lazyccd.ops.offsets import register
 from lazyccd.ops.overscan import subtract_overscan, trim_image
 from lazyccd.ops.process import ccd_process
@@ -39,6 +39,7 @@ __all__ = [
     "create_deviation",
     "divide",
     "flag_saturated",
+    "flags",
     "flat_correct",
     "gain_correct",
     "grow_mask",

@@ -10,6 +10,7 @@ from astropy import units as u
 from dask.base import compute
 
 from lazyccd.errors import ParameterError, SectionError
+from lazyccd.frame.casts import to_variance
 from lazyccd.frame.core import (
     Image,
     UncertaintyType,
@@ -17,7 +18,6 @@ from lazyccd.frame.core import (
     make_image,
     regular_grid,
     resolve,
-    to_variance,
 )
 from lazyccd.frame.header import REMOVED, append_cards
 from lazyccd.frame.units import parse_unit

@@ -12,7 +12,8 @@ from astropy import units as u
 from astropy.nddata.bitmask import bitfield_to_boolean_mask as astropy_bitmask
 
 from lazyccd.errors import ArgumentTypeError, KeywordError, ParameterError
-from lazyccd.frame.core import Image, resolve
+from lazyccd.flags import FlagTable
+from lazyccd.frame.core import DATA, MASK, Image, resolve
 from lazyccd.frame.header import header_from_text
 from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import pointwise
@@ -88,6 +89,49 @@ def _header_level(image: Image) -> float:
         if isinstance(header.get(key), int | float):
             return float(header[key])
     raise KeywordError(f"the header has none of {', '.join(SATURATION_KEYS)}; give level= to flag_saturated().")
+
+
+def flags(ccd: xr.Dataset, *planes: str) -> xr.DataArray:
+    """Return where a frame has mask planes.
+
+    Parameters
+    ----------
+    ccd
+        A frame.
+    planes
+        Names, of which any counts, or selection strings such as ``"SAT+CR"`` and ``"~INTERP+CR"`` (the planes that count as
+        bad, without INTERP and with CR); without any, the planes that count as bad.
+
+    Returns
+    -------
+    xr.DataArray
+        Lazy booleans of the frame's shape, one task per chunk, halo 0; False everywhere if there is no mask.
+
+    Raises
+    ------
+    ParameterError
+        Raised if a plane is unknown; the message lists those that the mask has.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> from lazyccd import from_ccddata, with_mask
+    >>> ds = with_mask(from_ccddata(CCDData(np.ones((1, 3)), unit="adu")), [[0, 1, 0]], plane="CR")
+    >>> flags(ds, "CR", "SAT").values, flags(ds, "~CR").values
+    (array([[False,  True, False]]), array([[False, False, False]]))
+    """
+    schema = resolve(ccd).schema
+    bits = 0 if planes else schema.bad_bits
+    for selection in planes:
+        bits |= schema.select(selection)
+    if MASK not in ccd:
+        return xr.zeros_like(ccd[DATA], dtype=bool).assign_attrs(units="")
+    native = ccd[MASK].dtype.kind in "iu" and FlagTable.from_attrs(ccd[MASK].attrs).is_native
+    mask = (ccd if native else resolve(ccd).to_dataset())[MASK]
+    flagged: xr.DataArray = (mask & mask.dtype.type(bits)) != 0
+    flagged.attrs = {}
+    return flagged
 
 
 def bitfield_to_boolean_mask(

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import lazyccd
 from lazyccd.errors import FrameError, ShapeError
 from lazyccd.flags import MaskSchema
+from lazyccd.frame.casts import to_mask
 from lazyccd.frame.core import (
     Image,
     as_step,
@@ -24,7 +25,6 @@ from lazyccd.frame.core import (
     make_image,
     regular_grid,
     resolve,
-    to_mask,
     wrap_array,
 )
 from lazyccd.plan.steps import Join, Source
@@ -197,7 +197,7 @@ def test_mask_of_floats_is_refused_by_name() -> None:
     """The message says what to do instead."""
     step, _ = as_step(np.ones(SHAPE), np.float64)
     with pytest.raises(FrameError, match=r"use add, subtract, multiply or divide, or with_mask\(array\)"):
-        to_mask(step, MaskSchema(), "dark")
+        to_mask(step, MaskSchema().table, "dark")
 
 
 @given(

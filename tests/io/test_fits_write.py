@@ -20,7 +20,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lazyccd.errors import (
-    FormatError,
     MissingFileError,
     ParameterError,
     ShapeError,
@@ -28,7 +27,8 @@ from lazyccd.errors import (
     WriteError,
 )
 from lazyccd.flags import MaskSchema
-from lazyccd.io.fits.layout import HduSpec, frame_hdus, mask_cards, mask_schema
+from lazyccd.io.fits.layout import HduSpec, frame_hdus
+from lazyccd.io.fits.planes import named_table
 from lazyccd.io.fits.writer import FitsTarget, Partial
 from lazyccd.kernels.encode import encode_big_endian, fold_datasum
 from lazyccd.sections import Region
@@ -150,37 +150,10 @@ def test_ccddata_reads_a_frame(tmp_path: Path, kind: str, cls: type) -> None:
     np.testing.assert_array_equal(ccd.mask, bad)
     with fits.open(target.path, checksum=True) as opened:
         assert [hdu.name for hdu in opened] == ["PRIMARY", "UNCERT", "MASK", "DQ"]
-        assert mask_schema(opened["DQ"].header) == schema
+        table = named_table(opened["DQ"].header.tostring("\n"), "DQ")
+        assert table is not None
+        assert table.schema == schema
         np.testing.assert_array_equal(opened["DQ"].data, dq)
-
-
-def test_mask_of_32_planes_with_long_descriptions(tmp_path: Path) -> None:
-    """All 32 bits and descriptions that take several cards come back."""
-    schema = MaskSchema()
-    for i in range(24):
-        schema = schema.with_plane(f"USER{i}", "long " * (5 * i), bad=i % 2 == 0)
-    target = FitsTarget(
-        str(tmp_path / "a.fits"), (HduSpec("", "", ()), HduSpec("DQ", mask_cards(schema), (2, 2), "uint32"))
-    )
-    dq = np.array([[1 << 31, 0xFFFFFFFF], [0, 1]], np.uint32)
-    target.create()
-    target.finish([target.write(1, Region(0, 2, 0, 2), dq)])
-    with fits.open(target.path, checksum=True) as hdus:
-        read = mask_schema(hdus["DQ"].header)
-        np.testing.assert_array_equal(hdus["DQ"].data, dq)
-    assert read is not None
-    assert [(p.name, p.description.strip(), p.bad) for p in read.planes] == [
-        (p.name, p.description.strip(), p.bad) for p in schema.planes
-    ]
-
-
-def test_mask_cards_that_are_missing_or_wrong() -> None:
-    """No cards give None; values that are not single bits are an error."""
-    assert mask_schema(fits.Header()) is None
-    header = fits.Header.fromstring(mask_cards(MaskSchema()), sep="\n")
-    header["MSKM0002"] = 3
-    with pytest.raises(FormatError, match="flag_masks"):
-        mask_schema(header)
 
 
 def test_header_cards(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_what_is_read_beside_an_image(tmp_path: Path) -> None:
             fits.ImageHDU((pixels[2] > 0.5).astype("u1"), name="MASK", ver=version),
         ]
     fits.HDUList(hdus).writeto(tmp_path / "a.fits")
-    ds = lazyccd.open_fits(tmp_path / "a.fits[SCI,2]")
+    ds = lazyccd.open_fits(tmp_path / "a.fits[SCI,2]", dq="boolean")
     np.testing.assert_array_equal(ds["data"], hdus[5].data)
     np.testing.assert_array_equal(ds["uncertainty"], hdus[6].data)
     np.testing.assert_array_equal(ds["mask"], np.where(hdus[7].data, BITS["BAD"], 0))

@@ -6,12 +6,11 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from astropy.io import fits
 
-from lazyccd.errors import FormatError, ParameterError, ShapeError
+from lazyccd.errors import ParameterError, ShapeError
 from lazyccd.flags import MaskSchema
 from lazyccd.kernels.encode import MASK32, fold_datasum
 
@@ -128,8 +127,6 @@ def mask_cards(schema: MaskSchema) -> str:
     >>> cards = mask_cards(MaskSchema().with_plane("GHOST", "Optical ghost", bad=False))
     >>> print(cards.split(chr(10))[-4].rstrip())
     MSKN0009= 'GHOST   '
-    >>> mask_schema(fits.Header.fromstring(cards, sep=chr(10))).planes[-1]
-    MaskPlane(name='GHOST', description='Optical ghost', bad=False)
     """
     cards = []
     for i, plane in enumerate(schema.planes):
@@ -138,30 +135,6 @@ def mask_cards(schema: MaskSchema) -> str:
         cards.append(fits.Card(f"MSKB{i + 1:04}", plane.bad, "counts as bad"))
         cards.append(fits.Card(f"MSKD{i + 1:04}", plane.description))
     return _card_text(cards)
-
-
-def mask_schema(header: Mapping[str, Any]) -> MaskSchema | None:
-    """Return the planes that the cards of a DQ extension name; None if it has no such cards.
-
-    Raises
-    ------
-    FormatError
-        Raised if the values are not the single bits 1, 2, 4, ... or do not begin with the standard planes.
-    """
-    numbers = sorted(key[4:] for key in header if re.fullmatch(r"MSKN\d{4}", key))
-    if not numbers:
-        return None
-    try:
-        return MaskSchema.from_attrs(
-            {
-                "flag_meanings": " ".join(str(header[f"MSKN{n}"]) for n in numbers),
-                "flag_masks": [int(header[f"MSKM{n}"]) for n in numbers],
-                "flag_descriptions": [str(header.get(f"MSKD{n}", "")) for n in numbers],
-                "flag_bad": [bool(header.get(f"MSKB{n}", True)) for n in numbers],
-            }
-        )
-    except (KeyError, TypeError, ParameterError) as error:
-        raise FormatError(f"the cards MSKN{numbers[0]} to MSKN{numbers[-1]} do not describe a mask: {error}") from error
 
 
 def padded(size: int) -> int:

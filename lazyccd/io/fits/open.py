@@ -14,14 +14,16 @@ import numpy.typing as npt
 import xarray as xr
 from astropy import units as u
 
-from lazyccd.errors import FormatError, ParameterError, UnitError
+from lazyccd.errors import ParameterError, UnitError
 from lazyccd.flags import MaskSchema
-from lazyccd.frame.core import Image, UncertaintyType, make_image, regular_grid, to_mask, to_variance
+from lazyccd.frame.casts import to_variance
+from lazyccd.frame.core import Image, UncertaintyType, make_image, regular_grid
 from lazyccd.frame.header import merge_headers
 from lazyccd.frame.units import parse_unit
 from lazyccd.io.fits.hdus import Cards, FitsFile, HduInfo, scan_fits
-from lazyccd.io.fits.layout import UNCERTAINTY_CLASSES, mask_schema
+from lazyccd.io.fits.layout import UNCERTAINTY_CLASSES
 from lazyccd.io.fits.names import InputName, Name, Selector, expand_names, parse_name
+from lazyccd.io.fits.planes import DQ, read_planes
 from lazyccd.io.fits.storage import FitsStorage, find_hdu
 from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import MAPS
@@ -53,6 +55,7 @@ def open_fits(
     chunks: Chunks = "auto",
     dtype: npt.DTypeLike | None = None,
     unit: u.UnitBase | str | None = None,
+    dq: DQ | None = None,
 ) -> xr.Dataset:
     """Open an image of a FITS file as a lazy frame. Only headers are read.
 
@@ -68,18 +71,24 @@ def open_fits(
         float32 or float64. By default integers of up to 16 bits and float32 become float32, everything else float64.
     unit
         Units of the data, instead of those of BUNIT.
+    dq
+        What the integers of a data quality extension mean, where its header does not say it: a dialect (``"hst-stis"``,
+        ``"hst-acs"``, ``"hst-wfc3"``, ``"hst-nicmos"``, ``"jwst"``, ``"noirlab"``, ``"des"``, ``"dragons"``,
+        ``"banzai"``), bits by name such as ``{"SAT": 4}``, or ``"boolean"`` if whatever is not 0 is bad.
 
     Returns
     -------
     xr.Dataset
         ``data``; ``uncertainty`` if there is an extension UNCERT, ERR, VAR, ... of the same shape and version; ``mask`` if
         there is an extension DQ, MASK or BPM, or BLANK is set, or the image is floating-point: pixels that are not finite
-        have the plane ``NO_DATA``.
+        have the plane ``NO_DATA``. Planes that have other bits in the file, or are codes there, become those of this
+        package by name; an integer that no plane stands for raises when it is read.
 
     Raises
     ------
     FormatError
-        Raised if the file is damaged, is no FITS file, has no such image, or several and ``hdu`` does not say which.
+        Raised if the file is damaged, is no FITS file, has no such image, or several and ``hdu`` does not say which, or if
+        nothing tells what a DQ extension means.
     MissingFileError
         Raised if there is no such file.
     UnitError
@@ -99,7 +108,7 @@ def open_fits(
     name = parse_name(path)
     if name.hdu is not None and hdu is not None and name.hdu != hdu:
         raise ParameterError(f"{path} names extension {name.hdu!r} and hdu= is {hdu!r}; give one of them.")
-    return frame_of(scan_fits(name.path), hdu if hdu is not None else name.hdu, chunks, dtype, unit)
+    return frame_of(scan_fits(name.path), hdu if hdu is not None else name.hdu, chunks, dtype, unit, dq)
 
 
 def open_many(
@@ -107,6 +116,7 @@ def open_many(
     chunks: Chunks = "auto",
     dtype: npt.DTypeLike | None = None,
     unit: u.UnitBase | str | None = None,
+    dq: DQ | None = None,
 ) -> list[xr.Dataset]:
     """Open many files at once, their headers in parallel; see `open_fits`.
 
@@ -114,7 +124,7 @@ def open_many(
     ----------
     paths
         Paths, globs and ``@lists``, each perhaps with ``[SCI,2]`` behind it.
-    chunks, dtype, unit
+    chunks, dtype, unit, dq
         As in `open_fits`.
 
     Returns
@@ -124,7 +134,7 @@ def open_many(
     """
 
     def opened(name: InputName) -> xr.Dataset:
-        return frame_of(scan_fits(name.path), name.hdu, chunks, dtype, unit)
+        return frame_of(scan_fits(name.path), name.hdu, chunks, dtype, unit, dq)
 
     with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1)), "lazyccd-open") as pool:
         return list(pool.map(opened, expand_names(paths)))
@@ -136,6 +146,7 @@ def frame_of(
     chunks: Chunks,
     dtype: npt.DTypeLike | None,
     unit: u.UnitBase | str | None,
+    dq: DQ | None = None,
 ) -> xr.Dataset:
     """Return the frame of one image of a file whose headers were read."""
     info = find_hdu(file, selector)
@@ -144,7 +155,7 @@ def frame_of(
     text = merge_headers(info.header, primary) if primary else info.header
     data = Source.of(storage)
     variance, kind = _uncertainty(file, info, storage.dtype)
-    mask, schema = _mask(file, info, data)
+    mask, schema = _mask(file, info, data, dq)
     image: Image = make_image(
         data,
         units=_units(file, info, text, unit),
@@ -240,45 +251,20 @@ def _maps(file: FitsFile, info: HduInfo) -> dict[str, Step]:
     }
 
 
-def _mask(file: FitsFile, info: HduInfo, data: Step) -> tuple[Step | None, MaskSchema]:
+def _mask(file: FitsFile, info: HduInfo, data: Step, dq: DQ | None) -> tuple[Step | None, MaskSchema]:
     """Return the mask that a file has beside an image, with NO_DATA where the image is not finite."""
     hdu = _companion(file, info, MASK_NAMES)
     schema = MaskSchema()
     given: Step | None = None
     if hdu is not None:
-        given, schema = _read_mask(file, hdu)
+        given, schema = read_planes(file, hdu, dq)
+    elif dq is not None:
+        raise ParameterError(
+            f"{file.path}{info.label}: dq={dq!r} was given and there is no DQ, MASK or BPM beside the image."
+        )
     elif info.bitpix > 0 and info.blank is None:
         return None, schema
     sources = (Input(data),) if given is None else (Input(data), Input(given))
     kernel = pointwise.flag_nonfinite_alone if given is None else pointwise.flag_nonfinite
     params = make_params(no_data=schema.bits("NO_DATA"), mask_dtype=schema.dtype.name)
     return Apply(data.shape, make_dtypes(data=schema.dtype), kernel=kernel, sources=sources, params=params), schema
-
-
-def _read_mask(file: FitsFile, hdu: HduInfo) -> tuple[Step, MaskSchema]:
-    """Return the mask of an extension: its own planes if it names them, else BAD where it is not 0."""
-    where = f"{file.path}{hdu.label}"
-    cards = Cards(hdu.header.replace("\n", ""), where)
-    schema = mask_schema({c[:8].rstrip(): cards.get(c[:8].rstrip()) for c in cards.images if c.startswith("MSK")})
-    if schema is not None:
-        return to_mask(Source.of(FitsStorage.of(file, hdu, schema.dtype)), schema, where), schema
-    if hdu.name.upper() == "DQ":
-        logger.info("%s does not name its planes; every value but 0 becomes BAD.", where)
-    schema = MaskSchema()
-    bits = np.int64 if hdu.bitpix > 0 else None
-    if hdu.bitpix < 0 and hdu.name.upper() == "DQ":
-        raise FormatError(
-            f"{where} has BITPIX {hdu.bitpix} and a DQ extension must have integers; rename or convert it."
-        )
-    step = Source.of(FitsStorage.of(file, hdu, bits))
-    params = make_params(bit=schema.bits("BAD"), dtype=schema.dtype.name)
-    return (
-        Apply(
-            step.shape,
-            make_dtypes(data=schema.dtype),
-            kernel=pointwise.mask_from,
-            sources=(Input(step),),
-            params=params,
-        ),
-        schema,
-    )
