@@ -5,8 +5,8 @@ written for ccdproc run with ``import lazyccd as ccdproc``.
 """
 
 from importlib.metadata import version as _version
-
-from astropy.nddata import CCDData
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from lazyccd import accessor as accessor
 from lazyccd import stats as stats
@@ -55,7 +55,20 @@ from lazyccd.ops import (
 )
 from lazyccd.tracing import explain
 
+if _TYPE_CHECKING:
+    from astropy.nddata import CCDData
+
 __version__ = _version("lazyccd")
+
+
+def __getattr__(name: str) -> _Any:
+    """Import CCDData when it is asked for: `astropy.nddata` brings tables and coordinates along."""
+    if name != "CCDData":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from astropy.nddata import CCDData
+
+    return CCDData
+
 
 __all__ = [
     "CCDData",

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 from astropy import units as u
-from astropy.coordinates import SkyCoord
-from astropy.wcs import WCS
-from astropy.wcs.utils import skycoord_to_pixel
 
 from lazyccd import io, ops
 from lazyccd.errors import FrameError, ParameterError, SectionError
@@ -21,6 +18,10 @@ from lazyccd.frame.wcs import lattice, wcs_from_header
 from lazyccd.ops.edit import cut
 from lazyccd.report import PlanReport, plan_report
 from lazyccd.tracing import explain
+
+if TYPE_CHECKING:
+    from astropy.coordinates import SkyCoord
+    from astropy.wcs import WCS
 
 
 @xr.register_dataset_accessor("ccd")
@@ -116,6 +117,8 @@ class CCDAccessor:
         return cut(image, y or slice(None), x or slice(None)).to_dataset()
 
     def _sky_ranges(self, position: SkyCoord, size: Any, shape: tuple[int, int]) -> tuple[slice, slice]:
+        from astropy.wcs.utils import skycoord_to_pixel
+
         wcs = self.wcs
         if wcs is None:
             raise FrameError("cutout() by sky position needs a celestial WCS and the header has none; give y= and x=.")

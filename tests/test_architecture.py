@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -169,3 +170,22 @@ def test_files_and_functions_are_short(folder: str) -> None:
             if body_lines(function) > MAX_BODY_LINES
         ]
     assert not wrong, f"at most {MAX_FILE_LINES} lines for a file and {MAX_BODY_LINES} for a function body"
+
+
+UNNEEDED = (
+    *(
+        f"astropy.{name}"
+        for name in ("coordinates", "modeling", "nddata", "stats", "table", "time", "visualization", "wcs")
+    ),
+    *(f"scipy.{name}" for name in ("integrate", "interpolate", "ndimage", "optimize", "signal", "spatial", "stats")),
+    *("astroscrappy", "click", "distributed", "hypothesis", "matplotlib", "rich", "zarr"),
+)
+"""What only some users need, and takes its time to import."""
+
+
+def test_importing_lazyccd_imports_nothing_that_few_need() -> None:
+    """`import lazyccd` brings numba, dask, xarray, and units and FITS of astropy; all else waits until it is used."""
+    code = "import sys, lazyccd; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "xarray" in found
+    assert not {name for name in found if is_inside(name, UNNEEDED)}

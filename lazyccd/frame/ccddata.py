@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 from astropy import units as u
-from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty, VarianceUncertainty
 
 from lazyccd.errors import FrameError, ShapeError
 from lazyccd.flags import MaskSchema
@@ -29,7 +29,16 @@ from lazyccd.frame.log import apply_to_meta
 from lazyccd.frame.units import parse_unit
 from lazyccd.frame.wcs import wcs_from_header
 
-KINDS: dict[type, UncertaintyType] = {StdDevUncertainty: "std", VarianceUncertainty: "var", InverseVariance: "ivar"}
+if TYPE_CHECKING:
+    from astropy.nddata import CCDData
+
+
+@functools.cache
+def uncertainty_classes() -> dict[type, UncertaintyType]:
+    """Return what we call astropy's classes of uncertainties."""
+    from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertainty
+
+    return {StdDevUncertainty: "std", VarianceUncertainty: "var", InverseVariance: "ivar"}
 
 
 def from_ccddata(ccd: CCDData) -> xr.Dataset:
@@ -92,11 +101,11 @@ def from_ccddata(ccd: CCDData) -> xr.Dataset:
 
 def uncertainty_kind(uncertainty: Any) -> UncertaintyType:
     """Return the type of an astropy uncertainty."""
-    kind = KINDS.get(type(uncertainty))
+    kind = uncertainty_classes().get(type(uncertainty))
     if kind is None:
         raise FrameError(
             f"uncertainty of type {type(uncertainty).__name__} has no variance; "
-            f"use one of {', '.join(cls.__name__ for cls in KINDS)}."
+            f"use one of {', '.join(cls.__name__ for cls in uncertainty_classes())}."
         )
     return kind
 
@@ -125,8 +134,10 @@ def to_ccddata(ds: xr.Dataset, *, like: CCDData | None = None, log: Iterable[tup
     CCDData
         Pixels in the frame's dtypes; the mask is True where a plane is set that counts as bad.
     """
+    from astropy.nddata import CCDData
+
     computed = ds.compute()
-    kinds = {kind: cls for cls, kind in KINDS.items()}
+    kinds = {kind: cls for cls, kind in uncertainty_classes().items()}
     uncertainty = mask = None
     if UNCERTAINTY in computed:
         cls = kinds[computed[UNCERTAINTY].attrs.get("uncertainty_type", "std")]

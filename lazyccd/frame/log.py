@@ -11,10 +11,10 @@ import xarray as xr
 from astropy import units as u
 from astropy.config import ConfigItem, ConfigNamespace
 from astropy.io import fits
-from astropy.nddata import NDData
 
 from lazyccd.frame.header import append_cards
 from lazyccd.frame.keyword import Keyword
+from lazyccd.frame.nddata import is_nddata
 
 SHORT_NAMES = {
     "background_deviation_box": "bakdevbx",
@@ -89,7 +89,7 @@ def _shown(value: Any) -> Any:
         return "<CCDData>"
     if isinstance(value, u.Quantity):
         return value if value.isscalar else f"<{type(value).__name__}>"
-    if isinstance(value, NDData | np.ndarray | xr.DataArray) or hasattr(value, "__dask_graph__"):
+    if isinstance(value, np.ndarray | xr.DataArray) or is_nddata(value) or hasattr(value, "__dask_graph__"):
         return f"<{type(value).__name__}>" if np.size(getattr(value, "data", value)) > 1 else value
     return value
 

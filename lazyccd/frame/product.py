@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 from astropy.io import fits
-from astropy.wcs import WCS
 
 from lazyccd.errors import SectionError
 from lazyccd.frame.header import append_cards, header_from_text
 from lazyccd.frame.wcs import lattice, wcs_from_header
 from lazyccd.sections import Region, parse_section
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
 
 LEVELS = ("SATURATE", "MAXLIN")
 """Keywords of levels in the units of the data."""

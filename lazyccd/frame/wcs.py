@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from astropy.io.fits.verify import VerifyWarning
-from astropy.wcs import WCS, FITSFixedWarning, Sip, WcsError
 
 from lazyccd.errors import FrameError
 from lazyccd.frame.header import header_from_text
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
 
 TABLES = ("CPDIS1", "CPDIS2", "D2IMDIS1", "D2IMDIS2")
 """Keywords of distortions that are tables in other HDUs."""
@@ -74,6 +76,8 @@ def _read(text: str) -> WCS | None:
             f"the WCS has a table distortion ({tables[0]} = {header[tables[0]]!r}), and its table is in another HDU; leave it "
             f"out with ds.ccd.with_header({{{removed}}})."
         )
+    from astropy.wcs import WCS, FITSFixedWarning, WcsError  # brings coordinates and tables along
+
     with warnings.catch_warnings():
         # Repairs of dates and of non-standard units are not about the pixels.
         warnings.simplefilter("ignore", FITSFixedWarning)
@@ -100,6 +104,8 @@ def _sliced(wcs: WCS, y: tuple[float, float], x: tuple[float, float]) -> WCS:
     firsts = np.array([x[0], y[0]])
     new.wcs.crpix = (wcs.wcs.crpix - 1 - firsts) / steps + 1
     if new.sip is not None:
+        from astropy.wcs import Sip
+
         new.sip = Sip(wcs.sip.a, wcs.sip.b, wcs.sip.ap, wcs.sip.bp, wcs.sip.crpix - firsts)
     if np.any(steps != 1):
         if new.wcs.has_cd():

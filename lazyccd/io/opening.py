@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
-from astropy.nddata import CCDData
 
 from lazyccd.errors import ArgumentTypeError, FormatError
 from lazyccd.flags import FlagTable
 from lazyccd.frame.casts import to_mask, to_variance
 from lazyccd.frame.ccddata import from_ccddata
 from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, make_image, regular_grid
+from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.units import parse_unit
 from lazyccd.io.fits.open import open_fits
 from lazyccd.io.zarrs import open_arrays
@@ -92,7 +92,7 @@ def as_frame(given: object, what: str = "frame") -> xr.Dataset:
     """
     if isinstance(given, xr.Dataset):
         return given
-    if isinstance(given, CCDData):
+    if is_ccddata(given):
         return from_ccddata(given)
     if isinstance(given, str | os.PathLike):
         path = os.fspath(given)

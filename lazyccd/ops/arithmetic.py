@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import xarray as xr
 from astropy import units as u
-from astropy.nddata import CCDData
 
 from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.frame.core import resolve
@@ -16,7 +15,10 @@ from lazyccd.frame.units import conversion_factor
 from lazyccd.ops.common import operand, operation
 from lazyccd.ops.pairs import add_images, affine_image, divide_images, multiply_images
 
-Operand: TypeAlias = float | u.Quantity | xr.Dataset | CCDData
+if TYPE_CHECKING:
+    from astropy.nddata import CCDData
+
+Operand: TypeAlias = "float | u.Quantity | xr.Dataset | CCDData"
 
 
 def _number(other: object) -> u.Quantity | None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
 from astropy import units as u
-from astropy.nddata import CCDData
 
 from lazyccd.errors import ArgumentTypeError, KeywordError, ParameterError, UnitError
 from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.header import header_from_text
 from lazyccd.frame.keyword import Keyword
+from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import calibrate, pointwise, reduce
 from lazyccd.kernels.block import PLANES
@@ -23,7 +23,10 @@ from lazyccd.plan.steps import QUOTIENT, Input, PlaneMap, Reduction, Value, make
 from lazyccd.sections import Region
 from lazyccd.stats import quantile_value
 
-Master: TypeAlias = xr.Dataset | CCDData | str
+if TYPE_CHECKING:
+    from astropy.nddata import CCDData
+
+Master: TypeAlias = "xr.Dataset | CCDData | str"
 FROM_DATA: PlaneMap = (("data", ("data",)), ("variance", ("data",)), ("mask", ("mask",)))
 """The variance is made from the data."""
 
@@ -151,10 +154,12 @@ def gain_correct(
     image = resolve(ccd)
     if isinstance(gain, Keyword):
         gain = gain.value_from(header_from_text(image.header))
-    if isinstance(gain, xr.Dataset | CCDData | str):
+    if isinstance(gain, xr.Dataset | str) or is_ccddata(gain):
         return multiply_images(image, operand(gain, "gain map"), "gain map").to_dataset()
     quantity = u.Quantity(gain, gain_unit) if gain_unit is not None else u.Quantity(gain)
     if not quantity.isscalar:
+        from astropy.nddata import CCDData
+
         gain_map = CCDData(np.broadcast_to(quantity.value, image.shape).copy(), unit=quantity.unit)
         return multiply_images(image, operand(gain_map, "gain map"), "gain map").to_dataset()
     result = affine_image(image, float(quantity.value))

@@ -11,12 +11,12 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
 import xarray as xr
-from astropy.nddata import CCDData
 
 from lazyccd.errors import ArgumentTypeError, ShapeError
 from lazyccd.frame.ccddata import from_ccddata, to_ccddata
 from lazyccd.frame.core import DIMS, Image, resolve
 from lazyccd.frame.log import apply_to_text, bind_arguments, log_entries
+from lazyccd.frame.nddata import is_ccddata
 from lazyccd.io import as_frame
 from lazyccd.plan.steps import Source, Step
 
@@ -57,7 +57,7 @@ def operation(*, log: bool = True, arrays: tuple[str, ...] = ()) -> Callable[[Ca
             entries = log_entries(func.__name__, bind_arguments(func, args, kwargs), add_keyword)
             if arrays and isinstance(args[0], np.ndarray):
                 return _of_array(func, args, kwargs, arrays)
-            if not isinstance(args[0], CCDData):
+            if not is_ccddata(args[0]):
                 check_first(args[0], func.__name__)
                 return _logged(func(*args, **kwargs), entries)
             with _collect_log() as collected:
@@ -73,6 +73,8 @@ def operation(*, log: bool = True, arrays: tuple[str, ...] = ()) -> Callable[[Ca
 
 def _of_array(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...]) -> Any:
     """Return what an operation makes of an array: the named variables of the result, a mask as booleans."""
+    from astropy.nddata import CCDData
+
     with _collect_log():
         result = func(from_ccddata(CCDData(args[0], unit="adu")), *args[1:], **kwargs)
     if isinstance(result, xr.DataArray):

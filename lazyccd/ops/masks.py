@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 from astropy import units as u
-from astropy.nddata.bitmask import bitfield_to_boolean_mask as astropy_bitmask
 
 from lazyccd.errors import ArgumentTypeError, KeywordError, ParameterError
 from lazyccd.flags import FlagTable
@@ -164,6 +163,8 @@ def bitfield_to_boolean_mask(
     >>> bitfield_to_boolean_mask(np.array([0, 1, 2, 3]), ignore_bits=2)
     array([False,  True, False,  True])
     """
+    from astropy.nddata.bitmask import bitfield_to_boolean_mask as astropy_bitmask
+
     values = np.asarray(bitfield)
     if values.dtype.kind not in "iu":
         raise ArgumentTypeError(f"bitfield has dtype {values.dtype} and must be an integer array; convert it first.")

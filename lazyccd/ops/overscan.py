@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-from astropy.nddata import CCDData
 
 from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError
 from lazyccd.flags import MaskSchema
 from lazyccd.frame.core import Image, resolve
+from lazyccd.frame.nddata import is_ccddata
 from lazyccd.kernels import calibrate
 from lazyccd.ops.common import operand, operation
 from lazyccd.plan.lower import Graph
@@ -23,6 +23,7 @@ from lazyccd.sections import Region, parse_section
 
 if TYPE_CHECKING:
     from astropy.modeling import Model
+    from astropy.nddata import CCDData
 
 WITH_STRIP: PlaneMap = (("data", ("data", "mask")), ("mask", ("data", "mask")))
 """A strip is needed for the data, and for the mask to know its lines without a level."""
@@ -128,7 +129,7 @@ def _find_strip(image: Image, overscan: Any, fits_section: Any) -> Strip:
         if not isinstance(fits_section, str):
             raise ArgumentTypeError(f"fits_section {fits_section!r} must be a string such as '[2049:2080,1:4096]'.")
         return Strip(image.plan, parse_section(fits_section, image.shape).region, image.schema, image.graphs)
-    if not isinstance(overscan, xr.Dataset | CCDData):
+    if not (isinstance(overscan, xr.Dataset) or is_ccddata(overscan)):
         raise ArgumentTypeError(f"overscan is a {type(overscan).__name__} and must be a frame or a CCDData.")
     other = operand(overscan, "overscan")
     return Strip(other.plan, Region.full(other.shape), other.schema, (*image.graphs, *other.graphs))

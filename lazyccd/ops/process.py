@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 from astropy import units as u
-from astropy.nddata import CCDData
 
 from lazyccd.errors import ArgumentTypeError, ParameterError
+from lazyccd.frame.nddata import is_ccddata
 from lazyccd.ops.calibrate import Master, create_deviation, flat_correct, gain_correct, subtract_bias, subtract_dark
 from lazyccd.ops.common import operation
 from lazyccd.ops.edit import with_mask
@@ -17,6 +17,7 @@ from lazyccd.ops.overscan import subtract_overscan, trim_image
 
 if TYPE_CHECKING:
     from astropy.modeling import Model
+    from astropy.nddata import CCDData
 
 
 @operation()
@@ -116,7 +117,7 @@ def ccd_process(
 
 def _check_arguments(oscan: Any, trim: Any, error: bool, mask: Any, gain: Any, readnoise: Any) -> None:
     """Refuse arguments of wrong types before anything is built."""
-    if not (oscan is None or isinstance(oscan, str | xr.Dataset | CCDData)):
+    if not (oscan is None or isinstance(oscan, str | xr.Dataset) or is_ccddata(oscan)):
         raise ArgumentTypeError(
             f"oscan is a {type(oscan).__name__} and must be a FITS section, a frame, a CCDData or None."
         )

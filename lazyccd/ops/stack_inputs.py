@@ -7,20 +7,23 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
-from astropy.nddata import CCDData
 
 from lazyccd.errors import ArgumentTypeError, KeywordError, ParameterError, ShapeError
 from lazyccd.flags import MaskSchema
 from lazyccd.frame.core import DATA, Image, resolve
 from lazyccd.frame.header import header_view
+from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.units import conversion_factor
 from lazyccd.io import as_frame, open_many
 from lazyccd.io.fits.names import InputName, expand_names
 from lazyccd.ops.common import file_name
 from lazyccd.ops.pairs import affine_image
+
+if TYPE_CHECKING:
+    from astropy.nddata import CCDData
 
 EXPOSURES = ("EXPTIME", "EXPOSURE")
 """Keywords of the exposure time, the first that is there."""
@@ -93,7 +96,7 @@ def collect(img_list: Any, hdu: Any = None, unit: Any = None) -> Given:
     if isinstance(img_list, str):
         # ccdproc takes "a.fits,b.fits"; a comma between brackets belongs to an extension
         items: list[Any] = [name.strip() for name in re.split(r",(?![^\[\]]*\])", img_list) if name.strip()]
-    elif isinstance(img_list, os.PathLike | xr.Dataset | CCDData):
+    elif isinstance(img_list, os.PathLike | xr.Dataset) or is_ccddata(img_list):
         items = [img_list]
     elif isinstance(img_list, Iterable):
         items = list(img_list)
@@ -113,7 +116,7 @@ def collect(img_list: Any, hdu: Any = None, unit: Any = None) -> Given:
     images = [resolve(ds, f"frame {i}") for i, ds in enumerate(frames, 1)]
     names = [file_name(image.plan) for image in images]
     labels = [f"frame {i}{f' ({name})' if name else ''}" for i, name in enumerate(names, 1)]
-    like = items[0] if all(isinstance(item, CCDData) for item in items) else None
+    like = items[0] if all(is_ccddata(item) for item in items) else None
     return Given(images, labels, names, like)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from lazyccd.errors import ParameterError
 from lazyccd.frame.header import header_view
@@ -147,7 +147,7 @@ def critical_values(count: int, fraction: float, significance: float) -> tuple[t
         for i in range(1, int(n * fraction) + 1):
             if n - i - 1 < 1:
                 break
-            t = float(stats.t.ppf(1 - significance / (2 * (n - i + 1)), n - i - 1))
+            t = float(stdtrit(n - i - 1, 1 - significance / (2 * (n - i + 1))))
             row.append((n - i) * t / math.sqrt((n - i - 1 + t * t) * (n - i + 1)))
         table.append(tuple(row))
     return tuple(table)

@@ -1,0 +1,28 @@
+"""Whether something is astropy's NDData, without importing it.
+
+`astropy.nddata` brings tables and coordinates along, which take a fifth of the time of importing everything else. There is no
+NDData before somebody has imported it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+if TYPE_CHECKING:
+    from astropy.nddata import CCDData, NDData
+
+
+def is_ccddata(given: object) -> TypeGuard[CCDData]:
+    """Return whether something is a CCDData."""
+    return isinstance(given, _class("CCDData"))
+
+
+def is_nddata(given: object) -> TypeGuard[NDData]:
+    """Return whether something is an NDData, such as a CCDData."""
+    return isinstance(given, _class("NDData"))
+
+
+def _class(name: str) -> Any:
+    """Return a class if it exists, else what nothing is an instance of."""
+    return getattr(sys.modules.get("astropy.nddata"), name, ())
