@@ -1,4 +1,4 @@
-"""``ds.ccd``: what a frame knows about itself, and every operation as a method."""
+"""``ds.ccd`` and ``tree.ccd``: what a frame or tree knows about itself, and every operation as a method."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from lazyccd.errors import FrameError, ParameterError, SectionError
 from lazyccd.frame.ccddata import to_ccddata
 from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.header import header_view
+from lazyccd.frame.tree import frames_of, over_trees
 from lazyccd.frame.wcs import lattice, wcs_from_header
 from lazyccd.ops.edit import cut
 from lazyccd.report import PlanReport, plan_report
@@ -68,7 +69,8 @@ class CCDAccessor:
     @property
     def bad(self) -> xr.DataArray:
         """Lazy booleans: True where a plane is set that counts as bad, or everywhere False if there is no mask."""
-        return ops.flags(self._ds)
+        bad: xr.DataArray = ops.flags(self._ds)
+        return bad
 
     def plan(self) -> PlanReport:
         """Return what computing the frame costs: steps, tasks, bytes, memory, unsettled values."""
@@ -172,20 +174,76 @@ class CCDAccessor:
         return to_ccddata(self._ds)
 
 
-def _add_method(name: str, function: Callable[..., Any]) -> None:
-    """Make a function of a frame a method of the accessor."""
+@xr.register_datatree_accessor("ccd")
+class CCDTreeAccessor:
+    """The frames of a DataTree, such as an exposure of several detectors or amplifiers.
 
-    def method(self: CCDAccessor, *args: Any, **kwargs: Any) -> Any:
-        return function(self._ds, *args, **kwargs)
+    Parameters
+    ----------
+    tree
+        A tree of frames.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> from lazyccd import from_ccddata
+    >>> frame = from_ccddata(CCDData(np.ones((4, 6)), unit="adu"))
+    >>> tree = xr.DataTree.from_dict({"left": frame, "right": frame})
+    >>> float(tree.ccd.multiply({"left": 1, "right": 3})["right"]["data"].max())
+    3.0
+    """
+
+    def __init__(self, tree: xr.DataTree) -> None:
+        self._tree = tree
+
+    @property
+    def frames(self) -> dict[str, xr.Dataset]:
+        """The frames by name."""
+        return frames_of(self._tree)
+
+    @property
+    def header(self) -> Any:
+        """The header of the root, that of a file's primary HDU, as a mapping that cannot be written to."""
+        return header_view(str(self._tree.attrs.get("header", "")))
+
+    @property
+    def bad(self) -> xr.DataTree:
+        """Lazy booleans for each frame, as `CCDAccessor.bad`."""
+        bad: xr.DataTree = ops.flags(self._tree)
+        return bad
+
+    def cutout(self, *, y: Any = None, x: Any = None) -> xr.DataTree:
+        """Return the same part of each frame, or with mappings by name a part of each, as `CCDAccessor.cutout`."""
+        return self._each(lambda frame, y, x: frame.ccd.cutout(y=y, x=x), y, x)
+
+    def plan(self) -> dict[str, PlanReport]:
+        """Return what computing each frame costs."""
+        return {name: frame.ccd.plan() for name, frame in self.frames.items()}
+
+    def _each(self, function: Callable[..., Any], *args: Any) -> xr.DataTree:
+        tree: xr.DataTree = over_trees(function)(self._tree, *args)
+        return tree
+
+
+NOT_METHODS = {"Combiner", "RunningStack", "bitfield_to_boolean_mask", "combine", "register"}
+"""What takes something else than a frame first."""
+
+
+def _add_method(cls: type, held: str, name: str, function: Callable[..., Any]) -> None:
+    """Make a function of a frame or tree a method of an accessor."""
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return function(getattr(self, held), *args, **kwargs)
 
     method.__name__ = name
-    method.__qualname__ = f"CCDAccessor.{name}"
-    method.__doc__ = f"Apply `lazyccd.{name}` to this frame.\n\n{(function.__doc__ or '').split('Examples')[0]}"
-    setattr(CCDAccessor, name, method)
+    method.__qualname__ = f"{cls.__name__}.{name}"
+    method.__doc__ = f"Apply `lazyccd.{name}`.\n\n{(function.__doc__ or '').split('Examples')[0]}"
+    setattr(cls, name, method)
 
 
-for _name in ops.__all__:
-    if _name not in {"Combiner", "RunningStack", "bitfield_to_boolean_mask", "combine", "register"}:
-        _add_method(_name, getattr(ops, _name))
-for _name in ("to_fits", "to_zarr"):
-    _add_method(_name, getattr(io, _name))
+for _name in (*ops.__all__, "to_fits", "to_zarr"):
+    if _name not in NOT_METHODS:
+        _function = getattr(ops if _name in ops.__all__ else io, _name)
+        _add_method(CCDAccessor, "_ds", _name, _function)
+        _add_method(CCDTreeAccessor, "_tree", _name, _function)

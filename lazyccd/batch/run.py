@@ -325,7 +325,8 @@ def combine_robustly(frames: list[xr.Dataset]) -> xr.Dataset:
 def stamped(master: xr.Dataset, group: MasterGroup, count: int) -> xr.Dataset:
     """Return a master whose header says what it is."""
     lines = {"LZKIND": (f"master {group.kind}", "what lazyccd made of it"), "LZNFRAME": (count, "frames combined")}
-    return ops.with_header(master, lines)
+    made: xr.Dataset = ops.with_header(master, lines)
+    return made
 
 
 def provenance(frame: xr.Dataset, recipe: Recipe, used: Iterable[str]) -> xr.Dataset:
@@ -334,7 +335,8 @@ def provenance(frame: xr.Dataset, recipe: Recipe, used: Iterable[str]) -> xr.Dat
     for number, name in enumerate(used, 1):
         cards[f"LZMAST{number}"] = (os.path.basename(name), "master used")
     cards["LZSTATUS"] = (recipe.status, "whether all steps were done")
-    return ops.with_header(frame, cards)
+    made: xr.Dataset = ops.with_header(frame, cards)
+    return made
 
 
 def _median(values: Any) -> float:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from astropy import units as u
@@ -18,6 +19,18 @@ from lazyccd.errors import FrameError, KeywordError
 logger = logging.getLogger(__name__)
 
 COMMENTARY = {"COMMENT", "HISTORY", ""}
+
+Lines: TypeAlias = tuple[str, list[str]]
+"""A card: its keyword and its lines, more than one with CONTINUE."""
+
+WCS_KEYWORD = re.compile(
+    r"(CTYPE|CUNIT|CRVAL|CRPIX|CDELT|CROTA)\d|(CD|PC|PV|PS|LTM|A|B|AP|BP)\d*_|LTV\d|LONPOLE|LATPOLE|WCSAXES|WCSNAME"
+    r"|RADE(SYS|CSYS)|EQUINOX|EPOCH"
+)
+"""Keywords that place pixels on the sky and on the detector."""
+
+SECTION_KEYWORD = re.compile(r"(BIAS|DATA|TRIM|CCD|DET|AMP|[ABCDT])SEC[A-Z0-9]{0,2}$|GAIN|(ATM|ATV|DTM|DTV)\d")
+"""Keywords of sections and gains, which are about one amplifier."""
 
 
 REMOVED = object()
@@ -96,6 +109,51 @@ def append_cards(text: str, cards: Iterable[tuple[str, Any, str]]) -> str:
             stop += 1
         lines[place:stop] = new
     return "\n".join(lines)
+
+
+def cards_of(text: str) -> list[Lines]:
+    """Return keyword and lines of each card of a header text."""
+    cards: list[Lines] = []
+    for line in text.split("\n") if text else []:
+        if line.startswith("CONTINUE") and cards:
+            cards[-1][1].append(line)
+            continue
+        cards.append((_keyword(line).removeprefix("HIERARCH "), [line]))
+    return cards
+
+
+def is_local(keyword: str) -> bool:
+    """Return whether a keyword is about the pixels of one extension: a section, the WCS, a gain."""
+    return bool(SECTION_KEYWORD.match(keyword) or WCS_KEYWORD.match(keyword))
+
+
+@lru_cache(maxsize=64)
+def shared_cards(primary: str) -> tuple[Lines, ...]:
+    """Return the cards of a primary header that extensions can inherit."""
+    own = {"EXTNAME", "EXTVER", "EXTLEVEL", "INHERIT", *COMMENTARY, *STRUCTURE}
+    return tuple(card for card in cards_of(primary) if card[0] not in own)
+
+
+def inherit(extension: str, primary: str, *, whole: bool) -> tuple[str, str]:
+    r"""Return an extension's header with cards that it lacks from the primary's, and the keywords of these.
+
+    Parameters
+    ----------
+    extension, primary
+        Headers.
+    whole
+        Whether sections, WCS and gains are inherited too: INHERIT = T. Those of a primary are about the whole mosaic.
+
+    Examples
+    --------
+    >>> text, keywords = inherit("GAIN    = 2.0", "GAIN    = 0.0\nFILTER  = 'r'\nDATASEC = '[1:9,1:9]'", whole=False)
+    >>> text.split("\n"), keywords
+    (['GAIN    = 2.0', "FILTER  = 'r'"], 'FILTER')
+    """
+    own = {keyword for keyword, _ in cards_of(extension)}
+    taken = [card for card in shared_cards(primary) if card[0] not in own and (whole or not is_local(card[0]))]
+    lines = [extension, *(line for _, some in taken for line in some)]
+    return "\n".join(lines), " ".join(dict.fromkeys(keyword.replace(" ", "_") for keyword, _ in taken))
 
 
 def merge_headers(extension: str, primary: str) -> str:

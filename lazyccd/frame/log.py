@@ -15,6 +15,7 @@ from astropy.io import fits
 from lazyccd.frame.header import append_cards
 from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.nddata import is_nddata
+from lazyccd.plan.steps import Value
 
 SHORT_NAMES = {
     "background_deviation_box": "bakdevbx",
@@ -89,6 +90,8 @@ def _shown(value: Any) -> Any:
         return "<CCDData>"
     if isinstance(value, u.Quantity):
         return value if value.isscalar else f"<{type(value).__name__}>"
+    if isinstance(value, Value):
+        return f"<{value.what}>"
     if isinstance(value, np.ndarray | xr.DataArray) or is_nddata(value) or hasattr(value, "__dask_graph__"):
         return f"<{type(value).__name__}>" if np.size(getattr(value, "data", value)) > 1 else value
     return value

@@ -14,13 +14,7 @@ from typing import Any, NamedTuple
 
 from astropy.io import fits
 
-from lazyccd.frame.header import COMMENTARY, append_cards
-
-WCS_KEYWORD = re.compile(
-    r"(CTYPE|CUNIT|CRVAL|CRPIX|CDELT|CROTA)\d|(CD|PC|PV|PS|LTM|A|B|AP|BP)\d*_|LTV\d|LONPOLE|LATPOLE|WCSAXES|WCSNAME"
-    r"|RADE(SYS|CSYS)|EQUINOX|EPOCH"
-)
-"""Keywords that place the first frame's pixels on the sky and on the detector."""
+from lazyccd.frame.header import COMMENTARY, WCS_KEYWORD, append_cards, cards_of
 
 SUMS = {"CHECKSUM", "DATASUM"}
 """Keywords that belong to one file and that nobody misses."""
@@ -58,7 +52,7 @@ class StackHeader(NamedTuple):
     def apply(self, text: str) -> str:
         """Return the header text of the stack, given the first frame's."""
         gone = set(self.dropped)
-        lines = [line for key, card in _cards(text) if key not in gone for line in card]
+        lines = [line for key, card in cards_of(text) if key not in gone for line in card]
         cards = [*self.cards, *(("HISTORY", line, "") for line in self.history)]
         return append_cards("\n".join(lines), cards)
 
@@ -76,7 +70,7 @@ class StackHeader(NamedTuple):
 
 def wcs_differs(texts: Sequence[str]) -> bool:
     """Return whether headers differ in a keyword that places pixels on the sky or the detector."""
-    cards = [{key: card for key, card in _cards(text) if WCS_KEYWORD.match(key)} for text in texts]
+    cards = [{key: card for key, card in cards_of(text) if WCS_KEYWORD.match(key)} for text in texts]
     return any(other != cards[0] for other in cards[1:])
 
 
@@ -120,7 +114,7 @@ def stack_header(
         (f"IMCMB{i:03d}" if i < 1000 else f"IMCM{i:04d}", name, "") for i, name in enumerate(names[:9999], 1) if name
     ]
     made = {key for key, _, _ in cards}
-    first = [key for key, _ in _cards(texts[0])]
+    first = [key for key, _ in cards_of(texts[0])]
     differing = [
         key
         for key in dict.fromkeys(first)
@@ -133,7 +127,7 @@ def stack_header(
 
 def _values(texts: Sequence[str]) -> dict[str, list[Any]]:
     """Return the values of all frames by keyword; keywords whose cards are the same everywhere are parsed once."""
-    tables = [{key: card for key, card in reversed(_cards(text)) if key not in COMMENTARY} for text in texts]
+    tables = [{key: card for key, card in reversed(cards_of(text)) if key not in COMMENTARY} for text in texts]
     parsed: dict[str, list[Any]] = {}
     for key, card in tables[0].items():
         others = [table.get(key) for table in tables[1:]]
@@ -194,15 +188,3 @@ def _noise(values: dict[str, list[Any]], count: int, method: str) -> list[tuple[
 def _all_numbers(values: Iterable[Any]) -> bool:
     """Return whether all values are numbers."""
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-
-
-def _cards(text: str) -> list[tuple[str, list[str]]]:
-    """Return keyword and lines of each card of a header text."""
-    cards: list[tuple[str, list[str]]] = []
-    for line in text.split("\n") if text else []:
-        if line.startswith("CONTINUE") and cards:
-            cards[-1][1].append(line)
-            continue
-        key = line.split("=", 1)[0].strip() if line.startswith("HIERARCH ") else line[:8].strip()
-        cards.append((key.upper().removeprefix("HIERARCH "), [line]))
-    return cards

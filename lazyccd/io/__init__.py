@@ -1,7 +1,8 @@
 """Reading and writing frames."""
 
+from lazyccd.io.fits.mef import open_mef
 from lazyccd.io.fits.open import open_fits, open_many
 from lazyccd.io.opening import as_frame, open_zarr
 from lazyccd.io.write import to_fits, to_zarr
 
-__all__ = ["as_frame", "open_fits", "open_many", "open_zarr", "to_fits", "to_zarr"]
+__all__ = ["as_frame", "open_fits", "open_many", "open_mef", "open_zarr", "to_fits", "to_zarr"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -19,6 +20,7 @@ from lazyccd.kernels import calibrate, pointwise, reduce
 from lazyccd.kernels.block import PLANES
 from lazyccd.ops.common import file_name, operand, operation
 from lazyccd.ops.pairs import add_images, affine_image, combine_pair, multiply_images
+from lazyccd.ops.pasting import below_each_other
 from lazyccd.plan.steps import QUOTIENT, Input, PlaneMap, Reduction, Value, make_params
 from lazyccd.sections import Region
 from lazyccd.stats import quantile_value
@@ -33,6 +35,7 @@ FROM_DATA: PlaneMap = (("data", ("data",)), ("variance", ("data",)), ("mask", ("
 FLAT: PlaneMap = (("data", ("data", "mask")), ("variance", PLANES), ("mask", ("data", "mask")))
 """The mask of a flat says where nothing is divided."""
 
+ONE = u.dimensionless_unscaled
 LOWEST_FLAT = 0.1
 """Normalised flat below which a pixel is flagged LOW_FLAT instead of divided."""
 
@@ -152,8 +155,6 @@ def gain_correct(
     CCDData([[150.]], unit='electron')
     """
     image = resolve(ccd)
-    if isinstance(gain, Keyword):
-        gain = gain.value_from(header_from_text(image.header))
     if isinstance(gain, xr.Dataset | str) or is_ccddata(gain):
         return multiply_images(image, operand(gain, "gain map"), "gain map").to_dataset()
     quantity = u.Quantity(gain, gain_unit) if gain_unit is not None else u.Quantity(gain)
@@ -301,12 +302,31 @@ def _exposure(keyword: Keyword, image: Image, what: str) -> Any:
     return keyword.value_from(header)
 
 
-@operation()
+def norm_of_all(calls: Sequence[Mapping[str, Any]], *, flat: str = "flat") -> dict[str, Value]:
+    """Return what the flats of all frames of a tree are divided by, unless it is given, or each has its own."""
+    first = calls[0]
+    words = {str(call.get("norm_value") or "mean") for call in calls}
+    if not first.get("common_norm", True) or first.get(flat) is None or not words <= {"mean", "median"}:
+        return {}
+    limits = {None if call.get("min_value") is None else float(u.Quantity(call["min_value"]).value) for call in calls}
+    if len(words) > 1 or len(limits) > 1:
+        raise ParameterError(
+            f"norm_value {sorted(words)} and min_value {limits} differ between the frames, which have one norm together; "
+            "give one for all, or common_norm=False."
+        )
+    flats = list({image.plan.token: image for image in (operand(call[flat], "flat") for call in calls)}.values())
+    together = flats[0] if len(flats) == 1 else below_each_other([replace(image, units=ONE) for image in flats])
+    return {"norm_value": _flat_norm(together, limits.pop(), words.pop())}
+
+
+@operation(shared=norm_of_all)
 def flat_correct(
     ccd: xr.Dataset,
     flat: Master,
     min_value: float | None = None,
     norm_value: float | u.Quantity | Literal["mean", "median"] | None = None,
+    *,
+    common_norm: bool = True,
 ) -> xr.Dataset:
     r"""Divide by a flat field that is first normalised.
 
@@ -321,6 +341,8 @@ def flat_correct(
     norm_value
         What the flat is divided by: a number, or its ``"mean"`` (if None too) or exact ``"median"`` over good, finite pixels,
         which are global numbers; one task per about four million pixels computes them.
+    common_norm
+        For trees: whether all frames have one mean or median together; one each leaves steps between amplifiers.
 
     Returns
     -------
@@ -368,8 +390,10 @@ def flat_correct(
     return result.to_dataset()
 
 
-def _flat_norm(flat: Image, min_value: float | None, norm_value: float | u.Quantity | str | None) -> Value:
+def _flat_norm(flat: Image, min_value: float | None, norm_value: Any) -> Value:
     """Return what a flat is divided by."""
+    if isinstance(norm_value, Value):
+        return norm_value
     if norm_value is None or norm_value == "mean":
         return flat_mean(flat, min_value)
     if norm_value == "median":

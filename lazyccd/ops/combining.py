@@ -17,7 +17,7 @@ from lazyccd.frame.stacked import StackHeader, stack_header
 from lazyccd.io import as_frame, to_fits, to_zarr
 from lazyccd.kernels.piece import Rule
 from lazyccd.ops.offsets import offsets_of, on_each_other, place
-from lazyccd.ops.stack_inputs import Given, check_shapes, collect, in_one_unit, over_trees
+from lazyccd.ops.stack_inputs import Given, check_shapes, collect, in_one_unit, tree_by_tree
 from lazyccd.ops.stack_levels import Spec, found_levels, levels_of, noise_of
 from lazyccd.ops.stack_rules import (
     BY_NOISE,
@@ -33,7 +33,7 @@ from lazyccd.ops.stack_rules import (
 from lazyccd.ops.stacking import Stacking, plain_rule
 
 
-@over_trees
+@tree_by_tree
 def combine(
     img_list: Any,
     output_file: str | os.PathLike[str] | None = None,

@@ -1,10 +1,11 @@
-"""What all operations share: frames or CCDData in, the same out, and a log entry in the header."""
+"""What all operations share: frames, CCDData or trees in, the same out, and a log entry in the header."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar, cast
@@ -14,14 +15,20 @@ import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, ShapeError
 from lazyccd.frame.ccddata import from_ccddata, to_ccddata
-from lazyccd.frame.core import DIMS, Image, resolve
+from lazyccd.frame.core import DATA, DIMS, Image, resolve
+from lazyccd.frame.header import header_view
+from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.log import apply_to_text, bind_arguments, log_entries
 from lazyccd.frame.nddata import is_ccddata
+from lazyccd.frame.tree import calls_of, gather
 from lazyccd.io import as_frame
 from lazyccd.plan.steps import Source, Step
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+KEYWORDS_OF_SEVERAL = frozenset({"add_keyword", "exposure_time"})
+"""Arguments whose keyword is not that of the frame alone."""
 
 _collected: ContextVar[list[tuple[str, Any]] | None] = ContextVar("lazyccd_log", default=None)
 
@@ -37,46 +44,84 @@ def _collect_log() -> Iterator[list[tuple[str, Any]]]:
         _collected.reset(token)
 
 
-def operation(*, log: bool = True, arrays: tuple[str, ...] = ()) -> Callable[[Callable[P, T]], Callable[..., Any]]:
+def operation(
+    *,
+    log: bool = True,
+    arrays: tuple[str, ...] = (),
+    shared: Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]] | None = None,
+) -> Callable[[Callable[P, T]], Callable[..., Any]]:
     """Make an operation of a function whose first argument is a frame.
 
-    A CCDData as the first argument is converted, and the result converted back and computed. With ``log``, the
-    operation takes ``add_keyword=`` and notes itself in the header as ccdproc does. With ``arrays``, a NumPy array may be
-    the first argument; the result is then these variables, computed. A result that is a DataArray becomes an array.
+    A CCDData as the first argument is converted, and the result converted back and computed; a tree is taken frame by
+    frame. A `Keyword` as an argument stands for its value in the frame's header. With ``log``, the operation takes
+    ``add_keyword=`` and notes itself in the header as ccdproc does. With ``arrays``, a NumPy array may be the first
+    argument; the result is then these variables, computed. A result that is a DataArray becomes an array. Arguments that
+    hold for all frames of a tree together come from ``shared``, which is given those of each frame by name.
     """
 
     def decorate(func: Callable[P, T]) -> Callable[..., Any]:
+        call = cast("Callable[..., Any]", func)
+        names = list(inspect.signature(func).parameters)
+        first = names[0]
+
+        def run(arguments: dict[str, Any], common: Mapping[str, Any]) -> Any:
+            """Work on one frame, CCDData or array."""
+            frame = arguments[first]
+            add_keyword = arguments.pop("add_keyword", True) if log else None
+            ccd = frame if is_ccddata(frame) else None
+            if arrays and isinstance(frame, np.ndarray):
+                return _of_array(func, arguments, arrays)
+            if ccd is None:
+                check_first(frame, func.__name__)
+            else:
+                frame = from_ccddata(ccd)
+            arguments = _with_values(arguments, frame)
+            entries = log_entries(func.__name__, arguments, add_keyword)
+            arguments |= {first: frame, **common}
+            if ccd is None:
+                return _logged(call(**arguments), entries)
+            with _collect_log() as collected:
+                result = _logged(call(**arguments), entries)
+            return result.values if isinstance(result, xr.DataArray) else to_ccddata(result, like=ccd, log=collected)
+
         @functools.wraps(func)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            add_keyword = kwargs.pop("add_keyword", True) if log else None
-            if not args:
-                name = next(iter(bind_arguments(func, (None,), {})))
-                if name not in kwargs:
-                    raise ArgumentTypeError(f"{func.__name__}() needs the frame as its first argument.")
-                args = (kwargs.pop(name),)
-            entries = log_entries(func.__name__, bind_arguments(func, args, kwargs), add_keyword)
-            if arrays and isinstance(args[0], np.ndarray):
-                return _of_array(func, args, kwargs, arrays)
-            if not is_ccddata(args[0]):
-                check_first(args[0], func.__name__)
-                return _logged(func(*args, **kwargs), entries)
-            with _collect_log() as collected:
-                result = _logged(cast("Any", func)(from_ccddata(args[0]), *args[1:], **kwargs), entries)
-            return (
-                result.values if isinstance(result, xr.DataArray) else to_ccddata(result, like=args[0], log=collected)
-            )
+            arguments = bind_arguments(func, args, kwargs)
+            if len(args) > len(names) or kwargs.keys() & set(names[: len(args)]):
+                return call(*args, **kwargs)  # which raises, and says so better
+            if first not in arguments:
+                raise ArgumentTypeError(f"{func.__name__}() needs the frame as its first argument.")
+            tree = arguments[first]
+            if not isinstance(tree, xr.DataTree):
+                return run(arguments, {})
+            calls = {name: call for name, (_, call) in calls_of(tree, (), arguments).items()}
+            common = shared(list(calls.values())) if shared is not None else {}
+            return gather({name: run(call, common) for name, call in calls.items()}, tree.attrs)
 
         return wrapper
 
     return decorate
 
 
-def _of_array(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...]) -> Any:
+def _with_values(arguments: Mapping[str, Any], frame: xr.Dataset) -> dict[str, Any]:
+    """Return arguments with the values that the frame's header has for keywords among them."""
+    keywords = {
+        name: given
+        for name, given in arguments.items()
+        if isinstance(given, Keyword) and name not in KEYWORDS_OF_SEVERAL
+    }
+    header = header_view(str(frame.attrs.get("header", ""))) if keywords else {}
+    values = {name: Keyword(given.name, given.unit).value_from(header) for name, given in keywords.items()}
+    return {**arguments, **values}
+
+
+def _of_array(func: Callable[..., Any], arguments: dict[str, Any], names: tuple[str, ...]) -> Any:
     """Return what an operation makes of an array: the named variables of the result, a mask as booleans."""
     from astropy.nddata import CCDData
 
+    first = next(iter(inspect.signature(func).parameters))
     with _collect_log():
-        result = func(from_ccddata(CCDData(args[0], unit="adu")), *args[1:], **kwargs)
+        result = func(**arguments | {first: from_ccddata(CCDData(arguments[first], unit="adu"))})
     if isinstance(result, xr.DataArray):
         return result.values
     ccd = to_ccddata(result)
@@ -103,8 +148,8 @@ def check_first(frame: object, name: str) -> None:
     """Refuse a first argument that is neither a frame nor a CCDData."""
     if not isinstance(frame, xr.Dataset):
         raise ArgumentTypeError(
-            f"the first argument of {name}() is a {type(frame).__name__} and must be a frame (xarray.Dataset) or a CCDData; "
-            "open files with open_fits or open_zarr."
+            f"the first argument of {name}() is a {type(frame).__name__} and must be a frame (xarray.Dataset), a tree of frames "
+            "or a CCDData; open files with open_fits, open_mef or open_zarr."
         )
 
 
@@ -123,6 +168,8 @@ def operand(other: object, what: str) -> Image:
 
 def pixels_like(array: Any, image: Image, what: str) -> Any:
     """Return a dask or NumPy array of the image's shape; DataArrays are turned to the order y, x."""
+    if isinstance(array, xr.Dataset):  # one of a tree of arrays
+        array = array[DATA]
     if isinstance(array, xr.DataArray):
         array = array.transpose(*DIMS).data if set(array.dims) == set(DIMS) else array.data
     values = array if hasattr(array, "__dask_graph__") else np.asarray(array)

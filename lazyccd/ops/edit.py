@@ -20,6 +20,7 @@ from lazyccd.frame.core import (
     resolve,
 )
 from lazyccd.frame.header import REMOVED, append_cards
+from lazyccd.frame.tree import over_trees
 from lazyccd.frame.units import parse_unit
 from lazyccd.kernels import pointwise
 from lazyccd.ops.common import operation, pixels_like
@@ -154,6 +155,7 @@ def with_unit(ccd: xr.Dataset, unit: u.UnitBase | str) -> xr.Dataset:
     return replace(resolve(bare), units=parsed).to_dataset()
 
 
+@over_trees
 def with_header(ccd: xr.Dataset, cards: dict[str, Any] | None = None, **keywords: Any) -> xr.Dataset:
     """Return a frame with header cards added or replaced.
 
@@ -175,6 +177,7 @@ def with_header(ccd: xr.Dataset, cards: dict[str, Any] | None = None, **keywords
     return ccd.assign_attrs(header=append_cards(str(ccd.attrs.get("header", "")), entries))
 
 
+@over_trees
 def rechunk(ccd: xr.Dataset, chunks: int | tuple[int, int]) -> xr.Dataset:
     """Return the same frame computed in other chunks; pixels do not change by a bit.
 
@@ -193,6 +196,7 @@ def rechunk(ccd: xr.Dataset, chunks: int | tuple[int, int]) -> xr.Dataset:
     return replace(image, grid=regular_grid(image.shape, (sizes[0], sizes[1]))).to_dataset()
 
 
+@over_trees
 def settle(ccd: xr.Dataset) -> xr.Dataset:
     """Compute the global numbers of a frame's plan once, and put them in.
 

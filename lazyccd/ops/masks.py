@@ -14,6 +14,7 @@ from lazyccd.errors import ArgumentTypeError, KeywordError, ParameterError
 from lazyccd.flags import FlagTable
 from lazyccd.frame.core import DATA, MASK, Image, resolve
 from lazyccd.frame.header import header_from_text
+from lazyccd.frame.tree import over_trees
 from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import pointwise
 from lazyccd.ops.common import operation
@@ -90,6 +91,7 @@ def _header_level(image: Image) -> float:
     raise KeywordError(f"the header has none of {', '.join(SATURATION_KEYS)}; give level= to flag_saturated().")
 
 
+@over_trees
 def flags(ccd: xr.Dataset, *planes: str) -> xr.DataArray:
     """Return where a frame has mask planes.
 

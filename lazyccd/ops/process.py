@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,15 @@ from astropy import units as u
 
 from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.frame.nddata import is_ccddata
-from lazyccd.ops.calibrate import Master, create_deviation, flat_correct, gain_correct, subtract_bias, subtract_dark
+from lazyccd.ops.calibrate import (
+    Master,
+    create_deviation,
+    flat_correct,
+    gain_correct,
+    norm_of_all,
+    subtract_bias,
+    subtract_dark,
+)
 from lazyccd.ops.common import operation
 from lazyccd.ops.edit import with_mask
 from lazyccd.ops.overscan import subtract_overscan, trim_image
@@ -20,7 +29,7 @@ if TYPE_CHECKING:
     from astropy.nddata import CCDData
 
 
-@operation()
+@operation(shared=partial(norm_of_all, flat="master_flat"))
 def ccd_process(
     ccd: xr.Dataset,
     oscan: xr.Dataset | CCDData | str | None = None,
@@ -41,6 +50,9 @@ def ccd_process(
     exposure_unit: u.UnitBase | None = None,
     dark_scale: bool = False,
     gain_corrected: bool = True,
+    *,
+    norm_value: Any = None,
+    common_norm: bool = True,
 ) -> xr.Dataset:
     """Reduce a raw frame: overscan, trim, deviation, bad pixels, gain, bias, dark, flat, in this order.
 
@@ -68,6 +80,8 @@ def ccd_process(
         See `subtract_dark`.
     gain_corrected
         Whether the masters are in units after the gain; if not, the gain is applied last.
+    norm_value, common_norm
+        See `flat_correct`.
 
     Returns
     -------
@@ -109,7 +123,8 @@ def ccd_process(
         times = {"dark_exposure": dark_exposure, "data_exposure": data_exposure, "exposure_time": exposure_key}
         ccd = subtract_dark(ccd, dark_frame, **times, exposure_unit=exposure_unit, scale=dark_scale)
     if master_flat is not None:
-        ccd = flat_correct(ccd, master_flat, min_value=min_value)
+        norm = {} if norm_value is None else {"norm_value": norm_value}
+        ccd = flat_correct(ccd, master_flat, min_value=min_value, **norm)
     if gain is not None and not gain_corrected:
         ccd = gain_correct(ccd, gain)
     return ccd

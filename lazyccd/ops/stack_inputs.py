@@ -13,9 +13,12 @@ import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, KeywordError, ParameterError, ShapeError
 from lazyccd.flags import MaskSchema
-from lazyccd.frame.core import DATA, Image, resolve
+from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.header import header_view
+from lazyccd.frame.log import bind_arguments
 from lazyccd.frame.nddata import is_ccddata
+from lazyccd.frame.stacked import stack_header
+from lazyccd.frame.tree import calls_of, first_tree, frames_of, gather
 from lazyccd.frame.units import conversion_factor
 from lazyccd.io import as_frame, open_many
 from lazyccd.io.fits.names import InputName, expand_names
@@ -68,27 +71,33 @@ class Given:
         return tuple(numbers)
 
 
-def over_trees(func: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a function of frames take trees of frames too: each node of the first with data is combined with its likes."""
+def tree_by_tree(func: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function of a list of frames take trees of frames: frames of one name are combined, and so are the roots."""
 
     @functools.wraps(func)
     def wrapper(img_list: Any, *args: Any, **kwargs: Any) -> Any:
-        if not (isinstance(img_list, list | tuple) and any(isinstance(item, xr.DataTree) for item in img_list)):
+        tree = first_tree(img_list)
+        if tree is None:
             return func(img_list, *args, **kwargs)
-        if (args and args[0] is not None) or kwargs.get("output_file") is not None:
+        trees = [img_list] if isinstance(img_list, xr.DataTree) else list(img_list)
+        if not all(isinstance(item, xr.DataTree) for item in trees):
+            raise ArgumentTypeError(
+                f"{func.__name__}() got trees and frames together; give either trees or frames of one detector."
+            )
+        arguments = bind_arguments(func, (trees, *args), kwargs)
+        if arguments.get("output_file") is not None:
             raise ParameterError("output_file cannot be given for trees; write the tree that is returned.")
-        nodes = {}
-        for path, node in img_list[0].subtree_with_keys:
-            if DATA in node.data_vars:
-                missing = [i for i, tree in enumerate(img_list, 1) if path not in tree or DATA not in tree[path]]
-                if missing:
-                    raise ShapeError(
-                        f"tree {missing[0]} has no frame {path!r} and tree 1 has one; leave it out of both."
-                    )
-                nodes[path] = func([tree[path].to_dataset() for tree in img_list], *args, **kwargs)
-        return xr.DataTree.from_dict(nodes)
+        results = {name: func(**call) for name, (_, call) in calls_of(tree, (), arguments).items()}
+        return gather(results, {**tree.attrs, "header": _root_header(trees, str(arguments.get("method", "average")))})
 
     return wrapper
+
+
+def _root_header(trees: Sequence[xr.DataTree], method: str) -> str:
+    """Return the header of the root of a stack of trees."""
+    texts = [str(tree.attrs.get("header", "")) for tree in trees]
+    names = [file_name(resolve(next(iter(frames_of(tree).values()))).plan).partition("[")[0] for tree in trees]
+    return stack_header(texts, names, [1.0] * len(trees), method=method).apply(texts[0])
 
 
 def collect(img_list: Any, hdu: Any = None, unit: Any = None) -> Given:

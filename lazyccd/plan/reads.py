@@ -128,6 +128,38 @@ class Shifted:
 
 
 @dataclass(frozen=True)
+class Placed:
+    """A part of an input, flipped or not, that lies at a place of the output: amplifiers of a detector."""
+
+    local: ClassVar[bool] = True
+
+    place: Region
+    """Where the part lies in the output."""
+
+    source: Region
+    """The part of the input, of the same shape."""
+
+    step: tuple[int, int] = (1, 1)
+    """1, or -1 for an axis that is flipped."""
+
+    def region(self, out: Region, shape: tuple[int, int]) -> Region:
+        """Return the pixels of the input under the region, which may be none."""
+        part = out.intersect(self.place)
+        if not part.size:
+            return Region(0, 0, 0, 0)
+        y0, y1 = self._axis(part.y0, part.y1, 0)
+        x0, x1 = self._axis(part.x0, part.x1, 1)
+        return Region(y0, y1, x0, x1)
+
+    def _axis(self, first: int, stop: int, axis: int) -> tuple[int, int]:
+        """Return the range of the input that lies at a range of the output."""
+        (low, high), begin = self.place[2 * axis : 2 * axis + 2], self.source[2 * axis]
+        if self.step[axis] > 0:
+            return begin + first - low, begin + stop - low
+        return begin + high - stop, begin + high - first
+
+
+@dataclass(frozen=True)
 class Rows:
     """Fixed columns of the same rows: an overscan strip beside the data."""
 

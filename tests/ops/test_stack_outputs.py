@@ -392,7 +392,9 @@ def test_trees_are_combined_node_by_node(values: Array) -> None:
     result = combine(trees, method="median")
     np.testing.assert_array_equal(result["SCI2"]["data"].values, np.median(values[3:6], axis=0))
     assert list(result.children) == ["SCI1", "SCI2"]
-    with pytest.raises(errors.ShapeError, match="tree 2 has no frame 'SCI2'"):
+    with pytest.raises(
+        errors.ParameterError, match=r"number 2, has nothing for 'SCI2': the frames are \['SCI1', 'SCI2'\]"
+    ):
         combine([trees[0], xr.DataTree.from_dict({"/SCI1": frames_of(values[:1])[0]})])
     with pytest.raises(errors.ParameterError, match="output_file cannot be given for trees"):
         combine(trees, "a.fits")

@@ -127,8 +127,11 @@ class HduInfo:
     blank: int | None
     """BLANK of an integer image."""
 
+    offset: int
+    """Where the header starts, in bytes after whole-file decompression."""
+
     data_offset: int
-    """Where the data start, in bytes after whole-file decompression."""
+    """Where the data start."""
 
     data_size: int
     """Bytes of data without the padding."""
@@ -174,7 +177,10 @@ class FitsFile:
     """How the file is compressed as a whole: "gzip", "bzip2", "xz", or "" if it is not."""
 
     hdus: tuple[HduInfo, ...]
-    """All HDUs."""
+    """All HDUs that can be used."""
+
+    damaged: tuple[str, ...] = ()
+    """What is wrong with the others, if that was not to be raised."""
 
     def __str__(self) -> str:
         """List the HDUs, for messages."""
@@ -182,13 +188,15 @@ class FitsFile:
         return "\n".join([self.path, *lines])
 
 
-def scan_fits(path: Name) -> FitsFile:
+def scan_fits(path: Name, *, keep_going: bool = False) -> FitsFile:
     """Read the headers of a FITS file, and no pixels.
 
     Parameters
     ----------
     path
         Local path or URL. A file compressed as a whole is decompressed here, once per process.
+    keep_going
+        Leave out damaged extensions, and say what is wrong with them in the result, instead of raising.
 
     Raises
     ------
@@ -201,7 +209,8 @@ def scan_fits(path: Name) -> FitsFile:
     full = text if is_url(text) else os.path.abspath(text)
     source, identity, encoding = open_source(full)
     try:
-        return FitsFile(full, identity, encoding, _scan(source))
+        damaged: list[str] | None = [] if keep_going else None
+        return FitsFile(full, identity, encoding, _scan(source, damaged), tuple(damaged or ()))
     finally:
         source.close()
 
@@ -225,23 +234,38 @@ def scan_many(paths: Iterable[Name]) -> list[FitsFile | LazyCCDError]:
         return list(pool.map(scan, paths))
 
 
-def _scan(source: ByteSource) -> tuple[HduInfo, ...]:
-    """Walk through the HDUs of a file."""
+def _scan(source: ByteSource, damaged: list[str] | None) -> tuple[HduInfo, ...]:
+    """Walk through the HDUs of a file; put what is wrong with extensions into ``damaged`` if it is a list."""
     hdus: list[HduInfo] = []
-    offset = 0
-    while offset < source.size:
-        if offset and source.read(offset, 8) != b"XTENSION":
-            _check_rest(source, offset, len(hdus))
-            break
-        where = f"{source.name}[{len(hdus)}]"
-        text, start = _read_header(source, offset, where)
-        hdu, stored = _describe(Cards(text, where), len(hdus), start)
-        hdus.append(hdu)
-        offset = start + -(-stored // BLOCK) * BLOCK
-        _check_length(source, where, start, stored, offset)
+    index, offset = 0, 0
+    try:
+        while offset < source.size:
+            if offset and source.read(offset, 8) != b"XTENSION":
+                _check_rest(source, offset, index)
+                break
+            where = f"{source.name}[{index}]"
+            text, start = _read_header(source, offset, where)
+            cards = Cards(text, where)
+            stored = _data_bytes(cards, _axes(cards, "NAXIS"))
+            stop = start + -(-stored // BLOCK) * BLOCK
+            _check_length(source, where, start, stored, stop)
+            try:
+                hdus.append(_describe(cards, index, offset, start))
+            except (FormatError, KeywordError) as error:
+                _note(error, damaged, hdus)
+            index, offset = index + 1, stop
+    except (FormatError, KeywordError) as error:
+        _note(error, damaged, hdus)
     if not hdus:
         raise FormatError(f"{source.name} is empty and must be a FITS file; fetch it again.")
     return tuple(hdus)
+
+
+def _note(error: LazyCCDError, damaged: list[str] | None, hdus: list[HduInfo]) -> None:
+    """Note what is wrong with an extension; raise it if that was not asked for, or there is no primary HDU yet."""
+    if damaged is None or not hdus:
+        raise error
+    damaged.append(str(error))
 
 
 def _check_length(source: ByteSource, where: str, start: int, stored: int, stop: int) -> None:
@@ -306,8 +330,8 @@ def _not_fits(name: str, raw: bytes) -> FormatError:
     return FormatError(f"{name} {begin} and a FITS file begins with 'SIMPLE  ='; it is another format or damaged.")
 
 
-def _describe(cards: Cards, index: int, start: int) -> tuple[HduInfo, int]:
-    """Return what a header says, and how many bytes of data the file holds for it."""
+def _describe(cards: Cards, index: int, offset: int, start: int) -> HduInfo:
+    """Return what a header says that starts at ``offset``, and its data at ``start``."""
     axes = _axes(cards, "NAXIS")
     stored = _data_bytes(cards, axes)
     kind = _kind(cards, axes, index)
@@ -325,7 +349,7 @@ def _describe(cards: Cards, index: int, start: int) -> tuple[HduInfo, int]:
         shape = tuple(reversed(axes))
     bitpix = cards.integer(f"{prefix}BITPIX", 8)
     name = str(cards.get("EXTNAME", "" if index else "PRIMARY")).strip()
-    info = HduInfo(
+    return HduInfo(
         index=index,
         name=name,
         ver=cards.integer("EXTVER", 1),
@@ -335,12 +359,12 @@ def _describe(cards: Cards, index: int, start: int) -> tuple[HduInfo, int]:
         bscale=cards.number("BSCALE", 1.0) if kind == "image" else 1.0,
         bzero=cards.number("BZERO", 0.0) if kind == "image" else 0.0,
         blank=cards.integer("BLANK") if kind == "image" and bitpix > 0 and "BLANK" in cards else None,
+        offset=offset,
         data_offset=start,
         data_size=stored,
         tiles=tiles,
         header="\n".join(images),
     )
-    return info, stored
 
 
 def _axes(cards: Cards, keyword: str) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeAlias
 
@@ -17,11 +17,11 @@ from astropy import units as u
 from lazyccd.errors import ParameterError, UnitError
 from lazyccd.flags import MaskSchema
 from lazyccd.frame.casts import to_variance
-from lazyccd.frame.core import Image, UncertaintyType, make_image, regular_grid
+from lazyccd.frame.core import MASK, UNCERTAINTY, Image, UncertaintyType, make_image, regular_grid
 from lazyccd.frame.header import merge_headers
 from lazyccd.frame.units import parse_unit
+from lazyccd.io.fits.companions import Companion, companions_of
 from lazyccd.io.fits.hdus import Cards, FitsFile, HduInfo, scan_fits
-from lazyccd.io.fits.layout import UNCERTAINTY_CLASSES
 from lazyccd.io.fits.names import InputName, Name, Selector, expand_names, parse_name
 from lazyccd.io.fits.planes import DQ, read_planes
 from lazyccd.io.fits.storage import FitsStorage, find_hdu
@@ -33,20 +33,6 @@ from lazyccd.plan.steps import Apply, Input, Source, Step, make_dtypes, make_par
 logger = logging.getLogger(__name__)
 
 Chunks: TypeAlias = int | tuple[int, int] | Literal["auto"]
-
-UNCERTAINTY_NAMES: dict[str, UncertaintyType] = {
-    "UNCERT": "std",
-    "ERR": "std",
-    "ERROR": "std",
-    "SIGMA": "std",
-    "VAR": "var",
-    "VARIANCE": "var",
-    "IVAR": "ivar",
-}
-"""Names of extensions that hold the uncertainty, in the order in which they are looked for, and its type."""
-
-MASK_NAMES = ("DQ", "MASK", "BPM")
-"""Names of extensions that hold the mask, in the order in which they are looked for."""
 
 
 def open_fits(
@@ -147,22 +133,25 @@ def frame_of(
     dtype: npt.DTypeLike | None,
     unit: u.UnitBase | str | None,
     dq: DQ | None = None,
+    companions: Mapping[str, Companion] | None = None,
+    header: str | None = None,
 ) -> xr.Dataset:
-    """Return the frame of one image of a file whose headers were read."""
+    """Return the frame of one image of a file whose headers were read, with given companions and header or its own."""
     info = find_hdu(file, selector)
+    found = companions_of(file).get(info.index, {}) if companions is None else companions
     storage = FitsStorage.of(file, info, _check_dtype(dtype, file, info))
     primary = file.hdus[0].header if info.index else ""
-    text = merge_headers(info.header, primary) if primary else info.header
+    text = header or (merge_headers(info.header, primary) if primary else info.header)
     data = Source.of(storage)
-    variance, kind = _uncertainty(file, info, storage.dtype)
-    mask, schema = _mask(file, info, data, dq)
+    variance, kind = _uncertainty(found, storage.dtype)
+    mask, schema = _mask(found.get(MASK), file, info, data, dq)
     image: Image = make_image(
         data,
         units=_units(file, info, text, unit),
         grid=_grid(storage, chunks),
         variance=variance,
         mask=mask,
-        maps=_maps(file, info),
+        maps=_maps(found),
         header=text,
         schema=schema,
         uncertainty_type=kind,
@@ -210,54 +199,32 @@ def _grid(storage: FitsStorage, chunks: Chunks) -> Grid:
     return regular_grid(storage.shape, (sizes[0], sizes[1]))
 
 
-def _companion(file: FitsFile, info: HduInfo, names: Iterable[str]) -> HduInfo | None:
-    """Return the first image with one of the names, and the version and shape of the main one."""
-    for name in names:
-        for hdu in file.hdus:
-            same = hdu.ver == info.ver or info.index == 0
-            if hdu.name.upper() == name and hdu.is_plane and same and hdu.index != info.index:
-                if hdu.plane_shape == info.plane_shape:
-                    return hdu
-                logger.warning(
-                    "%s%s has shape %s and the image %s; ignored.",
-                    file.path,
-                    hdu.label,
-                    hdu.plane_shape,
-                    info.plane_shape,
-                )
-    return None
-
-
-def _uncertainty(file: FitsFile, info: HduInfo, dtype: np.dtype[Any]) -> tuple[Step | None, UncertaintyType]:
-    """Return the variance that a file has beside an image, and as what it is stored."""
-    hdu = _companion(file, info, UNCERTAINTY_NAMES)
-    if hdu is None:
+def _uncertainty(found: Mapping[str, Companion], dtype: np.dtype[Any]) -> tuple[Step | None, UncertaintyType]:
+    """Return the variance that there is beside an image, and as what it is stored."""
+    companion = found.get(UNCERTAINTY)
+    if companion is None:
         return None, "std"
-    kind = UNCERTAINTY_NAMES[hdu.name.upper()]
-    utype = Cards(hdu.header.replace("\n", ""), f"{file.path}{hdu.label}").get("UTYPE")
-    for name, cls in UNCERTAINTY_CLASSES.items():
-        if utype in {name, cls}:
-            kind = name  # type: ignore[assignment]
-    return to_variance(Source.of(FitsStorage.of(file, hdu, dtype)), kind), kind
+    source = Source.of(FitsStorage.of(companion.file, companion.hdu, dtype))
+    return to_variance(source, companion.kind), companion.kind
 
 
-def _maps(file: FitsFile, info: HduInfo) -> dict[str, Step]:
-    """Return the maps of a stack that a file has beside an image."""
-    found = {name: _companion(file, info, [name.upper()]) for name in MAPS}
+def _maps(found: Mapping[str, Companion]) -> dict[str, Step]:
+    """Return the maps of a stack that there are beside an image."""
     return {
-        name: Source.of(FitsStorage.of(file, hdu, np.dtype(MAPS[name])))
-        for name, hdu in found.items()
-        if hdu is not None
+        name: Source.of(FitsStorage.of(found[name].file, found[name].hdu, np.dtype(MAPS[name])))
+        for name in MAPS
+        if name in found
     }
 
 
-def _mask(file: FitsFile, info: HduInfo, data: Step, dq: DQ | None) -> tuple[Step | None, MaskSchema]:
-    """Return the mask that a file has beside an image, with NO_DATA where the image is not finite."""
-    hdu = _companion(file, info, MASK_NAMES)
+def _mask(
+    companion: Companion | None, file: FitsFile, info: HduInfo, data: Step, dq: DQ | None
+) -> tuple[Step | None, MaskSchema]:
+    """Return the mask that there is beside an image, with NO_DATA where the image is not finite."""
     schema = MaskSchema()
     given: Step | None = None
-    if hdu is not None:
-        given, schema = read_planes(file, hdu, dq)
+    if companion is not None:
+        given, schema = read_planes(companion.file, companion.hdu, dq)
     elif dq is not None:
         raise ParameterError(
             f"{file.path}{info.label}: dq={dq!r} was given and there is no DQ, MASK or BPM beside the image."

@@ -1,0 +1,133 @@
+"""Trees of frames: an exposure of several detectors or amplifiers as one `xarray.DataTree`.
+
+The root has attributes only: ``header``, the cards that all frames share, and what a file holds besides. Every node with
+``data`` is a frame; its path from the root, such as ``SCI_1`` or ``R22_S11/C05``, is its name. A function of a frame works
+on a tree like this:
+
+1. An argument that is a tree, or a mapping by the names of the frames, gives each frame its part; names must match.
+2. Anything else is the same for all frames.
+3. What the function gives for the frames becomes a tree with the same root.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+import xarray as xr
+
+from lazyccd.errors import FrameError, ParameterError
+from lazyccd.frame.core import DATA
+
+Call: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword arguments of one call."""
+
+SHARED = frozenset({"add_keyword", "cards", "sections"})
+"""Arguments that are mappings themselves, the same for all frames."""
+
+
+def frames_of(tree: xr.DataTree) -> dict[str, xr.Dataset]:
+    """Return the frames of a tree by name, in its order.
+
+    Raises
+    ------
+    FrameError
+        Raised if there is no frame, or the root itself is one.
+    """
+    nodes = dict(tree.subtree_with_keys)
+    frames = {path: node.to_dataset(inherit=False) for path, node in nodes.items() if DATA in node.data_vars}
+    if "." in frames:
+        raise FrameError("the root of the tree has 'data' and must have attributes only; put frames into its children.")
+    if not frames:
+        raise FrameError(f"the tree has no frame; its nodes are {list(nodes)}.")
+    return frames
+
+
+def make_tree(frames: Mapping[str, xr.Dataset], attrs: Mapping[Any, Any]) -> xr.DataTree:
+    """Return the tree of frames by name, with the attributes of its root.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> from lazyccd import from_ccddata
+    >>> frame = from_ccddata(CCDData(np.ones((2, 3)), unit="adu"))
+    >>> tree = make_tree({"left": frame, "right": frame}, {"header": "INSTRUME= 'CAM'"})
+    >>> list(frames_of(tree)), tree["left"].sizes["x"]
+    (['left', 'right'], 3)
+    """
+    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=dict(attrs)), **frames})
+
+
+def first_tree(given: object) -> xr.DataTree | None:
+    """Return the tree that an argument is, or the first of a list of trees; None if there is none."""
+    if isinstance(given, list | tuple):
+        given = next((item for item in given if isinstance(item, xr.DataTree)), None)
+    return given if isinstance(given, xr.DataTree) else None
+
+
+def over_trees(func: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function whose first argument is a frame take a tree too."""
+
+    @functools.wraps(func)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        tree = first_tree(args[0]) if args else None
+        if tree is None:
+            return func(*args, **kwargs)
+        return gather({name: func(*a, **k) for name, (a, k) in calls_of(tree, args, kwargs).items()}, tree.attrs)
+
+    return wrapper
+
+
+def calls_of(tree: xr.DataTree, args: Iterable[Any], kwargs: Mapping[str, Any]) -> dict[str, Call]:
+    """Return the arguments of each frame.
+
+    Raises
+    ------
+    ParameterError
+        Raised if a tree or mapping lacks a frame of the first; the message has the names of both.
+    """
+    names = list(frames_of(tree))
+    parts = [_part_of(arg, names, f"argument {i}") for i, arg in enumerate(args, 1)]
+    named = {key: _part_of(arg, names, key) for key, arg in kwargs.items()}
+    return {
+        name: (tuple(part(name) for part in parts), {key: part(name) for key, part in named.items()}) for name in names
+    }
+
+
+def gather(results: Mapping[str, Any], attrs: Mapping[Any, Any]) -> xr.DataTree:
+    """Return the tree of results by frame: frames, arrays (then ``data`` of a node), or trees, which become branches."""
+    nodes: dict[str, xr.Dataset] = {}
+    for name, result in results.items():
+        if isinstance(result, xr.DataTree):
+            nodes |= {f"{name}/{inner}": frame for inner, frame in frames_of(result).items()}
+        else:
+            nodes[name] = result.to_dataset(name=DATA) if isinstance(result, xr.DataArray) else result
+    return make_tree(nodes, attrs)
+
+
+def _part_of(given: Any, names: list[str], what: str) -> Callable[[str], Any]:
+    """Return a function that gives each frame its part of an argument."""
+    if isinstance(given, xr.DataTree):
+        frames = frames_of(given)
+        _check_names(names, frames, f"the tree given as {what}")
+        return frames.__getitem__
+    if isinstance(given, Mapping) and what not in SHARED and not isinstance(given, xr.Dataset):
+        _check_names(names, given, what)
+        return given.__getitem__
+    if first_tree(given) is not None:
+        parts = [_part_of(item, names, f"{what}, number {i},") for i, item in enumerate(given, 1)]
+        return lambda name: [part(name) for part in parts]
+    return lambda _: given
+
+
+def _check_names(names: list[str], found: Iterable[str], what: str) -> None:
+    """Refuse a calibration or parameter that lacks a frame of the tree."""
+    found = list(found)
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ParameterError(
+            f"{what} has nothing for {', '.join(map(repr, missing))}: the frames are {names} and it has {found}; "
+            "give the same names, or one for all."
+        )

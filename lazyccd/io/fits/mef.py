@@ -1,0 +1,209 @@
+"""Multi-extension FITS files as trees of frames, and nothing of them lost.
+
+1. The headers are read; every image that is no plane of another becomes a frame, named by its EXTNAME.
+2. The primary header is that of the root. A frame's header has the cards of its extension and those of the primary that
+   it lacks; sections, WCS and GAIN only with INHERIT = T, since those of the primary are about the whole mosaic.
+3. The root's ``hdus`` says what each HDU of the file was: a plane of a frame, or bytes that stay where they are.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+import numpy.typing as npt
+import xarray as xr
+from astropy import units as u
+
+from lazyccd.errors import LazyCCDError, ParameterError
+from lazyccd.frame.core import DATA, MASK
+from lazyccd.frame.header import inherit
+from lazyccd.frame.tree import make_tree
+from lazyccd.io.fits.companions import Companion, Companions, Role, beside, check_roles, companions_of, images_of
+from lazyccd.io.fits.hdus import Cards, FitsFile, HduInfo, scan_fits
+from lazyccd.io.fits.names import Name, parse_name
+from lazyccd.io.fits.open import Chunks, frame_of
+from lazyccd.io.fits.planes import DQ
+
+OnError = Literal["raise", "skip"]
+
+
+def open_mef(
+    path: Name,
+    chunks: Chunks = "auto",
+    dtype: npt.DTypeLike | None = None,
+    unit: u.UnitBase | str | None = None,
+    dq: DQ | None = None,
+    *,
+    roles: Mapping[str, Role] | None = None,
+    on_error: OnError = "raise",
+) -> xr.DataTree:
+    """Open a FITS file with several images as a tree of lazy frames. Only headers are read.
+
+    Parameters
+    ----------
+    path
+        Local path or fsspec URL.
+    chunks, dtype, unit, dq
+        As in `open_fits`, for all frames; ``dq`` is for those with a mask.
+    roles
+        What extensions are, by EXTNAME, where their names do not tell: ``"image"`` (a frame of its own), ``"std"``, ``"var"``,
+        ``"ivar"`` or ``"mask"`` (a plane of the image before them), ``"kept"`` (written as it is, and not reduced).
+    on_error
+        What a damaged extension does: ``"raise"``, or ``"skip"`` with a warning; the root's ``skipped`` then says why.
+
+    Returns
+    -------
+    xr.DataTree
+        The root has ``header``, the primary header. Each image is a child named by its EXTNAME (with EXTVER where names
+        repeat; ``HDU3`` without one; ``/`` becomes ``_``), with ``uncertainty`` and ``mask`` from extensions such as ERR and
+        DQ of its version, or UNCERT and MASK, VARIANCE and MASK behind it, or from files ``oow`` and ``ood`` beside a file
+        ``ooi``. A cube of one plane is a frame; all other HDUs are kept where they are and written again by `to_fits` and
+        `to_zarr`.
+
+    Raises
+    ------
+    FormatError
+        Raised if the file is no FITS file, or an extension is damaged.
+    MissingFileError
+        Raised if there is no such file.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from astropy.io import fits
+    >>> amplifiers = [fits.ImageHDU(np.full((2, 3), i, np.uint16), name="SCI", ver=i) for i in (1, 2)]
+    >>> with TemporaryDirectory() as folder:
+    ...     fits.HDUList([fits.PrimaryHDU(), *amplifiers]).writeto(f"{folder}/a.fits")
+    ...     tree = open_mef(f"{folder}/a.fits")
+    ...     list(tree.children), float(tree["SCI_2"]["data"].max().compute())
+    (['SCI_1', 'SCI_2'], 2.0)
+    """
+    if on_error not in {"raise", "skip"}:
+        raise ParameterError(f"on_error {on_error!r} must be 'raise' or 'skip'.")
+    name = parse_name(path)
+    if name.hdu is not None:
+        raise ParameterError(f"{path} names extension {name.hdu!r}, and open_mef() opens all; use open_fits().")
+    file = scan_fits(name.path, keep_going=on_error == "skip")
+    known = check_roles(roles)
+    planes = _planes(file, known)
+    names = frame_names(images_of(file, known))
+    skipped = list(file.damaged)
+    frames: dict[str, xr.Dataset] = {}
+    for hdu, child in names:
+        try:
+            frames[child] = _frame(file, hdu, planes.get(hdu.index, {}), chunks, dtype, unit, dq)
+        except LazyCCDError as error:
+            if on_error == "raise":
+                raise
+            skipped.append(str(error))
+    for text in skipped:
+        warnings.warn(f"left out: {text}", UserWarning, stacklevel=2)
+    attrs: dict[str, Any] = {"header": file.hdus[0].header, "hdus": _hdus(file, dict(_by_index(names, frames)), planes)}
+    return make_tree(frames, attrs | ({"skipped": skipped} if skipped else {}))
+
+
+def _planes(file: FitsFile, roles: Mapping[str, Role]) -> Companions:
+    """Return the planes of each image: those of the file, then those of files beside it."""
+    planes = companions_of(file, roles)
+    for index, found in beside(file).items():
+        planes[index] = found | planes.get(index, {})
+    return planes
+
+
+def _by_index(names: Sequence[tuple[HduInfo, str]], frames: Mapping[str, xr.Dataset]) -> list[tuple[int, str]]:
+    return [(hdu.index, child) for hdu, child in names if child in frames]
+
+
+def frame_names(images: Sequence[HduInfo]) -> list[tuple[HduInfo, str]]:
+    """Return the images with the names of their frames, which can be names of groups."""
+    safe = [re.sub(r"[/\\\x00]", "_", hdu.name).strip(". ") or f"HDU{hdu.index}" for hdu in images]
+    names: list[tuple[HduInfo, str]] = []
+    taken: set[str] = set()
+    for hdu, base in zip(images, safe, strict=True):
+        name = f"{base}_{hdu.ver}" if safe.count(base) > 1 else base
+        if name in taken:
+            name = f"{base}_HDU{hdu.index}"
+        taken.add(name)
+        names.append((hdu, name))
+    return names
+
+
+def _frame(
+    file: FitsFile,
+    hdu: HduInfo,
+    planes: Mapping[str, Companion],
+    chunks: Chunks,
+    dtype: npt.DTypeLike | None,
+    unit: u.UnitBase | str | None,
+    dq: DQ | None,
+) -> xr.Dataset:
+    """Return the frame of an image, with the header that it has by itself and what it inherits."""
+    text, inherited = hdu.header, ""
+    if hdu.index:
+        text, inherited = inherit(hdu.header, file.hdus[0].header, whole=_inherits(file, hdu))
+    more: dict[str, Any] = {"inherited": inherited} if inherited else {}
+    if len(hdu.shape) > 2:
+        more["squeezed"] = squeezed_axes(hdu.shape)
+    dq = dq if MASK in planes else None
+    return frame_of(file, hdu.index, chunks, dtype, unit, dq, planes, text).assign_attrs(more)
+
+
+def _inherits(file: FitsFile, hdu: HduInfo) -> bool:
+    """Return whether an extension says INHERIT = T."""
+    if "\nINHERIT" not in hdu.header:
+        return False
+    return Cards(hdu.header.replace("\n", ""), f"{file.path}{hdu.label}").get("INHERIT") is True
+
+
+def squeezed_axes(shape: tuple[int, ...]) -> list[int]:
+    """Return the numbers of the FITS axes of length 1 that a plane does not have.
+
+    Examples
+    --------
+    >>> squeezed_axes((1, 1024, 1040)), squeezed_axes((7, 1, 5))
+    ([3], [2])
+    """
+    axes: list[int] = []
+    left = list(shape)
+    while len(left) > 2:
+        place = left.index(1)
+        axes.append(len(shape) - (place + len(axes)))
+        del left[place]
+    return sorted(axes)
+
+
+def _hdus(file: FitsFile, names: Mapping[int, str], planes: Companions) -> list[dict[str, Any]]:
+    """Return what each HDU of the file is, as values that go into JSON."""
+    owners = {
+        found.hdu.index: (names[index], plane, found.hdu.header)
+        for index, some in planes.items()
+        for plane, found in some.items()
+        if found.file is file and index in names
+    }
+    described: list[dict[str, Any]] = []
+    for hdu in file.hdus:
+        if hdu.index in names:
+            described.append({"frame": names[hdu.index], "plane": DATA})
+        elif hdu.index in owners:
+            frame, plane, header = owners[hdu.index]
+            described.append({"frame": frame, "plane": plane, "header": header})
+        elif hdu.index == 0 and hdu.kind == "none":
+            described.append({"root": True})
+        else:
+            described.append({"name": hdu.name, "version": hdu.ver, "kind": hdu.kind, "bytes": byte_range(file, hdu)})
+    return described
+
+
+def byte_range(file: FitsFile, hdu: HduInfo) -> dict[str, Any]:
+    """Return where an HDU is, header and data, as values that go into JSON."""
+    return {
+        "path": file.path,
+        "offset": hdu.offset,
+        "size": hdu.data_offset - hdu.offset + hdu.data_size,
+        "identity": asdict(file.identity),
+    }
