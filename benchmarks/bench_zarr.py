@@ -31,7 +31,7 @@ import lazyccd
 from lazyccd.flags import MaskSchema
 from lazyccd.io.fits.hdus import scan_fits
 from lazyccd.io.fits.storage import FitsStorage, find_hdu
-from lazyccd.io.zarrs import ZarrArray, ZarrTarget, shard_grid
+from lazyccd.io.zarrs import ZarrArray, ZarrTarget, complete_store, shard_grid
 from lazyccd.kernels import calibrate, pointwise, reduce
 from lazyccd.kernels.block import PLANES, Block, Request, empty_block
 from lazyccd.plan.schedule import STRIP_PIXELS
@@ -73,7 +73,8 @@ class BareLoop:
     def run(self, threads: int) -> None:
         """Calibrate and write all shards."""
         image = Region.full(self.raw.shape)
-        self.target.create(root_attrs={})
+        self.target.create()
+        self.target.add_group()
         with ThreadPoolExecutor(threads) as pool:
             groups = pool.map(self.sums, [[tile for _, tile in group] for group in tile_groups(image, (512, 512))])
             total = np.sum([partial for group in groups for partial in group], axis=0)
@@ -86,7 +87,8 @@ class BareLoop:
                     corners,
                 )
             )
-        self.target.finish()
+        self.target.finish_group()
+        complete_store(self.target.store, ["0"], {})
 
     def sums(self, tiles: list[Region]) -> list[Any]:
         """Return sum and number of the flat's good pixels in some tiles."""

@@ -68,3 +68,11 @@ class SourceChangedError(LazyCCDError, RuntimeError):
 
 class WriteError(LazyCCDError, OSError):
     """Writing failed; nothing was left under the final name."""
+
+
+class TargetBusyError(LazyCCDError, RuntimeError):
+    """Another process is writing the same output."""
+
+
+class ResumeError(LazyCCDError, ValueError):
+    """An interrupted write was begun from other inputs or with other settings."""

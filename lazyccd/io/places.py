@@ -1,11 +1,12 @@
 """Where a store is written: a local folder that gets its name when complete, or objects behind a URL.
 
-Both have the same few verbs, so `lazyccd.io.zarrs` does not know the difference. Pieces are written under `PENDING` and
-moved, so that a process that is killed leaves no half of a file.
+Both have the same few verbs, so `lazyccd.io.zarrs` does not know the difference. What is not part of the store, such as
+files that are being written, is in a folder ``scratch`` beside it: a process that is killed leaves no half of a file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import uuid
@@ -16,8 +17,9 @@ from typing import Any, Protocol
 import fsspec
 
 from lazyccd.errors import MissingFileError, TargetExistsError
+from lazyccd.io.notes import notes_of
 
-PENDING = ".lazyccd-pending"
+SCRATCH = "scratch"
 
 
 class Place(Protocol):
@@ -48,8 +50,32 @@ class Place(Protocol):
         """Write one file from pieces, all of it or nothing."""
         ...
 
-    def get(self, key: str) -> bytes:
+    def note(self, name: str, content: bytes) -> None:
+        """Keep something about the store until it is complete."""
+        ...
+
+    def noted(self, name: str) -> bytes:
+        """Return what was kept."""
+        ...
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Return the bytes of all files of the unfinished store below a key."""
+        ...
+
+    def size(self, key: str) -> int | None:
+        """Return the bytes of one file of the unfinished store; None if it is not there."""
+        ...
+
+    def read(self, key: str) -> bytes:
         """Return the content of a file of the unfinished store."""
+        ...
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Remove files of the unfinished store."""
+        ...
+
+    def is_begun(self) -> bool:
+        """Return whether there is an unfinished store."""
         ...
 
     def complete(self, key: str, content: bytes) -> None:
@@ -83,6 +109,8 @@ class LocalPlace:
         self.address = path.rstrip("/")
         self.folder: str | None = self.address
         self.unfinished = f"{self.address}.part"
+        self._progress = notes_of(self.address).where
+        self._scratch = f"{self._progress}/{SCRATCH}"
 
     def exists(self) -> bool:
         """Return whether there is anything under the final name."""
@@ -96,17 +124,18 @@ class LocalPlace:
         if self.exists():
             is_store = any(os.path.exists(f"{self.address}/{name}") for name in ("zarr.json", ".zgroup", ".zarray"))
             _refuse(self.address, overwrite, is_store)
-        if os.path.lexists(self.unfinished) and not self._is_unfinished():
+        if os.path.lexists(self.unfinished) and not self._is_ours():
             raise TargetExistsError(f"{self.unfinished} exists and is no unfinished store; remove it first.")
 
     def begin(self) -> None:
-        """Remove what an abandoned run left and make the folder."""
+        """Remove what an abandoned run left and make the folders."""
         self.discard()
-        os.makedirs(f"{self.unfinished}/{PENDING}")
+        os.makedirs(self._scratch)
+        os.makedirs(self.unfinished)
 
     def put(self, key: str, pieces: Iterable[bytes]) -> None:
-        """Write a file beside the others and move it into its place."""
-        temporary = f"{self.unfinished}/{PENDING}/{uuid.uuid4().hex}"
+        """Write a file aside and move it into its place."""
+        temporary = f"{self._scratch}/{uuid.uuid4().hex}"
         final = f"{self.unfinished}/{key}"
         try:
             with open(temporary, "xb", buffering=0) as file:
@@ -120,31 +149,77 @@ class LocalPlace:
             Path(temporary).unlink(missing_ok=True)
             raise
 
-    def get(self, key: str) -> bytes:
+    def note(self, name: str, content: bytes) -> None:
+        """Keep something about the store until it is complete."""
+        Path(self._scratch, name).write_bytes(content)
+
+    def noted(self, name: str) -> bytes:
+        """Return what was kept."""
+        return Path(self._scratch, name).read_bytes()
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Return the bytes of all files of the unfinished store below a key."""
+        found: dict[str, int] = {}
+        todo = [prefix]
+        while todo:
+            folder = todo.pop()
+            with contextlib.suppress(FileNotFoundError), os.scandir(f"{self.unfinished}/{folder}") as entries:
+                for entry in entries:
+                    key = f"{folder}/{entry.name}"
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(key)
+                    else:
+                        found[key] = entry.stat().st_size
+        return found
+
+    def size(self, key: str) -> int | None:
+        """Return the bytes of one file of the unfinished store; None if it is not there."""
+        try:
+            return os.stat(f"{self.unfinished}/{key}").st_size
+        except FileNotFoundError:
+            return None
+
+    def read(self, key: str) -> bytes:
         """Return the content of a file of the unfinished store."""
         return Path(self.unfinished, key).read_bytes()
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Remove files of the unfinished store, and folders that get empty."""
+        for key in keys:
+            path = Path(self.unfinished, key)
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
+
+    def is_begun(self) -> bool:
+        """Return whether there is an unfinished store."""
+        return os.path.isdir(self.unfinished) and os.path.isdir(self._scratch)
 
     def complete(self, key: str, content: bytes) -> None:
         """Write the last file, then rename; an older store steps aside first and goes last."""
         self.put(key, [content])
-        shutil.rmtree(f"{self.unfinished}/{PENDING}")
-        aside = f"{self.unfinished}.old"
-        if not self.exists():
-            os.rename(self.unfinished, self.address)
-            return
-        shutil.rmtree(aside, ignore_errors=True)
-        os.rename(self.address, aside)
+        if self.exists():
+            shutil.rmtree(f"{self._scratch}/old", ignore_errors=True)
+            os.rename(self.address, f"{self._scratch}/old")
         os.rename(self.unfinished, self.address)
-        shutil.rmtree(aside)
+        self._tidy()
 
     def discard(self) -> None:
         """Remove the unfinished store, if it is one."""
-        if self._is_unfinished():
-            shutil.rmtree(self.unfinished)
+        if self._is_ours():
+            shutil.rmtree(self.unfinished, ignore_errors=True)
+        self._tidy()
 
-    def _is_unfinished(self) -> bool:
+    def _is_ours(self) -> bool:
         """Return whether the folder was made here: still being written, or complete and not yet renamed."""
-        return any(os.path.lexists(f"{self.unfinished}/{name}") for name in (PENDING, "zarr.json"))
+        return os.path.isdir(self._scratch) or os.path.isfile(f"{self.unfinished}/zarr.json")
+
+    def _tidy(self) -> None:
+        """Remove the scratch folder, and those above it if nothing else is in them."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.rmdir(self._progress)
+            os.rmdir(os.path.dirname(self._progress))
 
 
 def _write_all(descriptor: int, pieces: Iterable[bytes]) -> None:
@@ -163,48 +238,80 @@ class RemotePlace:
         self.folder: str | None = None
         self._files: Any
         self._files, self._root = fsspec.url_to_fs(self.address)
+        _, self._progress = fsspec.url_to_fs(notes_of(self.address).where)
 
     def exists(self) -> bool:
         """Return whether a store was completed there, or a Zarr v2 one is there."""
+        self._files.invalidate_cache()
         return any(self._files.exists(f"{self._root}/{name}") for name in ("zarr.json", ".zgroup", ".zarray"))
 
     def check_free(self, overwrite: bool) -> None:
         """Raise if anything is there that may not be replaced."""
         if self.exists():
             _refuse(self.address, overwrite, is_store=True)
-        elif self._files.exists(self._root) and not self._is_unfinished():
+        elif self._files.exists(self._root) and not self.is_begun():
             _refuse(self.address, overwrite, is_store=False)
 
     def begin(self) -> None:
         """Remove an older or abandoned store, its root metadata first."""
-        self._mark()
+        self.note("begun", b"")
         if self._files.exists(f"{self._root}/zarr.json"):
-            self._files.rm(f"{self._root}/zarr.json")
-        self.discard()
-        self._mark()
+            self._files.rm_file(f"{self._root}/zarr.json")
+        self._remove_all(self._root)
 
     def put(self, key: str, pieces: Iterable[bytes]) -> None:
         """Write one object."""
         self._files.pipe_file(f"{self._root}/{key}", b"".join(pieces))
 
-    def get(self, key: str) -> bytes:
-        """Return the content of an object."""
+    def note(self, name: str, content: bytes) -> None:
+        """Keep something about the store until it is complete."""
+        self._files.pipe_file(f"{self._progress}/{SCRATCH}/{name}", content)
+
+    def noted(self, name: str) -> bytes:
+        """Return what was kept."""
+        return bytes(self._files.cat_file(f"{self._progress}/{SCRATCH}/{name}"))
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Return the bytes of all objects of the unfinished store below a key."""
+        self._files.invalidate_cache()
+        try:
+            found = self._files.find(f"{self._root}/{prefix}", detail=True)
+        except FileNotFoundError:
+            return {}
+        first = len(self._root) + 1
+        return {name[first:]: int(info["size"]) for name, info in found.items()}
+
+    def size(self, key: str) -> int | None:
+        """Return the bytes of one object of the unfinished store; None if it is not there."""
+        return self.sizes(key).get(key)
+
+    def read(self, key: str) -> bytes:
+        """Return the content of an object of the unfinished store."""
         return bytes(self._files.cat_file(f"{self._root}/{key}"))
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Remove objects of the unfinished store."""
+        for key in keys:
+            self._files.rm_file(f"{self._root}/{key}")
+
+    def is_begun(self) -> bool:
+        """Return whether a store was begun there and not finished."""
+        self._files.invalidate_cache()
+        return bool(self._files.exists(f"{self._progress}/{SCRATCH}/begun")) and not self.exists()
 
     def complete(self, key: str, content: bytes) -> None:
         """Write the object that makes it a store."""
         self.put(key, [content])
-        self._files.rm(f"{self._root}/{PENDING}", recursive=True)
+        self._remove_all(f"{self._progress}/{SCRATCH}")
 
     def discard(self) -> None:
         """Remove everything under the URL, if an unfinished store is there."""
-        if self._is_unfinished():
-            self._files.rm(self._root, recursive=True)
+        if self.is_begun():
+            self._remove_all(self._root)
+            self._remove_all(f"{self._progress}/{SCRATCH}")
 
-    def _mark(self) -> None:
-        """Note that everything under the URL belongs to an unfinished store."""
-        self._files.pipe_file(f"{self._root}/{PENDING}/begun", b"")
-
-    def _is_unfinished(self) -> bool:
-        """Return whether a store was begun there and not finished."""
-        return bool(self._files.exists(f"{self._root}/{PENDING}"))
+    def _remove_all(self, root: str) -> None:
+        """Remove a folder of objects, if there is one."""
+        self._files.invalidate_cache()
+        with contextlib.suppress(FileNotFoundError):
+            self._files.rm(root, recursive=True)

@@ -86,6 +86,14 @@ class SumsSink:
     weight: float
     sign: int
 
+    @property
+    def writer(self) -> SumsSink:
+        """Itself."""
+        return self
+
+    def receipt(self, region: Region) -> None:
+        """Return nothing: a region that was added is added anew, to the old generation."""
+
     def create(self) -> None:
         """Make the arrays of the new generation."""
         if self.source == self.target:

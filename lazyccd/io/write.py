@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import dask
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 from dask.delayed import Delayed
 
@@ -23,14 +20,15 @@ from lazyccd.frame.product import product_header
 from lazyccd.frame.units import unit_to_text
 from lazyccd.io.fits.layout import frame_hdus
 from lazyccd.io.fits.names import is_url
-from lazyccd.io.fits.writer import FitsTarget, Partial
+from lazyccd.io.fits.writer import FitsTarget
+from lazyccd.io.progress import Progress, versions
+from lazyccd.io.sinks import FitsFile, Tracked, ZarrStore
 from lazyccd.io.zarrs import SHARD, ZarrArray, ZarrTarget, shard_grid
 from lazyccd.kernels.block import MAPS
 from lazyccd.plan.cost import check_memory
+from lazyccd.plan.describe import describe, plain, sources
 from lazyccd.plan.evaluate import chunk_boxes
 from lazyccd.plan.lower import lower_write
-from lazyccd.plan.steps import Source, walk
-from lazyccd.plan.tasks import Sink
 from lazyccd.sections import Region
 
 FORMAT_VERSION = 1
@@ -43,84 +41,16 @@ WIDEST_BAND = 8192
 """Images up to this width are written to FITS in bands of whole rows, wider ones in squares."""
 
 
-class Target(Sink, Protocol):
-    """A sink that can be given up."""
-
-    def abort(self) -> None:
-        """Remove what is unfinished."""
-        ...
-
-
-@dataclass(frozen=True)
-class FitsSink:
-    """A FITS file that tasks write to."""
-
-    target: FitsTarget
-    names: tuple[str, ...]
-    """Variables of the HDUs that hold them: data, uncertainty, mask (two HDUs), maps."""
-
-    bad_bits: int
-    overwrite: bool
-
-    def create(self) -> None:
-        """Make the unfinished file."""
-        self.target.create(overwrite=self.overwrite)
-
-    def write(self, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> list[Partial]:
-        """Write one region of all HDUs."""
-        receipts: list[Partial] = []
-        for name in self.names:
-            array = arrays[name]
-            if name == MASK:
-                bad = (array & array.dtype.type(self.bad_bits)) != 0
-                receipts.append(self.target.write(len(receipts), region, bad))
-            receipts.append(self.target.write(len(receipts), region, array))
-        return receipts
-
-    def finish(self, receipts: Sequence[list[Partial]]) -> str:
-        """Complete the file."""
-        self.target.finish([partial for some in receipts for partial in some])
-        return self.target.path
-
-    def abort(self) -> None:
-        """Remove the unfinished file."""
-        self.target.abort()
-
-
-@dataclass(frozen=True)
-class ZarrSink:
-    """A Zarr store that tasks write to."""
-
-    target: ZarrTarget
-    root_attrs: Mapping[str, Any]
-    group_attrs: Mapping[str, Any]
-    coords: Mapping[str, npt.NDArray[Any]] = field(repr=False)
-    overwrite: bool
-
-    def create(self) -> None:
-        """Make the unfinished store."""
-        self.target.create(
-            root_attrs=self.root_attrs, group_attrs=self.group_attrs, coords=self.coords, overwrite=self.overwrite
-        )
-
-    def write(self, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> int:
-        """Write one shard of all variables."""
-        return sum(self.target.write(name, region, array) for name, array in arrays.items())
-
-    def finish(self, receipts: Sequence[int]) -> str:
-        """Complete the store."""
-        self.target.finish()
-        return self.target.store
-
-    def abort(self) -> None:
-        """Remove the unfinished store."""
-        self.target.abort()
-
-
 def to_fits(
-    ccd: xr.Dataset, path: str | os.PathLike[str], overwrite: bool = False, compute: bool = True
+    ccd: xr.Dataset,
+    path: str | os.PathLike[str],
+    overwrite: bool = False,
+    compute: bool = True,
+    *,
+    verify: bool = False,
+    takeover: bool = False,
 ) -> str | Delayed:
-    """Write a frame to a FITS file, region by region.
+    """Write a frame to a FITS file, region by region; the same call again resumes a write that was interrupted.
 
     Parameters
     ----------
@@ -132,6 +62,10 @@ def to_fits(
         Replace a file of that name.
     compute
         Whether to write now; otherwise a lazy write is returned.
+    verify
+        Before a write is resumed, compare the checksums of all that is written, and not only sizes.
+    takeover
+        Write although another process is noted as writing the same, of which it cannot be said that it is gone.
 
     Returns
     -------
@@ -146,7 +80,12 @@ def to_fits(
     ParameterError
         Raised if the frame is made from the file that is to be written.
     WriteError
-        Raised if there is no space; nothing is left under the final name.
+        Raised if there is no space; nothing is left under the final name. What is done is kept beside it.
+    ResumeError
+        Raised if an interrupted write of this name was begun from other inputs, with other settings or other versions of the
+        libraries, and ``overwrite`` is false; the message says what changed.
+    TargetBusyError
+        Raised if another process is writing it.
 
     Examples
     --------
@@ -165,7 +104,7 @@ def to_fits(
         raise ParameterError(
             f"{name} names a compressed file, which cannot be written by region; leave the suffix away."
         )
-    _check_target(image, name, overwrite)
+    _refuse_sources(image, name)
     header = product_header(image.header, image.y, image.x, unit_to_text(image.units))
     hdus = frame_hdus(
         image.shape,
@@ -176,8 +115,11 @@ def to_fits(
         schema=image.schema if image.has_mask else None,
         maps={name: dtype.name for name, dtype in image.plan.planes if name in MAPS},
     )
-    sink = FitsSink(FitsTarget(name, hdus), tuple(image.kinds), image.schema.bad_bits, overwrite)
-    return _write(image, _bands(image), sink, f"to_fits-{uuid.uuid4().hex}", compute)
+    bands = list(_bands(image))
+    target = FitsFile(FitsTarget(name, hdus), tuple(image.kinds), image.schema.bad_bits, overwrite)
+    layout = {"hdus": [{**plain(spec), "header": spec.header.split("\n")} for spec in hdus], "band": list(bands[0])}
+    progress = Progress.of(name, _record(image, layout), takeover=takeover)
+    return _write(image, bands, Tracked(target, progress, len(bands), overwrite, verify), compute)
 
 
 def to_zarr(
@@ -186,8 +128,11 @@ def to_zarr(
     overwrite: bool = False,
     compute: bool = True,
     shards: tuple[int, int] | None = None,
+    *,
+    verify: bool = False,
+    takeover: bool = False,
 ) -> str | Delayed:
-    """Write a frame to a Zarr v3 store, shard by shard.
+    """Write a frame to a Zarr v3 store, shard by shard; the same call again resumes a write that was interrupted.
 
     Parameters
     ----------
@@ -202,6 +147,10 @@ def to_zarr(
     shards
         Shape of a shard: of the file of each variable that one task writes; that of the frame's chunks by default, up to
         4096 pixels. Inner chunks have 512 pixels, or the next lower number that divides the shard.
+    verify
+        Before a write is resumed, compare the checksums of all that is written, and not only sizes.
+    takeover
+        Write although another process is noted as writing the same, of which it cannot be said that it is gone.
 
     Returns
     -------
@@ -217,7 +166,12 @@ def to_zarr(
     ParameterError
         Raised if the frame is made from the store that is to be written.
     WriteError
-        Raised if there is no space; nothing is left under the final name.
+        Raised if there is no space; nothing is left under the final name. What is done is kept beside it.
+    ResumeError
+        Raised if an interrupted write of this name was begun from other inputs, with other settings or other versions of the
+        libraries, and ``overwrite`` is false; the message says what changed.
+    TargetBusyError
+        Raised if another process is writing it.
 
     Examples
     --------
@@ -233,7 +187,7 @@ def to_zarr(
     image = resolve(ccd, maps=True)
     name = os.fspath(store)
     name = name if is_url(name) else os.path.abspath(name)
-    _check_target(image, name, overwrite)
+    _refuse_sources(image, name)
     shard, chunk = shard_grid(image.shape, shards or _chunk_shards(image))
     fills = {
         DATA: float("nan"),
@@ -249,9 +203,19 @@ def to_zarr(
     identity = dask.base.tokenize(image.plan.token, image.header, [array.attrs for array in arrays], shard)
     root = {"lazyccd": {"format_version": FORMAT_VERSION, "write_id": identity}}
     group = {"header": image.header, **{str(k): v for k, v in image.attrs.items()}}
-    sink = ZarrSink(target, root, group, {"y": image.y, "x": image.x}, overwrite)
+    coords = {"y": image.y, "x": image.x}
+    layout = {"arrays": plain(target), "attributes": {**group, "header": image.header.split("\n")}}
+    progress = Progress.of(name, _record(image, layout | {"coordinates": plain(coords)}), takeover=takeover)
     regions = [box for _, box in chunk_boxes(regular_grid(image.shape, shard), Region.full(image.shape))]
-    return _write(image, regions, sink, f"to_zarr-{uuid.uuid4().hex}", compute)
+    place = ZarrStore(target, overwrite, root, group, coords)
+    return _write(image, regions, Tracked(place, progress, len(regions), overwrite, verify), compute)
+
+
+def _record(image: Image, layout: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all that decides the bytes of a product."""
+    found = {source.storage.name: source.storage for source in sources(image.plan)}
+    inputs = {name: str(getattr(storage, "identity", storage.token)) for name, storage in found.items()}
+    return {"inputs": inputs, "steps": describe(image.plan), "layout": plain(layout), "versions": versions()}
 
 
 def _chunk_shards(image: Image) -> tuple[int, int]:
@@ -277,8 +241,8 @@ def _bands(image: Image) -> Iterable[Region]:
     return [Region(y0, min(y0 + rows, ny), 0, nx) for y0 in range(0, ny, rows)]
 
 
-def _check_target(image: Image, name: str, overwrite: bool) -> None:
-    """Refuse a target that exists, or that the plan reads."""
+def _refuse_sources(image: Image, name: str) -> None:
+    """Refuse a target that the plan reads."""
     if is_url(name):
         return
     full = os.path.realpath(name)
@@ -287,28 +251,35 @@ def _check_target(image: Image, name: str, overwrite: bool) -> None:
             raise ParameterError(
                 f"the frame is made from {path}, which cannot be written at the same time; give another name."
             )
-    if os.path.lexists(name) and not overwrite:
-        raise TargetExistsError(f"{name} exists; pass overwrite=True to replace it, or give another name.")
 
 
 def _source_paths(image: Image) -> Iterator[str]:
     """Yield the files and stores that a plan reads."""
-    for step in walk(image.plan):
-        if isinstance(step, Source):
-            place = getattr(step.storage, "path", None) if not hasattr(step.storage, "store") else step.storage.store
-            if place and Path(place).exists():
-                yield str(place)
+    for step in sources(image.plan):
+        place = getattr(step.storage, "path", None) if not hasattr(step.storage, "store") else step.storage.store
+        if place and Path(place).exists():
+            yield str(place)
 
 
-def _write(image: Image, regions: Iterable[Region], sink: Target, name: str, compute: bool) -> str | Delayed:
-    """Write now or return the lazy write."""
-    listed = list(regions)
-    check_memory(image.plan, listed)
-    lazy = lower_write(image.plan, listed, image.kinds, sink, image.graphs, name)
+def _write(image: Image, regions: list[Region], sink: Tracked, compute: bool) -> str | Delayed:
+    """Write what is not yet written, now, or return the lazy write."""
+    check_memory(image.plan, regions)
+    key = f"write-{sink.progress.run}"
+    name = sink.target.name
+    if compute and sink.finish_renamed():
+        return name
+    if not is_url(name) and os.path.lexists(name) and not sink.overwrite:
+        raise TargetExistsError(f"{name} exists; pass overwrite=True to replace it, or give another name.")
     if not compute:
-        return lazy
+        return lower_write(image.plan, regions, image.kinds, sink, image.graphs, key)
+    done = sink.begin()
     try:
-        return str(lazy.compute())
-    except BaseException:
-        sink.abort()
+        todo = [region for region in regions if region not in done]
+        if todo:
+            lower_write(image.plan, todo, image.kinds, sink, image.graphs, key).compute()
+        else:
+            sink.finish([])
+    except BaseException as error:
+        sink.give_up(error)
         raise
+    return name

@@ -123,13 +123,13 @@ class ShardReader:
 
 
 def _is_our_layout(array: zarr.Array[Any]) -> bool:
-    """Return whether shards are little-endian Blosc chunks with the index at the end, as `lazyccd.io.shards` has them."""
+    """Return whether shards are as `lazyccd.io.shards` has them: little-endian Blosc chunks with checksums, the index last."""
     document: Any = array.metadata.to_dict()
     if document["zarr_format"] != 3 or [codec["name"] for codec in document["codecs"]] != ["sharding_indexed"]:
         return False
     setting = document["codecs"][0]["configuration"]
     return bool(
-        [codec["name"] for codec in setting["codecs"]] == ["bytes", "blosc"]
+        [codec["name"] for codec in setting["codecs"]] == ["bytes", "blosc", "crc32c"]
         and setting["codecs"][0].get("configuration", {}).get("endian") == "little"
         and [codec["name"] for codec in setting["index_codecs"]] == ["bytes", "crc32c"]
         and setting["index_codecs"][0]["configuration"]["endian"] == "little"

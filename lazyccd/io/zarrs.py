@@ -1,9 +1,10 @@
 """Write Zarr v3 stores by whole shards, from any thread or process; `open_arrays` reads them.
 
-1. `ZarrTarget.create` lays out ``<store>.part``: metadata of the arrays and their coordinates.
+1. `ZarrTarget.create` begins ``<store>.part``; `ZarrTarget.add_group` lays out the arrays of a group and its coordinates.
 2. `ZarrTarget.write` encodes one shard and puts it in place; shards never overlap, so no lock is needed.
-3. `ZarrTarget.finish` writes the metadata of the groups, that of the root last, and gives the store its name. Stores
-   behind a URL have no rename: there, a store is one from the moment its root metadata exists.
+3. `ZarrTarget.finish_group` writes the metadata of the group, which can then be read by itself.
+4. `complete_store` writes the metadata of the root and gives the store its name. Stores behind a URL have no rename:
+   there, a store is one from the moment its root metadata exists.
 
 Equal pixels and attributes give equal bytes. The image is in group ``0``; the root has attributes only.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,16 +21,15 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.errors import ParameterError, ShapeError, WriteError
-from lazyccd.io.places import PENDING, place_of
-from lazyccd.io.shards import compression, encode_shard
+from lazyccd.io.places import Place, place_of
+from lazyccd.io.shards import checksum, compression, encode_shard
 from lazyccd.io.zarr_storage import ZarrContent, ZarrStorage, open_arrays
 from lazyccd.sections import Region
 
-__all__ = ["ZarrArray", "ZarrContent", "ZarrStorage", "ZarrTarget", "open_arrays", "shard_grid"]
+__all__ = ["ZarrArray", "ZarrContent", "ZarrStorage", "ZarrTarget", "complete_store", "open_arrays", "shard_grid"]
 
 SHARD = 2048
 CHUNK = 512
-_PENDING_METADATA = f"{PENDING}/metadata.json"
 
 
 def shard_grid(
@@ -127,27 +127,14 @@ class ZarrTarget:
                 f"shards {self.shards} must be multiples of the chunks {self.chunks}; use shard_grid()."
             )
 
-    def create(
-        self,
-        *,
-        root_attrs: Mapping[str, Any],
-        group_attrs: Mapping[str, Any] | None = None,
-        coords: Mapping[str, npt.NDArray[Any]] | None = None,
-        overwrite: bool = False,
-    ) -> None:
-        """Lay out the unfinished store; an abandoned one is replaced.
+    def create(self, *, overwrite: bool = False) -> None:
+        """Begin the store; an abandoned one is replaced.
 
         Parameters
         ----------
-        root_attrs
-            Attributes of the root, such as ``{"lazyccd": {"format_version": 1, "write_id": "..."}}``; must go into JSON.
-        group_attrs
-            Attributes of the group of the image.
-        coords
-            One-dimensional arrays named after their dimension, ``y`` and ``x``.
         overwrite
-            Allow a Zarr store under the final name. A local one stays as it is until `finish`; one behind a URL is removed
-            now.
+            Allow a Zarr store under the final name. A local one stays as it is until it is replaced; one behind a URL is
+            removed now.
 
         Raises
         ------
@@ -158,22 +145,36 @@ class ZarrTarget:
         """
         place = place_of(self.store)
         place.check_free(overwrite)
-        files = self._metadata(root_attrs, group_attrs or {}, coords or {})
-        groups = {key: json.loads(files.pop(key)) for key in ("zarr.json", f"{self.group}/zarr.json")}
-        arrays = {
-            key.removesuffix("/zarr.json"): json.loads(doc) for key, doc in files.items() if key.endswith("/zarr.json")
-        }
         try:
-            with self._explained("the metadata"):
+            with _explained(place, "the metadata"):
                 place.begin()
-                for key, content in files.items():
-                    place.put(key, [content])
-                place.put(_PENDING_METADATA, [_json({"groups": groups, "arrays": arrays})])
         except WriteError:
             self.abort()
             raise
 
-    def write(self, name: str, region: Region, pixels: npt.NDArray[Any]) -> int:
+    def add_group(
+        self, attrs: Mapping[str, Any] | None = None, coords: Mapping[str, npt.NDArray[Any]] | None = None
+    ) -> None:
+        """Lay out the group and its arrays; once more does no harm.
+
+        Parameters
+        ----------
+        attrs
+            Attributes of the group; must go into JSON.
+        coords
+            One-dimensional arrays named after their dimension, ``y`` and ``x``.
+        """
+        place = place_of(self.store)
+        files = self._metadata(attrs or {}, coords or {})
+        group = json.loads(files.pop("zarr.json"))
+        names = [key.removesuffix("/zarr.json") for key in files if key.endswith("/zarr.json")]
+        arrays = {name: json.loads(files[f"{name}/zarr.json"]) for name in names}
+        with _explained(place, "the metadata"):
+            for key, content in files.items():
+                place.put(f"{self.group}/{key}", [content])
+            place.note(self._note, _json({"group": group, "arrays": arrays}))
+
+    def write(self, name: str, region: Region, pixels: npt.NDArray[Any]) -> dict[str, list[int]]:
         """Write one whole shard of one array; safe from any thread or process.
 
         Parameters
@@ -187,8 +188,9 @@ class ZarrTarget:
 
         Returns
         -------
-        int
-            Bytes written; 0 if all pixels are the fill value, which no file says as well.
+        dict
+            For the file that was written, its bytes and their CRC32C, by its name in the store; empty if all pixels are the
+            fill value, which no file says as well.
 
         Raises
         ------
@@ -201,51 +203,54 @@ class ZarrTarget:
         self._check_piece(spec, region, pixels)
         little = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)
         pieces = encode_shard(little, self.shards, self.chunks, spec.fill_value.astype(little.dtype))
+        if not pieces:
+            return {}
         key = f"{self.group}/{name}/c/{region.y0 // self.shards[0]}/{region.x0 // self.shards[1]}"
-        if pieces:
-            with self._explained(f"{name} {region.to_fits()}"):
-                place_of(self.store).put(key, pieces)
-        return sum(map(len, pieces))
+        place = place_of(self.store)
+        with _explained(place, f"{name} {region.to_fits()}"):
+            place.put(key, pieces)
+        return {key: [sum(map(len, pieces)), checksum(pieces)]}
 
-    def finish(self, group_attrs: Mapping[str, Any] | None = None) -> None:
-        """Write the metadata of the groups, the root last, and give the store its final name.
+    def shards_of(self, name: str) -> dict[str, int]:
+        """Return the bytes of all files of an array's pixels that are there, by name in the store."""
+        return place_of(self.store).sizes(f"{self.group}/{name}/c")
+
+    def finish_group(self, attrs: Mapping[str, Any] | None = None) -> None:
+        """Write the metadata of the group.
 
         Parameters
         ----------
-        group_attrs
-            Attributes of the group that are known only now, such as mean and median.
+        attrs
+            Attributes that are known only now, such as mean and median.
 
         Raises
         ------
         WriteError
-            Raised if the system refuses; the final name is untouched.
+            Raised if the system refuses.
         """
         place = place_of(self.store)
-        with self._explained("the metadata"):
-            pending = json.loads(place.get(_PENDING_METADATA))
-            group, root = pending["groups"][f"{self.group}/zarr.json"], pending["groups"]["zarr.json"]
-            group["attributes"].update(group_attrs or {})
-            arrays = pending["arrays"]
-            inner = {key.removeprefix(f"{self.group}/"): doc for key, doc in arrays.items()}
-            place.put(f"{self.group}/zarr.json", [_json(_consolidated(group, inner))])
-            document = _json(_consolidated(root, {self.group: _consolidated(group, {}), **arrays}))
-            place.complete("zarr.json", document)
+        with _explained(place, "the metadata"):
+            noted = json.loads(place.noted(self._note))
+            noted["group"]["attributes"].update(attrs or {})
+            place.put(f"{self.group}/zarr.json", [_json(_consolidated(noted["group"], noted["arrays"]))])
 
     def abort(self) -> None:
         """Remove the unfinished store; a local final name is never touched."""
         place_of(self.store).discard()
 
-    def _metadata(
-        self, root_attrs: Mapping[str, Any], group_attrs: Mapping[str, Any], coords: Mapping[str, npt.NDArray[Any]]
-    ) -> dict[str, bytes]:
-        """Return what zarr writes for these groups, arrays and coordinates, by name."""
+    @property
+    def _note(self) -> str:
+        """Where the metadata of the group are until it is finished."""
+        return f"group-{self.group.replace('/', '-')}.json"
+
+    def _metadata(self, group_attrs: Mapping[str, Any], coords: Mapping[str, npt.NDArray[Any]]) -> dict[str, bytes]:
+        """Return what zarr writes for the group, its arrays and coordinates, by name in the group."""
         import zarr  # takes a while, and most processes never write a store
-        from zarr.codecs import BloscCodec
+        from zarr.codecs import BloscCodec, Crc32cCodec
         from zarr.storage import MemoryStore
 
         contents: dict[str, Any] = {}
-        root = zarr.create_group(MemoryStore(contents), attributes=dict(root_attrs), zarr_format=3)
-        group = root.create_group(self.group, attributes=dict(group_attrs))
+        group = zarr.create_group(MemoryStore(contents), attributes=dict(group_attrs), zarr_format=3)
         for spec in self.arrays:
             dtype = np.dtype(spec.dtype)
             setting: Any = compression(dtype)
@@ -258,7 +263,7 @@ class ZarrTarget:
                 dtype=dtype,
                 shards=self.shards,
                 chunks=self.chunks,
-                compressors=codec,
+                compressors=[codec, Crc32cCodec()],
                 fill_value=spec.fill_value.item(),
                 dimension_names=("y", "x"),
                 attributes=json.loads(spec.attrs),
@@ -288,16 +293,46 @@ class ZarrTarget:
                 f"{self.store}: {spec.name} is {spec.dtype} and the pixels are {pixels.dtype.str}; convert them first."
             )
 
-    @contextlib.contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
-        """Turn an OSError into a WriteError that names the store and what was being written."""
-        try:
-            yield
-        except OSError as error:
-            raise WriteError(
-                f"{place_of(self.store).unfinished}: {what} cannot be written: {error.strerror or error}; free some space, "
-                "check the path and its permissions, or write elsewhere."
-            ) from error
+
+def complete_store(store: str, groups: Sequence[str], root_attrs: Mapping[str, Any]) -> None:
+    """Write the metadata of the root and give a store its final name.
+
+    Parameters
+    ----------
+    store
+        Final path or URL.
+    groups
+        Its groups, all finished.
+    root_attrs
+        Attributes of the root, such as ``{"lazyccd": {"format_version": 1, "write_id": "..."}}``; must go into JSON.
+
+    Raises
+    ------
+    WriteError
+        Raised if the system refuses; the final name is untouched.
+    """
+    place = place_of(store)
+    with _explained(place, "the metadata"):
+        members: dict[str, Any] = {}
+        for name in groups:
+            document = json.loads(place.read(f"{name}/zarr.json"))
+            arrays = document["consolidated_metadata"]["metadata"]
+            members[name] = _consolidated(document, {})
+            members.update({f"{name}/{key}": array for key, array in arrays.items()})
+        root = {"attributes": dict(root_attrs), "zarr_format": 3, "node_type": "group"}
+        place.complete("zarr.json", _json(_consolidated(root, members)))
+
+
+@contextlib.contextmanager
+def _explained(place: Place, what: str) -> Iterator[None]:
+    """Turn an OSError into a WriteError that names the store and what was being written."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"{place.unfinished}: {what} cannot be written: {error.strerror or error}; free some space, "
+            "check the path and its permissions, or write elsewhere."
+        ) from error
 
 
 def _json(document: Any) -> bytes:

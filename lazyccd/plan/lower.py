@@ -226,10 +226,11 @@ class WriteLayer(PlanLayer):
         yield Task(created, self.sink.create)
         receipts = []
         planes = {out.plane for out in self.outputs}
+        writer = self.sink.writer
         for k, region in enumerate(self.regions):
             key = (self.name, k)
             work = self.work(region, planes)
-            yield Task(key, run_write, work, self.sink, self.outputs, TaskRef(created), *map(TaskRef, work.keys))
+            yield Task(key, run_write, work, writer, self.outputs, TaskRef(created), *map(TaskRef, work.keys))
             receipts.append(TaskRef(key))
         yield Task(self.name, self.sink.finish, List(*receipts))
 

@@ -41,8 +41,17 @@ GROUP_WIDTH = 8192
 class Sink(Protocol):
     """Where tasks write regions to; picklable, and every method may run in another process."""
 
+    @property
+    def writer(self) -> Sink:
+        """The same for the tasks that write: small, without what only `create` and `finish` need."""
+        ...
+
     def create(self) -> None:
         """Make the target, under a name that is not the final one."""
+        ...
+
+    def receipt(self, region: Region) -> Any | None:
+        """Return the receipt of a region that is written already, by a task that was lost; None if there is none."""
         ...
 
     def write(self, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
@@ -144,7 +153,10 @@ def run_image(work: Work, kinds: tuple[Kind, ...], *deps: Any) -> Any:
 
 
 def run_write(work: Work, sink: Sink, outputs: tuple[Output, ...], _created: None, *deps: Any) -> Any:
-    """Compute one region of all variables and write it."""
+    """Compute one region of all variables and write it, unless that was done."""
+    receipt = sink.receipt(work.request.region)
+    if receipt is not None:
+        return receipt
     block = work.pull(deps)
     return sink.write(work.request.region, {out.name: convert(block, out.kind) for out in outputs})
 

@@ -29,7 +29,7 @@ from lazyccd.errors import (
     TargetExistsError,
     WriteError,
 )
-from lazyccd.io.zarrs import ZarrArray, ZarrStorage, ZarrTarget, open_arrays, shard_grid
+from lazyccd.io.zarrs import ZarrArray, ZarrStorage, ZarrTarget, complete_store, open_arrays, shard_grid
 from lazyccd.sections import Region
 
 NO_DATA = 8
@@ -65,7 +65,14 @@ def cells(target: ZarrTarget) -> list[Region]:
 def create(target: ZarrTarget, *, overwrite: bool = False) -> None:
     """Lay out a target with coordinates."""
     coords = {"y": np.arange(target.shape[0]) + 0.5, "x": np.arange(target.shape[1])}
-    target.create(root_attrs=ROOT, group_attrs={"header": "a\nb"}, coords=coords, overwrite=overwrite)
+    target.create(overwrite=overwrite)
+    target.add_group({"header": "a\nb"}, coords)
+
+
+def finish(target: ZarrTarget, root: dict[str, Any] = ROOT, **attrs: Any) -> None:
+    """Complete a target."""
+    target.finish_group(attrs)
+    complete_store(target.store, [target.group], root)
 
 
 def write_all(
@@ -75,7 +82,7 @@ def write_all(
     create(target, overwrite=True)
     for name, region in jobs:
         target.write(name, region, images[name][region.slices])
-    target.finish({"mean": 1.5})
+    finish(target, mean=1.5)
     root = Path(target.store)
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
@@ -169,10 +176,10 @@ def test_shards_of_fill_values_take_no_file_and_read_as_no_data(tmp_path: Path) 
     target = make_target(tmp_path / "a.zarr", (8, 16), (8, 8))
     create(target)
     empty = Region(0, 8, 0, 8)
-    assert target.write("mask", empty, np.full((8, 8), NO_DATA, np.uint16)) == 0
-    assert target.write("data", empty, np.full((8, 8), np.nan, np.float32)) == 0
-    assert target.write("mask", Region(0, 8, 8, 16), np.zeros((8, 8), np.uint16)) > 0
-    target.finish()
+    assert target.write("mask", empty, np.full((8, 8), NO_DATA, np.uint16)) == {}
+    assert target.write("data", empty, np.full((8, 8), np.nan, np.float32)) == {}
+    assert list(target.write("mask", Region(0, 8, 8, 16), np.zeros((8, 8), np.uint16))) == ["0/mask/c/0/1"]
+    finish(target)
     assert [str(p.relative_to(target.store)) for p in Path(target.store).rglob("c/*/*")] == ["0/mask/c/0/1"]
     content = open_arrays(target.store)
     np.testing.assert_array_equal(content.storages["mask"].open().read(empty), NO_DATA)
@@ -204,8 +211,8 @@ def test_a_store_written_anew_is_noticed(tmp_path: Path) -> None:
     write_all(target, make_images((4, 4)), [])
     old = open_arrays(target.store).storages["data"]
     old.open().close()
-    target.create(root_attrs={"lazyccd": {"format_version": 1, "write_id": "other"}}, overwrite=True)
-    target.finish()
+    create(target, overwrite=True)
+    finish(target, {"lazyccd": {"format_version": 1, "write_id": "other"}})
     with pytest.raises(SourceChangedError, match=r"a\.zarr/0/data changed"):
         old.open()
 
@@ -240,7 +247,7 @@ def test_damaged_shards_are_named(tmp_path: Path, damage: str) -> None:
         open_arrays(target.store).storages["data"].open().read(Region(0, 9, 0, 9))
 
 
-def write_shard(job: tuple[bytes, int]) -> int:
+def write_shard(job: tuple[bytes, int]) -> dict[str, list[int]]:
     """Write a shard of a pickled target in another process."""
     target: ZarrTarget = pickle.loads(job[0])
     region = Region(8 * job[1], 8 * job[1] + 8, 0, 8)
@@ -259,8 +266,8 @@ def test_other_processes_and_threads_write_a_pickled_target(tmp_path: Path) -> N
     with get_context("spawn").Pool(1) as pool:
         pool.map(write_shard, [(packed, i) for i in range(4)])
     with ThreadPoolExecutor(4) as threads:
-        assert all(size > 0 for size in threads.map(write_shard, [(packed, i) for i in range(4, 8)]))
-    target.finish()
+        assert all(files for files in threads.map(write_shard, [(packed, i) for i in range(4, 8)]))
+    finish(target)
     read = open_arrays(target.store).storages["data"].open().read(Region.full((64, 8)))
     np.testing.assert_array_equal(read, np.repeat(np.arange(8), 8)[:, None] * np.ones(8))
 
@@ -271,7 +278,7 @@ def test_the_name_appears_only_when_complete(tmp_path: Path) -> None:
     for _ in range(2):
         create(target)
         target.write("mask", Region.full((4, 4)), np.zeros((4, 4), np.uint16))
-    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr.part"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lazyccd-progress", "a.zarr.part"]
     with pytest.raises(MissingFileError, match=r"a\.zarr does not exist"):
         open_arrays(target.store)
     target.abort()
@@ -280,7 +287,7 @@ def test_the_name_appears_only_when_complete(tmp_path: Path) -> None:
     with pytest.raises(WriteError, match=r"a\.zarr\.part: mask \[1:4,1:4\] cannot be written: No such file"):
         target.write("mask", Region.full((4, 4)), np.zeros((4, 4), np.uint16))
     with pytest.raises(WriteError, match="metadata"):
-        target.finish()
+        finish(target)
 
 
 def test_existing_targets(tmp_path: Path) -> None:
@@ -294,7 +301,7 @@ def test_existing_targets(tmp_path: Path) -> None:
     target.abort()
     assert open_arrays(target.store).attrs["mean"] == 1.5
     create(target, overwrite=True)
-    target.finish()
+    finish(target)
     assert "mean" not in open_arrays(target.store).attrs
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
     precious = tmp_path / "precious" / "letter.txt"
@@ -323,7 +330,7 @@ def test_stores_behind_urls() -> None:
             target.write("data", region, images["data"][region.slices])
     with pytest.raises(MissingFileError):
         open_arrays(target.store)
-    target.finish()
+    finish(target)
     target.abort()
     region = Region(3, 19, 5, 29)
     np.testing.assert_array_equal(
@@ -400,7 +407,8 @@ from lazyccd.errors import WriteError
 from lazyccd.io.zarrs import *
 from lazyccd.sections import Region
 target = ZarrTarget(sys.argv[1], (256, 256), (ZarrArray("data", "float32"),), (256, 256), (256, 256))
-target.create(root_attrs={})
+target.create()
+target.add_group()
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
     target.write("data", Region(0, 256, 0, 256), np.random.default_rng(0).random((256, 256)).astype(np.float32))
@@ -410,9 +418,8 @@ except WriteError as error:
     command = [sys.executable, "-c", script, str(tmp_path / "a.zarr")]
     run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
     assert "a.zarr.part: data [1:256,1:256] cannot be written: File too large" in run.stdout
-    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr.part"]
-    left = {path.name for path in (tmp_path / "a.zarr.part").rglob("*") if path.is_file()}
-    assert left == {"zarr.json", "metadata.json"}
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == [".lazyccd-progress/a.zarr/scratch/group-0.json", "a.zarr.part/0/data/zarr.json"]
 
 
 def test_metadata_is_consolidated_and_without_clock(tmp_path: Path) -> None:

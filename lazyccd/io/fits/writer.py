@@ -133,6 +133,22 @@ class FitsTarget:
                 os.close(descriptor)
         return Partial(hdu, region.size, total)
 
+    def datasum(self, hdu: int, region: Region) -> int:
+        """Return what the pixels of a region that are in the unfinished file add to the DATASUM."""
+        spec = self.hdus[hdu]
+        itemsize = np.dtype(spec.dtype).itemsize
+        file_row, row = spec.shape[1] * itemsize, region.shape.x * itemsize
+        # Whole rows are one stretch of the file.
+        rows, count = (1, region.shape.y * row) if row == file_row else (region.shape.y, row)
+        total = 0
+        with open(self.part, "rb") as file:
+            for i in range(rows):
+                start = (region.y0 + i) * file_row + region.x0 * itemsize
+                file.seek(_data_offset(self, hdu) + start)
+                words = bytes(start % 4) + file.read(count)
+                total += int(np.frombuffer(words + bytes(-len(words) % 4), ">u4").sum(dtype=np.uint64))
+        return fold_datasum(total)
+
     def finish(self, partials: Iterable[Partial]) -> None:
         """Write the checksums, bring everything to the disk and give the file its final name.
 

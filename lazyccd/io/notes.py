@@ -1,0 +1,179 @@
+"""Small files about a write, kept beside its target while it lasts: in a local folder, or as objects behind a URL."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import fsspec
+
+from lazyccd.errors import MissingFileError
+
+PROGRESS = ".lazyccd-progress"
+"""Folder beside the targets; in it, one folder for each target that is being written."""
+
+SEGMENT = 256
+"""Lines of an object that grows: objects cannot be appended to, so each addition writes the last segment anew."""
+
+
+class Notes(Protocol):
+    """What is known about a write, by file name."""
+
+    where: str
+    """The folder or URL."""
+
+    def names(self) -> list[str]:
+        """Return the names of all notes; empty if there is no folder."""
+        ...
+
+    def read(self, name: str, start: int = 0) -> bytes:
+        """Return the content of a note from a position on; empty if there is no such note."""
+        ...
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Make a note with its content at once; return False if it exists. Of several who try, one succeeds."""
+        ...
+
+    def append(self, name: str, line: bytes) -> None:
+        """Add a line to a note that nobody else adds to; raises `OSError` if the folder is gone."""
+        ...
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove notes that may be there."""
+        ...
+
+    def end(self, last: str) -> None:
+        """Remove everything, the note ``last`` after all others."""
+        ...
+
+
+def notes_of(target: str) -> Notes:
+    """Return the notes about a target, a path or URL."""
+    parent, _, name = target.rstrip("/").rpartition("/")
+    where = f"{parent or '.'}/{PROGRESS}/{name}"
+    return RemoteNotes(where) if "://" in target else LocalNotes(where)
+
+
+class LocalNotes:
+    """Notes in a folder of the file system."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def names(self) -> list[str]:
+        """Return the names of all notes."""
+        try:
+            return sorted(entry.name for entry in os.scandir(self.where) if entry.is_file())
+        except FileNotFoundError:
+            return []
+
+    def read(self, name: str, start: int = 0) -> bytes:
+        """Return the content of a note from a position on."""
+        try:
+            with open(f"{self.where}/{name}", "rb") as file:
+                file.seek(start)
+                return file.read()
+        except FileNotFoundError:
+            return b""
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write the content aside, then link it to its name: unlike a new file that is being written it is never empty."""
+        folder = os.path.dirname(os.path.dirname(self.where))
+        if not os.path.isdir(folder):
+            raise MissingFileError(f"the folder {folder} does not exist; create it first.")
+        os.makedirs(self.where, exist_ok=True)
+        aside = f"{self.where}/{uuid.uuid4().hex}.tmp"
+        try:
+            Path(aside).write_bytes(content)
+            os.link(aside, f"{self.where}/{name}")
+        except FileExistsError:
+            return False
+        finally:
+            Path(aside).unlink(missing_ok=True)
+        return True
+
+    def append(self, name: str, line: bytes) -> None:
+        """Add a line by one call, so that a process that is killed leaves all of it or nothing."""
+        descriptor = os.open(f"{self.where}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            if os.write(descriptor, line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(descriptor)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove notes."""
+        for name in names:
+            Path(self.where, name).unlink(missing_ok=True)
+
+    def end(self, last: str) -> None:
+        """Remove the folder, and the one for all targets if this was the last."""
+        with contextlib.suppress(FileNotFoundError):
+            for entry in os.scandir(self.where):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                elif entry.name != last:
+                    Path(entry.path).unlink(missing_ok=True)
+        self.remove([last] if last else [])
+        with contextlib.suppress(OSError):  # somebody began anew
+            os.rmdir(self.where)
+            os.rmdir(os.path.dirname(self.where))
+
+
+class RemoteNotes:
+    """Notes as objects behind an fsspec URL."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self._files: Any
+        self._files, self._root = fsspec.url_to_fs(where)
+        self._segments: dict[str, list[bytes]] = {}
+
+    def names(self) -> list[str]:
+        """Return the names of all notes."""
+        self._files.invalidate_cache()
+        try:
+            found = self._files.find(self._root, maxdepth=1)
+        except FileNotFoundError:
+            return []
+        return sorted(str(path).rpartition("/")[2] for path in found)
+
+    def read(self, name: str, start: int = 0) -> bytes:
+        """Return the content of a note from a position on."""
+        try:
+            return bytes(self._files.cat_file(f"{self._root}/{name}")[start:])
+        except FileNotFoundError:
+            return b""
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write an object on the condition that there is none."""
+        try:
+            self._files.pipe_file(f"{self._root}/{name}", content, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def append(self, name: str, line: bytes) -> None:
+        """Write the last segment anew with one line more."""
+        lines = self._segments.setdefault(name, [])
+        lines.append(line)
+        first = (len(lines) - 1) // SEGMENT * SEGMENT
+        self._files.pipe_file(f"{self._root}/{first:08d}-{name}", b"".join(lines[first:]))
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove notes."""
+        for name in names:
+            try:
+                self._files.rm_file(f"{self._root}/{name}")
+            except FileNotFoundError:
+                continue
+
+    def end(self, last: str) -> None:
+        """Remove all notes."""
+        self.remove([*(name for name in self.names() if name != last), *([last] if last else [])])

@@ -1,0 +1,304 @@
+"""What is done of a write, so that it can be interrupted and resumed, by any process.
+
+Beside the target, in ``.lazyccd-progress/<name>/``, there are while the write lasts:
+
+- ``lease-N``: which process runs it (`lazyccd.io.lease`);
+- ``run-<fingerprint>.json``: what is written: inputs, steps, settings, versions;
+- ``receipts-<process>.jsonl``: a line for each unit (region) that is done, appended by the process that wrote it;
+- ``complete``: all units are done, and the target gets its final name.
+
+A write whose fingerprint differs from that of the interrupted one is refused, or begins anew if it may overwrite.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, NoReturn, TypeAlias
+
+from lazyccd.errors import LazyCCDError, ResumeError, SourceChangedError, WriteError
+from lazyccd.io.lease import LEASE, leases, take_lease
+from lazyccd.io.notes import Notes, notes_of
+from lazyccd.sections import Region
+
+Receipts: TypeAlias = dict[Region, Any]
+
+COMPLETE = "complete"
+RECEIPTS = "receipts-"
+PACKAGES = ("lazyccd", "numpy", "numba", "numcodecs", "astropy")
+"""Packages whose versions decide the bits of a product."""
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide the bits of a product."""
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
+
+
+def canonical(document: Any) -> bytes:
+    """Return a document as JSON, the same bytes for equal content.
+
+    Examples
+    --------
+    >>> canonical({"b": 1, "a": [None]})
+    b'{"a":[null],"b":1}'
+    """
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The progress of one write; picklable, and every method may run in any process."""
+
+    target: str
+    """Final path or URL."""
+
+    fingerprint: str
+    """SHA-256 of what is written; equal for writes of equal content."""
+
+    run: str
+    """Name of this run, which no other run has."""
+
+    record: bytes = field(default=b"", repr=False)
+    """What is written, as canonical JSON."""
+
+    takeover: bool = False
+    """Whether to take the lease of a process of which it cannot be said that it is gone."""
+
+    @classmethod
+    def of(cls, target: str, record: Mapping[str, Any], *, takeover: bool = False) -> Progress:
+        """Return the progress of a write of a new run."""
+        content = canonical(record)
+        return cls(target, hashlib.sha256(content).hexdigest(), uuid.uuid4().hex, content, takeover)
+
+    @property
+    def writer(self) -> Progress:
+        """The same without what only `begin` needs."""
+        return replace(self, record=b"")
+
+    @property
+    def _note(self) -> str:
+        return f"run-{self.fingerprint[:32]}.json"
+
+    def is_held(self) -> bool:
+        """Return whether this run has the lease."""
+        return any(self.run in text for text in leases(_notes(self.target, self.run)).values())
+
+    def check(self) -> None:
+        """Raise `SourceChangedError` if another run has begun anew."""
+        _tail(self.target, self.run).update(self._note)
+
+    def begin(self, lay_out: Callable[[], object], is_begun: Callable[[], bool], *, overwrite: bool) -> bool:
+        """Take the lease; go on with an interrupted write, or begin anew.
+
+        Parameters
+        ----------
+        lay_out
+            Makes the unfinished target; one that is there goes.
+        is_begun
+            Whether there is an unfinished target.
+        overwrite
+            Whether to begin anew if the interrupted write was another.
+
+        Returns
+        -------
+        bool
+            Whether an interrupted write goes on.
+
+        Raises
+        ------
+        TargetBusyError
+            Raised if another run has the lease.
+        ResumeError
+            Raised if the interrupted write was another, and ``overwrite`` is false; the message says what changed.
+        """
+        notes = _notes(self.target, self.run)
+        with _explained(notes):
+            lease = take_lease(notes, self.run, self.target, takeover=self.takeover)
+        try:
+            runs = [name for name in notes.names() if name.startswith("run-")]
+            if runs == [self._note] and is_begun():
+                return True
+            if runs and is_begun() and not overwrite:
+                self._refuse(notes.read(runs[0]))
+        except BaseException:
+            notes.remove([lease])
+            raise
+        try:
+            notes.remove(name for name in notes.names() if not name.startswith(LEASE))
+            lay_out()
+            notes.create(self._note, self.record)
+        except BaseException:
+            notes.end(lease)
+            raise
+        return False
+
+    def _refuse(self, before: bytes) -> NoReturn:
+        """Say what changed since an interrupted write began."""
+        raise ResumeError(
+            f"{self.target} was begun and not finished, and now {_difference(before, self.record)}; "
+            "pass overwrite=True to begin anew, or call as before to go on."
+        )
+
+    def is_complete(self) -> bool:
+        """Return whether all units of this write were done, but perhaps not that the target has its name."""
+        names = _notes(self.target, self.run).names()
+        return COMPLETE in names and self._note in names
+
+    def receipts(self) -> Receipts:
+        """Return the receipts of all units that are done, by region."""
+        return dict(_tail(self.target, self.run).update())
+
+    def receipt(self, unit: Region) -> Any | None:
+        """Return the receipt of a unit; None if it is not done.
+
+        Raises
+        ------
+        SourceChangedError
+            Raised if another run has begun anew.
+        """
+        return _tail(self.target, self.run).update(self._note).get(unit)
+
+    def add(self, unit: Region, receipt: Any) -> None:
+        """Note that a unit is done."""
+        line = json.dumps([list(unit), receipt], separators=(",", ":")) + "\n"
+        with _explained(_notes(self.target, self.run)):
+            _tail(self.target, self.run).append(line.encode())
+
+    def keep(self, receipts: Receipts) -> None:
+        """Forget all receipts but these."""
+        notes = _notes(self.target, self.run)
+        old = [name for name in notes.names() if RECEIPTS in name]
+        lines = [json.dumps([list(unit), receipt], separators=(",", ":")) + "\n" for unit, receipt in receipts.items()]
+        notes.create(f"{RECEIPTS}{uuid.uuid4().hex}.jsonl", "".join(lines).encode())
+        notes.remove(old)
+        _tail.cache_clear()
+
+    def mark_complete(self) -> None:
+        """Note that all units are done."""
+        _notes(self.target, self.run).create(COMPLETE, b"")
+
+    def release(self) -> None:
+        """Give the lease back; what is done stays."""
+        notes = _notes(self.target, self.run)
+        notes.remove(name for name, text in leases(notes).items() if self.run in text)
+
+    def end(self) -> None:
+        """Forget everything; the lease goes last."""
+        notes = _notes(self.target, self.run)
+        leases = [name for name in notes.names() if name.startswith(LEASE)]
+        notes.end(max(leases, default=""))
+
+
+class _Tail:
+    """The receipts of all processes as far as they were read, and the note of this process."""
+
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
+        self._mine = f"{RECEIPTS}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
+        self._read: dict[str, int] = {}
+        self._receipts: Receipts = {}
+        self._lock = threading.Lock()
+
+    def update(self, note: str = "") -> Receipts:
+        """Read what was added since the last time."""
+        with self._lock:
+            names = self._notes.names()
+            if note and note not in names:
+                raise SourceChangedError(
+                    f"{self._notes.where}: the write was given up, or another one began; call again."
+                )
+            for name in names:
+                if RECEIPTS in name:
+                    content = self._notes.read(name, self._read.get(name, 0))
+                    whole = content[: content.rfind(b"\n") + 1]
+                    self._read[name] = self._read.get(name, 0) + len(whole)
+                    self._receipts.update(_parse(whole))
+            return self._receipts
+
+    def append(self, line: bytes) -> None:
+        """Add a receipt."""
+        with self._lock:
+            self._notes.append(self._mine, line)
+
+
+def _parse(lines: bytes) -> Iterator[tuple[Region, Any]]:
+    """Yield the receipts of whole lines; leave out what a process that was killed, or a full disk, cut off."""
+    for line in lines.splitlines():
+        try:
+            (y0, y1, x0, x1), receipt = json.loads(line)
+        except (ValueError, TypeError):
+            continue
+        yield Region(y0, y1, x0, x1), receipt
+
+
+@lru_cache(maxsize=64)
+def _notes(target: str, run: str) -> Notes:
+    """Return the notes of a run; one object in a process."""
+    return notes_of(target)
+
+
+@lru_cache(maxsize=64)
+def _tail(target: str, run: str) -> _Tail:
+    """Return what this process knows of a run's receipts."""
+    return _Tail(_notes(target, run))
+
+
+@contextlib.contextmanager
+def _explained(notes: Notes) -> Iterator[None]:
+    """Turn an OSError of the system into a WriteError that names the notes."""
+    try:
+        yield
+    except LazyCCDError:
+        raise
+    except OSError as error:
+        raise WriteError(
+            f"{notes.where} cannot be written: {error.strerror or error}; free some space, check the path and its permissions, "
+            "or write elsewhere."
+        ) from error
+
+
+def _difference(before: bytes, after: bytes) -> str:
+    """Say what differs between two records."""
+    try:
+        old = json.loads(before)
+    except ValueError:
+        return "its record cannot be read"
+    new = json.loads(after)
+    # What a user knows first; other things follow from it.
+    words = [
+        w for key in ("inputs", "steps", "versions", "layout") for w in _differences(old.get(key), new.get(key), key)
+    ]
+    more = f" and {len(words) - 3} more" if len(words) > 3 else ""
+    return "; ".join(words[:3]) + more
+
+
+def _differences(old: Any, new: Any, where: str) -> Iterable[str]:
+    """Yield what differs, from the top down."""
+    if old == new:
+        return
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys([*old, *new]):
+            yield from _differences(old.get(key, "nothing"), new.get(key, "nothing"), f"{where} {key}".strip())
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for k, pair in enumerate(zip(old, new, strict=True)):
+            yield from _differences(*pair, f"{where} {k}")
+    else:
+        yield f"{where} is {_short(new)} and was {_short(old)}"
+
+
+def _short(value: Any) -> str:
+    """Return a value as it stands in a message."""
+    if isinstance(value, list):
+        return f"{len(value)} of them"
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,140 @@
+"""A plan as plain data: what archives keep of how an image was made, and what tells one run from another."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+from dask.tokenize import tokenize
+
+from lazyccd.plan.steps import Apply, Chunked, Join, Reduction, Source, Stack, Step, Value, kernel_name, walk
+
+LONGEST_LIST = 64
+"""Arrays of more numbers are named by a hash."""
+
+
+def describe(root: Step) -> list[dict[str, Any]]:
+    """Return the steps of a plan, inputs first, as what JSON can hold; equal plans give equal lists in any process.
+
+    Each has ``step`` (its name), ``inputs`` (positions in the list) and what else defines it: ``source``, ``kernel``,
+    ``parameters``, ``numbers``. Steps from which global numbers are made come before those that use them.
+    """
+    records: list[dict[str, Any]] = []
+    places: dict[str, int] = {}
+    _add(root, records, places)
+    return records
+
+
+def sources(root: Step) -> Iterator[Source]:
+    """Yield the files and stores that a plan reads, those of its global numbers included."""
+    for step in walk(root):
+        if isinstance(step, Source):
+            yield step
+        for value in step.values:
+            yield from _sources_of(value)
+
+
+def _sources_of(value: Value) -> Iterator[Source]:
+    """Yield what is read for a global number."""
+    if value.reduction is not None:
+        yield from sources(value.reduction.step)
+        for _, below in value.reduction.numbers:
+            yield from _sources_of(below)
+
+
+def _add(root: Step, records: list[dict[str, Any]], places: dict[str, int]) -> int:
+    """Add the steps of a plan that are not there yet; return the position of its last."""
+    for step in walk(root):
+        if step.token in places:
+            continue
+        numbers = {name: _number(value, records, places) for name, value in getattr(step, "numbers", ())}
+        record = {"step": step.label, "inputs": [places[i.token] for i in step.inputs], **_definition(step)}
+        places[step.token] = len(records)
+        records.append(record | ({"numbers": numbers} if numbers else {}))
+    return places[root.token]
+
+
+def _definition(step: Step) -> dict[str, Any]:
+    """Return what defines a step of its class, besides its inputs."""
+    if isinstance(step, Source):
+        return {"source": step.storage.name, "dtype": step.storage.dtype.name}
+    if isinstance(step, Chunked):
+        return {"array": step.name}
+    if isinstance(step, Join):
+        return {"parts": [[name, plane] for name, _, plane in step.parts]}
+    assert isinstance(step, Apply | Stack)
+    reads = [s.reads for s in step.sources] if isinstance(step, Apply) else [step.reads]
+    return {
+        "kernel": kernel_name(step.kernel),
+        "parameters": plain(dict(step.params)),
+        "reads": plain(reads),
+        "planes": {name: dtype.name for name, dtype in step.planes},
+    }
+
+
+def _number(value: Value, records: list[dict[str, Any]], places: dict[str, int]) -> Any:
+    """Return a global number, or how it is made."""
+    if value.given is not None:
+        return plain(value.given)
+    reduction = value.reduction
+    assert isinstance(reduction, Reduction)
+    below = {name: _number(v, records, places) for name, v in reduction.numbers}
+    return {
+        "of": _add(reduction.step, records, places),
+        "what": value.what,
+        "kernel": kernel_name(reduction.partial),
+        "parameters": plain(dict(reduction.params)),
+        "region": list(reduction.region),
+        **({"numbers": below} if below else {}),
+    }
+
+
+def plain(value: Any) -> Any:
+    """Return a parameter as what JSON can hold, the same in any process.
+
+    Examples
+    --------
+    >>> plain({"size": (2, 2), "func": np.mean, "level": np.float32(np.inf)})
+    {'size': [2, 2], 'func': 'numpy.mean', 'level': 'inf'}
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if np.isfinite(value) else str(value)
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist()) if value.size <= LONGEST_LIST else _hashed(value)
+    if isinstance(value, np.dtype):
+        return value.name
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"type": type(value).__name__, **{f.name: plain(getattr(value, f.name)) for f in fields(value)}}
+    return _function(value) if callable(value) else f"{type(value).__name__} {tokenize(value)}"
+
+
+def _hashed(array: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """Return what identifies a large array."""
+    content = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    return {"dtype": array.dtype.str, "shape": list(array.shape), "sha256": content}
+
+
+def _function(function: Callable[..., Any]) -> str:
+    """Return the name of a function that can be imported, and a hash of what cannot."""
+    name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
+    module, _, attribute = name.rpartition(".")
+    try:
+        if module != "__main__" and getattr(importlib.import_module(module), attribute) is function:
+            return name
+    except (ImportError, AttributeError, ValueError):
+        pass
+    return f"{name} {tokenize(function)}"

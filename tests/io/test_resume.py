@@ -1,0 +1,263 @@
+"""Writes that were interrupted go on where they stopped, and only if nothing changed; nobody writes beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dask
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import pytest
+import xarray as xr
+from astropy import units as u
+from astropy.io import fits
+
+import lazyccd
+from lazyccd.errors import MemoryLimitError, ResumeError, TargetBusyError, TargetExistsError, WriteError
+from lazyccd.io.lease import this_process
+from lazyccd.io.notes import PROGRESS
+from lazyccd.io.sinks import FitsFile, Tracked, ZarrStore
+from lazyccd.sections import Region
+
+SHAPE = (60, 80)
+FORMS = {"fits": FitsFile, "zarr": ZarrStore}
+
+
+class Stopped(Exception):  # noqa: N818
+    """Stands for whatever stops a run."""
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Return a raw file in a folder of its own."""
+    path = tmp_path / "in" / "raw.fits"
+    path.parent.mkdir()
+    fits.writeto(path, np.random.default_rng(1).integers(0, 9000, SHAPE).astype(np.uint16))
+    return path
+
+
+def frame(raw: Path, gain: float = 1.5) -> xr.Dataset:
+    """Return a frame of twelve chunks with all variables."""
+    ds = lazyccd.open_fits(raw, chunks=(20, 20))
+    ds = lazyccd.flag_saturated(lazyccd.create_deviation(ds, gain * u.electron / u.adu, 3 * u.electron), 8000)
+    out: xr.Dataset = lazyccd.gain_correct(ds, gain * u.electron / u.adu)
+    return out
+
+
+def write(ds: xr.Dataset, form: str, folder: Path | str, **more: Any) -> str:
+    """Write a frame to the product of the tests."""
+    return str(getattr(lazyccd, f"to_{form}")(ds, f"{folder}/a.{form}", **more))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return all files of a folder by name."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+class Stop:
+    """Lets so many regions be written and stops the run; counts those that are written."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+        self.left = 10**9
+        self.written: list[Region] = []
+        original = FORMS[form].write
+
+        def limited(target: Any, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
+            if self.left == 0:
+                raise Stopped
+            self.left -= 1
+            self.written.append(region)
+            return original(target, region, arrays)
+
+        monkeypatch.setattr(FORMS[form], "write", limited)
+
+    def after(self, count: int, ds: xr.Dataset, form: str, folder: Path | str, **more: Any) -> set[Region]:
+        """Begin a write that is interrupted; return what it wrote."""
+        self.left = count
+        with dask.config.set(scheduler="sync"), pytest.raises(Stopped) as error:
+            write(ds, form, folder, **more)
+        assert f"{count} of " in error.value.__notes__[-1]
+        self.left = 10**9
+        done = set(self.written)
+        self.written.clear()
+        return done
+
+
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest) -> str:
+    """Return fits or zarr."""
+    return str(request.param)
+
+
+@pytest.fixture
+def stop(monkeypatch: pytest.MonkeyPatch, form: str) -> Stop:
+    """Return what interrupts writes."""
+    return Stop(monkeypatch, form)
+
+
+def test_the_same_call_goes_on(form: str, raw: Path, tmp_path: Path, stop: Stop) -> None:
+    """No region is written twice, the bytes are those of an undisturbed write, and nothing else is left."""
+    write(frame(raw), form, raw.parent)
+    undisturbed = contents(raw.parent)
+    regions = set(stop.written)
+    out = tmp_path / "out"
+    out.mkdir()
+    stop.written.clear()
+    first = stop.after(1, frame(raw), form, out)
+    assert sorted(p.name for p in out.iterdir()) == [PROGRESS, f"a.{form}.part"]
+    write(frame(raw), form, out)
+    assert set(stop.written) == regions - first
+    undisturbed.pop("raw.fits")
+    assert contents(out) == undisturbed
+    with pytest.raises(TargetExistsError, match="overwrite=True"):
+        write(frame(raw), form, out)
+
+
+def test_what_changed_is_said(form: str, raw: Path, stop: Stop) -> None:
+    """Another setting, another input, other chunks: refused by name, until overwriting is allowed."""
+    folder = raw.parent
+    stop.after(1, frame(raw), form, folder)
+    with pytest.raises(ResumeError, match=r"steps \d+ parameters (gain|scale) is 1\.6 and was 1\.5"):
+        write(frame(raw, 1.6), form, folder)
+    os.utime(raw, ns=(1, 1))
+    with pytest.raises(ResumeError, match=r"inputs .*raw\.fits\[0\] is .*mtime 1 ns"):
+        write(frame(raw), form, folder)
+    write(frame(raw, 1.6), form, folder, overwrite=True)
+    assert lazyccd.as_frame(f"{folder}/a.{form}")["data"].values[5, 5] == np.float32(fits.getdata(raw)[5, 5] * 1.6)
+    assert sorted(p.name for p in folder.iterdir()) == [f"a.{form}", "raw.fits"]
+
+
+def test_an_overwrite_goes_on_too(form: str, raw: Path, stop: Stop) -> None:
+    """An older product stays until the new one is complete."""
+    folder = raw.parent
+    write(frame(raw, 1.0), form, folder)
+    stop.after(2, frame(raw), form, folder, overwrite=True)
+    old = lazyccd.as_frame(f"{folder}/a.{form}")["data"].values
+    np.testing.assert_array_equal(old, fits.getdata(raw).astype(np.float32))
+    write(frame(raw), form, folder, overwrite=True)
+    assert len(stop.written) == 10
+    np.testing.assert_array_equal(lazyccd.as_frame(f"{folder}/a.{form}")["data"], frame(raw)["data"])
+
+
+@pytest.mark.parametrize("damage", ["none", "size", "content"])
+def test_what_is_written_is_checked(form: str, raw: Path, stop: Stop, damage: str) -> None:
+    """Shards of another size are written anew; others bytes are found with ``verify=True``."""
+    if form == "fits" and damage == "size":
+        return  # the file has its size from the start
+    folder = raw.parent
+    region = min(stop.after(2, frame(raw), form, folder))
+    part = folder / f"a.{form}.part"
+    path = part if form == "fits" else part / f"0/data/c/{region.y0 // 20}/{region.x0 // 20}"
+    content = bytearray(path.read_bytes())
+    if damage == "content":
+        at = 2880 + 4 * (80 * region.y0 + 30) if form == "fits" else len(content) // 3
+        content[at] ^= 0xFF
+    path.write_bytes(content[:-1] if damage == "size" else content)
+    write(frame(raw), form, folder, verify=damage == "content")
+    np.testing.assert_array_equal(lazyccd.as_frame(f"{folder}/a.{form}")["data"], frame(raw)["data"])
+    assert len(stop.written) == 10 + (damage != "none")
+
+
+def test_a_shard_without_receipt_goes(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was killed between shard and receipt leaves a shard that nobody vouches for."""
+    stop = Stop(monkeypatch, "zarr")
+    stop.after(1, frame(raw), "zarr", raw.parent)
+    stray = raw.parent / "a.zarr.part" / "0" / "mask" / "c" / "2" / "3"
+    stray.parent.mkdir(parents=True, exist_ok=True)
+    stray.write_bytes(b"torn")
+    notes = raw.parent / PROGRESS / "a.zarr"
+    (notes / "receipts-other.jsonl").write_text('[[0,20,20,40],{"0/data/c/0/1":[123,')
+    write(frame(raw), "zarr", raw.parent)
+    np.testing.assert_array_equal(lazyccd.open_zarr(raw.parent / "a.zarr")["mask"], frame(raw)["mask"])
+    assert len(stop.written) == 11
+
+
+def test_a_second_run_is_refused(form: str, raw: Path, stop: Stop) -> None:
+    """While the process of the first lives; on another machine nobody can tell, so it must be said."""
+    folder = raw.parent
+    stop.after(1, frame(raw), form, folder)
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        start = Path(f"/proc/{other.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        lease = folder / PROGRESS / f"a.{form}" / "lease-000000"
+        lease.write_text(json.dumps({**this_process(), "run": "x", "pid": other.pid, "start": start}))
+        with pytest.raises(TargetBusyError, match=f"process {other.pid} on"):
+            write(frame(raw), form, folder)
+        lease.write_text(json.dumps({**this_process(), "run": "x", "pid": other.pid, "start": "1"}))
+        stop.left = 1  # another process has its number now
+        with pytest.raises(Stopped), dask.config.set(scheduler="sync"):
+            write(frame(raw), form, folder)
+    finally:
+        other.kill()
+        other.communicate()
+    lease.write_text(json.dumps({"host": "elsewhere", "boot": "", "run": "x", "pid": 1, "start": "1"}))
+    with pytest.raises(TargetBusyError, match=r"process 1 on elsewhere.*takeover=True"):
+        write(frame(raw), form, folder)
+    stop.left = 99
+    write(frame(raw), form, folder, takeover=True)
+    assert not (folder / PROGRESS).exists()
+
+
+def test_killed_before_the_last_notes_went(form: str, raw: Path, stop: Stop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The product has its name, and the same call finds that it is complete."""
+    folder = raw.parent
+    with monkeypatch.context() as patch:
+        patch.setattr("lazyccd.io.progress.Progress.end", lambda self: None)
+        write(frame(raw), form, folder)
+    assert (folder / PROGRESS).exists()
+    stop.written.clear()
+    write(frame(raw), form, folder)
+    assert not stop.written
+    assert sorted(p.name for p in folder.iterdir()) == [f"a.{form}", "raw.fits"]
+
+
+def test_a_lazy_write_goes_on(form: str, raw: Path, stop: Stop) -> None:
+    """Tasks that find their region written leave it."""
+    folder = raw.parent
+    stop.after(3, frame(raw), form, folder)
+    lazy: Any = getattr(lazyccd, f"to_{form}")(frame(raw), folder / f"a.{form}", compute=False)
+    lazy.compute()
+    assert len(stop.written) == 12 - 3
+    np.testing.assert_array_equal(lazyccd.as_frame(f"{folder}/a.{form}")["data"], frame(raw)["data"])
+
+
+def test_objects(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a URL, notes are objects; a store is one when its root metadata exists."""
+    files = fsspec.filesystem("memory")
+    stop = Stop(monkeypatch, "zarr")
+    stop.after(5, frame(raw), "zarr", "memory://resume")
+    assert not files.exists("/resume/a.zarr/zarr.json")
+    with pytest.raises(ResumeError, match=r"1\.6 and was 1\.5"):
+        write(frame(raw, 1.6), "zarr", "memory://resume")
+    write(frame(raw), "zarr", "memory://resume")
+    assert len(stop.written) == 7
+    np.testing.assert_array_equal(lazyccd.open_zarr("memory://resume/a.zarr")["data"], frame(raw)["data"])
+    assert all(name.startswith("/resume/a.zarr/") for name in files.find("/resume"))
+    files.rm("/resume", recursive=True)
+
+
+def test_errors_before_anything_is_done_leave_nothing(form: str, raw: Path, stop: Stop) -> None:
+    """A missing folder, too little memory, an error in the first task."""
+    with pytest.raises(OSError, match="does not exist"):
+        write(frame(raw), form, raw.parent / "none")
+    with dask.config.set({"lazyccd.memory-limit": "1MB"}), pytest.raises(MemoryLimitError):
+        write(frame(raw), form, raw.parent)
+    stop.left = 0
+    with pytest.raises(Stopped):
+        write(frame(raw), form, raw.parent)
+    assert sorted(p.name for p in raw.parent.iterdir()) == ["raw.fits"]
+
+
+def test_regions_that_are_missing_are_not_forgotten(form: str, raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write completes only if every region has a receipt."""
+    monkeypatch.setattr(Tracked, "write", lambda self, region, arrays: (Region(0, 1, 0, 1), []))
+    with pytest.raises(WriteError, match="1 regions are written and there are 12"):
+        write(frame(raw), form, raw.parent)
+    assert sorted(p.name for p in raw.parent.iterdir()) == ["raw.fits"]
