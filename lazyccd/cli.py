@@ -46,6 +46,8 @@ def main() -> None:
 @click.option("--force", is_flag=True, help="Reduce frames that were processed already as if they were raw.")
 @click.option("--format", "format_", type=click.Choice(["fits", "zarr"]), default="fits", show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace products that exist.")
+@click.option("--verify", is_flag=True, help="When going on after an interruption: compare checksums, not only sizes.")
+@click.option("--takeover", is_flag=True, help="Go on although a process on another machine may still be at it.")
 @scheduler_options
 def reduce(
     night: tuple[str, ...],
@@ -55,6 +57,8 @@ def reduce(
     allow_missing: str,
     format_: Any,
     overwrite: bool,
+    verify: bool,
+    takeover: bool,
     scheduler: str,
     memory_limit: str | None,
     **options: Any,
@@ -62,7 +66,7 @@ def reduce(
     """Reduce a night: NIGHT is a folder, files, globs, @lists, or a table that --dry-run --save wrote.
 
     Files are classified by their headers, matched with the calibrations that belong to them, and reduced to OUT/<name>_red.fits;
-    masters go to OUT/masters, pictures to OUT/pictures. Exit status: 0 everything complete, 3 something was missing, 1 a frame
+    masters go to OUT/masters, pictures to OUT/pictures. The same command again goes on where one was interrupted. Exit status: 0 everything complete, 3 something was missing, 1 a frame
     failed, 2 the call cannot be carried out.
     """
     from lazyccd.batch.night import Options
@@ -83,7 +87,7 @@ def reduce(
         if out is None:
             raise click.UsageError("give the folder for the products with -o OUT, or --dry-run.")
         with using_scheduler(scheduler, memory_limit):
-            sys.exit(_run(plan, out, format_, overwrite))
+            sys.exit(_run(plan, out, format_, overwrite=overwrite, verify=verify, takeover=takeover))
 
 
 def _plan(night: tuple[str, ...], options: Any) -> Any:
@@ -102,7 +106,7 @@ def _plan(night: tuple[str, ...], options: Any) -> Any:
     return build_plan(collection, options)
 
 
-def _run(plan: Any, out: Path, format_: Any, overwrite: bool) -> int:
+def _run(plan: Any, out: Path, format_: Any, **how: Any) -> int:
     """Reduce a night with a progress bar, print the table, return the exit status."""
     import matplotlib as mpl
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -123,7 +127,7 @@ def _run(plan: Any, out: Path, format_: Any, overwrite: bool) -> int:
             plan,
             out,
             format_,
-            overwrite=overwrite,
+            **how,
             draw=save_picture,
             report=lambda what: progress.update(bar, description=what[-40:], completed=next(count)),
         )

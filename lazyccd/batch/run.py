@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -20,6 +20,7 @@ from lazyccd.batch.facts import MEASURED, Fact
 from lazyccd.batch.measure import centre, level, noise, pairs_gain, pairs_noise, pixels_of
 from lazyccd.batch.night import MasterGroup, NightPlan, Pairs, Recipe
 from lazyccd.batch.recipe import calibrate
+from lazyccd.batch.resume import NightNotes
 from lazyccd.errors import LazyCCDError, ParameterError, TargetExistsError
 
 Format: TypeAlias = Literal["fits", "zarr"]
@@ -91,6 +92,10 @@ class Run:
         Format of the science products; masters are FITS.
     overwrite
         Replace products that exist.
+    verify
+        Before a night goes on that was interrupted, compare checksums of what is written, and not only sizes.
+    takeover
+        Go on although another process is noted as reducing the night, of which it cannot be said that it is gone.
     draw
         Draws a product, given its path, into a picture.
     report
@@ -101,6 +106,8 @@ class Run:
     out: Path
     format: Format = "fits"
     overwrite: bool = False
+    verify: bool = False
+    takeover: bool = False
     draw: Draw = lambda _path, _target: None
     report: Report = lambda _: None
     outcomes: list[Outcome] = field(default_factory=list)
@@ -109,15 +116,22 @@ class Run:
     failed: dict[str, str] = field(default_factory=dict)
 
     def __call__(self) -> list[Outcome]:
-        """Reduce the night."""
-        self._check_targets()
+        """Reduce the night, or go on where the same call was interrupted."""
         for folder in (self.out / "masters", self.out / "pictures"):
             folder.mkdir(parents=True, exist_ok=True)
-        self.measure()
-        for group in self.plan.groups:
-            self._keep(group.name, group.kind, partial(self._make_master, group))
-        for recipe in self.plan.science:
-            self._keep(recipe.name, "science", partial(self._reduce, recipe))
+        notes = NightNotes(self.plan, self.out, self.format, takeover=self.takeover)
+        # What a night that goes on has begun may be replaced: nothing was there when it began, or it was asked for.
+        self.overwrite |= notes.begin(self._check_targets, overwrite=self.overwrite)
+        try:
+            self.measure()
+            for group in self.plan.groups:
+                self._keep(notes, group.name, group.kind, partial(self._make_master, group))
+            for recipe in self.plan.science:
+                self._keep(notes, recipe.name, "science", partial(self._reduce, recipe))
+        except BaseException:
+            notes.release()
+            raise
+        notes.end()
         return self.outcomes
 
     @property
@@ -130,6 +144,11 @@ class Run:
     def target(self, recipe: Recipe) -> Path:
         """Return the path of a science product."""
         return self.out / f"{product_stem(recipe.name)}_red.{self.format}"
+
+    @property
+    def _writing(self) -> dict[str, Any]:
+        """How products are written."""
+        return {"overwrite": self.overwrite, "verify": self.verify, "takeover": self.takeover}
 
     def _check_targets(self) -> None:
         """Refuse to begin where products exist, or two frames would have one product."""
@@ -194,9 +213,16 @@ class Run:
             text += f"; they differ by {abs(value / stated.value - 1):.0%}: --gain measured uses the measured ones"
         self.warnings.append(text)
 
-    def _keep(self, name: str, kind: str, make: Callable[[], Outcome]) -> None:
-        """Make one product; what goes wrong is kept to it."""
+    def _keep(self, ledger: NightNotes, name: str, kind: str, make: Callable[[], Outcome]) -> None:
+        """Make one product, unless it is done; what goes wrong is kept to it."""
         self.report(name)
+        known = ledger.known(name, verify=self.verify)
+        if known is not None:
+            outcome = Outcome(**known)
+            self.outcomes.append(outcome)
+            if kind != "science":
+                self.masters[name] = outcome.path
+            return
         begin = time.monotonic()
         try:
             outcome = make()
@@ -206,6 +232,8 @@ class Run:
             outcome = Outcome(name, kind, "FAILED", reason)
             self.failed[name] = reason
         self.outcomes.append(replace(outcome, seconds=time.monotonic() - begin))
+        if outcome.status != "FAILED":
+            ledger.add(name, outcome.path, asdict(self.outcomes[-1]))
 
     def _make_master(self, group: MasterGroup) -> Outcome:
         """Calibrate and combine the members of a group."""
@@ -223,7 +251,7 @@ class Run:
             raise ParameterError(f"no frame of {group.name} can be used: {'; '.join(words)}.")
         master = combine_robustly(frames)
         path = self.out / "masters" / f"{group.name}.fits"
-        self.masters[group.name] = str(io.to_fits(stamped(master, group, len(frames)), path, overwrite=self.overwrite))
+        self.masters[group.name] = str(io.to_fits(stamped(master, group, len(frames)), path, **self._writing))
         self._picture(self.masters[group.name], group.name)
         how = "median" if len(frames) < FEW else f"mean, clipped at {CLIP:g} robust sigma"
         words.insert(0, f"{how} of {len(frames)}")
@@ -264,7 +292,7 @@ class Run:
         target = self.target(recipe)
         write = io.to_fits if self.format == "fits" else io.to_zarr
         used = tuple(self._shown(choice.master) for choice in recipe.choices if choice)
-        path = str(write(provenance(frame, recipe, used), target, overwrite=self.overwrite))
+        path = str(write(provenance(frame, recipe, used), target, **self._writing))
         self._picture(path, product_stem(recipe.name))
         raw = io.open_fits(recipe.source, unit=recipe.facts.unit.value or None)
         return Outcome(

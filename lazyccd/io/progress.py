@@ -4,7 +4,7 @@ Beside the target, in ``.lazyccd-progress/<name>/``, there are while the write l
 
 - ``lease-N``: which process runs it (`lazyccd.io.lease`);
 - ``run-<fingerprint>.json``: what is written: inputs, steps, settings, versions;
-- ``receipts-<process>.jsonl``: a line for each unit (region) that is done, appended by the process that wrote it;
+- ``receipts-<process>.jsonl``: a line for each unit that is done, appended by the process that wrote it;
 - ``complete``: all units are done, and the target gets its final name.
 
 A write whose fingerprint differs from that of the interrupted one is refused, or begins anew if it may overwrite.
@@ -31,7 +31,10 @@ from lazyccd.io.lease import LEASE, leases, take_lease
 from lazyccd.io.notes import Notes, notes_of
 from lazyccd.sections import Region
 
-Receipts: TypeAlias = dict[Region, Any]
+Unit: TypeAlias = Region | str
+"""What is done at once: a region of a product, or a product of a night."""
+
+Receipts: TypeAlias = dict[Unit, Any]
 
 COMPLETE = "complete"
 RECEIPTS = "receipts-"
@@ -158,7 +161,7 @@ class Progress:
         """Return the receipts of all units that are done, by region."""
         return dict(_tail(self.target, self.run).update())
 
-    def receipt(self, unit: Region) -> Any | None:
+    def receipt(self, unit: Unit) -> Any | None:
         """Return the receipt of a unit; None if it is not done.
 
         Raises
@@ -168,9 +171,9 @@ class Progress:
         """
         return _tail(self.target, self.run).update(self._note).get(unit)
 
-    def add(self, unit: Region, receipt: Any) -> None:
+    def add(self, unit: Unit, receipt: Any) -> None:
         """Note that a unit is done."""
-        line = json.dumps([list(unit), receipt], separators=(",", ":")) + "\n"
+        line = _line(unit, receipt)
         with _explained(_notes(self.target, self.run)):
             _tail(self.target, self.run).append(line.encode())
 
@@ -178,7 +181,7 @@ class Progress:
         """Forget all receipts but these."""
         notes = _notes(self.target, self.run)
         old = [name for name in notes.names() if RECEIPTS in name]
-        lines = [json.dumps([list(unit), receipt], separators=(",", ":")) + "\n" for unit, receipt in receipts.items()]
+        lines = [_line(unit, receipt) for unit, receipt in receipts.items()]
         notes.create(f"{RECEIPTS}{uuid.uuid4().hex}.jsonl", "".join(lines).encode())
         notes.remove(old)
         _tail.cache_clear()
@@ -231,14 +234,19 @@ class _Tail:
             self._notes.append(self._mine, line)
 
 
-def _parse(lines: bytes) -> Iterator[tuple[Region, Any]]:
+def _line(unit: Unit, receipt: Any) -> str:
+    """Return a receipt as a line."""
+    return json.dumps([unit, receipt], separators=(",", ":")) + "\n"
+
+
+def _parse(lines: bytes) -> Iterator[tuple[Unit, Any]]:
     """Yield the receipts of whole lines; leave out what a process that was killed, or a full disk, cut off."""
     for line in lines.splitlines():
         try:
-            (y0, y1, x0, x1), receipt = json.loads(line)
+            unit, receipt = json.loads(line)
+            yield unit if isinstance(unit, str) else Region(*unit), receipt
         except (ValueError, TypeError):
             continue
-        yield Region(y0, y1, x0, x1), receipt
 
 
 @lru_cache(maxsize=64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy.typing as npt
 
@@ -13,7 +13,7 @@ from lazyccd.errors import SourceChangedError, WriteError
 from lazyccd.frame.core import MASK
 from lazyccd.io.fits.writer import FitsTarget, Partial
 from lazyccd.io.places import place_of
-from lazyccd.io.progress import Progress, Receipts
+from lazyccd.io.progress import Progress, Receipts, Unit
 from lazyccd.io.shards import checksum
 from lazyccd.io.zarrs import ZarrTarget, complete_store
 from lazyccd.sections import Region
@@ -48,7 +48,7 @@ class Target(Protocol):
         """Write one region of all variables; return a receipt that JSON can hold."""
         ...
 
-    def holds(self, region: Region, receipt: Any, *, verify: bool) -> bool:
+    def holds(self, unit: Unit, receipt: Any, *, verify: bool) -> bool:
         """Return whether what a receipt says is there: its size, and with ``verify`` its checksum."""
         ...
 
@@ -109,9 +109,11 @@ class FitsFile:
             receipts.append(self.target.write(len(receipts), region, array))
         return receipts
 
-    def holds(self, region: Region, receipt: Any, *, verify: bool) -> bool:
+    def holds(self, unit: Unit, receipt: Any, *, verify: bool) -> bool:
         """Return whether the pixels are there: the file has all its space from the start."""
-        return not verify or all(self.target.datasum(hdu, region) == datasum for hdu, _, datasum in receipt)
+        return not verify or all(
+            self.target.datasum(hdu, cast("Region", unit)) == datasum for hdu, _, datasum in receipt
+        )
 
     def keep_only(self, receipts: Receipts, *, verify: bool) -> Receipts:
         """Return the receipts that hold; regions without one are written over."""
@@ -166,7 +168,7 @@ class ZarrStore:
             receipt.update(self.target.write(name, region, array))
         return receipt
 
-    def holds(self, region: Region, receipt: Any, *, verify: bool) -> bool:
+    def holds(self, unit: Unit, receipt: Any, *, verify: bool) -> bool:
         """Return whether the files are there, of their size and perhaps their checksum."""
         return self._holds(receipt, place_of(self.name).size, verify=verify)
 
@@ -244,7 +246,7 @@ class Tracked:
 
     def finish(self, receipts: Sequence[tuple[Region, Any]]) -> str:
         """Give the target its final name, and forget the receipts."""
-        known = self.progress.receipts() | dict(receipts)
+        known: Receipts = self.progress.receipts() | dict(receipts)
         if len(known) != self.units:
             raise WriteError(
                 f"{self.target.name}: {len(known)} regions are written and there are {self.units}; call again to write the rest."

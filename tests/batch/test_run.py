@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from astropy.nddata import CCDData
 from lazyccd import io
 from lazyccd.batch.build import build_plan
 from lazyccd.batch.collect import collect
-from lazyccd.batch.night import Options
-from lazyccd.batch.run import Run, product_stem
+from lazyccd.batch.night import Options, Recipe
+from lazyccd.batch.run import Outcome, Run, product_stem
 from lazyccd.errors import TargetExistsError
 from lazyccd.testing import Detector, Night, Sky, make_night
 
@@ -149,3 +150,35 @@ def test_real_nights(shared_data: Path, tmp_path: Path, folder: str, complete: i
     for outcome in run.outcomes:
         values = io.open_fits(outcome.path)["data"].values
         assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("form", ["fits", "zarr"])
+def test_an_interrupted_night_goes_on(
+    night: Night, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Literal["fits", "zarr"]
+) -> None:
+    """Products that are complete stay as they are, others are made; then the night counts as done."""
+    plan = build_plan(collect(night.folder), Options(cosmic_rays="none"))
+    made: list[str] = []
+    original = Run._reduce
+
+    def reduce(self: Run, recipe: Recipe) -> Outcome:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(recipe.name)
+        return original(self, recipe)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_reduce", reduce)
+        with pytest.raises(KeyboardInterrupt):
+            Run(plan, tmp_path, form)()
+    before = {path: path.stat().st_ino for path in tmp_path.rglob("*.fits")}
+    assert len(before) == (5 if form == "fits" else 3)
+    run = Run(plan, tmp_path, form, verify=True)
+    outcomes = run()
+    assert [outcome.status for outcome in outcomes] == ["COMPLETE"] * 6
+    assert [outcome.kind for outcome in outcomes] == ["bias", "dark", "flat"] + ["science"] * 3
+    assert {path: path.stat().st_ino for path in before} == before
+    assert not (tmp_path / ".lazyccd-progress").exists()
+    with pytest.raises(TargetExistsError, match="pass --overwrite"):
+        Run(plan, tmp_path, form)()
+    assert not (tmp_path / ".lazyccd-progress").exists()
