@@ -17,11 +17,10 @@ from lazyccd.kernels import rejection
 from lazyccd.kernels.piece import Clip, Piece
 from lazyccd.kernels.stack_loops import (
     count_of,
-    deviation_of,
+    mean_and_squares,
+    median_and_deviation,
     median_of,
     reject_outside,
-    squares_about,
-    weighted_sum,
 )
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -89,27 +88,14 @@ def clip_sigma(
 
 def centre_and_deviation(piece: Piece, centre_name: str, deviation_name: str) -> tuple[Array, Array]:
     """Return the centre and the deviation of the inputs that count."""
-    middle = mean = np.empty(0)
-    if centre_name == "median" or deviation_name == "mad_std":
-        middle = median_of(piece.values, piece.use, piece.scratch)
-    if centre_name == "mean" or deviation_name == "std":
-        mean = mean_of(piece)
-    if deviation_name == "std":
-        squares = squares_about(piece.values, piece.use, mean)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            deviation = np.sqrt(squares / count_of(piece.use))
-    else:
-        # distances of float32 values from a median between two of them need more digits
-        scratch = piece.scratch if piece.scratch.dtype == np.float64 else np.empty(piece.scratch.shape)
-        deviation = MAD_TO_STD * deviation_of(piece.values, piece.use, middle, scratch)
-    return (mean if centre_name == "mean" else middle), deviation
-
-
-def mean_of(piece: Piece) -> Array:
-    """Return the plain mean; NaN where nothing is left."""
-    total, norm = weighted_sum(piece.values, piece.use, np.ones(len(piece.values)))
+    if deviation_name == "mad_std":
+        middle, distance = median_and_deviation(piece.values, piece.use)
+        centre = mean_and_squares(piece.values, piece.use)[1] if centre_name == "mean" else middle
+        return centre, MAD_TO_STD * distance
+    count, mean, squares = mean_and_squares(piece.values, piece.use)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(total / norm)
+        deviation = np.sqrt(squares / count)
+    return (mean if centre_name == "mean" else median_of(piece.values, piece.use)), deviation
 
 
 def clip_extrema(piece: Piece, settings: tuple[int, int], residual: Array | None) -> None:

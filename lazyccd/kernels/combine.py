@@ -13,18 +13,18 @@ import numpy.typing as npt
 
 from lazyccd.errors import ParameterError
 from lazyccd.kernels.block import MAPS, Block, Request, empty_block
-from lazyccd.kernels.clipping import MAD_TO_STD, mean_of
+from lazyccd.kernels.clipping import MAD_TO_STD
 from lazyccd.kernels.iraf_stack import iraf_pieces, iraf_scaling
 from lazyccd.kernels.levels import Scaling, find_scaling
 from lazyccd.kernels.piece import Piece, Rule
 from lazyccd.kernels.pieces import Cut, clipped_pieces, cuts, gather_piece, run_clips, shape_of
 from lazyccd.kernels.stack_loops import (
     count_of,
-    deviation_of,
+    mean_and_squares,
+    median_and_deviation,
     median_of,
     merge_bits,
     pixel_weighted_sum,
-    squares_about,
     weighted_sum,
 )
 from lazyccd.sections import Region
@@ -105,17 +105,16 @@ def reasons(request: Request, blocks: Sequence[Block], *, rule: Rule, **numbers:
 
 def _finish(piece: Piece, given: Array, rule: Rule, scaling: Scaling, cut: Cut, out: Block) -> None:
     """Combine what is left of a piece, and put it into the result."""
-    weights = np.ones(rule.count) if rule.method == "median" else scaling.weights
-    if rule.method == "median":
-        piece.weights = None
     shape = shape_of(cut)
     used = count_of(piece.use)
     rejected = count_of(given & ~piece.use)
+    weights = scaling.weights
+    if rule.method == "median":
+        piece.weights, weights = None, np.ones(rule.count)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        total, norm = sum_of(piece, piece.values, weights)
+        data, norm = METHODS[rule.method](piece, weights, used)
         if out.data is not None:
-            data = METHODS[rule.method](piece, total, norm) if piece.combined is None else piece.combined
-            out.data[cut] = data.reshape(shape)
+            out.data[cut] = (data if piece.combined is None else piece.combined).reshape(shape)
         if out.variance is not None:
             out.variance[cut] = UNCERTAINTIES[rule.uncertainty](piece, rule.method, weights).reshape(shape)
     if out.mask is not None:
@@ -134,7 +133,7 @@ def _finish(piece: Piece, given: Array, rule: Rule, scaling: Scaling, cut: Cut, 
         out.exposure[cut] = (np.array(rule.exposures)[:, None] * piece.use).sum(axis=0).reshape(shape)
 
 
-# Methods: from a piece, and the weighted sum of values and the sum of weights, to the data.
+# Methods: from a piece, the weights of frames and the numbers of inputs that count, to the data and the sum of weights.
 
 
 def sum_of(piece: Piece, values: Array, weights: Array, power: int = 1) -> tuple[Array, Array]:
@@ -144,19 +143,24 @@ def sum_of(piece: Piece, values: Array, weights: Array, power: int = 1) -> tuple
     return weighted_sum(values, piece.use, weights**power)
 
 
-def _average(piece: Piece, total: Array, norm: Array) -> Array:
-    return np.asarray(total / norm)
+def _average(piece: Piece, weights: Array, used: Array) -> tuple[Array, Array]:
+    total, norm = sum_of(piece, piece.values, weights)
+    return total / norm, norm
 
 
-def _sum(piece: Piece, total: Array, norm: Array) -> Array:
-    return total
+def _sum(piece: Piece, weights: Array, used: Array) -> tuple[Array, Array]:
+    return sum_of(piece, piece.values, weights)
 
 
-def _median(piece: Piece, total: Array, norm: Array) -> Array:
-    return np.asarray(median_of(piece.values, piece.use, piece.scratch))
+def _median(piece: Piece, weights: Array, used: Array) -> tuple[Array, Array]:
+    return median_of(piece.values, piece.use), used
 
 
-METHODS: dict[str, Callable[[Piece, Array, Array], Array]] = {"average": _average, "median": _median, "sum": _sum}
+METHODS: dict[str, Callable[[Piece, Array, Array], tuple[Array, Array]]] = {
+    "average": _average,
+    "median": _median,
+    "sum": _sum,
+}
 """Methods by name."""
 
 
@@ -199,23 +203,21 @@ def _propagated(piece: Piece, method: str, weights: Array) -> Array:
 
 def _scatter(piece: Piece, method: str, weights: Array) -> Array:
     """Return the variance by the sample variance of the inputs that are left; NaN where there is only one."""
-    squares = squares_about(piece.values, piece.use, mean_of(piece))
-    sample = np.broadcast_to(squares / (count_of(piece.use) - 1), piece.values.shape)
+    count, _, squares = mean_and_squares(piece.values, piece.use)
+    sample = np.broadcast_to(squares / (count - 1), piece.values.shape)
     return _variance_of(method, np.ascontiguousarray(sample), piece, weights)
 
 
 def _by_mad(piece: Piece, method: str, weights: Array) -> Array:
     """Return the variance as ccdproc estimates it by the median absolute deviation, without weights."""
     count = count_of(piece.use)
-    middle = median_of(piece.values, piece.use, piece.scratch)
-    deviation = MAD_TO_STD * deviation_of(piece.values, piece.use, middle, np.empty(piece.values.shape))
+    deviation = MAD_TO_STD * median_and_deviation(piece.values, piece.use)[1]
     return np.asarray(deviation**2 * (count if method == "sum" else 1 / count))
 
 
 def _by_std(piece: Piece, method: str, weights: Array) -> Array:
     """Return the variance as ccdproc estimates it by the standard deviation of n, without weights."""
-    count = count_of(piece.use)
-    squares = squares_about(piece.values, piece.use, mean_of(piece))
+    count, _, squares = mean_and_squares(piece.values, piece.use)
     return np.asarray(squares / count * (count if method == "sum" else 1 / count))
 
 

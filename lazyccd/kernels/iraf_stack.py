@@ -91,7 +91,7 @@ def iraf_pieces(
     """Yield the lines of a region after imcombine's rejections, with what it makes of them; see `pieces.clipped_pieces`."""
     held = blocks[0].region
     inner = region.within(held)
-    flagged = any(block.mask is not None and block.mask.any() for block in blocks[: rule.count])
+    flagged = any(block.mask is not None and block.mask.max() for block in blocks[: rule.count])
     rule = rule if flagged else replace(rule, remaps=(None,) * rule.count)
     scaling = iraf_scaling(rule, numbers)
     grown = None

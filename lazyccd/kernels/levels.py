@@ -100,6 +100,8 @@ def _known(given: Numbers, count: int, default: float, numbers: Mapping[str, Arr
 
 def _check(array: Array, what: str, labels: tuple[str, ...], lowest: float, *, strict: bool) -> None:
     """Refuse numbers that cannot be used."""
+    if lowest < array.min() and array.max() < np.inf:
+        return
     for i, number in enumerate(array):
         if np.isfinite(number) and (number > lowest or (number == lowest and not strict)):
             continue

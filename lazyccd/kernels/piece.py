@@ -122,9 +122,6 @@ class Piece:
     use: Array
     """Whether an input counts."""
 
-    scratch: Array
-    """Room for sorting."""
-
     bits: Array | None = None
     """Masks; None if no frame has one."""
 
@@ -155,11 +152,9 @@ class Piece:
         def part(array: Array | None) -> Array | None:
             return None if array is None else np.take(array, pixels, axis=1)
 
-        values = np.take(self.values, pixels, axis=1)
         return Piece(
-            values,
+            np.take(self.values, pixels, axis=1),
             np.take(self.use, pixels, axis=1),
-            np.empty_like(values),
             part(self.bits),
             part(self.variances),
             part(self.own),

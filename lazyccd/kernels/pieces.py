@@ -37,7 +37,7 @@ def clipped_pieces(
     """Yield for each piece of a region its place, the piece after all rejections, and what counted before them."""
     held = blocks[0].region
     inner = region.within(held)
-    flagged = any(block.mask is not None and block.mask.any() for block in blocks[: rule.count])
+    flagged = any(block.mask is not None and block.mask.max() for block in blocks[: rule.count])
     rule = rule if flagged else replace(rule, remaps=(None,) * rule.count)
     if rule.grow < 1:
         for cut in cuts(held, rule):
@@ -111,7 +111,7 @@ def gather_piece(blocks: Sequence[Block], cut: Cut, rule: Rule, scaling: Scaling
             bits[i] = remap_bits(block.plane("mask")[cut], remap, np.uint32)
         if given is not None:
             given[i] = block.plane("variance")[cut]
-    piece = Piece(values.reshape(flat), np.empty(flat, np.bool_), np.empty(flat, rule.work))
+    piece = Piece(values.reshape(flat), np.empty(flat, np.bool_))
     if bits is None:
         finite_inputs(piece.values, piece.use)
     else:
@@ -146,7 +146,6 @@ def bring_to_level(piece: Piece) -> None:
         return
     with np.errstate(invalid="ignore", over="ignore"):
         piece.values = piece.values * piece.multipliers[:, None] + piece.offsets[:, None]
-        piece.scratch = np.empty_like(piece.values)
         if piece.variances is not None:
             piece.variances = piece.variances * piece.multipliers[:, None] ** 2
         if piece.own is not None:

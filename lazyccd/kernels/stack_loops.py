@@ -1,19 +1,26 @@
 """Loops over an array of frames x pixels; every sum runs over the frames in their order.
 
 An input counts where ``use`` is true; what the others hold, NaN included, changes nothing. Loops over pixels have no branch,
-so that processors do many pixels at once.
+so that processors do many pixels at once, and run over stretches of them for which sums and sorted values stay in the
+innermost cache.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from lazyccd.kernels.jit import compiled
+from lazyccd.kernels.medians import exchange
+from lazyccd.kernels.rank_filter import merge_network
 
 Array: TypeAlias = npt.NDArray[Any]
+
+WIDTH = 512
+"""Pixels of a stretch."""
 
 
 @compiled
@@ -81,9 +88,12 @@ def count_of(use: Array) -> Array:
     """Return how many inputs of each pixel count."""
     frames, pixels = use.shape
     count = np.zeros(pixels, np.int32)
-    for i in range(frames):
-        for m in range(pixels):
-            count[m] += use[i, m]
+    for first in range(0, pixels, WIDTH):
+        numbers = count[first : first + WIDTH]
+        for i in range(frames):
+            counts = use[i, first : first + WIDTH]
+            for m in range(len(numbers)):
+                numbers[m] += counts[m]
     return count
 
 
@@ -92,11 +102,15 @@ def reject_outside(values: Array, low: Array, high: Array, use: Array) -> Array:
     """Take away inputs below ``low`` or above ``high``; return which pixels lose one."""
     frames, pixels = values.shape
     changed = np.zeros(pixels, np.bool_)
-    for i in range(frames):
-        for m in range(pixels):
-            out = use[i, m] & ((values[i, m] < low[m]) | (values[i, m] > high[m]))
-            use[i, m] &= not out
-            changed[m] |= out
+    for first in range(0, pixels, WIDTH):
+        lowest, highest = low[first : first + WIDTH], high[first : first + WIDTH]
+        losers = changed[first : first + WIDTH]
+        for i in range(frames):
+            line, counts = values[i, first : first + WIDTH], use[i, first : first + WIDTH]
+            for m in range(len(losers)):
+                out = counts[m] & ((line[m] < lowest[m]) | (line[m] > highest[m]))
+                counts[m] &= not out
+                losers[m] |= out
     return changed
 
 
@@ -104,13 +118,14 @@ def reject_outside(values: Array, low: Array, high: Array, use: Array) -> Array:
 def weighted_sum(values: Array, use: Array, weights: Array) -> tuple[Array, Array]:
     """Return the weighted sum of the inputs that count, and the sum of their weights; one weight for each frame."""
     frames, pixels = values.shape
-    total = np.zeros(pixels)
-    norm = np.zeros(pixels)
-    for i in range(frames):
-        weight = weights[i]
-        for m in range(pixels):
-            total[m] += weight * values[i, m] if use[i, m] else 0.0
-            norm[m] += weight if use[i, m] else 0.0
+    total, norm = np.zeros(pixels), np.zeros(pixels)
+    for first in range(0, pixels, WIDTH):
+        sums, norms = total[first : first + WIDTH], norm[first : first + WIDTH]
+        for i in range(frames):
+            line, counts, weight = values[i, first : first + WIDTH], use[i, first : first + WIDTH], weights[i]
+            for m in range(len(sums)):
+                sums[m] += weight * line[m] if counts[m] else 0.0
+                norms[m] += weight if counts[m] else 0.0
     return total, norm
 
 
@@ -118,87 +133,131 @@ def weighted_sum(values: Array, use: Array, weights: Array) -> tuple[Array, Arra
 def pixel_weighted_sum(values: Array, use: Array, weights: Array) -> tuple[Array, Array]:
     """Return the weighted sum of the inputs that count, and the sum of their weights; one weight for each value."""
     frames, pixels = values.shape
-    total = np.zeros(pixels)
-    norm = np.zeros(pixels)
-    for i in range(frames):
-        for m in range(pixels):
-            total[m] += weights[i, m] * values[i, m] if use[i, m] else 0.0
-            norm[m] += weights[i, m] if use[i, m] else 0.0
+    total, norm = np.zeros(pixels), np.zeros(pixels)
+    for first in range(0, pixels, WIDTH):
+        sums, norms = total[first : first + WIDTH], norm[first : first + WIDTH]
+        for i in range(frames):
+            line, counts = values[i, first : first + WIDTH], use[i, first : first + WIDTH]
+            own = weights[i, first : first + WIDTH]
+            for m in range(len(sums)):
+                sums[m] += own[m] * line[m] if counts[m] else 0.0
+                norms[m] += own[m] if counts[m] else 0.0
     return total, norm
 
 
 @compiled
-def squares_about(values: Array, use: Array, centre: Array) -> Array:
-    """Return the sum of squared distances from the centre of the inputs that count."""
+def mean_and_squares(values: Array, use: Array) -> tuple[Array, Array, Array]:
+    """Return how many inputs count, their plain mean (NaN where there is none) and the sum of squared distances from it."""
     frames, pixels = values.shape
-    total = np.zeros(pixels)
-    for i in range(frames):
-        for m in range(pixels):
-            distance = values[i, m] - centre[m]
-            total[m] += distance * distance if use[i, m] else 0.0
-    return total
+    count = count_of(use)
+    mean, squares = np.zeros(pixels), np.zeros(pixels)
+    for first in range(0, pixels, WIDTH):
+        numbers, means, sums = count[first : first + WIDTH], mean[first : first + WIDTH], squares[first : first + WIDTH]
+        for i in range(frames):
+            line, counts = values[i, first : first + WIDTH], use[i, first : first + WIDTH]
+            for m in range(len(means)):
+                means[m] += line[m] if counts[m] else 0.0
+        for m in range(len(means)):
+            means[m] /= numbers[m]
+        for i in range(frames):
+            line, counts = values[i, first : first + WIDTH], use[i, first : first + WIDTH]
+            for m in range(len(sums)):
+                distance = line[m] - means[m]
+                sums[m] += distance * distance if counts[m] else 0.0
+    return count, mean, squares
 
 
-@compiled
-def median_of(values: Array, use: Array, scratch: Array) -> Array:
+@functools.lru_cache(maxsize=64)
+def sorting_network(count: int) -> Array:
+    """Return the pairs of an exchange network that sorts so many values."""
+    return merge_network(count, 1, ())[0]
+
+
+def median_of(values: Array, use: Array) -> Array:
     """Return the median of the inputs that count; NaN where there is none."""
-    frames, pixels = values.shape
-    for i in range(frames):
-        for m in range(pixels):
-            scratch[i, m] = values[i, m] if use[i, m] else np.inf
-    sort_frames(scratch)
-    return middle_of(scratch, use)
+    return _medians(values, use, sorting_network(len(values)), False)[0]
+
+
+def median_and_deviation(values: Array, use: Array) -> tuple[Array, Array]:
+    """Return the median of the inputs that count, and their median distance from it; NaN where there is none."""
+    return _medians(values, use, sorting_network(len(values)), True)
 
 
 @compiled
-def deviation_of(values: Array, use: Array, centre: Array, scratch: Array) -> Array:
-    """Return the median distance from the centre of the inputs that count; NaN where there is none."""
-    frames, pixels = values.shape
-    for i in range(frames):
-        for m in range(pixels):
-            scratch[i, m] = abs(values[i, m] - centre[m]) if use[i, m] else np.inf
-    sort_frames(scratch)
-    return middle_of(scratch, use)
+def _medians(values: Array, use: Array, network: Array, with_deviation: bool) -> tuple[Array, Array]:
+    """Return medians, and median distances from them if these are wanted.
 
-
-@compiled
-def sort_frames(values: Array) -> None:
-    """Sort each pixel's values over the frames, in place, by Batcher's merge exchange (Knuth 5.2.2, algorithm M).
-
-    Which frames are compared does not depend on the values, so the loop over pixels has no branch.
+    Which values a network compares does not depend on them, so the loop over pixels has no branch.
     """
     frames, pixels = values.shape
-    top = 1
-    while 2 * top < frames:
-        top *= 2
-    p = top if frames > 1 else 0
-    while p > 0:
-        q, r, d = top, 0, p
-        while d > 0:
-            for i in range(frames - d):
-                if i & p == r:
-                    lower, upper = values[i], values[i + d]
-                    for m in range(pixels):
-                        a, b = lower[m], upper[m]
-                        lower[m] = a if a < b else b
-                        upper[m] = b if a < b else a
-            d = q - p
-            q //= 2
-            r = p
-        p //= 2
+    out, deviations = np.empty(pixels), np.empty(pixels if with_deviation else 0)
+    nothing = values.dtype.type(np.inf)
+    ordered = np.zeros((frames, WIDTH), values.dtype)
+    for first in range(0, pixels, WIDTH):
+        middle = out[first : first + WIDTH]
+        for i in range(frames):
+            line, counts, target = values[i, first : first + WIDTH], use[i, first : first + WIDTH], ordered[i]
+            for m in range(len(middle)):
+                target[m] = line[m] if counts[m] else nothing
+        exchange(ordered, network, len(middle))
+        count = count_of(use[:, first : first + WIDTH])
+        same = count.min() == count.max()
+        _middle_of(ordered, count, same, middle)
+        if with_deviation:
+            _deviation_of(ordered, count, same, middle, deviations[first : first + WIDTH])
+    return out, deviations
 
 
 @compiled
-def middle_of(ordered: Array, use: Array) -> Array:
-    """Return the median of sorted values, of which as many count as ``use`` has."""
-    pixels = ordered.shape[1]
-    count = count_of(use)
-    out = np.empty(pixels)
-    for m in range(pixels):
+def _middle_of(ordered: Array, count: Array, same: bool, out: Array) -> None:
+    """Set the medians of sorted values, of which the first ``count`` count: in all pixels alike if ``same``."""
+    n = count[0]
+    if same and n > 0:
+        low, high = ordered[(n - 1) // 2], ordered[n // 2]
+        for m in range(len(out)):
+            # the sum of two float32 is exact in double precision, where it may overflow in its own
+            out[m] = 0.5 * (np.float64(low[m]) + high[m])
+        return
+    for m in range(len(out)):
         n = count[m]
-        # the sum of two float32 is exact in double precision, where it may overflow in its own
         out[m] = 0.5 * (np.float64(ordered[(n - 1) // 2, m]) + ordered[n // 2, m]) if n > 0 else np.nan
-    return out
+
+
+@compiled
+def _deviation_of(ordered: Array, count: Array, same: bool, middle: Array, out: Array) -> None:
+    """Set the median distances of sorted values from their median; see `_middle_of`.
+
+    The k values nearest to the median lie side by side. So the k-th smallest distance is the least, over all stretches of k
+    values, of the larger distance of their ends.
+    """
+    n = count[0]
+    if same and n > 0:
+        low, high = np.full(len(out), np.inf), np.full(len(out), np.inf)
+        _nearest(ordered, n, (n - 1) // 2 + 1, middle, low)
+        _nearest(ordered, n, n // 2 + 1, middle, high)
+        for m in range(len(out)):
+            out[m] = 0.5 * (low[m] + high[m])
+        return
+    for m in range(len(out)):
+        n = count[m]
+        total = 0.0
+        for k in ((n - 1) // 2 + 1, n // 2 + 1):
+            least = np.inf
+            for i in range(n - k + 1):
+                least = min(least, max(middle[m] - ordered[i, m], ordered[i + k - 1, m] - middle[m]))
+            total += least
+        out[m] = 0.5 * total if n > 0 else np.nan
+
+
+@compiled
+def _nearest(ordered: Array, n: int, k: int, middle: Array, least: Array) -> None:
+    """Lower ``least`` to the k-th smallest distance of n sorted values from ``middle``."""
+    for i in range(n - k + 1):
+        below, above = ordered[i], ordered[i + k - 1]
+        for m in range(len(least)):
+            left, right = middle[m] - below[m], above[m] - middle[m]
+            longer = left if left > right else right
+            least[m] = longer if longer < least[m] else least[m]
 
 
 @compiled

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from lazyccd.errors import MemoryLimitError
 from lazyccd.kernels.block import ALL_PLANES, Block, Request, empty_block
-from lazyccd.plan.schedule import Action, Call, make_schedule, strips, vertical_halo
+from lazyccd.plan.schedule import STRIP_PIXELS, Action, Call, bands, make_schedule, vertical_halo
 from lazyccd.plan.steps import Apply, Chunked, Join, Source, Stack, Step
 from lazyccd.plan.storage import Reader
 from lazyccd.sections import Region
@@ -52,25 +52,28 @@ class Evaluation:
 
     def pull(self, *roots: tuple[Step, Request]) -> list[Block]:
         """Return the block that each root gives for its request."""
-        schedule = make_schedule(roots)
+        return self._follow(make_schedule(roots), roots)
+
+    def _follow(self, schedule: Sequence[Action], roots: Sequence[tuple[Step, Request]]) -> list[Block]:
+        """Do the work of a schedule."""
         blocks: dict[str, list[Block]] = {}
         for action in schedule:
-            blocks[action.step.token] = [self._make(action, request, blocks) for request in action.requests]
+            blocks[action.step.token] = [self._make(action, number, blocks) for number in range(len(action.requests))]
             for token in action.frees:
                 blocks.pop(token, None)
         return [_find(blocks[step.token], request) for step, request in roots]
 
-    def _make(self, action: Action, request: Request, blocks: dict[str, list[Block]]) -> Block:
+    def _make(self, action: Action, number: int, blocks: dict[str, list[Block]]) -> Block:
         """Compute one region of a kept step."""
-        step = action.step
+        step, request = action.step, action.requests[number]
         if isinstance(step, Stack):
             return self._stack(step, request)
-        if not step.local or not step.inputs:
+        if not action.in_strips:
             needs = step.needs(request)
             given = [_take(blocks, s, need) for s, need in zip(step.inputs, needs, strict=True)]
             return self._call(step, request, given)
         out: Block | None = None
-        for band, calls in strips(action.segment, request):
+        for band, calls in action.strips(number):
             part = self._strip(calls, band, blocks)
             if band == request:
                 return part
@@ -126,18 +129,14 @@ class Evaluation:
     def _stack(self, step: Stack, request: Request) -> Block:
         """Combine the frames in bands of rows."""
         out = empty_block(request, step.dtypes)
-        region = request.region
-        rows = band_rows(step, request)
-        for y0 in range(region.y0, region.y1, rows):
-            band = Request(Region(y0, min(y0 + rows, region.y1), region.x0, region.x1), request.planes)
-            roots = [(f, need) for f, need in zip(step.frames, step.needs(band), strict=True) if need is not None]
-            frames = self.pull(*roots)
+        for band, roots, schedule in bands(step, request, band_rows(step, request)):
+            frames = self._follow(schedule, roots)
             _paste(step.kernel(band, frames, **dict(step.params), **self._numbers(step)), out)
         return out
 
 
 def band_rows(step: Stack, request: Request) -> int:
-    """Return how many rows of all frames fit into a stack's byte budget.
+    """Return how many rows of all frames fit into a stack's byte budget; not more than a strip has, if there is no halo.
 
     Raises
     ------
@@ -160,6 +159,8 @@ def band_rows(step: Stack, request: Request) -> int:
             f"{f'with a halo of {halo} rows ' if halo else ''}take {len(needs) * each * least} bytes and the bands of a stack "
             f"may take {step.budget_bytes}, which is enough for {fits} frames; {way_out} or combine the frames in groups."
         )
+    if not halo and not margin:
+        rows = min(rows, max(1, STRIP_PIXELS // columns))
     return rows - margin
 
 

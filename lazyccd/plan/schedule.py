@@ -10,11 +10,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from lazyccd.kernels.block import Request
-from lazyccd.plan.steps import Stack, Step, walk
+from lazyccd.plan.reads import Shifted
+from lazyccd.plan.steps import Apply, Stack, Step, walk
 from lazyccd.sections import Region
 
 STRIP_PIXELS = 2**17
@@ -76,6 +77,32 @@ def demand(
 
 
 @dataclass(frozen=True)
+class Call:
+    """One region of one step, as a strip needs it."""
+
+    step: Step
+    """The step to run."""
+
+    request: Request
+    """Region and planes of its output."""
+
+    needs: tuple[tuple[Step, Request] | None, ...]
+    """Each input and what is needed of it; None where nothing is."""
+
+    def moved(self, rows: int) -> Call:
+        """Return the same call some rows further down."""
+        needs = tuple(need and (need[0], _moved(*need, rows)) for need in self.needs)
+        return Call(self.step, _moved(self.step, self.request, rows), needs)
+
+
+Strip = tuple[Request, list[Call]]
+"""A band of rows of a kept step, and the calls that make it."""
+
+Roots = list[tuple[Step, Request]]
+"""Steps, and what is asked of them."""
+
+
+@dataclass(frozen=True)
 class Action:
     """One kept step of a task."""
 
@@ -90,6 +117,33 @@ class Action:
 
     frees: tuple[str, ...]
     """Tokens of kept steps that nobody needs after it."""
+
+    known: tuple[list[Strip], ...] | None = field(default=None, compare=False, repr=False)
+    """The strips of each request, if they were found before."""
+
+    @property
+    def in_strips(self) -> bool:
+        """Whether the step is evaluated strip by strip."""
+        return self.step.local and bool(self.step.inputs)
+
+    def strips(self, number: int) -> Iterable[Strip]:
+        """Return the strips of one of the requests."""
+        return strips(self.segment, self.requests[number]) if self.known is None else self.known[number]
+
+    def with_strips(self) -> Action:
+        """Return the action with its strips, if it has any."""
+        if self.known is not None or not self.in_strips:
+            return self
+        return replace(self, known=tuple(list(self.strips(k)) for k in range(len(self.requests))))
+
+    def moved(self, rows: int) -> Action:
+        """Return the same action some rows further down."""
+        requests = tuple(_moved(self.step, request, rows) for request in self.requests)
+        known = self.known and tuple(
+            [(_moved(self.step, strip, rows), [call.moved(rows) for call in calls]) for strip, calls in each]
+            for each in self.known
+        )
+        return Action(self.step, requests, self.segment, self.frees, known)
 
 
 def make_schedule(roots: Sequence[tuple[Step, Request]]) -> list[Action]:
@@ -177,25 +231,6 @@ def strip_rows(segment: Sequence[Step], request: Request) -> int:
     return int(min(region.shape.y, 1 + max(STRIP_PIXELS - first, 0) // max(1, largest(2) - first)))
 
 
-@dataclass(frozen=True)
-class Call:
-    """One region of one step, as a strip needs it."""
-
-    step: Step
-    """The step to run."""
-
-    request: Request
-    """Region and planes of its output."""
-
-    needs: tuple[tuple[Step, Request] | None, ...]
-    """Each input and what is needed of it; None where nothing is."""
-
-    def moved(self, rows: int) -> Call:
-        """Return the same call some rows further down."""
-        needs = tuple(need and (need[0], _moved(*need, rows)) for need in self.needs)
-        return Call(self.step, _moved(self.step, self.request, rows), needs)
-
-
 def _moved(step: Step, request: Request, rows: int) -> Request:
     """Return a request further down; a single row, which is broadcast, stays where it is."""
     if step.shape[0] == 1:
@@ -216,7 +251,16 @@ def strip_calls(segment: Sequence[Step], request: Request) -> list[Call]:
     return calls
 
 
-def strips(segment: Sequence[Step], request: Request) -> Iterator[tuple[Request, list[Call]]]:
+def moves(steps: Iterable[Step]) -> bool:
+    """Return whether further rows of steps can need the same as those before, further down.
+
+    Not where frames begin or end inside of the image, which no row before that tells.
+    """
+    reads = [source.reads for step in steps if isinstance(step, Apply) for source in step.sources]
+    return not any(isinstance(each, Shifted) for each in reads)
+
+
+def strips(segment: Sequence[Step], request: Request) -> Iterator[Strip]:
     """Yield bands of rows of a request whose planes stay in cache, each with its calls.
 
     If the second band needs what the first one does, only further down by its own rows, so do all others of its height.
@@ -225,6 +269,7 @@ def strips(segment: Sequence[Step], request: Request) -> Iterator[tuple[Request,
     rows = strip_rows(segment, request)
     first: list[Call] = []
     repeats = False
+    can_repeat = moves(segment)
     for y0 in range(region.y0, region.y1, rows):
         y1 = min(y0 + rows, region.y1)
         strip = Request(region._replace(y0=y0, y1=y1), request.planes)
@@ -232,9 +277,36 @@ def strips(segment: Sequence[Step], request: Request) -> Iterator[tuple[Request,
             yield strip, [call.moved(y0 - region.y0) for call in first]
             continue
         calls = strip_calls(segment, strip)
-        repeats = y0 == region.y0 + rows and calls == [call.moved(rows) for call in first]
+        repeats = can_repeat and y0 == region.y0 + rows and calls == [call.moved(rows) for call in first]
         first = first or calls
         yield strip, calls
+
+
+def bands(step: Stack, request: Request, rows: int) -> Iterator[tuple[Request, Roots, list[Action]]]:
+    """Yield bands of rows of a stack's request, each with what is asked of the frames and how it is computed.
+
+    The order of work is found once if the second band needs what the first one does, further down, as in `strips`; bands of
+    frames with halos differ at the edges.
+    """
+    region = request.region
+    can_repeat = all(each.local for each in walk(*step.frames)) and step.reads.local and moves(walk(*step.frames))
+    roots: Roots = []
+    actions: list[Action] = []
+    repeats = False
+    for y0 in range(region.y0, region.y1, rows):
+        band = Request(region._replace(y0=y0, y1=min(y0 + rows, region.y1)), request.planes)
+        whole = band.region.shape.y == rows
+        moved = [action.moved(rows) for action in actions] if can_repeat and whole else []
+        if repeats and whole:
+            roots, actions = [(frame, _moved(frame, need, rows)) for frame, need in roots], moved
+        else:
+            needs = zip(step.frames, step.needs(band), strict=True)
+            roots = [(frame, need) for frame, need in needs if need is not None]
+            actions = make_schedule(roots)
+            if can_repeat:
+                actions = [action.with_strips() for action in actions]
+                repeats = whole and [(a, a.known) for a in actions] == [(a, a.known) for a in moved]
+        yield band, roots, actions
 
 
 def vertical_halo(step: Step) -> int:

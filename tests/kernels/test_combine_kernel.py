@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from lazyccd.kernels.block import Block, Request
 from lazyccd.kernels.combine import combine_frames, median_factor
 from lazyccd.kernels.levels import Levels
+from lazyccd.kernels.medians import exchange
 from lazyccd.kernels.piece import Noise, Rule
-from lazyccd.kernels.stack_loops import sort_frames
+from lazyccd.kernels.stack_loops import median_and_deviation, median_of, sorting_network
 from lazyccd.ops.stack_rules import critical_values, percentile_order
 from lazyccd.sections import Region
 from tests.kernels.stack_reference import BITS, CLASSES, SCHEMA, combine_pixel
@@ -177,22 +178,31 @@ def test_any_part_has_the_same_bits(drawn: tuple[Array, Array, Array, dict[str, 
         np.testing.assert_array_equal(alone.plane(plane), whole.crop(part).plane(plane))
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 13, 20, 33])
-def test_network_sorts(count: int, rng: np.random.Generator) -> None:
-    """Each pixel's values come in order, infinities last."""
-    values = rng.integers(0, 9, (count, 200)).astype(np.float64)
-    values[rng.random(values.shape) < 0.2] = np.inf
-    expected = np.sort(values, axis=0)
-    sort_frames(values)
-    np.testing.assert_array_equal(values, expected)
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 13, 20, 33, 40])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_medians_and_median_distances(count: int, dtype: type, rng: np.random.Generator) -> None:
+    """Those of NumPy to the bit, of the inputs that count, for stretches where as many count everywhere and others."""
+    values = rng.normal(0, 1, (count, 2000)).astype(dtype)
+    values[:, :700] = rng.integers(0, 9, (count, 700))
+    use = np.ones(values.shape, bool)
+    use[:, 100:1100] = rng.random((count, 1000)) < 0.6
+    use[: count - 1, 1700:] = False
+    expected = np.full((2, 2000), np.nan)
+    for m in np.flatnonzero(use.any(axis=0)):
+        good = values[use[:, m], m].astype(np.float64)
+        expected[0, m] = np.median(good)
+        expected[1, m] = np.median(np.abs(good - expected[0, m]))
+    values[~use] = np.nan
+    np.testing.assert_array_equal(median_and_deviation(values, use), expected)
+    np.testing.assert_array_equal(median_of(values, use), expected[0])
 
 
-def test_network_sorts_all_zero_one_inputs() -> None:
+def test_networks_sort_all_zero_one_inputs() -> None:
     """A network that sorts all sequences of 0 and 1 sorts everything (Knuth 5.3.4, theorem Z)."""
     for count in range(1, 13):
         numbers = np.arange(2**count)
         values = ((numbers >> np.arange(count)[:, None]) & 1).astype(np.float64)
-        sort_frames(values)
+        exchange(values, sorting_network(count), values.shape[1])
         assert (np.diff(values, axis=0) >= 0).all()
 
 

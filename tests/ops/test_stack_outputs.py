@@ -215,6 +215,22 @@ def test_offsets_cover_the_union(rng: np.random.Generator) -> None:
     assert (float(result["y"][0]), float(result["x"][0])) == (-3, -4)
 
 
+@given(st.lists(st.tuples(st.integers(-40, 40), st.integers(-5, 5)), min_size=2, max_size=4), st.integers(1, 9))
+def test_frames_that_begin_and_end_between_bands(places: list[tuple[int, int]], rows: int) -> None:
+    """Bands of any height see each frame exactly where it lies, also frames that no band before them touched."""
+    rng = np.random.default_rng(4)
+    values = rng.normal(100, 1, (len(places), 31, 7))
+    tops, lefts = (np.array(axis) - min(axis) for axis in zip(*places, strict=True))
+    total, count = (np.zeros((31 + tops.max(), 7 + lefts.max())) for _ in range(2))
+    for plane, y, x in zip(values, tops, lefts, strict=True):
+        total[y : y + 31, x : x + 7] += plane
+        count[y : y + 31, x : x + 7] += 1
+    limit = rows * len(places) * total.shape[1] * 10
+    result = combine(frames_of(values), method="sum", offsets=places, mem_limit=limit, maps=("n_used",))
+    np.testing.assert_array_equal(result["n_used"].values, count)
+    np.testing.assert_allclose(result["data"].values, total, rtol=1e-13)
+
+
 def test_offsets_by_headers(rng: np.random.Generator) -> None:
     """WCS and physical coordinates say where frames lie; after a cut too."""
     sky = rng.normal(100, 1, (60, 60))
