@@ -101,8 +101,8 @@ def _plan(night: tuple[str, ...], options: Any) -> Any:
         return load_table(night[0], options)
     collection = collect(night)
     if not collection.frames:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in collection.skipped)
-        raise FormatError(f"none of {len(collection.skipped)} files can be used: {reasons}")
+        reasons = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in collection.skipped)
+        raise FormatError(f"none of {len(collection.skipped)} files can be used: {reasons}.")
     return build_plan(collection, options)
 
 

@@ -17,12 +17,12 @@ USAGE_ERROR = 2
 
 @contextmanager
 def friendly_errors() -> Iterator[None]:
-    """Print an error of ours as a line instead of a traceback."""
+    """Print an error of ours, or of the file system, as a line instead of a traceback."""
     from lazyccd.errors import LazyCCDError
 
     try:
         yield
-    except LazyCCDError as error:
+    except (LazyCCDError, OSError) as error:
         click.echo(f"Error: {error}", err=True)
         for note in getattr(error, "__notes__", ()):
             click.echo(f"  {note}", err=True)
@@ -51,8 +51,17 @@ def using_scheduler(name: str, memory_limit: str | None) -> Iterator[None]:
         return
     from distributed import Client
 
-    with dask.config.set(settings), Client(name):
-        yield
+    from lazyccd.errors import ParameterError
+
+    with dask.config.set(settings):
+        try:
+            client = Client(name)
+        except (OSError, ValueError) as error:
+            raise ParameterError(
+                f"no scheduler answers at {name!r} ({error}); start one with 'dask scheduler', or correct the address."
+            ) from error
+        with client:
+            yield
 
 
 def scheduler_options(command: F) -> F:
@@ -65,7 +74,23 @@ def scheduler_options(command: F) -> F:
         help="Where tasks run.",
         callback=_check_scheduler,
     )(command)
-    return click.option("--memory-limit", metavar="SIZE", help="Memory that a process may use, such as 2GB.")(command)
+    return click.option(
+        "--memory-limit",
+        metavar="SIZE",
+        help="Memory that a process may use, such as 2GB.",
+        callback=_check_memory,
+    )(command)
+
+
+def _check_memory(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    from dask.utils import parse_bytes
+
+    try:
+        if value is not None:
+            parse_bytes(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} must be a size such as 2GB or 500MiB.") from None
+    return value
 
 
 def _check_scheduler(_context: click.Context, _option: click.Parameter, value: str) -> str:

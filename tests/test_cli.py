@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -11,6 +12,9 @@ from click.testing import CliRunner, Result
 
 from lazyccd.cli import main
 from lazyccd.testing import Detector, Sky, make_night
+
+PICTURE = Path("picture.fits")
+"""A file that a test makes in its folder."""
 
 
 def call(*words: str) -> Result:
@@ -48,6 +52,53 @@ def test_dry_run_changes_nothing_and_its_table_runs(folder: str, tmp_path: Path)
     assert result.exit_code == 0, result.output
 
 
+def test_masters_of_one_run_serve_the_next(folder: str, tmp_path: Path) -> None:
+    """Masters that were written are found in their folder, or named one by one, and give the same pixels."""
+    leave = ("--cosmic-rays", "none")
+    assert call("reduce", folder, "-o", str(tmp_path / "a"), *leave).exit_code == 0
+    masters = tmp_path / "a" / "masters"
+    lights = sorted(str(path) for path in Path(folder).glob("light*.fits"))
+    named = [word for kind in ("bias", "dark", "flat") for word in (f"--{kind}", str(next(masters.glob(f"{kind}*"))))]
+    for out, words in (("b", ["--calib", str(masters)]), ("c", named)):
+        result = call("reduce", *lights, "-o", str(tmp_path / out), *words, *leave)
+        assert result.exit_code == 0, result.output
+        for path in (tmp_path / "a").glob("*.fits"):
+            np.testing.assert_array_equal(fits.getdata(path), fits.getdata(tmp_path / out / path.name))
+    result = call("reduce", *lights, "-o", str(tmp_path / "d"), *named, "--overscan", "none")
+    assert result.exit_code == 2
+    assert "it is overscan-subtracted and the frame will not be" in " ".join(result.output.split())
+
+
+def test_overrides(folder: str, tmp_path: Path) -> None:
+    """What the command line says goes into the pixels, and into the header of the product."""
+    bad = np.zeros((128, 160), np.uint8)
+    bad[:, 7] = 1
+    fits.PrimaryHDU(bad).writeto(tmp_path / "bpm.fits")
+    words = ("--gain", "2", "--readnoise", "9.5", "--saturate", "30000", "--trim", "[1:100,11:128]")
+    plain = call("reduce", folder, "-o", str(tmp_path / "a"), "--cosmic-rays", "none")
+    assert plain.exit_code == 0, plain.output
+    result = call("reduce", folder, "-o", str(tmp_path / "b"), "--cosmic-rays", "none", *words)
+    assert result.exit_code == 0, result.output
+    name = next((tmp_path / "b").glob("*_red.fits")).name
+    with fits.open(tmp_path / "a" / name) as one, fits.open(tmp_path / "b" / name) as other:
+        header = other[0].header
+        assert other[0].data.shape == (118, 100)
+        assert (header["RDNOISE"], header["GAIN"], header["DATASEC"]) == (9.5, 1.0, "[1:100,1:118]")
+        assert "fits_section=[1:100,11:128]" in header["TRIMIM"]
+        assert header["SUBOSCAN"].startswith("ccd=<CCDData>, fits_section=[16")
+        assert "constant 100" in str(header["HISTORY"]).replace("\n", "")
+        good = (one["DQ"].data[10:, :100] == 0) & (other["DQ"].data == 0)
+        ratio = other[0].data[good] / one[0].data[10:, :100][good]
+        assert np.median(ratio) == pytest.approx(2 / 1.6, rel=0.01)
+        raw = fits.getdata(Path(folder) / name.replace("_red", ""))[10:128, :100]
+        assert np.array_equal(other["DQ"].data & 2 != 0, raw >= 30000)
+    result = call(
+        "reduce", folder, "-o", str(tmp_path / "c"), "--cosmic-rays", "none", "--bpm", str(tmp_path / "bpm.fits")
+    )
+    assert result.exit_code == 0, result.output
+    assert (fits.getdata(tmp_path / "c" / name, "DQ")[:, 7] & 1).all()
+
+
 @pytest.mark.parametrize("scheduler", ["processes", "sync"])
 def test_schedulers(folder: str, tmp_path: Path, scheduler: str) -> None:
     """Any scheduler gives the same bytes."""
@@ -72,13 +123,19 @@ def test_what_is_missing_has_its_exit_status(folder: str, tmp_path: Path) -> Non
         (("reduce", ".", "-o", "out", "--scheduler", "gpu"), "threads"),
         (("info", "no_such_file.fits"), "no_such_file.fits"),
         (("show", "no_such_file.fits"), "no_such_file.fits"),
+        (("reduce", ".", "-o", "out", "--memory-limit", "much"), "2GB"),
+        (("demo", "out", "--scheduler", "tcp://127.0.0.1:1"), "no scheduler answers at 'tcp://127.0.0.1:1'"),
+        (("show", str(PICTURE), "-o", "/proc/nowhere/a.png"), "/proc/nowhere/a.png"),
     ],
 )
 def test_usage_errors(words: tuple[str, ...], told: str, tmp_path: Path) -> None:
     """A call that cannot be carried out ends with status 2 and says why, without a traceback."""
-    result = call(
-        *(str(tmp_path) if word == "." else str(tmp_path / word) if word == "out" else word for word in words)
-    )
+    fits.PrimaryHDU(np.ones((8, 8), np.float32)).writeto(tmp_path / PICTURE)
+    words = tuple(str(tmp_path / word) if word == str(PICTURE) else word for word in words)
+    with dask.config.set({"distributed.comm.timeouts.connect": "200ms"}):
+        result = call(
+            *(str(tmp_path) if word == "." else str(tmp_path / word) if word == "out" else word for word in words)
+        )
     assert result.exit_code == 2
     assert told in result.output
     assert "Traceback" not in result.output

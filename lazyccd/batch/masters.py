@@ -30,7 +30,7 @@ def existing_masters(options: Options, user: Camera | None) -> tuple[list[Candid
     for kind, path in [*named, *([("bpm", options.bpm)] if options.bpm else [])]:
         collection = collect([path])
         for name, reason in collection.skipped:
-            raise FormatError(f"--{kind} {name} cannot be used: {reason}.")
+            raise FormatError(f"--{kind} {name} cannot be used: {reason.rstrip('.')}.")
         found += [_candidate(frame, kind, user, options, explicit=True) for frame in collection.frames]
     if options.calib:
         collection = collect(options.calib)

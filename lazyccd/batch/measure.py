@@ -37,14 +37,18 @@ def robust_std(values: Array) -> float:
     return float(np.std(kept))
 
 
-def pixels_of(ds: xr.Dataset, region: Region) -> Array:
-    """Return the data of a region in double precision, NaN where a pixel is bad. Pulls this region only."""
+def pixels_of(ds: xr.Dataset, region: Region, allowed: str = "") -> Array:
+    """Return the data of a region in double precision, NaN where a pixel is bad. Pulls this region only.
+
+    A mask plane that is allowed makes no pixel bad.
+    """
     part = cut(resolve(ds), *region.slices).to_dataset().drop_vars("uncertainty", errors="ignore").compute()
     data = part[DATA].values.astype(float)
     if MASK in part:
         image = resolve(ds)
         bits = part[MASK].values
-        data[(bits & bits.dtype.type(image.schema.bad_bits)) != 0] = np.nan
+        bad = image.schema.bad_bits & ~(image.schema.bits(allowed) if allowed else 0)
+        data[(bits & bits.dtype.type(bad)) != 0] = np.nan
     return data
 
 
@@ -60,8 +64,8 @@ def centre(shape: tuple[int, int], fraction: float = 0.5, most: int | None = Non
 
 
 def level(ds: xr.Dataset) -> float:
-    """Return the median of the good pixels of the central half of a frame."""
-    values = pixels_of(ds, centre((ds.sizes["y"], ds.sizes["x"])))
+    """Return the median of the central half of a frame: of the good pixels, and of saturated ones, whose level is high."""
+    values = pixels_of(ds, centre((ds.sizes["y"], ds.sizes["x"])), allowed="SAT")
     values = values[np.isfinite(values)]
     return float(np.median(values)) if values.size else float("nan")
 

@@ -9,6 +9,7 @@ A `NightPlan` is all that the runner needs; it reads no header for a decision:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
@@ -298,6 +299,21 @@ class NightPlan:
             return replace(item, facts=item.facts.with_fact(fact, value), to_measure=left)
 
         return replace(self, recipes=tuple(change(item) if item.name in chosen else item for item in self.recipes))
+
+    def bias_noise(self, item: Recipe) -> float:
+        r"""Return the factor of the noise that the master bias adds to a frame.
+
+        With a dark of the night scaled by :math:`k`, the frame is :math:`L - B - k (D - B)` and the bias' error goes in by
+        :math:`1 - k`: not at all at equal exposure. Hence a master dark has the noise of its own frames only. If it was made
+        with another bias, :math:`\sqrt{1 + k^2}`: that bias is taken to be as good.
+        """
+        if calibration_of(item.kind) == "dark":
+            return 0.0
+        if not item.bias or not item.dark or item.dark.is_file:
+            return 1.0
+        k = item.dark.scale
+        shared = {member.bias.master for member in self.members(item.dark.master)} == {item.bias.master}
+        return abs(1 - k) if shared else math.hypot(1, k)
 
     @property
     def pairs(self) -> tuple[Pairs, ...]:

@@ -13,9 +13,10 @@ from lazyccd.batch.measure import overscan_levels
 from lazyccd.batch.night import Choice, Recipe
 from lazyccd.errors import ShapeError
 from lazyccd.frame.core import DATA
+from lazyccd.frame.log import apply_to_text
 from lazyccd.frame.product import after_gain
 from lazyccd.io import as_frame, open_fits
-from lazyccd.ops.noise import add_noise, subtract_levels
+from lazyccd.ops.noise import add_noise, scale_noise, subtract_levels
 from lazyccd.sections import parse_section
 
 
@@ -27,7 +28,7 @@ class Calibrated:
     words: list[str] = field(default_factory=list)
 
 
-def calibrate(recipe: Recipe, masters: dict[str, str]) -> Calibrated:
+def calibrate(recipe: Recipe, masters: dict[str, str], bias_noise: float = 1.0) -> Calibrated:
     """Reduce one frame, lazily but for its overscan strip.
 
     1. Raw adu: SAT, overscan, trim, bad pixels, bias.
@@ -42,6 +43,8 @@ def calibrate(recipe: Recipe, masters: dict[str, str]) -> Calibrated:
         What to do.
     masters
         Paths of the masters that were made, by name.
+    bias_noise
+        Factor of the noise that the master bias adds.
     """
     facts = recipe.facts
     done = Calibrated(open_fits(recipe.source, unit=facts.unit.value or None))
@@ -51,7 +54,7 @@ def calibrate(recipe: Recipe, masters: dict[str, str]) -> Calibrated:
     kind = calibration_of(recipe.kind)
     gain, read = facts.gain.value, facts.readnoise.value
     if recipe.bias:
-        done.frame = ops.subtract_bias(done.frame, _master(recipe.bias, masters))
+        done.frame = ops.subtract_bias(done.frame, scale_noise(_master(recipe.bias, masters), bias_noise))
     if gain is not None and read is not None and not recipe.contains_bias:
         signal = bool(recipe.bias) or (kind != "bias" and facts.overscan.value is not None)
         done.frame = add_noise(done.frame, gain=gain, readnoise=read, poisson=signal)
@@ -59,7 +62,7 @@ def calibrate(recipe: Recipe, masters: dict[str, str]) -> Calibrated:
         return done
     if gain is not None:
         done.frame = ops.gain_correct(done.frame, gain * u.electron / u.adu)
-        done.frame = done.frame.assign_attrs(header=after_gain(done.frame.attrs["header"], gain))
+        done.frame = done.frame.assign_attrs(header=after_gain(done.frame.attrs["header"], gain, read))
     _dark_and_flat(recipe, masters, done)
     return done
 
@@ -78,6 +81,11 @@ def _overscan_and_trim(recipe: Recipe, done: Calibrated) -> None:
         found = overscan_levels(done.frame, strip, adu)
         done.frame = subtract_levels(done.frame, found.levels, found.axis)
         done.words.append(f"overscan {facts.overscan.value}: {found.words}")
+        entries = [
+            ("subtract_overscan", f"ccd=<CCDData>, fits_section={facts.overscan.value}"),
+            ("HISTORY", done.words[-1]),
+        ]
+        done.frame = done.frame.assign_attrs(header=apply_to_text(done.frame.attrs["header"], entries))
     if facts.trim.value is not None:
         done.frame = ops.trim_image(done.frame, facts.trim.value)
         done.words.append(f"trimmed to {facts.trim.value}")

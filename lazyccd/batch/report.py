@@ -210,14 +210,22 @@ def _remarks(plan: NightPlan, numbers: dict[str, int]) -> dict[str, dict[str, li
         for choice in item.choices if item.is_reduced else ():
             for master, reason in choice.why_not:
                 others.setdefault(f"{choice.kind} not {master}: {reason}", []).append(number)
+    for text, names in why_these_masters(plan).items():
+        taken[text] = [numbers[name] for name in names]
+    for text in (*plan.notes, *(f"{name}: {reason}" for name, reason in plan.skipped)):
+        notes.setdefault(text, [])
+    return dict(zip(titles, (complete, taken, others, notes), strict=True))
+
+
+def why_these_masters(plan: NightPlan) -> dict[str, list[str]]:
+    """Return why the masters of the science frames were taken, each reason once with the frames it is about."""
+    reasons: dict[str, list[str]] = {}
     for item in plan.science:
         for choice in item.choices:
             if choice:
                 text = f"{choice.kind} {_shown(choice)}: {choice.why}{_span(plan, choice)}"
-                taken.setdefault(text, []).append(numbers[item.name])
-    for text in (*plan.notes, *(f"{name}: {reason}" for name, reason in plan.skipped)):
-        notes.setdefault(text, [])
-    return dict(zip(titles, (complete, taken, others, notes), strict=True))
+                reasons.setdefault(text, []).append(item.name)
+    return reasons
 
 
 def _span(plan: NightPlan, choice: Choice) -> str:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lazyccd.batch.report import why_these_masters
 from lazyccd.batch.run import Outcome, Run
 
 STYLES = {"COMPLETE": "green", "PARTIAL": "yellow", "FAILED": "red"}
@@ -51,7 +52,9 @@ def _masters(outcomes: list[Outcome]) -> Table:
 def _science(outcomes: list[Outcome]) -> Table:
     """Return the table of science frames."""
     columns = ("frame", "masters used", "status", "noise before", "after", "s")
-    table = Table(title="Science frames (noise of a pixel in electrons)", title_justify="left")
+    units = " or ".join(dict.fromkeys(outcome.unit for outcome in outcomes if outcome.unit))
+    title = f"Science frames (noise of a pixel in {units})" if units else "Science frames"
+    table = Table(title=title, title_justify="left")
     for name in columns:
         table.add_column(name, overflow="fold")
     for outcome in outcomes:
@@ -67,8 +70,8 @@ def _science(outcomes: list[Outcome]) -> Table:
 
 
 def _print_words(run: Run, console: Console) -> None:
-    """Print decisions and reasons once each, with the frames that they are about."""
-    lines: dict[str, list[str]] = {}
+    """Print why masters were taken, decisions and reasons, once each, with the frames that they are about."""
+    lines = {text: [os.path.basename(name) for name in names] for text, names in why_these_masters(run.plan).items()}
     for outcome in run.outcomes:
         words = outcome.words if outcome.kind == "science" else ()
         for text in (*words, *((outcome.reason,) if outcome.reason else ())):

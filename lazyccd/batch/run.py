@@ -75,6 +75,9 @@ class Outcome:
     noise_after: float = math.nan
     """Noise of a pixel of the product."""
 
+    unit: str = ""
+    """Units of the product, and so of the noise."""
+
     seconds: float = 0.0
 
 
@@ -180,16 +183,22 @@ class Run:
 
     def _measured(self, pairs: Pairs) -> tuple[float, float]:
         """Return electrons per adu and electrons of read noise; NaN for what cannot be had."""
-        zeros = [self._raw_centre(recipe) for recipe in self.plan.members(pairs.zero)]
+        zeros = self._raw_centres(pairs.zero)
+        if len(zeros) < 2:
+            return math.nan, math.nan
         read_adu = pairs_noise(zeros)
         gain = math.nan
         if pairs.flat:
-            zero_level = float(sum(float(_median(z)) for z in zeros) / len(zeros))
-            flats = [self._raw_centre(recipe) for recipe in self.plan.members(pairs.flat)]
-            gain = pairs_gain(flats, zero_level, read_adu)
+            zero_level = float(np.mean([np.nanmedian(zero) for zero in zeros]))
+            gain = pairs_gain(self._raw_centres(pairs.flat), zero_level, read_adu)
         stated = self.plan.recipe(pairs.frames[0]).facts.gain.value
         factor = gain if math.isfinite(gain) and (self.plan.options.measured or stated is None) else stated
         return gain, math.nan if factor is None else read_adu * factor
+
+    def _raw_centres(self, group: str) -> list[Any]:
+        """Return the pixels of the central areas of a group's raw frames, without those that are mostly bad."""
+        areas = [self._raw_centre(recipe) for recipe in self.plan.members(group)]
+        return [area for area in areas if np.isfinite(area).mean() > 0.5]
 
     def _raw_centre(self, recipe: Recipe) -> Any:
         """Return the pixels of the central area of a raw frame, saturated ones left out."""
@@ -251,7 +260,9 @@ class Run:
             raise ParameterError(f"no frame of {group.name} can be used: {'; '.join(words)}.")
         master = combine_robustly(frames)
         path = self.out / "masters" / f"{group.name}.fits"
-        self.masters[group.name] = str(io.to_fits(stamped(master, group, len(frames)), path, **self._writing))
+        bias = next((item.bias.master for item in self.plan.members(group.name) if item.bias), "")
+        master = stamped(master, group, len(frames), self._shown(bias))
+        self.masters[group.name] = str(io.to_fits(master, path, **self._writing))
         self._picture(self.masters[group.name], group.name)
         how = "median" if len(frames) < FEW else f"mean, clipped at {CLIP:g} robust sigma"
         words.insert(0, f"{how} of {len(frames)}")
@@ -283,7 +294,7 @@ class Run:
             if choice and not choice.is_file and choice.master not in self.masters:
                 why = self.failed.get(choice.master, "it was not made")
                 raise ParameterError(f"{choice.kind} master {choice.master} is missing: {why}")
-        return calibrate(recipe, self.masters)
+        return calibrate(recipe, self.masters, self.plan.bias_noise(recipe))
 
     def _reduce(self, recipe: Recipe) -> Outcome:
         """Reduce and write one science frame."""
@@ -295,6 +306,7 @@ class Run:
         path = str(write(provenance(frame, recipe, used), target, **self._writing))
         self._picture(path, product_stem(recipe.name))
         raw = io.open_fits(recipe.source, unit=recipe.facts.unit.value or None)
+        product = io.as_frame(path)
         return Outcome(
             recipe.name,
             "science",
@@ -302,9 +314,10 @@ class Run:
             recipe.reason,
             path,
             used,
-            (*done.words, *words, *check_stars(io.as_frame(path), stars)),
+            (*done.words, *words, *check_stars(product, stars)),
             noise(raw) * (recipe.facts.gain.value or 1.0),
-            noise(io.as_frame(path)),
+            noise(product),
+            f"{product.ccd.unit}",
         )
 
     def _shown(self, master: str) -> str:
@@ -350,10 +363,17 @@ def combine_robustly(frames: list[xr.Dataset]) -> xr.Dataset:
     return clipped
 
 
-def stamped(master: xr.Dataset, group: MasterGroup, count: int) -> xr.Dataset:
+def stamped(master: xr.Dataset, group: MasterGroup, count: int, bias: str) -> xr.Dataset:
     """Return a master whose header says what it is."""
-    lines = {"LZKIND": (f"master {group.kind}", "what lazyccd made of it"), "LZNFRAME": (count, "frames combined")}
-    made: xr.Dataset = ops.with_header(master, lines)
+    cards: dict[str, Any] = {
+        "LZKIND": (f"master {group.kind}", "what lazyccd made of it"),
+        "LZNFRAME": (count, "frames combined"),
+    }
+    if bias:
+        cards["LZMAST1"] = (os.path.basename(bias), "master used")
+    if bias and group.kind == "dark":
+        cards["LZNOISE"] = ("own frames", "UNCERT leaves out the noise of the bias")
+    made: xr.Dataset = ops.with_header(master, cards)
     return made
 
 
@@ -365,8 +385,3 @@ def provenance(frame: xr.Dataset, recipe: Recipe, used: Iterable[str]) -> xr.Dat
     cards["LZSTATUS"] = (recipe.status, "whether all steps were done")
     made: xr.Dataset = ops.with_header(frame, cards)
     return made
-
-
-def _median(values: Any) -> float:
-    """Return the median of finite values."""
-    return float(np.nanmedian(values))

@@ -22,6 +22,10 @@ NOISES = ("RDNOISE", "READNOIS", "RON")
 """Keywords of the read noise in electrons."""
 
 
+GAINS = ("GAIN", "EGAIN")
+"""Keywords of electrons per unit of the data; the first is always set."""
+
+
 def product_header(text: str, y: npt.NDArray[Any], x: npt.NDArray[Any], units: str) -> fits.Header:
     """Return the header of a product.
 
@@ -110,10 +114,11 @@ def _move_section(
     header[key] = Region(first[0], first[0] + rows[2], first[1], first[1] + columns[2]).to_fits()
 
 
-def after_gain(text: str, gain: float) -> str:
+def after_gain(text: str, gain: float, readnoise: float | None = None) -> str:
     """Return a header text that is true after the data were multiplied by the gain.
 
-    GAIN becomes 1, levels are scaled, what was there before goes into HISTORY. Read noise is in electrons anyway.
+    GAIN (and EGAIN where it is) becomes 1, levels are scaled, the read noise is the one that was used, in electrons; what was
+    there before goes into HISTORY.
 
     Examples
     --------
@@ -126,7 +131,14 @@ def after_gain(text: str, gain: float) -> str:
         if isinstance(header.get(key), int | float):
             cards.append((key, float(header[key]) * gain, "[electron]"))
             cards.append(("HISTORY", f"{key} was {header[key]} adu before the gain of {gain:g} electron/adu", ""))
-    if "GAIN" in header:
-        cards.append(("HISTORY", f"GAIN was {header['GAIN']}", ""))
-    cards.append(("GAIN", 1.0, "[electron/electron] the gain was applied"))
+    if readnoise is not None:
+        key = next((name for name in NOISES if name in header), NOISES[0])
+        if key in header and header[key] != readnoise:
+            cards.append(("HISTORY", f"{key} was {header[key]}", ""))
+        cards.append((key, readnoise, "[electron] read noise"))
+    for key in GAINS:
+        if key in header:
+            cards.append(("HISTORY", f"{key} was {header[key]}", ""))
+        if key in header or key == GAINS[0]:
+            cards.append((key, 1.0, "[electron/electron] the gain was applied"))
     return append_cards(text, cards)

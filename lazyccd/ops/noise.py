@@ -11,6 +11,7 @@ import xarray as xr
 
 from lazyccd.frame.core import UNCERTAINTY, resolve
 from lazyccd.kernels import calibrate, pointwise
+from lazyccd.ops.edit import with_uncertainty
 from lazyccd.plan.steps import WITH_DATA, Input, Value
 
 
@@ -47,6 +48,27 @@ def add_noise(ccd: xr.Dataset, *, gain: float, readnoise: float, poisson: bool =
     )
     kind = image.uncertainty_type if UNCERTAINTY in ccd else "std"
     return replace(image, plan=plan, uncertainty_type=kind).to_dataset()
+
+
+def scale_noise(ccd: xr.Dataset, factor: float) -> xr.Dataset:
+    """Multiply a frame's uncertainty; a factor of 0 takes it away.
+
+    Parameters
+    ----------
+    ccd
+        A frame, with or without an uncertainty, which is a standard deviation.
+    factor
+        0 or more.
+
+    Returns
+    -------
+    xr.Dataset
+        Lazy, halo 0; the data keep their plan.
+    """
+    if factor == 1 or UNCERTAINTY not in ccd:
+        return ccd
+    scaled: xr.Dataset = with_uncertainty(ccd, ccd[UNCERTAINTY].data * factor if factor else None)
+    return scaled
 
 
 def subtract_levels(ccd: xr.Dataset, levels: npt.NDArray[Any], axis: int) -> xr.Dataset:

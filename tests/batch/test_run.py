@@ -182,3 +182,17 @@ def test_an_interrupted_night_goes_on(
     with pytest.raises(TargetExistsError, match="pass --overwrite"):
         Run(plan, tmp_path, form)()
     assert not (tmp_path / ".lazyccd-progress").exists()
+
+
+def test_saturated_flats_are_excluded_by_their_level(tmp_path: Path) -> None:
+    """A flat that is saturated everywhere is said to be too bright, and the others make the master."""
+    night = make_night(tmp_path / "raw", Detector((96, 128)), Sky(stars=3), biases=2, darks=0, flats=3, lights=0)
+    flat = next(path for path in night.paths if "flat" in Path(path).name)
+    with fits.open(flat, mode="update") as hdus:
+        hdus[0].data[:, :128] = 65535
+    run = Run(build_plan(collect(night.folder)), tmp_path / "out")
+    run()
+    made = {outcome.kind: outcome for outcome in run.outcomes}["flat"]
+    assert made.words[0] == "median of 2"
+    assert "level 64" in made.words[1]
+    assert "is above 80% of saturation" in made.words[1]
