@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -93,7 +94,8 @@ def _shown(value: Any) -> Any:
     if isinstance(value, Value):
         return f"<{value.what}>"
     if isinstance(value, np.ndarray | xr.DataArray) or is_nddata(value) or hasattr(value, "__dask_graph__"):
-        return f"<{type(value).__name__}>" if np.size(getattr(value, "data", value)) > 1 else value
+        shape = getattr(value, "shape", ())  # np.size would compute a lazy array
+        return f"<{type(value).__name__}>" if isinstance(shape, tuple) and math.prod(shape) > 1 else value
     return value
 
 

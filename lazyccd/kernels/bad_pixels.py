@@ -210,7 +210,7 @@ def interpolate(
 
 
 @compiled
-def _nearest(bad: Array, y: int, x: int, dy: int, dx: int, reach: int) -> int:
+def _nearest(bad: Array, y: int, x: int, dy: Any, dx: Any, reach: int) -> int:
     """Return how far the nearest good pixel in a direction is; 0 if there is none within reach."""
     for k in range(1, reach + 1):
         j, i = y + k * dy, x + k * dx
@@ -228,14 +228,15 @@ def _interpolate(
     """Fill bad pixels; those without a good one within reach on either side stay as they are."""
     bad, data, variance = given
     new_data, new_variance, new_mask = outs
+    none, one = np.int64(0), np.int64(1)  # as literals, these would have the search compiled for each direction
     for p in range(places.shape[0]):
         row, column = places[p]
         y, x = row + origin[0], column + origin[1]
         up = down = left = right = 0
         if axes[0]:
-            up, down = _nearest(bad, y, x, -1, 0, reach), _nearest(bad, y, x, 1, 0, reach)
+            up, down = _nearest(bad, y, x, -one, none, reach), _nearest(bad, y, x, one, none, reach)
         if axes[1]:
-            left, right = _nearest(bad, y, x, 0, -1, reach), _nearest(bad, y, x, 0, 1, reach)
+            left, right = _nearest(bad, y, x, none, -one, reach), _nearest(bad, y, x, none, one, reach)
         along_x = _is_better(left, right, up, down)
         before, after = (left, right) if along_x else (up, down)
         if before == 0 and after == 0:

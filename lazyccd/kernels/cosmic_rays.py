@@ -105,7 +105,7 @@ def _inputs(
         given["saturated"] = (a.mask & a.mask.dtype.type(bits[1])) != 0 if bits[1] else None
     for name, block in zip(extras, (*more, a), strict=False):
         if name == "background":
-            given["background"] = block.plane("data")
+            given["background"], bad = _known(block.plane("data"), bad)
         else:
             variance = block.plane("variance" if name == "own" else "data").astype(np.float32, copy=False)
             given["variance"], bad = _known(variance, bad)

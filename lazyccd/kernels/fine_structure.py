@@ -71,12 +71,13 @@ def smooth_at(image: Array, y: int, x: int, separable: bool, values: Array) -> A
     if y < r or x < r or y >= ny - r or x >= nx - r:
         return image[y, x]
     if not separable:
-        return _box_median(image, y, x, 2, values)
-    for j in range(7):
-        for i in range(7):
-            values[7 + i] = image[y - 3 + j, x - 3 + i]
-        values[j] = lower_median(values[7:14], 7)
-    return lower_median(values[:7], 7)
+        return _box_median(image, y, x, r, values)
+    side = 2 * r + 1  # not the literal 7, for which the median would be compiled once more
+    for j in range(side):
+        for i in range(side):
+            values[side + i] = image[y - r + j, x - r + i]
+        values[j] = lower_median(values[side : 2 * side], side)
+    return lower_median(values[:side], side)
 
 
 @compiled
@@ -99,7 +100,7 @@ def _smooth_patch(image: Array, y: int, x: int, reach: int, separable: bool, pat
             elif separable:
                 patch[k, m] = median5(rows[k, m], rows[k + 1, m], rows[k + 2, m], rows[k + 3, m], rows[k + 4, m])
             else:
-                patch[k, m] = _box_median(image, j, i, 1, values)
+                patch[k, m] = _box_median(image, j, i, r, values)
 
 
 @compiled
@@ -142,30 +143,31 @@ def _matched_patch(
 
 
 @compiled
-def is_sharp(
-    image: Array, noise: Array, signal: Any, y: int, x: int, separable: bool, psf: Array, limit: Any, rows: Array,
-    patch: Array, values: Array,
-) -> bool:  # fmt: skip
-    """Return whether the significance of a pixel over its fine structure is above a limit.
+def keep_sharp(
+    image: Array, noise: Array, signal: Array, seeds: Array, separable: bool, psf: Array, limit: Any
+) -> int:  # fmt: skip
+    """Keep the candidates whose significance over their fine structure is above a limit, and return how many they are.
 
-    ``psf`` is empty for fine structure by medians; ``rows``, ``patch`` and ``values`` are scratch of 13 and 9 rows of
-    `WIDTH`, and of 81.
+    They are left at the beginning of ``seeds``, rows of (y, x). ``psf`` is empty for fine structure by medians.
     """
+    rows, patch, values = np.empty((13, WIDTH), np.float32), np.empty((9, WIDTH), np.float32), np.empty(81, np.float32)
     ny, nx = image.shape
     reach = 4 if separable else 3
-    if psf.size > 0:
-        _matched_patch(image, noise, y, x, reach, psf, rows, patch)
-    elif separable and 6 <= y < ny - 6 and 6 <= x < nx - WIDTH:
-        _smooth9(image, y, x, rows, patch)
-    else:
-        _smooth_patch(image, y, x, reach, separable, patch, values)
-    here = patch[reach, reach]
-    if y < reach or x < reach or y >= ny - reach or x >= nx - reach:
-        level = here
-    elif separable:
-        level = _separable9(patch)
-    else:
-        level = _box_median(patch, reach, reach, reach, values)
-    structure = (here - level) / noise[y, x]
-    structure = LEAST_STRUCTURE if structure < LEAST_STRUCTURE else structure
-    return bool(signal / structure > limit)
+    count = 0
+    for k in range(seeds.shape[0]):
+        y, x = seeds[k]
+        if psf.size > 0:
+            _matched_patch(image, noise, y, x, reach, psf, rows, patch)
+        elif separable and 6 <= y < ny - 6 and 6 <= x < nx - WIDTH:
+            _smooth9(image, y, x, rows, patch)
+        else:
+            _smooth_patch(image, y, x, reach, separable, patch, values)
+        level = here = patch[reach, reach]
+        if reach <= y < ny - reach and reach <= x < nx - reach:
+            level = _separable9(patch) if separable else _box_median(patch, reach, reach, reach, values)
+        structure = (here - level) / noise[y, x]
+        structure = LEAST_STRUCTURE if structure < LEAST_STRUCTURE else structure
+        if signal[y, x] / structure > limit:
+            seeds[count, 0], seeds[count, 1] = y, x
+            count += 1
+    return count

@@ -25,7 +25,7 @@ from lazyccd.kernels.cosmic_clean import (
     places_from,
     replacement,
 )
-from lazyccd.kernels.fine_structure import WIDTH, is_sharp, smooth_at
+from lazyccd.kernels.fine_structure import keep_sharp, smooth_at
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.laplacian import significance
 from lazyccd.kernels.medians import median_network
@@ -267,18 +267,7 @@ def _measure(
     height, width = (windows[:, 1] - windows[:, 0]).max() + 12, (windows[:, 3] - windows[:, 2]).max() + 12
     scratch = np.empty((3, height, width), np.float32)
     planes = np.empty((max(25, height + 6), width), np.float32)
-    _measure_all(clean, var, sky, windows, separable, scratch, planes, NETWORK, signal, noise)
-
-
-@compiled
-def _measure_all(
-    clean: Array, var: Array, sky: Array, windows: Array, separable: bool, scratch: Array, planes: Array, pairs: Array,
-    signal: Array, noise: Array,
-) -> None:  # fmt: skip
-    """Compute significance and noise in some windows."""
-    for k in range(windows.shape[0]):
-        region = (windows[k, 0], windows[k, 1], windows[k, 2], windows[k, 3])
-        significance(clean, var, sky, region, separable, scratch, planes, pairs, signal, noise)
+    significance(clean, var, sky, windows, separable, scratch, planes, NETWORK, signal, noise)
 
 
 def _find(
@@ -291,7 +280,7 @@ def _find(
     count = _candidates(signal, bad, windows, limits[0], np.empty((0, 2), np.int64))
     seeds = np.empty((count, 2), np.int64)
     _candidates(signal, bad, windows, limits[0], seeds)
-    count = _sharp(clean, noise, signal, seeds, separable, psf, limits[2])
+    count = keep_sharp(clean, noise, signal, seeds, separable, psf, limits[2])
     near, far = np.empty((9 * count, 2), np.int64), np.empty((81 * count, 2), np.int64)
     count = grow(seeds, count, signal, bad, limits[0], near)
     count = _unique(near, count, clean.shape)
@@ -318,19 +307,6 @@ def _candidates(signal: Array, bad: Array, windows: Array, limit: Any, out: Arra
                     if out.shape[0] > 0:
                         out[count, 0], out[count, 1] = y, windows[k, 2] + x
                     count += 1
-    return count
-
-
-@compiled
-def _sharp(clean: Array, noise: Array, signal: Array, seeds: Array, separable: bool, psf: Array, limit: Any) -> int:
-    """Keep the sharp ones of the candidates at the beginning of ``seeds``, and return how many they are."""
-    rows, patch, values = np.empty((13, WIDTH), np.float32), np.empty((9, WIDTH), np.float32), np.empty(81, np.float32)
-    count = 0
-    for k in range(seeds.shape[0]):
-        y, x = seeds[k]
-        if is_sharp(clean, noise, signal[y, x], y, x, separable, psf, limit, rows, patch, values):
-            seeds[count, 0], seeds[count, 1] = y, x
-            count += 1
     return count
 
 

@@ -37,7 +37,7 @@ def box_medians(source: Array, y: int, x0: int, x1: int, radius: int, planes: Ar
 
 @compiled
 def filtered(
-    source: Array, place: tuple[int, int], shape: tuple[int, int], region: tuple[int, int, int, int], separable: bool,
+    source: Array, place: tuple[Any, Any], shape: tuple[int, int], region: tuple[int, int, int, int], separable: bool,
     planes: Array, pairs: Array, out: Array,
 ) -> None:  # fmt: skip
     """Set ``out`` to the 7 x 7 separable median of a region, or its 5 x 5 median.
@@ -60,31 +60,34 @@ def filtered(
     else:
         for y in range(top, bottom):
             row = out[y - y0, left - x0 : right - x0]
-            box_medians(source, y - place[0], left - place[1], right - place[1], 2, planes, pairs, row)
+            box_medians(source, y - place[0], left - place[1], right - place[1], r, planes, pairs, row)
 
 
 @compiled
-def _half(c: Any, right: Any, left: Any, down: Any, up: Any, there: tuple[bool, bool, bool, bool]) -> Any:
-    """Return the positive Laplacian at a half pixel; neighbours beyond the edge of the image are left out.
+def _half(image: Array, y: int, x: int) -> Any:
+    """Return the positive Laplacian at a half pixel, ``y`` and ``x`` in half pixels; beyond the edge there is no neighbour.
 
-    ``there`` says whether there is one to the right, to the left, below (in the next row) and above. The sums are put
-    together as the compiler of astroscrappy puts them together, in double precision in the first row.
+    The sums are put together as the compiler of astroscrappy puts them together, in double precision in the first row.
     """
-    if not there[3]:
-        wide = 4.0 * np.float64(c)
-        wide -= np.float64(right) if there[0] else 0.0
-        wide -= np.float64(left) if there[1] else 0.0
+    above, below, before, after = y > 0, y + 1 < 2 * image.shape[0], x > 0, x + 1 < 2 * image.shape[1]
+    c = image[y // 2, x // 2]
+    left = image[y // 2, (x - 1) // 2] if before else ZERO
+    right = image[y // 2, (x + 1) // 2] if after else ZERO
+    up = image[(y - 1) // 2, x // 2] if above else ZERO
+    down = image[(y + 1) // 2, x // 2] if below else ZERO
+    if not above:
+        wide = 4.0 * np.float64(c) - np.float64(right) - np.float64(left)
         return np.float32(max(wide - np.float64(down), 0.0))
     p = FOUR * c
-    if there[0] and there[1] and there[2]:
+    if before and after and below:
         p = (p - right - left) - (down + up)
-    elif not there[2]:
-        if not there[1]:
+    elif not below:
+        if not before:
             p -= right + up
         else:
-            p = (p - up) - (right + left) if there[0] else (p - left) - up
+            p = (p - up) - (right + left) if after else (p - left) - up
     else:
-        p = (p - down) - (left + up) if there[1] else (p - right) - (down + up)
+        p = (p - down) - (left + up) if before else (p - right) - (down + up)
     return p if p > ZERO else ZERO
 
 
@@ -94,16 +97,8 @@ def _edge_laplacian(image: Array, y: int, x: int) -> Any:
 
     Half pixels are summed crosswise, as astroscrappy's compiler does.
     """
-    ny, nx = image.shape
-    c = image[y, x]
-    right = image[y, x + 1] if x + 1 < nx else c
-    left = image[y, x - 1] if x > 0 else c
-    down = image[y + 1, x] if y + 1 < ny else c
-    up = image[y - 1, x] if y > 0 else c
-    a = _half(c, c, left, c, up, (True, x > 0, True, y > 0))
-    b = _half(c, right, c, c, up, (x + 1 < nx, True, True, y > 0))
-    d = _half(c, c, left, down, c, (True, x > 0, y + 1 < ny, True))
-    e = _half(c, right, c, down, c, (x + 1 < nx, True, y + 1 < ny, True))
+    j, i = 2 * y, 2 * x
+    a, b, d, e = _half(image, j, i), _half(image, j, i + 1), _half(image, j + 1, i), _half(image, j + 1, i + 1)
     return ((a + e) + (d + b)) * QUARTER
 
 
@@ -144,37 +139,46 @@ def laplacian(image: Array, region: tuple[int, int, int, int], out: Array) -> No
 
 
 @compiled
-def significance(
-    image: Array, variance: Array, background: Array, region: tuple[int, int, int, int], separable: bool,
-    scratch: Array, planes: Array, pairs: Array, signal: Array, noise: Array,
-) -> None:  # fmt: skip
-    """Set the significance (S' of the paper) and the noise of the pixels of a region.
-
-    ``scratch`` is three arrays as large as the region with six pixels around it, ``planes`` what the medians work on;
-    ``background`` is empty if there is none; ``signal`` and ``noise`` have the shape of the image.
-    """
-    y0, y1, x0, x1 = region
-    ny, nx = image.shape
-    r = 3 if separable else 2
-    a0, a1, b0, b1 = max(y0 - r, 0), min(y1 + r, ny), max(x0 - r, 0), min(x1 + r, nx)
-    around = (a0, a1, b0, b1)
-    deviation, edges, smooth = scratch[0], scratch[1], scratch[2]
-    filtered(variance, (0, 0), (ny, nx), around, separable, planes, pairs, deviation)
-    laplacian(image, around, edges)
-    for y in range(a1 - a0):
-        sigma, sharp = deviation[y, : b1 - b0], edges[y, : b1 - b0]
-        if background.size > 0:
-            sky = background[a0 + y, b0:b1]
-            for x in range(b1 - b0):
-                sigma[x] += sky[x]
-        for x in range(b1 - b0):
+def _divide_by_noise(edges: Array, deviation: Array, sky: Array, around: tuple[int, int, int, int]) -> None:
+    """Make a variance the noise and a Laplacian its multiple of twice the noise, in place; ``around`` is where they are."""
+    y0, y1, x0, x1 = around
+    for y in range(y1 - y0):
+        sigma, sharp = deviation[y, : x1 - x0], edges[y, : x1 - x0]
+        if sky.size > 0:
+            level = sky[y0 + y, x0:x1]
+            for x in range(x1 - x0):
+                sigma[x] += level[x]
+        for x in range(x1 - x0):
             least = sigma[x] if sigma[x] >= LEAST_VARIANCE else LEAST_VARIANCE
             sigma[x] = np.sqrt(least)
             sharp[x] /= TWO * sigma[x]
-    filtered(edges, (a0, b0), (ny, nx), region, separable, planes, pairs, smooth)
-    for y in range(y0, y1):
-        sharp, level = edges[y - a0, x0 - b0 : x1 - b0], smooth[y - y0, : x1 - x0]
-        target, deviations, found = signal[y, x0:x1], noise[y, x0:x1], deviation[y - a0, x0 - b0 : x1 - b0]
-        for x in range(x1 - x0):
-            target[x] = sharp[x] - level[x]
-            deviations[x] = found[x]
+
+
+@compiled
+def significance(
+    image: Array, variance: Array, sky: Array, windows: Array, separable: bool, scratch: Array, planes: Array,
+    pairs: Array, signal: Array, noise: Array,
+) -> None:  # fmt: skip
+    """Set the significance (S' of the paper) and the noise of the pixels in some windows, rows of (y0, y1, x0, x1).
+
+    ``scratch`` is three arrays as large as any window with six pixels around it, ``planes`` what the medians work on;
+    ``sky`` is empty if there is none; ``signal`` and ``noise`` have the shape of the image.
+    """
+    ny, nx = image.shape
+    r = 3 if separable else 2
+    origin = (np.int64(0), np.int64(0))  # as literals, these would have the filters compiled a second time
+    deviation, edges, smooth = scratch[0], scratch[1], scratch[2]
+    for k in range(windows.shape[0]):
+        y0, y1, x0, x1 = windows[k]
+        a0, a1, b0, b1 = max(y0 - r, 0), min(y1 + r, ny), max(x0 - r, 0), min(x1 + r, nx)
+        around = (a0, a1, b0, b1)
+        filtered(variance, origin, (ny, nx), around, separable, planes, pairs, deviation)
+        laplacian(image, around, edges)
+        _divide_by_noise(edges, deviation, sky, around)
+        filtered(edges, (a0, b0), (ny, nx), (y0, y1, x0, x1), separable, planes, pairs, smooth)
+        for y in range(y0, y1):
+            sharp, level = edges[y - a0, x0 - b0 : x1 - b0], smooth[y - y0, : x1 - x0]
+            target, deviations, found = signal[y, x0:x1], noise[y, x0:x1], deviation[y - a0, x0 - b0 : x1 - b0]
+            for x in range(x1 - x0):
+                target[x] = sharp[x] - level[x]
+                deviations[x] = found[x]

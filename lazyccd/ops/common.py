@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import numpy as np
 import xarray as xr
 
-from lazyccd.errors import ArgumentTypeError, ShapeError
+from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError
 from lazyccd.frame.ccddata import from_ccddata, to_ccddata
 from lazyccd.frame.core import DATA, DIMS, Image, resolve
 from lazyccd.frame.header import header_view
@@ -178,3 +178,12 @@ def pixels_like(array: Any, image: Image, what: str) -> Any:
             f"{what} shape {values.shape} does not match the image shape {image.shape}; cut it to the same section."
         )
     return values
+
+
+def whole_number(value: Any, name: str, least: int = 0) -> int:
+    """Return a whole number that is not below a least one."""
+    if isinstance(value, str) or np.ndim(value) or not np.isfinite(value) or int(value) != value or value < least:
+        raise ParameterError(
+            f"{name} {value!r} must be a whole number, not {'negative' if least == 0 else f'below {least}'}."
+        )
+    return int(value)

@@ -13,11 +13,13 @@ from astropy import units as u
 
 from lazyccd.errors import ArgumentTypeError, ParameterError, UnitError
 from lazyccd.frame.core import DATA, Image, as_step, float_dtype, resolve
+from lazyccd.frame.nddata import is_nddata
+from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import cosmic_rays, select
 from lazyccd.kernels.block import PLANES
 from lazyccd.kernels.cosmic_clean import CLEAN_TYPES
 from lazyccd.kernels.lacosmic import LACosmic
-from lazyccd.ops.common import called_with_ccddata, operation, pixels_like
+from lazyccd.ops.common import called_with_ccddata, operation, pixels_like, whole_number
 from lazyccd.plan.lower import Graph
 from lazyccd.plan.reads import Halo, Reads, Whole
 from lazyccd.plan.steps import Apply, Input, PlaneMap, Reduction, Value, make_dtypes, make_params
@@ -155,16 +157,28 @@ def cosmicray_lacosmic(
     """
     image = resolve(ccd)
     factor, noise, units = _gain_and_noise(image, gain, readnoise)
-    _check_words(cleantype, fsmode, psfmodel, engine, niter)
-    if pssl != 0 and (inbkg is not None or invar is not None):
+    _check_words(cleantype, fsmode, psfmodel, engine)
+    if np.any(pssl != 0) and (inbkg is not None or invar is not None):
         raise ParameterError("cosmicray_lacosmic() got pssl together with inbkg or invar; put it into inbkg.")
     if use_uncertainty and (invar is not None or not image.has_variance):
         raise ParameterError("use_uncertainty needs a frame with an uncertainty, and no invar; see create_deviation.")
     by_plane = satlevel is None and image.has_mask and not called_with_ccddata()
-    level = (np.inf if by_plane else SATURATED) if satlevel is None else float(u.Quantity(satlevel).value)
-    psf = _psf(psfmodel, psffwhm, psfsize, psfbeta, psfk) if fsmode == "convolve" else None
-    limits = (float(sigclip), float(sigfrac), float(objlim))
-    settings = LACosmic(*limits, factor, noise, level, int(niter), bool(sepmed), cleantype, psf)
+    level = (np.inf if by_plane else SATURATED) if satlevel is None else _number(satlevel, "satlevel", units)
+    psf = None if psfk is None else _given_psf(psfk)
+    if fsmode == "convolve" and psf is None:
+        psf = _model_psf(psfmodel, psffwhm, psfsize, psfbeta)
+    settings = LACosmic(
+        _number(sigclip, "sigclip", least=0.0),
+        _number(sigfrac, "sigfrac", least=0.0),
+        _number(objlim, "objlim", least=0.0),
+        factor,
+        noise,
+        level,
+        whole_number(niter, "niter"),
+        bool(sepmed),
+        cleantype,
+        psf if fsmode == "convolve" else None,
+    )
     library = _library_arguments(settings, fsmode, bool(verbose)) if engine == "astroscrappy" else None
     whole = background == "image" and library is None and len(image.grid[0]) == len(image.grid[1]) == 1
     reads: Reads = Whole() if whole else Halo((settings.halo, settings.halo))
@@ -174,7 +188,7 @@ def cosmicray_lacosmic(
         "extras": extras,
         "settings": settings,
         "bits": (schema.bad_bits, schema.bits("SAT") if by_plane else 0),
-        "offset": float(u.Quantity(pssl).value),
+        "offset": _number(pssl, "pssl", image.units),
     }
     known = whole or library is not None
     plan = image.apply(
@@ -195,12 +209,12 @@ def cosmicray_lacosmic(
 
 def _gain_and_noise(image: Image, gain: Any, readnoise: Any) -> tuple[float, float, u.UnitBase]:
     """Return gain and read noise as numbers, and the units of the data times the gain, by ccdproc's rules."""
-    g = gain if isinstance(gain, u.Quantity) else gain * u.electron / u.adu
-    noise = readnoise if isinstance(readnoise, u.Quantity) else readnoise * u.electron
-    if not g.isscalar or not noise.isscalar:
+    if np.ndim(gain) or np.ndim(readnoise):
         raise ArgumentTypeError("gain and readnoise must be single numbers; apply a gain map by gain_correct first.")
-    if not g.value > 0 or not noise.value >= 0:
-        raise ParameterError(f"gain {g} must be above 0 and readnoise {noise} not below 0.")
+    g = gain if isinstance(gain, u.Quantity) else _number(gain, "gain") * u.electron / u.adu
+    noise = readnoise if isinstance(readnoise, u.Quantity) else _number(readnoise, "readnoise") * u.electron
+    if not 0 < g.value < np.inf or not 0 <= noise.value < np.inf:
+        raise ParameterError(f"gain {g} must be above 0 and readnoise {noise} not below 0, and both finite.")
     if image.units.is_equivalent(u.electron):
         if g.value != 1:
             warnings.warn(
@@ -218,8 +232,23 @@ def _gain_and_noise(image: Image, gain: Any, readnoise: Any) -> tuple[float, flo
     return float(g.value), float(noise.value), image.units * g.unit
 
 
-def _check_words(cleantype: str, fsmode: str, psfmodel: str, engine: str, niter: int) -> None:
-    """Refuse words that are not known, and a negative number of iterations."""
+def _number(value: Any, name: str, unit: u.UnitBase | None = None, least: float = -np.inf) -> float:
+    """Return a single number, a Quantity in the unit that is wanted."""
+    if isinstance(value, u.Quantity) and unit is not None:
+        value = value.value * conversion_factor(value.unit, unit, name)
+    try:
+        number = float("text" if isinstance(value, str) else value)
+    except (TypeError, ValueError):
+        raise ArgumentTypeError(f"{name} {value!r} must be a single number.") from None
+    if not number >= least:
+        raise ParameterError(
+            f"{name} {value!r} must be a number" + (f" not below {least:g}." if least > -np.inf else ".")
+        )
+    return number
+
+
+def _check_words(cleantype: str, fsmode: str, psfmodel: str, engine: str) -> None:
+    """Refuse words that are not known, and what the library cannot do."""
     known = {
         "cleantype": (cleantype, tuple(CLEAN_TYPES)),
         "fsmode": (fsmode, ("median", "convolve")),
@@ -229,26 +258,35 @@ def _check_words(cleantype: str, fsmode: str, psfmodel: str, engine: str, niter:
     for name, (word, words) in known.items():
         if word not in words:
             raise ParameterError(f"{name} {word!r} must be one of {', '.join(words)}.")
-    if int(niter) != niter or niter < 0:
-        raise ParameterError(f"niter {niter} must be a whole number, not negative.")
+    if engine == "astroscrappy" and cleantype == "median":
+        raise ParameterError(
+            "engine 'astroscrappy' has no cleantype 'median' that works: it reads memory that nobody wrote."
+        )
 
 
-def _psf(model: str, fwhm: float, size: int, beta: float, given: Any) -> tuple[tuple[float, ...], ...]:
-    """Return the kernel of the fine structure as the convolution uses it."""
-    if given is not None:
-        kernel = np.asarray(given)
-        if kernel.dtype.kind != "f" or kernel.ndim != 2:
-            raise ArgumentTypeError(
-                f"psfk of dtype {kernel.dtype} and shape {kernel.shape} must be a 2-D array of floats."
-            )
-        if not all(length % 2 for length in kernel.shape):
-            raise ParameterError(f"psfk of shape {kernel.shape} must have odd sizes; pad it with zeros.")
-        return _as_tuples(kernel)
-    if int(size) != size or size < 1 or size % 2 == 0:
+def _given_psf(given: Any) -> tuple[tuple[float, ...], ...]:
+    """Return the user's kernel of the fine structure."""
+    kernel = np.asarray(given)
+    if kernel.dtype.kind != "f" or kernel.ndim != 2:
+        raise ArgumentTypeError(f"psfk of dtype {kernel.dtype} and shape {kernel.shape} must be a 2-D array of floats.")
+    if not all(length % 2 for length in kernel.shape):
+        raise ParameterError(f"psfk of shape {kernel.shape} must have odd sizes; pad it with zeros.")
+    if not 0 < kernel.sum() < np.inf:
+        raise ParameterError(f"psfk adds up to {kernel.sum()} and must be finite, with a sum above 0.")
+    return _as_tuples(kernel)
+
+
+def _model_psf(model: str, fwhm: float, size: int, beta: float) -> tuple[tuple[float, ...], ...]:
+    """Return a model's kernel of the fine structure, turned round as the convolution takes it."""
+    numbers = {"psffwhm": _number(fwhm, "psffwhm"), "psfbeta": _number(beta, "psfbeta")}
+    side = whole_number(size, "psfsize")
+    if side % 2 == 0:
         raise ParameterError(f"psfsize {size} must be an odd number of pixels.")
-    if not fwhm > 0:
-        raise ParameterError(f"psffwhm {fwhm} must be above 0 pixels.")
-    return _as_tuples(psf_kernel(model, float(np.float32(fwhm)), int(size), float(np.float32(beta)))[::-1, ::-1])
+    for name, number in numbers.items():
+        if not number > 0:
+            raise ParameterError(f"{name} {number:g} must be above 0.")
+    single = (float(np.float32(number)) for number in numbers.values())
+    return _as_tuples(psf_kernel(model, next(single), side, next(single))[::-1, ::-1])
 
 
 def psf_kernel(model: str, fwhm: float, size: int, beta: float) -> npt.NDArray[np.float32]:
@@ -288,14 +326,22 @@ def _sources(
     sources, extras = [Input(image.plan, reads, uses)], []
     graphs: list[Graph] = []
     every: PlaneMap = tuple((plane, ("data",)) for plane in PLANES)
-    for name, array in (("background", inbkg), ("variance", invar)):
+    for name, array, unit in (("background", inbkg, image.units), ("variance", invar, image.units**2)):
         if array is not None:
-            pixels = pixels_like(array.value if isinstance(array, u.Quantity) else array, image, name)
+            pixels = pixels_like(_in_unit(array, unit, name), image, name)
             step, more = as_step(pixels, float_dtype(pixels.dtype), name)
             sources.append(Input(step, reads, every))
             extras.append(name)
             graphs.extend(more)
     return tuple(sources), (*extras, *(("own",) if own else ())), tuple(graphs)
+
+
+def _in_unit(array: Any, unit: u.UnitBase, name: str) -> Any:
+    """Return the numbers of an array that may have a unit, a Quantity or CCDData, in the unit that is wanted."""
+    given = getattr(array, "unit", None)
+    values = array.value if isinstance(array, u.Quantity) else array.data if is_nddata(array) else array
+    factor = 1.0 if given is None else conversion_factor(given, unit, name)
+    return values if factor == 1 else values * factor
 
 
 def _levels(
@@ -304,8 +350,11 @@ def _levels(
     """Return what replaces data and variance where nothing near is good, in electrons, as a global number."""
     if background is None:
         return ()
-    if isinstance(background, tuple) and len(background) == 2:
-        given = np.array([background[0] * gain, background[1] * gain**2], np.float32)
+    if isinstance(background, tuple | list) and len(background) == 2:
+        level, variance = (
+            _number(number, "background", image.units**power) for power, number in enumerate(background, 1)
+        )
+        given = np.array([level * gain, variance * gain**2], np.float32)
         return (("levels", Value(given=given, what="background levels")),)
     if background != "image":
         raise ParameterError(f"background {background!r} must be 'image', a pair of numbers, or None.")

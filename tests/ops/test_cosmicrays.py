@@ -9,6 +9,7 @@ from typing import Any
 import astroscrappy
 import ccdproc
 import dask
+import dask.array as da
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -79,6 +80,7 @@ OPTIONS: dict[str, Any] = {
     "psfmodel": st.sampled_from(["gauss", "gaussx", "gaussy", "moffat"]),
     "psffwhm": st.sampled_from([1.5, 2.5]),
     "psfsize": st.sampled_from([3, 7, 9]),
+    "psfk": st.sampled_from([np.arange(1, 16, dtype=np.float32).reshape(3, 5), np.eye(7, dtype=np.float32)]),
 }
 
 
@@ -108,7 +110,14 @@ def test_the_bits_of_astroscrappy_for_any_options_and_chunks(
 
 @pytest.mark.parametrize(
     ("name", "readnoise"),
-    [("efosc2_ntt", 11.4), ("isis_wht", 4.0), ("tres1_oscaar", 12.0)],
+    [
+        ("cosmic_rays", 4.0),
+        ("decam_cp_tpv_dq", 6.5),
+        ("efosc2_ntt", 11.4),
+        ("isis_wht", 4.0),
+        ("lco_sinistro_mef", 10.0),
+        ("tres1_oscaar", 12.0),
+    ],
 )
 def test_the_bits_of_astroscrappy_on_real_frames(shared_data: Path, name: str, readnoise: float) -> None:
     """Real frames, whose stars saturate and whose edges are overscan, cut into odd chunks."""
@@ -283,6 +292,56 @@ def test_the_numbers_of_ccdproc(unit: str, options: dict[str, Any]) -> None:
     np.testing.assert_allclose(mine[0], other[0], rtol=3e-7)
 
 
+def test_arguments_with_units() -> None:
+    """Sky, background, variance, levels and saturation level are converted to the units of the data."""
+    pixels = sky((60, 70), 14)
+    ds = lazyccd.rechunk(lazyccd.from_ccddata(CCDData(pixels, unit="adu")), 41)
+    sky_level = np.full(pixels.shape, 20.0, np.float32)
+    milli = u.Unit("0.001 adu")
+    plain = lazyccd.cosmicray_lacosmic(
+        ds, gain=2.0, satlevel=30000.0, inbkg=sky_level, invar=pixels + 50, background=(1.0, 2.0)
+    )
+    for background in (sky_level * u.adu, CCDData(sky_level, unit="adu")):
+        united = lazyccd.cosmicray_lacosmic(
+            ds,
+            gain=2.0 * u.electron / u.adu,
+            satlevel=30000.0 * u.electron,
+            inbkg=background,
+            invar=(pixels + 50) * u.adu**2,
+            background=[1000.0 * milli, 2.0 * u.adu**2],
+        )
+        np.testing.assert_array_equal(united["data"].values, plain["data"].values)
+        np.testing.assert_array_equal(united["mask"].values, plain["mask"].values)
+    assert ((plain["mask"].values & CR) != 0).sum() > 10
+    numbers = [lazyccd.cosmicray_lacosmic(ds, pssl=pssl)["data"].values for pssl in (30.0, 30000.0 * milli)]
+    np.testing.assert_array_equal(*numbers)
+
+
+def test_arrays_given_besides_stay_lazy() -> None:
+    """A dask array as background and variance is not computed by the call, not even for the log."""
+    pixels = sky((60, 70), 14)
+    ds = frame(pixels, 33)
+    lazy = {"inbkg": da.full(pixels.shape, 20.0, "f4", chunks=20), "invar": da.from_array(pixels + 50, chunks=30)}
+    with raise_if_computes():
+        ours = lazyccd.cosmicray_lacosmic(ds, satlevel=65535.0, **lazy)
+    check(ours, pixels, library(pixels, **{name: array.compute() for name, array in lazy.items()}))
+
+
+def test_an_unknown_background_is_a_bad_pixel() -> None:
+    """NaN in a background or a variance is looked at as little as NaN in the data, and spoils nothing else."""
+    pixels = sky((70, 80), 16)
+    sky_level, holes = np.full(pixels.shape, 20.0, np.float32), np.zeros(pixels.shape, bool)
+    holes[30:33, 30:50] = True
+    for name, known in (("inbkg", sky_level), ("invar", pixels + 50)):
+        expected = library(pixels, inmask=holes, **{name: known})
+        ours = lazyccd.cosmicray_lacosmic(frame(pixels, 37), **{name: np.where(holes, np.float32(np.nan), known)})
+        rays = (ours["mask"].values & CR) != 0
+        assert np.isfinite(ours["data"].values).all()
+        far = ~lazyccd.grow_mask(frame(pixels, mask=holes), "BAD", 10)["mask"].values.astype(bool)
+        np.testing.assert_array_equal(rays[far], expected[0][far])
+        assert rays[far].sum() > 20
+
+
 def test_median_cleaning_is_a_median() -> None:
     """The library's reads memory that nobody wrote; here it is the median of the 25 original pixels."""
     pixels = sky((60, 60), 12)
@@ -349,18 +408,39 @@ def test_log_entries() -> None:
         ({"psfk": np.ones((3, 3), int), "fsmode": "convolve"}, ArgumentTypeError, "int64.*floats"),
         ({"psfsize": 6, "fsmode": "convolve"}, ParameterError, "psfsize 6.*odd"),
         ({"psffwhm": 0.0, "fsmode": "convolve"}, ParameterError, "psffwhm 0"),
+        ({"psfk": np.ones((4, 4))}, ParameterError, r"\(4, 4\).*odd"),
+        ({"psfk": np.zeros((3, 3)), "fsmode": "convolve"}, ParameterError, "psfk adds up to 0"),
+        ({"psfk": np.full((3, 3), np.nan), "fsmode": "convolve"}, ParameterError, "psfk adds up to nan"),
+        ({"psfsize": "7", "fsmode": "convolve"}, ParameterError, "psfsize '7'"),
+        ({"psfbeta": 0.0, "psfmodel": "moffat", "fsmode": "convolve"}, ParameterError, "psfbeta 0"),
+        ({"sigclip": "5"}, ArgumentTypeError, "sigclip '5'.*number"),
+        ({"sigclip": -4.0}, ParameterError, "sigclip -4"),
+        ({"sigfrac": np.nan}, ParameterError, "sigfrac nan"),
+        ({"objlim": [5.0, 6.0]}, ArgumentTypeError, r"objlim \[5.0, 6.0\]"),
+        ({"satlevel": np.nan}, ParameterError, "satlevel nan"),
+        ({"satlevel": 6e4 * u.s}, UnitError, "satlevel unit 's'.*electron"),
+        ({"pssl": 3.0 * u.s}, UnitError, "pssl unit 's'.*adu"),
         ({"niter": -1}, ParameterError, "niter -1"),
+        ({"niter": np.nan}, ParameterError, "niter nan"),
         ({"niter": 1.5}, ParameterError, "niter 1.5"),
         ({"cleantype": "mean"}, ParameterError, "'mean'.*meanmask"),
         ({"fsmode": "psf"}, ParameterError, "'psf'.*convolve"),
         ({"psfmodel": "airy"}, ParameterError, "'airy'.*moffat"),
         ({"engine": "numpy"}, ParameterError, "'numpy'.*astroscrappy"),
         ({"background": "chunk"}, ParameterError, "'chunk'.*'image'"),
+        ({"engine": "astroscrappy", "cleantype": "median"}, ParameterError, "astroscrappy.*'median'"),
+        ({"background": (1.0, "x")}, ArgumentTypeError, "background 'x'"),
         ({"gain": -1.0}, ParameterError, "gain.*above 0"),
+        ({"gain": 0.0}, ParameterError, "gain.*above 0"),
+        ({"gain": "1.5"}, ArgumentTypeError, "gain '1.5'"),
+        ({"readnoise": np.inf}, ParameterError, "readnoise inf.*finite"),
         ({"gain": [1.0, 2.0] * u.electron / u.adu}, ArgumentTypeError, "gain_correct"),
         ({"readnoise": 5 * u.adu}, UnitError, "electron.*adu.*readnoise"),
         ({"gain": 1.0 * u.photon / u.adu}, UnitError, "ph / adu"),
         ({"inbkg": np.zeros((3, 4))}, ShapeError, r"\(3, 4\).*\(20, 20\)"),
+        ({"inbkg": np.zeros((20, 20)) * u.s}, UnitError, "background unit 's'.*adu"),
+        ({"inbkg": CCDData(np.zeros((20, 20)), unit="electron")}, UnitError, "background unit 'electron'.*adu"),
+        ({"invar": np.zeros((20, 20)) * u.adu}, UnitError, "variance unit 'adu'.*adu2"),
         ({"invar": np.zeros(20)}, ShapeError, r"\(20,\).*\(20, 20\)"),
         ({"pssl": 3.0, "inbkg": np.zeros((20, 20))}, ParameterError, "pssl.*inbkg"),
         ({"use_uncertainty": True}, ParameterError, "create_deviation"),
