@@ -58,7 +58,7 @@ def expected(folder: Path) -> xr.Dataset:
 def client() -> Iterator[Client]:
     """Return the client of two worker processes."""
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
         Client(cluster) as connected,
     ):
         yield connected

@@ -112,7 +112,7 @@ def test_on_a_cluster() -> None:
     ds = frame(np.random.default_rng(1).normal(100, 3, (300, 400)), None, (100, 100))
     ds = lazyccd.flat_correct(ds, CCDData(np.random.default_rng(2).normal(5, 0.1, (300, 400)), unit="adu"))
     expected = np.median(ds["data"].values)
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster):
         assert float(stats.median(ds)) == expected
         assert float(stats.sigma_clipped(ds)["median"]) == pytest.approx(expected, rel=1e-3)
 

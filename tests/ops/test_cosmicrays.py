@@ -363,7 +363,7 @@ def test_two_processes() -> None:
     """A cluster of two processes gives the same bits."""
     pixels = sky((150, 160), 13)
     expected = library(pixels)
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster):
         check(lazyccd.cosmicray_lacosmic(frame(pixels, 60)), pixels, expected)
 
 

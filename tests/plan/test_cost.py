@@ -122,7 +122,7 @@ def test_workers_of_a_cluster_limit() -> None:
     """Under a client, the smallest limit and the most threads of its workers hold, unless a limit is declared."""
     with (
         LocalCluster(
-            n_workers=2, threads_per_worker=3, processes=False, memory_limit="600MB", dashboard_address=None
+            n_workers=2, threads_per_worker=3, processes=False, memory_limit="600MB", dashboard_address=":0"
         ) as cluster,
         Client(cluster),
     ):
