@@ -227,7 +227,10 @@ class CCDTreeAccessor:
 
 
 NOT_METHODS = {"Combiner", "RunningStack", "bitfield_to_boolean_mask", "combine", "register"}
-"""What takes something else than a frame first."""
+"""What takes something else than a frame or tree first."""
+
+OF_TREES = {"assemble"}
+"""What takes a tree, and no frame."""
 
 
 def _add_method(cls: type, held: str, name: str, function: Callable[..., Any]) -> None:
@@ -245,5 +248,6 @@ def _add_method(cls: type, held: str, name: str, function: Callable[..., Any]) -
 for _name in (*ops.__all__, "to_fits", "to_zarr"):
     if _name not in NOT_METHODS:
         _function = getattr(ops if _name in ops.__all__ else io, _name)
-        _add_method(CCDAccessor, "_ds", _name, _function)
+        if _name not in OF_TREES:
+            _add_method(CCDAccessor, "_ds", _name, _function)
         _add_method(CCDTreeAccessor, "_tree", _name, _function)

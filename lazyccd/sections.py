@@ -108,7 +108,20 @@ class Section(NamedTuple):
     """A section of an image: its region and the step along each axis (negative where it is read backwards)."""
 
     region: Region
-    step: YX
+    step: YX = YX(1, 1)
+
+    def to_fits(self) -> str:
+        """Return the section as FITS writes it, without steps.
+
+        Examples
+        --------
+        >>> Section(Region(0, 100, 200, 232), YX(-1, 1)).to_fits()
+        '[201:232,100:1]'
+        """
+        y0, y1, x0, x1 = self.region
+        y = f"{y0 + 1}:{y1}" if self.step.y > 0 else f"{y1}:{y0 + 1}"
+        x = f"{x0 + 1}:{x1}" if self.step.x > 0 else f"{x1}:{x0 + 1}"
+        return f"[{x},{y}]"
 
 
 def parse_section(text: str, shape: tuple[int, int]) -> Section:

@@ -9,8 +9,9 @@ from astropy.io import fits
 
 from lazyccd.errors import SectionError
 from lazyccd.frame.header import append_cards, header_from_text
+from lazyccd.frame.placement import Placement, placement
 from lazyccd.frame.wcs import lattice, wcs_from_header
-from lazyccd.sections import Region, parse_section
+from lazyccd.sections import YX, Region, Section
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
@@ -99,19 +100,30 @@ def _move_section(
 ) -> None:
     """Make a section of the detector that of the product; take it out where that cannot be said."""
     try:
-        old = parse_section(str(header[key]), (10**9, 10**9))
+        placed = placement(header, key)
     except SectionError:
+        placed = None
+    moved = None if placed is None else (_moved(placed, 0, *rows), _moved(placed, 1, *columns))
+    if moved is None or None in moved:
         del header[key]
         return
-    whole = (rows[1], columns[1]) == (1, 1) and (old.step.y, old.step.x) == (1, 1)
-    offset = parse_section(str(header["DATASEC"]), (10**9, 10**9)).region if "DATASEC" in header else None
-    y0 = rows[0] - (offset.y0 if offset else 0)
-    x0 = columns[0] - (offset.x0 if offset else 0)
-    if not whole or y0 % 1 or x0 % 1 or y0 < 0 or x0 < 0:
-        del header[key]
-        return
-    first = (old.region.y0 + int(y0), old.region.x0 + int(x0))
-    header[key] = Region(first[0], first[0] + rows[2], first[1], first[1] + columns[2]).to_fits()
+    (y0, y1, ystep), (x0, x1, xstep) = moved  # type: ignore[misc]
+    header[key] = Section(Region(y0, y1, x0, x1), YX(ystep, xstep)).to_fits()
+
+
+def _moved(placed: Placement, axis: int, first: float, step: float, length: int) -> tuple[int, int, int] | None:
+    """Return start, stop and direction on the detector of the pixels ``first + step * i`` along an axis."""
+    if abs(step) != 1 or first % 1:
+        return None
+    begin, end = placed.data[2 * axis : 2 * axis + 2]
+    start, stop = placed.target[2 * axis : 2 * axis + 2]
+    low = int(min(first, first + step * (length - 1)))
+    size = placed.binning[axis]
+    if placed.step[axis] > 0:
+        start, stop = start + (low - begin) * size, start + (low - begin + length) * size
+    else:
+        start, stop = start + (end - low - length) * size, start + (end - low) * size
+    return None if start < 0 else (start, stop, placed.step[axis] * int(step))
 
 
 def after_gain(text: str, gain: float, readnoise: float | None = None) -> str:

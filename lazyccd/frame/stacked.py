@@ -114,15 +114,20 @@ def stack_header(
         (f"IMCMB{i:03d}" if i < 1000 else f"IMCM{i:04d}", name, "") for i, name in enumerate(names[:9999], 1) if name
     ]
     made = {key for key, _, _ in cards}
-    first = [key for key, _ in cards_of(texts[0])]
-    differing = [
-        key
-        for key in dict.fromkeys(first)
-        if key in values and len(set(map(repr, values[key]))) > 1 and key not in made and not WCS_KEYWORD.match(key)
-    ]
+    differing = [key for key in _differing(values) if key not in made]
     if not keep_wcs:
-        differing += [key for key in dict.fromkeys(first) if WCS_KEYWORD.match(key)]
+        differing += [key for key in dict.fromkeys(key for key, _ in cards_of(texts[0])) if WCS_KEYWORD.match(key)]
     return StackHeader(cards, differing, notes)
+
+
+def common_header(texts: Sequence[str], notes: tuple[str, ...]) -> StackHeader:
+    """Return what becomes of the first of several headers of one exposure: what differs goes, but for the WCS."""
+    return StackHeader([], _differing(_values(texts)), notes)
+
+
+def _differing(values: dict[str, list[Any]]) -> list[str]:
+    """Return the keywords whose values differ, those of coordinates left out."""
+    return [key for key, some in values.items() if len(set(map(repr, some))) > 1 and not WCS_KEYWORD.match(key)]
 
 
 def _values(texts: Sequence[str]) -> dict[str, list[Any]]:

@@ -12,7 +12,9 @@ on a tree like this:
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain, repeat
 from typing import Any, TypeAlias
 
 import xarray as xr
@@ -69,19 +71,23 @@ def first_tree(given: object) -> xr.DataTree | None:
 
 def over_trees(func: Callable[..., Any]) -> Callable[..., Any]:
     """Let a function whose first argument is a frame take a tree too."""
+    labels = list(inspect.signature(func).parameters)
 
     @functools.wraps(func)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         tree = first_tree(args[0]) if args else None
         if tree is None:
             return func(*args, **kwargs)
-        return gather({name: func(*a, **k) for name, (a, k) in calls_of(tree, args, kwargs).items()}, tree.attrs)
+        calls = calls_of(tree, args, kwargs, labels)
+        return gather({name: func(*a, **k) for name, (a, k) in calls.items()}, tree.attrs)
 
     return wrapper
 
 
-def calls_of(tree: xr.DataTree, args: Iterable[Any], kwargs: Mapping[str, Any]) -> dict[str, Call]:
-    """Return the arguments of each frame.
+def calls_of(
+    tree: xr.DataTree, args: Iterable[Any], kwargs: Mapping[str, Any], labels: Iterable[str] = ()
+) -> dict[str, Call]:
+    """Return the arguments of each frame; ``labels`` are the names of the positional ones.
 
     Raises
     ------
@@ -89,7 +95,8 @@ def calls_of(tree: xr.DataTree, args: Iterable[Any], kwargs: Mapping[str, Any]) 
         Raised if a tree or mapping lacks a frame of the first; the message has the names of both.
     """
     names = list(frames_of(tree))
-    parts = [_part_of(arg, names, f"argument {i}") for i, arg in enumerate(args, 1)]
+    labels = chain(labels, repeat("argument"))
+    parts = [_part_of(arg, names, label) for arg, label in zip(args, labels, strict=False)]
     named = {key: _part_of(arg, names, key) for key, arg in kwargs.items()}
     return {
         name: (tuple(part(name) for part in parts), {key: part(name) for key, part in named.items()}) for name in names

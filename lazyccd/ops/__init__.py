@@ -16,6 +16,7 @@ from lazyccd.ops.filters import (
 )
 from lazyccd.ops.incremental import RunningStack
 from lazyccd.ops.masks import bitfield_to_boolean_mask, flag_saturated, flags
+from lazyccd.ops.mosaic import assemble, split_amplifiers
 from lazyccd.ops.offsets import register
 from lazyccd.ops.overscan import subtract_overscan, trim_image
 from lazyccd.ops.process import ccd_process
@@ -25,6 +26,7 @@ __all__ = [
     "Combiner",
     "RunningStack",
     "add",
+    "assemble",
     "background_deviation_box",
     "background_deviation_filter",
     "bitfield_to_boolean_mask",
@@ -49,6 +51,7 @@ __all__ = [
     "rechunk",
     "register",
     "settle",
+    "split_amplifiers",
     "subtract",
     "subtract_bias",
     "subtract_dark",

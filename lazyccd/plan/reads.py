@@ -232,3 +232,7 @@ class Whole:
     def region(self, out: Region, shape: tuple[int, int]) -> Region:
         """Return the whole image."""
         return Region.full(shape)
+
+
+ENDING = (Shifted, Placed)
+"""Rules by which an input may end inside of the output, so that other rows need other inputs."""

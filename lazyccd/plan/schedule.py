@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from lazyccd.kernels.block import Request
-from lazyccd.plan.reads import Shifted
+from lazyccd.plan.reads import ENDING
 from lazyccd.plan.steps import Apply, Stack, Step, walk
 from lazyccd.sections import Region
 
@@ -257,7 +257,7 @@ def moves(steps: Iterable[Step]) -> bool:
     Not where frames begin or end inside of the image, which no row before that tells.
     """
     reads = [source.reads for step in steps if isinstance(step, Apply) for source in step.sources]
-    return not any(isinstance(each, Shifted) for each in reads)
+    return not any(isinstance(each, ENDING) for each in reads)
 
 
 def strips(segment: Sequence[Step], request: Request) -> Iterator[Strip]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import lazyccd
 from lazyccd import ops
-from lazyccd.accessor import NOT_METHODS, CCDTreeAccessor
+from lazyccd.accessor import NOT_METHODS, OF_TREES, CCDTreeAccessor
 from lazyccd.errors import ArgumentTypeError, FrameError, KeywordError, ParameterError
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.testing.asserts import raise_if_computes
@@ -97,6 +97,7 @@ CALLS: dict[str, list[Callable[[Frames], dict[str, Any]]]] = {
     "median_filter": [lambda f: {"size": 3}],
     "rechunk": [lambda f: {"chunks": 5}],
     "settle": [lambda f: {}],
+    "split_amplifiers": [lambda f: {"sections": {"a": "[1:5,1:11]", "b": "[12:6,1:11]"}}],
     "subtract_bias": [lambda f: {"master": masters(f, 2)}],
     "subtract_dark": [
         lambda f: {"master": masters(f, 3), "dark_exposure": 10 * u.s, "data_exposure": numbered(f, u.s), "scale": True}
@@ -112,7 +113,7 @@ CALLS: dict[str, list[Callable[[Frames], dict[str, Any]]]] = {
     "with_uncertainty": [lambda f: {"array": Each({n: np.ones((ds.sizes["y"], ds.sizes["x"])) for n, ds in f.items()})}],
     "with_unit": [lambda f: {"unit": "electron"}],
 }  # fmt: skip
-OPERATIONS = [name for name in ops.__all__ if name not in NOT_METHODS | {"assemble"}]
+OPERATIONS = [name for name in ops.__all__ if name not in NOT_METHODS | OF_TREES]
 
 
 @st.composite
@@ -124,7 +125,6 @@ def exposures(draw: st.DrawFn) -> Frames:
         chunks = draw(st.tuples(st.integers(3, 24), st.integers(3, 27)))
         more = {
             "uncertainty": draw(st.booleans()),
-            "mask": draw(st.booleans()),
             "holes": draw(st.sampled_from([0, 13])),
         }
         ds = formula_frame(shape, chunks, seed=i, **more)
@@ -135,6 +135,11 @@ def exposures(draw: st.DrawFn) -> Frames:
 def assert_same(tree: xr.DataTree, loop: dict[str, Any]) -> None:
     """Assert that a tree has the bits and attributes of what a loop gave."""
     found = frames_of(tree)
+    loop = {
+        name if inner is None else f"{name}/{inner}": one
+        for name, result in loop.items()
+        for inner, one in (frames_of(result).items() if isinstance(result, xr.DataTree) else [(None, result)])
+    }
     assert list(found) == list(loop)
     for name, expected in loop.items():
         one = expected.to_dataset(name="data") if isinstance(expected, xr.DataArray) else expected

@@ -1,0 +1,191 @@
+"""Amplifiers within one image: where each is, and the frame that it becomes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from lazyccd.errors import ParameterError, SectionError
+from lazyccd.frame.core import Image
+from lazyccd.frame.header import REMOVED, append_cards, header_to_text, header_view
+from lazyccd.frame.placement import binning_of, read_section
+from lazyccd.frame.product import product_header
+from lazyccd.frame.units import unit_to_text
+from lazyccd.sections import YX, Region, Section, parse_section
+
+KINDS = {
+    "DATASEC": ("DATASEC", "DSEC"),
+    "BIASSEC": ("BIASSEC", "BSEC"),
+    "TRIMSEC": ("TRIMSEC", "TSEC"),
+    "CCDSEC": ("CCDSEC", "CSEC"),
+    "DETSEC": ("DETSEC",),
+    "AMPSEC": ("ASEC",),
+    "GAIN": ("GAIN", "GTGAIN"),
+    "RDNOISE": ("RDNOISE", "GTRON"),
+    "SATURATE": ("SATURAT",),
+}
+"""For each keyword of an amplifier, what stands before the amplifier's name in the header of an image of several."""
+
+OWN = ("DATASEC", "BIASSEC", "TRIMSEC", "AMPSEC")
+"""Sections of the image itself."""
+
+OF_TAP = re.compile(rf"({'|'.join(word for words in KINDS.values() for word in words)})([A-Z]|\d\d?)$")
+
+
+@dataclass(frozen=True)
+class Tap:
+    """One amplifier of an image."""
+
+    data: Section
+    """Its data section; read backwards where it is to be flipped."""
+
+    sections: Mapping[str, Region] = field(default_factory=dict)
+    """Its other sections of the image."""
+
+    cards: Mapping[str, Any] = field(default_factory=dict)
+    """Other cards of its own."""
+
+    place: Section | None = None
+    """Where the data lie on the detector, in binned pixels, if no card says it."""
+
+    whole: tuple[int, int] = (0, 0)
+    """Shape of the detector, in binned pixels."""
+
+    @property
+    def region(self) -> Region:
+        """The part of the image that holds all sections."""
+        region = self.data.region
+        for other in self.sections.values():
+            region = region.union(other)
+        return region
+
+
+def taps_of(image: Image, sections: Mapping[str, str | Mapping[str, Any]] | None) -> dict[str, Tap]:
+    """Return the amplifiers that a user or a header names.
+
+    Raises
+    ------
+    SectionError
+        Raised if there are none, or a section is none of the image.
+    """
+    given = _from_header(image.header) if sections is None else sections
+    if not given:
+        raise SectionError(
+            "the header has no sections of amplifiers, such as DATASECA or ASEC11; give sections= to split_amplifiers()."
+        )
+    taps = {name: _tap(name, value, image) for name, value in given.items()}
+    if all(tap.place is None and not {"CCDSEC", "DETSEC"} & tap.cards.keys() for tap in taps.values()):
+        places = side_by_side([tap.data.region for tap in taps.values()], list(taps))
+        taps = {
+            name: replace(tap, place=Section(place)) for (name, tap), place in zip(taps.items(), places, strict=True)
+        }
+    return taps
+
+
+def _from_header(text: str) -> dict[str, dict[str, Any]]:
+    """Return the cards of each amplifier that a header names, under the keywords that they have for one."""
+    found: dict[str, dict[str, Any]] = {}
+    header = header_view(text)
+    kinds = {word: kind for kind, words in KINDS.items() for word in words}
+    for keyword in header:
+        match = OF_TAP.match(keyword)
+        if match is not None:
+            found.setdefault(match[2], {})[kinds[match[1]]] = header[keyword]
+    return {tap: cards for tap, cards in sorted(found.items()) if cards.keys() & {"DATASEC", "TRIMSEC", "AMPSEC"}}
+
+
+def _tap(name: str, given: str | Mapping[str, Any], image: Image) -> Tap:
+    """Return an amplifier from its section, or from its cards."""
+    if isinstance(given, str):
+        section = _section(name, given, image)
+        return Tap(section, place=section, whole=image.shape)
+    cards = {key.upper(): value for key, value in given.items()}
+    own = {key: _section(name, str(cards[key]), image) for key in OWN if read_section(cards, key) is not None}
+    data = own.get("DATASEC") or own.get("TRIMSEC") or own.get("AMPSEC")
+    if data is None:
+        raise SectionError(f"amplifier {name!r} has {sorted(cards)} and needs DATASEC; give it in sections=.")
+    others = {key: section.region for key, section in own.items() if key != "DATASEC"}
+    return Tap(Section(data.region), others, {key: value for key, value in cards.items() if key not in OWN})
+
+
+def _section(name: str, text: str, image: Image) -> Section:
+    """Return a section of the image, without a step."""
+    try:
+        section = parse_section(text, image.shape)
+    except SectionError as error:
+        raise SectionError(f"amplifier {name!r}: {error}") from error
+    if abs(section.step.y) != 1 or abs(section.step.x) != 1:
+        raise SectionError(f"amplifier {name!r}: section {text!r} has a step; give every pixel.")
+    return section
+
+
+def side_by_side(regions: Sequence[Region], names: Sequence[str]) -> list[Region]:
+    """Return regions moved together along both axes, so that nothing is left between them.
+
+    Raises
+    ------
+    ParameterError
+        Raised if they overlap.
+
+    Examples
+    --------
+    >>> side_by_side([Region(0, 9, 4, 8), Region(0, 9, 20, 24)], ["A", "B"])
+    [Region(y0=0, y1=9, x0=0, x1=4), Region(y0=0, y1=9, x0=4, x1=8)]
+    """
+    starts = []
+    for axis in (0, 1):
+        ranges = sorted({region[2 * axis : 2 * axis + 2] for region in regions})
+        if any(after[0] < before[1] for before, after in pairwise(ranges)):
+            raise ParameterError(
+                f"the data sections of {', '.join(names)} do not lie in rows and columns, so nothing says where they lie on "
+                "the detector; give CCDSEC for each."
+            )
+        lengths = [stop - first for first, stop in ranges]
+        starts.append(dict(zip(ranges, np.cumsum([0, *lengths]).tolist(), strict=False)))
+    moved = []
+    for region in regions:
+        y0, x0 = starts[0][region[:2]], starts[1][region[2:]]
+        moved.append(Region(y0, y0 + region.shape.y, x0, x0 + region.shape.x))
+    return moved
+
+
+def tap_image(image: Image, name: str, tap: Tap) -> Image:
+    """Return the image of one amplifier."""
+    region, step = tap.region, tap.data.step
+    offset = (region.y0 if step.y > 0 else region.y1 - 1, region.x0 if step.x > 0 else region.x1 - 1)
+    part = image.window(offset, step, region.shape)
+    header = product_header(image.header, part.y, part.x, unit_to_text(part.units))
+    own = {"DATASEC": tap.data.region, **tap.sections}
+    cards: list[tuple[str, Any, str]] = [(key, REMOVED, "") for key in header if OF_TAP.match(key)]
+    cards += [("CHECKSUM", REMOVED, ""), ("DATASUM", REMOVED, ""), ("EXTNAME", name, "name of the amplifier")]
+    cards += [("NAXIS1", region.shape.x, ""), ("NAXIS2", region.shape.y, "")]
+    cards += [(key, _within(section, region, step).to_fits(), "") for key, section in own.items()]
+    cards += [(key, value, "") for key, value in tap.cards.items()]
+    if tap.place is not None:
+        cards += _placed(tap.place, tap.whole, binning_of(header) or YX(1, 1))
+    attrs = {key: value for key, value in image.attrs.items() if key not in {"inherited", "squeezed"}}
+    y, x = np.arange(region.shape.y), np.arange(region.shape.x)
+    return replace(part, header=append_cards(header_to_text(header), cards), y=y, x=x, attrs=attrs)
+
+
+def _within(section: Region, outer: Region, step: YX) -> Section:
+    """Return a section of the image as it lies in a part of it that may be flipped."""
+    y0, y1, x0, x1 = section.shift(-outer.y0, -outer.x0)
+    height, width = outer.shape
+    rows = (y0, y1) if step.y > 0 else (height - y1, height - y0)
+    columns = (x0, x1) if step.x > 0 else (width - x1, width - x0)
+    return Section(Region(*rows, *columns))
+
+
+def _placed(place: Section, whole: tuple[int, int], binning: YX) -> list[tuple[str, Any, str]]:
+    """Return the cards that say where the data lie on the detector, in unbinned pixels."""
+    y0, y1, x0, x1 = place.region
+    by, bx = binning
+    unbinned = Section(Region(y0 * by, y1 * by, x0 * bx, x1 * bx), place.step)
+    size = Region(0, whole[0] * by, 0, whole[1] * bx)
+    return [("CCDSEC", unbinned.to_fits(), ""), ("CCDSIZE", size.to_fits(), "")]

@@ -1,0 +1,323 @@
+"""Amplifiers put together and taken apart: pixels, places, headers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+from astropy import units as u
+from astropy.io import fits
+from astropy.nddata import CCDData
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lazyccd
+from lazyccd.errors import ArgumentTypeError, KeywordError, LazyCCDError, ParameterError, SectionError, UnitError
+from lazyccd.frame.tree import frames_of, make_tree
+from lazyccd.sections import YX, Region, Section
+from lazyccd.testing.asserts import raise_if_computes
+from lazyccd.testing.steps import formula_frame
+
+WCS = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.0, "CRVAL2": 2.0, "CD1_1": -1e-4, "CD1_2": 2e-6}
+WCS |= {"CD2_1": 3e-6, "CD2_2": 1e-4, "CRPIX1": 5.5, "CRPIX2": 7.25}
+
+
+@st.composite
+def cuts(draw: st.DrawFn, length: int) -> list[tuple[int, int]]:
+    """Draw ranges that make up an axis."""
+    places = sorted(draw(st.sets(st.integers(1, length - 1), max_size=2))) if length > 1 else []
+    return list(zip([0, *places], [*places, length], strict=True))
+
+
+@st.composite
+def layouts(draw: st.DrawFn, shape: tuple[int, int]) -> dict[str, str]:
+    """Draw amplifiers that cover an image, each with its flips."""
+    flips = st.tuples(st.sampled_from([1, -1]), st.sampled_from([1, -1]))
+    return {
+        f"A{i}{j}": Section(Region(*rows, *columns), YX(*draw(flips))).to_fits()
+        for i, rows in enumerate(draw(cuts(shape[0])))
+        for j, columns in enumerate(draw(cuts(shape[1])))
+    }
+
+
+def assert_same_pixels(actual: xr.Dataset, expected: xr.Dataset) -> None:
+    """Assert that two frames have the same bits."""
+    assert set(actual.data_vars) == set(expected.data_vars)
+    for name in expected.data_vars:
+        np.testing.assert_array_equal(actual[name].values, expected[name].values, err_msg=str(name), strict=True)
+
+
+@settings(max_examples=40)
+@given(data=st.data())
+def test_what_is_taken_apart_goes_together(data: st.DataObject) -> None:
+    """``assemble(split_amplifiers(x)) == x`` for all layouts, flips, chunks and planes; the WCS comes back too."""
+    shape = data.draw(st.tuples(st.integers(1, 24), st.integers(1, 31)))
+    chunks = data.draw(st.tuples(st.integers(1, 24), st.integers(1, 31)))
+    more = {"uncertainty": data.draw(st.booleans()), "mask": data.draw(st.booleans())}
+    binning = data.draw(st.sampled_from(["1 1", "2 3"]))
+    frame = formula_frame(shape, chunks, **more).ccd.with_header({**WCS, "CCDSUM": binning})
+    sections = data.draw(layouts(shape))
+    with raise_if_computes():
+        tree = lazyccd.split_amplifiers(frame, sections)
+        again = lazyccd.assemble(tree)
+    assert list(tree.children) == list(sections)
+    assert_same_pixels(again, frame)
+    np.testing.assert_allclose(again.ccd.wcs.wcs.crpix, frame.ccd.wcs.wcs.crpix)
+    np.testing.assert_allclose(again.ccd.wcs.wcs.cd, frame.ccd.wcs.wcs.cd)
+    part = {"y": slice(shape[0] // 3, shape[0] // 3 + 1), "x": slice(0, shape[1])}
+    assert_same_pixels(again.ccd.cutout(**part), frame.isel(part))
+    cut = lazyccd.rechunk(again, data.draw(st.tuples(st.integers(1, 24), st.integers(1, 31))))
+    assert_same_pixels(cut, frame)
+
+
+@pytest.mark.parametrize("chunk", [(719, 811), (100, 811), (719, 99)])
+def test_images_larger_than_a_strip(chunk: tuple[int, int]) -> None:
+    """Within one task, strips of rows end where amplifiers do."""
+    frame = formula_frame((719, 811), chunk)
+    sections = {"A": "[400:1,301:1]", "B": "[401:811,1:301]", "C": "[1:400,719:302]", "D": "[811:401,302:719]"}
+    again = lazyccd.rechunk(lazyccd.assemble(lazyccd.split_amplifiers(frame, sections)), chunk)
+    assert_same_pixels(again, frame)
+
+
+def amplifier(value: float, shape: tuple[int, int] = (4, 6), **cards: Any) -> xr.Dataset:
+    """Return a frame of one value."""
+    return lazyccd.from_ccddata(CCDData(np.full(shape, value, np.float32), unit="adu", meta=cards))
+
+
+def detector(**more: Any) -> xr.DataTree:
+    """Return two amplifiers of a detector of 4 x 8 pixels, each with two columns of overscan."""
+    left = amplifier(1, DATASEC="[1:4,1:4]", BIASSEC="[5:6,1:4]", DETSEC="[1:4,1:4]", GAIN=1.5, FILTER="r", **more)
+    right = amplifier(2, DATASEC="[1:4,1:4]", BIASSEC="[5:6,1:4]", DETSEC="[8:5,1:4]", GAIN=1.6, FILTER="r", **more)
+    return make_tree({"A": left, "B": right}, {"header": "ORIGIN  = 'here    '"})
+
+
+def test_one_task_per_chunk() -> None:
+    """Amplifiers are read where they lie, in the task that needs them, in any chunks."""
+    tree = lazyccd.split_amplifiers(formula_frame((60, 80), (60, 80)), {"A": "[1:40,1:60]", "B": "[80:41,1:60]"})
+    ds = lazyccd.rechunk(lazyccd.assemble(tree.ccd.multiply(2)), (20, 30))
+    assert ds.ccd.plan().tasks == 9
+    keys = dask.optimize(ds["data"])[0].__dask_graph__()
+    assert len(dict(keys)) == 9
+
+
+def test_header() -> None:
+    """It is true for the whole: sections, what differs gone and listed, and the amplifiers named."""
+    ds = lazyccd.assemble(detector(BUNIT="adu"))
+    header = ds.ccd.header
+    assert (header["DATASEC"], header["DETSEC"], header["NAXIS1"], header["FILTER"]) == (
+        "[1:8,1:4]",
+        "[1:8,1:4]",
+        8,
+        "r",
+    )
+    assert not {"GAIN", "BIASSEC", "LTV1"} & set(header)
+    assert "by DETSEC A, B" in str(header["HISTORY"])
+    assert "differed between the frames: GAIN" in str(header["HISTORY"])
+    assert ds["data"].values.tolist() == [[1, 1, 1, 1, 2, 2, 2, 2]] * 4
+    assert "mask" not in ds
+
+
+def test_trimmed_and_written_frames(tmp_path: Path) -> None:
+    """Whatever part of the data section a frame still has goes to its place, from memory or from a file."""
+    tree = detector(DETSIZE="[1:8,1:4]")
+    whole = lazyccd.assemble(tree)
+    trimmed = lazyccd.trim_image(tree, "[1:4,1:4]")
+    assert_same_pixels(lazyccd.assemble(trimmed), whole)
+    assert_same_pixels(lazyccd.assemble(lazyccd.trim_image(tree, "[4:1,4:1]")), whole)
+    inner = lazyccd.assemble(lazyccd.trim_image(tree, "[2:4,2:3]"))
+    assert np.isnan(inner["data"].values[:, [0, 7]]).all()
+    assert (inner["data"].values[1:3, 1:7] == whole["data"].values[1:3, 1:7]).all()
+    assert ((inner["mask"].values != 0) == np.isnan(inner["data"].values)).all()
+    written = {
+        name: lazyccd.open_fits(lazyccd.to_fits(lazyccd.trim_image(ds, "[4:2,*]"), tmp_path / f"{name}.fits"))
+        for name, ds in frames_of(tree).items()
+    }
+    assert [ds.ccd.header["DETSEC"] for ds in written.values()] == ["[4:2,1:4]", "[5:7,1:4]"]
+    again = lazyccd.assemble(make_tree(written, {}))
+    expected = lazyccd.assemble(lazyccd.trim_image(tree, "[4:2,*]"))
+    np.testing.assert_array_equal(again["data"].values, expected["data"].values)
+
+
+def test_gaps_and_sizes() -> None:
+    """DETSIZE gives the shape, pixels of no frame are NO_DATA, and LTV and LTM give detector pixels of binned ones."""
+    tree = make_tree(
+        {
+            "A": amplifier(1, (2, 3), DETSEC="[5:10,3:6]", CCDSUM="2 2", DETSIZE="[1:12,1:8]"),
+            "B": amplifier(2, (2, 1), DETSEC="[2:1,8:5]", CCDSUM="2 2", DETSIZE="[1:12,1:8]"),
+        },
+        {},
+    )
+    ds = lazyccd.assemble(tree)
+    expected = np.full((4, 6), np.nan)
+    expected[1:3, 2:5], expected[2:4, :1] = 1, 2
+    np.testing.assert_array_equal(ds["data"].values, expected)
+    np.testing.assert_array_equal(ds.ccd.flags("NO_DATA").values, np.isnan(expected))
+    header = ds.ccd.header
+    assert [header[f"LTV{i}"] + header[f"LTM{i}_{i}"] * 5.5 for i in (1, 2)] == [3.0, 3.0]
+
+
+def test_places_by_physical_coordinates() -> None:
+    """Without sections of the detector, LTV and LTM say where a frame lies."""
+    tree = make_tree(
+        {
+            "A": amplifier(1, (2, 3), LTM1_1=1.0, LTM2_2=1.0, LTV1=0.0, LTV2=0.0),
+            "B": amplifier(2, (2, 3), LTM1_1=-1.0, LTM2_2=1.0, LTV1=7.0, LTV2=0.0),
+        },
+        {},
+    )
+    assert lazyccd.assemble(tree, "CCDSEC")["data"].values.tolist() == [[1, 1, 1, 2, 2, 2]] * 2
+
+
+def mosaic() -> xr.DataTree:
+    """Return two detectors of two amplifiers each, beside each other in the focal plane."""
+    frames = {}
+    for i in range(2):
+        for j in range(2):
+            ccd = ("[1:3,1:2]", "[6:4,1:2]")[j]
+            det = Section(Region(0, 2, 8 * i + 3 * j, 8 * i + 3 * j + 3), YX(1, -1 if j else 1)).to_fits()
+            ds = amplifier(10 * i + j, (2, 3), CCDSEC=ccd, DETSEC=det, CCDNAME=f"N{i + 1}", EXTNAME=f"im{2 * i + j}")
+            frames[f"im{2 * i + j}"] = ds
+    return make_tree(
+        frames, {"header": "ORIGIN  = 'here    '", "hdus": [{"root": True}, {"frame": "im0", "plane": "data"}]}
+    )
+
+
+def test_detectors_of_a_mosaic() -> None:
+    """Amplifiers go to their detector by CCDSEC and a keyword, or all to the focal plane; detectors do after that."""
+    tree = mosaic()
+    focal = lazyccd.assemble(tree)
+    assert focal["data"].shape == (2, 14)
+    detectors = lazyccd.assemble(tree, group="CCDNAME")
+    assert list(detectors.children) == ["N1", "N2"]
+    assert detectors["N2"]["data"].values.tolist() == [[10, 10, 10, 11, 11, 11]] * 2
+    assert detectors["N2"].to_dataset().ccd.header["DETSEC"] == "[9:14,1:2]"
+    assert detectors["N2"].to_dataset().ccd.header["EXTNAME"] == "N2"
+    assert detectors.attrs["header"] == tree.attrs["header"]
+    assert detectors.attrs["hdus"] == [{"root": True}]
+    np.testing.assert_array_equal(lazyccd.assemble(detectors, "DETSEC")["data"].values, focal["data"].values)
+    branches = lazyccd.split_amplifiers(detectors, {"a": "[1:3,1:2]", "b": "[6:4,1:2]"})
+    assert list(branches.ccd.frames) == ["N1/a", "N1/b", "N2/a", "N2/b"]
+    again = branches.ccd.assemble()
+    for name, ds in frames_of(detectors).items():
+        np.testing.assert_array_equal(again[name]["data"].values, ds["data"].values)
+
+
+def test_world_coordinates() -> None:
+    """A WCS that is the same for all amplifiers is that of the detector; others leave none, and HISTORY says so."""
+    frame = formula_frame((6, 8)).ccd.with_header(WCS)
+    tree = lazyccd.split_amplifiers(frame, {"A": "[1:4,1:6]", "B": "[8:5,6:1]"})
+    sky = [
+        ds.ccd.wcs.pixel_to_world_values(x, y)
+        for ds, x, y in ((frame, 5, 2), (frames_of(tree)["B"], 2, 3), (lazyccd.assemble(tree), 5, 2))
+    ]
+    np.testing.assert_allclose(sky, [sky[0]] * 3, rtol=0, atol=1e-12)
+    moved = {"B": 9.0, "A": frames_of(tree)["A"].ccd.header["CRPIX1"]}
+    other = lazyccd.assemble(tree.ccd.with_header(crpix1=moved))
+    assert other.ccd.wcs is None
+    assert "no WCS in common" in str(other.ccd.header["HISTORY"])
+
+
+RAW = {"DATASECA": "[3:6,1:4]", "BIASSECA": "[1:2,1:4]", "DATASECB": "[7:10,1:4]", "BIASSECB": "[11:12,1:4]"}
+GAINS = {"GAINA": 1.5, "GAINB": 2.5, "RDNOISEA": 4.0, "RDNOISEB": 5.0}
+CTIO = {"ASEC11": "[1:6,1:4]", "BSEC11": "[1:2,1:4]", "DSEC11": "[3:6,1:4]", "GTGAIN11": 1.5, "GTRON11": 4.0}
+CTIO |= {"ASEC12": "[7:12,1:4]", "BSEC12": "[11:12,1:4]", "DSEC12": "[7:10,1:4]", "GTGAIN12": 2.5, "GTRON12": 5.0}
+
+
+@pytest.mark.parametrize("cards", [RAW | GAINS, CTIO])
+def test_amplifiers_in_one_image(cards: dict[str, Any]) -> None:
+    """Sections by keywords make frames, whose own sections, gain and noise reduce them, and which then go together."""
+    values = np.arange(48.0).reshape(4, 12)
+    frame = lazyccd.from_ccddata(CCDData(values, unit="adu", meta=cards))
+    tree = lazyccd.split_amplifiers(frame)
+    headers = [ds.ccd.header for ds in frames_of(tree).values()]
+    assert [h["DATASEC"] for h in headers] == ["[3:6,1:4]", "[1:4,1:4]"]
+    assert [h["BIASSEC"] for h in headers] == ["[1:2,1:4]", "[5:6,1:4]"]
+    assert [(h["GAIN"], h["RDNOISE"]) for h in headers] == [(1.5, 4.0), (2.5, 5.0)]
+    assert not any(key in h for h in headers for key in cards)
+    reduced = tree.ccd.subtract_overscan(fits_section=lazyccd.Keyword("BIASSEC"))
+    reduced = reduced.ccd.gain_correct(lazyccd.Keyword("GAIN", unit=u.electron / u.adu))
+    whole = lazyccd.assemble(reduced)
+    left = (values[:, 2:6] - values[:, :2].mean(axis=1, keepdims=True)) * 1.5
+    right = (values[:, 6:10] - values[:, 10:].mean(axis=1, keepdims=True)) * 2.5
+    np.testing.assert_allclose(whole["data"].values, np.hstack([left, right]))
+    assert whole.ccd.unit == u.electron
+
+
+def test_sections_that_a_user_gives() -> None:
+    """Cards by amplifier: where data and overscan are, where they go, and what else is their own."""
+    values = np.arange(20.0).reshape(2, 10)
+    frame = lazyccd.from_ccddata(CCDData(values, unit="adu"))
+    sections = {
+        "top": {"DATASEC": "[1:3,1:2]", "BIASSEC": "[4:5,1:2]", "DETSEC": "[6:4,1:2]", "GAIN": 2.0},
+        "low": {"datasec": "[8:10,1:2]", "DETSEC": "[1:3,1:2]", "GAIN": 3.0},
+    }
+    tree = frame.ccd.split_amplifiers(sections)
+    assert [ds.sizes["x"] for ds in frames_of(tree).values()] == [5, 3]
+    np.testing.assert_array_equal(lazyccd.assemble(tree)["data"].values, np.hstack([values[:, 7:], values[:, 2::-1]]))
+
+
+def changed(**cards: Any) -> xr.DataTree:
+    """Return the detector with other cards on its second amplifier."""
+    frames = frames_of(detector())
+    return make_tree(frames | {"B": lazyccd.with_header(frames["B"], cards)}, {})
+
+
+REFUSED: dict[str, tuple[Any, type[LazyCCDError], str]] = {
+    "overlap": (lambda: lazyccd.assemble(changed(DETSEC="[7:4,1:4]")), SectionError, r"DETSEC of A \[1:4,1:4\] and B \[4:7,1:4\] overlap"),
+    "outside": (lambda: lazyccd.assemble(detector(DETSIZE="[1:7,1:4]")), SectionError, r"B: DETSEC \[5:8,1:4\] lies outside of DETSIZE \[1:7,1:4\]"),
+    "contradiction": (lambda: lazyccd.assemble(changed(DETSEC="[5:7,1:4]")), SectionError, r"B: DATASEC \[1:4,1:4\] has 4 x 4 pixels and DETSEC \[5:7,1:4\] has 3 x 4"),
+    "binning that is not": (lambda: lazyccd.assemble(changed(CCDSUM="2 2")), SectionError, r"CCDSUM is '2 2'; these contradict"),
+    "unequal binning": (lambda: lazyccd.assemble(changed(DETSEC="[5:12,1:4]")), ParameterError, r"binned differently \(A by 1 x 1, B by 2 x 1\)"),
+    "no section": (lambda: lazyccd.assemble(changed(DETSEC="UNKNOWN")), SectionError, "B: the header has no DETSEC"),
+    "no section at all": (lambda: lazyccd.assemble(detector(), "CCDSEC"), SectionError, "A: the header has no CCDSEC"),
+    "no group": (lambda: lazyccd.assemble(detector(), group="CCDNAME"), SectionError, "no keyword 'CCDNAME'"),
+    "units": (lambda: lazyccd.assemble(make_tree(frames_of(detector()) | {"B": lazyccd.with_unit(frames_of(detector())["B"], "electron")}, {})), UnitError, "frame 'B'"),
+    "every other pixel": (lambda: lazyccd.assemble(lazyccd.trim_image(detector(), "[*:2,*]")), SectionError, "every 2th pixel along x"),
+    "nothing left": (lambda: lazyccd.assemble(lazyccd.trim_image(detector(), "[5:6,*]")), SectionError, "has no pixel in the frame"),
+    "a frame": (lambda: lazyccd.assemble(amplifier(1)), ArgumentTypeError, "needs a tree of frames"),
+    "another word": (lambda: lazyccd.assemble(detector(), "BIASSEC"), ParameterError, "must be 'CCDSEC', 'DETSEC' or None"),
+    "no taps": (lambda: lazyccd.split_amplifiers(amplifier(1)), SectionError, "no sections of amplifiers"),
+    "taps outside": (lambda: lazyccd.split_amplifiers(amplifier(1), {"A": "[1:9,1:2]"}), SectionError, "amplifier 'A': section .* outside"),
+    "taps with steps": (lambda: lazyccd.split_amplifiers(amplifier(1), {"A": "[1:6:2,1:2]"}), SectionError, "has a step"),
+    "taps without data": (lambda: lazyccd.split_amplifiers(amplifier(1), {"A": {"GAIN": 1.0}}), SectionError, "needs DATASEC"),
+    "taps over each other": (lambda: lazyccd.split_amplifiers(amplifier(1), {"A": {"DATASEC": "[1:3,1:4]"}, "B": {"DATASEC": "[2:4,1:4]"}}), ParameterError, "do not lie in rows and columns"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals(name: str) -> None:
+    """What cannot be right is refused at the call, with both values and the way out."""
+    call, error, message = REFUSED[name]
+    with raise_if_computes(), pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize("kind", ["e2v", "itl"])
+def test_lsst(shared_data: Path, kind: str) -> None:
+    """Sixteen segments make the image that LSST's own code made, upside down, to the pixel."""
+    tree = lazyccd.open_mef(shared_data / f"lsst_16amp/{kind}_spot.fits.gz")
+    ds = lazyccd.assemble(tree)
+    expected = fits.getdata(shared_data / f"lsst_16amp/{kind}_expected_assembled.fits.gz")
+    assert np.count_nonzero(ds["data"].values[::-1] != expected) == 0
+
+
+def test_sinistro(shared_data: Path) -> None:
+    """Four quadrants, three of them flipped, lie about the centre of the detector, each with its own gain."""
+    tree = lazyccd.open_mef(shared_data / "lco_sinistro_mef/mef_raw_test_frame.fits")
+    ds = lazyccd.assemble(tree.ccd.gain_correct(lazyccd.Keyword("GAIN", unit=u.electron / u.adu)))
+    assert ds["data"].shape == (2048, 2048)
+    with fits.open(shared_data / "lco_sinistro_mef/mef_raw_test_frame.fits") as file:
+        raw = [hdu.data[:512, :512].astype(float) * hdu.header["GAIN"] for hdu in file[1:]]
+    expected = np.block([[raw[1], raw[2][:, ::-1]], [raw[0][::-1], raw[3][::-1, ::-1]]])
+    np.testing.assert_allclose(ds["data"].values[512:1536, 512:1536], expected, rtol=1e-6)
+    assert int(ds.ccd.flags("NO_DATA").sum()) == 2048**2 - 1024**2
+
+
+def test_keywords_that_are_missing() -> None:
+    """A keyword that a frame does not have is named."""
+    with pytest.raises(KeywordError, match="no keyword 'TRIMSEC'"):
+        lazyccd.trim_image(detector(), lazyccd.Keyword("TRIMSEC"))
