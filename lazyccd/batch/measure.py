@@ -12,7 +12,9 @@ import numpy.typing as npt
 import xarray as xr
 
 from lazyccd.frame.core import DATA, MASK, resolve
+from lazyccd.kernels.overscan import line_level
 from lazyccd.ops.edit import cut
+from lazyccd.ops.overscan_levels import scatter as residual_scatter
 from lazyccd.sections import Region
 
 MAD_TO_STD = 1.482602218505602
@@ -127,18 +129,31 @@ class OverscanLevels:
     words: str
     """Form chosen, and why."""
 
+    mean: float
+    """Mean level."""
+
+    noise: float
+    """Scatter of the strip about what is subtracted: an estimate of the read noise."""
+
+    @property
+    def cards(self) -> dict[str, tuple[float, str]]:
+        """What the header of the product says of them."""
+        found = {"OVERMEAN": (self.mean, "[adu] mean level of the overscan")}
+        found["OVERRMS"] = (self.noise, "[adu] scatter of the overscan: read noise")
+        return {key: (float(f"{value:.6g}"), text) for key, (value, text) in found.items() if math.isfinite(value)}
+
 
 def overscan_levels(ds: xr.Dataset, strip: Region, readnoise_adu: float | None) -> OverscanLevels:
     """Decide how the overscan is subtracted.
 
-    The level of each line is the mean of its pixels without those beyond 3 sigma. A constant is subtracted, the mean of
+    The level of each line is the mean of its pixels within 3 robust sigma of their median. A constant is subtracted, the mean of
     the levels, unless these scatter by more than twice what the read noise predicts; then each line has its own level.
     Lines that the strip does not cover get the constant.
     """
     axis = 0 if strip.shape.x > strip.shape.y else 1
     values = pixels_of(ds, strip)
     values = values if axis == 1 else values.T
-    lines = clipped_means(values)
+    lines = line_level(values, None, 1, "mad")
     good = lines[np.isfinite(lines)]
     constant = float(np.mean(good)) if good.size else float("nan")
     read = readnoise_adu if readnoise_adu is not None else robust_std(values - lines[:, None])
@@ -149,16 +164,10 @@ def overscan_levels(ds: xr.Dataset, strip: Region, readnoise_adu: float | None) 
     what = ("column", "row")[axis]
     numbers = f"levels scatter by {scatter:.2f} adu, read noise predicts {expected:.2f}"
     if scatter <= 2 * expected:
-        return OverscanLevels(levels, axis, f"constant {constant:.2f} adu ({numbers})")
+        noise_adu = residual_scatter(values - constant, 1)
+        return OverscanLevels(levels, axis, f"constant {constant:.2f} adu ({numbers})", constant, noise_adu)
+    noise_adu = residual_scatter(values - lines[:, None], good.size)
     first = strip.y0 if axis == 1 else strip.x0
     levels[first : first + lines.size] = np.where(np.isfinite(lines), lines, constant)
-    return OverscanLevels(levels, axis, f"a level per {what}, {constant:.2f} adu on average ({numbers})")
-
-
-def clipped_means(values: Array, sigma: float = 3.0) -> Array:
-    """Return the mean of each row without values beyond so many robust standard deviations of its median."""
-    with np.errstate(invalid="ignore"):
-        middle = np.nanmedian(values, axis=1, keepdims=True)
-        spread = MAD_TO_STD * np.nanmedian(np.abs(values - middle), axis=1, keepdims=True)
-        keep = np.abs(values - middle) <= sigma * np.maximum(spread, 1e-12)
-        return np.asarray(np.nansum(np.where(keep, values, 0), axis=1) / keep.sum(axis=1))
+    words = f"a level per {what}, {constant:.2f} adu on average ({numbers})"
+    return OverscanLevels(levels, axis, words, constant, noise_adu)

@@ -79,7 +79,7 @@ def _overscan_and_trim(recipe: Recipe, done: Calibrated) -> None:
         read = facts.readnoise.value
         adu = None if read is None or facts.gain.value is None else float(read) / float(facts.gain.value)
         found = overscan_levels(done.frame, strip, adu)
-        done.frame = subtract_levels(done.frame, found.levels, found.axis)
+        done.frame = ops.with_header(subtract_levels(done.frame, found.levels, found.axis), found.cards)
         done.words.append(f"overscan {facts.overscan.value}: {found.words}")
         entries = [
             ("subtract_overscan", f"ccd=<CCDData>, fits_section={facts.overscan.value}"),

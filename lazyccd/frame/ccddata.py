@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 from astropy import units as u
+from astropy.io import fits
 
 from lazyccd.errors import FrameError, ShapeError
 from lazyccd.flags import MaskSchema
@@ -22,10 +23,12 @@ from lazyccd.frame.core import (
     as_step,
     float_dtype,
     make_image,
+    resolve,
     wrap_array,
 )
-from lazyccd.frame.header import header_from_text, text_from_meta
+from lazyccd.frame.header import append_cards, header_from_text, text_from_meta
 from lazyccd.frame.log import apply_to_meta
+from lazyccd.frame.settle import has_cards, settle_numbers
 from lazyccd.frame.units import parse_unit
 from lazyccd.frame.wcs import wcs_from_header
 
@@ -136,6 +139,11 @@ def to_ccddata(ds: xr.Dataset, *, like: CCDData | None = None, log: Iterable[tup
     """
     from astropy.nddata import CCDData
 
+    cards: list[tuple[str, float, str]] = []
+    image = resolve(ds, maps=True)
+    if has_cards(image):
+        image, cards = settle_numbers(image)
+        ds = image.to_dataset()
     computed = ds.compute()
     kinds = {kind: cls for cls, kind in uncertainty_classes().items()}
     uncertainty = mask = None
@@ -147,7 +155,7 @@ def to_ccddata(ds: xr.Dataset, *, like: CCDData | None = None, log: Iterable[tup
         mask = (bits & bits.dtype.type(MaskSchema.from_attrs(computed[MASK].attrs).bad_bits)) != 0
         if like is not None and like.mask is None and not mask.any():
             mask = None
-    text = str(ds.attrs.get("header", ""))
+    text = append_cards(str(ds.attrs.get("header", "")), cards)
     if like is None:
         wcs = wcs_from_header(text, ds["y"].values, ds["x"].values)
         meta: Any = header_from_text(text)
@@ -155,6 +163,8 @@ def to_ccddata(ds: xr.Dataset, *, like: CCDData | None = None, log: Iterable[tup
         wcs = _cut_wcs(like, ds)
         meta = copy.deepcopy(like.meta)
         apply_to_meta(meta, list(log))
+        for keyword, number, comment in cards:
+            meta[keyword] = (number, comment) if isinstance(meta, fits.Header) else number
     units = parse_unit(ds[DATA].attrs.get("units"), "frame")
     return CCDData(computed[DATA].values, unit=units, uncertainty=uncertainty, mask=mask, meta=meta, wcs=wcs)
 

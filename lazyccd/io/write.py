@@ -17,6 +17,7 @@ from lazyccd.errors import ParameterError, TargetExistsError
 from lazyccd.frame.core import CHUNK_PIXELS, DATA, MASK, UNCERTAINTY, Image, regular_grid, resolve
 from lazyccd.frame.header import header_to_text
 from lazyccd.frame.product import product_header
+from lazyccd.frame.settle import has_cards, settle_image
 from lazyccd.frame.units import unit_to_text
 from lazyccd.io.fits.layout import frame_hdus
 from lazyccd.io.fits.names import is_url
@@ -98,7 +99,7 @@ def to_fits(
     ...     CCDData.read(to_fits(ds, f"{folder}/a.fits")).unit
     Unit("adu")
     """
-    image = resolve(ccd, maps=True)
+    image = _recorded(resolve(ccd, maps=True), compute)
     name = os.path.abspath(os.fspath(path))
     if name.endswith((".gz", ".bz2", ".fz")):
         raise ParameterError(
@@ -184,7 +185,7 @@ def to_zarr(
     ...     float(open_zarr(to_zarr(ds, f"{folder}/a.zarr"))["data"].sum().compute())
     12.0
     """
-    image = resolve(ccd, maps=True)
+    image = _recorded(resolve(ccd, maps=True), compute)
     name = os.fspath(store)
     name = name if is_url(name) else os.path.abspath(name)
     _refuse_sources(image, name)
@@ -216,6 +217,11 @@ def _record(image: Image, layout: Mapping[str, Any]) -> dict[str, Any]:
     found = {source.storage.name: source.storage for source in sources(image.plan)}
     inputs = {name: str(getattr(storage, "identity", storage.token)) for name, storage in found.items()}
     return {"inputs": inputs, "steps": describe(image.plan), "layout": plain(layout), "versions": versions()}
+
+
+def _recorded(image: Image, compute: bool) -> Image:
+    """Return the image with global numbers in its header that belong there, unless it is to be written later."""
+    return settle_image(image) if compute and has_cards(image) else image
 
 
 def _chunk_shards(image: Image) -> tuple[int, int]:

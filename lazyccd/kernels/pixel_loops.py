@@ -176,7 +176,7 @@ def _any_of(bits: Array, wanted: Any) -> bool:
 
 
 @compiled
-def _sort(values: Array) -> None:
+def sort_values(values: Array) -> None:
     """Sort numbers in place: by insertion, in wider steps first if they are many (Shell)."""
     gap = values.size // 2 if values.size > 64 else 1
     while gap > 0:
@@ -188,30 +188,3 @@ def _sort(values: Array) -> None:
                 k -= gap
             values[k] = value
         gap = 1 if gap == 2 else gap * 5 // 11
-
-
-@compiled
-def row_levels(strip: Array, bad: Array, median: bool, scratch: Array, out: Array) -> None:
-    """Set the mean or the median of the good, finite pixels of each row; NaN where there are none.
-
-    ``scratch`` has the length of a row and the type of the strip. The mean is summed in float64, in the order of the pixels.
-    """
-    ny, nx = strip.shape
-    for i in range(ny):
-        count = 0
-        total = 0.0
-        for j in range(nx):
-            value = strip[i, j]
-            if np.isfinite(value) and not (bad.size > 0 and bad[i, j]):
-                scratch[count] = value
-                total += value
-                count += 1
-        if median:
-            _sort(scratch[:count])
-        if count == 0:
-            out[i] = np.nan
-        elif median:
-            low, high = scratch[(count - 1) // 2], scratch[count // 2]
-            out[i] = 0.5 * (low + high)  # the sum is rounded as NumPy rounds it
-        else:
-            out[i] = total / count

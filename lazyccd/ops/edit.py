@@ -7,7 +7,6 @@ from typing import Any
 
 import xarray as xr
 from astropy import units as u
-from dask.base import compute
 
 from lazyccd.errors import ParameterError, SectionError
 from lazyccd.frame.casts import to_variance
@@ -20,13 +19,12 @@ from lazyccd.frame.core import (
     resolve,
 )
 from lazyccd.frame.header import REMOVED, append_cards
+from lazyccd.frame.settle import settle_image
 from lazyccd.frame.tree import over_trees
 from lazyccd.frame.units import parse_unit
 from lazyccd.kernels import pointwise
 from lazyccd.ops.common import operation, pixels_like
-from lazyccd.plan.lower import lower_values
-from lazyccd.plan.rebuild import settled
-from lazyccd.plan.steps import Apply, Input, Join, Step, make_dtypes, make_params, unsettled
+from lazyccd.plan.steps import Apply, Input, Join, Step, make_dtypes, make_params
 
 
 @operation(log=False)
@@ -208,14 +206,10 @@ def settle(ccd: xr.Dataset) -> xr.Dataset:
     Returns
     -------
     xr.Dataset
-        The same lazy frame; its tasks no longer depend on tasks that look at the whole image.
+        The same lazy frame; its tasks no longer depend on tasks that look at the whole image. What the numbers tell of the
+        frame, such as the scatter of its overscan, is in the header.
     """
-    image = resolve(ccd, maps=True)
-    while values := unsettled(image.plan):
-        lazy = lower_values(values.values(), image.graphs)
-        numbers = dict(zip(values, compute(*lazy), strict=True))
-        image = replace(image, plan=settled(image.plan, numbers))
-    return image.to_dataset()
+    return settle_image(resolve(ccd, maps=True)).to_dataset()
 
 
 def cut(image: Image, y: slice, x: slice) -> Image:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from lazyccd.frame.core import UNCERTAINTY, resolve
-from lazyccd.kernels import calibrate, pointwise
+from lazyccd.kernels import overscan, pointwise
 from lazyccd.ops.edit import with_uncertainty
 from lazyccd.plan.steps import WITH_DATA, Input, Value
 
@@ -93,7 +93,7 @@ def subtract_levels(ccd: xr.Dataset, levels: npt.NDArray[Any], axis: int) -> xr.
     if np.isnan(levels).any():
         planes["mask"] = image.schema.dtype
     plan = image.apply(
-        calibrate.subtract_levels,
+        overscan.subtract_levels,
         (Input(image.plan),),
         planes,
         axis=axis,

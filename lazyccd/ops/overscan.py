@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError
 from lazyccd.flags import MaskSchema
 from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.nddata import is_ccddata
-from lazyccd.kernels import calibrate
+from lazyccd.frame.units import unit_to_text
+from lazyccd.kernels import overscan as overscan_kernels
+from lazyccd.kernels.overscan import STATISTICS, Statistic
 from lazyccd.ops.common import operand, operation
+from lazyccd.ops.overscan_levels import check_model, only_part, strip_levels
 from lazyccd.plan.lower import Graph
 from lazyccd.plan.reads import Columns, Rows
 from lazyccd.plan.steps import Apply, Input, PlaneMap, Reduction, Step, Value, make_dtypes, make_params
@@ -30,19 +30,6 @@ WITH_STRIP: PlaneMap = (("data", ("data", "mask")), ("mask", ("data", "mask")))
 
 
 @dataclass(frozen=True)
-class LineModel:
-    """A linear model of the level along the lines, as a parameter of a plan."""
-
-    model: Model
-    """One-dimensional and linear in its parameters."""
-
-    def __dask_tokenize__(self) -> tuple[Any, ...]:
-        """Return what tells one model from another."""
-        more = [repr(getattr(self.model, name, None)) for name in ("domain", "window", "fixed", "bounds")]
-        return (type(self.model).__module__, repr(self.model), *more)
-
-
-@dataclass(frozen=True)
 class Strip:
     """An overscan strip: a step, and the region of it whose lines match those of the image."""
 
@@ -50,6 +37,11 @@ class Strip:
     region: Region
     schema: MaskSchema
     graphs: tuple[Graph, ...]
+
+    def lines(self, axis: int) -> tuple[int, int]:
+        """Return the first line, and the one after the last: rows for axis 1, columns for axis 0."""
+        r = self.region
+        return (r.y0, r.y1) if axis == 1 else (r.x0, r.x1)
 
 
 @operation()
@@ -60,8 +52,13 @@ def subtract_overscan(
     fits_section: str | None = None,
     median: bool = False,
     model: Model | None = None,
+    statistic: Statistic | None = None,
+    sigma: float | None = None,
+    skip_bleeds: bool = False,
 ) -> xr.Dataset:
     r"""Subtract the level of the overscan, line by line or as a fitted model.
+
+    For a parallel overscan after a serial one, call it twice, the second time with ``overscan_axis=0``.
 
     Parameters
     ----------
@@ -77,15 +74,29 @@ def subtract_overscan(
     median
         Take the median of each line of the strip instead of its mean.
     model
-        A linear astropy model, fitted to the levels by unweighted least squares; its values are subtracted, also from
-        lines that the strip does not cover.
+        An astropy model, fitted to the levels by unweighted least squares; its values are subtracted, also from lines that
+        the strip does not cover. ``Polynomial1D(0)`` is one constant for all lines; ``Spline1D`` has the knots given, or so
+        many at equal distances, and keeps its last value beyond the strip.
+    statistic
+        Level of a line: ``"mean"``, ``"median"``, or the mean of what is left after clipping at three standard deviations
+        about the median until nothing changes (``"clipped"``), or once at three times 1.4826 median absolute deviations
+        (``"mad"``). None takes what ``median`` says.
+    sigma
+        Lines further from the model than so many root mean squares are left out, and the fit repeated until nothing
+        changes, as IRAF's icfit does. None keeps all.
+    skip_bleeds
+        Leave out what bled from saturated stars: pixels of the strip within 7 of one with the plane ``SAT``, and lines more
+        than 5 robust standard deviations above the median of the 65 lines about them, with 2 lines on either side. Without
+        a model they get the median of the 5 nearest good lines on each side.
 
     Returns
     -------
     xr.Dataset
         Lazy; shape, dtype, units and uncertainty as before, halo 0 (each chunk also reads the strip in its own rows). Bad
-        and non-finite pixels of the strip are left out. Lines without a level become NaN and ``NO_DATA``. A model adds
-        one task that reads the whole strip.
+        and non-finite pixels of the strip are left out. Lines without a level become NaN and ``NO_DATA``. A model, and
+        ``skip_bleeds``, add one task that reads the whole strip. With ``statistic``, ``sigma`` or ``skip_bleeds`` the
+        header gets ``OVERMEAN`` and ``OVERRMS``, mean level and scatter of the strip about what was subtracted, an estimate
+        of the read noise, when the frame is settled or written.
 
     Raises
     ------
@@ -96,7 +107,12 @@ def subtract_overscan(
     ShapeError
         Raised if an ``overscan`` frame has another number of lines than the image.
     ParameterError
-        Raised if the model is not linear in its parameters.
+        Raised if the model is neither linear in its parameters nor a spline, or ``sigma`` is given without a model.
+
+    References
+    ----------
+    Rejection: Davis, L. E. and Tody, D., IRAF, xtools.icfit. Clipping once: McCully et al. (2018), Proc. SPIE 10707, 107070K
+    (BANZAI). Bleeds: LSST Science Pipelines, ip_isr, overscan.py, with a robust limit instead of 5 adu.
 
     Examples
     --------
@@ -113,9 +129,23 @@ def subtract_overscan(
         axis = 0 if strip.region.shape.x > strip.region.shape.y else 1
     if axis not in {0, 1}:
         raise ParameterError(f"overscan_axis {overscan_axis!r} must be 0, 1 or None.")
-    if model is None:
-        return replace(image, plan=_line_plan(image, strip, axis, median), graphs=strip.graphs).to_dataset()
-    return replace(image, plan=_model_plan(image, strip, axis, median, model), graphs=strip.graphs).to_dataset()
+    if strip.step is not image.plan or model is None:
+        _check_lines(image, strip, axis)
+    if statistic not in {None, *STATISTICS}:
+        raise ParameterError(f"statistic {statistic!r} must be one of {', '.join(STATISTICS)}.")
+    if sigma is not None and (model is None or not sigma > 0):
+        raise ParameterError(
+            f"sigma {sigma} must be above 0 and needs a model, such as Polynomial1D(0) for a constant."
+        )
+    recorded = statistic is not None or sigma is not None or skip_bleeds
+    level: Statistic = statistic or ("median" if median else "mean")
+    if model is None and not recorded:
+        plan = _line_plan(image, strip, axis, level)
+    else:
+        fit = None if model is None else check_model(model)
+        how = {"statistic": level, "model": fit, "sigma": sigma, "skip_bleeds": bool(skip_bleeds)}
+        plan = _level_plan(image, strip, axis, recorded, **how)
+    return replace(image, plan=plan, graphs=strip.graphs).to_dataset()
 
 
 def _find_strip(image: Image, overscan: Any, fits_section: Any) -> Strip:
@@ -145,34 +175,34 @@ def _check_lines(image: Image, strip: Strip, axis: int) -> None:
         )
 
 
-def _bad_bits(strip: Strip) -> int:
-    return strip.schema.bad_bits
-
-
-def _line_plan(image: Image, strip: Strip, axis: int, median: bool) -> Apply:
+def _line_plan(image: Image, strip: Strip, axis: int, statistic: Statistic) -> Apply:
     """Return the plan that subtracts each line's own level."""
-    _check_lines(image, strip, axis)
     r = strip.region
     reads = Rows(r.x0, r.x1) if axis == 1 else Columns(r.y0, r.y1)
-    first, stop = (r.y0, r.y1) if axis == 1 else (r.x0, r.x1)
+    first, stop = strip.lines(axis)
     step = strip.step
-    covers = stop - first == image.shape[1 - axis]
-    if not covers:
+    if stop - first != image.shape[1 - axis]:
         step = _only_lines(step, axis, first, stop)
-    planes = dict(image.plan.planes)
-    if not covers:
-        planes["mask"] = image.schema.dtype
     return image.apply(
-        calibrate.subtract_overscan_lines,
+        overscan_kernels.subtract_lines,
         (Input(image.plan), Input(step, reads, WITH_STRIP)),
-        planes,
+        _planes(image, strip, axis, fitted=False),
         axis=axis,
-        median=median,
-        bad_bits=_bad_bits(strip),
+        statistic=statistic,
+        bad_bits=strip.schema.bad_bits,
         no_data=image.schema.bits("NO_DATA"),
         dtype=image.dtype.name,
         mask_dtype=image.schema.dtype.name,
     )
+
+
+def _planes(image: Image, strip: Strip, axis: int, *, fitted: bool) -> dict[str, Any]:
+    """Return the planes of the result, which has a mask if lines are left without a level."""
+    first, stop = strip.lines(axis)
+    planes: dict[str, Any] = dict(image.plan.planes)
+    if not fitted and stop - first != image.shape[1 - axis]:
+        planes["mask"] = image.schema.dtype
+    return planes
 
 
 def _only_lines(step: Step, axis: int, first: int, stop: int) -> Step:
@@ -180,74 +210,46 @@ def _only_lines(step: Step, axis: int, first: int, stop: int) -> Step:
     return Apply(
         step.shape,
         make_dtypes(data=step.dtypes["data"], mask=step.dtypes.get("mask")),
-        kernel=calibrate.blank_outside,
+        kernel=overscan_kernels.blank_outside,
         sources=(Input(step),),
         params=make_params(axis=axis, first=first, stop=stop),
     )
 
 
-def _model_plan(image: Image, strip: Strip, axis: int, median: bool, model: Model) -> Apply:
-    """Return the plan that subtracts a fitted model."""
-    from astropy.modeling import Model  # takes a while, and few overscans are fitted
-
-    if not isinstance(model, Model):
-        raise ArgumentTypeError(
-            f"model is a {type(model).__name__} and must be an astropy model, such as Polynomial1D(1)."
-        )
-    if not model.linear:
-        raise ParameterError(
-            f"overscan model {type(model).__name__} must be linear in its parameters; use a polynomial, Legendre or Chebyshev."
-        )
-    if strip.step is not image.plan:
-        _check_lines(image, strip, axis)
-    params = make_params(
-        axis=axis,
-        median=median,
-        bad_bits=_bad_bits(strip),
-        model=LineModel(model),
-        first=strip.region[0 if axis == 1 else 2],
-        length=image.shape[1 - axis],
-    )
+def _level_plan(image: Image, strip: Strip, axis: int, recorded: bool, **how: Any) -> Apply:
+    """Return the plan that subtracts levels that depend on the whole strip."""
     reduction = Reduction(
         strip.step,
-        partial=partial_levels,
-        final=fit_levels,
-        params=params,
+        partial=strip_levels,
+        final=only_part,
+        params=make_params(
+            axis=axis,
+            bad_bits=strip.schema.bad_bits,
+            saturated=strip.schema.bits("SAT"),
+            first=strip.lines(axis)[0],
+            length=image.shape[1 - axis],
+            **how,
+        ),
         planes=frozenset({"data", "mask"} & strip.step.dtypes.keys()),
         region=strip.region,
         tile=None,
     )
-    return Apply(
-        image.shape,
-        image.plan.planes,
-        kernel=calibrate.subtract_overscan_vector,
-        sources=(Input(image.plan),),
-        params=make_params(axis=axis, dtype=image.dtype.name),
-        numbers=(("level", Value(reduction=reduction, what="overscan fit")),),
+    unit = f"[{unit_to_text(image.units)}]" if unit_to_text(image.units) else ""
+    cards = (
+        ("OVERMEAN", -2, f"{unit} mean level of the overscan"),
+        ("OVERRMS", -1, f"{unit} scatter of the overscan: read noise"),
     )
-
-
-def partial_levels(block: Any, *, axis: int, median: bool, bad_bits: int, **_: Any) -> npt.NDArray[Any]:
-    """Return the level of each line of the whole strip."""
-    return calibrate.strip_levels(block, axis=axis, median=median, bad_bits=bad_bits)
-
-
-def fit_levels(
-    partials: Sequence[npt.NDArray[Any]], *, model: LineModel, first: int, length: int, **_: Any
-) -> npt.NDArray[Any]:
-    """Return the fitted model at every line of the image."""
-    from astropy.modeling.fitting import LinearLSQFitter
-
-    levels = partials[0]
-    lines = first + np.arange(levels.size)
-    good = np.isfinite(levels)
-    if good.sum() < len(model.model.parameters):
-        raise ParameterError(
-            f"the overscan has {good.sum()} lines with a level, and {type(model.model).__name__} has "
-            f"{len(model.model.parameters)} parameters; use a simpler model or a larger section."
-        )
-    fitted = LinearLSQFitter()(model.model, lines[good], levels[good])
-    return np.asarray(fitted(np.arange(length)), dtype=float)
+    value = Value(reduction=reduction, what="overscan fit", cards=cards if recorded else ())
+    return image.apply(
+        overscan_kernels.subtract_levels,
+        (Input(image.plan),),
+        _planes(image, strip, axis, fitted=how["model"] is not None),
+        axis=axis,
+        dtype=image.dtype.name,
+        mask_dtype=image.schema.dtype.name,
+        no_data=image.schema.bits("NO_DATA"),
+        numbers=(("level", value),),
+    )
 
 
 @operation()

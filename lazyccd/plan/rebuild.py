@@ -24,7 +24,7 @@ def rebuilt(root: Step, steps: Mapping[str, Step], numbers: Mapping[str, npt.NDA
             continue
         inputs = tuple(new[i.token] for i in step.inputs)
         values = tuple(
-            Value(given=numbers[v.token], what=v.what) if v.given is None and v.token in numbers else v
+            Value(given=numbers[v.token], what=v.what, cards=v.cards) if v.given is None and v.token in numbers else v
             for v in step.values
         )
         changed = any(a is not b for a, b in zip(inputs, step.inputs, strict=True)) or values != step.values

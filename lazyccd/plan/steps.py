@@ -398,6 +398,9 @@ class Value:
     what: str = ""
     """What the numbers are, for reports."""
 
+    cards: tuple[tuple[str, int, str], ...] = ()
+    """Keyword, index and comment of numbers that go into the header when they are known."""
+
     token: str = field(init=False, default="")
     """Deterministic identity, computed once."""
 

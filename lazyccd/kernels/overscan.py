@@ -1,0 +1,199 @@
+"""Overscan on blocks: levels of lines, and their subtraction."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from lazyccd.kernels.block import Block, Request
+from lazyccd.kernels.jit import compiled
+from lazyccd.kernels.pixel_loops import pixels_of, sort_values
+from lazyccd.kernels.pointwise import or_masks
+
+Array = npt.NDArray[Any]
+Statistic: TypeAlias = Literal["mean", "median", "clipped", "mad"]
+
+STATISTICS: tuple[Statistic, ...] = ("mean", "median", "clipped", "mad")
+"""What the level of a line can be, in the order of the numbers by which loops know them."""
+
+CLIP_SIGMA = 3.0
+"""Pixels further from the median of their line are no part of a clipped mean."""
+
+CLIP_ITERATIONS = 5
+"""How often a line is clipped by its standard deviation."""
+
+MAD_TO_SIGMA = 1.482602218505602
+"""Standard deviation of a normal distribution over its median absolute deviation."""
+
+
+@compiled
+def _middle(values: Array) -> float:
+    """Return the median of sorted numbers."""
+    low, high = values[(values.size - 1) // 2], values[values.size // 2]
+    return 0.5 * (low + high)  # type: ignore[no-any-return]  # the sum is rounded as NumPy rounds it
+
+
+@compiled
+def _mean(values: Array) -> float:
+    """Return the mean, summed in double precision."""
+    total = 0.0
+    for value in values:
+        total += value
+    return total / values.size
+
+
+@compiled
+def _clip(values: Array, iterations: int, sigma: float) -> tuple[int, int]:
+    """Return the range of sorted numbers left by clipping at standard deviations about the median, again and again."""
+    first, stop = 0, values.size
+    for _ in range(iterations):
+        kept = values[first:stop]
+        middle, mean = _middle(kept), _mean(kept)
+        total = 0.0
+        for value in kept:
+            total += (value - mean) ** 2
+        limit = sigma * np.sqrt(total / kept.size)
+        before = stop - first
+        while values[first] < middle - limit:
+            first += 1
+        while values[stop - 1] > middle + limit:
+            stop -= 1
+        if stop - first == before:
+            break
+    return first, stop
+
+
+@compiled
+def _clip_by_mad(values: Array, sigma: float, scratch: Array) -> tuple[int, int]:
+    """Return the range of sorted numbers left by one clipping at median absolute deviations about the median."""
+    middle = _middle(values)
+    for i in range(values.size):
+        scratch[i] = abs(values[i] - middle)
+    sort_values(scratch[: values.size])
+    limit = sigma * _middle(scratch[: values.size])
+    first, stop = 0, values.size
+    while middle - values[first] > limit:
+        first += 1
+    while values[stop - 1] - middle > limit:
+        stop -= 1
+    return first, stop
+
+
+@compiled
+def row_levels(
+    strip: Array, bad: Array, statistic: int, iterations: int, sigma: float, scratch: Array, out: Array
+) -> None:
+    """Set the mean, median, or clipped mean of the good, finite pixels of each row; NaN where there are none.
+
+    ``scratch`` has two rows of the length of one of the strip, and its type. Means are summed in float64; the plain one in
+    the order of the pixels.
+    """
+    ny, nx = strip.shape
+    for i in range(ny):
+        count = 0
+        for j in range(nx):
+            value = strip[i, j]
+            if np.isfinite(value) and not (bad.size > 0 and bad[i, j]):
+                scratch[0, count] = value
+                count += 1
+        values = scratch[0, :count]
+        if statistic > 0:
+            sort_values(values)
+        if count == 0:
+            out[i] = np.nan
+        elif statistic == 0:
+            out[i] = _mean(values)
+        elif statistic == 1:
+            out[i] = _middle(values)
+        else:
+            if statistic == 2:
+                first, stop = _clip(values, iterations, sigma)
+            else:
+                first, stop = _clip_by_mad(values, sigma, scratch[1])
+            out[i] = _mean(values[first:stop])
+
+
+def line_level(strip: Array, bad: Array | None, axis: int, statistic: Statistic) -> Array:
+    """Return the level of each line of an overscan strip.
+
+    1. ``mean`` and ``median``.
+    2. ``clipped``: the mean within 3 standard deviations of the median, clipped at most 5 times.
+    3. ``mad``: the mean within 3 times 1.4826 median absolute deviations of the median, clipped once.
+
+    Pixels that are bad or not finite are left out; a line without any good pixel is NaN.
+    """
+    if axis == 0:
+        strip, bad = strip.T, None if bad is None else bad.T
+    levels = np.empty(strip.shape[0])
+    rows = pixels_of(strip, strip.dtype).reshape(strip.shape)
+    skip = np.empty((0, 0), bool) if bad is None else pixels_of(bad, bool).reshape(strip.shape)
+    sigma = CLIP_SIGMA * (MAD_TO_SIGMA if statistic == "mad" else 1.0)
+    scratch = np.empty((2, strip.shape[1]), strip.dtype)
+    row_levels(rows, skip, STATISTICS.index(statistic), CLIP_ITERATIONS, sigma, scratch, levels)
+    return levels
+
+
+def bad_pixels(block: Block, bad_bits: int) -> Array | None:
+    """Return where a block has any of some planes; None without a mask."""
+    return None if block.mask is None else (block.mask & block.mask.dtype.type(bad_bits)) != 0
+
+
+def subtract_lines(
+    request: Request,
+    a: Block | None,
+    strip: Block | None,
+    *,
+    axis: int,
+    statistic: Statistic,
+    bad_bits: int,
+    no_data: int,
+    dtype: str,
+    mask_dtype: str,
+) -> Block:
+    """Subtract from each line the level of the same line of the overscan strip.
+
+    Lines that the strip does not cover, or covers with bad pixels only, become NaN; in the mask they get ``no_data``.
+    """
+    r = request.region
+    first, stop = (r.y0, r.y1) if axis == 1 else (r.x0, r.x1)
+    level = np.full(stop - first, np.nan)
+    if strip is not None:
+        start = (strip.region.y0 if axis == 1 else strip.region.x0) - first
+        found = line_level(strip.plane("data"), bad_pixels(strip, bad_bits), axis, statistic)
+        level[start : start + found.size] = found
+    return _subtract(request, a, np.expand_dims(level.astype(dtype), axis), dtype, mask_dtype, no_data)
+
+
+def subtract_levels(
+    request: Request, a: Block | None, *, level: Array, axis: int, dtype: str, mask_dtype: str, no_data: int
+) -> Block:
+    """Subtract a level per line; lines whose level is NaN become NaN, in the mask ``no_data``."""
+    r = request.region
+    part = level[r.y0 : r.y1, None] if axis == 1 else level[None, r.x0 : r.x1]
+    return _subtract(request, a, part, dtype, mask_dtype, no_data)
+
+
+def _subtract(request: Request, a: Block | None, level: Array, dtype: str, mask_dtype: str, no_data: int) -> Block:
+    """Subtract what stands beside or below a block."""
+    data = mask = None
+    if "data" in request.planes:
+        assert a is not None
+        data = np.subtract(a.plane("data"), level, dtype=dtype, casting="same_kind")
+    if "mask" in request.planes:
+        missing = np.where(np.isnan(level), np.dtype(mask_dtype).type(no_data), np.dtype(mask_dtype).type(0))
+        given = None if a is None else a.mask
+        mask = or_masks(request, given, np.broadcast_to(missing, request.region.shape), mask_dtype)
+    return Block(request.region, data, None if a is None or "variance" not in request.planes else a.variance, mask)
+
+
+def blank_outside(request: Request, a: Block, *, axis: int, first: int, stop: int) -> Block:
+    """Return the data with NaN in the lines outside of ``first <= line < stop``; the mask is kept."""
+    r = request.region
+    lines = np.arange(r.y0, r.y1) if axis == 1 else np.arange(r.x0, r.x1)
+    outside = np.expand_dims((lines < first) | (lines >= stop), axis)
+    data = None
+    if "data" in request.planes:
+        data = np.where(outside, a.plane("data").dtype.type(np.nan), a.plane("data"))
+    return Block(r, data=data, mask=a.mask if "mask" in request.planes else None)
