@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -54,33 +54,42 @@ class Evaluation:
         """Return the block that each root gives for its request."""
         return self._follow(make_schedule(roots), roots)
 
+    def bands(self, step: Step, request: Request) -> Iterator[Block]:
+        """Yield the block that a step gives for a request in bands of rows, as they are computed."""
+        blocks: dict[str, list[Block]] = {}
+        *before, last = make_schedule([(step, request)])
+        for action in before:
+            self._run(action, blocks)
+        yield from self._make(last, 0, blocks)
+
     def _follow(self, schedule: Sequence[Action], roots: Sequence[tuple[Step, Request]]) -> list[Block]:
         """Do the work of a schedule."""
         blocks: dict[str, list[Block]] = {}
         for action in schedule:
-            blocks[action.step.token] = [self._make(action, number, blocks) for number in range(len(action.requests))]
-            for token in action.frees:
-                blocks.pop(token, None)
+            self._run(action, blocks)
         return [_find(blocks[step.token], request) for step, request in roots]
 
-    def _make(self, action: Action, number: int, blocks: dict[str, list[Block]]) -> Block:
-        """Compute one region of a kept step."""
+    def _run(self, action: Action, blocks: dict[str, list[Block]]) -> None:
+        """Compute a kept step whole, and free what nobody needs after it."""
+        blocks[action.step.token] = [
+            _whole(action.step, request, self._make(action, number, blocks))
+            for number, request in enumerate(action.requests)
+        ]
+        for token in action.frees:
+            blocks.pop(token, None)
+
+    def _make(self, action: Action, number: int, blocks: dict[str, list[Block]]) -> Iterator[Block]:
+        """Compute one region of a kept step in bands of rows."""
         step, request = action.step, action.requests[number]
         if isinstance(step, Stack):
-            return self._stack(step, request)
-        if not action.in_strips:
+            yield from self._stack(step, request)
+        elif not action.in_strips:
             needs = step.needs(request)
             given = [_take(blocks, s, need) for s, need in zip(step.inputs, needs, strict=True)]
-            return self._call(step, request, given)
-        out: Block | None = None
-        for band, calls in action.strips(number):
-            part = self._strip(calls, band, blocks)
-            if band == request:
-                return part
-            out = out or empty_block(request, step.dtypes)
-            _paste(part, out)
-        assert out is not None
-        return out
+            yield self._call(step, request, given)
+        else:
+            for band, calls in action.strips(number):
+                yield self._strip(calls, band, blocks)
 
     def _strip(self, calls: Sequence[Call], request: Request, blocks: dict[str, list[Block]]) -> Block:
         """Evaluate the segment of a kept step for one strip."""
@@ -126,13 +135,11 @@ class Evaluation:
             self._readers[step.token] = step.storage.open()
         return self._readers[step.token]
 
-    def _stack(self, step: Stack, request: Request) -> Block:
+    def _stack(self, step: Stack, request: Request) -> Iterator[Block]:
         """Combine the frames in bands of rows."""
-        out = empty_block(request, step.dtypes)
         for band, roots, schedule in bands(step, request, band_rows(step, request)):
             frames = self._follow(schedule, roots)
-            _paste(step.kernel(band, frames, **dict(step.params), **self._numbers(step)), out)
-        return out
+            yield step.kernel(band, frames, **dict(step.params), **self._numbers(step))
 
 
 def band_rows(step: Stack, request: Request) -> int:
@@ -210,6 +217,18 @@ def _find(blocks: Sequence[Block], request: Request) -> Block:
         if block.region.contains(request.region) and all(getattr(block, p) is not None for p in request.planes):
             return block.crop(request.region)
     raise AssertionError(f"no block holds {request}")
+
+
+def _whole(step: Step, request: Request, bands: Iterator[Block]) -> Block:
+    """Return the block of a request that is made of bands."""
+    out: Block | None = None
+    for band in bands:
+        if band.region == request.region:
+            return band
+        out = out or empty_block(request, step.dtypes)
+        _paste(band, out)
+    assert out is not None
+    return out
 
 
 def _paste(part: Block, out: Block) -> None:

@@ -17,6 +17,7 @@ import dask.array as da
 import numpy as np
 from dask._task_spec import GraphNode, List, Task, TaskRef
 from dask.base import clone_key
+from dask.callbacks import Callback
 from dask.delayed import Delayed
 from dask.graph_manipulation import chunks as dask_manipulation
 from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
@@ -24,6 +25,7 @@ from dask.tokenize import tokenize
 
 from lazyccd.errors import PlanError
 from lazyccd.kernels.block import Request
+from lazyccd.plan.canvas import Canvas, finish
 from lazyccd.plan.steps import Chunked, Step, Value, unsettled, walk
 from lazyccd.plan.tasks import (
     PLANE_OF,
@@ -145,9 +147,8 @@ class ImageLayer(PlanLayer):
             outputs = [out for out in self.outputs if out.name in wanted]
             work = self.work(Region(*ends[0][i : i + 2], *ends[1][j : j + 2]), {out.plane for out in outputs})
             deps = [TaskRef(key) for key in work.keys]
-            kinds = tuple(out.kind for out in outputs)
             key = (outputs[0].name if len(outputs) == 1 else self.name, i, j)
-            yield Task(key, run_image, work, kinds, *deps, _data_producer=not deps)
+            yield Task(key, run_image, work, tuple(outputs), *deps, _data_producer=not deps)
             if len(outputs) > 1:
                 for k, out in enumerate(outputs):
                     yield Task((out.name, i, j), operator.getitem, TaskRef(key), k)
@@ -235,6 +236,18 @@ class WriteLayer(PlanLayer):
         yield Task(self.name, self.sink.finish, List(*receipts))
 
 
+class PlanArray(da.Array):
+    """An array of a plan; if it is computed whole, its chunks are made in the memory of the result."""
+
+    __slots__ = ()
+
+    def __dask_postcompute__(self) -> tuple[Any, tuple[Any, ...]]:
+        """Return what puts the chunks together."""
+        if Callback.active:  # dask.cache and others keep chunks, which must not be what the user gets
+            return finish, (None,)
+        return finish, (Canvas(self.name, self.shape, self.dtype),)
+
+
 class LabelLayer(MaterializedLayer):
     """No tasks; says which plan and which of its outputs an array is."""
 
@@ -286,7 +299,7 @@ def lower_image(
     if hidden is not None:
         layers[hidden] = LabelLayer(plan, "var", boundary=boundary, variance=None)
         dependencies[hidden] = {name}
-    arrays = {}
+    arrays: dict[str, da.Array] = {}
     for variable, kind in kinds.items():
         array_name = names[variable]
         layers[array_name] = LabelLayer(plan, kind, boundary=boundary, variance=hidden)
@@ -294,7 +307,7 @@ def lower_image(
     graph = HighLevelGraph(layers, dependencies)
     for variable, kind in kinds.items():
         meta = np.empty((0, 0), plan.dtypes[PLANE_OF[kind]])
-        arrays[variable] = da.Array(graph, names[variable], grid, meta=meta)
+        arrays[variable] = PlanArray(graph, names[variable], grid, meta=meta)  # type: ignore[no-untyped-call]
     return arrays
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.kernels.block import Block, Request
+from lazyccd.plan.canvas import place_of
 from lazyccd.plan.cost import check_task, declared_bytes
 from lazyccd.plan.evaluate import Evaluation, chunk_boxes
 from lazyccd.plan.memory import keep_freed_memory
@@ -79,16 +80,20 @@ class Output:
         return PLANE_OF[self.kind]
 
 
-def convert(block: Block, kind: Kind) -> npt.NDArray[Any]:
-    """Return the plane of a block as what users hold; the array owns its memory."""
+def convert(block: Block, kind: Kind, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+    """Return the plane of a block as what users hold; the array is ``out``, or owns its memory."""
     array = block.plane(PLANE_OF[kind])
     owned = array.base is None and array.flags.carray
+    target = array if out is None and owned else out
     with np.errstate(invalid="ignore", divide="ignore"):
         if kind == "std":
-            return np.asarray(np.sqrt(array, out=array if owned else None))
+            return np.asarray(np.sqrt(array, out=target))
         if kind == "ivar":
-            return np.asarray(np.divide(1, array, out=array if owned else None))
-    return array if owned else array.copy()
+            return np.asarray(np.divide(1, array, out=target))
+    if out is None:
+        return array if owned else array.copy()
+    out[...] = array
+    return out
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,12 @@ class Work:
         return [(name, *index) for name, index in self.chunks] + [value_key(token) for token in self.values]
 
     def pull(self, deps: Sequence[Any]) -> Block:
-        """Pull the region, given the dependencies' results.
+        """Pull the region, given the dependencies' results; raises as `start`."""
+        with self.start(deps) as evaluation:
+            return evaluation.pull((self.plan, self.request))[0]
+
+    def start(self, deps: Sequence[Any]) -> Evaluation:
+        """Return the evaluation that pulls the region, given the dependencies' results.
 
         Raises
         ------
@@ -120,8 +130,7 @@ class Work:
         chunks: dict[str, dict[tuple[int, int], Any]] = {}
         for (name, index), array in zip(self.chunks, deps, strict=False):
             chunks.setdefault(name, {})[index] = array
-        with Evaluation(chunks, self.numbers(deps)) as evaluation:
-            return evaluation.pull((self.plan, self.request))[0]
+        return Evaluation(chunks, self.numbers(deps))
 
     def numbers(self, deps: Sequence[Any]) -> dict[str, npt.NDArray[Any]]:
         """Return the global numbers among the dependencies' results, by token."""
@@ -145,10 +154,14 @@ def make_work(plan: Step, request: Request, order: Sequence[Step], values: Itera
     return Work(plan, request, tuple(touched), values, limit)
 
 
-def run_image(work: Work, kinds: tuple[Kind, ...], *deps: Any) -> Any:
+def run_image(work: Work, outputs: tuple[Output, ...], *deps: Any) -> Any:
     """Compute one chunk of one variable, or a tuple of several."""
-    block = work.pull(deps)
-    arrays = tuple(convert(block, kind) for kind in kinds)
+    region, dtypes = work.request.region, work.plan.dtypes
+    with work.start(deps) as evaluation:
+        arrays = tuple(place_of(out.name, region, dtypes[out.plane]) for out in outputs)
+        for band in evaluation.bands(work.plan, work.request):
+            for out, array in zip(outputs, arrays, strict=True):
+                convert(band, out.kind, array[band.region.within(region)])
     return arrays[0] if len(arrays) == 1 else arrays
 
 
