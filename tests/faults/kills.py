@@ -1,0 +1,209 @@
+"""Kills runs at random moments, resumes them, and compares what comes out with an undisturbed run.
+
+``python tests/faults/kills.py --kills 100`` is the long form; the tests run a short one. Prints a summary as JSON. Runs are forked
+from a process that has imported everything, so a kill comes a random time after the first work and not during imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import numpy.typing as npt
+from astropy import units as u
+from astropy.io import fits
+from distributed import Client, LocalCluster, WorkerPlugin
+
+import lazyccd
+from lazyccd.io.notes import PROGRESS
+from lazyccd.io.sinks import Tracked
+from lazyccd.sections import Region
+
+SIDE, CHUNK = 192, 32
+UNITS = {"fits": SIDE // (CHUNK * CHUNK // SIDE), "zarr": (SIDE // CHUNK) ** 2}
+PAUSE = 0.02
+"""Seconds that a region takes, so that kills come between regions and within them."""
+
+Content = dict[str, bytes]
+
+
+def frame(raw: Path) -> Any:
+    """Return a frame with all variables."""
+    ds = lazyccd.open_fits(raw, chunks=(CHUNK, CHUNK))
+    ds = lazyccd.create_deviation(ds, 1.5 * u.electron / u.adu, 3 * u.electron)
+    return lazyccd.flag_saturated(lazyccd.gain_correct(ds, 1.5 * u.electron / u.adu), 9000)
+
+
+def slow_and_logged(log: str) -> None:
+    """Make every region take a while, and note those whose receipt was written."""
+    original = Tracked.write
+
+    def write(sink: Tracked, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
+        time.sleep(PAUSE / 2)
+        receipt = original(sink, region, arrays)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.write(descriptor, f"{sink.progress.fingerprint[:8]} {tuple(region)}\n".encode())
+        os.close(descriptor)
+        time.sleep(PAUSE / 2)
+        return receipt
+
+    Tracked.write = write  # type: ignore[method-assign]
+
+
+def run(raw: Path, out: Path, form: str, log: str) -> None:
+    """Write the product; in a process of its own."""
+    slow_and_logged(log)
+    with dask.config.set(scheduler="threads", num_workers=2):
+        getattr(lazyccd, f"to_{form}")(frame(raw), out / f"a.{form}")
+
+
+def contents(folder: Path) -> Content:
+    """Return all files of a folder by name."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def started(call: Callable[..., None], *args: Any) -> Any:
+    """Return a forked process that runs a function."""
+    process = multiprocessing.get_context("fork").Process(target=call, args=args)
+    process.start()
+    return process
+
+
+class Harness:
+    """Runs, kills and counts.
+
+    Parameters
+    ----------
+    folder
+        Where it works.
+    seed
+        Of the moments.
+    """
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder = folder
+        self.random = random.Random(seed)
+        self.counts: Counter[str] = Counter()
+        self.raw = folder / "raw.fits"
+        fits.writeto(self.raw, np.random.default_rng(seed).integers(0, 9999, (SIDE, SIDE)).astype(np.uint16))
+        self.undisturbed: dict[str, Content] = {}
+        self.seconds: dict[str, float] = {}
+        for form in UNITS:
+            out = self.fresh()
+            begin = time.monotonic()
+            started(run, self.raw, out, form, str(folder / "log")).join()
+            self.seconds[form] = time.monotonic() - begin
+            self.undisturbed[form] = contents(out)
+            assert self.undisturbed[form], "the undisturbed run wrote nothing"
+
+    def fresh(self) -> Path:
+        """Return an empty folder for products and forget the log."""
+        out = self.folder / "out"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        (self.folder / "log").unlink(missing_ok=True)
+        return out
+
+    def check(self, form: str, out: Path) -> None:
+        """Compare with the undisturbed run, byte by byte and file by file; count regions that were done twice."""
+        found = contents(out)
+        self.counts["products"] += 1
+        self.counts["different"] += found != self.undisturbed[form]
+        self.counts["stray files"] += len(set(found) - set(self.undisturbed[form])) + (out / PROGRESS).exists()
+        done = Counter((self.folder / "log").read_text().splitlines())
+        self.counts["regions"] += len(done)
+        self.counts["regions done twice"] += sum(count - 1 for count in done.values())
+
+    def kill_drivers(self, kills: int) -> None:
+        """Kill a run again and again until it gets through; then take the next."""
+        form, out = "zarr", self.fresh()
+        while self.counts["drivers killed"] < kills:
+            process = started(run, self.raw, out, form, str(self.folder / "log"))
+            process.join(self.random.uniform(0, self.seconds[form]))
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+                self.counts["drivers killed"] += 1
+                whole = (out / f"a.{form}").exists() and not (out / PROGRESS).exists()
+                self.counts["incomplete under the final name"] += whole and contents(out) != self.undisturbed[form]
+            elif process.exitcode:
+                self.counts["resumes that failed"] += 1
+                return
+            else:
+                self.check(form, out)
+                form, out = ("fits" if form == "zarr" else "zarr"), self.fresh()
+        started(run, self.raw, out, form, str(self.folder / "log")).join()
+        self.check(form, out)
+
+    def kill_workers(self, kills: int) -> None:
+        """Kill a worker of a cluster during each of some runs."""
+        if not kills:
+            return
+        with (
+            dask.config.set({"distributed.scheduler.allowed-failures": 10}),
+            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+            Client(cluster) as client,
+        ):
+            client.register_plugin(Slow(str(self.folder / "log")))
+            while self.counts["workers killed"] < kills:
+                form = self.random.choice(["zarr", "fits"])
+                out = self.fresh()
+                client.wait_for_workers(2)
+                lazy = getattr(lazyccd, f"to_{form}")(frame(self.raw), out / f"a.{form}", compute=False)
+                future = client.compute(lazy)
+                time.sleep(self.random.uniform(0, UNITS[form] * PAUSE / 2))
+                pids = list(client.run(os.getpid).values())
+                os.kill(self.random.choice(pids), signal.SIGKILL)
+                self.counts["workers killed"] += 1
+                future.result(timeout=120)
+                self.check(form, out)
+
+
+class Slow(WorkerPlugin):  # type: ignore[misc]
+    """Sets up every worker, those that replace killed ones too."""
+
+    def __init__(self, log: str) -> None:
+        self.log = log
+
+    def setup(self, worker: Any) -> None:
+        """Slow down and log."""
+        slow_and_logged(self.log)
+
+
+def main() -> None:
+    """Run and print what came out."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=100, help="how often a driver is killed")
+    parser.add_argument("--workers", type=int, default=20, help="how often a worker is killed")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        harness = Harness(Path(name), args.seed)
+        harness.kill_drivers(args.kills)
+        harness.kill_workers(args.workers)
+    print(json.dumps({**harness.counts, "bad": bad(harness.counts)}))
+    sys.exit(bool(bad(harness.counts)))
+
+
+def bad(counts: Mapping[str, int]) -> list[str]:
+    """Return the names of counts that must be 0 and are not."""
+    zero = ("different", "stray files", "regions done twice", "incomplete under the final name", "resumes that failed")
+    return [name for name in zero if counts.get(name)]
+
+
+if __name__ == "__main__":
+    main()
