@@ -186,7 +186,12 @@ def open_arrays(store: str | os.PathLike[str], group: str = "0") -> ZarrContent:
         raise FormatError(
             f"{store} has no group {group!r}; its groups are {sorted(name for name, _ in root.groups())}."
         )
-    arrays = dict(sorted(node.arrays()))
+    try:
+        arrays = dict(sorted(node.arrays()))
+    except ValueError as error:
+        raise FormatError(f"{store}[{group}] cannot be read: {error}; write it anew by to_zarr().") from error
+    for name, array in arrays.items():
+        _refuse_code(array, f"{store}/{group}/{name}")
     images = {name: array for name, array in arrays.items() if array.ndim == 2}
     storages = {name: _storage(store, f"{group}/{name}", root, array) for name, array in images.items()}
     return ZarrContent(
@@ -197,6 +202,12 @@ def open_arrays(store: str | os.PathLike[str], group: str = "0") -> ZarrContent:
         fill_values={name: array.fill_value for name, array in images.items()},
         coords={name: np.asarray(array[...]) for name, array in arrays.items() if array.ndim == 1},
     )
+
+
+def _refuse_code(array: zarr.Array[Any], name: str) -> None:
+    """Refuse an array whose chunks are pickles: to read them is to run what they say."""
+    if "pickle" in json.dumps(array.metadata.to_dict(), default=str):
+        raise FormatError(f"{name} is stored as pickles, which can run any code when they are read; convert it first.")
 
 
 def _open_root(store: str) -> zarr.Group:

@@ -150,23 +150,26 @@ class Harness:
         self.check(form, out)
 
     def kill_workers(self, kills: int) -> None:
-        """Kill a worker of a cluster during each of some runs."""
-        if not kills:
-            return
+        """Kill a worker of a cluster during each of some runs; a cluster survives a few."""
+        while self.counts["workers killed"] < kills:
+            self._kill_workers(min(kills - self.counts["workers killed"], 4))
+
+    def _kill_workers(self, kills: int) -> None:
+        """Kill workers of one cluster."""
         with (
             dask.config.set({"distributed.scheduler.allowed-failures": 10}),
             LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
             Client(cluster) as client,
         ):
             client.register_plugin(Slow(str(self.folder / "log")))
-            while self.counts["workers killed"] < kills:
+            for _ in range(kills):
                 form = self.random.choice(["zarr", "fits"])
                 out = self.fresh()
-                client.wait_for_workers(2)
+                client.wait_for_workers(1, timeout=60)
                 lazy = getattr(lazyccd, f"to_{form}")(frame(self.raw), out / f"a.{form}", compute=False)
                 future = client.compute(lazy)
                 time.sleep(self.random.uniform(0, UNITS[form] * PAUSE / 2))
-                pids = list(client.run(os.getpid).values())
+                pids = [nanny.pid for nanny in cluster.workers.values() if nanny.pid]
                 os.kill(self.random.choice(pids), signal.SIGKILL)
                 self.counts["workers killed"] += 1
                 future.result(timeout=120)
