@@ -79,6 +79,7 @@ class Keyword:
             raise KeywordError(f"the header has no keyword {self._name!r}; give the value itself or another keyword.")
         value = header[self._name]
         if self._unit is None and not isinstance(value, str):
-            return value
-        self.value = value
+            self._value = value  # a number as it stands; what needs a unit says so
+        else:
+            self.value = value
         return self._value

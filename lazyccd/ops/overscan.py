@@ -11,11 +11,12 @@ from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError
 from lazyccd.flags import MaskSchema
 from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.nddata import is_ccddata
-from lazyccd.frame.units import unit_to_text
+from lazyccd.frame.units import conversion_factor, unit_to_text
 from lazyccd.kernels import overscan as overscan_kernels
 from lazyccd.kernels.overscan import STATISTICS, Statistic
 from lazyccd.ops.common import operand, operation
 from lazyccd.ops.overscan_levels import check_model, only_part, strip_levels
+from lazyccd.ops.pairs import affine_image
 from lazyccd.plan.lower import Graph
 from lazyccd.plan.reads import Columns, Rows
 from lazyccd.plan.steps import Apply, Input, PlaneMap, Reduction, Step, Value, make_dtypes, make_params
@@ -104,6 +105,8 @@ def subtract_overscan(
         Raised if not exactly one of ``overscan`` and ``fits_section`` is given, or one is of the wrong type.
     SectionError
         Raised if the section lies outside of the image.
+    UnitError
+        Raised if the units of an ``overscan`` frame cannot be converted.
     ShapeError
         Raised if an ``overscan`` frame has another number of lines than the image.
     ParameterError
@@ -162,6 +165,9 @@ def _find_strip(image: Image, overscan: Any, fits_section: Any) -> Strip:
     if not (isinstance(overscan, xr.Dataset) or is_ccddata(overscan)):
         raise ArgumentTypeError(f"overscan is a {type(overscan).__name__} and must be a frame or a CCDData.")
     other = operand(overscan, "overscan")
+    factor = conversion_factor(other.units, image.units, "overscan")
+    if factor != 1:
+        other = affine_image(other, factor)
     return Strip(other.plan, Region.full(other.shape), other.schema, (*image.graphs, *other.graphs))
 
 
