@@ -13,7 +13,7 @@ from lazyccd import stats as stats
 from lazyccd.frame.ccddata import from_ccddata, to_ccddata
 from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.log import conf
-from lazyccd.io import as_frame, open_fits, open_many, open_mef, open_zarr, to_fits, to_zarr
+from lazyccd.io import as_frame, build_pyramid, open_fits, open_many, open_mef, open_zarr, to_fits, to_zarr
 from lazyccd.ops import (
     Combiner,
     RunningStack,
@@ -86,6 +86,7 @@ __all__ = [
     "block_average",
     "block_reduce",
     "block_replicate",
+    "build_pyramid",
     "ccd_process",
     "ccdmask",
     "combine",

@@ -7,7 +7,7 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,8 +48,8 @@ class Notes(Protocol):
         """Remove notes that may be there."""
         ...
 
-    def end(self, last: str) -> None:
-        """Remove everything, the note ``last`` after all others."""
+    def end(self, last: Sequence[str]) -> None:
+        """Remove everything, the notes ``last`` after all others and in their order."""
         ...
 
 
@@ -112,15 +112,15 @@ class LocalNotes:
         for name in names:
             Path(self.where, name).unlink(missing_ok=True)
 
-    def end(self, last: str) -> None:
+    def end(self, last: Sequence[str]) -> None:
         """Remove the folder, and the one for all targets if this was the last."""
         with contextlib.suppress(FileNotFoundError):
             for entry in os.scandir(self.where):
                 if entry.is_dir(follow_symlinks=False):
                     shutil.rmtree(entry.path, ignore_errors=True)
-                elif entry.name != last:
+                elif entry.name not in last:
                     Path(entry.path).unlink(missing_ok=True)
-        self.remove([last] if last else [])
+        self.remove(last)
         with contextlib.suppress(OSError):  # somebody began anew
             os.rmdir(self.where)
             os.rmdir(os.path.dirname(self.where))
@@ -174,6 +174,6 @@ class RemoteNotes:
             except FileNotFoundError:
                 continue
 
-    def end(self, last: str) -> None:
+    def end(self, last: Sequence[str]) -> None:
         """Remove all notes."""
-        self.remove([*(name for name in self.names() if name != last), *([last] if last else [])])
+        self.remove([*(name for name in self.names() if name not in last), *last])

@@ -21,17 +21,15 @@ from lazyccd.kernels.block import MAPS
 from lazyccd.plan.steps import Source
 
 
-def open_zarr(
-    store: str | os.PathLike[str], group: str = "0", chunks: int | tuple[int, int] | None = None
-) -> xr.Dataset:
+def open_zarr(store: str | os.PathLike[str], level: int = 0, chunks: int | tuple[int, int] | None = None) -> xr.Dataset:
     """Open a frame in a Zarr store, lazily; only metadata and coordinates are read.
 
     Parameters
     ----------
     store
         Path or fsspec URL of a store that `to_zarr` wrote.
-    group
-        Group of the image.
+    level
+        Level of the pyramid: 0 for the full image, 1 for half its rows and columns, ...; see `build_pyramid`.
     chunks
         Chunk shape, one number for both axes; the shards of the store by default.
 
@@ -47,6 +45,7 @@ def open_zarr(
     FormatError
         Raised if it is no Zarr store, has no such group, or the group has no image ``data``.
     """
+    group = str(level)
     content = open_arrays(store, group)
     if DATA not in content.storages:
         raise FormatError(f"{store}[{group}] has arrays {sorted(content.storages)} and must have 'data'.")
@@ -58,6 +57,8 @@ def open_zarr(
     shape = storage.chunks if chunks is None else ((chunks, chunks) if isinstance(chunks, int) else chunks)
     group_attrs = dict(content.attrs)
     header = str(group_attrs.pop("header", ""))
+    for name in ("product_header", "product_header_error"):  # made anew for what becomes of the frame
+        group_attrs.pop(name, None)
     more = {name: content.coords[name] for name in ("y", "x") if name in content.coords}
     image = make_image(
         steps[DATA],

@@ -94,6 +94,29 @@ def place_of(store: str) -> Place:
     return LocalPlace(store.removeprefix("file://"))
 
 
+def read_complete(path: str) -> bytes:
+    """Return the content of a file of a complete store, by path or URL."""
+    if "://" in path:
+        files, name = fsspec.url_to_fs(path)
+        return bytes(files.cat_file(name))
+    return Path(path).read_bytes()
+
+
+def replace_complete(path: str, content: bytes) -> None:
+    """Replace a file of a complete store by another, all of it at once."""
+    if "://" in path:
+        files, name = fsspec.url_to_fs(path)
+        files.pipe_file(name, content)
+        return
+    temporary = f"{path}.{uuid.uuid4().hex}"
+    try:
+        Path(temporary).write_bytes(content)
+        os.replace(temporary, path)
+    except OSError:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
 def _refuse(store: str, overwrite: bool, is_store: bool) -> None:
     """Raise for an existing target that may not be replaced."""
     if not overwrite:

@@ -141,7 +141,7 @@ class Progress:
             lay_out()
             notes.create(self._note, self.record)
         except BaseException:
-            notes.end(lease)
+            notes.end([lease])
             raise
         return False
 
@@ -156,6 +156,20 @@ class Progress:
         """Return whether all units of this write were done, but perhaps not that the target has its name."""
         names = _notes(self.target, self.run).names()
         return COMPLETE in names and self._note in names
+
+    def tidy(self) -> None:
+        """Remove what is left of a write that was complete and whose process died while it removed its notes.
+
+        Raises
+        ------
+        TargetBusyError
+            Raised if that process lives.
+        """
+        notes = _notes(self.target, self.run)
+        names = notes.names()
+        if names and not any(name.startswith("run-") for name in names):
+            take_lease(notes, self.run, self.target, takeover=self.takeover)
+            self.end()
 
     def receipts(self) -> Receipts:
         """Return the receipts of all units that are done, by region."""
@@ -196,10 +210,10 @@ class Progress:
         notes.remove(name for name, text in leases(notes).items() if self.run in text)
 
     def end(self) -> None:
-        """Forget everything; the lease goes last."""
+        """Forget everything; the lease goes last, before it what says that all is done."""
         notes = _notes(self.target, self.run)
-        leases = [name for name in notes.names() if name.startswith(LEASE)]
-        notes.end(max(leases, default=""))
+        held = sorted(leases(notes))
+        notes.end([self._note, COMPLETE, *held] if held else [])
 
 
 class _Tail:

@@ -192,7 +192,8 @@ class ZarrStore:
     def complete(self, receipts: Receipts) -> None:
         """Write the metadata and give the store its name."""
         self.target.finish_group()
-        complete_store(self.name, [self.target.group], self.root_attrs)
+        if self.target.group:
+            complete_store(self.name, [self.target.group], self.root_attrs)
 
     def abort(self) -> None:
         """Remove the unfinished store."""
@@ -258,10 +259,13 @@ class Tracked:
 
     def finish_renamed(self) -> bool:
         """Return whether the write was complete but for the last notes; these then go."""
-        done = self.progress.is_complete() and self.target.exists() and not self.target.is_begun()
-        if done:
+        if not self.target.exists() or self.target.is_begun():
+            return False
+        if self.progress.is_complete():
             self.progress.end()
-        return done
+            return True
+        self.progress.tidy()
+        return False
 
     def give_up(self, error: BaseException) -> None:
         """After an error: keep what is done if the same call could go on from there, else remove it."""

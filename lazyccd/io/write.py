@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import dask
 import numpy as np
 import xarray as xr
 from dask.delayed import Delayed
@@ -23,6 +23,7 @@ from lazyccd.io.fits.layout import frame_hdus
 from lazyccd.io.fits.names import is_url
 from lazyccd.io.fits.writer import FitsTarget
 from lazyccd.io.progress import Progress, versions
+from lazyccd.io.provenance import product_attrs, root_attributes
 from lazyccd.io.sinks import FitsFile, Tracked, ZarrStore
 from lazyccd.io.zarrs import SHARD, ZarrArray, ZarrTarget, shard_grid
 from lazyccd.kernels.block import MAPS
@@ -31,9 +32,6 @@ from lazyccd.plan.describe import describe, plain, sources
 from lazyccd.plan.evaluate import chunk_boxes
 from lazyccd.plan.lower import lower_write
 from lazyccd.sections import Region
-
-FORMAT_VERSION = 1
-"""Version of the layout of Zarr stores."""
 
 LARGEST_SHARD = 4096
 """Chunks of more pixels along an axis are cut into usual shards."""
@@ -189,6 +187,37 @@ def to_zarr(
     name = os.fspath(store)
     name = name if is_url(name) else os.path.abspath(name)
     _refuse_sources(image, name)
+    place, layout = _zarr_store(ccd, image, name, "0", shards, overwrite)
+    place = replace(place, root_attrs=root_attributes({"0": image}, layout))
+    return _write_store(image, place, layout, verify=verify, takeover=takeover, compute=compute)
+
+
+def write_level(ccd: xr.Dataset, path: str) -> None:
+    """Write a frame into a group of a store that is complete without it, given by its path."""
+    image = resolve(ccd)
+    place, layout = _zarr_store(ccd, image, path, "", None, overwrite=False)
+    _write_store(image, place, layout)
+
+
+def _write_store(
+    image: Image,
+    place: ZarrStore,
+    layout: Mapping[str, Any],
+    *,
+    verify: bool = False,
+    takeover: bool = False,
+    compute: bool = True,
+) -> str | Delayed:
+    """Write an image into a store."""
+    progress = Progress.of(place.name, _record(image, layout), takeover=takeover)
+    regions = [box for _, box in chunk_boxes(regular_grid(image.shape, place.target.shards), Region.full(image.shape))]
+    return _write(image, regions, Tracked(place, progress, len(regions), place.overwrite, verify), compute)
+
+
+def _zarr_store(
+    ccd: xr.Dataset, image: Image, name: str, group: str, shards: tuple[int, int] | None, overwrite: bool
+) -> tuple[ZarrStore, dict[str, Any]]:
+    """Return the store that a frame is written to, and all of it that decides its bytes."""
     shard, chunk = shard_grid(image.shape, shards or _chunk_shards(image))
     fills = {
         DATA: float("nan"),
@@ -200,16 +229,15 @@ def to_zarr(
         ZarrArray(variable, _dtype(image, variable).name, fills[variable], json.dumps(dict(ccd[variable].attrs)))
         for variable in image.kinds
     )
-    target = ZarrTarget(name, image.shape, arrays, shard, chunk)
-    identity = dask.base.tokenize(image.plan.token, image.header, [array.attrs for array in arrays], shard)
-    root = {"lazyccd": {"format_version": FORMAT_VERSION, "write_id": identity}}
-    group = {"header": image.header, **{str(k): v for k, v in image.attrs.items()}}
+    target = ZarrTarget(name, image.shape, arrays, shard, chunk, group)
+    attrs = {"header": image.header, **{str(k): v for k, v in image.attrs.items()}, **product_attrs(image)}
     coords = {"y": image.y, "x": image.x}
-    layout = {"arrays": plain(target), "attributes": {**group, "header": image.header.split("\n")}}
-    progress = Progress.of(name, _record(image, layout | {"coordinates": plain(coords)}), takeover=takeover)
-    regions = [box for _, box in chunk_boxes(regular_grid(image.shape, shard), Region.full(image.shape))]
-    place = ZarrStore(target, overwrite, root, group, coords)
-    return _write(image, regions, Tracked(place, progress, len(regions), overwrite, verify), compute)
+    layout = {
+        "arrays": {**plain(target), "store": ""},
+        "attributes": {**attrs, "header": image.header.split("\n")},
+        "coordinates": plain(coords),
+    }
+    return ZarrStore(target, overwrite, {}, attrs, coords), layout
 
 
 def _record(image: Image, layout: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from lazyccd.errors import ParameterError, ShapeError, WriteError
 from lazyccd.io.places import Place, place_of
+from lazyccd.io.provenance import with_checksums
 from lazyccd.io.shards import checksum, compression, encode_shard
 from lazyccd.io.zarr_storage import ZarrContent, ZarrStorage, open_arrays
 from lazyccd.sections import Region
@@ -118,7 +119,7 @@ class ZarrTarget:
     """Shape of what can be read alone; divides the shards."""
 
     group: str = "0"
-    """Group of the image."""
+    """Group of the image; empty if the arrays are in the root, which then is a level of another store."""
 
     def __post_init__(self) -> None:
         """Refuse grids that Zarr cannot hold."""
@@ -171,8 +172,8 @@ class ZarrTarget:
         arrays = {name: json.loads(files[f"{name}/zarr.json"]) for name in names}
         with _explained(place, "the metadata"):
             for key, content in files.items():
-                place.put(f"{self.group}/{key}", [content])
-            place.note(self._note, _json({"group": group, "arrays": arrays}))
+                place.put(f"{self._prefix}{key}", [content])
+            place.note(self._note, json_bytes({"group": group, "arrays": arrays}))
 
     def write(self, name: str, region: Region, pixels: npt.NDArray[Any]) -> dict[str, list[int]]:
         """Write one whole shard of one array; safe from any thread or process.
@@ -205,7 +206,7 @@ class ZarrTarget:
         pieces = encode_shard(little, self.shards, self.chunks, spec.fill_value.astype(little.dtype))
         if not pieces:
             return {}
-        key = f"{self.group}/{name}/c/{region.y0 // self.shards[0]}/{region.x0 // self.shards[1]}"
+        key = f"{self._prefix}{name}/c/{region.y0 // self.shards[0]}/{region.x0 // self.shards[1]}"
         place = place_of(self.store)
         with _explained(place, f"{name} {region.to_fits()}"):
             place.put(key, pieces)
@@ -213,10 +214,10 @@ class ZarrTarget:
 
     def shards_of(self, name: str) -> dict[str, int]:
         """Return the bytes of all files of an array's pixels that are there, by name in the store."""
-        return place_of(self.store).sizes(f"{self.group}/{name}/c")
+        return place_of(self.store).sizes(f"{self._prefix}{name}/c")
 
     def finish_group(self, attrs: Mapping[str, Any] | None = None) -> None:
-        """Write the metadata of the group.
+        """Write the metadata of the group; if that is the root, the store gets its final name.
 
         Parameters
         ----------
@@ -232,11 +233,19 @@ class ZarrTarget:
         with _explained(place, "the metadata"):
             noted = json.loads(place.noted(self._note))
             noted["group"]["attributes"].update(attrs or {})
-            place.put(f"{self.group}/zarr.json", [_json(_consolidated(noted["group"], noted["arrays"]))])
+            document = json_bytes(consolidated(noted["group"], noted["arrays"]))
+            if self.group:
+                place.put(f"{self.group}/zarr.json", [document])
+            else:
+                place.complete("zarr.json", document)
 
     def abort(self) -> None:
         """Remove the unfinished store; a local final name is never touched."""
         place_of(self.store).discard()
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self.group}/" if self.group else ""
 
     @property
     def _note(self) -> str:
@@ -304,7 +313,8 @@ def complete_store(store: str, groups: Sequence[str], root_attrs: Mapping[str, A
     groups
         Its groups, all finished.
     root_attrs
-        Attributes of the root, such as ``{"lazyccd": {"format_version": 1, "write_id": "..."}}``; must go into JSON.
+        Attributes of the root, such as ``{"lazyccd": {"format_version": 1, "write_id": "..."}}``; must go into JSON. The
+        checksums of the inputs are added to their provenance.
 
     Raises
     ------
@@ -317,10 +327,10 @@ def complete_store(store: str, groups: Sequence[str], root_attrs: Mapping[str, A
         for name in groups:
             document = json.loads(place.read(f"{name}/zarr.json"))
             arrays = document["consolidated_metadata"]["metadata"]
-            members[name] = _consolidated(document, {})
+            members[name] = consolidated(document, {})
             members.update({f"{name}/{key}": array for key, array in arrays.items()})
-        root = {"attributes": dict(root_attrs), "zarr_format": 3, "node_type": "group"}
-        place.complete("zarr.json", _json(_consolidated(root, members)))
+        root = {"attributes": with_checksums(root_attrs), "zarr_format": 3, "node_type": "group"}
+        place.complete("zarr.json", json_bytes(consolidated(root, members)))
 
 
 @contextlib.contextmanager
@@ -335,12 +345,12 @@ def _explained(place: Place, what: str) -> Iterator[None]:
         ) from error
 
 
-def _json(document: Any) -> bytes:
+def json_bytes(document: Any) -> bytes:
     """Return a document as bytes, the same for the same document."""
     return json.dumps(document, indent=2).encode()
 
 
-def _consolidated(document: dict[str, Any], members: dict[str, Any]) -> dict[str, Any]:
+def consolidated(document: dict[str, Any], members: dict[str, Any]) -> dict[str, Any]:
     """Return the metadata of a group with that of its members, so that opening it takes one read."""
     metadata = {"kind": "inline", "must_understand": False, "metadata": members}
     return {**document, "consolidated_metadata": metadata}

@@ -57,3 +57,34 @@ def block_replicate(request: Request, a: Block, *, size: tuple[int, int], diviso
     variance = spread(a.plane("variance")) / divisor**2 if "variance" in request.planes else None
     mask = spread(a.plane("mask")) if "mask" in request.planes else None
     return Block(r, data, variance, mask)
+
+
+def good_mean(request: Request, a: Block, *, bad_bits: int) -> Block:
+    """Average the good pixels of each block of 2 x 2, with equal weights; where none is good, those that are finite.
+
+    Weights by variance would make faint pixels count more, since they have less noise. The variance is that of the mean of
+    the same pixels; the mask has the bits of all four.
+    """
+    quarters = [(slice(i, None, 2), slice(j, None, 2)) for i in (0, 1) for j in (0, 1)]
+    pixels = a.plane("data")
+    used = np.isfinite(pixels)
+    if a.mask is not None:
+        good = used & ((a.mask & a.mask.dtype.type(bad_bits)) == 0)
+        any_good = good[quarters[0]] | good[quarters[1]] | good[quarters[2]] | good[quarters[3]]
+        used = np.where(np.repeat(np.repeat(any_good, 2, axis=0), 2, axis=1), good, used)
+
+    def total(plane: Array) -> Array:
+        kept = np.where(used, plane, plane.dtype.type(0))
+        return np.asarray((kept[quarters[0]] + kept[quarters[1]]) + (kept[quarters[2]] + kept[quarters[3]]))
+
+    data = variance = mask = None
+    with np.errstate(invalid="ignore", divide="ignore"):
+        number = total(used.astype(pixels.dtype))
+        if "data" in request.planes:
+            data = total(pixels) / number
+        if "variance" in request.planes:
+            variance = total(a.plane("variance")) / (number * number)
+    if "mask" in request.planes:
+        bits = a.plane("mask")
+        mask = (bits[quarters[0]] | bits[quarters[1]]) | (bits[quarters[2]] | bits[quarters[3]])
+    return Block(request.region, data, variance, mask)

@@ -218,6 +218,25 @@ def test_killed_before_the_last_notes_went(form: str, raw: Path, stop: Stop, mon
     assert sorted(p.name for p in folder.iterdir()) == [f"a.{form}", "raw.fits"]
 
 
+@pytest.mark.parametrize("left", [("complete", "lease-000000"), ("lease-000000",)])
+def test_killed_while_the_last_notes_went(
+    form: str, raw: Path, stop: Stop, monkeypatch: pytest.MonkeyPatch, left: tuple[str, ...]
+) -> None:
+    """The product is complete, which the same call says; it removes what is left."""
+    folder = raw.parent
+    with monkeypatch.context() as patch:
+        patch.setattr("lazyccd.io.progress.Progress.end", lambda self: None)
+        write(frame(raw), form, folder)
+    notes = folder / PROGRESS / f"a.{form}"
+    for path in notes.iterdir():
+        if path.name not in left:
+            path.unlink()
+    (notes / "lease-000000").write_text(json.dumps({**this_process(), "run": "x", "start": "1"}))
+    with pytest.raises(TargetExistsError):
+        write(frame(raw), form, folder)
+    assert sorted(p.name for p in folder.iterdir()) == [f"a.{form}", "raw.fits"]
+
+
 def test_a_lazy_write_goes_on(form: str, raw: Path, stop: Stop) -> None:
     """Tasks that find their region written leave it."""
     folder = raw.parent

@@ -1,0 +1,98 @@
+"""What a store says about how its image was made: steps, input files with their checksums, versions; no clock time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from lazyccd.errors import FrameError, SourceChangedError
+from lazyccd.frame.core import Image
+from lazyccd.frame.header import header_to_text
+from lazyccd.frame.product import product_header
+from lazyccd.frame.units import unit_to_text
+from lazyccd.io.progress import canonical, versions
+from lazyccd.io.shards import checksum
+from lazyccd.plan.describe import describe, plain, sources
+
+FORMAT_VERSION = 1
+"""Version of the layout of Zarr stores, docs/format.md."""
+
+PIECE_BYTES = 1 << 22
+
+
+def root_attributes(images: Mapping[str, Image], layout: Any) -> dict[str, Any]:
+    """Return the attributes of a store's root before its inputs were read.
+
+    Parameters
+    ----------
+    images
+        The image of each group.
+    layout
+        What else decides the bytes of the store.
+    """
+    inputs: dict[str, str] = {}
+    for image in images.values():
+        for source in sources(image.plan):
+            storage: Any = source.storage
+            place = getattr(storage, "path", "") if not hasattr(storage, "store") else storage.store
+            inputs[str(place) or storage.name] = plain(getattr(storage, "identity", storage.token))
+    steps = {name: describe(image.plan) for name, image in images.items()}
+    provenance = {"steps": steps, "inputs": inputs, "versions": versions()}
+    content = hashlib.sha256(canonical(plain(layout))).hexdigest()
+    return {"lazyccd": {"format_version": FORMAT_VERSION, "content": content, "provenance": provenance}}
+
+
+def product_attrs(image: Image) -> dict[str, str]:
+    """Return the header that is true for the pixels of a group, WCS included, and why there is none if it cannot be made."""
+    try:
+        header = product_header(image.header, image.y, image.x, unit_to_text(image.units))
+    except FrameError as error:
+        return {"product_header": "", "product_header_error": str(error)}
+    return {"product_header": header_to_text(header)}
+
+
+def with_checksums(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of a root with the checksums of its inputs and its write id, both equal for equal content.
+
+    Raises
+    ------
+    SourceChangedError
+        Raised if an input is not what it was.
+    """
+    ours = dict(attrs.get("lazyccd", {}))
+    if "provenance" not in ours:
+        return dict(attrs)
+    provenance = dict(ours["provenance"])
+    inputs = {path: _record(path, state) for path, state in provenance["inputs"].items()}
+    provenance["inputs"] = list(inputs.values())
+    provenance["steps"] = {
+        group: [_without_folder(step, inputs) for step in steps] for group, steps in provenance["steps"].items()
+    }
+    ours["provenance"] = provenance
+    ours["write_id"] = hashlib.sha256(canonical(ours)).hexdigest()[:32]
+    return {**attrs, "lazyccd": ours}
+
+
+def _record(path: str, state: Any) -> dict[str, Any]:
+    """Return name, size and CRC32C of a file; of other inputs what tells their states apart."""
+    name = os.path.basename(path.rstrip("/"))
+    if not isinstance(state, dict) or state.get("etag") or not os.path.isfile(path):
+        return {
+            "name": name,
+            "identity": state.get("etag") if isinstance(state, dict) else str(state).rpartition(":")[2],
+        }
+    found = os.stat(path)
+    if (found.st_size, found.st_mtime_ns) != (state["size"], state["mtime_ns"]):
+        raise SourceChangedError(f"{path} changed while it was read; open it again.")
+    with open(path, "rb") as file:
+        crc = checksum(iter(lambda: file.read(PIECE_BYTES), b""))
+    return {"name": name, "size": found.st_size, "crc32c": f"{crc:08x}"}
+
+
+def _without_folder(step: dict[str, Any], inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a step whose source is named without its folder."""
+    source = step.get("source", "")
+    path = max((path for path in inputs if source.startswith(path)), key=len, default="")
+    return {**step, "source": inputs[path]["name"] + source[len(path) :]} if path else step
