@@ -21,6 +21,7 @@ from lazyccd.frame.settle import has_cards, settle_image
 from lazyccd.frame.units import unit_to_text
 from lazyccd.io.fits.layout import frame_hdus
 from lazyccd.io.fits.names import is_url
+from lazyccd.io.fits.packing import check_compression, tile_shape
 from lazyccd.io.fits.writer import FitsTarget
 from lazyccd.io.progress import Progress, versions
 from lazyccd.io.provenance import product_attrs, root_attributes
@@ -45,6 +46,9 @@ def to_fits(
     path: str | os.PathLike[str],
     overwrite: bool = False,
     compute: bool = True,
+    compress: str | None = None,
+    quantize: float | None = None,
+    dither: str = "SUBTRACTIVE_DITHER_2",
     *,
     verify: bool = False,
     takeover: bool = False,
@@ -61,6 +65,17 @@ def to_fits(
         Replace a file of that name.
     compute
         Whether to write now; otherwise a lazy write is returned.
+    compress
+        Compress tile by tile (FITS standard, section 10), in the same tasks: ``RICE_1``, ``GZIP_2`` or ``HCOMPRESS_1``.
+        No bit is lost: integers (MASK, DQ) are compressed as named, floats by ``GZIP_2``, the only one that keeps them.
+        The tiles are rows (``HCOMPRESS_1``: 16 rows), of images wider than 8192 pixels parts of rows (512 x 512 pixels).
+    quantize
+        Round the floats of image and uncertainty to this many steps per standard deviation of their noise, measured in
+        each tile, and compress them as named too; 4 is usual. Masks and maps never are. Tiles without noise keep their
+        bits. NaN come back as they were.
+    dither
+        How quantised values are rounded: ``SUBTRACTIVE_DITHER_2``, which keeps zeros, ``SUBTRACTIVE_DITHER_1`` or
+        ``NO_DITHER``.
     verify
         Before a write is resumed, compare the checksums of all that is written, and not only sizes.
     takeover
@@ -70,14 +85,17 @@ def to_fits(
     -------
     str or Delayed
         The path, or the lazy write that gives it. The file has the image, and as extensions UNCERT, MASK (0 or 1: bad)
-        and DQ (all planes, named in its header). ``CCDData.read`` reads it.
+        and DQ (all planes, named in its header). ``CCDData.read`` reads it;
+        a compressed one with ``hdu=1``, and ``funpack`` restores the plain one.
 
     Raises
     ------
     TargetExistsError
         Raised if the file exists and ``overwrite`` is false.
     ParameterError
-        Raised if the frame is made from the file that is to be written.
+        Raised if the frame is made from the file that is to be written, or there is no such compression.
+    ShapeError
+        Raised if the image is too small for ``HCOMPRESS_1``, or wider than 8192 pixels and to be quantised for it.
     WriteError
         Raised if there is no space; nothing is left under the final name. What is done is kept beside it.
     ResumeError
@@ -96,13 +114,16 @@ def to_fits(
     >>> with TemporaryDirectory() as folder:
     ...     CCDData.read(to_fits(ds, f"{folder}/a.fits")).unit
     Unit("adu")
+    >>> noisy = from_ccddata(CCDData(np.random.default_rng(1).normal(500, 10, (99, 99)), unit="adu"))
+    >>> with TemporaryDirectory() as folder:
+    ...     packed = to_fits(noisy, f"{folder}/a.fits.fz", compress="RICE_1", quantize=4)
+    ...     float(abs(noisy["data"].values - CCDData.read(packed, hdu=1).data).max()) < 10 / 4
+    True
     """
     image = _recorded(resolve(ccd, maps=True), compute)
     name = os.path.abspath(os.fspath(path))
-    if name.endswith((".gz", ".bz2", ".fz")):
-        raise ParameterError(
-            f"{name} names a compressed file, which cannot be written by region; leave the suffix away."
-        )
+    check_compression(compress, quantize, dither)
+    _check_suffix(name, compress)
     _refuse_sources(image, name)
     header = product_header(image.header, image.y, image.x, unit_to_text(image.units))
     hdus = frame_hdus(
@@ -113,8 +134,12 @@ def to_fits(
         uncertainty_unit=_uncertainty_unit(image),
         schema=image.schema if image.has_mask else None,
         maps={name: dtype.name for name, dtype in image.plan.planes if name in MAPS},
+        compress=compress,
+        steps=float(quantize or 0),
+        dither=dither,
     )
-    bands = list(_bands(image))
+    tile = (1, 1) if compress is None else tile_shape(compress, image.shape)
+    bands = list(_bands(image, tile))
     target = FitsFile(FitsTarget(name, hdus), tuple(image.kinds), image.schema.bad_bits, overwrite)
     layout = {"hdus": [{**plain(spec), "header": spec.header.split("\n")} for spec in hdus], "band": list(bands[0])}
     progress = Progress.of(name, _record(image, layout), takeover=takeover)
@@ -266,13 +291,27 @@ def _uncertainty_unit(image: Image) -> str:
     return unit_to_text(image.units ** {"std": 1, "var": 2, "ivar": -2}[image.uncertainty_type])
 
 
-def _bands(image: Image) -> Iterable[Region]:
-    """Return the regions in which an image is written to FITS: no larger than its largest chunk."""
+def _bands(image: Image, tile: tuple[int, int]) -> Iterable[Region]:
+    """Return the regions in which an image is written to FITS: of whole tiles, about as large as its largest chunk."""
     ny, nx = image.shape
+    largest = [max(sizes) for sizes in image.grid]
     if nx > WIDEST_BAND:
-        return [box for _, box in chunk_boxes(image.grid, Region.full(image.shape))]
-    rows = max(1, min(CHUNK_PIXELS, max(image.grid[0]) * max(image.grid[1])) // nx)
+        step = [-(-length // tile[i]) * tile[i] for i, length in enumerate(largest)]
+        grid = image.grid if tile == (1, 1) else regular_grid(image.shape, (step[0], step[1]))
+        return [box for _, box in chunk_boxes(grid, Region.full(image.shape))]
+    rows = max(1, min(CHUNK_PIXELS, largest[0] * largest[1]) // nx // tile[0]) * tile[0]
     return [Region(y0, min(y0 + rows, ny), 0, nx) for y0 in range(0, ny, rows)]
+
+
+def _check_suffix(name: str, compress: str | None) -> None:
+    """Refuse a name that says something else than what is written."""
+    if name.endswith(".fz") and compress is None:
+        raise ParameterError(f"{name} names a tile-compressed file; pass compress='RICE_1', or leave the suffix away.")
+    if name.endswith((".gz", ".bz2")):
+        raise ParameterError(
+            f"{name} names a file compressed as a whole, which cannot be written by region; leave the suffix away, or "
+            "pass compress='GZIP_2'."
+        )
 
 
 def _refuse_sources(image: Image, name: str) -> None:

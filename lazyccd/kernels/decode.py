@@ -254,3 +254,25 @@ def dequantize(
         if place == table.size:
             seed = (seed + 1) % table.size
             place = np.int64(table[seed] * np.float32(500.0))
+
+
+@compiled
+def dequantize_tiles(
+    src: Array, out: Array, scales: Array, zeros: Array, table: Array, firsts: Array, dither: int, blanks: Array
+) -> None:
+    """Turn the quantised integers of many tiles of one size back into floats.
+
+    Parameters
+    ----------
+    src, out
+        Integers and floats, shape ``(tiles, pixels)``.
+    scales, zeros, firsts
+        One number for each tile, as for `dequantize`.
+    table, dither
+        As for `dequantize`.
+    blanks
+        Integer that stands for NaN in each tile; empty if none does.
+    """
+    for i in range(src.shape[0]):
+        blank = blanks[i] if blanks.size else 0
+        dequantize(src[i], out[i], scales[i], zeros[i], table, firsts[i], dither, blank, blanks.size > 0)

@@ -22,6 +22,8 @@ from lazyccd.kernels.jit import compiled
 
 MASK32 = 0xFFFFFFFF
 
+Array = npt.NDArray[Any]
+
 _M8 = np.uint32(0x00FF00FF)
 _M32 = np.uint64(MASK32)
 _M64_8 = np.uint64(0x00FF00FF00FF00FF)
@@ -85,6 +87,16 @@ def _encode64(row: npt.NDArray[Any], flip: int, position: int, out: npt.NDArray[
     return total
 
 
+@compiled
+def _sum32(words: Array) -> np.uint64:
+    """Add big-endian words."""
+    total = np.uint64(0)
+    for i in range(words.size):
+        half = ((words[i] >> np.uint32(8)) & _M8) | ((words[i] & _M8) << np.uint32(8))
+        total += np.uint64(np.uint32((half >> np.uint32(16)) | (half << np.uint32(16))))
+    return total
+
+
 _KERNELS = {1: _encode8, 2: _encode16, 4: _encode32, 8: _encode64}
 _SIGN_BIT = {2: 0x8000, 4: 0x80000000}
 
@@ -143,3 +155,47 @@ def encode_big_endian(pixels: npt.NDArray[Any], position: int, out: npt.NDArray[
     flip = word(_SIGN_BIT.get(size, 0) if pixels.dtype.kind == "u" else 0)
     total = _KERNELS[size](pixels.reshape(-1).view(word), flip, position % 4, out.view(word))
     return fold_datasum(int(total))
+
+
+@compiled
+def shuffle_bytes(pixels: Array, out: npt.NDArray[np.uint8]) -> None:
+    """Write the most significant bytes of all pixels, then the next, as GZIP_2 has them.
+
+    Parameters
+    ----------
+    pixels
+        Bits of the pixels, unsigned integers, shape ``(n,)``.
+    out
+        Receives the bytes, shape ``(pixels.nbytes,)``.
+    """
+    width = pixels.itemsize
+    for k in range(width):
+        plane = out[k * pixels.size : (k + 1) * pixels.size]
+        down = pixels.dtype.type(8 * (width - 1 - k))
+        for i in range(plane.size):
+            plane[i] = pixels[i] >> down
+
+
+def sum_words(raw: npt.NDArray[np.uint8]) -> int:
+    """Return what bytes add to DATASUM where they begin a 32-bit word.
+
+    Examples
+    --------
+    >>> hex(sum_words(np.array([1, 2, 3, 4, 5], np.uint8)))
+    '0x6020304'
+    """
+    whole = raw.size // 4 * 4
+    total = int(_sum32(raw[:whole].view(np.uint32)))
+    return fold_datasum(total + int.from_bytes(raw[whole:].tobytes().ljust(4, b"\0"), "big"))
+
+
+def shift_datasum(total: int, position: int) -> int:
+    """Return what bytes add to DATASUM at an offset in the data unit, given what they add at offset 0.
+
+    Examples
+    --------
+    >>> hex(shift_datasum(0x01020304, 1))
+    '0x4010203'
+    """
+    down = 8 * (position % 4)
+    return (total >> down) | (total << (32 - down) & MASK32)

@@ -313,13 +313,13 @@ def test_wide_images_behind_urls() -> None:
     np.testing.assert_array_equal(read(storage_of("memory://read_wide.fits"), region), data[region.slices])
 
 
-@pytest.mark.parametrize("algorithm", [None, "RICE_1"])
+@pytest.mark.parametrize("algorithm", [None, "RICE_1", "GZIP_2", "HCOMPRESS_1"])
 def test_threads_share_a_storage_and_a_reader(tmp_path: Path, algorithm: str | None) -> None:
     """Many threads open and read at once, each by a reader of its own or all by one."""
     data = sky("f4")
     path = tmp_path / "a.fits"
     if algorithm:
-        save(path, data, compression_type=algorithm, quantize_method=1, dither_seed=1)
+        save(path, data, compression_type=algorithm, quantize_method=1, dither_seed=1, tile_shape=(7, 9))
         data = fits.getdata(path, 1)
     else:
         fits.PrimaryHDU(data).writeto(path)

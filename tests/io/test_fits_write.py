@@ -183,6 +183,7 @@ def test_header_cards(tmp_path: Path) -> None:
             "NAXIS2",
             "EXTEND",
             "EXTNAME",
+            "LONGSTRN",
             "ZPOINT",
             "LONGSTR",
             "ESO DET OUT1 GAIN",

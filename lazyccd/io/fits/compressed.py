@@ -1,33 +1,36 @@
 """Windows of tile-compressed images: only the tiles that a window touches are read and decompressed.
 
-Descriptors of the tiles come from the table, neighbours in the heap are read together, each tile is expanded by the
-codec (those of astropy for RICE, PLIO and HCOMPRESS; they are pure functions that let other threads run) and decoded.
+1. Descriptors of the tiles come from the table; neighbours in the heap are read together.
+2. Tiles of one size are expanded and decoded together as a batch, so that threads seldom wait for the interpreter.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import struct
+import itertools
 import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from astropy.io.fits.hdu.compressed._codecs import PLIO1, HCompress1, Rice1
+from astropy.io.fits.hdu.compressed._codecs import PLIO1
 
-from lazyccd.errors import FormatError, LazyCCDError
+from lazyccd.errors import FormatError
 from lazyccd.io.fits.access import ByteSource
+from lazyccd.io.fits.hcompress import hdecompress
 from lazyccd.io.fits.pixels import Decoder, PixelFormat
 from lazyccd.io.fits.plain import RegionReader
 from lazyccd.io.fits.tiles import TileTable
 from lazyccd.kernels import decode
+from lazyccd.kernels.rice import rice_decode
 from lazyccd.sections import Region
 
 Array = npt.NDArray[Any]
 
 _GROUP_BYTES = 4 << 20
+_BATCH_PIXELS = 1 << 18
 
 dither_table = functools.cache(decode.dither_table)
 
@@ -83,9 +86,9 @@ class TileReader(RegionReader):
             raw = self._source.read(self._tiles.heap_offset + start, stop - start)
             if len(raw) != stop - start:
                 raise FormatError(f"{self.name} ends within its compressed tiles; fetch the file again.")
-            for tile in group:
-                data = raw[tile.start - start : tile.start - start + tile.length]
-                self._place(tile, data, region, out)
+            packed = np.frombuffer(raw, np.uint8)
+            for batch in _batches(group):
+                self._place(batch, packed, start, region, out)
 
     def _tiles_of(self, region: Region) -> list[Tile]:
         """Return the tiles that a region touches, in the order of the heap."""
@@ -138,37 +141,43 @@ class TileReader(RegionReader):
         if group:
             yield group
 
-    def _place(self, tile: Tile, data: bytes, region: Region, out: Array) -> None:
-        """Decode a tile and put the part that is wanted into the output."""
-        common = tile.region.intersect(region)
-        target = out[common.within(region)]
-        whole = common == tile.region and target.flags.c_contiguous
-        block = target if whole else np.empty(tuple(tile.region.shape), out.dtype)
-        try:
-            self._decode(tile, data, block)
-        except LazyCCDError:
-            raise
-        except Exception as error:
-            # Damaged bytes make the codecs raise errors of many kinds.
-            raise FormatError(
-                f"{self.name}: tile {tile.number} cannot be decompressed ({self._tiles.algorithm}): {error}; "
-                "the file is damaged, fetch it again."
-            ) from error
-        if not whole:
-            target[...] = block[common.within(tile.region)]
-
-    def _decode(self, tile: Tile, data: bytes, block: Array) -> None:
-        """Turn the bytes of a tile into physical values."""
-        is_fallback = tile.column != "COMPRESSED_DATA"
+    def _place(self, batch: list[Tile], packed: Array, start: int, region: Region, out: Array) -> None:
+        """Expand and decode a batch, whose bytes begin in the heap at ``start``, and put what is wanted into the output."""
+        is_fallback = batch[0].column != "COMPRESSED_DATA"
         quantized = self._tiles.is_quantized and not is_fallback and self._pixels.bitpix < 0
-        values, big_endian = self._expand(tile, data, block.shape, as_integers=quantized or self._pixels.bitpix > 0)
-        blank = self._blank(tile)
+        as_integers = quantized or self._pixels.bitpix > 0
+        values, big_endian = self._expand(batch, packed, start, as_integers=as_integers)
         if quantized:
-            native = values.astype(values.dtype.newbyteorder("=")) if big_endian else values
-            values = self._dequantize(tile, native.ravel(), blank)
-            big_endian = False
+            native = values.astype(values.dtype.newbyteorder("="), copy=False)
+            values, big_endian = self._dequantize(batch, native), False
         stored = values.dtype.newbyteorder("=")
-        self._decoder(stored, big_endian, blank).decode(values.view(np.uint8), 0, block.shape[1], block)
+        if batch[0].region.shape.x == self.shape[1] and batch[-1].number - batch[0].number == len(batch) - 1:
+            rows = batch[0].region.union(batch[-1].region)  # tiles as wide as the image are one block
+            self._cut(rows, values, stored, big_endian, self._blank(batch[0]), region, out)
+            return
+        for tile, pixels in zip(batch, values, strict=True):
+            self._cut(tile.region, pixels, stored, big_endian, self._blank(tile), region, out)
+
+    def _cut(
+        self,
+        box: Region,
+        values: Array,
+        stored: np.dtype[Any],
+        big_endian: bool,
+        blank: int | None,
+        region: Region,
+        out: Array,
+    ) -> None:
+        """Turn the stored numbers of a box into physical values, as far as they are wanted."""
+        common = box.intersect(region)
+        target = out[common.within(region)]
+        block = target if target.flags.c_contiguous else np.empty(target.shape, out.dtype)
+        width = box.shape.x
+        first = (common.y0 - box.y0) * width + common.x0 - box.x0
+        raw = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+        self._decoder(stored, big_endian, blank).decode(raw, first, width, block)
+        if block is not target:
+            target[...] = block
 
     def _make_decoder(self, stored: np.dtype[Any], big_endian: bool, blank: int | None) -> Decoder:
         """Return the decoder for tiles that were expanded to one type."""
@@ -179,52 +188,87 @@ class TileReader(RegionReader):
         """Return the integer that means that nothing is known."""
         return int(tile.record["ZBLANK"]) if "ZBLANK" in self._tiles.names else self._tiles.blank
 
-    def _dequantize(self, tile: Tile, values: Array, blank: int | None) -> Array:
-        """Turn the integers of a tile into floats."""
-        names = self._tiles.names
-        scale = float(tile.record["ZSCALE"]) if "ZSCALE" in names else float(self._tiles.scale or 0.0)
-        zero = float(tile.record["ZZERO"]) if "ZZERO" in names else self._tiles.zero
-        floats = np.empty(values.size, self._pixels.stored)
-        first = (tile.number + self._tiles.dither_seed - 1) % decode.DITHER_COUNT
-        decode.dequantize(
-            values, floats, scale, zero, dither_table(), first, self._tiles.dither, blank or 0, blank is not None
+    def _dequantize(self, batch: list[Tile], values: Array) -> Array:
+        """Turn the integers of tiles into floats."""
+        names, tiles = self._tiles.names, self._tiles
+        scales = [float(tile.record["ZSCALE"]) if "ZSCALE" in names else float(tiles.scale or 0.0) for tile in batch]
+        zeros = [float(tile.record["ZZERO"]) if "ZZERO" in names else tiles.zero for tile in batch]
+        firsts = [(tile.number + tiles.dither_seed - 1) % decode.DITHER_COUNT for tile in batch]
+        blanks = [blank for tile in batch if (blank := self._blank(tile)) is not None]
+        floats = np.empty(values.shape, self._pixels.stored)
+        decode.dequantize_tiles(
+            values,
+            floats,
+            np.array(scales),
+            np.array(zeros),
+            dither_table(),
+            np.array(firsts, np.int64),
+            tiles.dither,
+            np.array(blanks, np.int64),
         )
         return floats
 
-    def _expand(self, tile: Tile, data: bytes, shape: tuple[int, ...], *, as_integers: bool) -> tuple[Array, bool]:
-        """Decompress a tile to stored numbers; return them and whether they are big-endian."""
-        count = shape[0] * shape[1]
-        tiles = self._tiles
-        algorithm = {"GZIP_COMPRESSED_DATA": "GZIP_1", "UNCOMPRESSED_DATA": "NOCOMPRESS"}.get(
-            tile.column, tiles.algorithm
-        )
-        if algorithm in ("GZIP_1", "GZIP_2", "NOCOMPRESS"):
-            plain = data if algorithm == "NOCOMPRESS" else zlib.decompress(data, 47)
-            return _as_numbers(plain, count, shuffled=algorithm == "GZIP_2", as_integers=as_integers), True
-        packed = np.frombuffer(data, np.uint8)
+    def _expand(self, batch: list[Tile], packed: Array, start: int, *, as_integers: bool) -> tuple[Array, bool]:
+        """Decompress tiles to stored numbers, shape ``(tiles, pixels)``; return whether they are big-endian too."""
+        column = batch[0].column
+        fallbacks = {"GZIP_COMPRESSED_DATA": "GZIP_1", "UNCOMPRESSED_DATA": "NOCOMPRESS"}
+        algorithm = fallbacks.get(column, self._tiles.algorithm)
+        starts = np.array([tile.start - start for tile in batch], np.int64)
+        stops = starts + np.array([tile.length for tile in batch], np.int64)
         if algorithm == "RICE_1":
-            codec = Rice1(blocksize=tiles.block, bytepix=tiles.pixel_bytes, tilesize=count)
-            values = codec.decode(packed)
-            values = values.view(np.uint8) if tiles.pixel_bytes == 1 else values
-        elif algorithm == "PLIO_1":
-            values = PLIO1(tilesize=count).decode(packed.view(">i2"))
+            return self._expand_rice(batch, packed, starts, stops), False
+        expanded = []
+        for tile, first, stop in zip(batch, starts, stops, strict=True):
+            try:
+                expanded.append(self._expand_one(algorithm, packed[first:stop], tile.region, as_integers=as_integers))
+            except Exception as error:  # damaged bytes make the codecs raise errors of many kinds
+                raise self._damaged(tile, algorithm, str(error)) from error
+        if len({array.dtype for array in expanded}) > 1:
+            raise self._damaged(batch[0], algorithm, "pixels of this tile and the next are of different width")
+        values = np.empty((len(batch), batch[0].region.size), expanded[0].dtype)  # np.stack would swap bytes
+        for row, array in zip(values, expanded, strict=True):
+            row[:] = array
+        return values, algorithm in ("GZIP_1", "GZIP_2", "NOCOMPRESS")
+
+    def _expand_rice(self, batch: list[Tile], packed: Array, starts: Array, stops: Array) -> Array:
+        """Decompress RICE_1 tiles all together."""
+        width, size = self._tiles.pixel_bytes, self._tiles.block
+        bits = np.empty((len(batch), batch[0].region.size), np.dtype(f"u{width}"))
+        failed = rice_decode(packed, starts, stops, size, bits)
+        if failed >= 0:
+            raise self._damaged(batch[failed], "RICE_1", "its bytes end before its pixels")
+        return bits if width == 1 else bits.view(np.dtype(f"i{width}"))
+
+    def _expand_one(self, algorithm: str, data: Array, box: Region, *, as_integers: bool) -> Array:
+        """Decompress one tile of the other algorithms."""
+        count = box.size
+        if algorithm in ("GZIP_1", "GZIP_2", "NOCOMPRESS"):
+            plain = data.tobytes() if algorithm == "NOCOMPRESS" else zlib.decompress(data.data, 47)
+            return _as_numbers(plain, count, shuffled=algorithm == "GZIP_2", as_integers=as_integers)
+        if algorithm == "PLIO_1":
+            values = np.asarray(PLIO1(tilesize=count).decode(data.view(">i2")))
         else:
-            _check_hcompress(data, shape)
-            values = HCompress1(
-                scale=tiles.hcompress_scale, smooth=tiles.hcompress_smooth, bytepix=8, nx=shape[0], ny=shape[1]
-            ).decode(packed)
+            scale, smooth = self._tiles.hcompress_scale, self._tiles.hcompress_smooth
+            values = hdecompress(data, box.shape, scale, smooth)
         if values.size < count:
-            raise FormatError(
-                f"{self.name}: tile {tile.number} has {values.size} pixels and needs {count}; it is damaged."
-            )
-        return values[:count], False
+            raise ValueError(f"{values.size} pixels for a tile of {count}")
+        return values[:count]
+
+    def _damaged(self, tile: Tile, algorithm: str, problem: str) -> FormatError:
+        """Make the error of a tile."""
+        return FormatError(
+            f"{self.name}: tile {tile.number} cannot be decompressed ({algorithm}): {problem}; the file is damaged, "
+            "fetch it again."
+        )
 
 
-def _check_hcompress(data: bytes, shape: tuple[int, ...]) -> None:
-    """Refuse a stream that is not of the tile's shape, because the codec writes as much as the stream says."""
-    magic, ny, nx = struct.unpack_from(">2sii", data)
-    if magic != b"\xdd\x99" or sorted((ny, nx)) != sorted(shape):
-        raise ValueError(f"stream of {ny} x {nx} pixels for a tile of {shape[0]} x {shape[1]}")
+def _batches(group: list[Tile]) -> Iterator[list[Tile]]:
+    """Cut a group into batches of tiles of one shape in one column, small enough to stay in the cache."""
+    for (_, shape), same in itertools.groupby(group, lambda tile: (tile.column, tile.region.shape)):
+        batch = list(same)
+        step = max(_BATCH_PIXELS // (shape.y * shape.x), 1)
+        for first in range(0, len(batch), step):
+            yield batch[first : first + step]
 
 
 def _as_numbers(plain: bytes, count: int, *, shuffled: bool, as_integers: bool) -> Array:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 import re
+import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
 
 from lazyccd.errors import ParameterError, ShapeError
 from lazyccd.flags import MaskSchema
+from lazyccd.io.fits.packing import RECORD, Packing, TileGrid, packing_cards, table_cards
+from lazyccd.kernels.decode import DITHER_COUNT
 from lazyccd.kernels.encode import MASK32, fold_datasum
 
 BLOCK = 2880
@@ -25,7 +29,9 @@ _BZERO = {"uint16": 1 << 15, "uint32": 1 << 31}
 _STRUCTURAL = re.compile(
     r"(SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|GROUPS|INHERIT|BSCALE|BZERO|BLANK|CHECKSUM|DATASUM|END|"
     r"ZIMAGE|ZCMPTYPE|ZBITPIX|ZNAXIS\d*|ZTILE\d+|ZNAME\d+|ZVAL\d+|ZMASKCMP|ZQUANTIZ|ZDITHER0|ZBLANK|ZSCALE|ZZERO|ZSIMPLE|"
-    r"ZTENSION|ZEXTEND|ZBLOCKED|ZPCOUNT|ZGCOUNT|ZHECKSUM|ZDATASUM)$"
+    r"ZTENSION|ZEXTEND|ZBLOCKED|ZPCOUNT|ZGCOUNT|ZHECKSUM|ZDATASUM|"
+    # of tables: not allowed in images, and the columns of compressed ones
+    r"TFIELDS|THEAP|(TTYPE|TFORM|TUNIT|TNULL|TSCAL|TZERO|TDISP|TDIM|TBCOL)\d+)$"
 )
 
 
@@ -44,6 +50,9 @@ class HduSpec:
 
     dtype: str = "float32"
     """Native type of the pixels: float32, float64, uint8, uint16 or uint32 (the last two are stored with BZERO)."""
+
+    packing: Packing | None = None
+    """How the image is compressed tile by tile; None for not at all. The primary then follows an empty one as a table."""
 
     def __post_init__(self) -> None:
         """Refuse what FITS cannot hold."""
@@ -71,6 +80,19 @@ class HduSpec:
         """Bytes of the pixels, without padding."""
         return self.pixels * np.dtype(self.dtype).itemsize
 
+    @property
+    def grid(self) -> TileGrid | None:
+        """Tiles of a compressed image."""
+        if self.packing is None:
+            return None
+        return TileGrid(self.packing, (self.shape[0], self.shape[1]), self.dtype)
+
+    @property
+    def room(self) -> int:
+        """Bytes of the data unit in the unfinished file, where each compressed tile has a record and room for the longest."""
+        grid = self.grid
+        return self.nbytes if grid is None else grid.count * (RECORD.itemsize + grid.room)
+
 
 def frame_hdus(
     shape: tuple[int, int],
@@ -81,10 +103,14 @@ def frame_hdus(
     uncertainty_unit: str = "",
     schema: MaskSchema | None = None,
     maps: Mapping[str, str] | None = None,
+    compress: str | None = None,
+    steps: float = 0.0,
+    dither: str = "NO_DITHER",
 ) -> tuple[HduSpec, ...]:
     """Return the HDUs of a frame: the image, UNCERT if there is an uncertainty, MASK and DQ if there is a mask.
 
     MASK is 0 or 1 (bad), because ``CCDData.read`` casts it to bool; DQ has the planes and the cards that name them.
+    Only the image and UNCERT are ever quantised.
 
     Parameters
     ----------
@@ -102,6 +128,9 @@ def frame_hdus(
         Planes of the mask; None for no mask.
     maps
         Names and types of maps of a stack.
+    compress, steps, dither
+        Algorithm of tile compression, None for none; and for floats the steps per standard deviation of their noise, 0 to
+        keep all bits, and how they are dithered.
     """
     hdus = [HduSpec("", header, shape, dtype)]
     if uncertainty_type is not None:
@@ -113,7 +142,17 @@ def frame_hdus(
         hdus.append(HduSpec("DQ", mask_cards(schema), shape, schema.dtype.name))
     for name, kind in (maps or {}).items():
         hdus.append(HduSpec(name.upper(), "BUNIT   = 's'" if name == "exposure" else "", shape, kind))
-    return tuple(hdus)
+    if compress is None:
+        return tuple(hdus)
+    # Frames differ in their headers, so this gives them different dithering without a clock.
+    seed = zlib.crc32(header.encode("latin-1", "replace")) % DITHER_COUNT + 1
+    return tuple(
+        replace(
+            hdu,
+            packing=Packing.of(compress, shape, hdu.dtype, steps if hdu.name in ("", "UNCERT") else 0.0, dither, seed),
+        )
+        for hdu in hdus
+    )
 
 
 def mask_cards(schema: MaskSchema) -> str:
@@ -142,15 +181,46 @@ def padded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-def header_block(spec: HduSpec, primary: bool, datasum: int | None = None) -> bytes:
-    """Return the header of an HDU in whole blocks; without ``datasum`` the checksums are blank but have their place."""
-    cards = [_first_card(primary), _card("BITPIX", _BITPIX[spec.dtype]), _card("NAXIS", len(spec.shape))]
-    cards += [_card(f"NAXIS{i + 1}", length) for i, length in enumerate(reversed(spec.shape))]
-    cards += [_card("EXTEND", "T")] if primary else [_card("PCOUNT", 0), _card("GCOUNT", 1)]
+def header_block(spec: HduSpec, primary: bool, datasum: int | None = None, heap: int = 0, longest: int = 0) -> bytes:
+    """Return the header of an HDU in whole blocks.
+
+    Parameters
+    ----------
+    spec, primary
+        The HDU, and whether it is the first. A compressed image cannot be, so an empty primary HDU goes before it.
+    datasum
+        DATASUM of the data; without it the checksums are blank but have their place.
+    heap, longest
+        Bytes of all compressed tiles and of the longest.
+    """
+    before = b""
+    grid = spec.grid
+    if grid is None:
+        cards = [_first_card(primary), *(_card(*pair) for pair in _image_cards(spec, primary, ""))]
+    else:
+        before = header_block(HduSpec("", "", ()), True, 0) if primary else b""
+        original = "ZSIMPLE =                    T" if primary else "ZTENSION= 'IMAGE   '"
+        values = [("BITPIX", 8), *table_cards(grid, heap, longest), ("ZIMAGE", "T")]
+        values_of_image = [*_image_cards(spec, primary, "Z"), *packing_cards(grid.packing, spec.dtype)]
+        cards = ["XTENSION= 'BINTABLE'", *(_card(*pair) for pair in values), original]
+        cards += [_card(*pair) for pair in values_of_image]
     if spec.dtype in _BZERO:
         cards += [_card("BSCALE", 1), _card("BZERO", _BZERO[spec.dtype])]
     cards += [f"EXTNAME = '{spec.name:<8}'"] if spec.name else []
     cards += _free_cards(spec)
+    return before + _with_checksums(cards, datasum)
+
+
+def _image_cards(spec: HduSpec, primary: bool, prefix: str) -> list[tuple[str, Any]]:
+    """Return keywords and values that describe an image, behind the first card."""
+    pairs: list[tuple[str, Any]] = [("BITPIX", _BITPIX[spec.dtype]), ("NAXIS", len(spec.shape))]
+    pairs += [(f"NAXIS{i + 1}", length) for i, length in enumerate(reversed(spec.shape))]
+    pairs += [("EXTEND", "T")] if primary else [("PCOUNT", 0), ("GCOUNT", 1)]
+    return [(prefix + keyword, value) for keyword, value in pairs]
+
+
+def _with_checksums(cards: list[str], datasum: int | None) -> bytes:
+    """Return a header with CHECKSUM and DATASUM at its end."""
     checksums = [
         "CHECKSUM= '0000000000000000'   / HDU checksum",
         f"DATASUM = '{datasum or 0:<10}'         / data checksum",
@@ -168,8 +238,10 @@ def _first_card(primary: bool) -> str:
     return _card("SIMPLE", "T") if primary else "XTENSION= 'IMAGE   '"
 
 
-def _card(keyword: str, value: int | str) -> str:
-    """Return a card with an integer or logical value."""
+def _card(keyword: str, value: Any) -> str:
+    """Return a card; T is the logical value."""
+    if isinstance(value, str) and value != "T":
+        return f"{keyword:<8}= '{value:<8}'"
     return f"{keyword:<8}= {value:>20}"
 
 
@@ -188,6 +260,9 @@ def _free_cards(spec: HduSpec) -> list[str]:
         if not dropped and card.strip():
             # Only printable ASCII may stand in a header; raw frames carry other bytes now and then.
             cards.append(re.sub(r"[^ -~]", "?", card))
+    keywords = {card[:8].rstrip() for card in cards}
+    if "CONTINUE" in keywords and "LONGSTRN" not in keywords:
+        cards.insert(0, "LONGSTRN= 'OGIP 1.0'           / strings may continue over several cards")
     return cards
 
 

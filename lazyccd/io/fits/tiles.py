@@ -150,6 +150,12 @@ class TileTable:
         if blank is None and "BLANK" in cards:
             blank = cards.integer("BLANK")
         settings = _settings(cards)
+        block, pixel_bytes = int(settings.get("BLOCKSIZE", 32)), int(settings.get("BYTEPIX", 4))
+        if algorithm == "RICE_1" and (pixel_bytes not in (1, 2, 4) or block < 1):
+            raise FormatError(
+                f"{cards.where}: RICE_1 with BLOCKSIZE {block} and BYTEPIX {pixel_bytes} must have a positive BLOCKSIZE and "
+                "BYTEPIX 1, 2 or 4; the header is damaged."
+            )
         return cls(
             algorithm=algorithm,
             shape=_plane_tile(axes, tile),
@@ -162,8 +168,8 @@ class TileTable:
             scale=cards.number("ZSCALE", 1.0) if "ZSCALE" in cards else None,
             zero=cards.number("ZZERO", 0.0),
             blank=blank,
-            block=int(settings.get("BLOCKSIZE", 32)),
-            pixel_bytes=int(settings.get("BYTEPIX", 4)),
+            block=block,
+            pixel_bytes=pixel_bytes,
             hcompress_scale=int(settings.get("SCALE", 0)),
             hcompress_smooth=bool(settings.get("SMOOTH", 0)),
         )

@@ -6,6 +6,9 @@
    what these pixels add to the DATASUM.
 3. `FitsTarget.finish` adds up the partial sums, writes DATASUM and CHECKSUM, and gives the file its name.
 
+How long compressed tiles are is not known before. Each has room for the longest in ``<path>.part``, which is then sparse,
+and a record of what it is; `FitsTarget.finish` copies them to ``<path>.part.packed``, one behind the other.
+
 Every offset follows from the target, which is small, frozen and picklable; no file is kept open. Equal pixels and
 headers give equal bytes: no clock time is written.
 """
@@ -19,14 +22,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from lazyccd.errors import MissingFileError, ParameterError, ShapeError, TargetExistsError, WriteError
 from lazyccd.io.fits.layout import HduSpec, header_block, padded
-from lazyccd.kernels.encode import encode_big_endian, fold_datasum
+from lazyccd.io.fits.packing import RECORD, pack, table_bytes
+from lazyccd.kernels.encode import encode_big_endian, fold_datasum, shift_datasum, sum_words
 from lazyccd.sections import Region
 
 PIECE_BYTES = 1 << 19
@@ -68,6 +72,11 @@ class FitsTarget:
         """Name of the file until it is complete."""
         return f"{self.path}.part"
 
+    @property
+    def packed(self) -> str:
+        """Name of a file of compressed tiles while they are moved together."""
+        return f"{self.path}.part.packed"
+
     def create(self, *, overwrite: bool = False) -> None:
         """Make ``<path>.part`` with its headers and all its space; an abandoned one is replaced.
 
@@ -92,8 +101,8 @@ class FitsTarget:
         folder = os.path.dirname(os.path.abspath(self.path))
         if not os.path.isdir(folder):
             raise MissingFileError(f"the folder {folder} of {self.path} does not exist; create it first.")
-        size = sum(len(header_block(spec, i == 0)) + padded(spec.nbytes) for i, spec in enumerate(self.hdus))
         try:
+            size = _data_offset(self, len(self.hdus))
             with self._explained(f"{size} bytes"):
                 self._lay_out(size)
         except WriteError:
@@ -108,7 +117,8 @@ class FitsTarget:
         hdu
             Index of the HDU, 0 for the primary.
         region
-            Where the pixels go. Whole rows (full width) are one stretch of the file and fastest.
+            Where the pixels go. Whole rows (full width) are one stretch of the file and fastest. Of compressed images it
+            must be made of whole tiles.
         pixels
             Array of the region's shape and the HDU's dtype (bool for uint8); it is left as it was.
 
@@ -128,14 +138,20 @@ class FitsTarget:
         with self._explained(f"HDU {hdu} ({spec.name or 'image'}) region {region.to_fits()}"):
             descriptor = os.open(self.part, os.O_WRONLY)
             try:
-                total = _write_region(descriptor, _data_offset(self, hdu), spec, region, pixels)
+                if spec.packing is None:
+                    total = _write_region(descriptor, _data_offset(self, hdu), spec, region, pixels)
+                else:
+                    total = _write_tiles(descriptor, _data_offset(self, hdu), spec, region, pixels)
             finally:
                 os.close(descriptor)
         return Partial(hdu, region.size, total)
 
     def datasum(self, hdu: int, region: Region) -> int:
-        """Return what the pixels of a region that are in the unfinished file add to the DATASUM."""
+        """Return the sum that `write` returned, computed of what is in the unfinished file."""
         spec = self.hdus[hdu]
+        if spec.packing is not None:
+            with open(self.part, "rb") as file:
+                return fold_datasum(sum(map(sum_words, _tiles_of(file, _data_offset(self, hdu), spec, region))))
         itemsize = np.dtype(spec.dtype).itemsize
         file_row, row = spec.shape[1] * itemsize, region.shape.x * itemsize
         # Whole rows are one stretch of the file.
@@ -173,28 +189,60 @@ class FitsTarget:
                     f"{self.path}[{spec.name or 0}]: {count} pixels were written and the image has {expected}; "
                     "write every region exactly once before finish()."
                 )
-        with self._explained("checksums"):
-            descriptor = os.open(self.part, os.O_WRONLY)
-            try:
-                for i, spec in enumerate(self.hdus):
-                    header = header_block(spec, i == 0, fold_datasum(sums[i]))
-                    _pwrite(descriptor, memoryview(header), _data_offset(self, i) - len(header))
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            os.replace(self.part, self.path)
+        with self._explained("what completes the file"):
+            if all(spec.packing is None for spec in self.hdus):
+                self._add_checksums(sums)
+                os.replace(self.part, self.path)
+            else:
+                self._pack(sums)
+                os.replace(self.packed, self.path)
+                Path(self.part).unlink()
             _sync_folder(self.path)
+
+    def _add_checksums(self, sums: list[int]) -> None:
+        """Write the headers anew, with checksums."""
+        descriptor = os.open(self.part, os.O_WRONLY)
+        try:
+            for i, spec in enumerate(self.hdus):
+                header = header_block(spec, i == 0, fold_datasum(sums[i]))
+                _pwrite(descriptor, memoryview(header), _data_offset(self, i) - len(header))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _pack(self, sums: list[int]) -> None:
+        """Copy everything to its final place in another file."""
+        with open(self.part, "rb") as file, open(self.packed, "wb") as out:
+            for i, spec in enumerate(self.hdus):
+                start = out.tell()
+                out.write(header_block(spec, i == 0))
+                heap, longest = 0, 0
+                total = sums[i]
+                if spec.grid is None:
+                    _copy(file, out, _data_offset(self, i), spec.nbytes)
+                else:
+                    total, heap, longest = _copy_tiles(file, out, _data_offset(self, i), spec)
+                out.write(bytes(padded(out.tell()) - out.tell()))
+                stop = out.tell()
+                out.seek(start)
+                out.write(header_block(spec, i == 0, fold_datasum(total), heap, longest))
+                out.seek(stop)
+            out.flush()
+            os.fsync(out.fileno())
 
     def abort(self) -> None:
         """Remove ``<path>.part``; the final name is never touched."""
         Path(self.part).unlink(missing_ok=True)
+        Path(self.packed).unlink(missing_ok=True)
 
     def _lay_out(self, size: int) -> None:
         """Make the unfinished file: space for everything, then headers without checksums."""
         self.abort()
         descriptor = os.open(self.part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
-            _allocate(descriptor, size)
+            if all(spec.packing is None for spec in self.hdus):
+                _allocate(descriptor, size)
+            os.ftruncate(descriptor, size)
             for i, spec in enumerate(self.hdus):
                 header = header_block(spec, i == 0)
                 _pwrite(descriptor, memoryview(header), _data_offset(self, i) - len(header))
@@ -228,6 +276,8 @@ def _check_piece(spec: HduSpec, region: Region, pixels: npt.NDArray[Any]) -> Non
         raise ParameterError(
             f"HDU {spec.name!r}: pixels are {pixels.dtype.str} and the file has native {spec.dtype}; convert first."
         )
+    if spec.grid is not None:
+        spec.grid.check_region(region)
 
 
 def _write_region(descriptor: int, data: int, spec: HduSpec, region: Region, pixels: npt.NDArray[Any]) -> int:
@@ -258,6 +308,56 @@ def _write_region(descriptor: int, data: int, spec: HduSpec, region: Region, pix
     return fold_datasum(total)
 
 
+def _write_tiles(descriptor: int, data: int, spec: HduSpec, region: Region, pixels: npt.NDArray[Any]) -> int:
+    """Compress and write a region, and the records of its tiles; return the sum of both."""
+    grid = spec.grid
+    assert grid is not None
+    heap, total = data + grid.count * RECORD.itemsize, 0
+    for first, records, raw in pack(grid, region, pixels):
+        _pwrite(descriptor, raw.data, heap + first * grid.room)
+        _pwrite(descriptor, records.tobytes(), data + first * RECORD.itemsize)
+        total += sum_words(raw) + sum_words(records.view(np.uint8))
+    return fold_datasum(total)
+
+
+def _tiles_of(file: BinaryIO, data: int, spec: HduSpec, region: Region) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield what `_write_tiles` wrote for a region: records, and the bytes of runs of tiles."""
+    grid = spec.grid
+    assert grid is not None
+    for first, stop in grid.columns(region):
+        file.seek(data + first * RECORD.itemsize)
+        records = np.frombuffer(file.read((stop - first) * RECORD.itemsize), RECORD)
+        yield records.view(np.uint8)
+        for run in grid.runs(records, first):
+            file.seek(data + grid.count * RECORD.itemsize + int(records["place"][run.start]))
+            yield np.frombuffer(file.read(int(records["length"][run].sum())), np.uint8)
+
+
+def _copy_tiles(file: BinaryIO, out: BinaryIO, data: int, spec: HduSpec) -> tuple[int, int, int]:
+    """Write the table of tiles and their bytes; return DATASUM, bytes of the heap, and of the longest tile."""
+    grid = spec.grid
+    assert grid is not None
+    file.seek(data)
+    records = np.frombuffer(file.read(grid.count * RECORD.itemsize), RECORD)
+    table = table_bytes(grid, records)
+    out.write(table)
+    total, place = sum_words(np.frombuffer(table, np.uint8)), len(table)
+    for run in grid.runs(records, 0):
+        file.seek(data + grid.count * RECORD.itemsize + int(records["place"][run.start]))
+        raw = np.frombuffer(file.read(int(records["length"][run].sum())), np.uint8)
+        out.write(raw.data)
+        total += shift_datasum(sum_words(raw), place)
+        place += raw.size
+    return total, place - len(table), int(records["length"].max())
+
+
+def _copy(file: BinaryIO, out: BinaryIO, start: int, size: int) -> None:
+    """Copy a plain data unit, a piece at a time."""
+    file.seek(start)
+    for done in range(0, size, PIECE_BYTES):
+        out.write(file.read(min(PIECE_BYTES, size - done)))
+
+
 def _pwrite(descriptor: int, view: memoryview | bytes, offset: int) -> None:
     """Write all bytes; the system may take fewer at a time."""
     written = os.pwrite(descriptor, view, offset)
@@ -267,14 +367,13 @@ def _pwrite(descriptor: int, view: memoryview | bytes, offset: int) -> None:
 
 
 def _allocate(descriptor: int, size: int) -> None:
-    """Give a file its size and its space, so that a full disk is known now."""
+    """Give a file its space, so that a full disk is known now."""
     if hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(descriptor, 0, size)
         except OSError as error:
             if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}:
                 raise
-    os.ftruncate(descriptor, size)
 
 
 def _sync_folder(path: str) -> None:
@@ -288,6 +387,6 @@ def _sync_folder(path: str) -> None:
 
 @lru_cache(maxsize=256)
 def _data_offset(target: FitsTarget, hdu: int) -> int:
-    """Return where the pixels of an HDU begin."""
-    before = sum(padded(spec.nbytes) for spec in target.hdus[:hdu])
+    """Return where the data of an HDU begin until `FitsTarget.finish`; behind the last HDU, the size of the file."""
+    before = sum(padded(spec.room) for spec in target.hdus[:hdu])
     return before + sum(len(header_block(spec, i == 0)) for i, spec in enumerate(target.hdus[: hdu + 1]))

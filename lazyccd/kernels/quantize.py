@@ -1,0 +1,100 @@
+"""Floats as integers in steps of a part of their noise, for compression that loses only what is noise.
+
+FITS standard, section 10.2, after White and Greenfield (1999, ADASS VIII) and Pence, White and Seaman (2010, PASP 122, 1065):
+
+1. the noise of a tile is 0.6052697 times the median of abs(2 x[i] - x[i - 2] - x[i + 2]) along its rows (third-order
+   differences, which neither gradients nor stars disturb);
+2. a step is the noise divided by a number that the user gives;
+3. with dithering a random number of a fixed table is added before rounding and subtracted again by who reads, so that
+   means over many pixels stay true. The second method keeps exact zeros.
+
+`lazyccd.kernels.decode.dequantize` is the way back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lazyccd.kernels.decode import DITHER_ZERO
+from lazyccd.kernels.jit import compiled
+
+BLANK = -2147483648
+"""Integer that stands for NaN (ZBLANK)."""
+
+LARGEST = 2147483600
+"""Integers above are not used, nor those as far below 0."""
+
+NOISE_OF_MEDIAN = 0.6052697
+
+Array = npt.NDArray[Any]
+
+
+@compiled
+def tile_noise(tile: Array) -> float:
+    """Return the standard deviation of the noise in a tile, shape ``(ny, nx)``; 0 where nothing can be said.
+
+    Differences with a pixel that is not finite are left out.
+    """
+    ny, nx = tile.shape
+    differences = np.empty(ny * max(nx - 4, 0), tile.dtype)
+    count = 0
+    for i in range(ny):
+        row = tile[i]
+        for j in range(nx - 4):
+            difference = abs(row[j + 2] + row[j + 2] - row[j] - row[j + 4])
+            differences[count] = difference
+            count += np.isfinite(difference)
+    if count == 0:
+        return 0.0
+    return NOISE_OF_MEDIAN * float(np.median(differences[:count]))
+
+
+@compiled
+def quantize(tile: Array, out: Array, steps: float, table: Array, first: int, dither: int) -> tuple[float, float]:
+    """Turn one tile into integers.
+
+    Parameters
+    ----------
+    tile
+        Float32 or float64, shape ``(ny, nx)``. NaN becomes `BLANK`.
+    out
+        Receives the integers, int32, of the same shape.
+    steps
+        Steps per standard deviation of the noise.
+    table, first, dither
+        As for `lazyccd.kernels.decode.dequantize`.
+
+    Returns
+    -------
+    scale, zero : float
+        ZSCALE and ZZERO. The scale is 0 if the tile cannot be quantised: it has no noise, an infinite pixel, or values
+        too far apart for integers; it must then be kept as it is.
+    """
+    scale = tile_noise(tile) / steps
+    low, high = np.inf, -np.inf
+    for i in range(tile.shape[0]):
+        for value in tile[i]:
+            low, high = min(low, value if value == value else low), max(high, value if value == value else high)
+    if not (scale > 0.0 and (high - low) / scale < LARGEST):
+        return 0.0, 0.0
+    seed = first
+    place: Any = np.int64(table[seed] * np.float32(500.0))
+    for i in range(tile.shape[0]):
+        row, numbers = tile[i], out[i]
+        for j in range(row.size):
+            value = np.float64(row[j])
+            shift = np.float64(table[place]) - 0.5 if dither else 0.0
+            if value != value:
+                numbers[j] = BLANK
+            elif dither == 2 and value == 0.0:
+                numbers[j] = DITHER_ZERO
+            else:
+                numbers[j] = np.int32(np.floor((value - low) / scale + shift + 0.5))
+            place += 1
+            if place == table.size:
+                seed = (seed + 1) % table.size
+                place = np.int64(table[seed] * np.float32(500.0))
+    return scale, low

@@ -1,0 +1,71 @@
+"""Quantised floats: the noise is measured as published, errors are those of rounding, means stay true."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from lazyccd.kernels.decode import dequantize, dither_table
+from lazyccd.kernels.quantize import BLANK, quantize, tile_noise
+
+Array = npt.NDArray[Any]
+TABLE = dither_table()
+
+
+def there_and_back(tile: Array, steps: float, dither: int, first: int = 17) -> tuple[Array, float]:
+    """Return what a reader gets, and the step."""
+    integers = np.empty(tile.shape, np.int32)
+    scale, zero = quantize(tile, integers, steps, TABLE, first, dither)
+    out = np.empty(tile.size, tile.dtype)
+    dequantize(integers.ravel(), out, scale, zero, TABLE, first, dither, BLANK, True)
+    return out.reshape(tile.shape), scale
+
+
+def test_noise_is_that_of_the_formula(rng: np.random.Generator) -> None:
+    """The noise is 0.6052697 median abs(2 x[i] - x[i-2] - x[i+2]) over the rows, and near the true one on a slope."""
+    tile = rng.normal(0, 7, (20, 500)) + np.linspace(0, 1e4, 500)
+    differences = np.abs(2 * tile[:, 2:-2] - tile[:, :-4] - tile[:, 4:])
+    assert tile_noise(tile) == pytest.approx(0.6052697 * np.median(differences), rel=1e-12)
+    assert tile_noise(tile) == pytest.approx(7, rel=0.03)
+    tile[3, 5:9] = np.nan
+    assert tile_noise(tile) == pytest.approx(7, rel=0.03)
+    assert tile_noise(np.full((3, 4), 2.0)) == tile_noise(np.full((3, 9), 2.0)) == 0
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("dither", [0, 1, 2])
+def test_errors_are_those_of_rounding(rng: np.random.Generator, dtype: str, dither: int) -> None:
+    """No pixel is off by more than half a step; NaN stays NaN, and zeros stay zeros by the second method."""
+    tile = rng.normal(100, 10, (8, 4000)).astype(dtype)
+    tile[2, 7:20] = np.nan
+    tile[3, :50] = 0
+    back, scale = there_and_back(tile, 4, dither)
+    assert scale == pytest.approx(10 / 4, rel=0.05)
+    np.testing.assert_array_equal(np.isnan(back), np.isnan(tile))
+    rounding = 1e-4 if dtype == "f4" else 1e-9
+    assert np.nanmax(abs(back - tile)) <= scale * (0.5 + rounding)
+    if dither:
+        assert ((back == 0) == (tile == 0)).all() == (dither == 2)
+
+
+def test_dithering_keeps_means(rng: np.random.Generator) -> None:
+    """With steps as coarse as the noise, a level between two integers comes back within its error only with dithering."""
+    tile = rng.normal(0.3, 1, (1, 40_000))
+    for dither in (0, 1):
+        back, scale = there_and_back(tile, 0.25, dither)
+        biased = abs(back.mean() - tile.mean()) > 5 * scale / np.sqrt(12 * tile.size)
+        assert biased == (dither == 0)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, 1e300])
+def test_tiles_that_cannot_be_quantised(rng: np.random.Generator, value: float) -> None:
+    """Infinite pixels, values too far apart, and tiles without noise have scale 0."""
+    tile = rng.normal(0, 1, (1, 100))
+    tile[0, 50] = value
+    integers = np.empty(tile.shape, np.int32)
+    assert quantize(tile, integers, 4.0, TABLE, 0, 1)[0] == 0
+    assert quantize(np.full((1, 100), 3.0), integers, 4.0, TABLE, 0, 1)[0] == 0
+    assert quantize(np.full((1, 100), np.nan), integers, 4.0, TABLE, 0, 1)[0] == 0
