@@ -26,6 +26,7 @@ from lazyccd.errors import FormatError, ParameterError, ShapeError
 from lazyccd.io.fits.layout import HduSpec
 from lazyccd.io.fits.packing import COMPRESSIONS, Packing
 from lazyccd.io.fits.writer import FitsTarget
+from lazyccd.io.sinks import FitsFile
 from lazyccd.sections import Region
 
 Array = npt.NDArray[Any]
@@ -287,3 +288,49 @@ def test_a_chunk_decompresses_only_the_tiles_it_touches(tmp_path: Path, monkeypa
         part = ds.ccd.cutout(y=slice(0, 2048), x=slice(x0, x0 + 2048))
         np.testing.assert_array_equal(part["data"], image[:2048, x0 : x0 + 2048])
         assert sum(counted) == tiles
+
+
+class Killed(Exception):  # noqa: N818
+    """Stands for whatever stops a run."""
+
+
+@pytest.mark.parametrize("where", ["between regions", "while tiles are moved together"])
+def test_an_interrupted_write_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """The same call goes on, writes damaged tiles anew, and gives the bytes of an undisturbed write."""
+    ds = frame((60, 80))[0].ccd.rechunk((20, 20))
+    options: dict[str, Any] = {"compress": "RICE_1", "quantize": 4}
+    undisturbed = Path(to_fits(ds, tmp_path / "a.fits.fz", **options)).read_bytes()
+    path = tmp_path / "b.fits.fz"
+    written: list[Region] = []
+    write, replace = FitsFile.write, os.replace
+
+    def limited(self: FitsFile, region: Region, arrays: Any) -> Any:
+        if len(written) == 3 and where == "between regions":
+            raise Killed
+        written.append(region)
+        return write(self, region, arrays)
+
+    def stopping(source: Any, target: Any) -> None:
+        if str(target) == str(path) and where != "between regions":
+            raise Killed
+        replace(source, target)
+
+    with monkeypatch.context() as patch, dask.config.set(scheduler="sync"):
+        patch.setattr(FitsFile, "write", limited)
+        patch.setattr(os, "replace", stopping)
+        with pytest.raises(Killed):
+            to_fits(ds, path, **options)
+    assert not path.exists()
+    done = len(written)
+    if where == "between regions":
+        content = bytearray((tmp_path / "b.fits.fz.part").read_bytes())
+        hit = next(i for i in range(20_000, len(content)) if content[i])
+        content[hit] ^= 0xFF
+        (tmp_path / "b.fits.fz.part").write_bytes(content)
+        done -= 1
+    written.clear()
+    monkeypatch.setattr(FitsFile, "write", lambda *args: (written.append(args[1]), write(*args))[1])
+    to_fits(ds, path, verify=True, **options)
+    assert len(written) == 12 - done
+    assert path.read_bytes() == undisturbed
+    assert sorted(os.listdir(tmp_path)) == ["a.fits.fz", "b.fits.fz"]
