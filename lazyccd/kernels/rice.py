@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic
 
@@ -33,7 +32,7 @@ def _count_leading_zeros(typingctx: Any, value: Any) -> Any:
     """Return the zeros before the first one of an unsigned 64-bit integer; undefined for 0."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.ctlz(args[0], ir.Constant(ir.IntType(1), 1))
+        return builder.ctlz(args[0], context.get_constant(types.boolean, True))
 
     return (types.uint64(types.uint64), codegen)
 
