@@ -10,7 +10,7 @@ import xarray as xr
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import DATA, Image, resolve
 from lazyccd.kernels import bad_pixels, iraf
-from lazyccd.ops.common import operation
+from lazyccd.ops.common import operation, single_number, whole_number
 from lazyccd.ops.filters import box_size
 from lazyccd.plan.reads import Halo, Lattice, Reads
 from lazyccd.plan.steps import Apply, Input, Kernel, PlaneMap, make_dtypes, make_params
@@ -85,13 +85,15 @@ def ccdmask(
     """
     image = resolve(ratio)
     median, sigma = box_size((nlmed, ncmed), "(nlmed, ncmed)"), box_size((nlsig, ncsig), "(nlsig, ncsig)")
-    if int(ngood) != ngood or ngood < 0:
-        raise ParameterError(f"ngood {ngood} must be a whole number, not negative.")
+    ngood = whole_number(ngood, "ngood")
     if flavor not in {"ccdproc", "iraf"}:
         raise ParameterError(f"flavor {flavor!r} must be 'ccdproc' or 'iraf'.")
     usual = 6.0 if flavor == "iraf" else 9.0
-    limits = (usual if lsigma is None else float(lsigma), usual if hsigma is None else float(hsigma))
-    shared = {"median_size": median, "sigma_size": sigma, "limits": limits, "ngood": int(ngood), "shape": image.shape}
+    limits = (
+        single_number(usual if lsigma is None else lsigma, "lsigma"),
+        single_number(usual if hsigma is None else hsigma, "hsigma"),
+    )
+    shared = {"median_size": median, "sigma_size": sigma, "limits": limits, "ngood": ngood, "shape": image.shape}
     if flavor == "iraf":
         if findbadcolumns or byblocks:
             raise ParameterError(
@@ -99,7 +101,7 @@ def ccdmask(
             )
         columns = Lattice((image.shape[0], sigma[1]), (0, median[1] - 1), whole=True)
         return _mask_of(image, iraf.find_bad, columns, shared)
-    rows = 2 * (int(ngood) + 1) if findbadcolumns else 0
+    rows = 2 * (ngood + 1) if findbadcolumns else 0
     reach = (rows + median[0] // 2, median[1] // 2)
     reads: Reads = Halo((reach[0] + sigma[0] // 2, reach[1] + sigma[1] // 2))
     if byblocks:
@@ -158,15 +160,14 @@ def grow_mask(ccd: xr.Dataset, planes: str, radius: float) -> xr.Dataset:
     image = resolve(ccd)
     if not image.has_mask:
         raise ParameterError("grow_mask() needs a frame with a mask; see with_mask.")
-    if not radius >= 0:
-        raise ParameterError(f"radius {radius} must not be negative.")
+    radius = min(single_number(radius, "radius", 0.0), float(sum(image.shape)))
     bits = image.schema.select(planes)
     plan = image.apply(
         bad_pixels.grow_flags,
         (Input(image.plan, Halo((int(radius), int(radius)))),),
         dict(image.plan.planes),
         bits=bits,
-        radius=float(radius),
+        radius=radius,
     )
     return replace(image, plan=plan).to_dataset()
 
@@ -212,9 +213,8 @@ def interpolate_bad_pixels(
     image = resolve(ccd)
     if axis not in {"y", "x", None}:
         raise ParameterError(f"axis {axis!r} must be 'y', 'x' or None.")
-    if int(reach) != reach or reach < 1:
-        raise ParameterError(f"reach {reach} must be a whole number of pixels above 0.")
-    halo = (int(reach) if axis != "x" else 0, int(reach) if axis != "y" else 0)
+    reach = whole_number(reach, "reach", 1)
+    halo = (reach if axis != "x" else 0, reach if axis != "y" else 0)
     plan = image.apply(
         bad_pixels.interpolate,
         (Input(image.plan, Halo(halo), FILLED),),
@@ -222,7 +222,7 @@ def interpolate_bad_pixels(
         bad_bits=image.schema.select(bad),
         flag=image.schema.bits("INTERP"),
         axes=(axis != "x", axis != "y"),
-        reach=int(reach),
+        reach=reach,
         mask_dtype=image.schema.dtype.name,
     )
     return replace(image, plan=plan).to_dataset()

@@ -182,8 +182,20 @@ def pixels_like(array: Any, image: Image, what: str) -> Any:
 
 def whole_number(value: Any, name: str, least: int = 0) -> int:
     """Return a whole number that is not below a least one."""
-    if isinstance(value, str) or np.ndim(value) or not np.isfinite(value) or int(value) != value or value < least:
+    number = single_number(value, name, least)
+    if not number.is_integer():
+        raise ParameterError(f"{name} {value!r} must be a whole number.")
+    return int(number)
+
+
+def single_number(value: Any, name: str, least: float = -np.inf) -> float:
+    """Return a number that is not NaN, nor below a least one."""
+    try:
+        number = float("text" if isinstance(value, str) else value)
+    except (TypeError, ValueError):
+        raise ArgumentTypeError(f"{name} {value!r} must be a single number.") from None
+    if not number >= least:
         raise ParameterError(
-            f"{name} {value!r} must be a whole number, not {'negative' if least == 0 else f'below {least}'}."
+            f"{name} {value!r} must be a number" + (f" not below {least:g}." if least > -np.inf else ".")
         )
-    return int(value)
+    return number

@@ -19,7 +19,7 @@ from lazyccd.kernels import cosmic_rays, select
 from lazyccd.kernels.block import PLANES
 from lazyccd.kernels.cosmic_clean import CLEAN_TYPES
 from lazyccd.kernels.lacosmic import LACosmic
-from lazyccd.ops.common import called_with_ccddata, operation, pixels_like, whole_number
+from lazyccd.ops.common import called_with_ccddata, operation, pixels_like, single_number, whole_number
 from lazyccd.plan.lower import Graph
 from lazyccd.plan.reads import Halo, Reads, Whole
 from lazyccd.plan.steps import Apply, Input, PlaneMap, Reduction, Value, make_dtypes, make_params
@@ -102,15 +102,16 @@ def cosmicray_lacosmic(
         The PSF for ``convolve``: ``gauss``, ``moffat``, ``gaussx``, ``gaussy``; full width at half maximum and odd size in
         pixels; power of the Moffat profile.
     psfk
-        The PSF itself, float, of odd sizes.
+        The PSF itself, float, of odd sizes, with a sum above 0; used as it is, not reversed.
     verbose
         Passed on to astroscrappy if that is the engine; lazy frames are computed silently.
     gain_apply
         Return data, uncertainty and units multiplied by the gain.
     inbkg
-        A background that was subtracted: array of the image's shape, in the units of the data.
+        A background that was subtracted: array of the image's shape, in the units of the data if it has none. Pixels where
+        it is NaN are bad.
     invar
-        Variance of the image, in the units of the data squared, instead of that from gain and read noise.
+        Variance of the image, in the units of the data squared, instead of that from gain and read noise; as ``inbkg``.
     use_uncertainty
         Take the frame's own uncertainty as ``invar``.
     background
@@ -131,19 +132,20 @@ def cosmicray_lacosmic(
     Raises
     ------
     UnitError
-        Raised if gain times data does not have the units of the read noise.
+        Raised if gain times data does not have the units of the read noise, or another argument has units that do not fit.
     ParameterError
-        Raised if a word is unknown, ``niter`` negative, the PSF of even size, or ``pssl`` given with ``inbkg`` or ``invar``.
+        Raised if a word is unknown, a number negative or NaN, the PSF of even size, ``pssl`` given with ``inbkg`` or
+        ``invar``, or ``cleantype="median"`` asked of astroscrappy.
     ArgumentTypeError
-        Raised if the PSF is not an array of floats.
+        Raised if the PSF is not an array of floats, or a number not one.
     ShapeError
         Raised if background or variance do not have the image's shape.
 
     Notes
     -----
     Of van Dokkum (2001), PASP 113, 1420, in the form of astroscrappy (McCully 2014): for any chunks, cosmic rays and
-    replaced values are those of `astroscrappy.detect_cosmics` on the whole image, to the bit. Images smaller than the
-    filters, 9 pixels, have no fine structure.
+    replaced values are those of `astroscrappy.detect_cosmics` on the whole image, to the bit. Within 4 pixels of the edge
+    of the image there is no fine structure, and sharp stars may be flagged as well as cosmic rays.
 
     Examples
     --------
@@ -236,15 +238,7 @@ def _number(value: Any, name: str, unit: u.UnitBase | None = None, least: float 
     """Return a single number, a Quantity in the unit that is wanted."""
     if isinstance(value, u.Quantity) and unit is not None:
         value = value.value * conversion_factor(value.unit, unit, name)
-    try:
-        number = float("text" if isinstance(value, str) else value)
-    except (TypeError, ValueError):
-        raise ArgumentTypeError(f"{name} {value!r} must be a single number.") from None
-    if not number >= least:
-        raise ParameterError(
-            f"{name} {value!r} must be a number" + (f" not below {least:g}." if least > -np.inf else ".")
-        )
-    return number
+    return single_number(value, name, least)
 
 
 def _check_words(cleantype: str, fsmode: str, psfmodel: str, engine: str) -> None:

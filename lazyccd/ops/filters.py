@@ -14,7 +14,7 @@ from lazyccd.frame.core import DATA, Image, as_step, resolve
 from lazyccd.frame.units import conversion_factor, unit_to_text
 from lazyccd.kernels import bad_pixels, filters, iraf
 from lazyccd.kernels.block import PLANES
-from lazyccd.ops.common import called_with_ccddata, operation, pixels_like
+from lazyccd.ops.common import called_with_ccddata, operation, pixels_like, single_number, whole_number
 from lazyccd.plan.lower import Graph
 from lazyccd.plan.reads import Halo, Lattice
 from lazyccd.plan.steps import POINTWISE, Apply, Input, PlaneMap, Value, make_dtypes, make_params
@@ -30,9 +30,9 @@ BY_VARIANCE: PlaneMap = tuple((plane, PLANES) for plane in PLANES)
 def box_size(size: Any, name: str = "size") -> tuple[int, int]:
     """Return rows and columns of a box given as one or two numbers."""
     sides = tuple(size) if np.ndim(size) else (size, size)
-    if len(sides) != 2 or any(int(side) != side or side < 1 for side in sides):
+    if len(sides) != 2:
         raise ParameterError(f"{name} {size!r} must be a whole number of pixels above 0, or two of them (y, x).")
-    return int(sides[0]), int(sides[1])
+    return whole_number(sides[0], name, 1), whole_number(sides[1], name, 1)
 
 
 def box_halo(*sizes: tuple[int, int]) -> Halo:
@@ -183,7 +183,7 @@ def cosmicray_median(
         sources,
         dict(image.plan.planes) | {"mask": image.schema.dtype},
         numbers=numbers,
-        thresh=float(thresh),
+        thresh=single_number(thresh, "thresh"),
         boxes=tuple(boxes),
         shape=image.shape,
         flags=(image.schema.bits("CR"), image.schema.bits("INTERP")),
@@ -202,8 +202,8 @@ def _crmedian(
         dict(image.plan.planes) | {"mask": image.schema.dtype},
         median_size=box,
         sigma_size=sigma,
-        limits=(float(limits[0]), float(limits[1])),
-        noise=tuple(map(float, noise)),
+        limits=(single_number(limits[0], "lsigma"), single_number(limits[1], "hsigma")),
+        noise=tuple(single_number(number, "noise", 0.0) for number in noise),
         shape=image.shape,
         flags=(image.schema.bits("CR"), image.schema.bits("INTERP")),
         mask_dtype=image.schema.dtype.name,
@@ -226,9 +226,10 @@ def _noise(
     if isinstance(error, u.Quantity):
         error = error.value * conversion_factor(error.unit, image.units, "error image")
     if np.ndim(error) == 0:
-        if not error > 0:
+        sigma = single_number(error, "error_image", 0.0)
+        if sigma == 0:
             raise ParameterError(f"error_image {error} must be above 0.")
-        return (), (("sigma", Value(given=np.array([float(error)]), what="error")),), ()
+        return (), (("sigma", Value(given=np.array([sigma]), what="error")),), ()
     step, graphs = as_step(pixels_like(error, image, "error image"), image.dtype, "error image")
     return (Input(step, reads, tuple((plane, (DATA,)) for plane in PLANES)),), (), graphs
 

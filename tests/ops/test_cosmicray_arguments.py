@@ -53,7 +53,7 @@ def test_arguments_with_units() -> None:
         ({"psfk": np.ones((4, 4))}, ParameterError, r"\(4, 4\).*odd"),
         ({"psfk": np.zeros((3, 3)), "fsmode": "convolve"}, ParameterError, "psfk adds up to 0"),
         ({"psfk": np.full((3, 3), np.nan), "fsmode": "convolve"}, ParameterError, "psfk adds up to nan"),
-        ({"psfsize": "7", "fsmode": "convolve"}, ParameterError, "psfsize '7'"),
+        ({"psfsize": "7", "fsmode": "convolve"}, ArgumentTypeError, "psfsize '7'"),
         ({"psfbeta": 0.0, "psfmodel": "moffat", "fsmode": "convolve"}, ParameterError, "psfbeta 0"),
         ({"sigclip": "5"}, ArgumentTypeError, "sigclip '5'.*number"),
         ({"sigclip": -4.0}, ParameterError, "sigclip -4"),

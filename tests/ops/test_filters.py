@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 import lazyccd
-from lazyccd.errors import ParameterError, ShapeError
+from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError
 from lazyccd.flags import MaskSchema
 
 Array = npt.NDArray[Any]
@@ -291,9 +291,17 @@ def test_filled_pixels_count_if_they_are_trusted() -> None:
         (lambda ds: lazyccd.median_filter(ds, 0), ParameterError, "size 0"),
         (lambda ds: lazyccd.median_filter(ds, (3, 3, 3)), ParameterError, "two of them"),
         (lambda ds: lazyccd.median_filter(ds, 2.5), ParameterError, r"2\.5"),
+        (lambda ds: lazyccd.median_filter(ds, np.nan), ParameterError, "size nan"),
+        (lambda ds: lazyccd.median_filter(ds, None), ArgumentTypeError, "size None"),
+        (lambda ds: lazyccd.cosmicray_median(ds, error_image="big"), ArgumentTypeError, "error_image 'big'"),
+        (lambda ds: lazyccd.cosmicray_median(ds, error_image=1, thresh=np.nan), ParameterError, "thresh nan"),
+        (lambda ds: lazyccd.cosmicray_median(ds, flavor="iraf", noise=(-1, 0, 0)), ParameterError, "noise -1"),
+        (lambda ds: lazyccd.ccdmask(ds, ngood=np.nan), ParameterError, "ngood nan"),
+        (lambda ds: lazyccd.ccdmask(ds, lsigma="9"), ArgumentTypeError, "lsigma '9'"),
+        (lambda ds: lazyccd.interpolate_bad_pixels(ds, reach=np.nan), ParameterError, "reach nan"),
         (lambda ds: lazyccd.cosmicray_median(ds), ParameterError, "create_deviation"),
         (lambda ds: lazyccd.cosmicray_median(ds, error_image=np.ones((2, 3))), ShapeError, r"\(2, 3\)"),
-        (lambda ds: lazyccd.cosmicray_median(ds, error_image=-1), ParameterError, "above 0"),
+        (lambda ds: lazyccd.cosmicray_median(ds, error_image=-1), ParameterError, "error_image -1"),
         (lambda ds: lazyccd.cosmicray_median(ds, error_image=1 * u.s), ValueError, "s"),
         (lambda ds: lazyccd.cosmicray_median(ds, error_image=1, mbox=0), ParameterError, "mbox 0"),
         (lambda ds: lazyccd.ccdmask(ds, ncmed=0), ParameterError, "ncmed"),
