@@ -232,7 +232,7 @@ def test_singleton_axes_are_dropped(tmp_path: Path, caplog: pytest.LogCaptureFix
             assert f"has shape {shape}; read as an image of shape (23, 41)" in caplog.text
     with pytest.raises(FormatError, match=r"NAXIS = 3, shape \(2, 3, 4\), and must have two axes; write its planes"):
         storage_of(write_raw(tmp_path / "a.fits", np.zeros((2, 3, 4), np.int16)))
-    with pytest.raises(FormatError, match=r"NAXIS = 1, shape \(9,\), and must have two axes; spectra"):
+    with pytest.raises(FormatError, match=r"NAXIS = 1, shape \(9,\), and must have two axes; rows of pixels"):
         storage_of(write_raw(tmp_path / "a.fits", np.zeros(9, np.int16)))
 
 

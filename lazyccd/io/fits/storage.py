@@ -198,7 +198,7 @@ def _check_plane(hdu: HduInfo, name: str) -> tuple[int, int]:
         advice = (
             "write its planes as images of their own first, for example with astropy.io.fits"
             if len(hdu.plane_shape) > 2
-            else "spectra of one axis are not read here"
+            else "rows of pixels such as spectra are not read here"
         )
         raise FormatError(f"{name} has NAXIS = {len(hdu.shape)}, shape {hdu.shape}, and must have two axes; {advice}.")
     if len(hdu.shape) > 2:
