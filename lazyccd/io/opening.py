@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,20 @@ from lazyccd.frame.casts import to_mask, to_variance
 from lazyccd.frame.ccddata import from_ccddata
 from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, make_image, regular_grid
 from lazyccd.frame.nddata import is_ccddata
+from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.frame.units import parse_unit
+from lazyccd.io.fits.names import is_url
 from lazyccd.io.fits.open import open_fits
+from lazyccd.io.zarr_storage import root_attrs
 from lazyccd.io.zarrs import open_arrays
 from lazyccd.kernels.block import MAPS
 from lazyccd.plan.steps import Source
 
 
-def open_zarr(store: str | os.PathLike[str], level: int = 0, chunks: int | tuple[int, int] | None = None) -> xr.Dataset:
-    """Open a frame in a Zarr store, lazily; only metadata and coordinates are read.
+def open_zarr(
+    store: str | os.PathLike[str], level: int = 0, chunks: int | tuple[int, int] | None = None
+) -> xr.Dataset | xr.DataTree:
+    """Open a frame or a tree in a Zarr store, lazily; only metadata and coordinates are read.
 
     Parameters
     ----------
@@ -35,8 +41,8 @@ def open_zarr(store: str | os.PathLike[str], level: int = 0, chunks: int | tuple
 
     Returns
     -------
-    xr.Dataset
-        The frame as it was written: variables, units, mask planes, header, coordinates.
+    xr.Dataset or xr.DataTree
+        The frame as it was written: variables, units, mask planes, header, coordinates; or the tree of frames.
 
     Raises
     ------
@@ -45,7 +51,26 @@ def open_zarr(store: str | os.PathLike[str], level: int = 0, chunks: int | tuple
     FormatError
         Raised if it is no Zarr store, has no such group, or the group has no image ``data``.
     """
-    group = str(level)
+    root = root_attrs(store)
+    ours: Any = root.get("lazyccd")
+    if level == 0 and isinstance(ours, Mapping) and "frames" in ours:
+        attrs = {key: value for key, value in root.items() if key != "lazyccd"}
+        return make_tree({name: _frame(store, name, chunks) for name in ours["frames"]}, _at_home(attrs, store))
+    return _frame(store, str(level), chunks)
+
+
+def _at_home(attrs: dict[str, Any], store: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the attributes of a root, with the store's name where its bytes are meant."""
+    path = os.fspath(store)
+    path = path if is_url(path) else os.path.abspath(path)
+    hdus = [
+        {**hdu, "bytes": {**hdu["bytes"], "path": path}} if "bytes" in hdu else hdu for hdu in attrs.get("hdus", ())
+    ]
+    return {**attrs, "hdus": hdus} if "hdus" in attrs else attrs
+
+
+def _frame(store: str | os.PathLike[str], group: str, chunks: int | tuple[int, int] | None) -> xr.Dataset:
+    """Return the frame in a group of a store."""
     content = open_arrays(store, group)
     if DATA not in content.storages:
         raise FormatError(f"{store}[{group}] has arrays {sorted(content.storages)} and must have 'data'.")
@@ -98,7 +123,12 @@ def as_frame(given: object, what: str = "frame") -> xr.Dataset:
     if isinstance(given, str | os.PathLike):
         path = os.fspath(given)
         is_store = path.rstrip("/").endswith(".zarr") or (Path(path) / "zarr.json").is_file()
-        return open_zarr(path) if is_store else open_fits(path)
+        opened = open_zarr(path) if is_store else open_fits(path)
+        if isinstance(opened, xr.DataTree):
+            raise ArgumentTypeError(
+                f"the {what} {path} holds the frames {', '.join(frames_of(opened))} and must be one; open it by open_zarr()."
+            )
+        return opened
     raise ArgumentTypeError(
         f"the {what} is a {type(given).__name__} and must be a frame (xarray.Dataset), a CCDData or a path."
     )

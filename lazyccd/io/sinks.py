@@ -18,6 +18,9 @@ from lazyccd.io.shards import checksum
 from lazyccd.io.zarrs import ZarrTarget, complete_store
 from lazyccd.sections import Region
 
+BAD = "bad"
+"""Name of a mask in 0 and 1, where 1 is bad."""
+
 
 class Target(Protocol):
     """A file or store that is written by regions; picklable."""
@@ -70,8 +73,8 @@ class FitsFile:
     """A FITS file to write."""
 
     target: FitsTarget
-    names: tuple[str, ...]
-    """Variables of the HDUs that hold them: data, uncertainty, mask (two HDUs), maps."""
+    places: tuple[tuple[str, int], ...]
+    """Variables and the HDUs that hold them; ``bad`` is the mask in 0 and 1."""
 
     bad_bits: int
     overwrite: bool
@@ -101,12 +104,11 @@ class FitsFile:
     def write(self, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> list[Partial]:
         """Write one region of all HDUs."""
         receipts: list[Partial] = []
-        for name in self.names:
-            array = arrays[name]
-            if name == MASK:
-                bad = (array & array.dtype.type(self.bad_bits)) != 0
-                receipts.append(self.target.write(len(receipts), region, bad))
-            receipts.append(self.target.write(len(receipts), region, array))
+        for name, hdu in self.places:
+            array = arrays[MASK if name == BAD else name]
+            if name == BAD:
+                array = (array & array.dtype.type(self.bad_bits)) != 0
+            receipts.append(self.target.write(hdu, region, array))
         return receipts
 
     def holds(self, unit: Unit, receipt: Any, *, verify: bool) -> bool:
@@ -201,6 +203,116 @@ class ZarrStore:
 
 
 @dataclass(frozen=True)
+class ZarrGroups:
+    """A Zarr store with a group for each frame of a tree, and what else is kept."""
+
+    groups: tuple[ZarrStore, ...]
+    """At least one; all of one store."""
+
+    root_attrs: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Final path or URL."""
+        return self.groups[0].name
+
+    def is_begun(self) -> bool:
+        """Return whether there is an unfinished store."""
+        return self.groups[0].is_begun()
+
+    def exists(self) -> bool:
+        """Return whether there is a store of the final name."""
+        return self.groups[0].exists()
+
+    def lay_out(self) -> None:
+        """Make the unfinished store."""
+        self.groups[0].lay_out()
+        for group in self.groups[1:]:
+            group.target.add_group(group.group_attrs, group.coords)
+
+    def complete(self, receipts: Receipts) -> None:
+        """Write the metadata and give the store its name."""
+        for group in self.groups:
+            group.target.finish_group()
+        complete_store(self.name, [group.target.group for group in self.groups], self.root_attrs)
+
+    def abort(self) -> None:
+        """Remove the unfinished store."""
+        self.groups[0].abort()
+
+
+@dataclass(frozen=True)
+class Several:
+    """The frames of a tree in one file, or in the groups of one store; a unit is the number of a frame and a region."""
+
+    whole: FitsFile | ZarrGroups
+    """Lays out and completes the file or store."""
+
+    frames: tuple[Target, ...]
+    """What each frame is written to."""
+
+    @property
+    def name(self) -> str:
+        """Final path or URL."""
+        return self.whole.name
+
+    @property
+    def writer(self) -> Several:
+        """Itself; frames have their own."""
+        return self
+
+    def is_begun(self) -> bool:
+        """Return whether there is an unfinished one."""
+        return self.whole.is_begun()
+
+    def exists(self) -> bool:
+        """Return whether there is one under the final name."""
+        return self.whole.exists()
+
+    def lay_out(self) -> None:
+        """Make the unfinished one."""
+        self.whole.lay_out()
+
+    def write(self, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
+        """Refuse: only frames are written."""
+        raise AssertionError("regions belong to frames")
+
+    def holds(self, unit: Unit, receipt: Any, *, verify: bool) -> bool:
+        """Return whether what a receipt says is there."""
+        number, region = frame_and_region(unit)
+        return self.frames[number].holds(region, receipt, verify=verify)
+
+    def keep_only(self, receipts: Receipts, *, verify: bool) -> Receipts:
+        """Return the receipts that hold; remove all that is written and has none."""
+        split: list[Receipts] = [{} for _ in self.frames]
+        for unit, receipt in receipts.items():
+            number, region = frame_and_region(unit)
+            split[number][region] = receipt
+        kept = [frame.keep_only(some, verify=verify) for frame, some in zip(self.frames, split, strict=True)]
+        return {unit: r for unit, r in receipts.items() if frame_and_region(unit)[1] in kept[frame_and_region(unit)[0]]}
+
+    def complete(self, receipts: Receipts) -> None:
+        """Give it its final name."""
+        self.whole.complete(receipts)
+
+    def abort(self) -> None:
+        """Remove the unfinished one."""
+        self.whole.abort()
+
+
+def frame_and_region(unit: Unit) -> tuple[int, Region]:
+    """Return the number of a frame and the region of it that a unit of several frames is.
+
+    Examples
+    --------
+    >>> frame_and_region("3:0,512,0,2048")
+    (3, Region(y0=0, y1=512, x0=0, x1=2048))
+    """
+    number, _, region = str(unit).partition(":")
+    return int(number), Region(*map(int, region.split(",")))
+
+
+@dataclass(frozen=True)
 class Tracked:
     """A sink that keeps receipts, so that the write can be interrupted and resumed."""
 
@@ -211,11 +323,23 @@ class Tracked:
 
     overwrite: bool = False
     verify: bool = False
+    frame: int | None = None
+    """Number of the frame that is written, where there are several."""
 
     @property
     def writer(self) -> Tracked:
         """The same without what only `begin` and `finish` need."""
         return replace(self, target=self.target.writer, progress=self.progress.writer)
+
+    def of_frame(self, number: int) -> Tracked:
+        """Return what writes one of several frames."""
+        assert isinstance(self.target, Several)
+        target = self.target.frames[number].writer
+        return replace(self, target=target, progress=self.progress.writer, frame=number)
+
+    def unit(self, region: Region) -> Unit:
+        """Return the unit that a region of the frame is."""
+        return region if self.frame is None else f"{self.frame}:{','.join(map(str, region))}"
 
     def begin(self) -> Receipts:
         """Begin, or go on with an interrupted write; return the receipts of what is done."""
@@ -234,18 +358,20 @@ class Tracked:
             self.begin()
 
     def receipt(self, region: Region) -> Any | None:
-        """Return the region and its receipt if it is done."""
-        receipt = self.progress.receipt(region)
-        return None if receipt is None or not self.target.holds(region, receipt, verify=False) else (region, receipt)
+        """Return the unit and its receipt if it is done."""
+        unit = self.unit(region)
+        receipt = self.progress.receipt(unit)
+        return None if receipt is None or not self.target.holds(region, receipt, verify=False) else (unit, receipt)
 
-    def write(self, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[Region, Any]:
+    def write(self, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[Unit, Any]:
         """Write one region of all variables and note that it is done."""
         self.progress.check()
         receipt = self.target.write(region, arrays)
-        self.progress.add(region, receipt)
-        return region, receipt
+        unit = self.unit(region)
+        self.progress.add(unit, receipt)
+        return unit, receipt
 
-    def finish(self, receipts: Sequence[tuple[Region, Any]]) -> str:
+    def finish(self, receipts: Sequence[tuple[Unit, Any]]) -> str:
         """Give the target its final name, and forget the receipts."""
         known: Receipts = self.progress.receipts() | dict(receipts)
         if len(known) != self.units:

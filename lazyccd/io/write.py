@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,24 +16,26 @@ from dask.delayed import Delayed
 
 from lazyccd.errors import ParameterError, TargetExistsError
 from lazyccd.frame.core import CHUNK_PIXELS, DATA, MASK, UNCERTAINTY, Image, regular_grid, resolve
-from lazyccd.frame.header import header_to_text
-from lazyccd.frame.product import product_header
 from lazyccd.frame.settle import has_cards, settle_image
-from lazyccd.frame.units import unit_to_text
-from lazyccd.io.fits.layout import frame_hdus
+from lazyccd.frame.tree import frames_of
+from lazyccd.io.fits.kept import KeptBytes
+from lazyccd.io.fits.mef_layout import frame_layout, tree_layout
 from lazyccd.io.fits.names import is_url
 from lazyccd.io.fits.packing import check_compression, tile_shape
 from lazyccd.io.fits.writer import FitsTarget
-from lazyccd.io.progress import Progress, versions
+from lazyccd.io.progress import Progress, Unit, versions
 from lazyccd.io.provenance import product_attrs, root_attributes
-from lazyccd.io.sinks import FitsFile, Tracked, ZarrStore
+from lazyccd.io.sinks import FitsFile, Several, Tracked, ZarrGroups, ZarrStore
 from lazyccd.io.zarrs import SHARD, ZarrArray, ZarrTarget, shard_grid
 from lazyccd.kernels.block import MAPS
 from lazyccd.plan.cost import check_memory
 from lazyccd.plan.describe import describe, plain, sources
 from lazyccd.plan.evaluate import chunk_boxes
-from lazyccd.plan.lower import lower_write
+from lazyccd.plan.lower import WritePart, lower_write
 from lazyccd.sections import Region
+
+KEPT = "hdus"
+"""Group of a store with the bytes of HDUs that are no frames."""
 
 LARGEST_SHARD = 4096
 """Chunks of more pixels along an axis are cut into usual shards."""
@@ -42,7 +45,7 @@ WIDEST_BAND = 8192
 
 
 def to_fits(
-    ccd: xr.Dataset,
+    ccd: xr.Dataset | xr.DataTree,
     path: str | os.PathLike[str],
     overwrite: bool = False,
     compute: bool = True,
@@ -53,12 +56,12 @@ def to_fits(
     verify: bool = False,
     takeover: bool = False,
 ) -> str | Delayed:
-    """Write a frame to a FITS file, region by region; the same call again resumes a write that was interrupted.
+    """Write a frame or a tree to a FITS file, region by region; the same call again resumes a write that was interrupted.
 
     Parameters
     ----------
     ccd
-        A frame.
+        A frame, or a tree of frames.
     path
         Name of the file. It appears when the file is complete; until then there is ``<path>.part``.
     overwrite
@@ -85,8 +88,10 @@ def to_fits(
     -------
     str or Delayed
         The path, or the lazy write that gives it. The file has the image, and as extensions UNCERT, MASK (0 or 1: bad)
-        and DQ (all planes, named in its header). ``CCDData.read`` reads it;
-        a compressed one with ``hdu=1``, and ``funpack`` restores the plain one.
+        and DQ (all planes, named in its header). ``CCDData.read`` reads it; a compressed one with ``hdu=1``, and ``funpack``
+        restores the plain one. A tree becomes an extension for each frame, in the order and with the names, headers,
+        further HDUs (tables: byte for byte) and planes of the file that `open_mef` opened; an uncertainty or mask that is new
+        follows its image as UNCERT or DQ.
 
     Raises
     ------
@@ -120,34 +125,36 @@ def to_fits(
     ...     float(abs(noisy["data"].values - CCDData.read(packed, hdu=1).data).max()) < 10 / 4
     True
     """
-    image = _recorded(resolve(ccd, maps=True), compute)
+    images = _resolved(_frames(ccd), compute)
     name = os.path.abspath(os.fspath(path))
     check_compression(compress, quantize, dither)
     _check_suffix(name, compress)
-    _refuse_sources(image, name)
-    header = product_header(image.header, image.y, image.x, unit_to_text(image.units))
-    hdus = frame_hdus(
-        image.shape,
-        header_to_text(header),
-        dtype=image.dtype.name,
-        uncertainty_type=image.uncertainty_type if image.has_variance else None,
-        uncertainty_unit=_uncertainty_unit(image),
-        schema=image.schema if image.has_mask else None,
-        maps={name: dtype.name for name, dtype in image.plan.planes if name in MAPS},
-        compress=compress,
-        steps=float(quantize or 0),
-        dither=dither,
+    settings = (compress, float(quantize or 0), dither)
+    layout = (
+        frame_layout(images[""], *settings)
+        if isinstance(ccd, xr.Dataset)
+        else tree_layout(images, ccd.attrs, *settings)
     )
-    tile = (1, 1) if compress is None else tile_shape(compress, image.shape)
-    bands = list(_bands(image, tile))
-    target = FitsFile(FitsTarget(name, hdus), tuple(image.kinds), image.schema.bad_bits, overwrite)
-    layout = {"hdus": [{**plain(spec), "header": spec.header.split("\n")} for spec in hdus], "band": list(bands[0])}
-    progress = Progress.of(name, _record(image, layout), takeover=takeover)
-    return _write(image, bands, Tracked(target, progress, len(bands), overwrite, verify), compute)
+    _refuse_sources(images.values(), name, [spec.kept.path for spec in layout.hdus if spec.kept is not None])
+    jobs = [
+        (image, list(_bands(image, (1, 1) if compress is None else tile_shape(compress, image.shape))))
+        for image in images.values()
+    ]
+    file = FitsTarget(name, tuple(layout.hdus))
+    files = [
+        FitsFile(file, tuple(layout.places[frame]), image.schema.bad_bits, overwrite) for frame, image in images.items()
+    ]
+    target = files[0] if isinstance(ccd, xr.Dataset) else Several(FitsFile(file, (), 0, overwrite), tuple(files))
+    described = {
+        "hdus": [{**plain(spec), "header": spec.header.split("\n")} for spec in layout.hdus],
+        "band": [list(regions[0]) for _, regions in jobs],
+    }
+    progress = Progress.of(name, _record(images, described), takeover=takeover)
+    return _write(jobs, Tracked(target, progress, sum(len(some) for _, some in jobs), overwrite, verify), compute)
 
 
 def to_zarr(
-    ccd: xr.Dataset,
+    ccd: xr.Dataset | xr.DataTree,
     store: str | os.PathLike[str],
     overwrite: bool = False,
     compute: bool = True,
@@ -156,12 +163,12 @@ def to_zarr(
     verify: bool = False,
     takeover: bool = False,
 ) -> str | Delayed:
-    """Write a frame to a Zarr v3 store, shard by shard; the same call again resumes a write that was interrupted.
+    """Write a frame or a tree to a Zarr v3 store, shard by shard; the same call again resumes a write that was interrupted.
 
     Parameters
     ----------
     ccd
-        A frame.
+        A frame, or a tree of frames.
     store
         Path or fsspec URL of the store. A local one appears under this name when it is complete.
     overwrite
@@ -181,7 +188,8 @@ def to_zarr(
     str or Delayed
         The store's name, or the lazy write that gives it. The image is in the group ``0``, which ``xarray.open_zarr``
         reads unaided; the root has the attribute ``lazyccd`` with ``format_version``. A missing chunk of the mask reads
-        as ``NO_DATA``.
+        as ``NO_DATA``. The frames of a tree are groups of their names; HDUs that are no frames are bytes in the group
+        ``hdus``.
 
     Raises
     ------
@@ -208,35 +216,72 @@ def to_zarr(
     ...     float(open_zarr(to_zarr(ds, f"{folder}/a.zarr"))["data"].sum().compute())
     12.0
     """
-    image = _recorded(resolve(ccd, maps=True), compute)
+    frames = _frames(ccd)
+    images = _resolved(frames, compute)
     name = os.fspath(store)
     name = name if is_url(name) else os.path.abspath(name)
-    _refuse_sources(image, name)
-    place, layout = _zarr_store(ccd, image, name, "0", shards, overwrite)
-    place = replace(place, root_attrs=root_attributes({"0": image}, layout))
-    return _write_store(image, place, layout, verify=verify, takeover=takeover, compute=compute)
+    hdus = [] if isinstance(ccd, xr.Dataset) else [dict(hdu) for hdu in ccd.attrs.get("hdus", ())]
+    _refuse_sources(images.values(), name, [hdu["bytes"]["path"] for hdu in hdus if "bytes" in hdu])
+    places, layouts = {}, {}
+    for frame, image in images.items():
+        places[frame], layouts[frame] = _zarr_store(frames[frame], image, name, frame or "0", shards, overwrite)
+    if isinstance(ccd, xr.Dataset):
+        root = root_attributes({"0": images[""]}, layouts[""])
+        place = replace(places[""], root_attrs=root)
+        return _write_store(images, place, layouts[""], verify=verify, takeover=takeover, compute=compute)
+    kept, hdus = _kept_group(name, hdus, overwrite)
+    root = {**root_attributes(images, {**layouts, "hdus": hdus}), "hdus": hdus}
+    root = {str(key): value for key, value in ccd.attrs.items()} | root
+    root["lazyccd"] = {**root["lazyccd"], "frames": list(images)}
+    several = Several(ZarrGroups((kept, *places.values()), root), tuple(places.values()))
+    return _write_store(
+        images, several, layouts, verify=verify, takeover=takeover, compute=compute, overwrite=overwrite
+    )
 
 
 def write_level(ccd: xr.Dataset, path: str) -> None:
     """Write a frame into a group of a store that is complete without it, given by its path."""
     image = resolve(ccd)
     place, layout = _zarr_store(ccd, image, path, "", None, overwrite=False)
-    _write_store(image, place, layout)
+    _write_store({"": image}, place, layout)
 
 
 def _write_store(
-    image: Image,
-    place: ZarrStore,
+    images: Mapping[str, Image],
+    place: ZarrStore | Several,
     layout: Mapping[str, Any],
     *,
     verify: bool = False,
     takeover: bool = False,
     compute: bool = True,
+    overwrite: bool = False,
 ) -> str | Delayed:
-    """Write an image into a store."""
-    progress = Progress.of(place.name, _record(image, layout), takeover=takeover)
-    regions = [box for _, box in chunk_boxes(regular_grid(image.shape, place.target.shards), Region.full(image.shape))]
-    return _write(image, regions, Tracked(place, progress, len(regions), place.overwrite, verify), compute)
+    """Write images into a store."""
+    progress = Progress.of(place.name, _record(images, layout), takeover=takeover)
+    stores: Any = place.frames if isinstance(place, Several) else (place,)
+    jobs = [
+        (image, [box for _, box in chunk_boxes(regular_grid(image.shape, one.target.shards), Region.full(image.shape))])
+        for image, one in zip(images.values(), stores, strict=True)
+    ]
+    units = sum(len(regions) for _, regions in jobs)
+    return _write(
+        jobs, Tracked(place, progress, units, overwrite or getattr(place, "overwrite", False), verify), compute
+    )
+
+
+def _frames(ccd: xr.Dataset | xr.DataTree) -> dict[str, xr.Dataset]:
+    """Return the frames that are written: those of a tree by name, one alone without one."""
+    if not isinstance(ccd, xr.DataTree):
+        return {"": ccd}
+    return frames_of(ccd) if any(DATA in node.data_vars for node in ccd.subtree) else {}
+
+
+def _resolved(frames: Mapping[str, xr.Dataset], compute: bool) -> dict[str, Image]:
+    """Return the images of frames."""
+    return {
+        name: _recorded(resolve(frame, f"frame {name!r}" if name else "frame", maps=True), compute)
+        for name, frame in frames.items()
+    }
 
 
 def _zarr_store(
@@ -265,11 +310,28 @@ def _zarr_store(
     return ZarrStore(target, overwrite, {}, attrs, coords), layout
 
 
-def _record(image: Image, layout: Mapping[str, Any]) -> dict[str, Any]:
+def _kept_group(store: str, hdus: list[dict[str, Any]], overwrite: bool) -> tuple[ZarrStore, list[dict[str, Any]]]:
+    """Return the group that holds the bytes of HDUs that are no frames, and the list of HDUs that says so."""
+    arrays: dict[str, Any] = {}
+    told = []
+    for number, hdu in enumerate(hdus):
+        if "bytes" in hdu:
+            content = KeptBytes.of(hdu["bytes"]).read()
+            arrays[f"hdu{number}"] = np.frombuffer(content, np.uint8)
+            kept = KeptBytes("", len(content), array=f"{KEPT}/hdu{number}").to_json()
+            told.append({**hdu, "bytes": kept, "sha256": hashlib.sha256(content).hexdigest()})
+        else:
+            told.append(hdu)
+    return ZarrStore(ZarrTarget(store, (1, 1), (), (1, 1), (1, 1), KEPT), overwrite, {}, {}, arrays), told
+
+
+def _record(images: Mapping[str, Image], layout: Mapping[str, Any]) -> dict[str, Any]:
     """Return all that decides the bytes of a product."""
-    found = {source.storage.name: source.storage for source in sources(image.plan)}
+    found = {s.storage.name: s.storage for image in images.values() for s in sources(image.plan)}
     inputs = {name: str(getattr(storage, "identity", storage.token)) for name, storage in found.items()}
-    return {"inputs": inputs, "steps": describe(image.plan), "layout": plain(layout), "versions": versions()}
+    steps: Any = {name: describe(image.plan) for name, image in images.items()}
+    steps = steps[""] if list(steps) == [""] else steps
+    return {"inputs": inputs, "steps": steps, "layout": plain(layout), "versions": versions()}
 
 
 def _recorded(image: Image, compute: bool) -> Image:
@@ -285,10 +347,6 @@ def _chunk_shards(image: Image) -> tuple[int, int]:
 
 def _dtype(image: Image, variable: str) -> np.dtype[Any]:
     return image.plan.dtypes["variance" if variable == UNCERTAINTY else variable]
-
-
-def _uncertainty_unit(image: Image) -> str:
-    return unit_to_text(image.units ** {"std": 1, "var": 2, "ivar": -2}[image.uncertainty_type])
 
 
 def _bands(image: Image, tile: tuple[int, int]) -> Iterable[Region]:
@@ -314,12 +372,12 @@ def _check_suffix(name: str, compress: str | None) -> None:
         )
 
 
-def _refuse_sources(image: Image, name: str) -> None:
-    """Refuse a target that the plan reads."""
+def _refuse_sources(images: Iterable[Image], name: str, more: Iterable[str] = ()) -> None:
+    """Refuse a target that is read: by a plan, or for HDUs that are copied."""
     if is_url(name):
         return
     full = os.path.realpath(name)
-    for path in _source_paths(image):
+    for path in (*(path for image in images for path in _source_paths(image)), *more):
         if os.path.realpath(path) == full:
             raise ParameterError(
                 f"the frame is made from {path}, which cannot be written at the same time; give another name."
@@ -334,9 +392,10 @@ def _source_paths(image: Image) -> Iterator[str]:
             yield str(place)
 
 
-def _write(image: Image, regions: list[Region], sink: Tracked, compute: bool) -> str | Delayed:
+def _write(jobs: Sequence[tuple[Image, list[Region]]], sink: Tracked, compute: bool) -> str | Delayed:
     """Write what is not yet written, now, or return the lazy write."""
-    check_memory(image.plan, regions)
+    for image, regions in jobs:
+        check_memory(image.plan, regions)
     key = f"write-{sink.progress.run}"
     name = sink.target.name
     if compute and sink.finish_renamed():
@@ -344,15 +403,26 @@ def _write(image: Image, regions: list[Region], sink: Tracked, compute: bool) ->
     if not is_url(name) and os.path.lexists(name) and not sink.overwrite:
         raise TargetExistsError(f"{name} exists; pass overwrite=True to replace it, or give another name.")
     if not compute:
-        return lower_write(image.plan, regions, image.kinds, sink, image.graphs, key)
+        return lower_write(_parts(jobs, sink, {}), sink, key)
     done = sink.begin()
     try:
-        todo = [region for region in regions if region not in done]
-        if todo:
-            lower_write(image.plan, todo, image.kinds, sink, image.graphs, key).compute()
+        parts = _parts(jobs, sink, done)
+        if parts:
+            lower_write(parts, sink, key).compute()
         else:
             sink.finish([])
     except BaseException as error:
         sink.give_up(error)
         raise
     return name
+
+
+def _parts(jobs: Sequence[tuple[Image, list[Region]]], sink: Tracked, done: Mapping[Unit, Any]) -> list[WritePart]:
+    """Return what is left to be written of each image."""
+    parts = []
+    for number, (image, regions) in enumerate(jobs):
+        writer = sink.of_frame(number) if isinstance(sink.target, Several) else sink.writer
+        todo = tuple(region for region in regions if writer.unit(region) not in done)
+        if todo:
+            parts.append(WritePart(image.plan, todo, image.kinds, image.graphs, writer))
+    return parts

@@ -210,6 +210,19 @@ def _refuse_code(array: zarr.Array[Any], name: str) -> None:
         raise FormatError(f"{name} is stored as pickles, which can run any code when they are read; convert it first.")
 
 
+def root_attrs(store: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the attributes of the root of a store.
+
+    Raises
+    ------
+    MissingFileError
+        Raised if there is nothing under that name.
+    FormatError
+        Raised if it is not a Zarr store.
+    """
+    return dict(_open_root(os.fspath(store)).attrs)
+
+
 def _open_root(store: str) -> zarr.Group:
     """Return the root group of a store, opened for reading."""
     import zarr

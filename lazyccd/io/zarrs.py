@@ -324,6 +324,9 @@ def complete_store(store: str, groups: Sequence[str], root_attrs: Mapping[str, A
     place = place_of(store)
     with _explained(place, "the metadata"):
         members: dict[str, Any] = {}
+        for parent in sorted({name[:i] for name in groups for i, c in enumerate(name) if c == "/"} - set(groups)):
+            members[parent] = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
+            place.put(f"{parent}/zarr.json", [json_bytes(members[parent])])
         for name in groups:
             document = json.loads(place.read(f"{name}/zarr.json"))
             arrays = document["consolidated_metadata"]["metadata"]

@@ -21,7 +21,7 @@ from lazyccd.ops.common import file_name
 from lazyccd.ops.pairs import affine_image
 from lazyccd.ops.stacking import plain_rule
 from lazyccd.plan.evaluate import chunk_boxes
-from lazyccd.plan.lower import lower_write
+from lazyccd.plan.lower import WritePart, lower_write
 from lazyccd.plan.steps import Chunked, Source, make_dtypes
 from lazyccd.plan.tasks import Kind
 from lazyccd.sections import Region
@@ -210,7 +210,8 @@ class RunningStack:
         if image.has_variance:
             kinds["uncertainty"] = "var"
         regions = [box for _, box in chunk_boxes(regular_grid(image.shape, (CHUNK, CHUNK)), Region.full(image.shape))]
-        lower_write(image.plan, regions, kinds, sink, image.graphs, f"running-{uuid.uuid4().hex}").compute()
+        part = WritePart(image.plan, tuple(regions), kinds, image.graphs, sink.writer)
+        lower_write([part], sink, f"running-{uuid.uuid4().hex}").compute()
         write_current(self.path, {**content, "generation": number + 1, "frames": frames})
 
 

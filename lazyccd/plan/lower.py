@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence, Set
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import dask.array as da
 import numpy as np
@@ -203,17 +203,41 @@ class ValueLayer(PlanLayer):
             partials[:] = merged
 
 
-class WriteLayer(PlanLayer):
-    """The tasks that write a plan's variables: make the target, write each region, complete it."""
+class WritePart(NamedTuple):
+    """An image that is written."""
 
-    def __init__(
-        self, name: str, plan: Step, regions: tuple[Region, ...], outputs: tuple[Output, ...], sink: Sink
-    ) -> None:
-        super().__init__(plan, unsettled(plan))
+    plan: Step
+    regions: tuple[Region, ...]
+    """Its regions, a task each."""
+
+    kinds: Mapping[str, Kind]
+    """For each variable, what it is."""
+
+    graphs: Sequence[HighLevelGraph]
+    """Graphs that hold the dask arrays that the plan reads."""
+
+    writer: Sink
+    """What its tasks write to."""
+
+
+class PartLayer(PlanLayer):
+    """What makes the work of one image for `WriteLayer`; it has no tasks of its own."""
+
+    def get_output_keys(self) -> Set[Key]:
+        """Return no key."""
+        return set()
+
+
+class WriteLayer(PlanLayer):
+    """The tasks that write images: make the target, write each region, complete it."""
+
+    def __init__(self, name: str, parts: Sequence[WritePart], sink: Sink) -> None:
+        super().__init__(parts[0].plan, unsettled(parts[0].plan))
         self.name = name
-        self.regions = regions
-        self.outputs = outputs
         self.sink = sink
+        # the graphs are in the layers below, and this one is pickled
+        self.parts = tuple(part._replace(graphs=()) for part in parts)
+        self.makers = tuple(PartLayer(part.plan, unsettled(part.plan)) for part in parts)
 
     def get_output_keys(self) -> Set[Key]:
         """Return the key of the last task."""
@@ -226,13 +250,14 @@ class WriteLayer(PlanLayer):
         created = f"create-{self.name}"
         yield Task(created, self.sink.create)
         receipts = []
-        planes = {out.plane for out in self.outputs}
-        writer = self.sink.writer
-        for k, region in enumerate(self.regions):
-            key = (self.name, k)
-            work = self.work(region, planes)
-            yield Task(key, run_write, work, writer, self.outputs, TaskRef(created), *map(TaskRef, work.keys))
-            receipts.append(TaskRef(key))
+        for number, (part, maker) in enumerate(zip(self.parts, self.makers, strict=True)):
+            outputs = tuple(Output(variable, kind) for variable, kind in part.kinds.items())
+            planes = {out.plane for out in outputs}
+            for k, region in enumerate(part.regions):
+                key = (self.name, number, k)
+                work = maker.work(region, planes)
+                yield Task(key, run_write, work, part.writer, outputs, TaskRef(created), *map(TaskRef, work.keys))
+                receipts.append(TaskRef(key))
         yield Task(self.name, self.sink.finish, List(*receipts))
 
 
@@ -311,19 +336,19 @@ def lower_image(
     return arrays
 
 
-def lower_write(
-    plan: Step,
-    regions: Iterable[Region],
-    kinds: Mapping[str, Kind],
-    sink: Sink,
-    graphs: Sequence[HighLevelGraph],
-    name: str,
-) -> Delayed:
-    """Return a lazy write of a plan's variables; ``name`` is a key that no other write has."""
-    outputs = tuple(Output(variable, kind) for variable, kind in kinds.items())
-    layers, dependencies = _leaf_layers(plan, unsettled(plan), graphs)
-    layers[name] = WriteLayer(name, plan, tuple(regions), outputs, sink)
-    dependencies[name] = _direct_dependencies(plan, unsettled(plan))
+def lower_write(parts: Sequence[WritePart], sink: Sink, name: str) -> Delayed:
+    """Return a lazy write of images to one target; ``name`` is a key that no other write has."""
+    layers: dict[str, Any] = {}
+    dependencies: dict[str, set[str]] = {}
+    direct: set[str] = set()
+    for part in parts:
+        values = unsettled(part.plan)
+        below = _leaf_layers(part.plan, values, part.graphs)
+        layers |= below[0]
+        dependencies |= below[1]
+        direct |= _direct_dependencies(part.plan, values)
+    layers[name] = WriteLayer(name, parts, sink)
+    dependencies[name] = direct
     return Delayed(name, HighLevelGraph(layers, dependencies), layer=name)
 
 

@@ -41,9 +41,9 @@ def write(path: Path, *hdus: Any, **cards: Any) -> Path:
     [
         ([("A", 1), ("B", 1)], ["A", "B"]),
         ([("SCI", 1), ("SCI", 2), ("REF", 1)], ["SCI_1", "SCI_2", "REF"]),
-        ([("", None), ("im1", None), ("", None)], ["HDU1", "IM1", "HDU3"]),
-        ([("SCI", 1), ("SCI", 1)], ["SCI_1", "SCI_HDU2"]),
-        ([("R22/S11", 1), ("..", 1), ("a b", 1)], ["R22_S11", "HDU2", "A B"]),
+        ([("", None), ("im1", None), ("", None)], ["EXT1", "IM1", "EXT3"]),
+        ([("SCI", 1), ("SCI", 1)], ["SCI_1", "SCI_EXT2"]),
+        ([("R22/S11", 1), ("..", 1), ("a b", 1)], ["R22_S11", "EXT2", "A B"]),
     ],
 )
 def test_names(tmp_path: Path, extensions: list[Any], names: list[str]) -> None:

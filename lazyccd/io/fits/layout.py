@@ -14,6 +14,7 @@ from astropy.io import fits
 
 from lazyccd.errors import ParameterError, ShapeError
 from lazyccd.flags import MaskSchema
+from lazyccd.io.fits.kept import KeptBytes
 from lazyccd.io.fits.packing import RECORD, Packing, TileGrid, packing_cards, table_cards
 from lazyccd.kernels.decode import DITHER_COUNT
 from lazyccd.kernels.encode import MASK32, fold_datasum
@@ -54,6 +55,15 @@ class HduSpec:
     packing: Packing | None = None
     """How the image is compressed tile by tile; None for not at all. The primary then follows an empty one as a table."""
 
+    squeezed: tuple[int, ...] = ()
+    """Numbers of further axes, of length 1."""
+
+    inherit: bool | None = None
+    """Whether an extension inherits the primary's cards; None to say nothing."""
+
+    kept: KeptBytes | None = None
+    """Bytes that are the whole HDU, header and data."""
+
     def __post_init__(self) -> None:
         """Refuse what FITS cannot hold."""
         object.__setattr__(self, "dtype", np.dtype(self.dtype).name)
@@ -77,7 +87,9 @@ class HduSpec:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the pixels, without padding."""
+        """Bytes of the pixels, or of what is kept, without padding."""
+        if self.kept is not None:
+            return self.kept.size
         return self.pixels * np.dtype(self.dtype).itemsize
 
     @property
@@ -142,17 +154,39 @@ def frame_hdus(
         hdus.append(HduSpec("DQ", mask_cards(schema), shape, schema.dtype.name))
     for name, kind in (maps or {}).items():
         hdus.append(HduSpec(name.upper(), "BUNIT   = 's'" if name == "exposure" else "", shape, kind))
+    return pack_hdus(hdus, {"", "UNCERT"}, header, compress, steps, dither)
+
+
+def pack_hdus(
+    hdus: Iterable[HduSpec], noisy: Iterable[str | int], header: str, compress: str | None, steps: float, dither: str
+) -> tuple[HduSpec, ...]:
+    """Return HDUs whose images are compressed tile by tile; those that are kept stay as they are.
+
+    Parameters
+    ----------
+    hdus
+        All HDUs of a file.
+    noisy
+        Names or numbers of those whose floats may be quantised.
+    header
+        What the seed of the dithering comes from: frames differ in their headers, so no clock is needed.
+    compress, steps, dither
+        As in `frame_hdus`.
+    """
+    listed, chosen = tuple(hdus), set(noisy)
     if compress is None:
-        return tuple(hdus)
-    # Frames differ in their headers, so this gives them different dithering without a clock.
+        return listed
     seed = zlib.crc32(header.encode("latin-1", "replace")) % DITHER_COUNT + 1
-    return tuple(
-        replace(
-            hdu,
-            packing=Packing.of(compress, shape, hdu.dtype, steps if hdu.name in ("", "UNCERT") else 0.0, dither, seed),
-        )
-        for hdu in hdus
-    )
+
+    def packed(number: int, hdu: HduSpec) -> HduSpec:
+        if not hdu.shape:
+            return hdu
+        level = steps if {hdu.name, number} & chosen else 0.0
+        packing = Packing.of(compress, (hdu.shape[0], hdu.shape[1]), hdu.dtype, level, dither, seed)
+        # axes of length 1 are not restored: other programs do not expect them in compressed images
+        return replace(hdu, packing=packing, squeezed=())
+
+    return tuple(packed(number, hdu) for number, hdu in enumerate(listed))
 
 
 def mask_cards(schema: MaskSchema) -> str:
@@ -193,6 +227,8 @@ def header_block(spec: HduSpec, primary: bool, datasum: int | None = None, heap:
     heap, longest
         Bytes of all compressed tiles and of the longest.
     """
+    if spec.kept is not None:
+        return b""
     before = b""
     grid = spec.grid
     if grid is None:
@@ -204,6 +240,8 @@ def header_block(spec: HduSpec, primary: bool, datasum: int | None = None, heap:
         values_of_image = [*_image_cards(spec, primary, "Z"), *packing_cards(grid.packing, spec.dtype)]
         cards = ["XTENSION= 'BINTABLE'", *(_card(*pair) for pair in values), original]
         cards += [_card(*pair) for pair in values_of_image]
+    if spec.inherit is not None and not primary:
+        cards.append(f"INHERIT = {'T' if spec.inherit else 'F':>20}")
     if spec.dtype in _BZERO:
         cards += [_card("BSCALE", 1), _card("BZERO", _BZERO[spec.dtype])]
     cards += [f"EXTNAME = '{spec.name:<8}'"] if spec.name else []
@@ -213,8 +251,11 @@ def header_block(spec: HduSpec, primary: bool, datasum: int | None = None, heap:
 
 def _image_cards(spec: HduSpec, primary: bool, prefix: str) -> list[tuple[str, Any]]:
     """Return keywords and values that describe an image, behind the first card."""
-    pairs: list[tuple[str, Any]] = [("BITPIX", _BITPIX[spec.dtype]), ("NAXIS", len(spec.shape))]
-    pairs += [(f"NAXIS{i + 1}", length) for i, length in enumerate(reversed(spec.shape))]
+    axes = list(reversed(spec.shape))
+    for axis in spec.squeezed:
+        axes.insert(axis - 1, 1)
+    pairs: list[tuple[str, Any]] = [("BITPIX", _BITPIX[spec.dtype]), ("NAXIS", len(axes))]
+    pairs += [(f"NAXIS{i}", length) for i, length in enumerate(axes, 1)]
     pairs += [("EXTEND", "T")] if primary else [("PCOUNT", 0), ("GCOUNT", 1)]
     return [(prefix + keyword, value) for keyword, value in pairs]
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy.typing as npt
@@ -24,9 +23,13 @@ from lazyccd.frame.header import inherit
 from lazyccd.frame.tree import make_tree
 from lazyccd.io.fits.companions import Companion, Companions, Role, beside, check_roles, companions_of, images_of
 from lazyccd.io.fits.hdus import Cards, FitsFile, HduInfo, scan_fits
+from lazyccd.io.fits.kept import KeptBytes
 from lazyccd.io.fits.names import Name, parse_name
 from lazyccd.io.fits.open import Chunks, frame_of
 from lazyccd.io.fits.planes import DQ
+
+DEFAULT_NAME = "COMPRESSED_IMAGE"
+"""EXTNAME that programs give to compressed images without a name."""
 
 OnError = Literal["raise", "skip"]
 
@@ -59,7 +62,7 @@ def open_mef(
     -------
     xr.DataTree
         The root has ``header``, the primary header. Each image is a child named by its EXTNAME (with EXTVER where names
-        repeat; ``HDU3`` without one; ``/`` becomes ``_``), with ``uncertainty`` and ``mask`` from extensions such as ERR and
+        repeat; ``EXT3`` for the third without one; ``/`` becomes ``_``), with ``uncertainty`` and ``mask`` from extensions such as ERR and
         DQ of its version, or UNCERT and MASK, VARIANCE and MASK behind it, or from files ``oow`` and ``ood`` beside a file
         ``ooi``. A cube of one plane is a frame; all other HDUs are kept where they are and written again by `to_fits` and
         `to_zarr`.
@@ -121,13 +124,15 @@ def _by_index(names: Sequence[tuple[HduInfo, str]], frames: Mapping[str, xr.Data
 
 def frame_names(images: Sequence[HduInfo]) -> list[tuple[HduInfo, str]]:
     """Return the images with the names of their frames, which can be names of groups."""
-    safe = [re.sub(r"[/\\\x00]", "_", hdu.name).strip(". ") or f"HDU{hdu.index}" for hdu in images]
+    # EXT1 is not the number of the HDU, which planes that are written behind an image would change
+    given = [re.sub(r"[/\\\x00]", "_", "" if hdu.name == DEFAULT_NAME else hdu.name).strip(". ") for hdu in images]
+    safe = [name or f"EXT{i}" for i, name in enumerate(given, 1)]
     names: list[tuple[HduInfo, str]] = []
     taken: set[str] = set()
     for hdu, base in zip(images, safe, strict=True):
         name = f"{base}_{hdu.ver}" if safe.count(base) > 1 else base
         if name in taken:
-            name = f"{base}_HDU{hdu.index}"
+            name = f"{base}_EXT{len(names) + 1}"
         taken.add(name)
         names.append((hdu, name))
     return names
@@ -195,15 +200,12 @@ def _hdus(file: FitsFile, names: Mapping[int, str], planes: Companions) -> list[
         elif hdu.index == 0 and hdu.kind == "none":
             described.append({"root": True})
         else:
-            described.append({"name": hdu.name, "version": hdu.ver, "kind": hdu.kind, "bytes": byte_range(file, hdu)})
+            described.append(
+                {"name": hdu.name, "version": hdu.ver, "kind": hdu.kind, "bytes": _kept(file, hdu).to_json()}
+            )
     return described
 
 
-def byte_range(file: FitsFile, hdu: HduInfo) -> dict[str, Any]:
-    """Return where an HDU is, header and data, as values that go into JSON."""
-    return {
-        "path": file.path,
-        "offset": hdu.offset,
-        "size": hdu.data_offset - hdu.offset + hdu.data_size,
-        "identity": asdict(file.identity),
-    }
+def _kept(file: FitsFile, hdu: HduInfo) -> KeptBytes:
+    """Return where an HDU is, header and data."""
+    return KeptBytes(file.path, hdu.data_offset - hdu.offset + hdu.data_size, hdu.offset, file.identity)

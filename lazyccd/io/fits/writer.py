@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.errors import MissingFileError, ParameterError, ShapeError, TargetExistsError, WriteError
+from lazyccd.io.fits.kept import KeptBytes
 from lazyccd.io.fits.layout import HduSpec, header_block, padded
 from lazyccd.io.fits.packing import RECORD, pack, table_bytes
 from lazyccd.kernels.encode import encode_big_endian, fold_datasum, shift_datasum, sum_words
@@ -246,6 +247,8 @@ class FitsTarget:
             for i, spec in enumerate(self.hdus):
                 header = header_block(spec, i == 0)
                 _pwrite(descriptor, memoryview(header), _data_offset(self, i) - len(header))
+                if spec.kept is not None:
+                    _copy_kept(descriptor, spec.kept, _data_offset(self, i))
         finally:
             os.close(descriptor)
 
@@ -356,6 +359,13 @@ def _copy(file: BinaryIO, out: BinaryIO, start: int, size: int) -> None:
     file.seek(start)
     for done in range(0, size, PIECE_BYTES):
         out.write(file.read(min(PIECE_BYTES, size - done)))
+
+
+def _copy_kept(descriptor: int, kept: KeptBytes, offset: int) -> None:
+    """Write the bytes of an HDU that is kept as it is."""
+    for piece in kept.pieces():
+        _pwrite(descriptor, memoryview(piece), offset)
+        offset += len(piece)
 
 
 def _pwrite(descriptor: int, view: memoryview | bytes, offset: int) -> None:

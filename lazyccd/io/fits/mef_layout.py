@@ -1,0 +1,240 @@
+"""What a tree of frames looks like as a FITS file: its HDUs in the order of the file that it came from.
+
+1. HDUs of the file come as the root's ``hdus`` lists them, those of frames that are gone left out; planes that a frame got
+   since then follow its image (UNCERT, DQ), and frames that no file had come last, named by their place in the tree.
+2. A frame's header is written without the cards that it inherits unchanged from the root's. If one of them is gone, the
+   frame inherits nothing and has the others itself (INHERIT = F).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, Image
+from lazyccd.frame.header import REMOVED, append_cards, cards_of, header_from_text, header_to_text
+from lazyccd.frame.product import product_header
+from lazyccd.frame.units import unit_to_text
+from lazyccd.io.fits.kept import KeptBytes
+from lazyccd.io.fits.layout import UNCERTAINTY_CLASSES, HduSpec, frame_hdus, mask_cards, pack_hdus
+from lazyccd.kernels.block import MAPS
+
+BAD = "bad"
+ORDER = (UNCERTAINTY, BAD, MASK, *MAPS)
+"""Planes in the order in which they follow their image."""
+
+
+@dataclass
+class FileLayout:
+    """The HDUs of a file and where each frame's variables go."""
+
+    hdus: list[HduSpec] = field(default_factory=list)
+    places: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+    """For each frame, its variables and the HDUs that hold them; ``bad`` is the mask in 0 and 1."""
+
+    def add(self, spec: HduSpec, frame: str = "", plane: str = "") -> None:
+        """Add an HDU."""
+        if frame:
+            self.places.setdefault(frame, []).append((plane, len(self.hdus)))
+        self.hdus.append(spec)
+
+
+def frame_layout(
+    image: Image, compress: str | None = None, steps: float = 0.0, dither: str = "NO_DITHER"
+) -> FileLayout:
+    """Return the layout of a file of one frame; the arguments are those of `tree_layout`."""
+    header = product_header(image.header, image.y, image.x, unit_to_text(image.units))
+    hdus = _standard(image, header_to_text(header), compress=compress, steps=steps, dither=dither)
+    names = [name for kind in image.kinds for name in ((BAD, MASK) if kind == MASK else (kind,))]
+    return FileLayout(list(hdus), {"": [(name, number) for number, name in enumerate(names)]})
+
+
+def _standard(image: Image, header: str, **packing: Any) -> tuple[HduSpec, ...]:
+    """Return the HDUs that a frame has by itself."""
+    powers = {"std": 1, "var": 2, "ivar": -2}
+    return frame_hdus(
+        image.shape,
+        header,
+        dtype=image.dtype.name,
+        uncertainty_type=image.uncertainty_type if image.has_variance else None,
+        uncertainty_unit=unit_to_text(image.units ** powers[image.uncertainty_type]),
+        schema=image.schema if image.has_mask else None,
+        maps={name: dtype.name for name, dtype in image.plan.planes if name in MAPS},
+        **packing,
+    )
+
+
+def tree_layout(
+    images: Mapping[str, Image],
+    attrs: Mapping[Any, Any],
+    compress: str | None = None,
+    steps: float = 0.0,
+    dither: str = "NO_DITHER",
+) -> FileLayout:
+    """Return the layout of a file.
+
+    Parameters
+    ----------
+    images
+        The frames by name.
+    attrs
+        Attributes of the root.
+    compress, steps, dither
+        As in `frame_hdus`.
+    """
+    root = str(attrs.get("header", ""))
+    listed: Sequence[Mapping[str, Any]] = attrs.get("hdus", ())
+    given: dict[str, dict[str, str]] = {name: {} for name in images}
+    for hdu in listed:
+        if hdu.get("frame") in images and hdu["plane"] != DATA:
+            given[hdu["frame"]][hdu["plane"]] = str(hdu["header"])
+    frames = {name: _Frame(name, image, root, given[name]) for name, image in images.items()}
+    _tell_apart(list(frames.values()), {hdu["frame"] for hdu in listed if "frame" in hdu})
+    layout = FileLayout()
+    if not listed or not _is_primary(listed[0], images):
+        layout.add(HduSpec("", root, ()))
+    for hdu in listed:
+        if hdu.get("root"):
+            layout.add(HduSpec("", root, ()))
+        elif "bytes" in hdu:
+            layout.add(HduSpec(str(hdu.get("name", "")), "", (), kept=KeptBytes.of(hdu["bytes"])))
+        elif hdu.get("frame") in frames:
+            frames[hdu["frame"]].write(layout, hdu["plane"])
+    for frame in frames.values():
+        if frame.name not in layout.places:
+            frame.write(layout, DATA)
+    noisy = [number for places in layout.places.values() for plane, number in places if plane in {DATA, UNCERTAINTY}]
+    layout.hdus = list(pack_hdus(layout.hdus, noisy, root, compress, steps, dither))
+    return layout
+
+
+def _is_primary(hdu: Mapping[str, Any], images: Mapping[str, Image]) -> bool:
+    """Return whether an HDU that is listed first will be there."""
+    return bool(hdu.get("root")) or "bytes" in hdu or hdu.get("frame") in images
+
+
+def _tell_apart(frames: Sequence[_Frame], from_file: set[str]) -> None:
+    """Name frames by their place in the tree that are of no file, or whose extensions have the name of another."""
+    taken: dict[tuple[str, int], str] = {}
+    for number, frame in enumerate(frames, 1):
+        frame.number = number
+        name = str(frame.header.get("EXTNAME", "")).strip().upper()
+        key = (name, int(frame.header.get("EXTVER", 1)))
+        if frame.name not in from_file and (not name or key in taken):
+            frame.cards += [("EXTNAME", frame.name.replace("/", "_"), "name of the frame"), ("EXTVER", REMOVED, "")]
+        taken.setdefault(key, frame.name)
+
+
+class _Frame:
+    """A frame that is written."""
+
+    def __init__(self, name: str, image: Image, root: str, given: Mapping[str, str]) -> None:
+        self.name = name
+        self.image = image
+        self.root = root
+        self.given = given
+        """Headers that its planes had in a file, by plane."""
+        self.text = header_to_text(product_header(image.header, image.y, image.x, unit_to_text(image.units)))
+        self.header = header_from_text(self.text)
+        self.cards: list[tuple[str, Any, str]] = []
+        self.number = 1
+        self.squeezed = tuple(image.attrs.get("squeezed", ()))
+
+    def write(self, layout: FileLayout, plane: str) -> None:
+        """Add the HDU of a plane; behind the image, all planes that had none in the file."""
+        if plane == DATA:
+            layout.add(self._data(), self.name, DATA)
+            for other in ORDER:
+                if other not in self.given and other != BAD:
+                    self._add(layout, other)
+        else:
+            self._add(layout, plane)
+
+    def _add(self, layout: FileLayout, plane: str) -> None:
+        for role, spec in self._plane(plane):
+            layout.add(spec, self.name, role)
+
+    def _data(self) -> HduSpec:
+        own, inherit = own_header(self.text, str(self.image.attrs.get("inherited", "")), self.root)
+        text = append_cards(own, self.cards)
+        return HduSpec("", text, self.image.shape, self.image.dtype.name, squeezed=self.squeezed, inherit=inherit)
+
+    def _plane(self, plane: str) -> Iterator[tuple[str, HduSpec]]:
+        """Yield the HDUs of a plane: none if the frame does not have it."""
+        image = self.image
+        specs = {spec.name.lower(): spec for spec in _standard(image, "")}
+        if plane == UNCERTAINTY and image.has_variance:
+            cards = [("UTYPE", UNCERTAINTY_CLASSES[image.uncertainty_type], "class of the uncertainty in CCDData")]
+            yield plane, self._like(plane, specs["uncert"], cards)
+        elif plane == BAD and image.has_mask:
+            yield plane, self._like(plane, specs["mask"], [])
+        elif plane == MASK and image.has_mask:
+            named = header_from_text(self.given.get(plane, "")).get("EXTNAME", "DQ")
+            if str(named).strip().upper() == "DQ":
+                cards = [(c.keyword, c.value, c.comment) for c in header_from_text(mask_cards(image.schema)).cards]
+                yield plane, self._like(plane, specs["dq"], cards)
+            else:  # MASK and BPM are 0 or 1, and the planes have a DQ beside them
+                yield BAD, self._like(plane, specs["mask"], [])
+                yield plane, self._new(specs["dq"])
+        elif plane in MAPS and plane in image.plan.dtypes:
+            yield plane, self._like(plane, specs[plane], [])
+
+    def _like(self, plane: str, spec: HduSpec, cards: Sequence[tuple[str, Any, str]]) -> HduSpec:
+        """Return the HDU of a plane with the header that it had in the file, true for what it holds now."""
+        text = self.given.get(plane)
+        if text is None:
+            return self._new(spec)
+        units = str(header_from_text(spec.header).get("BUNIT", ""))
+        header = product_header(text, self.image.y, self.image.x, units)
+        inherit = header.get("INHERIT")
+        return HduSpec(
+            "",
+            append_cards(header_to_text(header), cards),
+            spec.shape,
+            spec.dtype,
+            squeezed=self.squeezed,
+            inherit=inherit if isinstance(inherit, bool) else None,
+        )
+
+    def _new(self, spec: HduSpec) -> HduSpec:
+        """Return the HDU of a plane that no file had, with the number of its frame."""
+        version = int(self.header.get("EXTVER", self.number))
+        return replace(spec, header=append_cards(spec.header, [("EXTVER", version, "")]), squeezed=self.squeezed)
+
+
+def own_header(text: str, inherited: str, root: str) -> tuple[str, bool | None]:
+    r"""Return a frame's header without what it inherits unchanged, and whether the extension then says that it inherits.
+
+    Parameters
+    ----------
+    text
+        The header with inherited cards.
+    inherited
+        Keywords that were inherited when the file was opened.
+    root
+        Header of the root.
+
+    Examples
+    --------
+    >>> root = "FILTER  = 'r'\nAIRMASS = 1.1"
+    >>> own_header("GAIN    = 2.0\nFILTER  = 'r'\nAIRMASS = 1.2", "FILTER AIRMASS", root)
+    ('GAIN    = 2.0\nAIRMASS = 1.2', None)
+    >>> own_header("GAIN    = 2.0\nFILTER  = 'r'", "FILTER AIRMASS", root)  # AIRMASS was taken out
+    ("GAIN    = 2.0\nFILTER  = 'r'", False)
+    """
+    keywords = set(inherited.split())
+    stated = re.search(r"^INHERIT = +([TF])", text, re.MULTILINE)
+    inherit = None if stated is None else stated[1] == "T"
+    if not keywords:
+        return text, inherit
+    shared = {keyword.replace(" ", "_"): lines for keyword, lines in cards_of(root)}
+    cards = [(keyword.replace(" ", "_"), lines) for keyword, lines in cards_of(text)]
+    if keywords - {keyword for keyword, _ in cards} - {keyword for keyword in keywords if keyword not in shared}:
+        return text, False
+    kept = [lines for keyword, lines in cards if keyword not in keywords or shared.get(keyword) != lines]
+    return "\n".join(line for lines in kept for line in lines), inherit
+
+
+__all__ = ["FileLayout", "frame_layout", "tree_layout"]
