@@ -229,7 +229,7 @@ class CCDTreeAccessor:
 NOT_METHODS = {"Combiner", "RunningStack", "bitfield_to_boolean_mask", "combine", "register"}
 """What takes something else than a frame or tree first."""
 
-OF_TREES = {"assemble"}
+OF_TREES = {"assemble", "correct_crosstalk"}
 """What takes a tree, and no frame."""
 
 

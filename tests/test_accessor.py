@@ -18,6 +18,7 @@ from astropy.nddata import CCDData
 from matplotlib import pyplot as plt
 
 import lazyccd
+from lazyccd.accessor import NOT_METHODS, OF_TREES
 from lazyccd.errors import FrameError, ParameterError, SectionError
 from lazyccd.testing.asserts import assert_frames_equal, raise_if_computes
 from lazyccd.testing.steps import READS, formula_frame
@@ -152,7 +153,7 @@ def test_every_operation_is_a_method() -> None:
     """With the docstring of the function."""
     ds = frame()
     for name in lazyccd.ops.__all__:
-        if name in {"Combiner", "RunningStack", "combine", "bitfield_to_boolean_mask", "register"}:
+        if name in NOT_METHODS | OF_TREES:
             continue
         method = getattr(ds.ccd, name)
         first = inspect.getdoc(getattr(lazyccd.ops, name)).splitlines()[0]  # type: ignore[union-attr]

@@ -7,6 +7,7 @@ from lazyccd.ops.calibrate import create_deviation, flat_correct, gain_correct, 
 from lazyccd.ops.combiner import Combiner
 from lazyccd.ops.combining import combine
 from lazyccd.ops.cosmicrays import cosmicray_lacosmic
+from lazyccd.ops.crosstalk import correct_crosstalk
 from lazyccd.ops.edit import rechunk, settle, with_header, with_mask, with_uncertainty, with_unit
 from lazyccd.ops.filters import (
     background_deviation_box,
@@ -20,6 +21,7 @@ from lazyccd.ops.mosaic import assemble, split_amplifiers
 from lazyccd.ops.offsets import register
 from lazyccd.ops.overscan import subtract_overscan, trim_image
 from lazyccd.ops.process import ccd_process
+from lazyccd.ops.signature import correct_linearity, divide_illumination, subtract_fringe
 from lazyccd.ops.transform import transform_image
 
 __all__ = [
@@ -36,10 +38,13 @@ __all__ = [
     "ccd_process",
     "ccdmask",
     "combine",
+    "correct_crosstalk",
+    "correct_linearity",
     "cosmicray_lacosmic",
     "cosmicray_median",
     "create_deviation",
     "divide",
+    "divide_illumination",
     "flag_saturated",
     "flags",
     "flat_correct",
@@ -55,6 +60,7 @@ __all__ = [
     "subtract",
     "subtract_bias",
     "subtract_dark",
+    "subtract_fringe",
     "subtract_overscan",
     "transform_image",
     "trim_image",

@@ -160,16 +160,20 @@ def grow_mask(ccd: xr.Dataset, planes: str, radius: float) -> xr.Dataset:
     image = resolve(ccd)
     if not image.has_mask:
         raise ParameterError("grow_mask() needs a frame with a mask; see with_mask.")
-    radius = min(single_number(radius, "radius", 0.0), float(sum(image.shape)))
-    bits = image.schema.select(planes)
+    return grown(image, planes, single_number(radius, "radius", 0.0)).to_dataset()
+
+
+def grown(image: Image, planes: str, radius: float) -> Image:
+    """Return an image whose mask planes are grown by a disc."""
+    radius = min(radius, float(sum(image.shape)))
     plan = image.apply(
         bad_pixels.grow_flags,
         (Input(image.plan, Halo((int(radius), int(radius)))),),
         dict(image.plan.planes),
-        bits=bits,
+        bits=image.schema.select(planes),
         radius=radius,
     )
-    return replace(image, plan=plan).to_dataset()
+    return replace(image, plan=plan)
 
 
 @operation()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -21,6 +21,7 @@ from lazyccd.kernels.block import PLANES
 from lazyccd.ops.common import file_name, operand, operation
 from lazyccd.ops.pairs import add_images, affine_image, combine_pair, multiply_images
 from lazyccd.ops.pasting import below_each_other
+from lazyccd.plan.lower import Graph
 from lazyccd.plan.steps import QUOTIENT, Input, PlaneMap, Reduction, Value, make_params
 from lazyccd.sections import Region
 from lazyccd.stats import quantile_value
@@ -302,7 +303,14 @@ def _exposure(keyword: Keyword, image: Image, what: str) -> Any:
     return keyword.value_from(header)
 
 
-def norm_of_all(calls: Sequence[Mapping[str, Any]], *, flat: str = "flat") -> dict[str, Value]:
+class Norm(NamedTuple):
+    """What the flats of several frames are divided by, and the graphs of the arrays that it is made of."""
+
+    value: Value
+    graphs: tuple[Graph, ...]
+
+
+def norm_of_all(calls: Sequence[Mapping[str, Any]], *, flat: str = "flat") -> dict[str, Norm]:
     """Return what the flats of all frames of a tree are divided by, unless it is given, or each has its own."""
     first = calls[0]
     words = {str(call.get("norm_value") or "mean") for call in calls}
@@ -316,7 +324,7 @@ def norm_of_all(calls: Sequence[Mapping[str, Any]], *, flat: str = "flat") -> di
         )
     flats = list({image.plan.token: image for image in (operand(call[flat], "flat") for call in calls)}.values())
     together = flats[0] if len(flats) == 1 else below_each_other([replace(image, units=ONE) for image in flats])
-    return {"norm_value": _flat_norm(together, limits.pop(), words.pop())}
+    return {"norm_value": Norm(_flat_norm(together, limits.pop(), words.pop()), together.graphs)}
 
 
 @operation(shared=norm_of_all)
@@ -373,27 +381,30 @@ def flat_correct(
     image = resolve(ccd)
     master = operand(flat, "flat")
     limit = None if min_value is None else float(u.Quantity(min_value).value)
-    result = combine_pair(
-        image,
+    return divided_by(image, master, "flat", limit, norm_value).to_dataset()
+
+
+def divided_by(image: Image, master: Image, what: str, min_value: float | None, norm_value: Any) -> Image:
+    """Return an image divided by another one that is first normalised; ``what`` names that in messages."""
+    norm = norm_value if isinstance(norm_value, Norm) else Norm(_flat_norm(master, min_value, norm_value), ())
+    return combine_pair(
+        replace(image, graphs=(*image.graphs, *norm.graphs)),
         master,
         calibrate.divide_flat,
         (QUOTIENT, FLAT),
-        what="flat",
+        what=what,
         mask=True,
-        min_value=limit,
+        min_value=min_value,
         lowest=LOWEST_FLAT,
         bad_bits=master.schema.bad_bits,
         low_flat=image.schema.bits("LOW_FLAT"),
         no_data=image.schema.bits("NO_DATA"),
-        numbers=(("norm", _flat_norm(master, limit, norm_value)),),
+        numbers=(("norm", norm.value),),
     )
-    return result.to_dataset()
 
 
 def _flat_norm(flat: Image, min_value: float | None, norm_value: Any) -> Value:
     """Return what a flat is divided by."""
-    if isinstance(norm_value, Value):
-        return norm_value
     if norm_value is None or norm_value == "mean":
         return flat_mean(flat, min_value)
     if norm_value == "median":

@@ -16,8 +16,10 @@ from lazyccd.frame.core import DATA, MASK, Image, resolve
 from lazyccd.frame.header import header_from_text
 from lazyccd.frame.tree import over_trees
 from lazyccd.frame.units import conversion_factor
-from lazyccd.kernels import pointwise
-from lazyccd.ops.common import operation
+from lazyccd.kernels import pointwise, signature
+from lazyccd.ops.badpixels import grown
+from lazyccd.ops.common import operation, single_number
+from lazyccd.plan.reads import Halo
 from lazyccd.plan.steps import Input, PlaneMap
 
 FLAG_FROM_DATA: PlaneMap = (("data", ("data",)), ("variance", ("variance",)), ("mask", ("data", "mask")))
@@ -31,28 +33,46 @@ SUBTRACTED = ("SUBOSCAN", "SUBBIAS", "SUBDARK", "FLATCOR", "GAINCOR")
 
 
 @operation()
-def flag_saturated(ccd: xr.Dataset, level: float | u.Quantity | None = None) -> xr.Dataset:
-    """Set the plane ``SAT`` where the data are at or above a level.
+def flag_saturated(
+    ccd: xr.Dataset,
+    level: float | u.Quantity | str | None = None,
+    grow: float = 0,
+    bleed: float | u.Quantity | None = None,
+    trail: int = 20,
+) -> xr.Dataset:
+    """Set the plane ``SAT`` where the data are at or above a level, and ``BLEED`` where charge ran along columns.
 
     Parameters
     ----------
     ccd
         A frame, or a CCDData (then a computed CCDData is returned).
     level
-        A number in the frame's units or a quantity; None takes ``SATURATE`` or ``MAXLIN`` of the header, which is only
-        right on raw data.
+        A number in the frame's units, a quantity, or the header keyword of one; None takes ``SATURATE`` or ``MAXLIN`` of
+        the header. A level of the header is only right on raw data.
+    grow
+        Pixels whose centre is at most so far from one that has ``SAT``, or ``BLEED`` if trails are looked for, get it too.
+    bleed
+        Level of trails, in the frame's units or a quantity; None looks for none.
+    trail
+        Pixels at or above ``bleed`` in a row along a column that make a trail.
 
     Returns
     -------
     xr.Dataset
-        Lazy, one task per chunk, halo 0; data and uncertainty as before. NaN is not saturated.
+        Lazy, one task per chunk; data and uncertainty as before. NaN is not saturated. Halo ``grow``, and along columns
+        ``trail - 1`` with ``bleed``, else 0.
 
     Raises
     ------
     KeywordError
         Raised if the level is in neither the call nor the header.
     ParameterError
-        Raised if the level would be taken from the header of an image from which something was subtracted.
+        Raised if the level would be taken from the header of an image from which something was subtracted, ``trail`` is
+        below 1 or ``grow`` negative.
+
+    References
+    ----------
+    Trails: IRAF, mscred.ccdproc, ``bleed``, ``btrail`` and ``bgrow``.
 
     Examples
     --------
@@ -62,22 +82,48 @@ def flag_saturated(ccd: xr.Dataset, level: float | u.Quantity | None = None) -> 
     array([[False,  True]])
     """
     image = resolve(ccd)
-    if level is None:
-        level = _header_level(image)
-    if isinstance(level, u.Quantity):
-        level = float(level.value) * conversion_factor(level.unit, image.units, "saturation level")
+    if level is None or isinstance(level, str):
+        level = _header_level(image, SATURATION_KEYS if level is None else (level,))
     plan = image.apply(
         pointwise.flag_above,
         (Input(image.plan, uses=FLAG_FROM_DATA),),
         dict(image.plan.planes) | {"mask": image.schema.dtype},
-        level=float(level),
+        level=_number(level, image, "saturation level"),
         bit=image.schema.bits("SAT"),
         mask_dtype=image.schema.dtype.name,
     )
-    return replace(image, plan=plan).to_dataset()
+    image = replace(image, plan=plan)
+    if bleed is not None:
+        image = _flag_trails(image, _number(bleed, image, "level of trails"), trail)
+    radius = single_number(grow, "grow", 0.0)
+    return (grown(image, "SAT" if bleed is None else "SAT+BLEED", radius) if radius else image).to_dataset()
 
 
-def _header_level(image: Image) -> float:
+def _number(level: float | u.Quantity, image: Image, what: str) -> float:
+    """Return a level in the units of an image."""
+    if isinstance(level, u.Quantity):
+        return float(level.value) * conversion_factor(level.unit, image.units, what)
+    return single_number(level, what)
+
+
+def _flag_trails(image: Image, level: float, length: int) -> Image:
+    """Return the image with the plane BLEED where columns are bright over some length."""
+    if length < 1:
+        raise ParameterError(f"trail {length} must be at least 1 pixel.")
+    schema = image.schema.with_plane("BLEED", "Charge that bled along columns from saturated pixels")
+    plan = image.apply(
+        signature.flag_trails,
+        (Input(image.plan, Halo(signature.trail_halo(int(length))), FLAG_FROM_DATA),),
+        dict(image.plan.planes) | {"mask": schema.dtype},
+        level=level,
+        length=int(length),
+        bit=schema.bits("BLEED"),
+        mask_dtype=schema.dtype.name,
+    )
+    return replace(image, plan=plan, schema=schema)
+
+
+def _header_level(image: Image, keys: tuple[str, ...]) -> float:
     """Return the saturation level of a raw image's header."""
     header = header_from_text(image.header)
     done = [key for key in SUBTRACTED if key in header]
@@ -85,10 +131,10 @@ def _header_level(image: Image) -> float:
         raise ParameterError(
             f"flag_saturated() cannot take the level from the header after {', '.join(done)}; give level= in the present units."
         )
-    for key in SATURATION_KEYS:
+    for key in keys:
         if isinstance(header.get(key), int | float):
             return float(header[key])
-    raise KeywordError(f"the header has none of {', '.join(SATURATION_KEYS)}; give level= to flag_saturated().")
+    raise KeywordError(f"the header has none of {', '.join(keys)} as a number; give level= to flag_saturated().")
 
 
 @over_trees

@@ -10,7 +10,8 @@ Every random number comes from the seeds of sky, detector and exposure, so that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -50,6 +51,9 @@ class Sky:
     fwhm_px: float = 3.5
     """Seeing."""
 
+    fringes_e_s: float = 0.0
+    """Amplitude of the fringes of night sky lines, in electrons per second and pixel."""
+
     ra_deg: float = 150.0
     dec_deg: float = 2.0
     seed: int = 1
@@ -62,6 +66,11 @@ class Sky:
         flux = 30.0 * rng.pareto(1.1, count) + 20.0
         scale = np.where(np.arange(count) < self.stars, 0.0, rng.uniform(1.5, 6.0, count))
         return np.stack([y, x, np.minimum(flux, 3e5), scale], axis=1)
+
+    def fringe_pattern(self, shape: tuple[int, int]) -> Array:
+        """Return the fringes of a detector of that shape, of amplitude 1 and mean about 0: bent bands, 30 pixels apart."""
+        y, x = np.ogrid[0 : shape[0], 0 : shape[1]]
+        return np.asarray(np.sin(2 * np.pi * (x + 0.6 * y) / 30 + 3 * np.sin(y / 60) + 2 * np.cos(x / 90)))
 
     def rate(self, shape: tuple[int, int], dither: tuple[float, float] = (0.0, 0.0)) -> Array:
         """Return the expected electrons per second of each pixel; sources are moved by ``dither`` pixels (y, x)."""
@@ -111,6 +120,9 @@ class Detector:
     bad_fraction: float = 5e-4
     cosmic_rays_per_s: float = 2e-7
     """Per pixel."""
+
+    nonlinearity_per_adu: float = 0.0
+    """A signal of s adu is read as s - nonlinearity_per_adu s**2."""
 
     vignetting: float = 0.15
     name: str = "SIMCAM"
@@ -176,7 +188,7 @@ class Truth:
     """What an exposure is made of."""
 
     electrons: Array
-    """What a perfect reduction gives: expected electrons of sky and sources, before the flat; 0 for bias and dark."""
+    """What a perfect reduction gives: expected electrons of sky and sources, before the flat, without fringes; 0 for bias and dark."""
 
     cosmic_rays: Array
     """True where a cosmic ray left electrons."""
@@ -252,7 +264,10 @@ def make_exposure(
         expected = sky.rate(detector.shape, dither) * exposure_s
     if kind == "flat":
         expected = np.full(detector.shape, flat_level_e)
-    mean = expected * detector.flat + detector.dark_rate * exposure_s
+    light = expected
+    if kind == "light" and sky.fringes_e_s:
+        light = expected + sky.fringes_e_s * exposure_s * sky.fringe_pattern(detector.shape)
+    mean = light * detector.flat + detector.dark_rate * exposure_s
     electrons = rng.poisson(mean).astype(float)
     rays = _add_cosmic_rays(electrons, rng, detector.cosmic_rays_per_s * exposure_s)
     full = electrons >= detector.full_well_e
@@ -268,10 +283,32 @@ def _read_out(detector: Detector, electrons: Array, rng: np.random.Generator) ->
     """Return the digitised frame with its overscan."""
     ny, nx = detector.shape
     adu = np.zeros((ny, nx + detector.overscan))
-    adu[:, :nx] = electrons / detector.gain_e_per_adu + detector.bias
+    signal = electrons / detector.gain_e_per_adu
+    adu[:, :nx] = signal - detector.nonlinearity_per_adu * signal**2 + detector.bias
     level = detector.bias_adu + rng.normal(0, 1.5)
     adu += level + rng.normal(0, detector.readnoise_e / detector.gain_e_per_adu, adu.shape)
     return np.clip(np.rint(adu), 0, ADC_MAX).astype(np.uint16)
+
+
+def with_crosstalk(
+    exposures: Mapping[str, Exposure], coefficients: Mapping[str, Mapping[str, float]]
+) -> dict[str, Exposure]:
+    """Return exposures, read at the same time, into which fractions of each other's signal leak.
+
+    Parameters
+    ----------
+    exposures
+        By name, of one shape.
+    coefficients
+        ``coefficients["A"]["B"]`` of the signal of B, above its bias, is added to A.
+    """
+    signals = {name: e.pixels - e.truth.detector.bias_adu for name, e in exposures.items()}
+    mixed = {}
+    for name, exposure in exposures.items():
+        leaks = sum(c * signals[source] for source, c in coefficients.get(name, {}).items())
+        pixels = np.clip(np.rint(exposure.pixels + leaks), 0, ADC_MAX).astype(np.uint16)
+        mixed[name] = replace(exposure, pixels=pixels)
+    return mixed
 
 
 def _add_cosmic_rays(electrons: Array, rng: np.random.Generator, per_pixel: float) -> Array:
