@@ -36,17 +36,18 @@ def using_scheduler(name: str, memory_limit: str | None) -> Iterator[None]:
     from multiprocessing import get_context
 
     import dask
-    from dask.system import CPU_COUNT
+
+    from lazyccd.plan.job import job_cpus
 
     settings: dict[str, Any] = {} if memory_limit is None else {"lazyccd.memory-limit": memory_limit}
     if name == "processes":
         # One pool for the whole run: dask would start new processes, which import everything anew, for each computation.
         spawn = get_context("spawn")
-        with ProcessPoolExecutor(CPU_COUNT, spawn) as pool, dask.config.set(scheduler=name, pool=pool, **settings):
+        with ProcessPoolExecutor(job_cpus(), spawn) as pool, dask.config.set(scheduler=name, pool=pool, **settings):
             yield
         return
     if "://" not in name:
-        with dask.config.set(scheduler=name, **settings):
+        with dask.config.set(scheduler=name, num_workers=job_cpus(), **settings):
             yield
         return
     from distributed import Client
@@ -77,7 +78,7 @@ def scheduler_options(command: F) -> F:
     return click.option(
         "--memory-limit",
         metavar="SIZE",
-        help="Memory that a process may use, such as 2GB.",
+        help="Memory that a process may use, such as 2GB.  [default: the job's]",
         callback=_check_memory,
     )(command)
 

@@ -20,7 +20,12 @@ from lazyccd.cli import main
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-CONDA_NAMES = {"astropy": "astropy-base", "dask[array]": "dask-core", "matplotlib": "matplotlib-base"}
+CONDA_NAMES = {
+    "astropy": "astropy-base",
+    "dask[array]": "dask-core",
+    "matplotlib": "matplotlib-base",
+    "moto[server]": "moto",
+}
 """Packages of conda-forge that have another name than on the Python package index."""
 
 

@@ -284,7 +284,13 @@ class RemotePlace:
 
     def put(self, key: str, pieces: Iterable[bytes]) -> None:
         """Write one object."""
-        self._files.pipe_file(f"{self._root}/{key}", b"".join(pieces))
+        content = b"".join(pieces)
+        try:
+            self._files.pipe_file(f"{self._root}/{key}", content)
+        except OSError:
+            raise
+        except Exception as error:  # what clients of object stores raise has no common class
+            raise OSError(f"{type(error).__name__}: {error}") from error
 
     def note(self, name: str, content: bytes) -> None:
         """Keep something about the store until it is complete."""

@@ -3,7 +3,7 @@
 1. The schedule of a task says which blocks are alive together; kernels may hold temporaries of their inputs' size.
 2. A process needs its baseline (interpreter and imports), and as much again for every task that runs at the same time.
 3. The limit is what was declared: dask's configuration ``lazyccd.memory-limit``, else the smallest limit of the workers of
-   the active cluster, else none.
+   the active cluster, else what the batch system or the container gives to this job, else none; never the node's memory.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import dask
-from dask.system import CPU_COUNT
 from dask.utils import format_bytes, parse_bytes
 
 from lazyccd.errors import MemoryLimitError
 from lazyccd.kernels.block import Request
 from lazyccd.plan.evaluate import band_rows, chunk_boxes
+from lazyccd.plan.job import job_bytes, job_cpus
 from lazyccd.plan.schedule import Action, demand, make_schedule, strip_rows
 from lazyccd.plan.steps import Chunked, Source, Stack, Step, walk
 from lazyccd.sections import Region
@@ -141,7 +141,7 @@ def check_task(plan: Step, request: Request, limit_bytes: int) -> None:
 
 def declared_limit() -> Limit:
     """Return the memory limit that holds now."""
-    threads = int(dask.config.get("num_workers", None) or CPU_COUNT)
+    threads = int(dask.config.get("num_workers", None) or job_cpus())
     if dask.config.get("scheduler", None) in {"sync", "synchronous", "single-threaded", "processes"}:
         threads = 1
     declared = declared_bytes()
@@ -151,7 +151,7 @@ def declared_limit() -> Limit:
         if declared is None:
             smallest = min(limit for limit, _ in workers)
             return Limit(smallest or None, threads)
-    return Limit(declared, threads)
+    return Limit(job_bytes() if declared is None else declared, threads)
 
 
 def _workers() -> list[tuple[int, int]]:

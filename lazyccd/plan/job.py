@@ -1,0 +1,69 @@
+"""What this job may use of the machine: processors and memory that a batch system or a container gave to it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dask.system import CPU_COUNT
+
+UNLIMITED = 1 << 60
+"""Version 1 of control groups says "no limit" by a number near 2**63."""
+
+
+def job_cpus() -> int:
+    """Return how many processors this job has: its control group's, its affinity's, Slurm's, whatever is least."""
+    given = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return min(CPU_COUNT, int(given)) if given.isdigit() and int(given) else CPU_COUNT
+
+
+def job_bytes(root: Path = Path("/")) -> int | None:
+    """Return how much memory this job may use: its control group's limit or Slurm's; None if neither sets one.
+
+    Parameters
+    ----------
+    root
+        Root of the file system.
+    """
+    limits = [*_cgroup_limits(root), *_slurm_limits()]
+    return min(limits, default=None)
+
+
+def _slurm_limits() -> list[int]:
+    """Return Slurm's limit for this job on a node; it counts in megabytes, and 0 is no limit."""
+    per_node, per_cpu = (os.environ.get(name, "") for name in ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU"))
+    if per_node.isdigit():
+        return [int(per_node) << 20] if int(per_node) else []
+    if per_cpu.isdigit() and int(per_cpu):
+        cpus = os.environ.get("SLURM_CPUS_ON_NODE", "")
+        return [(int(per_cpu) << 20) * (int(cpus) if cpus.isdigit() else job_cpus())]
+    return []
+
+
+def _cgroup_limits(root: Path) -> list[int]:
+    """Return the limits of the control groups that this process is in, both versions, up to the outermost."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    limits = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        base, name = (
+            ("sys/fs/cgroup/memory", "memory.limit_in_bytes") if controllers else ("sys/fs/cgroup", "memory.max")
+        )
+        parts = Path(path.lstrip("/")).parts
+        for depth in range(len(parts) + 1):
+            limits += _number(root.joinpath(base, *parts[:depth], name))
+    return limits
+
+
+def _number(path: Path) -> list[int]:
+    """Return the limit in a file; nothing if there is no such file or no limit."""
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return []
+    return [int(text)] if text.isdigit() and int(text) < UNLIMITED else []
