@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -17,13 +18,15 @@ USAGE_ERROR = 2
 
 @contextmanager
 def friendly_errors() -> Iterator[None]:
-    """Print an error of ours, or of the file system, as a line instead of a traceback."""
+    """Print an error of ours, or of the file system, and a warning as lines instead of traceback and code."""
     from lazyccd.errors import LazyCCDError
 
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
+            yield
     except (LazyCCDError, OSError) as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {str(error).replace('overwrite=True', '--overwrite')}", err=True)
         for note in getattr(error, "__notes__", ()):
             click.echo(f"  {note}", err=True)
         sys.exit(USAGE_ERROR)

@@ -182,13 +182,13 @@ def test_combine(tmp_path: Path, rng: np.random.Generator) -> None:
     result = call(*words, "--gain", "1e6", "--snoise", "0.01", "--low", "0", "--map", "n_rejected", "--scale", "median")
     assert result.exit_code == 0, result.output
     assert "average of 6 frames, 12 rows, 15 columns" in result.output
-    assert "rejected: ccdclip inf 3" in result.output
+    assert "rejected: ccdclip high=3\n" in result.output
     with fits.open(out) as hdus:
         assert hdus["N_REJECTED"].data[3, 4] == 1
         assert abs(hdus[0].data[3, 4] - 100) < 3
     again = call(*words)
     assert again.exit_code == 2
-    assert "exists; pass overwrite=True" in again.output
+    assert "exists; pass --overwrite" in again.output
 
 
 def test_combine_with_offsets(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -211,3 +211,21 @@ def test_combine_with_offsets(tmp_path: Path, rng: np.random.Generator) -> None:
     assert result.exit_code == 2
     assert "--offsets nowhere.txt cannot be read" in result.output
     assert not (tmp_path / "x.fits").exists()
+
+
+@pytest.mark.filterwarnings("always::lazyccd.ops.stack_rules.UselessRejectionWarning")
+def test_combine_says_what_it_did(tmp_path: Path) -> None:
+    """A warning is one line without code, a file that exists is refused with the option that replaces it."""
+    for i in range(3):
+        fits.PrimaryHDU(np.full((5, 6), float(i), np.float32), fits.Header({"BUNIT": "adu"})).writeto(
+            tmp_path / f"{i}.fits"
+        )
+    words = ("combine", str(tmp_path / "[0-2].fits"), "-o", str(tmp_path / "out.fits"), "--reject", "sigclip")
+    result = call(*words)
+    assert result.exit_code == 0
+    assert "Warning: rejection 'sigclip' rejects nothing: no value of 3 can be 3 standard" in result.output
+    assert ".py" not in result.output
+    assert "rejected: sigclip centre=median deviation=std low=3 high=3\n" in result.output
+    result = call(*words)
+    assert result.exit_code == 2
+    assert "out.fits exists; pass --overwrite" in result.output

@@ -27,6 +27,7 @@ from lazyccd.ops.stack_rules import (
     check_grow,
     check_iraf,
     frames_at_least,
+    shown_name,
     uncertainty_name,
     warn_if_useless,
 )
@@ -266,12 +267,23 @@ def header_of(given: Given, rule: Rule, *, keep_wcs: bool) -> StackHeader:
     )
 
 
+SETTINGS = {
+    "sigma": ("centre", "deviation", "low", "high", "iterations"),
+    "limits": ("min", "max"),
+    "extrema": ("nlow", "nhigh"),
+    "minmax": ("nlow", "nhigh"),
+    "pclip": ("order", "low", "high"),
+}
+"""What a header calls the settings of clips; of all others, low and high."""
+
+
 def notes_of(rule: Rule) -> Iterator[str]:
     """Yield what a header says of how frames were combined."""
     yield f"lazyccd combine: {rule.method} of {rule.count} frames"
     for name, settings in (*rule.clips, *([rule.reject] if rule.reject else [])):
-        words = "" if name == "gesdt" else " ".join(f"{s:g}" if isinstance(s, float) else str(s) for s in settings)
-        yield f"rejected: {name} {words}".rstrip()
+        named = zip(SETTINGS.get(name, ("low", "high")), settings, strict=True) if name != "gesdt" else ()
+        words = [f"{key}={s:g}" if isinstance(s, float) else f"{key}={s}" for key, s in named if s not in (None, np.inf)]
+        yield " ".join(["rejected:", shown_name(name), *words])
     if rule.grow >= 1:
         yield f"rejected: neighbours within {rule.grow:g} pixels"
     for what in ("scale", "zero", "weights"):

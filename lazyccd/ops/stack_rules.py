@@ -213,9 +213,14 @@ def warn_if_useless(clip: Clip, count: int) -> None:
         _warn("nlow and nhigh are 0", clip)
 
 
+def shown_name(name: str) -> str:
+    """Return how users call a clip."""
+    return "sigclip" if name == "sigma" else name
+
+
 def _warn(why: str, clip: Clip) -> None:
     warnings.warn(
-        f"rejection {clip[0]!r} rejects nothing: {why}; use deviation='mad_std', ccdclip with the read noise, or a lower "
+        f"rejection {shown_name(clip[0])!r} rejects nothing: {why}; use deviation='mad_std', ccdclip with the read noise, or a lower "
         "threshold.",
         UselessRejectionWarning,
         stacklevel=4,

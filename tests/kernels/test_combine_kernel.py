@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from lazyccd.kernels.block import Block, Request
 from lazyccd.kernels.combine import combine_frames, median_factor
-from lazyccd.kernels.levels import Levels
+from lazyccd.kernels.levels import Levels, find_scaling
 from lazyccd.kernels.medians import exchange
 from lazyccd.kernels.piece import Noise, Rule
 from lazyccd.kernels.stack_loops import median_and_deviation, median_of, sorting_network
@@ -162,6 +163,54 @@ def test_stack_is_that_of_the_reference(drawn: tuple[Array, Array, Array, dict[s
         np.testing.assert_allclose(block.plane("data")[y, x], pixel["data"], rtol=1e-13, atol=1e-13)
         np.testing.assert_allclose(block.plane("variance")[y, x], pixel["variance"], rtol=1e-12, atol=1e-12)
         assert block.plane("mask")[y, x] == pixel["mask"]
+
+
+def line_reference(values: Array, levels: Levels, low: float, high: float) -> Array:
+    """Return which inputs of a line avsigclip keeps: one deviation for the line, in proportion to the root of the level."""
+    scaling = find_scaling(levels, len(values), {})
+    photons = lambda i, x: scaling.multipliers[i] ** 2 * max(1.0, (x - scaling.offsets[i]) / scaling.multipliers[i])  # noqa: E731
+    pixels = []
+    for column in values.T.tolist():
+        scaled = [v * m + z for v, m, z in zip(column, scaling.multipliers, scaling.offsets, strict=True)]
+        pixels.append({i: v for i, v in enumerate(scaled) if math.isfinite(column[i])})
+    total, number = 0.0, 0
+    for left in pixels:
+        if len(left) >= 3:
+            centre = statistics.median(left.values())
+            ranked = sorted(left, key=lambda i: (left[i], i))
+            for i in ranked:
+                total += (left[i] - centre) ** 2 / photons(i, centre)
+            number += len(left)
+    sigma = math.sqrt(total / (number - 1)) if number > 1 else 0.0
+    for left in pixels:
+        while len(left) >= 3:
+            centre = statistics.median(left.values())
+            limits = {i: sigma * math.sqrt(photons(i, centre)) for i in left}
+            out = [i for i in left if left[i] < centre - low * limits[i] or left[i] > centre + high * limits[i]]
+            for i in out:
+                del left[i]
+            if not out:
+                break
+    return np.array([[i in left for left in pixels] for i in range(len(values))])
+
+
+@given(st.integers(1, 40), st.integers(0, 2**32 - 1), st.booleans())
+def test_a_deviation_for_each_line(count: int, seed: int, scaled: bool) -> None:
+    """Avsigclip's survivors are those of the reference, line by line, with ties, NaN and infinities."""
+    rng = np.random.default_rng(seed)
+    values = rng.integers(0, 9, (count, 3, 8)).astype(np.float64) ** 2
+    values[rng.random(values.shape) < 0.1] *= 16
+    values[rng.random(values.shape) < 0.1] = rng.choice([np.nan, np.inf, -np.inf])
+    levels = Levels(scale=tuple(rng.choice([0.5, 1.0, 2.0], count)), zero=tuple(rng.integers(-2, 3, count) * 1.0))
+    levels = levels if scaled else Levels()
+    block = run(values, reject=("avsigclip", (1.0371, 0.9173)), levels=levels)
+    for y in range(3):
+        kept = line_reference(values[:, y], levels, 1.0371, 0.9173)
+        np.testing.assert_array_equal(block.plane("n_used")[y], kept.sum(axis=0))
+        scaling = find_scaling(levels, count, {})
+        moved = values[:, y] * scaling.multipliers[:, None] + scaling.offsets[:, None]
+        mean = np.where(kept, moved, 0).sum(axis=0) / np.where(kept.any(axis=0), kept.sum(axis=0), np.nan)
+        np.testing.assert_allclose(block.plane("data")[y], mean, rtol=1e-13)
 
 
 @given(stacks(), st.data())

@@ -176,3 +176,24 @@ def test_a_file_that_changes_is_named(tmp_path: Path) -> None:
     os.utime(b, ns=(1, 1))
     with pytest.raises(errors.SourceChangedError, match=r"b\.fits"):
         result.compute()
+
+
+@pytest.mark.parametrize("output", ["out.fits", "out.zarr"])
+def test_a_file_that_becomes_unreadable_during_the_run(tmp_path: Path, output: str) -> None:
+    """Is named, and nothing has the name of the result; what was there before stays."""
+    paths = [write(tmp_path / f"{i}.fits", i, shape=(600, 700)) for i in range(3)]
+    combine(paths[:2], tmp_path / output)
+    before = lazyccd.as_frame(tmp_path / output)["data"].values
+
+    def cut_off(plane: Any) -> float:
+        os.truncate(paths[2], 2880 + 1000)
+        return float(plane.mean()) + 1
+
+    with pytest.raises((errors.SourceChangedError, errors.FormatError), match=r"2\.fits"):
+        combine(paths, tmp_path / "new.fits", scale=lambda plane: cut_off(plane) if plane[0, 0] == 0 else 1.0)
+    paths[2].unlink()
+    write(paths[2], 2, shape=(600, 700))
+    with pytest.raises((errors.SourceChangedError, errors.FormatError), match=r"2\.fits"):
+        combine(paths, tmp_path / output, overwrite_output=True, scale=cut_off)
+    assert not (tmp_path / "new.fits").exists()
+    np.testing.assert_array_equal(lazyccd.as_frame(tmp_path / output)["data"].values, before)
