@@ -239,3 +239,25 @@ def test_selections_by_function_and_method() -> None:
     np.testing.assert_array_equal(lazyccd.flags(boolean, "BAD"), bits > 4)
     with pytest.raises(ParameterError, match="'GHOST' does not exist; this mask has BAD, SAT"):
         lazyccd.flags(ds, "~GHOST")
+
+
+@real
+@pytest.mark.parametrize(
+    "path", sorted((DATA / "decam_cp_tpv_dq").glob("*_ooi_*")), ids=lambda path: path.name.split(".")[0]
+)
+def test_community_pipelines(path: Path) -> None:
+    """Real frames of DECam, Mosaic3 and 90Prime: the codes in the file beside them are planes, one for each pixel at most."""
+    codes = fits.getdata(str(path).replace("_ooi_", "_ood_"), 1)
+    tree = lazyccd.open_mef(path)
+    (ds,) = tree.ccd.frames.values()
+    seen = np.zeros(codes.shape, int)
+    for code, plane in dialects()["noirlab"].table.planes:
+        seen += code * lazyccd.flags(ds, plane.name).values
+    np.testing.assert_array_equal(seen[np.isfinite(ds["data"].values)], codes[np.isfinite(ds["data"].values)])
+
+
+@real
+def test_masks_of_sdss_are_refused_by_name() -> None:
+    """An fpM file has its masks as tables of spans, and no image."""
+    with pytest.raises(FormatError, match=r"fpM-001000-r1-0100\.fit has no image"):
+        lazyccd.open_fits(DATA / "dq_bitmask" / "fpM-001000-r1-0100.fit")
