@@ -10,6 +10,7 @@ import click
 
 from lazyccd.cli_combine import combine
 from lazyccd.cli_common import friendly_errors, scheduler_options, using_scheduler
+from lazyccd.cli_info import info
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -111,6 +112,7 @@ def _run(plan: Any, out: Path, format_: Any, **how: Any) -> int:
     import matplotlib as mpl
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from lazyccd.batch.exposures import exposures
     from lazyccd.batch.report import make_console
     from lazyccd.batch.results import print_results
     from lazyccd.batch.run import Run
@@ -119,7 +121,7 @@ def _run(plan: Any, out: Path, format_: Any, **how: Any) -> int:
     mpl.use("Agg")
     console = make_console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    total = len(plan.pairs) + len(plan.groups) + len(plan.science)
+    total = len(plan.pairs) + len(plan.groups) + len(plan.science) + len(exposures(plan.science))
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("starting", total=total)
         count = iter(range(total + 1))
@@ -134,35 +136,6 @@ def _run(plan: Any, out: Path, format_: Any, **how: Any) -> int:
         run()
     print_results(run, console)
     return run.exit_status
-
-
-@main.command()
-@click.argument("file")
-def info(file: str) -> None:
-    """Say what FILE holds: its images, and what opening each would give."""
-    from rich.table import Table
-
-    from lazyccd import accessor as accessor
-    from lazyccd.batch.report import make_console
-    from lazyccd.io import as_frame
-    from lazyccd.io.fits.hdus import scan_fits
-    from lazyccd.io.fits.names import parse_name
-
-    with friendly_errors():
-        console = make_console()
-        name = parse_name(file)
-        if not name.path.rstrip("/").endswith(".zarr"):
-            table = Table("#", "name", "version", "kind", "shape", "BITPIX", title=name.path, title_justify="left")
-            for hdu in scan_fits(name.path).hdus:
-                shape = " x ".join(map(str, hdu.shape)) or "-"
-                table.add_row(str(hdu.index), hdu.name or "-", str(hdu.ver), hdu.kind, shape, str(hdu.bitpix))
-            console.print(table)
-        ds = as_frame(file)
-        console.print(f"frame of {ds.sizes['y']} rows and {ds.sizes['x']} columns, unit '{ds.ccd.unit}'")
-        for variable in ds.data_vars:
-            console.print(f"  {variable}: {ds[variable].dtype}, chunks {ds[variable].data.chunksize}")
-        console.print(f"sky coordinates: {'yes' if ds.ccd.wcs is not None else 'no'}")
-        console.print(str(ds.ccd.plan()))
 
 
 @main.command()
@@ -199,3 +172,4 @@ def demo(folder: Path, scheduler: str, memory_limit: str | None) -> None:
 
 
 main.add_command(combine)
+main.add_command(info)

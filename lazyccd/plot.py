@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,15 @@ from astropy.visualization import (
     ZScaleInterval,
 )
 from matplotlib import pyplot as plt
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import StrMethodFormatter
 
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import DATA, MASK, Image, regular_grid, resolve
+from lazyccd.frame.placement import Placement
 from lazyccd.frame.units import unit_to_text
 from lazyccd.io import as_frame
+from lazyccd.sections import Region
 
 MAX_PIXELS = 1024
 """At most so many pixels along an axis are computed for a picture."""
@@ -112,6 +115,22 @@ def save_picture(
     """Draw a file or store into a PNG picture; see `show`."""
     figure, ax = plt.subplots(figsize=(7, 6), layout="constrained")
     show(as_frame(path), stretch=stretch, interval=interval, planes=planes, ax=ax).set_title(path.rsplit("/", 1)[-1])
+    figure.savefig(target, dpi=110)
+    plt.close(figure)
+
+
+def save_layout(bounds: Region, places: Mapping[str, Placement], target: str | Path) -> None:
+    """Write a picture of how frames lie on a detector: boxes with their names, an arrow from the first pixel of each."""
+    figure, ax = plt.subplots(figsize=(7, 6), layout="constrained")
+    for name, place in places.items():
+        y0, y1, x0, x1 = place.target
+        ax.add_patch(Rectangle((x0 + 0.5, y0 + 0.5), x1 - x0, y1 - y0, facecolor="#cfe0f1", edgecolor="#1f4e79"))
+        ax.text((x0 + x1 + 1) / 2, (y0 + y1 + 1) / 2, name, ha="center", va="center", fontsize="small")
+        corner = (x0 + 0.5 if place.step.x > 0 else x1 + 0.5, y0 + 0.5 if place.step.y > 0 else y1 + 0.5)
+        length = (0.3 * (x1 - x0) * place.step.x, 0.3 * (y1 - y0) * place.step.y)
+        ax.annotate("", (corner[0] + length[0], corner[1] + length[1]), corner, arrowprops={"arrowstyle": "->"})
+    ax.set(xlim=(bounds.x0 + 0.5, bounds.x1 + 0.5), ylim=(bounds.y0 + 0.5, bounds.y1 + 0.5), aspect="equal")
+    ax.set(xlabel="x (unbinned pixels)", ylabel="y")
     figure.savefig(target, dpi=110)
     plt.close(figure)
 

@@ -10,6 +10,7 @@ import pytest
 from astropy.io import fits
 from click.testing import CliRunner, Result
 
+import lazyccd
 from lazyccd.cli import main
 from lazyccd.testing import Detector, Sky, make_night
 
@@ -229,3 +230,25 @@ def test_combine_says_what_it_did(tmp_path: Path) -> None:
     result = call(*words)
     assert result.exit_code == 2
     assert "out.fits exists; pass --overwrite" in result.output
+
+
+def test_info_of_a_camera(tmp_path: Path) -> None:
+    """Sections and planes of each frame, what is kept, and how the frames lie, in the terminal and as a picture."""
+    header = {"DATASEC": "[1:4,1:4]", "BIASSEC": "[5:6,1:4]", "GAIN": 1.5}
+    places = ("[1:4,1:4]", "[8:5,1:4]")
+    hdus = [
+        fits.ImageHDU(np.zeros((4, 6), np.uint16), fits.Header({**header, "DETSEC": place}), name="SCI", ver=i + 1)
+        for i, place in enumerate(places)
+    ]
+    table = fits.BinTableHDU.from_columns([fits.Column("x", "E", array=np.arange(3.0))], name="CAT")
+    fits.HDUList([fits.PrimaryHDU(), *hdus, table]).writeto(tmp_path / "a.fits")
+    result = CliRunner().invoke(main, ["info", str(tmp_path / "a.fits"), "--picture", str(tmp_path / "a.png")])
+    assert result.exit_code == 0, result.output
+    for text in ("SCI_2", "6 x 4", "[5:6,1:4]", "kept as they are: CAT (table)", "by DETSEC, [1:8,1:4]"):
+        assert text in result.output
+    rows = [line for line in result.output.splitlines() if line.startswith("|")]
+    assert rows[-1].index("o") == 1
+    assert rows[-1].rindex("o") == len(rows[-1]) - 2
+    assert (tmp_path / "a.png").stat().st_size > 2000
+    stored = lazyccd.to_zarr(lazyccd.open_mef(tmp_path / "a.fits"), tmp_path / "a.zarr")
+    assert "SCI_1" in CliRunner().invoke(main, ["info", str(stored)]).output

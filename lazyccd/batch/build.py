@@ -121,6 +121,9 @@ def _describe(frame: RawFrame, options: Options, user: Camera | None, edit: Edit
         table = resolve_facts(frame, cameras, edited, edit.source)
         for name in edited:
             facts = facts.with_fact(name, table.get(name))
+    if frame.part:
+        known = f"{facts.detector.value} " if facts.detector.value else ""
+        facts = facts.with_fact("detector", Fact(f"{known}{frame.part}", "extension"))
     facts = facts.with_fact("type", _type(frame, cameras, facts, edit))
     stamps = read_stamps(frame)
     reason = f"processed already ({stamps.reason})" if stamps.reason else ""
@@ -130,6 +133,7 @@ def _describe(frame: RawFrame, options: Options, user: Camera | None, edit: Edit
         name=frame.name,
         source=frame.source,
         shape=frame.shape,
+        part=frame.part,
         facts=facts,
         stamps=stamps,
         needs=needed(facts.kind, all(camera.needs_dark for camera in cameras)),
@@ -207,7 +211,7 @@ def _group_name(kind: str, first: Recipe) -> str:
         parts.append(f"{facts.exposure.value:g}s")
     if kind == "flat":
         parts += [facts.filter.value, facts.grating.value if facts.mode.value == "spectrum" else None]
-    parts.append(first.night)
+    parts += [first.night, first.part]
     return "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", part).strip("-.") for part in parts if part)
 
 

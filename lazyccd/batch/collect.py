@@ -13,6 +13,7 @@ from astropy.io import fits
 from astropy.io.fits.verify import VerifyError, VerifyWarning
 
 from lazyccd.errors import LazyCCDError, MissingFileError
+from lazyccd.io.fits.companions import images_of
 from lazyccd.io.fits.hdus import FitsFile, HduInfo, scan_many
 from lazyccd.io.fits.names import InputName, Name, Selector, expand_names, is_url
 from lazyccd.io.fits.storage import COMPANIONS
@@ -47,6 +48,9 @@ class RawFrame:
 
     notes: tuple[str, ...] = ()
     """What was noticed while reading."""
+
+    part: str = ""
+    """Which image of its file it is, such as ``SCI,1``; empty for the only one."""
 
     @cached_property
     def cards(self) -> Mapping[str, Any]:
@@ -127,7 +131,8 @@ def collect(names: Name | Iterable[Name]) -> Collection:
         if isinstance(picked, str):
             skipped.append((short, picked))
         else:
-            frames.append(_frame(scanned, picked, short, item.hdu is not None))
+            several = len(picked) > 1
+            frames += [_frame(scanned, hdu, short, several or item.hdu is not None) for hdu in picked]
     return Collection(folder, tuple(frames), tuple(skipped))
 
 
@@ -156,24 +161,25 @@ def _short(path: str, folder: str) -> str:
     return path if is_url(path) else os.path.relpath(path, folder)
 
 
-def _pick(file: FitsFile, hdu: Selector | None) -> HduInfo | str:
-    """Return the image to reduce, or why there is none."""
+def _pick(file: FitsFile, hdu: Selector | None) -> list[HduInfo] | str:
+    """Return the images to reduce, or why there is none."""
     if hdu is not None:
         chosen = [item for item in file.hdus if _is(item, hdu)]
         if not chosen:
             return f"has no extension {hdu!r}; it has {', '.join(item.label + item.name for item in file.hdus)}"
         if not chosen[0].is_plane:
             return f"extension {hdu!r} is no image of two axes but {chosen[0].kind} {chosen[0].shape}"
-        return chosen[0]
+        return chosen[:1]
     images = [item for item in file.hdus if item.kind == "image" and item.name.upper() not in COMPANIONS]
     planes = [item for item in images if item.is_plane]
-    if len(planes) == 1 and len(images) == 1:
-        return planes[0]
     if not planes:
         shapes = ", ".join(f"{item.label} {item.shape}" for item in images)
         return f"holds no image of two axes; it has {shapes}" if shapes else "holds no image"
-    labels = ", ".join(item.label for item in images)
-    return f"holds {len(images)} images ({labels}); name one, such as '{os.path.basename(file.path)}{planes[0].label}'"
+    labels = [item.label for item in planes]
+    doubled = next((label for label in labels if labels.count(label) > 1), None)
+    if doubled is not None:
+        return f"holds several images {doubled}; give their extensions other names or versions"
+    return images_of(file) or planes[:1]
 
 
 def _is(item: HduInfo, hdu: Selector) -> bool:
@@ -198,6 +204,7 @@ def _frame(file: FitsFile, hdu: HduInfo, short: str, named: bool) -> RawFrame:
         header=hdu.header,
         root=file.hdus[0].header if hdu.index else "",
         single=alone,
+        part="" if alone else hdu.label.strip("[]"),
         notes=notes,
     )
 

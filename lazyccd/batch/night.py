@@ -150,6 +150,9 @@ class Recipe:
 
     notes: tuple[str, ...] = ()
 
+    part: str = ""
+    """Which image of its file it is, such as ``SCI,1``; empty for the only one."""
+
     @property
     def kind(self) -> str:
         """The type of frame."""

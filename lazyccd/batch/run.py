@@ -16,6 +16,7 @@ import xarray as xr
 
 from lazyccd import io, ops
 from lazyccd.batch.cosmic import check_stars, remove_cosmic_rays
+from lazyccd.batch.exposures import exposures, file_of, gather
 from lazyccd.batch.facts import MEASURED, Fact
 from lazyccd.batch.measure import centre, level, noise, pairs_gain, pairs_noise, pixels_of
 from lazyccd.batch.night import MasterGroup, NightPlan, Pairs, Recipe
@@ -44,6 +45,10 @@ The median absolute deviation of five normal values is so often small that a cli
 
 CLIP = 5.0
 """Robust standard deviations beyond which a value is left out of a master."""
+
+
+EXPOSURE = "exposure"
+"""Kind of a product that holds those of several images."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,7 @@ class Run:
     warnings: list[str] = field(default_factory=list)
     masters: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    levels: dict[str, float] = field(default_factory=dict)
 
     def __call__(self) -> list[Outcome]:
         """Reduce the night, or go on where the same call was interrupted."""
@@ -131,6 +137,8 @@ class Run:
                 self._keep(notes, group.name, group.kind, partial(self._make_master, group))
             for recipe in self.plan.science:
                 self._keep(notes, recipe.name, "science", partial(self._reduce, recipe))
+            for name, recipes in exposures(self.plan.science).items():
+                self._keep(notes, name, EXPOSURE, partial(self._gather, name, recipes))
         except BaseException:
             notes.release()
             raise
@@ -161,6 +169,7 @@ class Run:
             raise ParameterError(
                 f"{len(doubled)} products would have the name of another: {sorted(doubled)}; rename the files."
             )
+        targets += [self.out / f"{product_stem(name)}_red.{self.format}" for name in exposures(self.plan.science)]
         paths = targets + [self.out / "masters" / f"{group.name}.fits" for group in self.plan.groups]
         there = [path for path in paths if path.exists()]
         if there and not self.overwrite:
@@ -229,7 +238,7 @@ class Run:
         if known is not None:
             outcome = Outcome(**known)
             self.outcomes.append(outcome)
-            if kind != "science":
+            if kind not in {"science", EXPOSURE}:
                 self.masters[name] = outcome.path
             return
         begin = time.monotonic()
@@ -286,7 +295,16 @@ class Run:
         snr = value / math.sqrt(value + read**2)
         if snr < LEAST_SNR:
             return f"signal-to-noise {snr:.1f} per pixel is below {LEAST_SNR:g}", frame
-        return "", ops.divide(frame, value * frame.ccd.unit)
+        common = self._exposure_level(recipe) if recipe.part else value
+        return "", ops.divide(frame, common * frame.ccd.unit)
+
+    def _exposure_level(self, recipe: Recipe) -> float:
+        """Return the median level of all images of a flat's file: one for all, so that amplifiers keep their steps."""
+        name = file_of(recipe)
+        if name not in self.levels:
+            alike = [item for item in self.plan.recipes if item.part and file_of(item) == name and item.is_reduced]
+            self.levels[name] = float(np.median([level(self._calibrated(item).frame) for item in alike]))
+        return self.levels[name]
 
     def _calibrated(self, recipe: Recipe) -> Any:
         """Calibrate a frame, if its masters could be made."""
@@ -319,6 +337,17 @@ class Run:
             noise(product),
             f"{product.ccd.unit}",
         )
+
+    def _gather(self, name: str, recipes: list[Recipe]) -> Outcome:
+        """Put the products of an exposure's images into one file."""
+        products = {outcome.name: outcome.path for outcome in self.outcomes if outcome.kind == "science"}
+        missing = [recipe.name for recipe in recipes if not products.get(recipe.name)]
+        if missing:
+            raise ParameterError(f"{', '.join(missing)} failed, so {name} is not put together.")
+        path = gather(recipes, products, self.out / f"{product_stem(name)}_red.{self.format}", **self._writing)
+        lacking = next((recipe for recipe in recipes if recipe.status != "COMPLETE"), recipes[0])
+        words = (f"{len(recipes)} images in {os.path.basename(path)}",)
+        return Outcome(name, EXPOSURE, lacking.status, lacking.reason, path, tuple(products), words)
 
     def _shown(self, master: str) -> str:
         """Return the name of a master as tables show it."""

@@ -210,7 +210,7 @@ class HeaderView(Mapping[str, Any]):
     """A header that is read and not written."""
 
     def __init__(self, text: str) -> None:
-        self._header = header_from_text(text)
+        self._header = _parsed(text)  # shared by all views, and never changed
 
     def __getitem__(self, key: Any) -> Any:
         """Return the value of a keyword, in any case."""

@@ -56,11 +56,15 @@ def parse_unit(text: object, where: str) -> u.UnitBase:
         return u.dimensionless_unscaled
     if isinstance(text, u.UnitBase):
         return text
-    return _parse_text(str(text).strip(), where)
+    unit = _parse_text(str(text).strip())
+    if unit is None:
+        raise UnitError(f"{where}: unit {str(text)!r} is not known to astropy; give unit=, such as unit='adu'.")
+    return unit
 
 
 @lru_cache(maxsize=256)
-def _parse_text(text: str, where: str) -> u.UnitBase:
+def _parse_text(text: str) -> u.UnitBase | None:
+    """Return the unit of a name; None if astropy does not know it."""
     if text.lower() in ALIASES:
         return ALIASES[text.lower()]
     with warnings.catch_warnings():
@@ -71,9 +75,10 @@ def _parse_text(text: str, where: str) -> u.UnitBase:
                 return u.Unit(spelling)
             except ValueError:
                 continue
-    raise UnitError(f"{where}: unit {text!r} is not known to astropy; give unit=, such as unit='adu'.")
+    return None
 
 
+@lru_cache(maxsize=256)
 def unit_to_text(unit: u.UnitBase) -> str:
     """Return the name of a unit, as FITS writes it if FITS can.
 

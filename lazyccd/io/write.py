@@ -377,7 +377,7 @@ def _refuse_sources(images: Iterable[Image], name: str, more: Iterable[str] = ()
     if is_url(name):
         return
     full = os.path.realpath(name)
-    for path in (*(path for image in images for path in _source_paths(image)), *more):
+    for path in dict.fromkeys([*(path for image in images for path in _source_paths(image)), *more]):
         if os.path.realpath(path) == full:
             raise ParameterError(
                 f"the frame is made from {path}, which cannot be written at the same time; give another name."
@@ -386,8 +386,8 @@ def _refuse_sources(images: Iterable[Image], name: str, more: Iterable[str] = ()
 
 def _source_paths(image: Image) -> Iterator[str]:
     """Yield the files and stores that a plan reads."""
-    for step in sources(image.plan):
-        place = getattr(step.storage, "path", None) if not hasattr(step.storage, "store") else step.storage.store
+    storages: list[Any] = [step.storage for step in sources(image.plan)]
+    for place in dict.fromkeys(getattr(one, "store", None) or getattr(one, "path", None) for one in storages):
         if place and Path(place).exists():
             yield str(place)
 

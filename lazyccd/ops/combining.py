@@ -282,7 +282,9 @@ def notes_of(rule: Rule) -> Iterator[str]:
     yield f"lazyccd combine: {rule.method} of {rule.count} frames"
     for name, settings in (*rule.clips, *([rule.reject] if rule.reject else [])):
         named = zip(SETTINGS.get(name, ("low", "high")), settings, strict=True) if name != "gesdt" else ()
-        words = [f"{key}={s:g}" if isinstance(s, float) else f"{key}={s}" for key, s in named if s not in (None, np.inf)]
+        words = [
+            f"{key}={s:g}" if isinstance(s, float) else f"{key}={s}" for key, s in named if s not in (None, np.inf)
+        ]
         yield " ".join(["rejected:", shown_name(name), *words])
     if rule.grow >= 1:
         yield f"rejected: neighbours within {rule.grow:g} pixels"

@@ -138,6 +138,22 @@ def assemble(
     return make_tree(frames, {**tree.attrs, **({"hdus": kept} if kept else {})})
 
 
+def places_of(tree: xr.DataTree) -> tuple[str, Region, dict[str, Placement]]:
+    """Return the keyword that places the frames of a tree, the section that holds all, and where those lie that say it."""
+    images = {name: resolve(frame) for name, frame in frames_of(tree).items()}
+    key = _choose(images)
+    places: dict[str, Placement] = {}
+    for name, image in images.items():
+        try:
+            places[name] = _amplifier(name, image, key).place
+        except SectionError:
+            continue
+    bounds = size_of(header_view(str(tree.attrs.get("header", ""))), SIZES[key])
+    for place in places.values():
+        bounds = place.target if bounds is None else bounds.union(place.target)
+    return key, bounds or Region(0, 0, 0, 0), places
+
+
 def _detector_of(name: str, frame: xr.Dataset, group: str | None) -> str:
     """Return the name of the detector that a frame belongs to; empty if there is only one."""
     if group is None:

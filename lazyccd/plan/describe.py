@@ -6,6 +6,7 @@ import hashlib
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,13 @@ LONGEST_LIST = 64
 """Arrays of more numbers are named by a hash."""
 
 
+@lru_cache(maxsize=128)
 def describe(root: Step) -> list[dict[str, Any]]:
     """Return the steps of a plan, inputs first, as what JSON can hold; equal plans give equal lists in any process.
 
     Each has ``step`` (its name), ``inputs`` (positions in the list) and what else defines it: ``source``, ``kernel``,
-    ``parameters``, ``numbers``. Steps from which global numbers are made come before those that use them.
+    ``parameters``, ``numbers``. Steps from which global numbers are made come before those that use them. The list is kept
+    for the next call, and must not be changed.
     """
     records: list[dict[str, Any]] = []
     places: dict[str, int] = {}

@@ -124,8 +124,10 @@ class PlanLayer(Layer):
 class ImageLayer(PlanLayer):
     """The chunks of a frame's variables."""
 
-    def __init__(self, name: str, plan: Step, grid: Grid, outputs: tuple[Output, ...]) -> None:
-        super().__init__(plan, unsettled(plan))
+    def __init__(
+        self, name: str, plan: Step, grid: Grid, outputs: tuple[Output, ...], values: Mapping[str, Value]
+    ) -> None:
+        super().__init__(plan, values)
         self.name = name
         self.grid = grid
         self.outputs = outputs
@@ -318,9 +320,10 @@ def lower_image(
         hidden = f"{plan.label}_variance-{token}-var"
         outputs.append(Output(hidden, "var"))
     name = f"{plan.label}-{tokenize(plan.token, grid, [out.name for out in outputs])}"
-    layers, dependencies = _leaf_layers(plan, unsettled(plan), graphs)
-    layers[name] = ImageLayer(name, plan, grid, tuple(outputs))
-    dependencies[name] = _direct_dependencies(plan, unsettled(plan))
+    values = unsettled(plan)
+    layers, dependencies = _leaf_layers(plan, values, graphs)
+    layers[name] = ImageLayer(name, plan, grid, tuple(outputs), values)
+    dependencies[name] = _direct_dependencies(plan, values)
     if hidden is not None:
         layers[hidden] = LabelLayer(plan, "var", boundary=boundary, variance=None)
         dependencies[hidden] = {name}

@@ -126,6 +126,16 @@ class Shifted:
         """Return the part of the input under the region, which may be empty."""
         return out.shift(-self.offset[0], -self.offset[1]).clip(shape)
 
+    def splits(self, out: Region, shape: tuple[int, int]) -> bool:
+        """Return whether some rows of a region need the input and others do not."""
+        return _splits(out, Region.full(shape).shift(*self.offset))
+
+
+def _splits(out: Region, place: Region) -> bool:
+    """Return whether a place has some rows of a region and not all."""
+    common = out.intersect(place)
+    return common.size > 0 and common[:2] != out[:2]
+
 
 @dataclass(frozen=True)
 class Placed:
@@ -150,6 +160,10 @@ class Placed:
         y0, y1 = self._axis(part.y0, part.y1, 0)
         x0, x1 = self._axis(part.x0, part.x1, 1)
         return Region(y0, y1, x0, x1)
+
+    def splits(self, out: Region, shape: tuple[int, int]) -> bool:
+        """Return whether some rows of a region need the input and others do not."""
+        return _splits(out, self.place)
 
     def _axis(self, first: int, stop: int, axis: int) -> tuple[int, int]:
         """Return the range of the input that lies at a range of the output."""

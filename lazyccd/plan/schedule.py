@@ -260,6 +260,19 @@ def moves(steps: Iterable[Step]) -> bool:
     return not any(isinstance(each, ENDING) for each in reads)
 
 
+def needs_the_same(segment: Sequence[Step], request: Request) -> bool:
+    """Return whether no frame begins or ends inside of what a request asks of the steps of a segment."""
+    asked = demand(segment, [(segment[-1], request)], in_strip=True)
+    return not any(
+        source.reads.splits(wanted.region, source.step.shape)
+        for step in segment
+        if isinstance(step, Apply)
+        for source in step.sources
+        if isinstance(source.reads, ENDING)
+        for wanted in asked.get(step.token, ())
+    )
+
+
 def strips(segment: Sequence[Step], request: Request) -> Iterator[Strip]:
     """Yield bands of rows of a request whose planes stay in cache, each with its calls.
 
@@ -269,7 +282,7 @@ def strips(segment: Sequence[Step], request: Request) -> Iterator[Strip]:
     rows = strip_rows(segment, request)
     first: list[Call] = []
     repeats = False
-    can_repeat = moves(segment)
+    can_repeat = moves(segment) or needs_the_same(segment, request)
     for y0 in range(region.y0, region.y1, rows):
         y1 = min(y0 + rows, region.y1)
         strip = Request(region._replace(y0=y0, y1=y1), request.planes)

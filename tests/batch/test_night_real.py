@@ -62,10 +62,12 @@ def test_sbig(shared_data: Path) -> None:
 
 
 def test_sinistro(shared_data: Path) -> None:
-    """A processed frame is refused, several amplifiers must be named, a list of gains is missing by name."""
+    """A processed frame is refused, each amplifier is a frame with its own gain, a list of gains is missing by name."""
     plan = plan_of(shared_data, "lco_sinistro_mef")
     assert plan.recipe("banzai_test_frame.fits.fz").status == "REFUSED"
-    assert dict(plan.skipped)["mef_raw_test_frame.fits"].startswith("holds 4 images ([SCI,1]")
+    parts = [item for item in plan.recipes if item.part]
+    assert [item.name for item in parts] == [f"mef_raw_test_frame.fits[SCI,{i}]" for i in (1, 2, 3, 4)]
+    assert [item.facts.gain.value for item in parts] == [6.42, 6.23, 6.27, 6.26]
     frame = plan.recipe("cpt1m012-fl10-20151216-0073-e00.fits.fz")
     assert "lists 4 values" in frame.facts.gain.note
     assert "instrument 'fl08' is not 'fl10'" in dict(frame.bias.why_not)["bias_2015-12-16"]

@@ -78,9 +78,10 @@ def test_what_is_taken_apart_goes_together(data: st.DataObject) -> None:
 def test_images_larger_than_a_strip(chunk: tuple[int, int]) -> None:
     """Within one task, strips of rows end where amplifiers do."""
     frame = formula_frame((719, 811), chunk)
-    sections = {"A": "[400:1,301:1]", "B": "[401:811,1:301]", "C": "[1:400,719:302]", "D": "[811:401,302:719]"}
-    again = lazyccd.rechunk(lazyccd.assemble(lazyccd.split_amplifiers(frame, sections)), chunk)
-    assert_same_pixels(again, frame)
+    corners = {"A": "[400:1,301:1]", "B": "[401:811,1:301]", "C": "[1:400,719:302]", "D": "[811:401,302:719]"}
+    for sections in (corners, {"left": "[1:300,1:719]", "right": "[811:301,1:719]"}):
+        again = lazyccd.rechunk(lazyccd.assemble(lazyccd.split_amplifiers(frame, sections)), chunk)
+        assert_same_pixels(again, frame)
 
 
 def amplifier(value: float, shape: tuple[int, int] = (4, 6), **cards: Any) -> xr.Dataset:

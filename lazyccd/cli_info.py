@@ -1,0 +1,141 @@
+"""``lazyccd info``: what a file holds, extension by extension, and how a camera's frames lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lazyccd.cli_common import friendly_errors
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from rich.console import Console
+
+SECTIONS = ("DATASEC", "BIASSEC", "TRIMSEC", "CCDSEC", "DETSEC")
+WIDTH, HEIGHT = 72, 22
+"""Characters and lines of the layout in the terminal."""
+
+
+@click.command()
+@click.argument("file")
+@click.option("--picture", type=click.Path(path_type=Path), help="Draw the layout of a camera's frames into a PNG.")
+def info(file: str, picture: Path | None) -> None:
+    """Say what FILE holds: its images, and what opening each would give; of several, how they lie on the detector."""
+    import xarray as xr
+
+    from lazyccd import accessor as accessor
+    from lazyccd.batch.report import make_console
+    from lazyccd.io import as_frame, open_mef, open_zarr
+    from lazyccd.io.fits.companions import images_of
+    from lazyccd.io.fits.hdus import scan_fits
+    from lazyccd.io.fits.names import parse_name
+
+    with friendly_errors():
+        console = make_console()
+        name = parse_name(file)
+        if name.path.rstrip("/").endswith(".zarr"):
+            opened: Any = open_zarr(name.path)
+        else:
+            scanned = scan_fits(name.path)
+            _print_hdus(scanned, console)
+            several = name.hdu is None and len(images_of(scanned)) != 1
+            opened = open_mef(name.path) if several else as_frame(file)
+        if isinstance(opened, xr.Dataset):
+            _print_frame(opened, console)
+            return
+        _print_tree(opened, console, picture)
+
+
+def _print_hdus(file: Any, console: Console) -> None:
+    """Print a table of the HDUs of a file."""
+    from rich.table import Table
+
+    table = Table("#", "name", "version", "kind", "shape", "BITPIX", title=file.path, title_justify="left")
+    for hdu in file.hdus:
+        shape = " x ".join(map(str, hdu.shape)) or "-"
+        table.add_row(str(hdu.index), hdu.name or "-", str(hdu.ver), hdu.kind, shape, str(hdu.bitpix))
+    console.print(table)
+
+
+def _print_frame(ds: xr.Dataset, console: Console) -> None:
+    """Print what a frame is, and what it costs."""
+    console.print(f"frame of {ds.sizes['y']} rows and {ds.sizes['x']} columns, unit '{ds.ccd.unit}'")
+    for variable in ds.data_vars:
+        console.print(f"  {variable}: {ds[variable].dtype}, chunks {ds[variable].data.chunksize}")
+    console.print(f"sky coordinates: {'yes' if ds.ccd.wcs is not None else 'no'}")
+    console.print(str(ds.ccd.plan()))
+
+
+def _print_tree(tree: xr.DataTree, console: Console, picture: Path | None) -> None:
+    """Print the frames of a tree with their sections, what else is kept, and how they lie."""
+    from rich.table import Table
+
+    from lazyccd.frame.core import DATA
+    from lazyccd.ops.mosaic import places_of
+
+    kept = [hdu for hdu in tree.attrs.get("hdus", ()) if "bytes" in hdu]
+    if not any(DATA in node.data_vars for node in tree.subtree):
+        console.print(f"no image that is a frame; {len(kept)} HDUs are kept as they are")
+        return
+    headers = {name: ds.ccd.header for name, ds in tree.ccd.frames.items()}
+    used = [key for key in SECTIONS if any(key in header for header in headers.values())]
+    table = Table("frame", "pixels", "unit", "planes", "gain", *used)
+    for name, ds in tree.ccd.frames.items():
+        values = [str(headers[name].get(key, "-")) for key in ("GAIN", *used)]
+        size = f"{ds.sizes['x']} x {ds.sizes['y']}"
+        table.add_row(name, size, str(ds.ccd.unit), ", ".join(map(str, ds.data_vars)), *values)
+    console.print(table)
+    if kept:
+        names = ", ".join(f"{hdu.get('name') or '-'} ({hdu.get('kind', 'bytes')})" for hdu in kept)
+        console.print(f"kept as they are: {names}")
+    key, bounds, places = places_of(tree)
+    if not places:
+        console.print("no CCDSEC, DETSEC or LTM says how the frames lie.")
+        return
+    console.print(f"by {key}, {bounds.to_fits()} (first row below, o: first pixel of the data)")
+    console.print(layout_text(bounds, places), markup=False, highlight=False)
+    if picture is not None:
+        from lazyccd.plot import save_layout
+
+        save_layout(bounds, places, picture)
+        console.print(f"the layout is drawn in {picture}")
+
+
+def layout_text(bounds: Any, places: Mapping[str, Any]) -> str:
+    """Return boxes that lie like frames, with their names, and a mark in the corner of the first pixel.
+
+    Examples
+    --------
+    >>> from lazyccd.frame.placement import placement
+    >>> from lazyccd.sections import Region
+    >>> header = {"NAXIS1": 4, "NAXIS2": 4}
+    >>> places = {"A": placement({**header, "DETSEC": "[1:4,1:4]"}, "DETSEC")}
+    >>> print(
+    ...     layout_text(Region(0, 4, 0, 8), places | {"B": placement({**header, "DETSEC": "[8:5,1:4]"}, "DETSEC")})[
+    ...         -72:
+    ...     ]
+    ... )
+    |o                                 ||                                 o|
+    """
+    rows, columns = max(bounds.shape.y, 1), max(bounds.shape.x, 1)
+    lines = [[" "] * WIDTH for _ in range(HEIGHT)]
+    for name, place in places.items():
+        y0, y1, x0, x1 = place.target.shift(-bounds.y0, -bounds.x0)
+        top, bottom = HEIGHT - round(y1 / rows * HEIGHT), HEIGHT - round(y0 / rows * HEIGHT) - 1
+        left, right = round(x0 / columns * WIDTH), round(x1 / columns * WIDTH) - 1
+        if bottom <= top or right <= left:
+            continue
+        for x in range(left, right + 1):
+            lines[top][x] = "-"
+        for y in range(top, bottom + 1):
+            lines[y][left] = lines[y][right] = "|"
+        label = name[-(right - left - 1) :] if right - left > 1 else ""
+        middle = (top + bottom + 1) // 2
+        start = (left + right - len(label) + 1) // 2
+        lines[middle][start : start + len(label)] = label
+        inner = min(left + 1, right) if place.step.x > 0 else max(right - 1, left)
+        lines[bottom if place.step.y > 0 else min(top + 1, bottom)][inner] = "o"
+    return "\n".join("".join(line).rstrip() for line in lines)
