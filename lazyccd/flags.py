@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lazyccd.errors import ParameterError
+from lazyccd.errors import ArgumentTypeError, ParameterError
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,8 @@ class MaskSchema:
         ------
         ParameterError
             Raised if a plane is not in the schema.
+        ArgumentTypeError
+            Raised if the selection is not a string.
         """
         if expression is None:
             return self.bad_bits
@@ -283,7 +285,7 @@ def plane_name(name: str) -> str:
     return clean if clean[:1].isalpha() else f"F_{clean}"
 
 
-def split_selection(expression: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def split_selection(expression: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the names that a selection string adds, and those that it takes out of the default.
 
     Examples
@@ -291,6 +293,8 @@ def split_selection(expression: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     >>> split_selection("~INTERP+CR")
     (('CR',), ('INTERP',))
     """
+    if not isinstance(expression, str):
+        raise ArgumentTypeError(f"planes {expression!r} must be one string; join names by '+', such as 'SAT+CR'.")
     words = [word for word in re.split(r"[+,\s]+", expression.upper().strip()) if word]
     removed = tuple(word[1:] for word in words if word.startswith("~"))
     return tuple(word for word in words if not word.startswith("~")), removed

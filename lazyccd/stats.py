@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lazyccd.errors import ParameterError
+from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.flags import split_selection
 from lazyccd.frame.core import DATA, Image, resolve
 from lazyccd.frame.units import unit_to_text
@@ -83,6 +83,8 @@ def percentile(ccd: xr.Dataset, q: float | Sequence[float], bad: str | None = No
     ------
     ParameterError
         Raised if a percentage is not between 0 and 100.
+    ArgumentTypeError
+        Raised if it is not a number.
 
     Examples
     --------
@@ -93,6 +95,8 @@ def percentile(ccd: xr.Dataset, q: float | Sequence[float], bad: str | None = No
     >>> percentile(ds, [5, 99.5]).values
     array([ 5. , 99.5])
     """
+    if np.asarray(q).dtype.kind not in "iuf":
+        raise ArgumentTypeError(f"percentile {q!r} must be a number or a sequence of numbers.")
     wanted = [float(number) for number in np.atleast_1d(q)]
     for number in wanted:
         if not 0 <= number <= 100:

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 import lazyccd
 from lazyccd import stats
-from lazyccd.errors import ParameterError
+from lazyccd.errors import ArgumentTypeError, ParameterError
 
 FLOATS = {
     "float32": st.floats(width=32, allow_subnormal=True),
@@ -133,5 +133,7 @@ def test_bad_arguments() -> None:
     ds = frame(np.ones((2, 2)), None, (2, 2))
     with pytest.raises(ParameterError, match="percentile 101 must be between 0 and 100"):
         stats.percentile(ds, 101)
+    with pytest.raises(ArgumentTypeError, match="percentile '50' must be a number"):
+        stats.percentile(ds, "50")  # type: ignore[arg-type]
     with pytest.raises(ParameterError, match="sigma 0 must be above 0"):
         stats.sigma_clipped(ds, sigma=0)

@@ -74,6 +74,8 @@ def from_ccddata(ccd: CCDData) -> xr.Dataset:
     values = np.asarray(ccd.data)
     if values.ndim != 2:
         raise FrameError(f"CCDData of shape {values.shape} must have 2 dimensions; select one plane first.")
+    if not values.size:
+        raise FrameError(f"CCDData of shape {values.shape} has no pixel; a frame must have at least one.")
     dtype = float_dtype(values.dtype)
     data, graphs = as_step(values, dtype)
     variance = mask = None

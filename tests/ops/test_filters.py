@@ -310,6 +310,7 @@ def test_filled_pixels_count_if_they_are_trusted() -> None:
         (lambda ds: lazyccd.background_deviation_filter(ds, 0), ParameterError, "bbox 0"),
         (lambda ds: lazyccd.grow_mask(ds, "SAT", 1), ParameterError, "needs a frame with a mask"),
         (lambda ds: lazyccd.grow_mask(lazyccd.with_mask(ds, ds["data"]), "SATT", 1), ParameterError, "SATT"),
+        (lambda ds: lazyccd.grow_mask(lazyccd.with_mask(ds, ds["data"]), ["SAT"], 1), ArgumentTypeError, "one string"),
         (lambda ds: lazyccd.grow_mask(lazyccd.with_mask(ds, ds["data"]), "SAT", -1), ParameterError, "radius -1"),
         (lambda ds: lazyccd.interpolate_bad_pixels(ds, axis="z"), ParameterError, "'z'"),
         (lambda ds: lazyccd.interpolate_bad_pixels(ds, reach=0), ParameterError, "reach 0"),
