@@ -198,7 +198,11 @@ def main() -> None:
             noisy_fits(place / "uint16.fits", (n, n), "uint16", 1500, 30)
             noisy_fits(place / "float32.fits", (n, n), "float32", 1500, 30, BUNIT="adu")
         rows = [bench(folder, args.rounds) for bench in (bench_writes, bench_reads, bench_plain)]
-    save("fits", [found for some in rows for found in some], f"python benchmarks/bench_fits.py --size {args.size}")
+    save(
+        "fits",
+        [found for some in rows for found in some],
+        f"python benchmarks/bench_fits.py --size {args.size} --rounds {args.rounds}",
+    )
 
 
 if __name__ == "__main__":
