@@ -125,7 +125,11 @@ class BareLoop:
             reader.close()
         np.sqrt(out.variance, out=out.variance)
         for name, array in zip(("data", "uncertainty", "mask"), (out.data, out.variance, out.mask), strict=True):
-            self.target.write(name, region, array)
+            self.put(name, region, array)
+
+    def put(self, name: str, region: Region, array: Any) -> None:
+        """Write one plane of a region."""
+        self.target.write(name, region, array)
 
     def strip(self, request: Request, raw: Any, flat: Any) -> Block:
         """Run the kernels on one strip."""

@@ -7,7 +7,8 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -56,16 +57,50 @@ class ZarrStorage:
         SourceChangedError
             Raised if the store was written anew since the plan was made.
         """
-        import zarr
-
-        root = _open_root(self.store)
-        array = root.get(self.path)
-        if not isinstance(array, zarr.Array) or _token(self.store, self.path, root, array) != self.token:
-            raise SourceChangedError(f"{self.name} changed after the plan that reads it was made; open it again.")
         folder = place_of(self.store).folder
-        if folder is not None and _is_our_layout(array):
+        opened = _opened(self.store, self.path, None if folder is None else _state(folder))
+        if not opened.is_ours:  # nothing in the root tells whether the array is what it was
+            opened = _opened.__wrapped__(self.store, self.path, None)
+        array = opened.array
+        if array is None or opened.token != self.token:
+            raise SourceChangedError(f"{self.name} changed after the plan that reads it was made; open it again.")
+        if folder is not None and opened.is_ours:
             return ShardReader(f"{folder}/{self.path}", array, self.dtype)
         return ZarrReader(array, self.dtype)
+
+
+class Opened(NamedTuple):
+    """An array of a store and what is known of it."""
+
+    array: zarr.Array[Any] | None
+    """None if there is none."""
+
+    token: str
+    is_ours: bool
+    """Whether the store has a write id and the array our layout."""
+
+
+@lru_cache(maxsize=256)
+def _opened(store: str, path: str, state: tuple[int, ...] | None) -> Opened:
+    """Open an array; once for each state of the metadata of the root, where every store of ours has its write id."""
+    import zarr
+
+    root = _open_root(store)
+    array = root.get(path)
+    if not isinstance(array, zarr.Array):
+        return Opened(None, "", False)
+    ours: Any = root.attrs.get("lazyccd")
+    has_id = isinstance(ours, Mapping) and "write_id" in ours
+    return Opened(array, _token(store, path, root, array), state is not None and has_id and _is_our_layout(array))
+
+
+def _state(folder: str) -> tuple[int, ...] | None:
+    """Return what tells one state of the root's metadata from another; None if there are none of Zarr v3."""
+    try:
+        found = os.stat(f"{folder}/zarr.json")
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 class ZarrReader:
