@@ -122,7 +122,9 @@ class ZarrTarget:
     """Group of the image; empty if the arrays are in the root, which then is a level of another store."""
 
     def __post_init__(self) -> None:
-        """Refuse grids that Zarr cannot hold."""
+        """Refuse grids that Zarr cannot hold, and groups outside of the store: names of extensions come from headers."""
+        if self.group.startswith("/") or {".", ".."} & set(self.group.split("/")):
+            raise ParameterError(f"{self.store}: a group cannot have the name {self.group!r}; rename the extension.")
         if any(s < 1 or c < 1 or s % c for s, c in zip(self.shards, self.chunks, strict=True)):
             raise ParameterError(
                 f"shards {self.shards} must be multiples of the chunks {self.chunks}; use shard_grid()."

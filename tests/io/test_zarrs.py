@@ -381,6 +381,9 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
         open_arrays(target.store, "1")
     with pytest.raises(ParameterError, match=r"shards \(8, 8\) must be multiples of the chunks \(3, 8\)"):
         ZarrTarget("a.zarr", (4, 4), (), (8, 8), (3, 8))
+    for group in ("../b", "/b", "a/../../b", "."):
+        with pytest.raises(ParameterError, match="a group cannot have the name"):
+            ZarrTarget("a.zarr", (4, 4), (), (4, 4), (4, 4), group)
 
 
 @settings(max_examples=200, deadline=None)
