@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from typing import Any
 
 import dask
@@ -12,7 +14,7 @@ import pytest
 from dask.callbacks import Callback
 
 import lazyccd
-from lazyccd.plan.canvas import Canvas, finish, place_of
+from lazyccd.plan.canvas import Canvas, chunk_memory, finish
 from lazyccd.sections import Region
 from lazyccd.testing.steps import box_filter, formula_frame
 
@@ -88,14 +90,25 @@ def test_results_are_independent() -> None:
 def test_chunks_taken_by_others_are_copied() -> None:
     """If somebody else took a place, the canvas is not given out."""
     canvas = Canvas("x", (4, 3), np.dtype(float))
-    other = place_of("x", TOP, np.dtype(float))
-    top, bottom = place_of("x", TOP, np.dtype(float)), place_of("x", BOTTOM, np.dtype(float))
+    other = chunk_memory("x", TOP, np.dtype(float))
+    top, bottom = chunk_memory("x", TOP, np.dtype(float)), chunk_memory("x", BOTTOM, np.dtype(float))
     other[...], top[...], bottom[...] = 5, 1, 2
     result = finish([[top], [bottom]], canvas)
     other[...] = 7
     np.testing.assert_array_equal(result, np.repeat([[1.0], [1], [2], [2]], 3, axis=1))
     assert not np.shares_memory(result, bottom)
-    assert place_of("x", BOTTOM, np.dtype(float)).flags.owndata
+    assert chunk_memory("x", BOTTOM, np.dtype(float)).flags.owndata
+
+
+def test_memory_is_taken_only_while_tasks_work_in_it() -> None:
+    """An array larger than any memory can be handed to a cluster, and what is done holds no array that its user dropped."""
+    canvas = Canvas("x", (2**22, 2**22), np.dtype(float))
+    np.testing.assert_array_equal(finish([[np.ones((1, 2))]], canvas), [[1, 1]])
+    twice = dask.delayed(lambda pixels: pixels)(frame()["data"].data)
+    first = weakref.ref(twice.compute(scheduler="synchronous"))
+    gc.collect()
+    assert first() is None
+    np.testing.assert_array_equal(twice.compute(scheduler="synchronous"), whole(frame(), "data"))
 
 
 def test_a_canvas_of_another_process_is_nothing() -> None:
