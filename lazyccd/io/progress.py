@@ -98,7 +98,7 @@ class Progress:
 
     def check(self) -> None:
         """Raise `SourceChangedError` if another run has begun anew."""
-        _tail(self.target, self.run).update(self._note)
+        _names(_notes(self.target, self.run), self._note)
 
     def begin(self, lay_out: Callable[[], object], is_begun: Callable[[], bool], *, overwrite: bool) -> bool:
         """Take the lease; go on with an interrupted write, or begin anew.
@@ -229,12 +229,7 @@ class _Tail:
     def update(self, note: str = "") -> Receipts:
         """Read what was added since the last time."""
         with self._lock:
-            names = self._notes.names()
-            if note and note not in names:
-                raise SourceChangedError(
-                    f"{self._notes.where}: the write was given up, or another one began; call again."
-                )
-            for name in names:
+            for name in _names(self._notes, note):
                 if RECEIPTS in name:
                     content = self._notes.read(name, self._read.get(name, 0))
                     whole = content[: content.rfind(b"\n") + 1]
@@ -246,6 +241,16 @@ class _Tail:
         """Add a receipt."""
         with self._lock:
             self._notes.append(self._mine, line)
+
+
+def _names(notes: Notes, note: str = "") -> list[str]:
+    """Return the names of all notes; raise `SourceChangedError` if that of this write is gone."""
+    names = notes.names()
+    if note and note not in names:
+        raise SourceChangedError(
+            f"{notes.where} has no {note} any more: the write was given up, or another one began; call again."
+        )
+    return names
 
 
 def _line(unit: Unit, receipt: Any) -> str:
