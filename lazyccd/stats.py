@@ -25,12 +25,10 @@ from lazyccd.flags import split_selection
 from lazyccd.frame.core import DATA, Image, resolve
 from lazyccd.frame.units import unit_to_text
 from lazyccd.kernels import pointwise, reduce, select
+from lazyccd.kernels.select import MAD_TO_SIGMA
 from lazyccd.plan.lower import lower_numbers
 from lazyccd.plan.steps import Apply, Input, Reduction, Value, make_dtypes, make_params
 from lazyccd.sections import Region
-
-MAD_TO_SIGMA = 1.482602218505602
-"""Standard deviation of a normal distribution over its median absolute deviation, 1 / Phi^-1(3/4)."""
 
 
 def median(ccd: xr.Dataset, bad: str | None = None) -> xr.DataArray:

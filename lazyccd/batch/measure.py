@@ -13,12 +13,10 @@ import xarray as xr
 
 from lazyccd.frame.core import DATA, MASK, resolve
 from lazyccd.kernels.overscan import line_level
+from lazyccd.kernels.select import MAD_TO_SIGMA
 from lazyccd.ops.edit import cut
 from lazyccd.ops.overscan_levels import scatter as residual_scatter
 from lazyccd.sections import Region
-
-MAD_TO_STD = 1.482602218505602
-"""Standard deviation of a normal distribution in units of its median absolute deviation."""
 
 SAMPLE = 1024
 """Side of the central area in which noise is measured, at most."""
@@ -35,7 +33,7 @@ def robust_std(values: Array) -> float:
     if not values.size:
         return float("nan")
     away = np.abs(values - np.median(values))
-    kept = values[away <= 4 * max(MAD_TO_STD * float(np.median(away)), 0.5)]
+    kept = values[away <= 4 * max(MAD_TO_SIGMA * float(np.median(away)), 0.5)]
     return float(np.std(kept))
 
 

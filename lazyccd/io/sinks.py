@@ -11,15 +11,13 @@ import numpy.typing as npt
 
 from lazyccd.errors import SourceChangedError, WriteError
 from lazyccd.frame.core import MASK
+from lazyccd.io.fits.companions import BAD
 from lazyccd.io.fits.writer import FitsTarget, Partial
 from lazyccd.io.places import place_of
 from lazyccd.io.progress import Progress, Receipts, Unit
 from lazyccd.io.shards import checksum
 from lazyccd.io.zarrs import ZarrTarget, complete_store
 from lazyccd.sections import Region
-
-BAD = "bad"
-"""Name of a mask in 0 and 1, where 1 is bad."""
 
 
 class Target(Protocol):

@@ -89,13 +89,13 @@ def lazily_indexed(frame: xr.Dataset) -> xr.Dataset:
     chunks = {dim: max(sizes) for dim, sizes in zip(("y", "x"), image.grid, strict=True)}
     variables: dict[str, xr.Variable] = {}
     for name, kind in image.kinds.items():
-        array = indexing.LazilyIndexedArray(PlanArray(image, kind))
+        array = indexing.LazilyIndexedArray(IndexedPlane(image, kind))
         variables[name] = xr.Variable(("y", "x"), array, frame[name].attrs, {"preferred_chunks": chunks})
     coords: Mapping[Any, Any] = xr.Coordinates({"y": ("y", image.y), "x": ("x", image.x)}, indexes={})
     return xr.Dataset(variables, coords, frame.attrs)
 
 
-class PlanArray(BackendArray):
+class IndexedPlane(BackendArray):
     """One plane of an image, computed where it is indexed."""
 
     def __init__(self, image: Image, kind: Kind) -> None:

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from lazyccd.kernels.block import Block, Request
 from lazyccd.kernels.blocks import as_blocks
-from lazyccd.kernels.filters import MAD_TO_SIGMA, percentiles
+from lazyccd.kernels.filters import percentiles
 from lazyccd.kernels.jit import compiled
+from lazyccd.kernels.select import MAD_TO_SIGMA
 from lazyccd.sections import Region
 
 Array = npt.NDArray[Any]

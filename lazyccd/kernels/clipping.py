@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from lazyccd.kernels import rejection
 from lazyccd.kernels.piece import Clip, Piece
+from lazyccd.kernels.select import MAD_TO_SIGMA
 from lazyccd.kernels.stack_loops import (
     count_of,
     mean_and_squares,
@@ -24,9 +25,6 @@ from lazyccd.kernels.stack_loops import (
 )
 
 Array: TypeAlias = npt.NDArray[Any]
-
-MAD_TO_STD = 1.482602218505602
-"""Standard deviation of a normal distribution over its median absolute deviation."""
 
 
 def run_clip(piece: Piece, clip: Clip, nkeep: int = 0) -> None:
@@ -91,7 +89,7 @@ def centre_and_deviation(piece: Piece, centre_name: str, deviation_name: str) ->
     if deviation_name == "mad_std":
         middle, distance = median_and_deviation(piece.values, piece.use)
         centre = mean_and_squares(piece.values, piece.use)[1] if centre_name == "mean" else middle
-        return centre, MAD_TO_STD * distance
+        return centre, MAD_TO_SIGMA * distance
     count, mean, squares = mean_and_squares(piece.values, piece.use)
     with np.errstate(invalid="ignore", divide="ignore"):
         deviation = np.sqrt(squares / count)

@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from lazyccd.errors import ParameterError
 from lazyccd.kernels.block import MAPS, Block, Request, empty_block
-from lazyccd.kernels.clipping import MAD_TO_STD
 from lazyccd.kernels.iraf_stack import iraf_pieces, iraf_scaling
 from lazyccd.kernels.levels import Scaling, find_scaling
 from lazyccd.kernels.piece import Piece, Rule
 from lazyccd.kernels.pieces import Cut, clipped_pieces, cuts, gather_piece, run_clips, shape_of
+from lazyccd.kernels.select import MAD_TO_SIGMA
 from lazyccd.kernels.stack_loops import (
     count_of,
     mean_and_squares,
@@ -211,7 +211,7 @@ def _scatter(piece: Piece, method: str, weights: Array) -> Array:
 def _by_mad(piece: Piece, method: str, weights: Array) -> Array:
     """Return the variance as ccdproc estimates it by the median absolute deviation, without weights."""
     count = count_of(piece.use)
-    deviation = MAD_TO_STD * median_and_deviation(piece.values, piece.use)[1]
+    deviation = MAD_TO_SIGMA * median_and_deviation(piece.values, piece.use)[1]
     return np.asarray(deviation**2 * (count if method == "sum" else 1 / count))
 
 

@@ -10,12 +10,11 @@ import numpy.typing as npt
 from lazyccd.kernels.block import Block, Request
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.rank_filter import rank_filter
+from lazyccd.kernels.select import MAD_TO_SIGMA
 from lazyccd.sections import Region
 
 Array = npt.NDArray[Any]
 
-MAD_TO_SIGMA = 1.482602218505602
-"""Standard deviation of a normal distribution over its median absolute deviation, 1 / Phi^-1(3/4)."""
 
 FMAX: Any = np.fmax
 """The ufunc without a type: what the stubs of its methods accept differs between versions of NumPy."""

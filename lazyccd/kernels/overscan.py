@@ -11,6 +11,7 @@ from lazyccd.kernels.block import Block, Request
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.pixel_loops import pixels_of, sort_values
 from lazyccd.kernels.pointwise import or_masks
+from lazyccd.kernels.select import MAD_TO_SIGMA
 
 Array = npt.NDArray[Any]
 Statistic: TypeAlias = Literal["mean", "median", "clipped", "mad"]
@@ -23,9 +24,6 @@ CLIP_SIGMA = 3.0
 
 CLIP_ITERATIONS = 5
 """How often a line is clipped by its standard deviation."""
-
-MAD_TO_SIGMA = 1.482602218505602
-"""Standard deviation of a normal distribution over its median absolute deviation."""
 
 
 @compiled

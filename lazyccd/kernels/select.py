@@ -23,6 +23,9 @@ Array = npt.NDArray[Any]
 
 DIGITS = 2**16
 
+MAD_TO_SIGMA = 1.482602218505602
+"""Standard deviation of a normal distribution over its median absolute deviation, 1 / Phi^-1(3/4)."""
+
 NOTHING = np.array([-np.inf, np.inf])
 """Bounds that leave out no pixel."""
 

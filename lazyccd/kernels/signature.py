@@ -12,11 +12,10 @@ from lazyccd.errors import ParameterError
 from lazyccd.kernels.block import Block, Request
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.pointwise import Remap, add_scaled, or_masks
+from lazyccd.kernels.select import MAD_TO_SIGMA
 
 Array = npt.NDArray[Any]
 
-MAD_TO_SIGMA = 1.482602218505602
-"""Standard deviation of a normal distribution over its median absolute deviation."""
 
 FRINGE_BOX = 8
 """Side of the boxes whose means are compared with those of the fringe frame."""

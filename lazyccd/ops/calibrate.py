@@ -22,7 +22,7 @@ from lazyccd.ops.common import file_name, operand, operation
 from lazyccd.ops.pairs import add_images, affine_image, combine_pair, multiply_images
 from lazyccd.ops.pasting import below_each_other
 from lazyccd.plan.lower import Graph
-from lazyccd.plan.steps import QUOTIENT, Input, PlaneMap, Reduction, Value, make_params
+from lazyccd.plan.steps import MASK_WITH_DATA, Input, PlaneMap, Reduction, Value, make_params
 from lazyccd.sections import Region
 from lazyccd.stats import quantile_value
 
@@ -391,7 +391,7 @@ def divided_by(image: Image, master: Image, what: str, min_value: float | None, 
         replace(image, graphs=(*image.graphs, *norm.graphs)),
         master,
         calibrate.divide_flat,
-        (QUOTIENT, FLAT),
+        (MASK_WITH_DATA, FLAT),
         what=what,
         mask=True,
         min_value=min_value,

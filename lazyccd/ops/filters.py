@@ -17,14 +17,11 @@ from lazyccd.kernels.block import PLANES
 from lazyccd.ops.common import called_with_ccddata, operation, pixels_like, single_number, whole_number
 from lazyccd.plan.lower import Graph
 from lazyccd.plan.reads import Halo, Lattice
-from lazyccd.plan.steps import POINTWISE, Apply, Input, PlaneMap, Value, make_dtypes, make_params
+from lazyccd.plan.steps import MASK_WITH_DATA, POINTWISE, Apply, Input, PlaneMap, Value, make_dtypes, make_params
 from lazyccd.stats import clipped_value
 
-RAYS: PlaneMap = (("data", ("data",)), ("variance", ("data", "variance")), ("mask", ("data", "mask")))
-"""Cosmic rays are found with the data."""
-
 BY_VARIANCE: PlaneMap = tuple((plane, PLANES) for plane in PLANES)
-"""As `RAYS`, where the frame's variance says what is noise."""
+"""Where the frame's variance says what is noise."""
 
 
 def box_size(size: Any, name: str = "size") -> tuple[int, int]:
@@ -177,7 +174,10 @@ def cosmicray_median(
     around = boxes[0] // 2 + boxes[1] // 2
     near, far = Halo((boxes[1] // 2,) * 2), Halo((max(around, boxes[2] // 2),) * 2)
     sources, numbers, graphs = _noise(image, error_image, near)
-    sources = (Input(image.plan, far, BY_VARIANCE if error_image is None and image.has_variance else RAYS), *sources)
+    sources = (
+        Input(image.plan, far, BY_VARIANCE if error_image is None and image.has_variance else MASK_WITH_DATA),
+        *sources,
+    )
     plan = image.apply(
         filters.cosmicray_median,
         sources,
@@ -198,7 +198,7 @@ def _crmedian(
     """Return the image after IRAF's crmedian."""
     plan = image.apply(
         iraf.crmedian,
-        (Input(image.plan, Lattice(sigma, (box[0] - 1, box[1] - 1), whole=True), RAYS),),
+        (Input(image.plan, Lattice(sigma, (box[0] - 1, box[1] - 1), whole=True), MASK_WITH_DATA),),
         dict(image.plan.planes) | {"mask": image.schema.dtype},
         median_size=box,
         sigma_size=sigma,

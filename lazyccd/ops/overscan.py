@@ -13,9 +13,10 @@ from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.units import conversion_factor, unit_to_text
 from lazyccd.kernels import overscan as overscan_kernels
+from lazyccd.kernels.combine import only_partial
 from lazyccd.kernels.overscan import STATISTICS, Statistic
 from lazyccd.ops.common import operand, operation
-from lazyccd.ops.overscan_levels import check_model, only_part, strip_levels
+from lazyccd.ops.overscan_levels import check_model, strip_levels
 from lazyccd.ops.pairs import affine_image
 from lazyccd.plan.lower import Graph
 from lazyccd.plan.reads import Columns, Rows
@@ -227,7 +228,7 @@ def _level_plan(image: Image, strip: Strip, axis: int, recorded: bool, **how: An
     reduction = Reduction(
         strip.step,
         partial=strip_levels,
-        final=only_part,
+        final=only_partial,
         params=make_params(
             axis=axis,
             bad_bits=strip.schema.bad_bits,

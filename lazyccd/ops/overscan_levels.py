@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.kernels.block import Block
-from lazyccd.kernels.overscan import MAD_TO_SIGMA, Statistic, bad_pixels, line_level
+from lazyccd.kernels.overscan import Statistic, bad_pixels, line_level
+from lazyccd.kernels.select import MAD_TO_SIGMA
 
 if TYPE_CHECKING:
     from astropy.modeling import Model
@@ -127,11 +128,6 @@ def strip_levels(
     rest = (pixels - out[lines][:, None])[use]
     used = out[lines][use]
     return np.concatenate([out, [used.mean() if used.size else np.nan, scatter(rest, parameters)]])
-
-
-def only_part(partials: Sequence[Array], **_: Any) -> Array:
-    """Return the levels of the strip, which is one part."""
-    return partials[0]
 
 
 def fit_lines(model: Model, lines: Array, levels: Array, use: Array, sigma: float | None) -> Callable[[Array], Array]:

@@ -11,7 +11,7 @@ import numpy as np
 from lazyccd.errors import ShapeError
 from lazyccd.frame.core import Image
 from lazyccd.kernels import pointwise
-from lazyccd.plan.steps import POINTWISE, QUOTIENT, WITH_DATA, Input, Kernel, PlaneMap
+from lazyccd.plan.steps import MASK_WITH_DATA, POINTWISE, WITH_DATA, Input, Kernel, PlaneMap
 
 
 def check_shape(image: Image, other: Image, what: str) -> None:
@@ -87,7 +87,9 @@ def multiply_images(image: Image, other: Image, what: str) -> Image:
 def divide_images(image: Image, other: Image, what: str) -> Image:
     """Return the quotient; the units are divided. Where it is not finite, NO_DATA is set if there is a mask."""
     no_data = image.schema.bits("NO_DATA")
-    result = combine_pair(image, other, pointwise.divide, (QUOTIENT, QUOTIENT), what=what, scale=1.0, no_data=no_data)
+    result = combine_pair(
+        image, other, pointwise.divide, (MASK_WITH_DATA, MASK_WITH_DATA), what=what, scale=1.0, no_data=no_data
+    )
     return replace(result, units=image.units / other.units)
 
 

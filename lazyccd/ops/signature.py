@@ -25,7 +25,7 @@ from lazyccd.kernels.block import PLANES
 from lazyccd.ops.calibrate import Master, Norm, divided_by, norm_of_all
 from lazyccd.ops.common import operand, operation, single_number
 from lazyccd.ops.pairs import check_shape, combine_pair
-from lazyccd.plan.steps import POINTWISE, Apply, Input, PlaneMap, Reduction, Value, make_dtypes, make_params
+from lazyccd.plan.steps import MASK_WITH_DATA, POINTWISE, Apply, Input, Reduction, Value, make_dtypes, make_params
 from lazyccd.sections import Region
 
 COUNTS = (u.adu, u.DN, u.ct)
@@ -36,9 +36,6 @@ BIAS_STAMPS = ("SUBBIAS", "SUBOSCAN", "ZEROCOR", "OVERSCAN")
 
 LATER_STAMPS = ("GAINCOR", "SUBDARK", "DARKCOR", "FLATCOR")
 """Keywords of steps that come after linearity and crosstalk."""
-
-FROM_DATA: PlaneMap = (("data", ("data",)), ("variance", ("data", "variance")), ("mask", ("data", "mask")))
-"""Variance and mask need the data."""
 
 
 def check_counts(image: Image, what: str) -> None:
@@ -128,7 +125,7 @@ def correct_linearity(
     schema = schema if np.isfinite(highest) else image.schema
     plan = image.apply(
         signature.linearize,
-        (Input(image.plan, uses=FROM_DATA),),
+        (Input(image.plan, uses=MASK_WITH_DATA),),
         dict(image.plan.planes) | ({"mask": schema.dtype} if masked else {}),
         coefficients=powers,
         table=points,

@@ -187,8 +187,8 @@ POINTWISE: PlaneMap = tuple((name, (name,)) for name in ALL_PLANES)
 WITH_DATA: PlaneMap = (("data", ("data",)), ("variance", ("data", "variance")), ("mask", ("mask",)))
 """The variance needs the data too: products."""
 
-QUOTIENT: PlaneMap = (("data", ("data",)), ("variance", ("data", "variance")), ("mask", ("data", "mask")))
-"""As products; the mask needs the data, to know where the result is not finite."""
+MASK_WITH_DATA: PlaneMap = (("data", ("data",)), ("variance", ("data", "variance")), ("mask", ("data", "mask")))
+"""As products; the mask needs the data, to know where the result is not finite or beyond a limit: quotients, rejections."""
 
 EVERYTHING: PlaneMap = tuple((name, PLANES) for name in PLANES)
 """Each plane from all planes: detections, filters that skip bad pixels."""

@@ -14,7 +14,7 @@ from lazyccd.kernels.block import Request
 from lazyccd.plan.reads import Blocks, Columns, Halo, Reads, Replicated, Rows, Same, Whole, Window
 from lazyccd.plan.rebuild import settled
 from lazyccd.plan.steps import (
-    QUOTIENT,
+    MASK_WITH_DATA,
     WITH_DATA,
     Apply,
     Input,
@@ -92,7 +92,9 @@ def test_only_planes_that_are_used_are_needed() -> None:
     wanted = Request(REGION, frozenset({"variance"}))
     assert Input(step).need(wanted) == Request(REGION, frozenset({"variance"}))
     assert Input(step, uses=WITH_DATA).need(wanted) == Request(REGION, frozenset({"data", "variance"}))
-    assert Input(step, uses=QUOTIENT).need(Request(REGION, frozenset({"mask"}))) == Request(REGION, frozenset({"data"}))
+    assert Input(step, uses=MASK_WITH_DATA).need(Request(REGION, frozenset({"mask"}))) == Request(
+        REGION, frozenset({"data"})
+    )
     assert Input(step).need(Request(REGION, frozenset({"mask"}))) is None
 
 

@@ -48,9 +48,8 @@ ORDER = {name: i for i, name in enumerate((*UNCERTAINTY_NAMES, *MASK_NAMES))}
 BESIDE: dict[str, tuple[str, Role]] = {"oow": (UNCERTAINTY, "ivar"), "ood": (MASK, "mask")}
 """Parts of names of files beside an image whose name has ``ooi`` (NOIRLab's pipelines), and what they hold."""
 
-
 BAD = "bad"
-"""Plane of a file that says in 0 and 1 what another mask says in full."""
+"""Plane of a file that says in 0 and 1, where 1 is bad, what another mask says in full."""
 
 
 class Companion(NamedTuple):

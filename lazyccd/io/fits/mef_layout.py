@@ -17,11 +17,11 @@ from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, Image
 from lazyccd.frame.header import REMOVED, append_cards, cards_of, header_from_text, header_to_text
 from lazyccd.frame.product import product_header
 from lazyccd.frame.units import unit_to_text
+from lazyccd.io.fits.companions import BAD
 from lazyccd.io.fits.kept import KeptBytes
 from lazyccd.io.fits.layout import UNCERTAINTY_CLASSES, HduSpec, frame_hdus, mask_cards, pack_hdus
 from lazyccd.kernels.block import MAPS
 
-BAD = "bad"
 ORDER = (UNCERTAINTY, BAD, MASK, *MAPS)
 """Planes in the order in which they follow their image."""
 
