@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, Image
+from lazyccd.frame.core import DATA, MASK, POWERS, UNCERTAINTY, Image
 from lazyccd.frame.header import REMOVED, append_cards, cards_of, header_from_text, header_to_text
 from lazyccd.frame.product import product_header
 from lazyccd.frame.units import unit_to_text
@@ -53,13 +53,12 @@ def frame_layout(
 
 def _standard(image: Image, header: str, **packing: Any) -> tuple[HduSpec, ...]:
     """Return the HDUs that a frame has by itself."""
-    powers = {"std": 1, "var": 2, "ivar": -2}
     return frame_hdus(
         image.shape,
         header,
         dtype=image.dtype.name,
         uncertainty_type=image.uncertainty_type if image.has_variance else None,
-        uncertainty_unit=unit_to_text(image.units ** powers[image.uncertainty_type]),
+        uncertainty_unit=unit_to_text(image.units ** POWERS[image.uncertainty_type]),
         schema=image.schema if image.has_mask else None,
         maps={name: dtype.name for name, dtype in image.plan.planes if name in MAPS},
         **packing,
