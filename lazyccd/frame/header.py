@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from astropy import units as u
 from astropy.io import fits
-from astropy.io.fits.verify import VerifyWarning
+from astropy.io.fits.verify import VerifyError, VerifyWarning
 
 from lazyccd.errors import FrameError, KeywordError
 
@@ -45,6 +45,28 @@ def _parsed(text: str) -> fits.Header:
 def header_from_text(text: str) -> fits.Header:
     """Return the header of a text; a copy that the caller may change."""
     return _parsed(text).copy()
+
+
+@lru_cache(maxsize=64)
+def parsable(text: str) -> str:
+    r"""Return a header text in which cards that cannot be parsed have no keyword, and keep their text.
+
+    Examples
+    --------
+    >>> print(parsable("GAIN    = 1.5\nOBSERVER= 'not closed"))
+    GAIN    = 1.5
+            OBSERVER= 'not closed
+    """
+    lines: list[str] = []
+    for _, card in cards_of(text):
+        try:
+            _ = fits.Card.fromstring("".join(line.ljust(80) for line in card)).value
+        except VerifyError:
+            raw = "".join(card).rstrip()
+            lines.extend(" " * 8 + raw[i : i + 72] for i in range(0, len(raw), 72))
+        else:
+            lines.extend(card)
+    return "\n".join(lines)
 
 
 def header_to_text(header: fits.Header) -> str:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from astropy.io import fits
 
 from lazyccd.errors import SectionError
-from lazyccd.frame.header import append_cards, header_from_text
+from lazyccd.frame.header import append_cards, header_from_text, parsable
 from lazyccd.frame.placement import Placement, placement
 from lazyccd.frame.wcs import lattice, wcs_from_header
 from lazyccd.sections import YX, Region, Section
@@ -43,14 +43,15 @@ def product_header(text: str, y: npt.NDArray[Any], x: npt.NDArray[Any], units: s
     -------
     fits.Header
         If the product is a part of the image that was read: CRPIX and the WCS matrix, LTV and LTM, CCDSEC and DETSEC follow;
-        BIASSEC and TRIMSEC are gone, DATASEC is the whole product. BUNIT is always set.
+        BIASSEC and TRIMSEC are gone, DATASEC is the whole product. BUNIT is always set. Cards that cannot be parsed have
+        lost their keyword and keep their text.
 
     Raises
     ------
     FrameError
         Raised if the positions are not evenly spaced, or the WCS cannot follow.
     """
-    header = header_from_text(text)
+    header = header_from_text(parsable(text))
     (y0, ystep), (x0, xstep) = lattice(y, "y"), lattice(x, "x")
     if (y0, ystep, x0, xstep, len(y), len(x)) != (0, 1, 0, 1, header.get("NAXIS2"), header.get("NAXIS1")):
         _follow(header, text, y, x)

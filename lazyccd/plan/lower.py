@@ -17,7 +17,6 @@ import dask.array as da
 import numpy as np
 from dask._task_spec import GraphNode, List, Task, TaskRef
 from dask.base import clone_key
-from dask.callbacks import Callback
 from dask.delayed import Delayed
 from dask.graph_manipulation import chunks as dask_manipulation
 from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
@@ -25,7 +24,6 @@ from dask.tokenize import tokenize
 
 from lazyccd.errors import PlanError
 from lazyccd.kernels.block import Request
-from lazyccd.plan.canvas import Canvas, finish
 from lazyccd.plan.steps import Chunked, Step, Value, unsettled, walk
 from lazyccd.plan.tasks import (
     PLANE_OF,
@@ -263,18 +261,6 @@ class WriteLayer(PlanLayer):
         yield Task(self.name, self.sink.finish, List(*receipts))
 
 
-class PlanArray(da.Array):
-    """An array of a plan; if it is computed whole, its chunks are made in the memory of the result."""
-
-    __slots__ = ()
-
-    def __dask_postcompute__(self) -> tuple[Any, tuple[Any, ...]]:
-        """Return what puts the chunks together."""
-        if Callback.active:  # dask.cache and others keep chunks, which must not be what the user gets
-            return finish, (None,)
-        return finish, (Canvas(self.name, self.shape, self.dtype),)
-
-
 class LabelLayer(MaterializedLayer):
     """No tasks; says which plan and which of its outputs an array is."""
 
@@ -335,7 +321,7 @@ def lower_image(
     graph = HighLevelGraph(layers, dependencies)
     for variable, kind in kinds.items():
         meta = np.empty((0, 0), plan.dtypes[PLANE_OF[kind]])
-        arrays[variable] = PlanArray(graph, names[variable], grid, meta=meta)  # type: ignore[no-untyped-call]
+        arrays[variable] = da.Array(graph, names[variable], grid, meta=meta)
     return arrays
 
 

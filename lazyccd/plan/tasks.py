@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.kernels.block import Block, Request
-from lazyccd.plan.canvas import chunk_memory
 from lazyccd.plan.cost import check_task, declared_bytes
 from lazyccd.plan.evaluate import Evaluation, chunk_boxes
 from lazyccd.plan.memory import keep_freed_memory
@@ -158,7 +157,7 @@ def run_image(work: Work, outputs: tuple[Output, ...], *deps: Any) -> Any:
     """Compute one chunk of one variable, or a tuple of several."""
     region, dtypes = work.request.region, work.plan.dtypes
     with work.start(deps) as evaluation:
-        arrays = tuple(chunk_memory(out.name, region, dtypes[out.plane]) for out in outputs)
+        arrays = tuple(np.empty(region.shape, dtypes[out.plane]) for out in outputs)
         for band in evaluation.bands(work.plan, work.request):
             for out, array in zip(outputs, arrays, strict=True):
                 convert(band, out.kind, array[band.region.within(region)])

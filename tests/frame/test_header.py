@@ -214,6 +214,9 @@ def test_raw_cards_stay_to_the_byte(tmp_path: Path) -> None:
     assert any("subbias" in line for line in lines[len(cards) :])
     again = lazyccd.open_zarr(lazyccd.to_zarr(done, tmp_path / "a.zarr"))
     assert again.attrs["header"] == done.attrs["header"]
+    written = fits.getheader(lazyccd.to_fits(done, tmp_path / "a.fits"))
+    assert "BAD     = 'not closed" in list(written[""])
+    assert written["ESO DET OUT1 CONAD"] == 1.1
 
 
 def test_a_card_is_replaced_where_it_stands() -> None:
