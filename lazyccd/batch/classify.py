@@ -10,22 +10,10 @@ from lazyccd.batch import values
 from lazyccd.batch.cameras import Camera
 from lazyccd.batch.collect import RawFrame
 from lazyccd.batch.facts import Fact
+from lazyccd.frame.stamps import STEPS, is_stamp
 
 CALIBRATIONS = ("bias", "dark", "flat")
 """Kinds of masters, in the order in which they are made."""
-
-_STEPS = {
-    "overscan": ("SUBOSCAN", "OVERSCAN"),
-    "trim": ("TRIMIM", "TRIM"),
-    "bias": ("SUBBIAS", "ZEROCOR"),
-    "dark": ("SUBDARK", "DARKCOR"),
-    "flat": ("FLATCOR",),
-    "gain": ("GAINCOR",),
-}
-"""For each step the keywords that say that it was done: lazyccd's and ccdproc's, then IRAF's."""
-
-_IRAF = frozenset({"OVERSCAN", "TRIM", "ZEROCOR", "DARKCOR", "FLATCOR", "CCDPROC"})
-"""Stamps of IRAF are sentences; other values, such as OVERSCAN = 32 or F, are something else."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +91,12 @@ def read_stamps(frame: RawFrame) -> Stamps:
     """Find out from a header which steps were done on the pixels."""
     done = []
     reasons = []
-    for step, keywords in _STEPS.items():
-        found = [keyword for keyword in keywords if _stamped(frame, keyword)]
+    for step, keywords in STEPS.items():
+        found = [keyword for keyword in keywords if is_stamp(keyword, frame.get(keyword))]
         if found:
             done.append(step)
             reasons.append(f"{found[0]} = {_short(frame.get(found[0]))}")
-    general = [keyword for keyword in ("CCDPROC", "ESO PRO CATG") if _stamped(frame, keyword)]
+    general = [keyword for keyword in ("CCDPROC", "ESO PRO CATG") if is_stamp(keyword, frame.get(keyword))]
     reasons += [f"{keyword} = {_short(frame.get(keyword))}" for keyword in general]
     level = frame.get("RLEVEL")
     if isinstance(level, (int, float)) and level > 0:
@@ -117,17 +105,6 @@ def read_stamps(frame: RawFrame) -> Stamps:
     if process is not None and process.upper() not in {"RAW", "UNPROCESSED"}:
         reasons.append(f"PROCTYPE = {process!r}")
     return Stamps(tuple(done), ", ".join(reasons))
-
-
-def _stamped(frame: RawFrame, keyword: str) -> bool:
-    """Return whether a keyword is there with a value that means that something was done."""
-    value = frame.get(keyword)
-    if keyword not in _IRAF:
-        return value is not None and value is not False
-    if isinstance(value, bool) or not isinstance(value, str):
-        return value is True
-    # A stamp has words, "Jul 13 12:40 Zero level correction image is Zero"; ccdproc's names its arguments.
-    return len(value.strip()) > 5 and not values.is_nothing(value)
 
 
 def _short(value: object) -> str:

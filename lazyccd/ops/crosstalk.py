@@ -91,7 +91,7 @@ def correct_crosstalk(
     entries = log_entries("correct_crosstalk", {"coefficients": coefficients, "mask_above": mask_above}, add_keyword)
     done = {}
     for name, image in images.items():
-        check_counts(image, "correct_crosstalk")
+        check_counts(image, "correct_crosstalk", 3)
         fractions = {source: float(c) for source, c in coefficients.get(name, {}).items() if c != 0}
         if not fractions:
             done[name] = given[name]

@@ -14,6 +14,7 @@ from lazyccd.errors import ArgumentTypeError, KeywordError, ParameterError
 from lazyccd.flags import FlagTable
 from lazyccd.frame.core import DATA, MASK, Image, resolve
 from lazyccd.frame.header import header_from_text
+from lazyccd.frame.stamps import stamped
 from lazyccd.frame.tree import over_trees
 from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import pointwise, signature
@@ -28,8 +29,8 @@ FLAG_FROM_DATA: PlaneMap = (("data", ("data",)), ("variance", ("variance",)), ("
 SATURATION_KEYS = ("SATURATE", "MAXLIN")
 """Header keywords of the saturation level, in the order in which they are looked up."""
 
-SUBTRACTED = ("SUBOSCAN", "SUBBIAS", "SUBDARK", "FLATCOR", "GAINCOR")
-"""Log entries of steps after which a level of the raw image no longer holds."""
+SUBTRACTED = ("overscan", "bias", "dark", "flat", "gain")
+"""Steps after which a level of the raw image no longer holds."""
 
 
 @operation()
@@ -126,7 +127,7 @@ def _flag_trails(image: Image, level: float, length: int) -> Image:
 def _header_level(image: Image, keys: tuple[str, ...]) -> float:
     """Return the saturation level of a raw image's header."""
     header = header_from_text(image.header)
-    done = [key for key in SUBTRACTED if key in header]
+    done = stamped(header, *SUBTRACTED)
     if done:
         raise ParameterError(
             f"flag_saturated() cannot take the level from the header after {', '.join(done)}; give level= in the present units."

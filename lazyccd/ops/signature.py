@@ -19,6 +19,7 @@ from astropy import units as u
 from lazyccd.errors import ParameterError, UnitError
 from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.header import header_from_text
+from lazyccd.frame.stamps import keywords_of, stamped
 from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import signature
 from lazyccd.kernels.block import PLANES
@@ -31,33 +32,30 @@ from lazyccd.sections import Region
 COUNTS = (u.adu, u.DN, u.ct)
 """Units of what a converter gives."""
 
-BIAS_STAMPS = ("SUBBIAS", "SUBOSCAN", "ZEROCOR", "OVERSCAN")
-"""Keywords that say that the bias was subtracted: this package's and ccdproc's, then IRAF's."""
-
-LATER_STAMPS = ("GAINCOR", "SUBDARK", "DARKCOR", "FLATCOR")
-"""Keywords of steps that come after linearity and crosstalk."""
+BIAS_STAMPS = keywords_of("bias", "overscan")
+"""Keywords that say that the bias was subtracted."""
 
 
-def check_counts(image: Image, what: str) -> None:
-    """Refuse a frame that is not in counts, or that was calibrated further; warn if its bias seems to be in it."""
+def check_counts(image: Image, what: str, stacklevel: int) -> None:
+    """Refuse a frame that is not in counts, or that was calibrated further; warn, at a caller, if its bias seems to be in it."""
     if image.units not in COUNTS:
         raise UnitError(
             f"{what}() works on counts and the frame is in '{image.units}'; apply it before the gain, or set the unit by "
             "with_unit if the numbers are adu."
         )
     header = header_from_text(image.header)
-    done = [key for key in LATER_STAMPS if key in header]
+    done = stamped(header, "gain", "dark", "flat")
     if done:
         raise ParameterError(
             f"{what}() comes after the bias and before gain, dark and flat, and the header has {', '.join(done)}; apply it "
             "before them."
         )
-    if not any(key in header for key in BIAS_STAMPS):
+    if not stamped(header, "bias", "overscan"):
         warnings.warn(
             f"{what}() comes after the bias, and the header has none of {', '.join(BIAS_STAMPS)}; what is left of the bias "
             "counts as signal.",
             UserWarning,
-            stacklevel=5,
+            stacklevel=stacklevel,
         )
 
 
@@ -110,7 +108,7 @@ def correct_linearity(
     array([[ 1001., 52500.]])
     """
     image = resolve(ccd)
-    check_counts(image, "correct_linearity")
+    check_counts(image, "correct_linearity", 5)
     if (coefficients is None) == (table is None):
         given = "neither" if table is None else "both"
         raise ParameterError(f"correct_linearity() got {given} of coefficients and table; give exactly one of them.")

@@ -75,6 +75,9 @@ def test_levels() -> None:
     done = lazyccd.subtract_bias(raw, frame(np.zeros((1, 3))))
     with pytest.raises(ParameterError, match="after SUBBIAS"):
         lazyccd.flag_saturated(done, "WELL")
+    iraf = "ZEROCOR = 'Jul 13 12:40 Zero level correction image is Zero'"
+    with pytest.raises(ParameterError, match="after ZEROCOR"):
+        lazyccd.flag_saturated(frame(np.ones((1, 3)), header=f"SATURATE= 20\n{iraf}"))
     with pytest.raises(ParameterError, match="trail 0"):
         lazyccd.flag_saturated(raw, bleed=1, trail=0)
 
@@ -146,8 +149,12 @@ def test_linearity_in_its_place() -> None:
         lazyccd.correct_linearity(frame(ones, unit="electron"), [0, 1])
     with pytest.raises(ParameterError, match="the header has GAINCOR"):
         lazyccd.correct_linearity(frame(ones, header="GAINCOR = 'done'"), [0, 1])
-    with pytest.warns(UserWarning, match="none of SUBBIAS"):
+    with pytest.warns(UserWarning, match="none of SUBBIAS") as warned:
         lazyccd.correct_linearity(frame(ones, header=""), [0, 1])
+    assert warned[0].filename == __file__
+    with pytest.warns(UserWarning, match="none of SUBBIAS") as warned:
+        lazyccd.correct_crosstalk({"A": frame(ones, header="")}, {})
+    assert warned[0].filename == __file__
     ds = frame(ones)
     for how, message in (
         ({}, "neither of coefficients and table"),
