@@ -28,6 +28,7 @@ def info(file: str, picture: Path | None) -> None:
 
     from lazyccd import accessor as accessor
     from lazyccd.batch.report import make_console
+    from lazyccd.errors import ParameterError
     from lazyccd.io import as_frame, open_mef, open_zarr
     from lazyccd.io.fits.companions import images_of
     from lazyccd.io.fits.hdus import scan_fits
@@ -45,6 +46,10 @@ def info(file: str, picture: Path | None) -> None:
             opened = open_mef(name.path) if several else as_frame(file)
         if isinstance(opened, xr.Dataset):
             _print_frame(opened, console)
+            if picture is not None:
+                raise ParameterError(
+                    f"{file} is one image, and --picture draws how several lie; draw it by lazyccd show."
+                )
             return
         _print_tree(opened, console, picture)
 
@@ -53,7 +58,8 @@ def _print_hdus(file: Any, console: Console) -> None:
     """Print a table of the HDUs of a file."""
     from rich.table import Table
 
-    table = Table("#", "name", "version", "kind", "shape", "BITPIX", title=file.path, title_justify="left")
+    console.print(file.path, markup=False, highlight=False, soft_wrap=True)
+    table = Table("#", "name", "version", "kind", "shape", "BITPIX")
     for hdu in file.hdus:
         shape = " x ".join(map(str, hdu.shape)) or "-"
         table.add_row(str(hdu.index), hdu.name or "-", str(hdu.ver), hdu.kind, shape, str(hdu.bitpix))
@@ -71,7 +77,7 @@ def _print_frame(ds: xr.Dataset, console: Console) -> None:
 
 def _print_tree(tree: xr.DataTree, console: Console, picture: Path | None) -> None:
     """Print the frames of a tree with their sections, what else is kept, and how they lie."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from lazyccd.frame.core import DATA
     from lazyccd.ops.mosaic import places_of
@@ -82,7 +88,8 @@ def _print_tree(tree: xr.DataTree, console: Console, picture: Path | None) -> No
         return
     headers = {name: ds.ccd.header for name, ds in tree.ccd.frames.items()}
     used = [key for key in SECTIONS if any(key in header for header in headers.values())]
-    table = Table("frame", "pixels", "unit", "planes", "gain", *used)
+    headings = ("frame", "pixels", "unit", "planes", "gain", *used)
+    table = Table(*(Column(heading, overflow="fold") for heading in headings))
     for name, ds in tree.ccd.frames.items():
         values = [str(headers[name].get(key, "-")) for key in ("GAIN", *used)]
         size = f"{ds.sizes['x']} x {ds.sizes['y']}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,9 @@ COLOURS = {
     "EDGE": "#8c564b",
 }
 """Colour of each standard mask plane."""
+
+MORE_COLOURS = ("#e377c2", "#1f77b4", "#98df8a", "#ffbb78", "#c5b0d5", "#f7b6d2", "#dbdb8d", "#9edae5")
+"""Colours of the other planes that occur in an image, in this order."""
 
 
 def decimated(image: Image) -> Image:
@@ -148,11 +152,12 @@ def _extent(small: xr.Dataset) -> tuple[float, float, float, float]:
 def _draw_planes(ax: Any, mask: Any, image: Image, extent: tuple[float, float, float, float]) -> None:
     """Colour the pixels of each mask plane, and say which colour is which."""
     handles = []
+    more = cycle(MORE_COLOURS)
     for name in image.schema.names:
         hit = (mask & mask.dtype.type(image.schema.bits(name))) != 0
         if not hit.any():
             continue
-        colour = COLOURS.get(name, "#e377c2")
+        colour = COLOURS.get(name) or next(more)
         layer = np.zeros((*mask.shape, 4))
         layer[hit] = (*(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)), 0.75)
         ax.imshow(layer, origin="lower", interpolation="nearest", extent=extent)

@@ -221,3 +221,14 @@ def test_picture_of_a_huge_image(tmp_path: Path) -> None:
     assert min(times) < 1
     assert max(ax.images[0].get_array().shape) <= 1024
     plt.close("all")
+
+
+def test_planes_of_other_cameras_have_colours_of_their_own() -> None:
+    """Whoever looks at a picture can tell two planes apart that are no standard ones."""
+    ds = frame()
+    for number, name in enumerate(("GHOST", "GLINT", "SAT")):
+        ds = ds.ccd.with_mask(np.arange(ds["data"].size).reshape(ds["data"].shape) % 7 == number, name)
+    ax = ds.ccd.show()
+    handles = ax.get_legend().legend_handles
+    assert len({handle.get_facecolor() for handle in handles}) == len(handles) == 3
+    plt.close(ax.figure)

@@ -252,3 +252,19 @@ def test_info_of_a_camera(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").stat().st_size > 2000
     stored = lazyccd.to_zarr(lazyccd.open_mef(tmp_path / "a.fits"), tmp_path / "a.zarr")
     assert "SCI_1" in CliRunner().invoke(main, ["info", str(stored)]).output
+
+
+def test_info_of_one_image_among_others(tmp_path: Path) -> None:
+    """How often a pixel was sampled is no image of its own; long names and sections are whole in the output."""
+    name = "observation_of_a_field_with_a_long_name_" * 3
+    names = ("SCI", "SAMP", "TIME")
+    hdus = [fits.ImageHDU(np.zeros((4, 6), np.int16), name=each) for each in names]
+    path = tmp_path / f"{name}.fits"
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(path)
+    result = CliRunner().invoke(main, ["info", str(path)])
+    assert result.exit_code == 0, result.output
+    assert str(path) in result.output
+    assert "frame of 4 rows and 6 columns" in result.output
+    refused = CliRunner().invoke(main, ["info", str(path), "--picture", str(tmp_path / "a.png")])
+    assert refused.exit_code == 2
+    assert "lazyccd show" in refused.output

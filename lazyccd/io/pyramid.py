@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from lazyccd.errors import FormatError
+from lazyccd.errors import FormatError, ParameterError
 from lazyccd.frame.core import Image, regular_grid, resolve
 from lazyccd.io.opening import open_zarr
 from lazyccd.io.places import place_of, read_complete, replace_complete
@@ -47,7 +47,9 @@ def build_pyramid(store: str | os.PathLike[str], levels: int | None = None) -> i
     Raises
     ------
     FormatError
-        Raised if there is no such image.
+        Raised if there is no such store, or it is one of a tree.
+    ParameterError
+        Raised if ``levels`` is below 1.
 
     Notes
     -----
@@ -68,12 +70,16 @@ def build_pyramid(store: str | os.PathLike[str], levels: int | None = None) -> i
     (2, array([[ 2.5,  4.5],
            [10.5, 12.5]]))
     """
+    if levels is not None and levels < 1:
+        raise ParameterError(f"levels={levels} must be at least 1, the full image.")
     name = os.fspath(store).rstrip("/")
     there = 0
     while place_of(f"{name}/{there}").exists():
         there += 1
     if not there:
-        raise FormatError(f"{name} has no image to make levels of; write one by to_zarr().")
+        raise FormatError(
+            f"{name} has no image to make levels of, such as a store of a tree; write a frame by to_zarr()."
+        )
     _register(name, there)
     while levels is None or there < levels:
         image = resolve(open_zarr(name, level=there - 1))

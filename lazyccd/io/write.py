@@ -288,7 +288,7 @@ def _zarr_store(
     ccd: xr.Dataset, image: Image, name: str, group: str, shards: tuple[int, int] | None, overwrite: bool
 ) -> tuple[ZarrStore, dict[str, Any]]:
     """Return the store that a frame is written to, and all of it that decides its bytes."""
-    shard, chunk = shard_grid(image.shape, shards or _chunk_shards(image))
+    shard, chunk = shard_grid(image.shape, _chunk_shards(image) if shards is None else shards)
     fills = {
         DATA: float("nan"),
         UNCERTAINTY: float("nan"),

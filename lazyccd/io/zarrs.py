@@ -15,6 +15,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,11 @@ def shard_grid(
         The shard and the inner chunk, 512 or the largest divisor of the shard below it (the shard itself if that divisor
         is small).
 
+    Raises
+    ------
+    ParameterError
+        Raised if the wanted shape is not two numbers from 1 on.
+
     Examples
     --------
     >>> shard_grid((4096, 7))
@@ -58,6 +64,10 @@ def shard_grid(
     >>> shard_grid((9000, 600), (1000, 1000))
     ((1000, 1000), (500, 500))
     """
+    given: Any = shard
+    whole = isinstance(given, Sequence) and len(given) == 2 and all(isinstance(length, Integral) for length in given)
+    if not whole or min(given) < 1:
+        raise ParameterError(f"shards {shard!r} must be two integers, rows and columns, each at least 1.")
     pairs = [_axis_grid(length, wanted) for length, wanted in zip(shape, shard, strict=True)]
     return (pairs[0][0], pairs[1][0]), (pairs[0][1], pairs[1][1])
 

@@ -13,9 +13,10 @@ import xarray as xr
 import zarr
 from astropy import units as u
 from astropy.io import fits
+from astropy.nddata import CCDData
 
 import lazyccd
-from lazyccd.errors import FormatError, LazyCCDError
+from lazyccd.errors import FormatError, LazyCCDError, ParameterError
 from lazyccd.flags import MaskSchema
 from lazyccd.frame.header import header_from_text
 from lazyccd.io.fits.hdus import scan_fits
@@ -208,3 +209,23 @@ def test_every_image_of_the_corpus(shared_data: Path, tmp_path: Path) -> None:
             assert through.read_bytes() == direct.read_bytes(), f"{path}{hdu.label}"
             count += 1
     assert count > 100
+
+
+@pytest.mark.parametrize("shards", [(0, 0), (512,), 512, (), (8, -1), (8, 8.5), (8, 8, 8)])
+def test_shards_that_are_none(tmp_path: Path, shards: Any) -> None:
+    """What is no shape of a shard is refused, and nothing is begun."""
+    frame = lazyccd.from_ccddata(CCDData(np.ones((20, 30)), unit="adu"))
+    with pytest.raises(ParameterError, match="must be two integers"):
+        lazyccd.to_zarr(frame, tmp_path / "a.zarr", shards=shards)
+    assert not list(tmp_path.iterdir())
+
+
+def test_levels_of_what_has_none(tmp_path: Path) -> None:
+    """A number of levels includes the image, and a tree has no levels."""
+    frame = lazyccd.from_ccddata(CCDData(np.ones((20, 30)), unit="adu"))
+    store = lazyccd.to_zarr(frame, tmp_path / "a.zarr")
+    with pytest.raises(ParameterError, match="levels=0 must be at least 1"):
+        lazyccd.build_pyramid(store, 0)
+    tree = lazyccd.to_zarr(xr.DataTree.from_dict({"A": frame}), tmp_path / "b.zarr")
+    with pytest.raises(FormatError, match="no image to make levels of, such as a store of a tree"):
+        lazyccd.build_pyramid(tree)

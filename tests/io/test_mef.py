@@ -229,3 +229,11 @@ def test_files_beside_each_other(shared_data: Path) -> None:
     np.testing.assert_allclose(ds["uncertainty"].values[weights > 0], weights[weights > 0], rtol=1e-6)
     codes = fits.getdata(shared_data / name.format("ood"), 1)
     np.testing.assert_array_equal(ds.ccd.bad.values, (codes != 0) | ~np.isfinite(ds["data"].values))
+
+
+@pytest.mark.parametrize("chunks", [0, -2, 1.5, "8MB", "88", None, (2,), (2, 3, 4), (2, None), (2, 0)])
+def test_chunks_that_are_none(tmp_path: Path, chunks: Any) -> None:
+    """What is no chunk shape is refused with what it must be."""
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros((4, 6), np.int16))]).writeto(tmp_path / "a.fits")
+    with pytest.raises(ParameterError, match="must be 'auto', or one or two integers"):
+        lazyccd.open_mef(tmp_path / "a.fits", chunks=chunks)

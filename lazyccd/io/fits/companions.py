@@ -17,7 +17,7 @@ from lazyccd.frame.core import MASK, UNCERTAINTY, UncertaintyType
 from lazyccd.io.fits.hdus import Cards, FitsFile, HduInfo, scan_fits
 from lazyccd.io.fits.layout import UNCERTAINTY_CLASSES
 from lazyccd.io.fits.names import is_url
-from lazyccd.io.fits.storage import COMPANIONS
+from lazyccd.io.fits.storage import AUXILIARY, COMPANIONS
 from lazyccd.kernels.block import MAPS
 
 logger = logging.getLogger(__name__)
@@ -40,9 +40,6 @@ UNCERTAINTY_NAMES: dict[str, UncertaintyType] = {
 
 MASK_NAMES = ("DQ", "MASK", "BPM")
 """Names of extensions that hold the mask, the first that is there."""
-
-AUXILIARY = frozenset({"SAMP", "TIME", "CTX", "CON"})
-"""Names of images that say how another was made, and are not reduced."""
 
 ORDER = {name: i for i, name in enumerate((*UNCERTAINTY_NAMES, *MASK_NAMES))}
 BESIDE: dict[str, tuple[str, Role]] = {"oow": (UNCERTAINTY, "ivar"), "ood": (MASK, "mask")}

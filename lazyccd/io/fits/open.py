@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -192,11 +193,13 @@ def _grid(storage: FitsStorage, chunks: Chunks) -> Grid:
     """Return chunk sizes."""
     if chunks == "auto":
         return regular_grid(storage.shape, storage.chunks)
-    pair = (chunks, chunks) if isinstance(chunks, int) else tuple(chunks)
-    sizes = [length if size == -1 else int(size) for size, length in zip(pair, storage.shape, strict=True)]
-    if min(sizes) < 1:
-        raise ParameterError(f"chunks {chunks!r} must be 'auto', -1 or at least 1.")
-    return regular_grid(storage.shape, (sizes[0], sizes[1]))
+    given: Any = chunks
+    pair = (given, given) if isinstance(given, Integral) else given
+    whole = isinstance(pair, Sequence) and len(pair) == 2 and all(isinstance(size, Integral) for size in pair)
+    if not whole or any(size != -1 and size < 1 for size in pair):
+        raise ParameterError(f"chunks {chunks!r} must be 'auto', or one or two integers, each -1 or at least 1.")
+    y, x = (length if size == -1 else int(size) for size, length in zip(pair, storage.shape, strict=True))
+    return regular_grid(storage.shape, (y, x))
 
 
 def _uncertainty(found: Mapping[str, Companion], dtype: np.dtype[Any]) -> tuple[Step | None, UncertaintyType]:

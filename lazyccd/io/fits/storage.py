@@ -36,6 +36,9 @@ COMPANIONS = frozenset(
 ) | frozenset(("MASK", "DQ", "BPM", "FLAGS", *(name.upper() for name in MAPS)))
 """Names of extensions that accompany an image; none of them is meant when no extension is named."""
 
+AUXILIARY = frozenset({"SAMP", "TIME", "CTX", "CON"})
+"""Names of images that say how another was made, and are not reduced."""
+
 
 def find_hdu(file: FitsFile, selector: Selector | None = None) -> HduInfo:
     """Return the image that a selector picks.
@@ -80,7 +83,7 @@ def _only_image(file: FitsFile) -> HduInfo:
     if not images:
         raise FormatError(f"{file.path} has no image; it has\n{file}")
     planes = [hdu for hdu in images if hdu.is_plane] or images
-    main = [hdu for hdu in planes if hdu.name.upper() not in COMPANIONS] or planes
+    main = [hdu for hdu in planes if hdu.name.upper() not in COMPANIONS | AUXILIARY] or planes
     if len(main) > 1:
         raise FormatError(
             f"{file.path} has {len(main)} images, and no hdu= says which; name one of them, such as "
