@@ -15,14 +15,8 @@ import numpy.typing as npt
 
 from lazyccd.kernels import rejection
 from lazyccd.kernels.piece import Clip, Piece
-from lazyccd.kernels.select import MAD_TO_SIGMA
-from lazyccd.kernels.stack_loops import (
-    count_of,
-    mean_and_squares,
-    median_and_deviation,
-    median_of,
-    reject_outside,
-)
+from lazyccd.kernels.sigma_clip import reject_deviant
+from lazyccd.kernels.stack_loops import count_of, reject_outside, sorting_network
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -35,9 +29,12 @@ def run_clip(piece: Piece, clip: Clip, nkeep: int = 0) -> None:
         return
     before = piece.use.copy()
     CLIPS[name](piece, settings, None)
+    left = count_of(piece.use)
+    if 0 < nkeep <= left.min(initial=nkeep):
+        return
     given = count_of(before)
     kept = np.minimum(given, nkeep) if nkeep > 0 else np.maximum(0, given + nkeep)
-    short = np.flatnonzero(count_of(piece.use) < kept)
+    short = np.flatnonzero(left < kept)
     if short.size:
         piece.use[:, short] = before[:, short]
         part = piece.take(short)
@@ -49,9 +46,8 @@ def run_clip(piece: Piece, clip: Clip, nkeep: int = 0) -> None:
 
 def clip_limits(piece: Piece, settings: tuple[float | None, float | None], residual: Array | None) -> None:
     """Reject values below the first or above the second limit; None is no limit."""
-    low, high = (-np.inf if settings[0] is None else settings[0], np.inf if settings[1] is None else settings[1])
-    pixels = piece.values.shape[1]
-    reject_outside(piece.values, np.full(pixels, low), np.full(pixels, high), piece.use)
+    low, high = (float(end if s is None else s) for end, s in zip((-np.inf, np.inf), settings, strict=True))
+    reject_outside(piece.values, low, high, piece.use)
     if residual is not None:
         np.maximum(low - piece.values, piece.values - high, out=residual)
 
@@ -64,36 +60,18 @@ def clip_sigma(
     Settings: ``mean`` or ``median``; ``std`` (of n) or ``mad_std``; how many deviations below and above, None for no limit;
     iterations, None for any number.
     """
-    centre_name, deviation_name, low, high, iterations = settings
-    centre, deviation = centre_and_deviation(piece, centre_name, deviation_name)
-    before = None if residual is None else piece.use.copy()
-    with np.errstate(invalid="ignore"):
-        lowest = np.full(centre.shape, -np.inf) if low is None else centre - low * deviation
-        highest = np.full(centre.shape, np.inf) if high is None else centre + high * deviation
-    changed = np.flatnonzero(reject_outside(piece.values, lowest, highest, piece.use))
-    if residual is not None and before is not None:
-        new = before & ~piece.use
-        with np.errstate(invalid="ignore", divide="ignore"):
-            residual[new] = (np.abs(piece.values - centre) / deviation)[new]
-    if changed.size and iterations != 1:
-        part = piece.take(changed)
-        more = None if residual is None else residual[:, changed]
-        clip_sigma(part, (centre_name, deviation_name, low, high, None if iterations is None else iterations - 1), more)
-        piece.use[:, changed] = part.use
-        if residual is not None:
-            residual[:, changed] = more
-
-
-def centre_and_deviation(piece: Piece, centre_name: str, deviation_name: str) -> tuple[Array, Array]:
-    """Return the centre and the deviation of the inputs that count."""
-    if deviation_name == "mad_std":
-        middle, distance = median_and_deviation(piece.values, piece.use)
-        centre = mean_and_squares(piece.values, piece.use)[1] if centre_name == "mean" else middle
-        return centre, MAD_TO_SIGMA * distance
-    count, mean, squares = mean_and_squares(piece.values, piece.use)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        deviation = np.sqrt(squares / count)
-    return (mean if centre_name == "mean" else median_of(piece.values, piece.use)), deviation
+    centre, deviation, low, high, iterations = settings
+    reject_deviant(
+        piece.values,
+        piece.use,
+        sorting_network(len(piece.values)),
+        centre == "mean",
+        deviation == "mad_std",
+        np.inf if low is None else float(low),
+        np.inf if high is None else float(high),
+        iterations or 0,
+        _or_dummy(residual),
+    )
 
 
 def clip_extrema(piece: Piece, settings: tuple[int, int], residual: Array | None) -> None:

@@ -106,18 +106,17 @@ def reasons(request: Request, blocks: Sequence[Block], *, rule: Rule, **numbers:
 def _finish(piece: Piece, given: Array, rule: Rule, scaling: Scaling, cut: Cut, out: Block) -> None:
     """Combine what is left of a piece, and put it into the result."""
     shape = shape_of(cut)
-    used = count_of(piece.use)
-    rejected = count_of(given & ~piece.use)
     weights = scaling.weights
     if rule.method == "median":
         piece.weights, weights = None, np.ones(rule.count)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        data, norm = METHODS[rule.method](piece, weights, used)
+        data, norm = METHODS[rule.method](piece, weights)
         if out.data is not None:
             out.data[cut] = (data if piece.combined is None else piece.combined).reshape(shape)
         if out.variance is not None:
             out.variance[cut] = UNCERTAINTIES[rule.uncertainty](piece, rule.method, weights).reshape(shape)
-    if out.mask is not None:
+    rejected = count_of(given & ~piece.use) if out.mask is not None or out.n_rejected is not None else None
+    if out.mask is not None and rejected is not None:
         planes = np.array((rule.clipped, rule.no_data, rule.saturated), np.uint32)
         clipped, empty = rejected > 0, norm == 0
         if piece.bits is None:
@@ -126,14 +125,14 @@ def _finish(piece: Piece, given: Array, rule: Rule, scaling: Scaling, cut: Cut, 
             mask = merge_bits(piece.bits, piece.use, clipped, empty, weights, planes, SATURATED_SHARE)
         out.mask[cut] = mask.reshape(shape)
     if out.n_used is not None:
-        out.n_used[cut] = used.reshape(shape)
-    if out.n_rejected is not None:
+        out.n_used[cut] = count_of(piece.use).reshape(shape)
+    if out.n_rejected is not None and rejected is not None:
         out.n_rejected[cut] = rejected.reshape(shape)
     if out.exposure is not None:
         out.exposure[cut] = (np.array(rule.exposures)[:, None] * piece.use).sum(axis=0).reshape(shape)
 
 
-# Methods: from a piece, the weights of frames and the numbers of inputs that count, to the data and the sum of weights.
+# Methods: from a piece and the weights of frames to the data and the sum of weights.
 
 
 def sum_of(piece: Piece, values: Array, weights: Array, power: int = 1) -> tuple[Array, Array]:
@@ -143,20 +142,20 @@ def sum_of(piece: Piece, values: Array, weights: Array, power: int = 1) -> tuple
     return weighted_sum(values, piece.use, weights**power)
 
 
-def _average(piece: Piece, weights: Array, used: Array) -> tuple[Array, Array]:
+def _average(piece: Piece, weights: Array) -> tuple[Array, Array]:
     total, norm = sum_of(piece, piece.values, weights)
     return total / norm, norm
 
 
-def _sum(piece: Piece, weights: Array, used: Array) -> tuple[Array, Array]:
+def _sum(piece: Piece, weights: Array) -> tuple[Array, Array]:
     return sum_of(piece, piece.values, weights)
 
 
-def _median(piece: Piece, weights: Array, used: Array) -> tuple[Array, Array]:
-    return median_of(piece.values, piece.use), used
+def _median(piece: Piece, weights: Array) -> tuple[Array, Array]:
+    return median_of(piece.values, piece.use), count_of(piece.use)
 
 
-METHODS: dict[str, Callable[[Piece, Array, Array], tuple[Array, Array]]] = {
+METHODS: dict[str, Callable[[Piece, Array], tuple[Array, Array]]] = {
     "average": _average,
     "median": _median,
     "sum": _sum,

@@ -107,8 +107,8 @@ def gather_piece(blocks: Sequence[Block], cut: Cut, rule: Rule, scaling: Scaling
     for i, block in enumerate(blocks[: rule.count]):
         values[i] = block.plane("data")[cut]
         remap = rule.remaps[i]
-        if bits is not None and remap is not None:
-            bits[i] = remap_bits(block.plane("mask")[cut], remap, np.uint32)
+        if bits is not None and remap is not None and block.mask is not None:
+            bits[i] = remap_bits(block.mask[cut], remap, np.uint32)
         if given is not None:
             given[i] = block.plane("variance")[cut]
     piece = Piece(values.reshape(flat), np.empty(flat, np.bool_))

@@ -24,16 +24,12 @@ WIDTH = 512
 
 
 @compiled
-def finite_inputs(values: Array, use: Array) -> int:
-    """Set ``use`` where a value is finite; return how many are not."""
+def finite_inputs(values: Array, use: Array) -> None:
+    """Set ``use`` where a value is finite."""
     frames, pixels = values.shape
-    lost = 0
     for i in range(frames):
         for m in range(pixels):
-            fine = values[i, m] - values[i, m] == 0
-            use[i, m] = fine
-            lost += not fine
-    return lost
+            use[i, m] = values[i, m] - values[i, m] == 0
 
 
 @compiled
@@ -86,32 +82,30 @@ def least_bad_inputs(bits: Array, ranks: Array, use: Array, exempt: Array) -> bo
 @compiled
 def count_of(use: Array) -> Array:
     """Return how many inputs of each pixel count."""
-    frames, pixels = use.shape
-    count = np.zeros(pixels, np.int32)
+    _, pixels = use.shape
+    count = np.empty(pixels, np.int32)
     for first in range(0, pixels, WIDTH):
-        numbers = count[first : first + WIDTH]
-        for i in range(frames):
-            counts = use[i, first : first + WIDTH]
-            for m in range(len(numbers)):
-                numbers[m] += counts[m]
+        _count(use, first, count[first : first + WIDTH])
     return count
 
 
 @compiled
-def reject_outside(values: Array, low: Array, high: Array, use: Array) -> Array:
-    """Take away inputs below ``low`` or above ``high``; return which pixels lose one."""
+def _count(use: Array, first: int, count: Array) -> None:
+    """Set how many inputs count in a stretch of pixels."""
+    count[:] = 0
+    for i in range(len(use)):
+        counts = use[i, first : first + len(count)]
+        for m in range(len(count)):
+            count[m] += counts[m]
+
+
+@compiled
+def reject_outside(values: Array, low: float, high: float, use: Array) -> None:
+    """Take away inputs below ``low`` or above ``high``."""
     frames, pixels = values.shape
-    changed = np.zeros(pixels, np.bool_)
-    for first in range(0, pixels, WIDTH):
-        lowest, highest = low[first : first + WIDTH], high[first : first + WIDTH]
-        losers = changed[first : first + WIDTH]
-        for i in range(frames):
-            line, counts = values[i, first : first + WIDTH], use[i, first : first + WIDTH]
-            for m in range(len(losers)):
-                out = counts[m] & ((line[m] < lowest[m]) | (line[m] > highest[m]))
-                counts[m] &= not out
-                losers[m] |= out
-    return changed
+    for i in range(frames):
+        for m in range(pixels):
+            use[i, m] &= not ((values[i, m] < low) | (values[i, m] > high))
 
 
 @compiled
@@ -119,13 +113,18 @@ def weighted_sum(values: Array, use: Array, weights: Array) -> tuple[Array, Arra
     """Return the weighted sum of the inputs that count, and the sum of their weights; one weight for each frame."""
     frames, pixels = values.shape
     total, norm = np.zeros(pixels), np.zeros(pixels)
+    counted = bool((weights == 1).all())
+    if counted:
+        norm[:] = count_of(use)
     for first in range(0, pixels, WIDTH):
         sums, norms = total[first : first + WIDTH], norm[first : first + WIDTH]
         for i in range(frames):
             line, counts, weight = values[i, first : first + WIDTH], use[i, first : first + WIDTH], weights[i]
             for m in range(len(sums)):
                 sums[m] += weight * line[m] if counts[m] else 0.0
-                norms[m] += weight if counts[m] else 0.0
+            if not counted:
+                for m in range(len(sums)):
+                    norms[m] += weight if counts[m] else 0.0
     return total, norm
 
 
@@ -148,23 +147,31 @@ def pixel_weighted_sum(values: Array, use: Array, weights: Array) -> tuple[Array
 @compiled
 def mean_and_squares(values: Array, use: Array) -> tuple[Array, Array, Array]:
     """Return how many inputs count, their plain mean (NaN where there is none) and the sum of squared distances from it."""
-    frames, pixels = values.shape
+    _, pixels = values.shape
     count = count_of(use)
-    mean, squares = np.zeros(pixels), np.zeros(pixels)
+    mean, squares = np.empty(pixels), np.empty(pixels)
     for first in range(0, pixels, WIDTH):
-        numbers, means, sums = count[first : first + WIDTH], mean[first : first + WIDTH], squares[first : first + WIDTH]
-        for i in range(frames):
-            line, counts = values[i, first : first + WIDTH], use[i, first : first + WIDTH]
-            for m in range(len(means)):
-                means[m] += line[m] if counts[m] else 0.0
-        for m in range(len(means)):
-            means[m] /= numbers[m]
-        for i in range(frames):
-            line, counts = values[i, first : first + WIDTH], use[i, first : first + WIDTH]
-            for m in range(len(sums)):
-                distance = line[m] - means[m]
-                sums[m] += distance * distance if counts[m] else 0.0
+        stop = first + WIDTH
+        spread_of_stretch(values, use, first, count[first:stop], mean[first:stop], squares[first:stop])
     return count, mean, squares
+
+
+@compiled
+def spread_of_stretch(values: Array, use: Array, first: int, count: Array, mean: Array, squares: Array) -> None:
+    """Set mean and sum of squared distances in a stretch of pixels."""
+    frames, stop = len(values), first + len(count)
+    mean[:], squares[:] = 0.0, 0.0
+    for i in range(frames):
+        line, counts = values[i, first:stop], use[i, first:stop]
+        for m in range(len(mean)):
+            mean[m] += line[m] if counts[m] else 0.0
+    for m in range(len(mean)):
+        mean[m] /= count[m]
+    for i in range(frames):
+        line, counts = values[i, first:stop], use[i, first:stop]
+        for m in range(len(mean)):
+            distance = line[m] - mean[m]
+            squares[m] += distance * distance if counts[m] else 0.0
 
 
 @functools.lru_cache(maxsize=64)
@@ -185,31 +192,38 @@ def median_and_deviation(values: Array, use: Array) -> tuple[Array, Array]:
 
 @compiled
 def _medians(values: Array, use: Array, network: Array, with_deviation: bool) -> tuple[Array, Array]:
-    """Return medians, and median distances from them if these are wanted.
-
-    Which values a network compares does not depend on them, so the loop over pixels has no branch.
-    """
+    """Return medians, and median distances from them if these are wanted."""
     frames, pixels = values.shape
     out, deviations = np.empty(pixels), np.empty(pixels if with_deviation else 0)
-    nothing = values.dtype.type(np.inf)
-    ordered = np.zeros((frames, WIDTH), values.dtype)
+    ordered, numbers = np.zeros((frames, WIDTH), values.dtype), np.empty(WIDTH, np.int32)
     for first in range(0, pixels, WIDTH):
         middle = out[first : first + WIDTH]
-        for i in range(frames):
-            line, counts, target = values[i, first : first + WIDTH], use[i, first : first + WIDTH], ordered[i]
-            for m in range(len(middle)):
-                target[m] = line[m] if counts[m] else nothing
-        exchange(ordered, network, len(middle))
-        count = count_of(use[:, first : first + WIDTH])
+        count = numbers[: len(middle)]
+        sort_stretch(values, use, first, network, count, ordered)
         same = count.min() == count.max()
-        _middle_of(ordered, count, same, middle)
+        middle_of(ordered, count, same, middle)
         if with_deviation:
-            _deviation_of(ordered, count, same, middle, deviations[first : first + WIDTH])
+            deviation_of(ordered, count, same, middle, deviations[first : first + WIDTH])
     return out, deviations
 
 
 @compiled
-def _middle_of(ordered: Array, count: Array, same: bool, out: Array) -> None:
+def sort_stretch(values: Array, use: Array, first: int, network: Array, count: Array, ordered: Array) -> None:
+    """Sort the inputs that count in a stretch of pixels, and set how many there are; infinities follow them.
+
+    Which values a network compares does not depend on them, so the loop over pixels has no branch.
+    """
+    _count(use, first, count)
+    nothing, stop = values.dtype.type(np.inf), first + len(count)
+    for i in range(len(values)):
+        line, counts, target = values[i, first:stop], use[i, first:stop], ordered[i]
+        for m in range(len(count)):
+            target[m] = line[m] if counts[m] else nothing
+    exchange(ordered, network, len(count))
+
+
+@compiled
+def middle_of(ordered: Array, count: Array, same: bool, out: Array) -> None:
     """Set the medians of sorted values, of which the first ``count`` count: in all pixels alike if ``same``."""
     n = count[0]
     if same and n > 0:
@@ -224,8 +238,8 @@ def _middle_of(ordered: Array, count: Array, same: bool, out: Array) -> None:
 
 
 @compiled
-def _deviation_of(ordered: Array, count: Array, same: bool, middle: Array, out: Array) -> None:
-    """Set the median distances of sorted values from their median; see `_middle_of`.
+def deviation_of(ordered: Array, count: Array, same: bool, middle: Array, out: Array) -> None:
+    """Set the median distances of sorted values from their median; see `middle_of`.
 
     The k values nearest to the median lie side by side. So the k-th smallest distance is the least, over all stretches of k
     values, of the larger distance of their ends.

@@ -27,6 +27,7 @@ from lazyccd.plan.schedule import vertical_halo
 from lazyccd.plan.steps import (
     Apply,
     Input,
+    Join,
     PlaneMap,
     Stack,
     Step,
@@ -114,7 +115,7 @@ class Stacking:
         needs = ["data", "mask", *(["variance"] if rule.reject is not None and rule.reject[0] == "varclip" else [])]
         spread = [*needs, *(["variance"] if rule.uncertainty == "propagated" else [])]
         uses: PlaneMap = tuple((name, tuple(spread if name == "variance" else needs)) for name, _ in planes)
-        frames = (*(image.plan for image in (*self.images, *self.weights)), *own)
+        frames = (*map(_without_own_flags, self.images), *(image.plan for image in self.weights), *own)
         return Stack(
             self.images[0].shape,
             planes,
@@ -210,6 +211,18 @@ class Stacking:
                 for bit in range(min(BITS_PER_WORD, self.rule.count - first))
             ]
         return xr.concat(planes, "frame").rename("rejected")
+
+
+def _without_own_flags(image: Image) -> Step:
+    """Return a frame's plan, without a mask that says only where its data are not finite: stacks look at that themselves."""
+    plan = image.plan
+    if not isinstance(plan, Join):
+        return plan
+    parts = {name: (step, plane) for name, step, plane in plan.parts}
+    mask = parts["mask"][0] if "mask" in parts else None
+    if not (isinstance(mask, Apply) and mask.kernel is pointwise.flag_nonfinite_alone):
+        return plan
+    return Join.of(**{**parts, "mask": None}) if mask.inputs == (parts["data"][0],) else plan
 
 
 def _only_variance(step: Step) -> Step:
