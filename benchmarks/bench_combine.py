@@ -223,10 +223,11 @@ def peers(repeat: int, only: list[str]) -> list[dict[str, Any]]:
                 told.append(f"{peer} {shown(seconds)}, {agreement(mine, theirs)}")
             ratios = [min((p[k] for p in found.values()), default=np.nan) / median(t[k] for t in image) for k in (0, 1)]
             wall = [one.wall for one in image]
+            if found:
+                told.insert(0, f"{ratios[0]:.1f} times the fastest peer, by CPU {ratios[1]:.1f} times")
             text = (
                 f"{spread(wall)}, CPU {median(one.cpu for one in image):.2f} s; with uncertainty and mask "
-                f"{spread([one.wall for one in whole])}; whole process {shown(min(command))}; {ratios[0]:.1f} times the "
-                f"fastest peer, by CPU {ratios[1]:.1f} times; {'; '.join(told)}"
+                f"{'; '.join([spread([one.wall for one in whole]), f'whole process {shown(min(command))}', *told])}"
             )
             met = median(wall) <= work["aim"] and not ratios[0] < 5
             aim = f"≤ {work['aim']} s, ≥ 5 times"
