@@ -270,6 +270,8 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(SourceChangedError):
         lazyccd.to_fits(only_table, tmp_path / "b.fits")
     assert not (tmp_path / "b.fits").exists()
+    with pytest.raises(ParameterError, match="frame name 'Säge' cannot be an EXTNAME"):
+        lazyccd.to_fits(xr.DataTree.from_dict({"Säge": formula_frame((4, 5))}), tmp_path / "b.fits")
 
 
 def test_reduced_and_assembled(tmp_path: Path) -> None:

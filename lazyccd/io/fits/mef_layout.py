@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lazyccd.errors import ParameterError
 from lazyccd.frame.core import DATA, MASK, POWERS, UNCERTAINTY, Image
 from lazyccd.frame.header import REMOVED, append_cards, cards_of, header_from_text, header_to_text
 from lazyccd.frame.product import product_header
@@ -122,6 +123,10 @@ def _tell_apart(frames: Sequence[_Frame], from_file: set[str]) -> None:
         name = str(frame.header.get("EXTNAME", "")).strip().upper()
         key = (name, int(frame.header.get("EXTVER", 1)))
         if frame.name not in from_file and (not name or key in taken):
+            if not frame.name.isascii():
+                raise ParameterError(
+                    f"frame name {frame.name!r} cannot be an EXTNAME, which holds ASCII only; rename the child of the tree."
+                )
             frame.cards += [("EXTNAME", frame.name.replace("/", "_"), "name of the frame"), ("EXTVER", REMOVED, "")]
         taken.setdefault(key, frame.name)
 
