@@ -12,6 +12,7 @@ import numpy.typing as npt
 from lazyccd.errors import SourceChangedError, WriteError
 from lazyccd.frame.core import MASK
 from lazyccd.io.fits.companions import BAD
+from lazyccd.io.fits.names import is_url
 from lazyccd.io.fits.writer import FitsTarget, Partial
 from lazyccd.io.places import place_of
 from lazyccd.io.progress import Progress, Receipts, Unit
@@ -393,8 +394,10 @@ class Tracked:
 
     def give_up(self, error: BaseException) -> None:
         """After an error: keep what is done if the same call could go on from there, else remove it."""
-        done = 0 if isinstance(error, SourceChangedError) else len(self.progress.receipts())
-        if not done:
+        changed = isinstance(error, SourceChangedError)
+        done = 0 if changed else len(self.progress.receipts())
+        # objects that a task on its way puts behind a URL after the removal would look like somebody else's
+        if changed or not (done or is_url(self.target.name)):
             self.target.abort()
             self.progress.end()
             return
