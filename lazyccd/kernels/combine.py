@@ -37,6 +37,9 @@ SATURATED_SHARE = 0.1
 MEDIAN_FACTORS = (1.0, 1.0, 1.3460, 1.1928, 1.4342, 1.2885, 1.4731, 1.3455, 1.4949, 1.3833)
 """Variance of the median of 1, 2, ... normal values over that of their mean."""
 
+BITWISE_OR: Any = np.bitwise_or
+"""The ufunc without a type: what the stubs of its methods accept differs between versions of NumPy."""
+
 BITS_PER_WORD = 64
 """Frames in a word of a rejection map."""
 
@@ -80,7 +83,7 @@ def rejection_words(request: Request, blocks: Sequence[Block], *, rule: Rule, wo
     for cut, piece, given in pieces_of(request.region, blocks, rule, numbers):
         rejected = (given & ~piece.use)[first : first + BITS_PER_WORD]
         shifts = np.arange(len(rejected), dtype=np.uint64)[:, None]
-        words = np.bitwise_or.reduce(rejected.astype(np.uint64) << shifts, axis=0)
+        words = BITWISE_OR.reduce(rejected.astype(np.uint64) << shifts, axis=0)
         out.plane("data")[cut] = words.reshape(shape_of(cut))
     return out
 

@@ -55,7 +55,7 @@ def reject_deviant(
         width = min(WIDTH, pixels - first)
         count, centre, deviation = numbers[:width], middles[:width], distances[:width]
         sort_stretch(values, use, first, network, count, ordered)
-        same = count.min() == count.max()
+        same = np.min(count) == np.max(count)
         middle_of(ordered, count, same, centre)
         if by_mad:
             deviation_of(ordered, count, same, centre, deviation)

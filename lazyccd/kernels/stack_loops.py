@@ -200,7 +200,7 @@ def _medians(values: Array, use: Array, network: Array, with_deviation: bool) ->
         middle = out[first : first + WIDTH]
         count = numbers[: len(middle)]
         sort_stretch(values, use, first, network, count, ordered)
-        same = count.min() == count.max()
+        same = np.min(count) == np.max(count)
         middle_of(ordered, count, same, middle)
         if with_deviation:
             deviation_of(ordered, count, same, middle, deviations[first : first + WIDTH])
