@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from astropy.modeling import models
 from astropy.nddata import CCDData, StdDevUncertainty
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,6 +74,49 @@ def test_iraf_itself(task: str, rng: np.random.Generator) -> None:
             pixels[rng.integers(0, 30) :, column] += rng.choice([-2, 2, 5])
         expected = iraf.run_iraf(task, pixels, options)
         np.testing.assert_array_equal(ours(task, pixels, options, 33), expected)
+
+
+CURVES = (
+    models.Legendre1D(0),
+    models.Legendre1D(3),
+    models.Chebyshev1D(2),
+    models.Spline1D(knots=3, degree=3, bounds=[0, 1]),
+)
+"""The curves of `make_iraf.FITS_OF_LINES`."""
+
+
+@pytest.mark.parametrize("task", ["colbias", "linebias"])
+@pytest.mark.parametrize("number", range(len(CURVES)))
+@pytest.mark.parametrize("chunk", [200, (31, 17)])
+def test_overscan_fits_of_iraf(task: str, number: int, chunk: Any) -> None:
+    """Averages of lines, fitted with rejection: the pixels of colbias and linebias."""
+    ds = lazyccd.rechunk(lazyccd.from_ccddata(CCDData(iraf.overscan_image(task), unit="adu")), chunk)
+    section, axis = ("[39:48,1:60]", 1) if task == "colbias" else ("[1:60,39:48]", 0)
+    ours = lazyccd.subtract_overscan(ds, fits_section=section, overscan_axis=axis, model=CURVES[number], sigma=2.5)
+    np.testing.assert_allclose(ours["data"].values, KEPT[f"{task}_{number}"], atol=2e-3)
+
+
+@pytest.mark.parametrize("chunk", [200, (17, 23)])
+def test_corrections_of_iraf(chunk: Any) -> None:
+    """IRAF's ccdproc divides by the illumination over its mean, and scales fringes by exposure, to the same pixels."""
+    pixels, smooth, waves = (
+        lazyccd.rechunk(lazyccd.from_ccddata(CCDData(image, unit="adu")), chunk) for image in iraf.corrected_images()
+    )
+    flattened = pixels.assign_attrs(header="SUBBIAS = 'done'\nFLATCOR = 'done'")
+    ours = lazyccd.divide_illumination(flattened, smooth)["data"].values
+    np.testing.assert_allclose(ours, KEPT["illumination"], rtol=1e-6)
+    ours = lazyccd.subtract_fringe(flattened, waves, scale=60 / 30)["data"].values
+    np.testing.assert_allclose(ours, KEPT["fringe"], rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("irafcl") is None, reason="IRAF is not on this machine; its kept outputs are compared")
+def test_iraf_itself_gives_what_was_kept() -> None:
+    """The overscan and correction outputs that are kept are those of IRAF."""
+    for task in ("colbias", "linebias"):
+        for number, curve in enumerate(iraf.FITS_OF_LINES):
+            np.testing.assert_array_equal(iraf.run_overscan(task, curve), KEPT[f"{task}_{number}"])
+    for name, pixels in iraf.run_corrections().items():
+        np.testing.assert_array_equal(pixels, KEPT[name])
 
 
 @given(

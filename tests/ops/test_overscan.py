@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -185,41 +183,6 @@ def test_bad_arguments() -> None:
         lazyccd.subtract_overscan(frame(raw()), fits_section="[39:48,*]", sigma=3)
     with pytest.raises(ParameterError, match="statistic 'mode' must be one of mean, median, clipped, mad"):
         lazyccd.subtract_overscan(frame(raw()), fits_section="[39:48,*]", statistic="mode")
-
-
-IRAF: dict[str, tuple[str, Any]] = {
-    "constant": ("function=legendre order=1", models.Legendre1D(0)),
-    "Legendre": ("function=legendre order=4", models.Legendre1D(3)),
-    "Chebyshev": ("function=chebyshev order=3", models.Chebyshev1D(2)),
-    "spline": ("function=spline3 order=4", models.Spline1D(knots=3, degree=3, bounds=[0, 1])),
-}
-
-
-@pytest.mark.skipif(shutil.which("irafcl") is None, reason="IRAF is not on this machine: no irafcl")
-@pytest.mark.parametrize("task", ["colbias", "linebias"])
-def test_fits_of_iraf(task: str, tmp_path: Path) -> None:
-    """Averages of lines, fitted with rejection: the pixels of IRAF's colbias and linebias."""
-    pixels = (raw() if task == "colbias" else raw().T).astype("f4")
-    pixels[20:23] += 60  # lines to be rejected
-    pixels[:, 20:23] += 60
-    fits.writeto(tmp_path / "in.fits", pixels)
-    sections = "[39:48,1:60]" if task == "colbias" else "[1:60,39:48]"
-    lines = ["noao", "imred", "bias"]
-    for number, (words, _) in enumerate(IRAF.values()):
-        lines.append(
-            f'{task} in.fits out{number}.fits bias="{sections}" trim="[*,*]" median- interactive- {words} low_reject=2.5 '
-            'high_reject=2.5 niterate=10 logfiles=""'
-        )
-    (tmp_path / "run.cl").write_text("\n".join([*lines, "logout", ""]))
-    done = subprocess.run(
-        ["irafcl", "-f", "run.cl"], cwd=tmp_path, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False
-    )  # fmt: skip
-    for number, (_, model) in enumerate(IRAF.values()):
-        assert (tmp_path / f"out{number}.fits").exists(), done.stdout[-500:]
-        ours = lazyccd.subtract_overscan(
-            frame(pixels), fits_section=sections, overscan_axis=1 if task == "colbias" else 0, model=model, sigma=2.5
-        )
-        np.testing.assert_allclose(ours["data"].values, fits.getdata(tmp_path / f"out{number}.fits"), atol=2e-3)
 
 
 @pytest.mark.parametrize("drift", [0.0, 1.0])

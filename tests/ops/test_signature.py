@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +9,6 @@ import numpy.typing as npt
 import pytest
 import xarray as xr
 from astropy import units as u
-from astropy.io import fits
 from astropy.nddata import CCDData
 from hypothesis import given
 from hypothesis import strategies as st
@@ -310,31 +306,3 @@ def test_illumination() -> None:
     np.testing.assert_allclose(together["a"]["data"], pixels / smooth * 1.5, rtol=1e-12)
     np.testing.assert_allclose(together["b"]["data"], pixels / smooth * 0.75, rtol=1e-12)
     np.testing.assert_array_equal(lazyccd.flat_correct(tree, both)["b"]["data"], together["b"]["data"])
-
-
-@pytest.mark.skipif(shutil.which("irafcl") is None, reason="IRAF is not on this machine: no irafcl")
-def test_corrections_of_iraf(tmp_path: Path) -> None:
-    """IRAF's ccdproc divides by the illumination over its mean, and scales fringes by exposure, to the same pixels."""
-    rng = np.random.default_rng(1)
-    pixels = rng.uniform(100, 200, (40, 50)).astype("f4")
-    smooth = (3 + 0.3 * np.linspace(-1, 1, 50)[None, :] * np.ones((40, 1))).astype("f4")
-    waves = (10 * np.sin(np.add.outer(np.arange(40) / 7, np.arange(50) / 4))).astype("f4")
-    sections = {"CCDSEC": "[1:50,1:40]", "DATASEC": "[1:50,1:40]"}
-    fits.writeto(tmp_path / "in.fits", pixels, fits.Header({"EXPTIME": 60.0, **sections}))
-    made = {"MKILLUM": "done", "CCDMEAN": float(smooth.mean()), "CCDMEANT": 2000000000}
-    fits.writeto(tmp_path / "illum.fits", smooth, fits.Header({**made, **sections}))
-    fits.writeto(tmp_path / "fringe.fits", waves, fits.Header({"MKFRINGE": "done", "EXPTIME": 30.0, **sections}))
-    off = "noproc- fixpix- overscan- trim- zerocor- darkcor- flatcor- readcor- scancor-"
-    lines = [
-        *('set imtype = "fits"', "noao", "imred", "ccdred"),
-        f'ccdproc in.fits output=a ccdtype="" max_cache=0 {off} illumcor+ fringecor- illum=illum.fits',
-        f'ccdproc in.fits output=b ccdtype="" max_cache=0 {off} illumcor- fringecor+ fringe=fringe.fits',
-    ]
-    (tmp_path / "run.cl").write_text("\n".join([*lines, "logout", ""]))
-    command = ["irafcl", "-e", "-f", "run.cl"]
-    subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, stdin=subprocess.DEVNULL, check=False)
-    ds = frame(pixels, (17, 23), header=FLAT)
-    ours = lazyccd.divide_illumination(ds, frame(smooth))["data"].values
-    np.testing.assert_allclose(ours, fits.getdata(tmp_path / "a.fits"), rtol=1e-6)
-    ours = lazyccd.subtract_fringe(ds, frame(waves), scale=60 / 30)["data"].values
-    np.testing.assert_allclose(ours, fits.getdata(tmp_path / "b.fits"), rtol=1e-6, atol=1e-5)
