@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -51,15 +52,26 @@ def product_header(text: str, y: npt.NDArray[Any], x: npt.NDArray[Any], units: s
     FrameError
         Raised if the positions are not evenly spaced, or the WCS cannot follow.
     """
-    header = header_from_text(parsable(text))
+    header = header_from_text(parsable(current_names(text)))
     (y0, ystep), (x0, xstep) = lattice(y, "y"), lattice(x, "x")
     if (y0, ystep, x0, xstep, len(y), len(x)) != (0, 1, 0, 1, header.get("NAXIS2"), header.get("NAXIS1")):
         _follow(header, text, y, x)
-    if "RADECSYS" in header and "RADESYS" not in header:
-        header.rename_keyword("RADECSYS", "RADESYS")  # the name since FITS 3.0; readers complain of the other
     if units:
         header["BUNIT"] = (units, "units of the pixels")
     return header
+
+
+def current_names(text: str) -> str:
+    r"""Return a header text with keywords as they are called since FITS 3.0; readers complain of other ones.
+
+    Examples
+    --------
+    >>> current_names("OBJECT  = 'M 31'\nRADECSYS= 'FK5'")
+    "OBJECT  = 'M 31'\nRADESYS = 'FK5'"
+    """
+    if re.search("^RADESYS ", text, re.MULTILINE):
+        return text
+    return re.sub("^RADECSYS=", "RADESYS =", text, flags=re.MULTILINE)
 
 
 def _follow(header: fits.Header, text: str, y: npt.NDArray[Any], x: npt.NDArray[Any]) -> None:

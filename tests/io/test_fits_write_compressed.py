@@ -334,30 +334,3 @@ def test_an_interrupted_write_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(written) == 12 - done
     assert path.read_bytes() == undisturbed
     assert sorted(os.listdir(tmp_path)) == ["a.fits.fz", "b.fits.fz"]
-
-
-REAL = [
-    "efosc2_ntt/EFOSC.2022-01-26T19:02:38.210.fits[0]",
-    "tres1_oscaar/tres1-001d.fit[0]",
-    "lco_sinistro_mef/cpt1m012-fl10-20151216-0073-e00.fits.fz[1]",
-    "m17_2mass/aK_asky_990502s1420186.fits.gz[0]",
-    "cosmic_rays/gmos.fits[SCI]",
-    "wcs_distortion/tpv.fits[0]",
-]
-
-
-@needs_programs
-@pytest.mark.parametrize("name", REAL)
-def test_products_of_real_frames(tmp_path: Path, shared_data: Path, name: str) -> None:
-    """Of products fitsverify says nothing that it does not say of the frames they are made of."""
-
-    def complaints(path: Path | str) -> set[str]:
-        done = subprocess.run(["fitsverify", str(path)], capture_output=True, text=True, check=False, timeout=100)
-        said = re.findall(r"\*\*\* (?:Warning|Error):(.*)", done.stdout + done.stderr)
-        return {re.sub(r"\(?#\d+\)?", "", line) for line in said}
-
-    ds = open_fits(shared_data / name)
-    before = complaints(shared_data / name.split("[")[0])
-    for compress in (None, "RICE_1"):
-        path = to_fits(ds, tmp_path / f"{compress}.fits", compress=compress)
-        assert complaints(path) <= before

@@ -251,13 +251,25 @@ def header_block(spec: HduSpec, primary: bool, datasum: int | None = None, heap:
 
 def _image_cards(spec: HduSpec, primary: bool, prefix: str) -> list[tuple[str, Any]]:
     """Return keywords and values that describe an image, behind the first card."""
-    axes = list(reversed(spec.shape))
+    bitpix, axes = _BITPIX[spec.dtype], list(reversed(spec.shape))
     for axis in spec.squeezed:
         axes.insert(axis - 1, 1)
-    pairs: list[tuple[str, Any]] = [("BITPIX", _BITPIX[spec.dtype]), ("NAXIS", len(axes))]
+    if not spec.shape:
+        bitpix, axes = _without_pixels(spec.header)
+    pairs: list[tuple[str, Any]] = [("BITPIX", bitpix), ("NAXIS", len(axes))]
     pairs += [(f"NAXIS{i}", length) for i, length in enumerate(axes, 1)]
     pairs += [("EXTEND", "T")] if primary else [("PCOUNT", 0), ("GCOUNT", 1)]
     return [(prefix + keyword, value) for keyword, value in pairs]
+
+
+def _without_pixels(header: str) -> tuple[int, list[int]]:
+    """Return BITPIX and axes of a header without data: those that it had, as long as 0 unless one of them was.
+
+    Cards of a WCS in it speak of these axes.
+    """
+    had = {key: int(value) for key, value in re.findall(r"^(BITPIX|NAXIS\d*) *= +(-?\d+)", header, re.MULTILINE)}
+    axes = [had.get(f"NAXIS{i}", 0) for i in range(1, had.get("NAXIS", 0) + 1)]
+    return had.get("BITPIX", 8), axes if 0 in axes else [0] * len(axes)
 
 
 def _with_checksums(cards: list[str], datasum: int | None) -> bytes:
@@ -301,6 +313,7 @@ def _free_cards(spec: HduSpec) -> list[str]:
         if not dropped and card.strip():
             # Only printable ASCII may stand in a header; raw frames carry other bytes now and then.
             cards.append(re.sub(r"[^ -~]", "?", card))
+    cards.sort(key=lambda card: not card.startswith("WCSAXES"))  # which must stand before all others of a WCS
     keywords = {card[:8].rstrip() for card in cards}
     if "CONTINUE" in keywords and "LONGSTRN" not in keywords:
         cards.insert(0, "LONGSTRN= 'OGIP 1.0'           / strings may continue over several cards")

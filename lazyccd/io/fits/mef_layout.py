@@ -9,14 +9,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import DATA, MASK, POWERS, UNCERTAINTY, Image
 from lazyccd.frame.header import REMOVED, append_cards, cards_of, header_from_text, header_to_text
-from lazyccd.frame.product import product_header
+from lazyccd.frame.product import current_names, product_header
 from lazyccd.frame.units import unit_to_text
 from lazyccd.io.fits.companions import BAD
 from lazyccd.io.fits.kept import KeptBytes
@@ -84,7 +84,7 @@ def tree_layout(
     compress, steps, dither
         As in `frame_hdus`.
     """
-    root = str(attrs.get("header", ""))
+    root = current_names(str(attrs.get("header", "")))
     listed: Sequence[Mapping[str, Any]] = attrs.get("hdus", ())
     given: dict[str, dict[str, str]] = {name: {} for name in images}
     for hdu in listed:
@@ -92,6 +92,7 @@ def tree_layout(
             given[hdu["frame"]][hdu["plane"]] = str(hdu["header"])
     frames = {name: _Frame(name, image, root, given[name]) for name, image in images.items()}
     _tell_apart(list(frames.values()), {hdu["frame"] for hdu in listed if "frame" in hdu})
+    versions = _Versions(listed, frames.values())
     layout = FileLayout()
     if not listed or not _is_primary(listed[0], images):
         layout.add(HduSpec("", root, ()))
@@ -101,10 +102,10 @@ def tree_layout(
         elif "bytes" in hdu:
             layout.add(HduSpec(str(hdu.get("name", "")), "", (), kept=KeptBytes.of(hdu["bytes"])))
         elif hdu.get("frame") in frames:
-            frames[hdu["frame"]].write(layout, hdu["plane"])
+            frames[hdu["frame"]].write(layout, hdu["plane"], versions)
     for frame in frames.values():
         if frame.name not in layout.places:
-            frame.write(layout, DATA)
+            frame.write(layout, DATA, versions)
     noisy = [number for places in layout.places.values() for plane, number in places if plane in {DATA, UNCERTAINTY}]
     layout.hdus = list(pack_hdus(layout.hdus, noisy, root, compress, steps, dither))
     return layout
@@ -120,15 +121,38 @@ def _tell_apart(frames: Sequence[_Frame], from_file: set[str]) -> None:
     taken: dict[tuple[str, int], str] = {}
     for number, frame in enumerate(frames, 1):
         frame.number = number
-        name = str(frame.header.get("EXTNAME", "")).strip().upper()
-        key = (name, int(frame.header.get("EXTVER", 1)))
-        if frame.name not in from_file and (not name or key in taken):
+        key = _key(frame.header)
+        if frame.name not in from_file and (not key[0] or key in taken):
             if not frame.name.isascii():
                 raise ParameterError(
                     f"frame name {frame.name!r} cannot be an EXTNAME, which holds ASCII only; rename the child of the tree."
                 )
             frame.cards += [("EXTNAME", frame.name.replace("/", "_"), "name of the frame"), ("EXTVER", REMOVED, "")]
         taken.setdefault(key, frame.name)
+
+
+def _key(header: Mapping[str, Any]) -> tuple[str, int]:
+    """Return what tells an extension from others."""
+    return str(header.get("EXTNAME", "")).strip().upper(), int(header.get("EXTVER", 1))
+
+
+class _Versions:
+    """Numbers of new planes, which no other extension of their name has."""
+
+    def __init__(self, listed: Sequence[Mapping[str, Any]], frames: Collection[_Frame]) -> None:
+        kept = ({"EXTNAME": hdu.get("name", ""), "EXTVER": hdu.get("version", 1)} for hdu in listed if "bytes" in hdu)
+        given = (header_from_text(text) for frame in frames for text in frame.given.values())
+        self._taken = {_key(header) for header in (*kept, *given, *(frame.header for frame in frames))}
+        self._of_no_frame = 1 + max((frame.version for frame in frames), default=0)
+
+    def tell_apart(self, spec: HduSpec, version: int) -> HduSpec:
+        """Return the HDU of a new plane with the number of its frame, or one of no frame: then it is of the one before it."""
+        if not spec.name:
+            return spec
+        while (spec.name, version) in self._taken:
+            version = max(version + 1, self._of_no_frame)
+        self._taken.add((spec.name, version))
+        return replace(spec, header=append_cards(spec.header, [("EXTVER", version, "")]))
 
 
 class _Frame:
@@ -146,22 +170,24 @@ class _Frame:
         self.number = 1
         self.squeezed = tuple(image.attrs.get("squeezed", ()))
 
-    def write(self, layout: FileLayout, plane: str) -> None:
+    @property
+    def version(self) -> int:
+        """EXTVER, of planes that are new too."""
+        return int(self.header.get("EXTVER", self.number))
+
+    def write(self, layout: FileLayout, plane: str, versions: _Versions) -> None:
         """Add the HDU of a plane; behind the image, all planes that had none in the file."""
+        planes: Sequence[str] = (plane,)
         if plane == DATA:
             layout.add(self._data(), self.name, DATA)
-            for other in ORDER:
-                if other not in self.given and other != BAD:
-                    self._add(layout, other)
-        else:
-            self._add(layout, plane)
-
-    def _add(self, layout: FileLayout, plane: str) -> None:
-        for role, spec in self._plane(plane):
-            layout.add(spec, self.name, role)
+            planes = [other for other in ORDER if other not in self.given and other != BAD]
+        for other in planes:
+            for role, spec in self._plane(other):
+                layout.add(versions.tell_apart(spec, self.version), self.name, role)
 
     def _data(self) -> HduSpec:
-        own, inherit = own_header(self.text, str(self.image.attrs.get("inherited", "")), self.root)
+        inherited = str(self.image.attrs.get("inherited", "")).replace("RADECSYS", "RADESYS")  # as in `current_names`
+        own, inherit = own_header(self.text, inherited, self.root)
         text = append_cards(own, self.cards)
         return HduSpec("", text, self.image.shape, self.image.dtype.name, squeezed=self.squeezed, inherit=inherit)
 
@@ -203,9 +229,8 @@ class _Frame:
         )
 
     def _new(self, spec: HduSpec) -> HduSpec:
-        """Return the HDU of a plane that no file had, with the number of its frame."""
-        version = int(self.header.get("EXTVER", self.number))
-        return replace(spec, header=append_cards(spec.header, [("EXTVER", version, "")]), squeezed=self.squeezed)
+        """Return the HDU of a plane that no file had."""
+        return replace(spec, squeezed=self.squeezed)
 
 
 def own_header(text: str, inherited: str, root: str) -> tuple[str, bool | None]:
@@ -233,11 +258,11 @@ def own_header(text: str, inherited: str, root: str) -> tuple[str, bool | None]:
     inherit = None if stated is None else stated[1] == "T"
     if not keywords:
         return text, inherit
-    shared = {keyword.replace(" ", "_"): lines for keyword, lines in cards_of(root)}
+    shared = [(keyword.replace(" ", "_"), lines) for keyword, lines in cards_of(root)]
     cards = [(keyword.replace(" ", "_"), lines) for keyword, lines in cards_of(text)]
-    if keywords - {keyword for keyword, _ in cards} - {keyword for keyword in keywords if keyword not in shared}:
+    if keywords & {keyword for keyword, _ in shared} - {keyword for keyword, _ in cards}:
         return text, False
-    kept = [lines for keyword, lines in cards if keyword not in keywords or shared.get(keyword) != lines]
+    kept = [lines for keyword, lines in cards if keyword not in keywords or (keyword, lines) not in shared]
     return "\n".join(line for lines in kept for line in lines), inherit
 
 

@@ -220,7 +220,7 @@ class FitsTarget:
                 heap, longest = 0, 0
                 total = sums[i]
                 if spec.grid is None:
-                    _copy(file, out, _data_offset(self, i), spec.nbytes)
+                    _copy(file, out, _data_offset(self, i), padded(spec.nbytes))
                 else:
                     total, heap, longest = _copy_tiles(file, out, _data_offset(self, i), spec)
                 out.write(bytes(padded(out.tell()) - out.tell()))
@@ -362,10 +362,13 @@ def _copy(file: BinaryIO, out: BinaryIO, start: int, size: int) -> None:
 
 
 def _copy_kept(descriptor: int, kept: KeptBytes, offset: int) -> None:
-    """Write the bytes of an HDU that is kept as it is."""
+    """Write the bytes of an HDU that is kept as it is, and what fills its last block: blanks behind a table of text."""
+    fill, end = b"", offset + padded(kept.size)
     for piece in kept.pieces():
+        fill = fill or (b" " if piece.startswith(b"XTENSION= 'TABLE ") else b"\0")
         _pwrite(descriptor, memoryview(piece), offset)
         offset += len(piece)
+    _pwrite(descriptor, fill * (end - offset), offset)
 
 
 def _pwrite(descriptor: int, view: memoryview | bytes, offset: int) -> None:
