@@ -182,7 +182,7 @@ class BareLoop:
         raw = Block(region, readers["raw"].read(region))
         masters = {name: Block(region, readers[name].read(region)) for name in ("bias", "dark", "flat")}
         masters = {
-            name: Block(region, b.data, None, pointwise.flag_nonfinite_alone(Request(region, frozenset({"mask"})), b, no_data=self.schema.bits("NO_DATA"), mask_dtype=mask_dtype).mask)
+            name: Block(region, b.data, None, pointwise.flag_nonfinite_alone(Request(region, frozenset({"mask"})), b, no_data=self.schema.bits("NO_DATA"), mask_dtype=mask_dtype).data)
             for name, b in masters.items()
         }  # fmt: skip
         data = Request(region, frozenset({"data"}))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 from lazyccd.errors import FrameError, SourceChangedError
@@ -15,11 +17,13 @@ from lazyccd.frame.units import unit_to_text
 from lazyccd.io.progress import canonical, versions
 from lazyccd.io.shards import checksum
 from lazyccd.plan.describe import describe, plain, sources
+from lazyccd.plan.job import job_cpus
 
 FORMAT_VERSION = 1
 """Version of the layout of Zarr stores, docs/format.md."""
 
-PIECE_BYTES = 1 << 22
+PIECE_BYTES = 1 << 20
+"""Bytes of a file that are read at a time: they stay in the processor's cache for their checksum."""
 
 
 def root_attributes(images: Mapping[str, Image], layout: Any) -> dict[str, Any]:
@@ -65,7 +69,9 @@ def with_checksums(attrs: Mapping[str, Any]) -> dict[str, Any]:
     if "provenance" not in ours:
         return dict(attrs)
     provenance = dict(ours["provenance"])
-    inputs = {path: _record(path, state) for path, state in provenance["inputs"].items()}
+    with ThreadPoolExecutor(job_cpus()) as pool:
+        records = pool.map(_record, provenance["inputs"], provenance["inputs"].values())
+        inputs = dict(zip(provenance["inputs"], records, strict=True))
     provenance["inputs"] = list(inputs.values())
     provenance["steps"] = {
         group: [_without_folder(step, inputs) for step in steps] for group, steps in provenance["steps"].items()
@@ -83,12 +89,26 @@ def _record(path: str, state: Any) -> dict[str, Any]:
             "name": name,
             "identity": state.get("etag") if isinstance(state, dict) else str(state).rpartition(":")[2],
         }
-    found = os.stat(path)
-    if (found.st_size, found.st_mtime_ns) != (state["size"], state["mtime_ns"]):
-        raise SourceChangedError(f"{path} changed while it was read; open it again.")
-    with open(path, "rb") as file:
+    identity = (state["size"], state["mtime_ns"], state["inode"])
+    crc = _checksum(path, identity)
+    _check_unchanged(path, identity)
+    return {"name": name, "size": state["size"], "crc32c": f"{crc:08x}"}
+
+
+@lru_cache(maxsize=1024)
+def _checksum(path: str, identity: tuple[int, int, int]) -> int:
+    """Return the CRC32C of a file in one state; masters that many products share are read once."""
+    with open(path, "rb", buffering=0) as file:
         crc = checksum(iter(lambda: file.read(PIECE_BYTES), b""))
-    return {"name": name, "size": found.st_size, "crc32c": f"{crc:08x}"}
+    _check_unchanged(path, identity)
+    return crc
+
+
+def _check_unchanged(path: str, identity: tuple[int, int, int]) -> None:
+    """Refuse a file that is not in the state in which the plan saw it."""
+    found = os.stat(path)
+    if (found.st_size, found.st_mtime_ns, found.st_ino) != identity:
+        raise SourceChangedError(f"{path} changed while it was read; open it again.")
 
 
 def _without_folder(step: dict[str, Any], inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -41,19 +41,22 @@ def divide_flat(
     given = flat.plane("data")
     raw = pixels_of(given, dtype, out.shape)
     limit = kind(-np.inf if min_value is None else given.dtype.type(min_value))
-    bits = np.dtype(mask_dtype) if flat.mask is None else flat.mask.dtype
-    masked = pixels_of(flat.mask, bits, out.shape)
+    bits = np.zeros(out.shape, mask_dtype) if flat.mask is None else flat.mask
+    masked = pixels_of(bits, bits.dtype, out.shape)
     norm_lowest = kind(np.asarray(norm).ravel()[0]), kind(lowest if min_value is None else 0)
-    which = (masked, bits.type(bad_bits), limit, *norm_lowest)
+    which = (masked, bits.dtype.type(bad_bits), limit, *norm_lowest)
     variance = mask = None
     data = out.reshape(-1)
     pixel_loops.divide_by_flat(pixels_of(a.plane("data"), dtype), raw, *which, data)
     if "variance" in request.planes:
-        variance = np.empty(request.region.shape, dtype)
-        given_variances = pixels_of(a.variance, dtype), raw, pixels_of(flat.variance, dtype, out.shape)
-        pixel_loops.flat_variance(data, *given_variances, *which, variance.reshape(-1))
+        variance = np.empty(out.shape, dtype)
+        noise = np.zeros(data.shape, dtype) if a.variance is None else pixels_of(a.variance, dtype)
+        if flat.variance is not None:
+            own, noise = noise, np.empty(data.shape, dtype)
+            pixel_loops.add_flat_noise(own, data, raw, pixels_of(flat.variance, dtype, out.shape), *which, noise)
+        pixel_loops.divide_by_squared_flat(noise, raw, *which, variance.reshape(-1))
     if "mask" in request.planes:
-        mask = np.empty(request.region.shape, mask_dtype)
+        mask = np.empty(out.shape, mask_dtype)
         moved = None if flat.mask is None else remap_bits(flat.mask, remap, mask_dtype)
         old = pixels_of(or_masks(request, a.mask, moved, mask_dtype), mask_dtype)
         new_bits = mask.dtype.type(low_flat), mask.dtype.type(no_data)

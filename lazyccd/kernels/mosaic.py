@@ -19,29 +19,39 @@ def paste(
 ) -> Block:
     """Return a region of an image that is put together; where nothing lies it is NaN and NO_DATA.
 
-    A block is what lies in the region of its part. An input without a mask is good, one without a variance exact.
+    A block is what lies in the region of its part. An input without a mask is good, one without a variance exact. What lies
+    inside of one part is a view of its block where possible.
     """
-    names = [(name, dtype) for name, dtype in dtypes if name in request.planes]
+    names = [(name, np.dtype(dtype)) for name, dtype in dtypes if name in request.planes]
+    touched = [
+        (block, part) for block, part in zip(blocks, parts, strict=True) if request.region.intersect(part[0]).size
+    ]
+    if len(touched) == 1 and touched[0][1][0].contains(request.region):
+        return Block(
+            request.region, **{name: _part_of(request.region, *touched[0], name, dtype) for name, dtype in names}
+        )
     out = {name: _empty(request, name, dtype, parts, no_data) for name, dtype in names}
-    for block, (place, step, factor, remap) in zip(blocks, parts, strict=True):
-        here = request.region.intersect(place)
-        if not here.size:
-            continue
-        cut = here.within(request.region)
-        for name, plane in out.items():
-            given = None if block is None else getattr(block, name)
-            if given is None:
-                plane[cut] = 0
-            elif name == "mask":
-                plane[cut] = remap_bits(given[:: step[0], :: step[1]], remap, plane.dtype)
-            else:
-                scale = factor**2 if name == "variance" else factor
-                values = given[:: step[0], :: step[1]]
-                plane[cut] = values if scale == 1 else values * plane.dtype.type(scale)
+    for block, part in touched:
+        here = request.region.intersect(part[0])
+        for name, dtype in names:
+            out[name][here.within(request.region)] = _part_of(here, block, part, name, dtype)
     return Block(request.region, **out)
 
 
-def _empty(request: Request, name: str, dtype: str, parts: tuple[Part, ...], no_data: int) -> Any:
+def _part_of(region: Region, block: Block | None, part: Part, name: str, dtype: np.dtype[Any]) -> Any:
+    """Return what a plane of an input gives for a region of the output, a view of it if nothing changes but the order."""
+    _, step, factor, remap = part
+    given = None if block is None else getattr(block, name)
+    if given is None:
+        return np.zeros(region.shape, dtype)
+    values = given[:: step[0], :: step[1]]
+    if name == "mask":
+        return remap_bits(values, remap, dtype)
+    scale = factor**2 if name == "variance" else factor
+    return values.astype(dtype, copy=False) if scale == 1 else values * dtype.type(scale)
+
+
+def _empty(request: Request, name: str, dtype: np.dtype[Any], parts: tuple[Part, ...], no_data: int) -> Any:
     """Return the array of a plane, filled if the parts do not cover it."""
     covered = sum(request.region.intersect(place).size for place, *_ in parts)
     if covered == request.region.size:

@@ -76,17 +76,30 @@ def divide_by_flat(
 ) -> None:
     """Set the data divided by the flat, or by 1 where its normalised value cannot be used or it is masked."""
     one = out.dtype.type(1)
-    masked = mask.size > 0
     for i in range(out.size):
         value = (limit if flat[i] < limit else flat[i]) / norm
-        unusable = not (value > 0 and value >= lowest) or (masked and mask[i] & bad != 0)
-        out[i] = data[i] / (one if unusable else value)
+        # no short circuit: the mask would be read only sometimes, and LLVM would not vectorise
+        usable = (value > 0) & (value >= lowest) & (mask[i] & bad == 0)
+        out[i] = data[i] / (value if usable else one)
 
 
 @compiled
-def flat_variance(
-    result: Array,
+def divide_by_squared_flat(
+    variance: Array, flat: Array, mask: Array, bad: Any, limit: Any, norm: Any, lowest: Any, out: Array
+) -> None:
+    """Set the variance divided by the square of what `divide_by_flat` divides by."""
+    one = out.dtype.type(1)
+    for i in range(out.size):
+        value = (limit if flat[i] < limit else flat[i]) / norm
+        usable = (value > 0) & (value >= lowest) & (mask[i] & bad == 0)
+        value = value if usable else one
+        out[i] = variance[i] / (value * value)
+
+
+@compiled
+def add_flat_noise(
     variance: Array,
+    result: Array,
     flat: Array,
     flat_variance: Array,
     mask: Array,
@@ -96,24 +109,20 @@ def flat_variance(
     lowest: Any,
     out: Array,
 ) -> None:
-    """Set the variance of the ``result`` of `divide_by_flat`."""
-    one, zero = out.dtype.type(1), out.dtype.type(0)
-    masked, given, noisy = mask.size > 0, variance.size > 0, flat_variance.size > 0
+    """Set the variance with that of a flat added, before `divide_by_squared_flat`; ``result`` is that of `divide_by_flat`."""
+    zero = out.dtype.type(0)
     for i in range(out.size):
         value = (limit if flat[i] < limit else flat[i]) / norm
-        unusable = not (value > 0 and value >= lowest) or (masked and mask[i] & bad != 0)
-        value = one if unusable else value
-        total = variance[i] if given else zero
-        if noisy:
-            total += result[i] * result[i] * (zero if unusable else flat_variance[i] / (norm * norm))
-        out[i] = total / (value * value)
+        usable = (value > 0) & (value >= lowest) & (mask[i] & bad == 0)
+        noise = flat_variance[i] / (norm * norm)
+        out[i] = variance[i] + result[i] * result[i] * (noise if usable else zero)
 
 
 @compiled
 def flat_bits(
     result: Array, flat: Array, mask: Array, limit: Any, norm: Any, lowest: Any, low: Any, no_data: Any, out: Array
 ) -> None:
-    """Set the mask with bits added where the flat is low, and where the result of `divide_by_flat` is not finite."""
+    """Set the mask with bits added where the flat is low, and where the result of dividing by it is not finite."""
     none = low ^ low
     for i in range(out.size):
         value = (limit if flat[i] < limit else flat[i]) / norm

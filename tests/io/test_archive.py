@@ -166,6 +166,8 @@ def test_provenance(tmp_path: Path) -> None:
     other = Path(str(lazyccd.to_zarr(frame(folder), tmp_path / "b.zarr")))
     again = json.loads((other / "zarr.json").read_text())["attributes"]["lazyccd"]
     assert again["write_id"] != ours["write_id"]
+    changed = next(one for one in again["provenance"]["inputs"] if one["name"] == "raw.fits")
+    assert changed["crc32c"] == f"{checksum([(folder / 'raw.fits').read_bytes()]):08x}" != expected[0]["crc32c"]
 
 
 def test_every_card_comes_back(tmp_path: Path) -> None:
