@@ -213,17 +213,49 @@ class CCDTreeAccessor:
         bad: xr.DataTree = ops.flags(self._tree)
         return bad
 
-    def cutout(self, *, y: Any = None, x: Any = None) -> xr.DataTree:
+    @property
+    def wcs(self) -> dict[str, WCS | None]:
+        """The WCS of each frame by name, as `CCDAccessor.wcs`."""
+        return {name: frame.ccd.wcs for name, frame in self.frames.items()}
+
+    @property
+    def unit(self) -> dict[str, u.UnitBase]:
+        """Unit of the data of each frame by name."""
+        return {name: frame.ccd.unit for name, frame in self.frames.items()}
+
+    def cutout(self, position: Any = None, size: Any = None, *, y: Any = None, x: Any = None) -> xr.DataTree:
         """Return the same part of each frame, or with mappings by name a part of each, as `CCDAccessor.cutout`."""
-        return self._each(lambda frame, y, x: frame.ccd.cutout(y=y, x=x), y, x)
+        tree: xr.DataTree = over_trees(_cutout)(self._tree, position, size, y, x)
+        return tree
+
+    def pixel(self, y: Any, x: Any) -> xr.DataTree:
+        """Return a pixel of each frame at original coordinates, the same or with mappings by name, as `CCDAccessor.pixel`."""
+        tree: xr.DataTree = over_trees(lambda frame, y, x: frame.ccd.pixel(y, x))(self._tree, y, x)
+        return tree
 
     def plan(self) -> dict[str, PlanReport]:
         """Return what computing each frame costs."""
         return {name: frame.ccd.plan() for name, frame in self.frames.items()}
 
-    def _each(self, function: Callable[..., Any], *args: Any) -> xr.DataTree:
-        tree: xr.DataTree = over_trees(function)(self._tree, *args)
-        return tree
+    def explain(self, y: Any, x: Any) -> dict[str, Any]:
+        """Return for each frame a table of what became of a pixel; see `lazyccd.explain`."""
+        tables: dict[str, Any] = explain(self._tree, y, x)
+        return tables
+
+    def show(self, stretch: str = "asinh", interval: str = "zscale", planes: bool = True) -> Any:
+        """Draw all frames, each by itself; see `lazyccd.plot.show_tree`."""
+        from lazyccd.plot import show_tree
+
+        return show_tree(self._tree, stretch=stretch, interval=interval, planes=planes)
+
+    def to_ccddata(self) -> dict[str, Any]:
+        """Return each frame by name as a CCDData, computed."""
+        images: dict[str, Any] = to_ccddata(self._tree)
+        return images
+
+
+def _cutout(frame: xr.Dataset, position: Any, size: Any, y: Any, x: Any) -> Any:
+    return frame.ccd.cutout(position, size, y=y, x=x)
 
 
 NOT_METHODS = {"Combiner", "RunningStack", "bitfield_to_boolean_mask", "combine", "register"}

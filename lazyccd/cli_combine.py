@@ -86,19 +86,23 @@ REJECTS = (
 def combine(files: tuple[str, ...], out: Path, scheduler: str, memory_limit: str | None, **options: Any) -> None:
     """Combine FILES (names, globs, @lists, a.fits[SCI,2]) pixel by pixel into OUT, in bounded memory.
 
-    FITS files that are written have the extensions UNCERT, MASK and DQ, and one for each map.
+    Of files with several images, those of one name are combined, and OUT has them all; --hdu or a.fits[SCI,2] pick one. FITS
+    files that are written have the extensions UNCERT, MASK and DQ, and one for each map.
     """
+    import xarray as xr
+
     with friendly_errors(), using_scheduler(scheduler, memory_limit):
         start = time.perf_counter()
         result = _combined(files, out, options)
         seconds = time.perf_counter() - start
-        header = result.ccd.header
-        ny, nx = result["data"].shape
-        click.echo(
-            f"{out}: {options['method']} of {header['NCOMBINE']} frames, {ny} rows, {nx} columns, {seconds:.1f} s"
-        )
-        for line in header.get("HISTORY", ()):
-            click.echo(f"  {line}")
+        frames = {"": result} if isinstance(result, xr.Dataset) else result.ccd.frames
+        for name, frame in frames.items():
+            (ny, nx), count = frame["data"].shape, frame.ccd.header["NCOMBINE"]
+            where = f"{out}[{name}]" if name else out
+            click.echo(f"{where}: {options['method']} of {count} frames, {ny} rows, {nx} columns")
+            for line in frame.ccd.header.get("HISTORY", ()):
+                click.echo(f"  {line}")
+        click.echo(f"{seconds:.1f} s")
 
 
 def _combined(files: tuple[str, ...], out: Path, options: dict[str, Any]) -> Any:
@@ -110,8 +114,11 @@ def _combined(files: tuple[str, ...], out: Path, options: dict[str, Any]) -> Any
     from lazyccd.errors import FormatError
 
     offsets: Any = options.pop("offsets")
+    hdu = options.pop("hdu")
+    inputs = _trees(files, options["unit"]) if hdu is None else []
+    inputs = inputs or list(files)
     if offsets == "register":
-        offsets = register(list(files))
+        offsets = register(inputs)
     elif offsets == "none":
         offsets = None
     elif offsets not in {"wcs", "physical"}:
@@ -122,10 +129,9 @@ def _combined(files: tuple[str, ...], out: Path, options: dict[str, Any]) -> Any
                 f"--offsets {offsets} cannot be read: {error}; give a row and a column in each line."
             ) from None
     minimum, maximum = options.pop("minimum"), options.pop("maximum")
-    hdu = options.pop("hdu")
     reject = options.pop("reject")
     return combine(
-        list(files),
+        inputs,
         out,
         overwrite_output=options.pop("overwrite"),
         reject=None if reject == "none" else reject,
@@ -144,6 +150,19 @@ def _combined(files: tuple[str, ...], out: Path, options: dict[str, Any]) -> Any
         hdu=int(hdu) if hdu is not None and hdu.isdigit() else hdu,
         **options,
     )
+
+
+def _trees(files: tuple[str, ...], unit: str | None) -> list[Any]:
+    """Return the trees that files hold, none if the first holds one image."""
+    import xarray as xr
+
+    from lazyccd.io.fits.names import expand_names
+    from lazyccd.io.opening import open_image
+
+    names = expand_names(files)
+    if not names or names[0].hdu is not None or not isinstance(open_image(names[0].path), xr.DataTree):
+        return []
+    return [open_image(name.path, unit=unit) for name in names]
 
 
 def _number_or_key(text: str) -> float | str | None:

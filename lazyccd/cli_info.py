@@ -29,21 +29,21 @@ def info(file: str, picture: Path | None) -> None:
     from lazyccd import accessor as accessor
     from lazyccd.batch.report import make_console
     from lazyccd.errors import ParameterError
-    from lazyccd.io import as_frame, open_mef, open_zarr
+    from lazyccd.io import open_mef
     from lazyccd.io.fits.companions import images_of
     from lazyccd.io.fits.hdus import scan_fits
     from lazyccd.io.fits.names import parse_name
+    from lazyccd.io.opening import is_store, open_image
 
     with friendly_errors():
         console = make_console()
         name = parse_name(file)
-        if name.path.rstrip("/").endswith(".zarr"):
-            opened: Any = open_zarr(name.path)
-        else:
-            scanned = scan_fits(name.path)
+        scanned = None if is_store(name.path) else scan_fits(name.path)
+        if scanned is not None:
             _print_hdus(scanned, console)
-            several = name.hdu is None and len(images_of(scanned)) != 1
-            opened = open_mef(name.path) if several else as_frame(file)
+        # tables alone are a tree without frames
+        is_bare = scanned is not None and name.hdu is None and not images_of(scanned)
+        opened: Any = open_mef(name.path) if is_bare else open_image(file)
         if isinstance(opened, xr.Dataset):
             _print_frame(opened, console)
             if picture is not None:

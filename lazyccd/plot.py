@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import cycle
@@ -27,8 +28,9 @@ from matplotlib.ticker import StrMethodFormatter
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import DATA, MASK, Image, regular_grid, resolve
 from lazyccd.frame.placement import Placement
+from lazyccd.frame.tree import frames_of
 from lazyccd.frame.units import unit_to_text
-from lazyccd.io import as_frame
+from lazyccd.io.opening import open_image
 from lazyccd.sections import Region
 
 MAX_PIXELS = 1024
@@ -113,12 +115,39 @@ def show(ds: xr.Dataset, stretch: str = "asinh", interval: str = "zscale", plane
     return ax
 
 
+def show_tree(tree: xr.DataTree, stretch: str = "asinh", interval: str = "zscale", planes: bool = True) -> Any:
+    """Draw the frames of a tree side by side, each with its own limits; see `show`.
+
+    Returns
+    -------
+    dict of matplotlib.axes.Axes
+        By the names of the frames, which are the titles.
+    """
+    frames = frames_of(tree)
+    columns = math.ceil(math.sqrt(len(frames)))
+    rows = -(-len(frames) // columns)
+    side = max(2.2, 7 / columns)
+    _, axes = plt.subplots(rows, columns, figsize=(side * columns, side * rows), layout="constrained", squeeze=False)
+    for ax in axes.flat[len(frames) :]:
+        ax.remove()
+    for (name, ds), ax in zip(frames.items(), axes.flat, strict=False):
+        show(ds, stretch=stretch, interval=interval, planes=planes, ax=ax).set_title(name, fontsize="small")
+    return dict(zip(frames, axes.flat, strict=False))
+
+
 def save_picture(
     path: str, target: Path, stretch: str = "asinh", interval: str = "zscale", planes: bool = True
 ) -> None:
-    """Draw a file or store into a PNG picture; see `show`."""
-    figure, ax = plt.subplots(figsize=(7, 6), layout="constrained")
-    show(as_frame(path), stretch=stretch, interval=interval, planes=planes, ax=ax).set_title(path.rsplit("/", 1)[-1])
+    """Draw a file or store into a PNG picture, all images of it; see `show`."""
+    opened = open_image(path)
+    title = path.rstrip("/").rsplit("/", 1)[-1]
+    if isinstance(opened, xr.DataTree):
+        axes = show_tree(opened, stretch=stretch, interval=interval, planes=planes)
+        figure = next(iter(axes.values())).figure
+        figure.suptitle(title)
+    else:
+        figure, ax = plt.subplots(figsize=(7, 6), layout="constrained")
+        show(opened, stretch=stretch, interval=interval, planes=planes, ax=ax).set_title(title)
     figure.savefig(target, dpi=110)
     plt.close(figure)
 

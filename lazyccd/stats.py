@@ -8,7 +8,7 @@
 5.5
 
 All leave out bad pixels and those that are not finite, and return lazy numbers with the unit of the data: DataArrays without
-axes. Nothing is computed before ``.compute()`` or ``float(...)``.
+axes; of a tree, a tree of them, each the ``data`` of its frame. Nothing is computed before ``.compute()`` or ``float(...)``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import xarray as xr
 from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.flags import split_selection
 from lazyccd.frame.core import DATA, Image, resolve
+from lazyccd.frame.tree import over_trees
 from lazyccd.frame.units import unit_to_text
 from lazyccd.kernels import pointwise, reduce, select
 from lazyccd.kernels.select import MAD_TO_SIGMA
@@ -31,6 +32,7 @@ from lazyccd.plan.steps import Apply, Input, Reduction, Value, make_dtypes, make
 from lazyccd.sections import Region
 
 
+@over_trees
 def median(ccd: xr.Dataset, bad: str | None = None) -> xr.DataArray:
     """Return the exact median of an image.
 
@@ -60,6 +62,7 @@ def median(ccd: xr.Dataset, bad: str | None = None) -> xr.DataArray:
     return _lazy(image, quantile_value(image, (0.5,), bad), 1)[0].rename("median")
 
 
+@over_trees
 def percentile(ccd: xr.Dataset, q: float | Sequence[float], bad: str | None = None) -> xr.DataArray:
     """Return exact percentiles of an image, interpolated linearly as `numpy.percentile` does.
 
@@ -106,6 +109,7 @@ def percentile(ccd: xr.Dataset, q: float | Sequence[float], bad: str | None = No
     return xr.concat(numbers, "percentile").assign_coords(percentile=wanted).rename("percentiles")
 
 
+@over_trees
 def mad_std(ccd: xr.Dataset, bad: str | None = None) -> xr.DataArray:
     """Return the standard deviation that the median absolute deviation of an image stands for.
 
@@ -145,6 +149,7 @@ def mad_std(ccd: xr.Dataset, bad: str | None = None) -> xr.DataArray:
     return scaled.assign_attrs(numbers[0].attrs).rename("mad_std")
 
 
+@over_trees
 def sigma_clipped(ccd: xr.Dataset, sigma: float = 3.0, maxiters: int = 5, bad: str | None = None) -> xr.Dataset:
     """Return mean, median and standard deviation of an image after clipping about the median.
 

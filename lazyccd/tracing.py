@@ -13,6 +13,7 @@ from dask.base import compute
 
 from lazyccd.errors import SectionError
 from lazyccd.frame.core import Image, resolve
+from lazyccd.frame.tree import over_trees
 from lazyccd.frame.wcs import lattice
 from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import PLANES, Block, Request
@@ -45,13 +46,14 @@ class Row:
     note: str = ""
 
 
+@over_trees
 def explain(ccd: xr.Dataset, y: float, x: float) -> Any:
     """Return what became of one pixel of a frame, step by step.
 
     Parameters
     ----------
     ccd
-        A frame; also a stack, whose inputs are explained one by one.
+        A frame; also a stack, whose inputs are explained one by one. A tree gives a table for each frame by name.
     y, x
         Original coordinates of the pixel, as in ``ds.ccd.pixel``.
 

@@ -268,3 +268,53 @@ def test_info_of_one_image_among_others(tmp_path: Path) -> None:
     refused = CliRunner().invoke(main, ["info", str(path), "--picture", str(tmp_path / "a.png")])
     assert refused.exit_code == 2
     assert "lazyccd show" in refused.output
+
+
+@pytest.fixture
+def exposures(tmp_path: Path) -> list[str]:
+    """Write three exposures of two amplifiers each, all of them called SCI."""
+    rng = np.random.default_rng(3)
+    paths = []
+    for i in range(3):
+        primary = fits.PrimaryHDU(header=fits.Header({"EXPTIME": 10.0 + i}))
+        cards = fits.Header({"BUNIT": "adu", "GAIN": 1.5})
+        images = [
+            fits.ImageHDU(rng.normal(100 * v, 3, (20, 24)).astype("f4"), cards, name="SCI", ver=v) for v in (1, 2)
+        ]
+        paths.append(str(tmp_path / f"e{i}.fits"))
+        fits.HDUList([primary, *images]).writeto(paths[-1])
+    return paths
+
+
+def test_exposures_of_several_images_are_combined(exposures: list[str], tmp_path: Path) -> None:
+    """Images of one name are combined; a named one is by itself, with the same pixels."""
+    result = call("combine", *exposures, "-o", str(tmp_path / "all.fits"), "--method", "median", "--zero", "median")
+    assert result.exit_code == 0, result.output
+    assert "all.fits[SCI_2]: median of 3 frames, 20 rows, 24 columns" in result.output
+    assert (
+        call(
+            "combine",
+            *exposures,
+            "-o",
+            str(tmp_path / "2.fits"),
+            "--hdu",
+            "SCI,2",
+            "--method",
+            "median",
+            "--zero",
+            "median",
+        ).exit_code
+        == 0
+    )
+    with fits.open(tmp_path / "all.fits") as file, fits.open(tmp_path / "2.fits") as alone:
+        assert [hdu.name for hdu in file if hdu.name not in {"DQ", "MASK", "UNCERT"}] == ["PRIMARY", "SCI", "SCI"]
+        assert file[0].header["EXPTIME"] == 11
+        np.testing.assert_array_equal(file["SCI", 2].data, alone[0].data)
+    assert call("combine", *exposures, "-o", str(tmp_path / "moved.zarr"), "--offsets", "register").exit_code == 0
+
+
+def test_show_draws_all_images(exposures: list[str], tmp_path: Path) -> None:
+    """A file of several images gives one picture."""
+    result = call("show", exposures[0], "-o", str(tmp_path / "e.png"))
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "e.png").stat().st_size > 5000

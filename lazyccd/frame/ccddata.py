@@ -29,6 +29,7 @@ from lazyccd.frame.core import (
 from lazyccd.frame.header import append_cards, header_from_text, text_from_meta
 from lazyccd.frame.log import apply_to_meta
 from lazyccd.frame.settle import has_cards, settle_numbers
+from lazyccd.frame.tree import over_trees
 from lazyccd.frame.units import parse_unit
 from lazyccd.frame.wcs import wcs_from_header
 
@@ -121,13 +122,14 @@ def _check_plane(array: Any, values: Any, name: str) -> None:
         raise ShapeError(f"{name} shape {np.shape(array)} does not match the data shape {values.shape} of the CCDData.")
 
 
+@over_trees
 def to_ccddata(ds: xr.Dataset, *, like: CCDData | None = None, log: Iterable[tuple[str, Any]] = ()) -> CCDData:
     """Return a frame as a CCDData, computed.
 
     Parameters
     ----------
     ds
-        A frame.
+        A frame, or a tree, which gives a CCDData for each frame by name.
     like
         The CCDData that the frame was made from: its meta is copied, instead of the frame's header, and a mask without any
         bad pixel stays None if it had none.

@@ -6,7 +6,7 @@ on a tree like this:
 
 1. An argument that is a tree, or a mapping by the names of the frames, gives each frame its part; names must match.
 2. Anything else is the same for all frames.
-3. What the function gives for the frames becomes a tree with the same root.
+3. Frames or arrays that the function gives become a tree with the same root; anything else a mapping by the names.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain, repeat
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import xarray as xr
 
@@ -75,8 +75,8 @@ def over_trees(func: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(func)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        tree = first_tree(args[0]) if args else None
-        if tree is None:
+        tree = args[0] if args else kwargs.get(labels[0])
+        if not isinstance(tree, xr.DataTree):
             return func(*args, **kwargs)
         calls = calls_of(tree, args, kwargs, labels)
         return gather({name: func(*a, **k) for name, (a, k) in calls.items()}, tree.attrs)
@@ -92,20 +92,27 @@ def calls_of(
     Raises
     ------
     ParameterError
-        Raised if a tree or mapping lacks a frame of the first; the message has the names of both.
+        Raised if the names of a tree or mapping are not those of the first tree; the message has both. More are accepted
+        if frames of the first were left out when it was opened.
     """
-    names = list(frames_of(tree))
+    names = Names(tuple(frames_of(tree)), is_part="skipped" in tree.attrs)
     labels = chain(labels, repeat("argument"))
     parts = [_part_of(arg, names, label) for arg, label in zip(args, labels, strict=False)]
     named = {key: _part_of(arg, names, key) for key, arg in kwargs.items()}
     return {
-        name: (tuple(part(name) for part in parts), {key: part(name) for key, part in named.items()}) for name in names
+        name: (tuple(part(name) for part in parts), {key: part(name) for key, part in named.items()})
+        for name in names.known
     }
 
 
-def gather(results: Mapping[str, Any], attrs: Mapping[Any, Any]) -> xr.DataTree:
-    """Return the tree of results by frame: frames, arrays (then ``data`` of a node), or trees, which become branches."""
+def gather(results: Mapping[str, Any], attrs: Mapping[Any, Any]) -> Any:
+    """Return results by frame as a tree: frames, arrays (then ``data`` of a node), or trees, which become branches.
+
+    If they are something else, they stay a mapping by the names of the frames.
+    """
     nodes: dict[str, xr.Dataset] = {}
+    if not all(isinstance(result, xr.Dataset | xr.DataArray | xr.DataTree) for result in results.values()):
+        return dict(results)
     for name, result in results.items():
         if isinstance(result, xr.DataTree):
             nodes |= {f"{name}/{inner}": frame for inner, frame in frames_of(result).items()}
@@ -114,27 +121,46 @@ def gather(results: Mapping[str, Any], attrs: Mapping[Any, Any]) -> xr.DataTree:
     return make_tree(nodes, attrs)
 
 
-def _part_of(given: Any, names: list[str], what: str) -> Callable[[str], Any]:
+class Names(NamedTuple):
+    """Names of the frames of a tree."""
+
+    known: tuple[str, ...]
+    is_part: bool = False
+    """Whether frames were left out, so that what belongs to all of them has more."""
+
+    def check(self, found: Iterable[str], what: str) -> None:
+        """Refuse what has other names.
+
+        Raises
+        ------
+        ParameterError
+            Raised if names are missing, or there are others; the message has both sides.
+        """
+        given = list(found)
+        missing = [name for name in self.known if name not in given]
+        foreign = [] if self.is_part else [name for name in given if name not in self.known]
+        if missing or foreign:
+            words = [
+                f"{verb} {', '.join(map(repr, some))}"
+                for verb, some in (("has nothing for", missing), ("has also", foreign))
+                if some
+            ]
+            raise ParameterError(
+                f"{what} {' and '.join(words)}: the frames are {list(self.known)} and it has {given}; "
+                "give the same names, or one for all."
+            )
+
+
+def _part_of(given: Any, names: Names, what: str) -> Callable[[str], Any]:
     """Return a function that gives each frame its part of an argument."""
     if isinstance(given, xr.DataTree):
         frames = frames_of(given)
-        _check_names(names, frames, f"the tree given as {what}")
+        names.check(frames, f"the tree given as {what}")
         return frames.__getitem__
     if isinstance(given, Mapping) and what not in SHARED and not isinstance(given, xr.Dataset):
-        _check_names(names, given, what)
+        names.check(given, what)
         return given.__getitem__
     if first_tree(given) is not None:
         parts = [_part_of(item, names, f"{what}, number {i},") for i, item in enumerate(given, 1)]
         return lambda name: [part(name) for part in parts]
     return lambda _: given
-
-
-def _check_names(names: list[str], found: Iterable[str], what: str) -> None:
-    """Refuse a calibration or parameter that lacks a frame of the tree."""
-    found = list(found)
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise ParameterError(
-            f"{what} has nothing for {', '.join(map(repr, missing))}: the frames are {names} and it has {found}; "
-            "give the same names, or one for all."
-        )

@@ -17,7 +17,10 @@ from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, make_image, regular_grid
 from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.frame.units import parse_unit
-from lazyccd.io.fits.names import is_url
+from lazyccd.io.fits.companions import images_of
+from lazyccd.io.fits.hdus import scan_fits
+from lazyccd.io.fits.mef import open_mef
+from lazyccd.io.fits.names import is_url, parse_name
 from lazyccd.io.fits.open import open_fits
 from lazyccd.io.zarr_storage import root_attrs
 from lazyccd.io.zarrs import open_arrays
@@ -101,6 +104,24 @@ def _frame(store: str | os.PathLike[str], group: str, chunks: int | tuple[int, i
     return image.to_dataset()
 
 
+def is_store(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is that of a Zarr store, by its name or what is there."""
+    text = os.fspath(path)
+    return text.rstrip("/").endswith(".zarr") or (Path(text) / "zarr.json").is_file()
+
+
+def open_image(path: str | os.PathLike[str], unit: str | None = None) -> xr.Dataset | xr.DataTree:
+    """Open a FITS file or Zarr store lazily: a frame if it has one image or one is named (``a.fits[SCI,2]``), else a tree.
+
+    ``unit`` is that of the pixels of a FITS file, instead of BUNIT.
+    """
+    if is_store(path):
+        return open_zarr(path)
+    name = parse_name(path)
+    several = name.hdu is None and len(images_of(scan_fits(name.path))) > 1
+    return open_mef(path, unit=unit) if several else open_fits(path, unit=unit)
+
+
 def as_frame(given: object, what: str = "frame") -> xr.Dataset:
     """Return a frame for whatever stands for one.
 
@@ -121,12 +142,10 @@ def as_frame(given: object, what: str = "frame") -> xr.Dataset:
     if is_ccddata(given):
         return from_ccddata(given)
     if isinstance(given, str | os.PathLike):
-        path = os.fspath(given)
-        is_store = path.rstrip("/").endswith(".zarr") or (Path(path) / "zarr.json").is_file()
-        opened = open_zarr(path) if is_store else open_fits(path)
+        opened = open_zarr(given) if is_store(given) else open_fits(given)
         if isinstance(opened, xr.DataTree):
             raise ArgumentTypeError(
-                f"the {what} {path} holds the frames {', '.join(frames_of(opened))} and must be one; open it by open_zarr()."
+                f"the {what} {given} holds the frames {', '.join(frames_of(opened))} and must be one; open it by open_zarr()."
             )
         return opened
     raise ArgumentTypeError(

@@ -1,6 +1,7 @@
 """Running sums of a stack on disk: what frames add up to, in generations of which one is complete.
 
-A store is a folder: ``current.json`` says which generation counts and which frames are in it; ``sums-N.zarr`` holds the sums:
+A store is a folder: ``current.json`` says which generation counts and which frames are in it; ``sums-N.zarr`` holds the sums,
+for trees in a folder for each name of their frames:
 
 - ``total``, ``norm``, ``spread``, ``saturated`` (class, y, x): sums of w x, w, w**2 v, and of the w of saturated inputs;
 - ``used`` (class, y, x) and ``planes`` (class, plane, y, x): how many inputs, and how many of them have a plane.
@@ -28,7 +29,7 @@ from lazyccd.sections import Region
 Array = npt.NDArray[Any]
 
 CURRENT = "current.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CHUNK = 512
 SUMS = ("total", "norm", "spread", "saturated")
 COUNTS = ("used", "planes")
@@ -245,7 +246,7 @@ def read_current(path: str) -> dict[str, Any] | None:
     """
     file = Path(path) / CURRENT
     if not file.exists():
-        if Path(path).exists() and any(Path(path).iterdir()) and not any(Path(path).glob("sums-*.zarr")):
+        if Path(path).exists() and any(Path(path).iterdir()) and not any(Path(path).rglob("sums-*.zarr")):
             raise FormatError(f"{path} is no running stack and is not empty; give another name.")
         return None
     try:
@@ -268,6 +269,6 @@ def write_current(path: str, content: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(folder / CURRENT)
-    for other in folder.glob("sums-*.zarr"):
+    for other in (store for name in content["parts"] for store in (folder / name).glob("sums-*.zarr")):
         if other.name != f"sums-{content['generation']:06d}.zarr":
             shutil.rmtree(other, ignore_errors=True)

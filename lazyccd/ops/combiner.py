@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.frame.core import DATA, MASK
+from lazyccd.frame.tree import calls_of
 from lazyccd.kernels.piece import Clip
 from lazyccd.ops.combining import hand_over, header_of
 from lazyccd.ops.offsets import on_each_other
-from lazyccd.ops.stack_inputs import check_shapes, collect, in_one_unit
+from lazyccd.ops.stack_inputs import check_shapes, collect, in_one_unit, stacked_trees, trees_of
 from lazyccd.ops.stack_levels import levels_of, per_frame
 from lazyccd.ops.stack_rules import ccdproc_clips, uncertainty_name, warn_if_useless
 from lazyccd.ops.stacking import Stacking, plain_rule
@@ -25,13 +29,31 @@ SUMS = {"sum", "nansum"}
 """Names of functions that do what the methods do anyway."""
 
 
+def by_name(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method of a Combiner of trees be that of the Combiner of the frames of each name."""
+    labels = list(inspect.signature(method).parameters)[1:]
+
+    @functools.wraps(method)
+    def wrapper(self: Combiner, *args: Any, **kwargs: Any) -> Any:
+        if not self._trees:
+            return method(self, *args, **kwargs)
+        calls = calls_of(self._trees[0], args, kwargs, labels)
+        results = {name: method(self._parts[name], *a, **k) for name, (a, k) in calls.items()}
+        if not any(isinstance(result, xr.Dataset) for result in results.values()):
+            return results
+        return stacked_trees(results, self._trees, method.__name__.removesuffix("_combine"))
+
+    return wrapper
+
+
 class Combiner:
     """Frames to be combined, as ccdproc's class of this name; `lazyccd.combine` does more.
 
     Parameters
     ----------
     ccd_iter
-        Frames, CCDData or paths of one shape.
+        Frames, CCDData or paths of one shape; or trees of frames, of which those of one name are combined. All arguments may
+        then be mappings by these names; weights, scaling and `data_arr` are.
     dtype
         Of the results; that of the frames by default.
 
@@ -53,45 +75,56 @@ class Combiner:
     def __init__(self, ccd_iter: Any, dtype: npt.DTypeLike | None = None) -> None:
         if ccd_iter is None:
             raise ArgumentTypeError("Combiner() got None and needs frames, CCDData or paths; give them in a list.")
-        self._given, self._schema = in_one_unit(collect(ccd_iter))
+        self.dtype = dtype
+        frames = list(ccd_iter) if isinstance(ccd_iter, Iterator) else ccd_iter
+        self._trees = trees_of(frames, "Combiner")
+        if self._trees:
+            calls = calls_of(self._trees[0], (), {"ccd_iter": self._trees, "dtype": dtype})
+            self._parts = {name: Combiner(**call) for name, (_, call) in calls.items()}
+            return
+        self._given, self._schema = in_one_unit(collect(frames))
         check_shapes(self._given.images, self._given.labels)
         self._clips: tuple[Clip, ...] = ()
         self._weights: Any = None
         self._scaling: Any = None
-        self.dtype = dtype
 
     @property
     def _count(self) -> int:
         return len(self._given.images)
 
     @property
+    @by_name
     def weights(self) -> Any:
         """Weights for averages and sums: an array of one number per frame, or of the frames' shapes; None for equal ones."""
         return self._weights
 
     @weights.setter
-    def weights(self, value: Any) -> None:
-        if value is not None:
-            if not isinstance(value, np.ndarray):
-                raise ArgumentTypeError(f"weights is a {type(value).__name__} and must be a NumPy array, or None.")
-            if value.shape not in {(self._count,), (self._count, *self._given.images[0].shape)}:
+    @by_name
+    def weights(self, weights: Any) -> None:
+        if weights is not None:
+            if not isinstance(weights, np.ndarray):
+                raise ArgumentTypeError(f"weights is a {type(weights).__name__} and must be a NumPy array, or None.")
+            if weights.shape not in {(self._count,), (self._count, *self._given.images[0].shape)}:
                 raise ParameterError(
-                    f"weights has shape {value.shape} and must have ({self._count},) or that of all frames together."
+                    f"weights has shape {weights.shape} and must have ({self._count},) or that of all frames together."
                 )
-        self._weights = value
+        self._weights = weights
 
     @property
+    @by_name
     def scaling(self) -> Any:
         """Factors: one per frame, or a function of a frame's plane; None for none."""
         return self._scaling
 
     @scaling.setter
-    def scaling(self, value: Sequence[float] | Callable[[Any], float] | None) -> None:
-        if value is not None and not callable(value):
-            value = per_frame(value, self._count, "scaling")
-        self._scaling = value
+    @by_name
+    def scaling(self, scaling: Sequence[float] | Callable[[Any], float] | None) -> None:
+        if scaling is not None and not callable(scaling):
+            scaling = per_frame(scaling, self._count, "scaling")
+        self._scaling = scaling
 
     @property
+    @by_name
     def data_arr(self) -> np.ma.MaskedArray[Any, Any]:
         """All frames as one masked array, with what was clipped so far: computed now, and as large as it is."""
         stacking = self._stacking("average", None, None, "ccdproc")
@@ -109,14 +142,17 @@ class Combiner:
             warn_if_useless(clip, self._count)
         self._clips += clips
 
+    @by_name
     def minmax_clipping(self, min_clip: float | None = None, max_clip: float | None = None) -> None:
         """Reject values below ``min_clip`` or above ``max_clip``; None is no limit."""
         self._add(ccdproc_clips(None, (min_clip, max_clip), None, self._count))
 
+    @by_name
     def clip_extrema(self, nlow: int | None = 0, nhigh: int | None = 0) -> None:
         """Reject the ``nlow`` lowest and the ``nhigh`` highest values of each pixel."""
         self._add(ccdproc_clips((nlow or 0, nhigh or 0), None, None, self._count))
 
+    @by_name
     def sigma_clipping(
         self, low_thresh: float | None = 3, high_thresh: float | None = 3, func: Any = "mean", dev_func: Any = "std"
     ) -> None:
@@ -131,6 +167,7 @@ class Combiner:
         """
         self._add(ccdproc_clips(None, None, (low_thresh, high_thresh, func, dev_func), self._count))
 
+    @by_name
     def average_combine(
         self, scale_func: Any = None, scale_to: Any = None, uncertainty_func: Any = None, sum_func: Any = None
     ) -> Any:
@@ -149,11 +186,13 @@ class Combiner:
         _check_function(sum_func, SUMS, "sum_func")
         return self._combine("average", scale_to, uncertainty_func)
 
+    @by_name
     def median_combine(self, median_func: Any = None, scale_to: Any = None, uncertainty_func: Any = None) -> Any:
         """Return the median; see `average_combine`."""
         _check_function(median_func, MEDIANS, "median_func")
         return self._combine("median", scale_to, uncertainty_func)
 
+    @by_name
     def sum_combine(self, sum_func: Any = None, scale_to: Any = None, uncertainty_func: Any = None) -> Any:
         """Return the weighted sum of the inputs that are left; see `average_combine`."""
         _check_function(sum_func, SUMS, "sum_func")

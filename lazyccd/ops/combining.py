@@ -14,10 +14,9 @@ import xarray as xr
 from lazyccd.errors import ParameterError
 from lazyccd.frame.ccddata import to_ccddata
 from lazyccd.frame.stacked import StackHeader, stack_header
-from lazyccd.io import as_frame, to_fits, to_zarr
 from lazyccd.kernels.piece import Rule
 from lazyccd.ops.offsets import offsets_of, on_each_other, place
-from lazyccd.ops.stack_inputs import Given, check_shapes, collect, in_one_unit, tree_by_tree
+from lazyccd.ops.stack_inputs import IN_TREE, Given, check_shapes, collect, in_one_unit, tree_by_tree, written
 from lazyccd.ops.stack_levels import Spec, found_levels, levels_of, noise_of
 from lazyccd.ops.stack_rules import (
     BY_NOISE,
@@ -87,7 +86,8 @@ def combine(
     ----------
     img_list
         Frames, CCDData, paths, globs and ``@lists``, in any mixture; or one string with commas between paths; or trees of
-        frames, which give a tree.
+        frames, which give the tree of what is combined name by name. Other arguments are then the same for all names, or
+        mappings by them.
     output_file
         FITS file, or Zarr store if it ends in ``.zarr``, that the result is written to.
     method
@@ -300,10 +300,8 @@ def hand_over(
     result: xr.Dataset, given: Given, header: StackHeader, output: str | os.PathLike[str] | None, *, overwrite: bool
 ) -> Any:
     """Write the result if it is to be written, and return it as what the inputs were."""
-    if output is not None:
-        write = to_zarr if os.fspath(output).rstrip("/").endswith(".zarr") else to_fits
-        write(result, output, overwrite=overwrite)
-        result = as_frame(output)
+    if output is not None and output is not IN_TREE:
+        result = written(result, output, overwrite=overwrite)
     if given.like is None:
         return result
     ccd = to_ccddata(result, like=given.like)

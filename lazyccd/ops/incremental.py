@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +15,14 @@ from lazyccd.errors import ParameterError, ShapeError
 from lazyccd.flags import MaskSchema
 from lazyccd.frame.core import Image, make_image, regular_grid, resolve
 from lazyccd.frame.stacked import stack_header
+from lazyccd.frame.tree import Names, frames_of, make_tree
 from lazyccd.frame.units import conversion_factor, parse_unit, unit_to_text
 from lazyccd.io import as_frame
+from lazyccd.io.opening import open_image
 from lazyccd.io.sums import CHUNK, SumsLayout, SumsSink, SumsStorage, read_current, write_current
 from lazyccd.ops.common import file_name
 from lazyccd.ops.pairs import affine_image
+from lazyccd.ops.stack_inputs import exposure_name
 from lazyccd.ops.stacking import plain_rule
 from lazyccd.plan.evaluate import chunk_boxes
 from lazyccd.plan.lower import WritePart, lower_write
@@ -28,7 +32,7 @@ from lazyccd.sections import Region
 
 
 class RunningStack:
-    """A mean or sum of frames, kept as running sums in a folder.
+    """A mean or sum of frames or of trees of frames, kept as running sums in a folder.
 
     Parameters
     ----------
@@ -73,15 +77,16 @@ class RunningStack:
         return [frame["name"] for frame in self._content()["frames"]]
 
     def _content(self) -> dict[str, Any]:
-        return read_current(self.path) or {"generation": -1, "frames": []}
+        return read_current(self.path) or {"generation": -1, "frames": [], "parts": {}}
 
     def add(self, frame: Any, weight: float = 1.0, name: str | None = None) -> None:
-        """Add a frame.
+        """Add a frame, or a tree of frames.
 
         Parameters
         ----------
         frame
-            A frame, CCDData or path; of the shape of the others, in a unit that can be converted to theirs.
+            A frame, CCDData or path; of the shape of the others, in a unit that can be converted to theirs. Or a tree, or the
+            path of one, whose frames have the names of those of the others.
         weight
             Its weight.
         name
@@ -90,13 +95,14 @@ class RunningStack:
         Raises
         ------
         ParameterError
-            Raised if there is a frame of this name, no name, or the weight is not above 0.
+            Raised if there is a frame of this name, no name, the weight is not above 0, or a tree has other names.
         ShapeError, UnitError
             Raised if shapes or units differ.
         """
         content = self._content()
-        image = resolve(as_frame(frame))
-        name = name or file_name(image.plan)
+        opened, images = _images(frame)
+        root = opened.attrs if isinstance(opened, xr.DataTree) else None
+        name = name or (exposure_name(opened) if isinstance(opened, xr.DataTree) else file_name(images[""].plan))
         if not name:
             raise ParameterError("a frame that is no file needs a name; give name=.")
         if any(other["name"] == name for other in content["frames"]):
@@ -104,15 +110,20 @@ class RunningStack:
         if not weight > 0:
             raise ParameterError(f"weight {weight} of {name} must be above 0.")
         if not content["frames"]:
-            content |= _properties(image)
-        elif image.has_variance != content["uncertainty"]:
-            raise ParameterError(
-                f"{name} has {'an' if image.has_variance else 'no'} uncertainty and the frames of {self.path} "
-                f"{'have one' if content['uncertainty'] else 'have none'}; give all or none one."
-            )
-        entry = {"name": name, "weight": float(weight), "token": image.plan.token, "header": image.header}
-        entry["path"] = os.fspath(frame) if isinstance(frame, str | os.PathLike) else ""
-        self._run(image, name, float(weight), 1, content, [*content["frames"], entry])
+            content["parts"] = {part: _properties(image) for part, image in images.items()}
+            content["root"] = root
+        elif (root is None) != (content["root"] is None):
+            held, given = ("trees", "one frame") if root is None else ("frames", "a tree")
+            raise ParameterError(f"{self.path} has {held} and {name} is {given}; add what is like the others.")
+        Names(tuple(content["parts"])).check(images, name)
+        entry = {
+            "name": name,
+            "weight": float(weight),
+            "header": str(opened.attrs.get("header", "")),
+            "parts": {part: {"token": i.plan.token, "header": i.header} for part, i in images.items()},
+            "path": os.fspath(frame) if isinstance(frame, str | os.PathLike) else "",
+        }
+        self._run(images, name, float(weight), 1, content, [*content["frames"], entry])
 
     def veto(self, name: str, frame: Any = None) -> None:
         """Take a frame out again.
@@ -122,7 +133,7 @@ class RunningStack:
         name
             Its name.
         frame
-            The same frame as was added; needed if that was not a path.
+            The same frame or tree as was added; needed if that was not a path.
 
         Raises
         ------
@@ -135,14 +146,15 @@ class RunningStack:
             raise ParameterError(f"{self.path} has no frame {name!r}; it has {', '.join(self.names) or 'none'}.")
         if frame is None and not entry["path"]:
             raise ParameterError(f"{name} was not added by its path; give the frame itself.")
-        image = resolve(as_frame(entry["path"] if frame is None else frame))
-        if image.plan.token != entry["token"]:
+        _, images = _images(entry["path"] if frame is None else frame)
+        added = {part: one["token"] for part, one in entry["parts"].items()}
+        if {part: image.plan.token for part, image in images.items()} != added:
             raise ParameterError(f"{name} is not what it was when it was added to {self.path}; add all frames anew.")
         left = [one for one in content["frames"] if one is not entry]
-        self._run(image, name, entry["weight"], -1, content, left)
+        self._run(images, name, entry["weight"], -1, content, left)
 
-    def result(self) -> xr.Dataset:
-        """Return the stack as a lazy frame, with the header of a stack.
+    def result(self) -> xr.Dataset | xr.DataTree:
+        """Return the stack as a lazy frame, with the header of a stack; or as a tree if it has trees.
 
         Raises
         ------
@@ -150,37 +162,47 @@ class RunningStack:
             Raised if there are no frames.
         """
         content = self._content()
-        frames = content["frames"]
-        if not frames:
+        if not content["frames"]:
             raise ParameterError(f"{self.path} has no frames; add one first.")
-        layout, schema = self._layout(content)
-        weights = [frame["weight"] for frame in frames]
-        identity = content["identity"]
+        stacks = {part: self._stack(content, part) for part in content["parts"]}
+        if content["root"] is None:
+            return stacks[""]
+        texts = [frame["header"] for frame in content["frames"]]
+        return make_tree(stacks, {**content["root"], "header": self._header(content, texts)})
+
+    def _header(self, content: dict[str, Any], texts: list[str]) -> str:
+        """Return the header of the stack of frames with some headers."""
+        names, weights = zip(*((frame["name"], frame["weight"]) for frame in content["frames"]), strict=True)
+        return stack_header(texts, names, weights, method=self.method).apply(texts[0])
+
+    def _stack(self, content: dict[str, Any], part: str) -> xr.Dataset:
+        """Return the stack of the frames of one name."""
+        layout, schema = self._layout(content, part)
+        properties = content["parts"][part]
+        total = sum(frame["weight"] for frame in content["frames"])
+        generation, identity = content["generation"], properties["identity"]
         planes = {
-            plane: Source.of(
-                SumsStorage(layout, content["generation"], plane, self.method == "sum", sum(weights), identity)
-            )
-            for plane in ("data", "mask", *(["variance"] if content["uncertainty"] else []))
+            plane: Source.of(SumsStorage(layout, generation, plane, self.method == "sum", total, identity))
+            for plane in ("data", "mask", *(["variance"] if properties["uncertainty"] else []))
         }
-        names, texts = [frame["name"] for frame in frames], [frame["header"] for frame in frames]
-        header = stack_header(texts, names, weights, method=self.method)
         image = make_image(
             planes["data"],
-            units=parse_unit(content["units"], self.path),
+            units=parse_unit(properties["units"], self.path),
             grid=regular_grid(layout.shape, (2 * CHUNK, 2 * CHUNK)),
             variance=planes.get("variance"),
             mask=planes["mask"],
-            header=header.apply(frames[0]["header"]),
+            header=self._header(content, [frame["parts"][part]["header"] for frame in content["frames"]]),
             schema=schema,
         )
         return image.to_dataset()
 
-    def _layout(self, content: dict[str, Any]) -> tuple[SumsLayout, MaskSchema]:
-        schema = MaskSchema.from_attrs(content["mask"])
-        image = _like(content, schema)
+    def _layout(self, content: dict[str, Any], part: str) -> tuple[SumsLayout, MaskSchema]:
+        properties = content["parts"][part]
+        schema = MaskSchema.from_attrs(properties["mask"])
+        image = _like(properties, schema)
         rule = plain_rule([image], schema, "average")
         layout = SumsLayout(
-            self.path,
+            os.path.join(self.path, part) if part else self.path,
             image.shape,
             rule.ranks[:-1],
             rule.bad,
@@ -191,32 +213,69 @@ class RunningStack:
         return layout, schema
 
     def _run(
-        self, image: Image, name: str, weight: float, sign: int, content: dict[str, Any], frames: list[dict[str, Any]]
+        self,
+        images: Mapping[str, Image],
+        name: str,
+        weight: float,
+        sign: int,
+        content: dict[str, Any],
+        frames: list[dict[str, Any]],
     ) -> None:
         """Write a new generation with a frame added or taken out."""
-        layout, schema = self._layout(content)
-        if image.shape != layout.shape:
-            raise ShapeError(
-                f"{name} shape {image.shape} does not match the shape {layout.shape} of {self.path}; trim it."
-            )
-        if image.has_mask and image.schema != schema:
-            raise ParameterError(f"the mask planes of {name} are not those of {self.path}: {', '.join(schema.names)}.")
-        factor = conversion_factor(image.units, parse_unit(content["units"], self.path), name)
-        image = image if factor == 1 else affine_image(image, factor)
-        Path(self.path).mkdir(parents=True, exist_ok=True)
         number = int(content["generation"])
-        sink = SumsSink(layout, number, number + 1, weight, sign)
-        kinds: dict[str, Kind] = dict(image.kinds)
-        if image.has_variance:
-            kinds["uncertainty"] = "var"
-        regions = [box for _, box in chunk_boxes(regular_grid(image.shape, (CHUNK, CHUNK)), Region.full(image.shape))]
-        part = WritePart(image.plan, tuple(regions), kinds, image.graphs, sink.writer)
-        lower_write([part], sink, f"running-{uuid.uuid4().hex}").compute()
+        layouts = {}
+        for part, image in images.items():
+            layouts[part], schema = self._layout(content, part)
+            _check_alike(image, f"{name}[{part}]" if part else name, content["parts"][part], schema, self.path)
+        for part, image in images.items():
+            Path(layouts[part].path).mkdir(parents=True, exist_ok=True)
+            sink = SumsSink(layouts[part], number, number + 1, weight, sign)
+            _write_sums(_in_units(image, content["parts"][part]["units"], name), sink)
         write_current(self.path, {**content, "generation": number + 1, "frames": frames})
 
 
+def _images(frame: Any) -> tuple[xr.Dataset | xr.DataTree, dict[str, Image]]:
+    """Return what was given as a frame or tree, and its images by name; that of a frame has none."""
+    opened = open_image(frame) if isinstance(frame, str | os.PathLike) else frame
+    if isinstance(opened, xr.DataTree):
+        return opened, {name: resolve(ds, name) for name, ds in frames_of(opened).items()}
+    ds = as_frame(opened)
+    return ds, {"": resolve(ds)}
+
+
+def _check_alike(image: Image, name: str, properties: dict[str, Any], schema: MaskSchema, path: str) -> None:
+    """Refuse a frame that is not like those of a stack."""
+    if image.has_variance != properties["uncertainty"]:
+        raise ParameterError(
+            f"{name} has {'an' if image.has_variance else 'no'} uncertainty and the frames of {path} "
+            f"{'have one' if properties['uncertainty'] else 'have none'}; give all or none one."
+        )
+    shape = tuple(properties["shape"])
+    if image.shape != shape:
+        raise ShapeError(f"{name} shape {image.shape} does not match the shape {shape} of {path}; trim it.")
+    if image.has_mask and image.schema != schema:
+        raise ParameterError(f"the mask planes of {name} are not those of {path}: {', '.join(schema.names)}.")
+    conversion_factor(image.units, parse_unit(properties["units"], path), name)
+
+
+def _in_units(image: Image, units: str, name: str) -> Image:
+    """Return an image in the units of a stack."""
+    factor = conversion_factor(image.units, parse_unit(units, name), name)
+    return image if factor == 1 else affine_image(image, factor)
+
+
+def _write_sums(image: Image, sink: SumsSink) -> None:
+    """Compute an image and add it to sums."""
+    kinds: dict[str, Kind] = dict(image.kinds)
+    if image.has_variance:
+        kinds["uncertainty"] = "var"
+    regions = [box for _, box in chunk_boxes(regular_grid(image.shape, (CHUNK, CHUNK)), Region.full(image.shape))]
+    part = WritePart(image.plan, tuple(regions), kinds, image.graphs, sink.writer)
+    lower_write([part], sink, f"running-{uuid.uuid4().hex}").compute()
+
+
 def _properties(image: Image) -> dict[str, Any]:
-    """Return what all frames of a stack have in common with the first."""
+    """Return what all frames of one name have in common with the first."""
     return {
         "shape": list(image.shape),
         "units": unit_to_text(image.units),
@@ -226,8 +285,8 @@ def _properties(image: Image) -> dict[str, Any]:
     }
 
 
-def _like(content: dict[str, Any], schema: MaskSchema) -> Image:
+def _like(properties: dict[str, Any], schema: MaskSchema) -> Image:
     """Return an image of the shape of a stack's frames."""
-    shape = (int(content["shape"][0]), int(content["shape"][1]))
+    shape = (int(properties["shape"][0]), int(properties["shape"][1]))
     step = Chunked(shape, make_dtypes(data=float, mask=schema.dtype), name="frames", chunks=((shape[0],), (shape[1],)))
-    return replace(Image(step, ((shape[0],), (shape[1],)), parse_unit(content["units"], "")), schema=schema)
+    return replace(Image(step, ((shape[0],), (shape[1],)), parse_unit(properties["units"], "")), schema=schema)

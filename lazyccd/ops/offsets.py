@@ -17,7 +17,7 @@ from lazyccd.frame.header import header_view
 from lazyccd.frame.stacked import wcs_differs
 from lazyccd.frame.wcs import lattice, wcs_from_header
 from lazyccd.kernels import pointwise
-from lazyccd.ops.stack_inputs import Given, check_shapes, collect
+from lazyccd.ops.stack_inputs import Given, check_shapes, collect, tree_by_tree
 from lazyccd.plan.lower import lower_image
 from lazyccd.plan.reads import Blocks, Shifted
 from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
@@ -128,19 +128,21 @@ def _by_physical(given: Given, index: int) -> tuple[int, int]:
     return round(y1 - y0), round(x1 - x0)
 
 
+@tree_by_tree
 def register(frames: Any) -> npt.NDArray[np.int64]:
     """Return whole-pixel offsets of frames from the first, by cross-correlation of their binned, masked images.
 
     Parameters
     ----------
     frames
-        Frames, CCDData or paths, as for `combine`, of one shape.
+        Frames, CCDData or paths, as for `combine`, of one shape; or trees of frames.
 
     Returns
     -------
     npt.NDArray
         Shape (number of frames, 2): row and column of the first frame where each frame's pixel (0, 0) lies, for
-        ``combine(..., offsets=...)``. Computed now: each frame is read once, in bands.
+        ``combine(..., offsets=...)``; for trees, a mapping of such arrays by the names of their frames. Computed now: each
+        frame is read once, in bands.
 
     Raises
     ------

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
@@ -20,13 +22,17 @@ from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.stacked import stack_header
 from lazyccd.frame.tree import calls_of, first_tree, frames_of, gather
 from lazyccd.frame.units import conversion_factor
-from lazyccd.io import as_frame, open_many
+from lazyccd.io import as_frame, open_many, to_fits, to_zarr
 from lazyccd.io.fits.names import InputName, expand_names
+from lazyccd.io.opening import open_image
 from lazyccd.ops.common import file_name
 from lazyccd.ops.pairs import affine_image
 
 if TYPE_CHECKING:
     from astropy.nddata import CCDData
+
+IN_TREE = Path()
+"""Stands for the output file of a frame whose tree is written as a whole."""
 
 EXPOSURES = ("EXPTIME", "EXPOSURE")
 """Keywords of the exposure time, the first that is there."""
@@ -71,33 +77,66 @@ class Given:
         return tuple(numbers)
 
 
+def trees_of(img_list: Any, caller: str) -> list[xr.DataTree]:
+    """Return the trees that are to be combined; none if the list has frames.
+
+    Raises
+    ------
+    ArgumentTypeError
+        Raised if it has both.
+    """
+    if first_tree(img_list) is None:
+        return []
+    trees = [img_list] if isinstance(img_list, xr.DataTree) else list(img_list)
+    if not all(isinstance(item, xr.DataTree) for item in trees):
+        raise ArgumentTypeError(
+            f"{caller}() got trees and frames together; give either trees or frames of one detector."
+        )
+    return trees
+
+
 def tree_by_tree(func: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a function of a list of frames take trees of frames: frames of one name are combined, and so are the roots."""
+    """Let a function of a list of frames take a list of trees: frames of one name belong together, and so do the roots."""
+    first = next(iter(inspect.signature(func).parameters))
 
     @functools.wraps(func)
-    def wrapper(img_list: Any, *args: Any, **kwargs: Any) -> Any:
-        tree = first_tree(img_list)
-        if tree is None:
-            return func(img_list, *args, **kwargs)
-        trees = [img_list] if isinstance(img_list, xr.DataTree) else list(img_list)
-        if not all(isinstance(item, xr.DataTree) for item in trees):
-            raise ArgumentTypeError(
-                f"{func.__name__}() got trees and frames together; give either trees or frames of one detector."
-            )
-        arguments = bind_arguments(func, (trees, *args), kwargs)
-        if arguments.get("output_file") is not None:
-            raise ParameterError("output_file cannot be given for trees; write the tree that is returned.")
-        results = {name: func(**call) for name, (_, call) in calls_of(tree, (), arguments).items()}
-        return gather(results, {**tree.attrs, "header": _root_header(trees, str(arguments.get("method", "average")))})
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        frames = args[0] if args else kwargs.get(first)
+        frames = list(frames) if isinstance(frames, Iterator) else frames
+        trees = trees_of(frames, func.__name__)
+        if not trees:
+            return func(frames, *args[1:], **{key: value for key, value in kwargs.items() if key != first})
+        arguments = bind_arguments(func, (trees, *args[1:]), {k: v for k, v in kwargs.items() if k != first})
+        output = arguments.get("output_file")
+        if output is not None:
+            arguments["output_file"] = IN_TREE
+        results = {name: func(**call) for name, (_, call) in calls_of(trees[0], (), arguments).items()}
+        stacked = stacked_trees(results, trees, str(arguments.get("method", "average")))
+        return (
+            stacked if output is None else written(stacked, output, overwrite=arguments.get("overwrite_output", False))
+        )
 
     return wrapper
 
 
-def _root_header(trees: Sequence[xr.DataTree], method: str) -> str:
-    """Return the header of the root of a stack of trees."""
+def written(result: Any, output: Any, *, overwrite: bool) -> Any:
+    """Write a frame or tree, as a store if the name ends in ``.zarr``, and return what is in the file."""
+    write = to_zarr if os.fspath(output).rstrip("/").endswith(".zarr") else to_fits
+    write(result, output, overwrite=overwrite)
+    return open_image(output)
+
+
+def stacked_trees(results: Mapping[str, Any], trees: Sequence[xr.DataTree], method: str) -> Any:
+    """Return the stacks of frames of one name as a tree, whose header is a stack's too; see `gather`."""
     texts = [str(tree.attrs.get("header", "")) for tree in trees]
-    names = [file_name(resolve(next(iter(frames_of(tree).values()))).plan).partition("[")[0] for tree in trees]
-    return stack_header(texts, names, [1.0] * len(trees), method=method).apply(texts[0])
+    names = [exposure_name(tree) for tree in trees]
+    header = stack_header(texts, names, [1.0] * len(trees), method=method).apply(texts[0])
+    return gather(results, {**trees[0].attrs, "header": header})
+
+
+def exposure_name(tree: xr.DataTree) -> str:
+    """Return the name of the file that the frames of a tree were read from; empty if there is none."""
+    return file_name(resolve(next(iter(frames_of(tree).values()))).plan).partition("[")[0]
 
 
 def collect(img_list: Any, hdu: Any = None, unit: Any = None) -> Given:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 import lazyccd
 from lazyccd import ops
-from lazyccd.accessor import NOT_METHODS, OF_TREES, CCDTreeAccessor
+from lazyccd.accessor import NOT_METHODS, OF_TREES, CCDAccessor, CCDTreeAccessor
 from lazyccd.errors import ArgumentTypeError, FrameError, KeywordError, ParameterError
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.testing.asserts import raise_if_computes
@@ -190,6 +192,189 @@ def test_every_operation_is_in_the_table() -> None:
     assert all(hasattr(CCDTreeAccessor, name) for name in OPERATIONS)
 
 
+def of_lists(frames: Frames) -> tuple[list[xr.DataTree], dict[str, list[xr.Dataset]]]:
+    """Return three exposures of the same detectors, with the frames of each name."""
+    lists = {
+        name: [
+            formula_frame(
+                (ds.sizes["y"], ds.sizes["x"]), (5, 8), seed=30 + i + 3 * k, holes=13, uncertainty=True
+            ).ccd.with_header(EXPTIME=10.0 + i, GAIN=1.5 + k)
+            for i in range(3)
+        ]
+        for k, (name, ds) in enumerate(frames.items())
+    }
+    trees = [
+        make_tree({name: some[i] for name, some in lists.items()}, {"header": f"EXPTIME = {10.0 + i:20.1f}"})
+        for i in range(3)
+    ]
+    return trees, lists
+
+
+def with_combiner(frames: Any, factors: Any) -> Any:
+    """Combine as scripts for ccdproc do."""
+    combiner = lazyccd.Combiner(frames)
+    combiner.scaling = factors
+    combiner.weights = np.array([1.0, 2.0, 3.0])
+    combiner.sigma_clipping(low_thresh=1, high_thresh=1, func="median")
+    return combiner.average_combine()
+
+
+STACKS: dict[str, Callable[[Any, Any], Any]] = {
+    "combine": lambda f, own: lazyccd.combine(f, method="median", scale=own, reject="minmax", nlow=0),
+    "combine_in_place": lambda f, own: lazyccd.combine(
+        f, offsets=[(0, 0), (1, 0), (0, -2)], zero="median", weights=own
+    ),
+    "Combiner": with_combiner,
+}
+
+
+@pytest.mark.parametrize("name", STACKS)
+@settings(max_examples=4)
+@given(frames=exposures())
+def test_lists_of_trees_give_the_bits_of_a_loop(name: str, frames: Frames) -> None:
+    """Frames of one name are combined, with parameters of their own, lazily, and so are the roots."""
+    trees, lists = of_lists(frames)
+    own = {frame: [1.0, 1.5 + k, 0.5] for k, frame in enumerate(lists)}
+    with raise_if_computes():
+        stack = STACKS[name](iter(trees), own)
+    assert_same(stack, {frame: STACKS[name](some, own[frame]) for frame, some in lists.items()})
+    assert (stack.ccd.header["NCOMBINE"], stack.ccd.header["EXPTIME"]) == (3, 11.0)
+
+
+def test_a_combiner_of_trees_has_values_by_name() -> None:
+    """What is set for all, or by name, is read by name; frames and trees in one list are refused."""
+    trees, lists = of_lists(frames_of(exposure()))
+    combiner = lazyccd.Combiner(trees)
+    combiner.weights = np.ones(3)
+    assert {name: some.tolist() for name, some in combiner.weights.items()} == {name: [1, 1, 1] for name in lists}
+    for name, values in combiner.data_arr.items():
+        alone = lazyccd.Combiner(lists[name]).data_arr
+        np.testing.assert_array_equal(values.filled(0), alone.filled(0))
+    with pytest.raises(ArgumentTypeError, match=r"Combiner\(\) got trees and frames together"):
+        lazyccd.Combiner([*trees, lists["CCD0"][0]])
+    with pytest.raises(ParameterError, match="scaling has nothing for 'CCD1'"):
+        combiner.scaling = {"CCD0": [1, 1, 1]}
+
+
+def test_offsets_of_trees() -> None:
+    """Offsets are measured name by name, and are given back to combine as they are."""
+    rng = np.random.default_rng(2)
+    frames: dict[str, list[xr.Dataset]] = {}
+    for k, name in enumerate("ab"):
+        sky = rng.normal(100, 1, (40, 50))
+        sky[rng.integers(5, 35, 9), rng.integers(5, 45, 9)] = 900
+        frames[name] = [
+            lazyccd.from_ccddata(lazyccd.CCDData(np.roll(sky, (i, -i * k), (0, 1)), unit="adu")) for i in range(3)
+        ]
+    trees = [make_tree({name: some[i] for name, some in frames.items()}, {}) for i in range(3)]
+    found = lazyccd.register(trees)
+    assert {name: some.tolist() for name, some in found.items()} == {
+        name: lazyccd.register(some).tolist() for name, some in frames.items()
+    }
+    assert found["b"].tolist() == [[0, 0], [-1, 1], [-2, 2]]
+    assert_same(
+        lazyccd.combine(trees, offsets=found), {n: lazyccd.combine(s, offsets=found[n]) for n, s in frames.items()}
+    )
+
+
+@pytest.mark.parametrize("name", ["a.fits", "a.zarr"])
+def test_a_stack_of_trees_in_a_file(tmp_path: Path, name: str) -> None:
+    """A file has all frames with the levels that were found, and is what is returned; as for frames alone."""
+    trees, lists = of_lists(frames_of(exposure()))
+    stack = lazyccd.combine(trees, tmp_path / name, scale="median")
+    again = lazyccd.io.opening.open_image(tmp_path / name)
+    for frame, some in lists.items():
+        alone = lazyccd.combine(some, tmp_path / f"{frame}{name}", scale="median")
+        np.testing.assert_array_equal(stack[frame]["data"].values, alone["data"].values)
+        np.testing.assert_array_equal(again[frame]["data"].values, alone["data"].values)
+        assert list(again[frame].to_dataset().ccd.header["HISTORY"]) == list(alone.ccd.header["HISTORY"])
+        assert any("scale levels" in line for line in alone.ccd.header["HISTORY"])
+    with pytest.raises(FileExistsError):
+        lazyccd.combine(trees, tmp_path / name)
+
+
+@settings(max_examples=3)
+@given(frames=exposures())
+def test_running_stacks_of_trees(tmp_path_factory: pytest.TempPathFactory, frames: Frames) -> None:
+    """Trees are added and vetoed as frames are, and give the bits of a stack for each name."""
+    trees, lists = of_lists(frames)
+    folder = tmp_path_factory.mktemp("running")
+    stack = lazyccd.RunningStack(folder / "trees")
+    alone = {name: lazyccd.RunningStack(folder / name) for name in lists}
+    for i, tree in enumerate(trees):
+        stack.add(tree, 1.0 + i, name=f"e{i}")
+        for name, one in alone.items():
+            one.add(lists[name][i], 1.0 + i, name=f"e{i}")
+    stack.veto("e1", trees[1])
+    for name, one in alone.items():
+        one.veto("e1", lists[name][1])
+    result: Any = stack.result()
+    assert stack.names == ["e0", "e2"]
+    assert_same(result, {name: one.result() for name, one in alone.items()})
+    assert (result.ccd.header["NCOMBINE"], result.ccd.header["EXPTIME"]) == (2, 11.0)
+    assert sorted(path.name for path in (folder / "trees").glob("*/*")) == ["sums-000003.zarr"] * len(lists)
+    with pytest.raises(ParameterError, match="trees has trees and x is one frame"):
+        stack.add(lists["CCD0"][0], name="x")
+    with pytest.raises(ParameterError, match="x has also 'more'"):
+        stack.add(make_tree({**frames_of(trees[1]), "more": lists["CCD0"][0]}, {}), name="x")
+
+
+@settings(max_examples=4)
+@given(frames=exposures())
+def test_statistics_of_trees(frames: Frames) -> None:
+    """Statistics of each frame, lazily."""
+    tree = make_tree(frames, {"header": "INSTRUME= 'CAM     '"})
+    functions: dict[str, Callable[[Any], Any]] = {
+        "median": lazyccd.stats.median,
+        "percentile": lambda f: lazyccd.stats.percentile(f, [5, 50], bad="SAT"),
+        "mad_std": lambda f: lazyccd.stats.mad_std(ccd=f),
+        "sigma_clipped": lambda f: lazyccd.stats.sigma_clipped(f, 2.5),
+    }
+    assert set(functions) == {name for name, value in vars(lazyccd.stats).items() if is_our_function(value, "lazyccd.stats")} - {
+        "judged", "quantile_value", "clipped_value",
+    }  # fmt: skip
+    for function in functions.values():
+        with raise_if_computes():
+            found = function(tree)
+        assert found.attrs == tree.attrs
+        for name, ds in frames.items():
+            wanted = function(ds)
+            wanted = wanted if isinstance(wanted, xr.Dataset) else wanted.to_dataset(name="data")
+            xr.testing.assert_identical(found[name].to_dataset().compute(), wanted.compute())
+
+
+def is_our_function(value: Any, module: str) -> bool:
+    """Return whether a value is a public function that a module defines."""
+    return inspect.isfunction(value) and value.__module__ == module and not value.__name__.startswith("_")
+
+
+NO_FRAMES = {
+    "CCDData",
+    "Keyword",
+    "conf",
+    "as_frame",
+    "from_ccddata",
+    "open_fits",
+    "open_many",
+    "open_mef",
+    "open_zarr",
+}
+"""Names that take no frame: what makes them, and others."""
+
+OTHERWISE = {"Combiner", "RunningStack", "combine", "register", "explain", "to_ccddata", "to_fits", "to_zarr"}
+"""Names that other tests of trees are about, here or of files."""
+
+NO_PIXELS = {"bitfield_to_boolean_mask", "build_pyramid", *OF_TREES}
+"""Names that take an array, a store, or nothing but trees."""
+
+
+def test_everything_that_is_public_takes_trees() -> None:
+    """Each public name is an operation that is tried above, or one that is listed; methods of frames are those of trees."""
+    assert set(lazyccd.__all__) == {*CALLS, *NO_FRAMES, *OTHERWISE, *NO_PIXELS}
+    of_frames = {name for name in vars(CCDAccessor) if not name.startswith("_")}
+    assert of_frames <= {name for name in vars(CCDTreeAccessor) if not name.startswith("_")}
+
+
 def exposure(count: int = 2, **more: Any) -> xr.DataTree:
     """Return an exposure of a few frames."""
     return make_tree({f"CCD{i}": formula_frame((8, 9 + i), (4, 9), seed=i, **more) for i in range(count)}, {})
@@ -227,14 +412,20 @@ def test_one_calibration_for_all() -> None:
 
 
 def test_names_must_match() -> None:
-    """A calibration that lacks a frame is refused with both lists, and so is a mapping; one that has more is not."""
+    """A calibration that lacks a frame, or has one more, is refused with both lists, and so is a mapping."""
     tree, two = exposure(3), exposure(2)
     message = r"the tree given as master has nothing for 'CCD2': the frames are \['CCD0', 'CCD1', 'CCD2'\] and it has \['CCD0', 'CCD1'\]"
     with pytest.raises(ParameterError, match=message):
         lazyccd.subtract_bias(tree, two)
     with pytest.raises(ParameterError, match=r"gain has nothing for 'CCD1', 'CCD2'"):
         tree.ccd.gain_correct(gain={"CCD0": 1.2})
-    assert list(frames_of(lazyccd.subtract_bias(two, tree))) == ["CCD0", "CCD1"]
+    message = r"the tree given as master has also 'CCD2': the frames are \['CCD0', 'CCD1'\] and it has \['CCD0', 'CCD1', 'CCD2'\]"
+    with pytest.raises(ParameterError, match=message):
+        lazyccd.subtract_bias(two, tree)
+    with pytest.raises(ParameterError, match=r"gain has nothing for 'CCD1' and has also 'CCD9'"):
+        two.ccd.gain_correct(gain={"CCD0": 1.2, "CCD9": 1.2})
+    left = make_tree(frames_of(two), {"skipped": ["CCD2 is damaged"]})  # as open_mef(..., on_error="skip") says
+    assert list(frames_of(lazyccd.subtract_bias(left, tree))) == ["CCD0", "CCD1"]
     with pytest.raises(KeywordError, match="no keyword 'GAIN'"):
         tree.ccd.gain_correct(gain=lazyccd.Keyword("GAIN", unit=GAIN))
 
@@ -264,4 +455,13 @@ def test_what_a_tree_knows() -> None:
         np.testing.assert_array_equal(tree.ccd.flags("CR")[name]["data"].values, ds.ccd.flags("CR").values)
         part = tree.ccd.cutout(y=slice(1, 3), x={"CCD0": slice(0, 2), "CCD1": slice(3, 5)})[name]
         assert part["data"].shape == (2, 2)
+        assert tree.ccd.unit[name] == ds.ccd.unit
+        assert tree.ccd.wcs[name] is ds.ccd.wcs is None
+        one = tree.ccd.pixel({"CCD0": 1, "CCD1": 2}, 3)[name].to_dataset()
+        xr.testing.assert_identical(one.compute(), ds.ccd.pixel(1 + (name == "CCD1"), 3).compute())
+        assert str(tree.ccd.explain(1, 2)[name]) == str(ds.ccd.explain(1, 2))
+        image, alone = tree.ccd.to_ccddata()[name], ds.ccd.to_ccddata()
+        np.testing.assert_array_equal(image.data, alone.data)
+        assert image.header == alone.header
     assert tree.ccd.plan()["CCD1"].tasks == frames["CCD1"].ccd.plan().tasks
+    assert list(tree.ccd.show()) == ["CCD0", "CCD1"]
