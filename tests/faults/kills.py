@@ -161,7 +161,7 @@ class Harness:
         """Kill workers of one cluster."""
         with (
             dask.config.set({"distributed.scheduler.allowed-failures": 10}),
-            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
             Client(cluster) as client,
         ):
             client.register_plugin(Slow(str(self.folder / "log")))
