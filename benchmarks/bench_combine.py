@@ -191,6 +191,26 @@ def agreement(mine: Any, theirs: Any) -> str:
     return f"{100 * (off <= 3e-7).mean():.2f} % of the pixels alike"
 
 
+def run_peers(
+    work: dict[str, Any], folder: Path, frames: list[Any], only: list[str]
+) -> tuple[dict[str, Times], list[str]]:
+    """Return the seconds of each peer that can do a work, and what is to be said of it."""
+    import lazyccd
+
+    found, told = {}, []
+    for peer, (needed, runs) in PEERS.items():
+        if peer.lower() not in work or (only and peer not in only):
+            continue
+        if shutil.which(needed) is None:
+            told.append(f"{peer} is not installed")
+            continue
+        seconds, theirs = runs(work, folder)
+        mine = lazyccd.combine(frames, **SAME[peer](work))["data"].values
+        found[peer] = seconds
+        told.append(f"{peer} {shown(seconds)}, {agreement(mine, theirs)}")
+    return found, told
+
+
 def peers(repeat: int, only: list[str]) -> list[dict[str, Any]]:
     """Return rows of all works."""
     import lazyccd
@@ -210,17 +230,7 @@ def peers(repeat: int, only: list[str]) -> list[dict[str, Any]]:
             image, whole = zip(*(tuple(timed(call)[0] for call in calls) for _ in range(repeat)), strict=True)
             program = [str(Path(sys.executable).with_name("lazyccd")), "combine", "@list.txt", "-o", "../out.fits"]
             command = [run([*program, "--overwrite", *work["words"]], folder) for _ in range(2)]
-            found, told = {}, []
-            for peer, (needed, runs) in PEERS.items():
-                if peer.lower() not in work or (only and peer not in only):
-                    continue
-                if shutil.which(needed) is None:
-                    told.append(f"{peer} is not installed")
-                    continue
-                seconds, theirs = runs(work, folder)
-                mine = lazyccd.combine(frames, **SAME[peer](work))["data"].values
-                found[peer] = seconds
-                told.append(f"{peer} {shown(seconds)}, {agreement(mine, theirs)}")
+            found, told = run_peers(work, folder, frames, only)
             ratios = [min((p[k] for p in found.values()), default=np.nan) / median(t[k] for t in image) for k in (0, 1)]
             wall = [one.wall for one in image]
             if found:

@@ -156,11 +156,8 @@ def clip_about_mean(
             break
     if n < kept:
         n, total = restore_behind(d, who, n, before, kept, residual, total)
-        if n > 1:
-            mean = total / np.float32(n)
-    if kind == CCDCLIP:
-        mean = total / np.float32(max(n, 1))
-    return n, mean
+        mean = total / np.float32(n) if n > 1 else mean
+    return n, total / np.float32(max(n, 1)) if kind == CCDCLIP else mean
 
 
 @compiled

@@ -160,27 +160,14 @@ def cosmicray_lacosmic(
     image = resolve(ccd)
     factor, noise, units = _gain_and_noise(image, gain, readnoise)
     _check_words(cleantype, fsmode, psfmodel, engine)
-    if np.any(pssl != 0) and (inbkg is not None or invar is not None):
-        raise ParameterError("cosmicray_lacosmic() got pssl together with inbkg or invar; put it into inbkg.")
-    if use_uncertainty and (invar is not None or not image.has_variance):
-        raise ParameterError("use_uncertainty needs a frame with an uncertainty, and no invar; see create_deviation.")
+    _check_extras(image, pssl, inbkg, invar, use_uncertainty=use_uncertainty)
     by_plane = satlevel is None and image.has_mask and not called_with_ccddata()
     level = (np.inf if by_plane else SATURATED) if satlevel is None else _number(satlevel, "satlevel", units)
-    psf = None if psfk is None else _given_psf(psfk)
-    if fsmode == "convolve" and psf is None:
-        psf = _model_psf(psfmodel, psffwhm, psfsize, psfbeta)
-    settings = LACosmic(
-        _number(sigclip, "sigclip", least=0.0),
-        _number(sigfrac, "sigfrac", least=0.0),
-        _number(objlim, "objlim", least=0.0),
-        factor,
-        noise,
-        level,
-        whole_number(niter, "niter"),
-        bool(sepmed),
-        cleantype,
-        psf if fsmode == "convolve" else None,
-    )
+    psf = _psf(fsmode, psfk, psfmodel, psffwhm, psfsize, psfbeta)
+    limits = {"sigclip": sigclip, "sigfrac": sigfrac, "objlim": objlim}
+    sigclip, sigfrac, objlim = (_number(value, name, least=0.0) for name, value in limits.items())
+    count = whole_number(niter, "niter")
+    settings = LACosmic(sigclip, sigfrac, objlim, factor, noise, level, count, bool(sepmed), cleantype, psf)
     library = _library_arguments(settings, fsmode, bool(verbose)) if engine == "astroscrappy" else None
     whole = background == "image" and library is None and len(image.grid[0]) == len(image.grid[1]) == 1
     reads: Reads = Whole() if whole else Halo((settings.halo, settings.halo))
@@ -192,12 +179,11 @@ def cosmicray_lacosmic(
         "bits": (schema.bad_bits, schema.bits("SAT") if by_plane else 0),
         "offset": _number(pssl, "pssl", image.units),
     }
-    known = whole or library is not None
     plan = image.apply(
         cosmic_rays.lacosmic,
         sources,
         dict(image.plan.planes) | {"mask": schema.dtype},
-        numbers=() if known else _levels(image, sources, background, factor, shared),
+        numbers=() if whole or library is not None else _levels(image, sources, background, factor, shared),
         flags=(schema.bits("CR"), schema.bits("INTERP"), schema.bits("NO_DATA")),
         scale=factor if gain_apply else 1.0,
         whole=whole,
@@ -205,8 +191,8 @@ def cosmicray_lacosmic(
         mask_dtype=schema.dtype.name,
         **shared,
     )
-    units = units if gain_apply else image.units
-    return replace(image, plan=plan, units=units, graphs=(*image.graphs, *graphs)).to_dataset()
+    graphs = (*image.graphs, *graphs)
+    return replace(image, plan=plan, units=units if gain_apply else image.units, graphs=graphs).to_dataset()
 
 
 def _gain_and_noise(image: Image, gain: Any, readnoise: Any) -> tuple[float, float, u.UnitBase]:
@@ -256,6 +242,24 @@ def _check_words(cleantype: str, fsmode: str, psfmodel: str, engine: str) -> Non
         raise ParameterError(
             "engine 'astroscrappy' has no cleantype 'median' that works: it reads memory that nobody wrote."
         )
+
+
+def _check_extras(image: Image, pssl: Any, inbkg: Any, invar: Any, *, use_uncertainty: bool) -> None:
+    """Refuse backgrounds and variances that contradict each other, or are not there."""
+    if np.any(pssl != 0) and (inbkg is not None or invar is not None):
+        raise ParameterError("cosmicray_lacosmic() got pssl together with inbkg or invar; put it into inbkg.")
+    if use_uncertainty and (invar is not None or not image.has_variance):
+        raise ParameterError("use_uncertainty needs a frame with an uncertainty, and no invar; see create_deviation.")
+
+
+def _psf(
+    fsmode: str, given: Any, model: str, fwhm: float, size: int, beta: float
+) -> tuple[tuple[float, ...], ...] | None:
+    """Return the kernel of the fine structure, if it is found by one; a kernel of the user's is checked anyhow."""
+    own = None if given is None else _given_psf(given)
+    if fsmode != "convolve":
+        return None
+    return _model_psf(model, fwhm, size, beta) if own is None else own
 
 
 def _given_psf(given: Any) -> tuple[tuple[float, ...], ...]:
