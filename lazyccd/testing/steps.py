@@ -15,6 +15,7 @@ from astropy import units as u
 
 from lazyccd.flags import MaskSchema
 from lazyccd.frame.core import Image, make_image, regular_grid, resolve
+from lazyccd.frame.tree import make_tree
 from lazyccd.kernels.block import Block, Request
 from lazyccd.plan.lower import Grid
 from lazyccd.plan.reads import Halo
@@ -120,6 +121,11 @@ def formula_frame(
     given: Any = shape if chunks is None else chunks
     grid: Grid = regular_grid(shape, given) if isinstance(given[0], int) else given
     return make_image(data, units=units, grid=grid, variance=variance, mask=bits, header=header).to_dataset()
+
+
+def formula_tree(count: int = 2, **more: Any) -> xr.DataTree:
+    """Return an exposure of a few frames, CCD0, CCD1, ..., that have `formula_frame`'s arguments in common."""
+    return make_tree({f"CCD{i}": formula_frame((8, 9 + i), (4, 9), seed=i, **more) for i in range(count)}, {})
 
 
 def box_halo(radius: int) -> tuple[int, int]:

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 import lazyccd
 from lazyccd import ops
 from lazyccd.accessor import NOT_METHODS, OF_TREES, CCDAccessor, CCDTreeAccessor
-from lazyccd.errors import ArgumentTypeError, FrameError, KeywordError, ParameterError
+from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.testing.asserts import raise_if_computes
-from lazyccd.testing.steps import formula_frame
+from lazyccd.testing.steps import formula_frame, formula_tree
 
 Frames = dict[str, xr.Dataset]
 GAIN = u.electron / u.adu
@@ -243,7 +243,7 @@ def test_lists_of_trees_give_the_bits_of_a_loop(name: str, frames: Frames) -> No
 
 def test_a_combiner_of_trees_has_values_by_name() -> None:
     """What is set for all, or by name, is read by name; frames and trees in one list are refused."""
-    trees, lists = of_lists(frames_of(exposure()))
+    trees, lists = of_lists(frames_of(formula_tree()))
     combiner = lazyccd.Combiner(trees)
     combiner.weights = np.ones(3)
     assert {name: some.tolist() for name, some in combiner.weights.items()} == {name: [1, 1, 1] for name in lists}
@@ -280,7 +280,7 @@ def test_offsets_of_trees() -> None:
 @pytest.mark.parametrize("name", ["a.fits", "a.zarr"])
 def test_a_stack_of_trees_in_a_file(tmp_path: Path, name: str) -> None:
     """A file has all frames with the levels that were found, and is what is returned; as for frames alone."""
-    trees, lists = of_lists(frames_of(exposure()))
+    trees, lists = of_lists(frames_of(formula_tree()))
     stack = lazyccd.combine(trees, tmp_path / name, scale="median")
     again = lazyccd.io.opening.open_image(tmp_path / name)
     for frame, some in lists.items():
@@ -373,95 +373,3 @@ def test_everything_that_is_public_takes_trees() -> None:
     assert set(lazyccd.__all__) == {*CALLS, *NO_FRAMES, *OTHERWISE, *NO_PIXELS}
     of_frames = {name for name in vars(CCDAccessor) if not name.startswith("_")}
     assert of_frames <= {name for name in vars(CCDTreeAccessor) if not name.startswith("_")}
-
-
-def exposure(count: int = 2, **more: Any) -> xr.DataTree:
-    """Return an exposure of a few frames."""
-    return make_tree({f"CCD{i}": formula_frame((8, 9 + i), (4, 9), seed=i, **more) for i in range(count)}, {})
-
-
-@pytest.mark.parametrize("word", ["mean", "median"])
-def test_flats_of_a_tree_have_one_norm(word: str) -> None:
-    """The mean or median over the good pixels of all flats divides each, so that amplifiers keep their relative level."""
-    tree = exposure(3, holes=0)
-    flats = make_tree(
-        {f"CCD{i}": formula_frame((8, 9 + i), (3, 5), seed=9 + i, low=i + 1.0, high=i + 2) for i in range(3)}, {}
-    )
-    values = np.concatenate([
-        ds["data"].values[(ds["mask"].values & 31) == 0].astype(float) for ds in frames_of(flats).values()
-    ])  # fmt: skip
-    norm = getattr(np, word)(values)
-    result = lazyccd.flat_correct(tree, flats, norm_value=word)
-    by_hand = lazyccd.flat_correct(tree, flats, norm_value=norm)
-    chain = lazyccd.ccd_process(tree, master_flat=flats, norm_value=word)
-    for name, ds in frames_of(result).items():
-        np.testing.assert_allclose(ds["data"].values, by_hand[name]["data"].values, rtol=1e-6)
-        np.testing.assert_array_equal(ds["data"].values, chain[name]["data"].values)
-    with raise_if_computes(), pytest.raises(ParameterError, match=r"min_value .* differ .* common_norm=False"):
-        lazyccd.flat_correct(tree, flats, min_value={"CCD0": 0.1, "CCD1": 0.2, "CCD2": 0.1})
-
-
-def test_one_calibration_for_all() -> None:
-    """A frame, a number or a row serves every frame of the tree."""
-    tree = make_tree({name: formula_frame((6, 7), seed=i) for i, name in enumerate("ab")}, {})
-    bias = formula_frame((6, 7), seed=5)
-    for name, ds in frames_of(lazyccd.subtract_bias(tree, bias)).items():
-        np.testing.assert_array_equal(
-            ds["data"].values, lazyccd.subtract_bias(frames_of(tree)[name], bias)["data"].values
-        )
-
-
-def test_names_must_match() -> None:
-    """A calibration that lacks a frame, or has one more, is refused with both lists, and so is a mapping."""
-    tree, two = exposure(3), exposure(2)
-    message = r"the tree given as master has nothing for 'CCD2': the frames are \['CCD0', 'CCD1', 'CCD2'\] and it has \['CCD0', 'CCD1'\]"
-    with pytest.raises(ParameterError, match=message):
-        lazyccd.subtract_bias(tree, two)
-    with pytest.raises(ParameterError, match=r"gain has nothing for 'CCD1', 'CCD2'"):
-        tree.ccd.gain_correct(gain={"CCD0": 1.2})
-    message = r"the tree given as master has also 'CCD2': the frames are \['CCD0', 'CCD1'\] and it has \['CCD0', 'CCD1', 'CCD2'\]"
-    with pytest.raises(ParameterError, match=message):
-        lazyccd.subtract_bias(two, tree)
-    with pytest.raises(ParameterError, match=r"gain has nothing for 'CCD1' and has also 'CCD9'"):
-        two.ccd.gain_correct(gain={"CCD0": 1.2, "CCD9": 1.2})
-    left = make_tree(frames_of(two), {"skipped": ["CCD2 is damaged"]})  # as open_mef(..., on_error="skip") says
-    assert list(frames_of(lazyccd.subtract_bias(left, tree))) == ["CCD0", "CCD1"]
-    with pytest.raises(KeywordError, match="no keyword 'GAIN'"):
-        tree.ccd.gain_correct(gain=lazyccd.Keyword("GAIN", unit=GAIN))
-
-
-def test_trees_that_are_none() -> None:
-    """A root with pixels, or a tree without any, is refused; so are trees and frames in one list."""
-    frame = formula_frame((4, 5))
-    with pytest.raises(FrameError, match="root of the tree has 'data'"):
-        lazyccd.add(xr.DataTree(frame), 1 * u.adu)
-    with pytest.raises(FrameError, match=r"the tree has no frame; its nodes are \['.'\]"):
-        lazyccd.add(xr.DataTree(), 1 * u.adu)
-    with pytest.raises(ArgumentTypeError, match="trees and frames together"):
-        lazyccd.combine([exposure(), frame])
-
-
-def test_what_a_tree_knows() -> None:
-    """Header, frames, flags and cut-outs of a tree, and branches."""
-    tree = exposure()
-    nested = xr.DataTree.from_dict(
-        {"/": xr.Dataset(attrs={"header": "GAIN    = 1.5"}), "R1/a": tree["CCD0"].to_dataset()}
-    )
-    assert nested.ccd.header["GAIN"] == 1.5
-    assert list(nested.ccd.multiply({"R1/a": 2}).ccd.frames) == ["R1/a"]
-    frames = frames_of(tree)
-    for name, ds in frames.items():
-        np.testing.assert_array_equal(tree.ccd.bad[name]["data"].values, ds.ccd.bad.values)
-        np.testing.assert_array_equal(tree.ccd.flags("CR")[name]["data"].values, ds.ccd.flags("CR").values)
-        part = tree.ccd.cutout(y=slice(1, 3), x={"CCD0": slice(0, 2), "CCD1": slice(3, 5)})[name]
-        assert part["data"].shape == (2, 2)
-        assert tree.ccd.unit[name] == ds.ccd.unit
-        assert tree.ccd.wcs[name] is ds.ccd.wcs is None
-        one = tree.ccd.pixel({"CCD0": 1, "CCD1": 2}, 3)[name].to_dataset()
-        xr.testing.assert_identical(one.compute(), ds.ccd.pixel(1 + (name == "CCD1"), 3).compute())
-        assert str(tree.ccd.explain(1, 2)[name]) == str(ds.ccd.explain(1, 2))
-        image, alone = tree.ccd.to_ccddata()[name], ds.ccd.to_ccddata()
-        np.testing.assert_array_equal(image.data, alone.data)
-        assert image.header == alone.header
-    assert tree.ccd.plan()["CCD1"].tasks == frames["CCD1"].ccd.plan().tasks
-    assert list(tree.ccd.show()) == ["CCD0", "CCD1"]
