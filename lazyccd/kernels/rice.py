@@ -20,6 +20,7 @@ import numpy.typing as npt
 from numba import types
 from numba.extending import intrinsic
 
+from lazyccd.kernels.bits import end_bits, fill_bits, flush_bits, put_bits
 from lazyccd.kernels.jit import compiled
 
 BLOCK = 32
@@ -77,10 +78,9 @@ def rice_encode(tiles: Array, out: npt.NDArray[np.uint8], lengths: npt.NDArray[n
         row = tiles[t]
         start = place
         _fold(row, folded)
-        # `held` bits, fewer than 32, wait in the lower end of `bits`.
         bits, held = np.uint64(row[0]), np.uint64(width)
         if width == 32:
-            bits, held, place = _flush(bits, held, out, place)
+            bits, held, place = flush_bits(bits, held, out, place)
         for first in range(0, count, 32):
             block = folded[first : min(first + 32, count)]
             total = np.uint64(0)
@@ -88,21 +88,15 @@ def rice_encode(tiles: Array, out: npt.NDArray[np.uint8], lengths: npt.NDArray[n
                 total += np.uint64(block[j])
             fs = _plain_bits(total, block.size)
             if fs >= noise:
-                bits, held, place = _put(bits, held, np.uint64(noise + 1), code_bits, out, place)
+                bits, held, place = put_bits(bits, held, np.uint64(noise + 1), code_bits, out, place)
                 for j in range(block.size):
-                    bits, held, place = _put(bits, held, np.uint64(block[j]), np.uint64(width), out, place)
+                    bits, held, place = put_bits(bits, held, np.uint64(block[j]), np.uint64(width), out, place)
             elif total == 0:
-                bits, held, place = _put(bits, held, np.uint64(0), code_bits, out, place)
+                bits, held, place = put_bits(bits, held, np.uint64(0), code_bits, out, place)
             else:
-                bits, held, place = _put(bits, held, np.uint64(fs + 1), code_bits, out, place)
+                bits, held, place = put_bits(bits, held, np.uint64(fs + 1), code_bits, out, place)
                 bits, held, place = _put_block(bits, held, block, np.uint64(fs), out, place)
-        while held >= 8:
-            held -= np.uint64(8)
-            out[place] = bits >> held
-            place += np.uint64(1)
-        if held:
-            out[place] = bits << (np.uint64(8) - held)
-            place += np.uint64(1)
+        place = end_bits(bits, held, out, place)
         lengths[t] = place - start
     return int(place)
 
@@ -129,30 +123,6 @@ def _plain_bits(total: np.uint64, size: int) -> int:
 
 
 @compiled
-def _flush(bits: np.uint64, held: np.uint64, out: Array, place: np.uint64) -> tuple[np.uint64, np.uint64, np.uint64]:
-    """Write the 32 oldest of at least 32 bits."""
-    held -= np.uint64(32)
-    word = np.uint32(bits >> held)
-    out[place] = np.uint8(word >> np.uint32(24))
-    out[place + np.uint64(1)] = np.uint8(word >> np.uint32(16))
-    out[place + np.uint64(2)] = np.uint8(word >> np.uint32(8))
-    out[place + np.uint64(3)] = np.uint8(word)
-    return bits, held, place + np.uint64(4)
-
-
-@compiled
-def _put(
-    bits: np.uint64, held: np.uint64, value: np.uint64, size: np.uint64, out: Array, place: np.uint64
-) -> tuple[np.uint64, np.uint64, np.uint64]:
-    """Append the lower ``size`` bits (at most 32) of a value that has no others."""
-    bits = (bits << size) | value
-    held += size
-    if held >= 32:
-        return _flush(bits, held, out, place)
-    return bits, held, place
-
-
-@compiled
 def _put_block(
     bits: np.uint64, held: np.uint64, block: Array, fs: np.uint64, out: Array, place: np.uint64
 ) -> tuple[np.uint64, np.uint64, np.uint64]:
@@ -165,13 +135,13 @@ def _put_block(
         size = zeros + fs + np.uint64(1)
         while size > 32:
             step = min(np.uint64(32), zeros)
-            bits, held, place = _put(bits, held, np.uint64(0), step, out, place)
+            bits, held, place = put_bits(bits, held, np.uint64(0), step, out, place)
             zeros -= step
             size -= step
         bits = (bits << size) | one | (value & lower)
         held += size
         if held >= 32:
-            bits, held, place = _flush(bits, held, out, place)
+            bits, held, place = flush_bits(bits, held, out, place)
     return bits, held, place
 
 
@@ -204,20 +174,19 @@ def rice_decode(
     for t in range(tiles.shape[0]):
         row = tiles[t]
         place, stop = np.uint64(starts[t]), np.uint64(stops[t])
-        # The next `held` bits are the upper ones of `bits`, zeros below; beyond the end zeros are read and counted.
-        bits, held, place = _fill(raw, np.uint64(0), np.uint64(0), place, stop)
+        bits, held, place = fill_bits(raw, np.uint64(0), np.uint64(0), place, stop)
         last = tiles.dtype.type(bits >> np.uint64(64 - width))
         bits, held = bits << np.uint64(width), held - np.uint64(width)
         for first in range(0, count, size):
             block = row[first : min(first + size, count)]
-            bits, held, place = _fill(raw, bits, held, place, stop)
+            bits, held, place = fill_bits(raw, bits, held, place, stop)
             fs = int(bits >> (np.uint64(64) - code_bits)) - 1
             bits, held = bits << code_bits, held - code_bits
             if fs < 0:
                 block[:] = last
             elif fs >= noise:
                 for j in range(block.size):
-                    bits, held, place = _fill(raw, bits, held, place, stop)
+                    bits, held, place = fill_bits(raw, bits, held, place, stop)
                     block[j] = bits >> np.uint64(64 - width)
                     bits, held = bits << np.uint64(width), held - np.uint64(width)
                 last = _unfold(block, last)
@@ -232,27 +201,6 @@ def rice_decode(
 
 
 @compiled
-def _fill(
-    raw: Array, bits: np.uint64, held: np.uint64, place: np.uint64, stop: np.uint64
-) -> tuple[np.uint64, np.uint64, np.uint64]:
-    """Take bytes until more than 55 bits are held; zeros stand behind the end."""
-    if place + np.uint64(8) <= stop:
-        word = np.uint64(0)
-        for k in range(8):
-            word = (word << np.uint64(8)) | np.uint64(raw[place + np.uint64(k)])
-        # Bits beyond the whole bytes taken are set too, and set again to the same by the next call.
-        bits |= word >> held
-        taken = (np.uint64(63) - held) >> np.uint64(3)
-        return bits, held + (taken << np.uint64(3)), place + taken
-    while held < np.uint64(56):
-        byte = np.uint64(raw[place]) if place < stop else np.uint64(0)
-        bits |= byte << (np.uint64(56) - held)
-        held += np.uint64(8)
-        place += np.uint64(1)
-    return bits, held, place
-
-
-@compiled
 def _take_block(
     raw: Array, bits: np.uint64, held: np.uint64, place: np.uint64, stop: np.uint64, fs: np.uint64, block: Array
 ) -> tuple[np.uint64, np.uint64, np.uint64]:
@@ -262,7 +210,7 @@ def _take_block(
         run = _leading_zeros(bits | np.uint64(1))
         zeros = run
         if run + fs >= held:
-            bits, held, place = _fill(raw, bits, held, place, stop)
+            bits, held, place = fill_bits(raw, bits, held, place, stop)
             run = _leading_zeros(bits | np.uint64(1))
             zeros = run
         if run + fs >= np.uint64(55):
@@ -270,12 +218,12 @@ def _take_block(
             zeros = np.uint64(0)
             while bits >> np.uint64(32) == np.uint64(0) and place <= stop + np.uint64(8):
                 zeros += np.uint64(32)
-                bits, held, place = _fill(raw, bits << np.uint64(32), held - np.uint64(32), place, stop)
+                bits, held, place = fill_bits(raw, bits << np.uint64(32), held - np.uint64(32), place, stop)
             if bits >> np.uint64(32) == np.uint64(0):
                 return np.uint64(0), np.uint64(0), stop + np.uint64(17)
             run = _leading_zeros(bits)
             zeros += run
-            bits, held, place = _fill(raw, bits << run, held - run, place, stop)
+            bits, held, place = fill_bits(raw, bits << run, held - run, place, stop)
             run = np.uint64(0)
         # The one, then fs bits.
         lower = (bits << run << np.uint64(1)) >> np.uint64(1) >> down

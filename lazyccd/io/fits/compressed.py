@@ -19,11 +19,11 @@ from astropy.io.fits.hdu.compressed._codecs import PLIO1
 
 from lazyccd.errors import FormatError
 from lazyccd.io.fits.access import ByteSource
-from lazyccd.io.fits.hcompress import hdecompress
 from lazyccd.io.fits.pixels import Decoder, PixelFormat
 from lazyccd.io.fits.plain import RegionReader
 from lazyccd.io.fits.tiles import TileTable
 from lazyccd.kernels import decode
+from lazyccd.kernels.hdecompress import HDECOMPRESS_ERRORS, hdecompress
 from lazyccd.kernels.rice import rice_decode
 from lazyccd.sections import Region
 
@@ -248,11 +248,19 @@ class TileReader(RegionReader):
         if algorithm == "PLIO_1":
             values = np.asarray(PLIO1(tilesize=count).decode(data.view(">i2")))
         else:
-            scale, smooth = self._tiles.hcompress_scale, self._tiles.hcompress_smooth
-            values = hdecompress(data, box.shape, scale, smooth)
+            values = self._hdecompress(data, box)
         if values.size < count:
             raise ValueError(f"{values.size} pixels for a tile of {count}")
         return values[:count]
+
+    def _hdecompress(self, data: Array, box: Region) -> Array:
+        """Decompress a tile of HCOMPRESS_1."""
+        scratch = np.empty(box.shape, np.int32 if self._pixels.bitpix in (8, 16) else np.int64)
+        values = np.empty(box.shape, np.int32)
+        failed = hdecompress(data, self._tiles.hcompress_smooth, scratch, values)
+        if failed:
+            raise ValueError(HDECOMPRESS_ERRORS[failed])
+        return values.reshape(-1)
 
     def _damaged(self, tile: Tile, algorithm: str, problem: str) -> FormatError:
         """Make the error of a tile."""

@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.errors import ParameterError, ShapeError
-from lazyccd.io.fits.hcompress import hcompress
 from lazyccd.io.fits.tiles import DITHERS
 from lazyccd.kernels import decode
 from lazyccd.kernels.encode import shuffle_bytes
+from lazyccd.kernels.hcompress import hcompress, hcompress_bytes
 from lazyccd.kernels.quantize import BLANK, quantize
 from lazyccd.kernels.rice import BLOCK, rice_bytes, rice_encode
 from lazyccd.sections import Region
@@ -181,7 +181,7 @@ class TileGrid:
         pixels = math.prod(self.packing.tile)
         itemsize = np.dtype(self.dtype).itemsize
         if self.packing.algorithm == "HCOMPRESS_1":
-            return 36 * pixels + 512  # more than the codec itself has room for
+            return hcompress_bytes(self.packing.tile, max(itemsize, 4))  # of the 32-bit integers that floats become
         # RICE_1 of 32-bit integers that floats became, or deflate's blocks that cannot be compressed, the larger one.
         return rice_bytes(pixels, 4) + pixels * max(itemsize - 4, 0) + pixels // 64 + 64
 
@@ -279,7 +279,7 @@ def _compress(algorithm: str, tiles: Array, lengths: Array) -> Array:
     if algorithm == "HCOMPRESS_1":
         # Pixels of 8 bits are unsigned in FITS, others signed.
         signed = bits if bits.itemsize == 1 else bits.view(np.dtype(f"i{bits.itemsize}"))
-        parts = [hcompress(tile) for tile in signed.reshape(tiles.shape)]
+        parts = [_hcompress(tile) for tile in signed.reshape(tiles.shape)]
     else:
         shuffled = np.empty(bits[0].nbytes, np.uint8)
         parts = []
@@ -288,6 +288,13 @@ def _compress(algorithm: str, tiles: Array, lengths: Array) -> Array:
             parts.append(_deflate(shuffled))
     lengths[:] = [part.size for part in parts]
     return np.concatenate(parts)
+
+
+def _hcompress(tile: Array) -> Array:
+    """Compress a tile of signed integers, or of unsigned ones of 8 bits, without loss."""
+    scratch = np.empty(tile.shape, np.int32 if tile.itemsize < 4 else np.int64)
+    out = np.empty(hcompress_bytes(tile.shape, tile.itemsize), np.uint8)
+    return out[: hcompress(tile, scratch, out)]
 
 
 def _deflate(raw: Array) -> Array:

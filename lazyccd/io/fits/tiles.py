@@ -121,9 +121,6 @@ class TileTable:
     pixel_bytes: int
     """Bytes per pixel of RICE_1."""
 
-    hcompress_scale: int
-    """Scale of HCOMPRESS_1."""
-
     hcompress_smooth: bool
     """Whether HCOMPRESS_1 smooths."""
 
@@ -170,7 +167,6 @@ class TileTable:
             blank=blank,
             block=block,
             pixel_bytes=pixel_bytes,
-            hcompress_scale=int(settings.get("SCALE", 0)),
             hcompress_smooth=bool(settings.get("SMOOTH", 0)),
         )
 

@@ -1,0 +1,76 @@
+"""Streams of bits, the most significant first, held in 64-bit integers between the bytes that are written or read.
+
+Writing, `held` bits, fewer than 32, wait in the lower end of `bits`. Reading, the next `held` bits are the upper ones of
+`bits`; behind the end zeros are read and counted, so that a caller sees by `place` that it went too far.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lazyccd.kernels.jit import compiled
+
+Array = npt.NDArray[Any]
+
+
+@compiled
+def flush_bits(
+    bits: np.uint64, held: np.uint64, out: Array, place: np.uint64
+) -> tuple[np.uint64, np.uint64, np.uint64]:
+    """Write the 32 oldest of at least 32 bits."""
+    held -= np.uint64(32)
+    word = np.uint32(bits >> held)
+    out[place] = np.uint8(word >> np.uint32(24))
+    out[place + np.uint64(1)] = np.uint8(word >> np.uint32(16))
+    out[place + np.uint64(2)] = np.uint8(word >> np.uint32(8))
+    out[place + np.uint64(3)] = np.uint8(word)
+    return bits, held, place + np.uint64(4)
+
+
+@compiled
+def put_bits(
+    bits: np.uint64, held: np.uint64, value: np.uint64, size: np.uint64, out: Array, place: np.uint64
+) -> tuple[np.uint64, np.uint64, np.uint64]:
+    """Append the lower ``size`` bits (at most 32) of a value that has no others."""
+    bits = (bits << size) | value
+    held += size
+    if held >= 32:
+        return flush_bits(bits, held, out, place)
+    return bits, held, place
+
+
+@compiled
+def end_bits(bits: np.uint64, held: np.uint64, out: Array, place: np.uint64) -> np.uint64:
+    """Write all that is held, the last byte filled up with zeros; return the place behind it."""
+    while held >= 8:
+        held -= np.uint64(8)
+        out[place] = bits >> held
+        place += np.uint64(1)
+    if held:
+        out[place] = bits << (np.uint64(8) - held)
+        place += np.uint64(1)
+    return place
+
+
+@compiled
+def fill_bits(
+    raw: Array, bits: np.uint64, held: np.uint64, place: np.uint64, stop: np.uint64
+) -> tuple[np.uint64, np.uint64, np.uint64]:
+    """Take bytes until more than 55 bits are held; zeros stand behind the end."""
+    if place + np.uint64(8) <= stop:
+        word = np.uint64(0)
+        for k in range(8):
+            word = (word << np.uint64(8)) | np.uint64(raw[place + np.uint64(k)])
+        # Bits beyond the whole bytes taken are set too, and set again to the same by the next call.
+        bits |= word >> held
+        taken = (np.uint64(63) - held) >> np.uint64(3)
+        return bits, held + (taken << np.uint64(3)), place + taken
+    while held < np.uint64(56):
+        byte = np.uint64(raw[place]) if place < stop else np.uint64(0)
+        bits |= byte << (np.uint64(56) - held)
+        held += np.uint64(8)
+        place += np.uint64(1)
+    return bits, held, place
