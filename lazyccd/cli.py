@@ -67,7 +67,8 @@ def reduce(
     """Reduce a night: NIGHT is a folder, files, globs, @lists, or a table that --dry-run --save wrote.
 
     Files are classified by their headers, matched with the calibrations that belong to them, and reduced to OUT/<name>_red.fits;
-    masters go to OUT/masters, pictures to OUT/pictures. The same command again goes on where one was interrupted. Exit status: 0 everything complete, 3 something was missing, 1 a frame
+    masters go to OUT/masters, pictures to OUT/pictures. A file of several images stays one file, in which amplifiers of one
+    detector are put together by CCDSEC or DETSEC. The same command again goes on where one was interrupted. Exit status: 0 everything complete, 3 something was missing, 1 a frame
     failed, 2 the call cannot be carried out.
     """
     from lazyccd.batch.night import Options
@@ -112,7 +113,7 @@ def _run(plan: Any, out: Path, format_: Any, **how: Any) -> int:
     import matplotlib as mpl
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from lazyccd.batch.exposures import exposures
+    from lazyccd.batch.exposures import exposures, master_files
     from lazyccd.batch.report import make_console
     from lazyccd.batch.results import print_results
     from lazyccd.batch.run import Run
@@ -121,7 +122,7 @@ def _run(plan: Any, out: Path, format_: Any, **how: Any) -> int:
     mpl.use("Agg")
     console = make_console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    total = len(plan.pairs) + len(plan.groups) + len(plan.science) + len(exposures(plan.science))
+    total = len(plan.pairs) + len(master_files(plan.groups)) + len(exposures(plan.science))
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("starting", total=total)
         count = iter(range(total + 1))
@@ -151,7 +152,7 @@ def show(file: str, out: Path | None, stretch: str, interval: str, planes: bool)
     import matplotlib as mpl
 
     mpl.use("Agg")
-    from lazyccd.batch.run import product_stem
+    from lazyccd.batch.products import product_stem
     from lazyccd.plot import save_picture
 
     with friendly_errors():

@@ -15,9 +15,10 @@ from rich.table import Table
 from lazyccd import io
 from lazyccd.batch.build import build_plan
 from lazyccd.batch.collect import collect
+from lazyccd.batch.products import product_stem
 from lazyccd.batch.report import make_console
 from lazyccd.batch.results import print_results
-from lazyccd.batch.run import Outcome, Run, product_stem
+from lazyccd.batch.run import Outcome, Run
 from lazyccd.errors import TargetExistsError
 from lazyccd.plot import save_picture, show
 from lazyccd.testing import Detector, Night, Sky, make_night

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 
@@ -121,9 +122,6 @@ def _describe(frame: RawFrame, options: Options, user: Camera | None, edit: Edit
         table = resolve_facts(frame, cameras, edited, edit.source)
         for name in edited:
             facts = facts.with_fact(name, table.get(name))
-    if frame.part:
-        known = f"{facts.detector.value} " if facts.detector.value else ""
-        facts = facts.with_fact("detector", Fact(f"{known}{frame.part}", "extension"))
     facts = facts.with_fact("type", _type(frame, cameras, facts, edit))
     stamps = read_stamps(frame)
     reason = f"processed already ({stamps.reason})" if stamps.reason else ""
@@ -134,6 +132,7 @@ def _describe(frame: RawFrame, options: Options, user: Camera | None, edit: Edit
         source=frame.source,
         shape=frame.shape,
         part=frame.part,
+        child=frame.child,
         facts=facts,
         stamps=stamps,
         needs=needed(facts.kind, all(camera.needs_dark for camera in cameras)),
@@ -177,7 +176,7 @@ def _add_groups(plan: NightPlan, kind: str, existing: list[Candidate]) -> NightP
             gathered.append([item])
     groups = list(plan.groups)
     for group in gathered:
-        groups.append(make_group(kind, group, {item.name for item in groups}))
+        groups.append(make_group(kind, group, groups))
     joined = {member: group.name for group in groups for member in group.members}
     recipes = tuple(replace(item, group=joined.get(item.name, "")) for item in plan.recipes)
     return _assign(replace(plan, recipes=recipes, groups=tuple(groups)), kind, existing)
@@ -191,16 +190,25 @@ def _belongs(kind: str, first: Recipe, item: Recipe) -> bool:
     return sections and not compare(kind, first.facts, item.facts)[0]
 
 
-def make_group(kind: str, members: list[Recipe], taken: set[str], name: str = "", why: str = "") -> MasterGroup:
-    """Make a group, with a name that says what it is."""
+def make_group(
+    kind: str, members: list[Recipe], others: Iterable[MasterGroup], name: str = "", why: str = ""
+) -> MasterGroup:
+    """Make a group, with a name that says what it is and that no other has."""
     first = members[0]
+    part = "" if name else _word(first.part)
+    names, files = {item.name for item in others}, {item.file for item in others}
     name = name or _group_name(kind, first)
-    unique, count = name, 1
-    while unique in taken:
-        count += 1
-        unique = f"{name}_{count}"
+    for count in itertools.count(1):
+        file = name if count == 1 else f"{name}_{count}"
+        unique = f"{file}_{part}" if part else file
+        # masters of other images of the same exposures are in the same file
+        if unique not in names and file not in (names if part else files):
+            break
     times = tuple(item.facts.time.value for item in members if item.facts.time.value is not None)
-    return MasterGroup(unique, kind, tuple(item.name for item in members), first.facts, first.shape, times, why)
+    exposure = file if part else ""
+    return MasterGroup(
+        unique, kind, tuple(item.name for item in members), first.facts, first.shape, times, why, exposure
+    )
 
 
 def _group_name(kind: str, first: Recipe) -> str:
@@ -211,8 +219,12 @@ def _group_name(kind: str, first: Recipe) -> str:
         parts.append(f"{facts.exposure.value:g}s")
     if kind == "flat":
         parts += [facts.filter.value, facts.grating.value if facts.mode.value == "spectrum" else None]
-    parts += [first.night, first.part]
-    return "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", part).strip("-.") for part in parts if part)
+    return "_".join(_word(part) for part in [*parts, first.night] if part)
+
+
+def _word(text: str) -> str:
+    """Return text as a part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9.+-]+", "-", text).strip("-.")
 
 
 def candidates_of(plan: NightPlan, kind: str, existing: list[Candidate]) -> list[Candidate]:

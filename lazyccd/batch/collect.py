@@ -15,6 +15,7 @@ from astropy.io.fits.verify import VerifyError, VerifyWarning
 from lazyccd.errors import LazyCCDError, MissingFileError
 from lazyccd.io.fits.companions import images_of
 from lazyccd.io.fits.hdus import FitsFile, HduInfo, scan_many
+from lazyccd.io.fits.mef import frame_names
 from lazyccd.io.fits.names import InputName, Name, Selector, expand_names, is_url
 from lazyccd.io.fits.storage import COMPANIONS
 
@@ -51,6 +52,9 @@ class RawFrame:
 
     part: str = ""
     """Which image of its file it is, such as ``SCI,1``; empty for the only one."""
+
+    child: str = ""
+    """Its name in the tree of the file, which its products keep; empty for the only one."""
 
     @cached_property
     def cards(self) -> Mapping[str, Any]:
@@ -131,8 +135,9 @@ def collect(names: Name | Iterable[Name]) -> Collection:
         if isinstance(picked, str):
             skipped.append((short, picked))
         else:
-            several = len(picked) > 1
-            frames += [_frame(scanned, hdu, short, several or item.hdu is not None) for hdu in picked]
+            named = len(picked) > 1 or item.hdu is not None
+            children = {hdu.index: name for hdu, name in frame_names(images_of(scanned))}
+            frames += [_frame(scanned, hdu, short, children.get(hdu.index, ""), named=named) for hdu in picked]
     return Collection(folder, tuple(frames), tuple(skipped))
 
 
@@ -190,7 +195,7 @@ def _is(item: HduInfo, hdu: Selector) -> bool:
     return item.name.upper() == name.upper() and version in (None, item.ver)
 
 
-def _frame(file: FitsFile, hdu: HduInfo, short: str, named: bool) -> RawFrame:
+def _frame(file: FitsFile, hdu: HduInfo, short: str, child: str, *, named: bool) -> RawFrame:
     """Make the description of one image."""
     images = [item for item in file.hdus if item.kind == "image" and item.name.upper() not in COMPANIONS]
     notes = (f"an image of axes {hdu.shape} is read as {hdu.plane_shape}",) if len(hdu.shape) > 2 else ()
@@ -205,6 +210,7 @@ def _frame(file: FitsFile, hdu: HduInfo, short: str, named: bool) -> RawFrame:
         root=file.hdus[0].header if hdu.index else "",
         single=alone,
         part="" if alone else hdu.label.strip("[]"),
+        child="" if alone else child,
         notes=notes,
     )
 

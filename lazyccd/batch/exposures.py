@@ -1,62 +1,147 @@
-"""Exposures of several images: each image is a frame of the night, and the products of an exposure become one file."""
+"""Exposures of several images: each image is calibrated by itself, and together they are one product.
+
+1. Frames of a file, and masters of frames of the same files, become a tree like it, in its order.
+2. Amplifiers of one detector are put together: images whose CCDSEC lie beside each other, or that have DETSEC alone, and whose
+   headers name the same detector, if they name any. Images with overlapping CCDSEC are detectors of their own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import xarray as xr
 
-from lazyccd import io
-from lazyccd.batch.night import Recipe
-from lazyccd.frame.header import cards_of
-from lazyccd.frame.tree import make_tree
-from lazyccd.io.fits.companions import images_of
+from lazyccd import io, ops
+from lazyccd.batch.night import MasterGroup, Recipe
+from lazyccd.errors import LazyCCDError
+from lazyccd.frame.core import DATA
+from lazyccd.frame.header import cards_of, header_view
+from lazyccd.frame.stacked import stack_header
+from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.io.fits.hdus import scan_fits
-from lazyccd.io.fits.mef import frame_names
+from lazyccd.ops.mosaic import detectors_like, places_of
+
+DETECTORS = ("CCDNAME", "CCDNUM", "CHIPID")
+"""Keywords that name the detector of an amplifier, the first that all images have."""
 
 
 def file_of(recipe: Recipe) -> str:
-    """Return the name of the file that an image of several is in; empty if it is the only one."""
-    return recipe.name.partition("[")[0] if recipe.part else ""
+    """Return the name of the product of a frame: that of its file if this has several images."""
+    return recipe.name.partition("[")[0] if recipe.child else recipe.name
 
 
 def exposures(recipes: Iterable[Recipe]) -> dict[str, list[Recipe]]:
-    """Return the recipes of each file that holds several images."""
+    """Return the recipes that become one product each, by its name."""
     found: dict[str, list[Recipe]] = {}
     for recipe in recipes:
-        if recipe.part:
-            found.setdefault(file_of(recipe), []).append(recipe)
+        found.setdefault(file_of(recipe), []).append(recipe)
     return found
 
 
-def gather(recipes: Iterable[Recipe], products: Mapping[str, str], target: Path, **writing: Any) -> str:
-    """Write the products of an exposure as one file, in the order and with the names and tables of the raw one.
+def master_files(groups: Iterable[MasterGroup]) -> dict[str, list[MasterGroup]]:
+    """Return the masters that are in one file each, by its name."""
+    found: dict[str, list[MasterGroup]] = {}
+    for group in groups:
+        found.setdefault(group.file, []).append(group)
+    return found
 
-    Parameters
-    ----------
-    recipes
-        Those of its images.
-    products
-        Path of the product of each image, by the name of its recipe.
-    target
-        File, or Zarr store if it ends in ``.zarr``.
-    writing
-        Passed to the writer.
-    """
-    listed = list(recipes)
-    raw = listed[0].source.partition("[")[0]
-    tree = io.open_mef(raw)
-    names = {hdu.label: name for hdu, name in frame_names(images_of(scan_fits(raw)))}
-    root = str(tree.attrs["header"])
-    shared = dict(cards_of(root))
-    frames: dict[str, xr.Dataset] = {}
-    for recipe in listed:
-        frame = io.as_frame(products[recipe.name])
+
+def as_exposure(recipes: Sequence[Recipe], frames: Sequence[xr.Dataset]) -> xr.Dataset | xr.DataTree:
+    """Return the frames of one file as a tree like that of the file, with its tables; the only image of a file as it is."""
+    if not recipes[0].child:
+        return frames[0]
+    attrs = io.open_mef(_path(recipes[0])).attrs
+    return _tree_like({recipe.child: frame for recipe, frame in zip(recipes, frames, strict=True)}, attrs)
+
+
+def as_masters(members: Sequence[Sequence[Recipe]], frames: Sequence[xr.Dataset]) -> xr.Dataset | xr.DataTree:
+    """Return masters of images of the same files as a tree, the primary header a stack's; a single one as it is."""
+    if not members[0][0].child:
+        return frames[0]
+    paths = list(dict.fromkeys(_path(recipe) for recipe in members[0]))
+    texts = [scan_fits(path).hdus[0].header for path in paths]
+    names = [recipe.name.partition("[")[0] for recipe in members[0]]
+    header = stack_header(texts, names, [1.0] * len(texts), method="average").apply(texts[0])
+    children = [recipes[0].child for recipes in members]
+    return _tree_like(dict(zip(children, frames, strict=True)), {"header": header})
+
+
+def _path(recipe: Recipe) -> str:
+    return recipe.source.partition("[")[0]
+
+
+def _tree_like(frames: Mapping[str, xr.Dataset], attrs: Mapping[Any, Any]) -> xr.DataTree:
+    """Return frames, whose headers have the primary's cards, as a tree in which they inherit these."""
+    shared = dict(cards_of(str(attrs["header"])))
+    parts = {}
+    for name, frame in frames.items():
         same = [key for key, lines in cards_of(str(frame.attrs["header"])) if shared.get(key) == lines]
-        frames[names[f"[{recipe.part}]"]] = frame.assign_attrs(
-            inherited=" ".join(key.replace(" ", "_") for key in same)
-        )
-    write = io.to_zarr if target.suffix == ".zarr" else io.to_fits
-    return str(write(make_tree(frames, tree.attrs), target, **writing))
+        parts[name] = frame.assign_attrs(inherited=" ".join(key.replace(" ", "_") for key in same))
+    return make_tree(parts, attrs)
+
+
+def put_together(exposure: xr.Dataset | xr.DataTree) -> tuple[xr.Dataset | xr.DataTree, list[str]]:
+    """Return an exposure whose amplifiers are put together into detectors, and what is said of it."""
+    if not isinstance(exposure, xr.DataTree):
+        return exposure, []
+    frames = frames_of(exposure)
+    headers = {name: header_view(str(frame.attrs["header"])) for name, frame in frames.items()}
+    key = next((key for key in DETECTORS if all(key in header for header in headers.values())), None)
+    detectors: dict[str, list[str]] = {}
+    for name, header in headers.items():
+        detectors.setdefault(str(header[key]) if key else "", []).append(name)
+    if len(detectors) == len(frames):
+        return exposure, []
+    try:
+        why = next(filter(None, (_why_apart({n: frames[n] for n in names}) for names in detectors.values())), "")
+        made = None if why else ops.assemble(exposure, group=key)
+    except LazyCCDError as error:
+        made, why = None, str(error).rstrip(".")
+    if made is None:
+        return exposure, [f"{len(frames)} images are left apart: {why}"]
+    if isinstance(made, xr.Dataset):
+        made = detectors_like(exposure, {"SCI": (made, list(frames))})
+    return made, [f"{len(frames)} images are put together into {len(frames_of(made))}"]
+
+
+def _why_apart(frames: Mapping[str, xr.Dataset]) -> str:
+    """Say why frames are not amplifiers of one detector; empty if they are."""
+    if len(frames) == 1:
+        return ""
+    key, _, places = places_of(make_tree(frames, {}))
+    lost = [name for name in frames if name not in places]
+    if lost:
+        return f"no CCDSEC or DETSEC says where {', '.join(lost)} lies"
+    if key == "DETSEC" and any("CCDSEC" in header_view(str(frame.attrs["header"])) for frame in frames.values()):
+        return "their CCDSEC overlap, so each is a detector of its own"
+    return ""
+
+
+def said(words: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
+    """Return what is said of images, each text once; before it those that it is about, if not all.
+
+    Examples
+    --------
+    >>> said({"SCI_1": ["trimmed", "12 cosmic rays"], "SCI_2": ["trimmed"]})
+    ('trimmed', 'SCI_1: 12 cosmic rays')
+    """
+    found: dict[str, list[str]] = {}
+    for name, texts in words.items():
+        for text in texts:
+            found.setdefault(text, []).append(name)
+    return tuple(text if len(names) == len(words) else f"{', '.join(names)}: {text}" for text, names in found.items())
+
+
+def parts_of(exposure: xr.Dataset | xr.DataTree) -> dict[str, xr.Dataset]:
+    """Return the frames of an exposure by name; that of a single image has none."""
+    return frames_of(exposure) if isinstance(exposure, xr.DataTree) else {"": exposure}
+
+
+def labels_of(path: str, groups: Sequence[MasterGroup]) -> dict[str, str]:
+    """Return for each master of a file what opens it."""
+    if not groups[0].exposure:
+        return {groups[0].name: path}
+    listed = io.open_mef(path).attrs["hdus"]
+    numbers = [number for number, hdu in enumerate(listed) if hdu.get("plane") == DATA]
+    return {group.name: f"{path}[{number}]" for group, number in zip(groups, numbers, strict=True)}

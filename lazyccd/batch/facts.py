@@ -142,6 +142,9 @@ def resolve_facts(
     if found["saturate"].value is None and frame.top is not None:
         found["saturate"] = Fact(float(frame.top), f"largest value of {frame.levels[0]} bits", found["saturate"].note)
     found["unit"] = _unit(frame, found["unit"])
+    if frame.part and "detector" not in overrides:
+        names = (found["detector"].value, frame.child or frame.part)
+        found["detector"] = Fact(" ".join(name for name in names if name), "extension")
     return _sections(frame, cameras, Facts(**found), overrides)
 
 

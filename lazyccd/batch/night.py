@@ -2,8 +2,8 @@
 
 A `NightPlan` is all that the runner needs; it reads no header for a decision:
 
-1. For each of `NightPlan.groups`, in order: reduce the members by their recipes, combine, write ``masters/<name>``.
-2. For each of `NightPlan.science`: reduce by its recipe.
+1. For each of `NightPlan.groups`, in order: reduce the members by their recipes, combine, write ``masters/<file>``.
+2. For each of `NightPlan.science`: reduce by its recipe. Images of one file, and their masters, become one file again.
 3. Measured gains and read noises go in by `NightPlan.with_fact`, before, from the groups that `pairs` names.
 """
 
@@ -153,6 +153,9 @@ class Recipe:
     part: str = ""
     """Which image of its file it is, such as ``SCI,1``; empty for the only one."""
 
+    child: str = ""
+    """Its name in the tree of the file, which its products keep; empty for the only one."""
+
     @property
     def kind(self) -> str:
         """The type of frame."""
@@ -224,7 +227,6 @@ class MasterGroup:
     """Frames that become one master."""
 
     name: str
-    """Its name, and that of its file."""
 
     kind: str
     """bias, dark or flat."""
@@ -238,6 +240,13 @@ class MasterGroup:
     shape: tuple[int, int]
     times: tuple[float, ...] = ()
     why: str = ""
+    exposure: str = ""
+    """Name of the file that it shares with the masters of other images of the same exposures; empty for one of its own."""
+
+    @property
+    def file(self) -> str:
+        """Name of its file."""
+        return self.exposure or self.name
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lazyccd.batch.report import why_these_masters
-from lazyccd.batch.run import EXPOSURE, Outcome, Run
+from lazyccd.batch.run import Outcome, Run
 
 STYLES = {"COMPLETE": "green", "PARTIAL": "yellow", "FAILED": "red"}
 
@@ -22,16 +22,13 @@ def print_results(run: Run, console: Console) -> None:
         console.print(Text("Measured on the pixels", style="bold"))
         for line in run.warnings:
             console.print(f"  {line}", markup=False)
-    masters = [outcome for outcome in run.outcomes if outcome.kind not in {"science", EXPOSURE}]
+    masters = [outcome for outcome in run.outcomes if outcome.kind != "science"]
     science = [outcome for outcome in run.outcomes if outcome.kind == "science"]
     if masters:
         console.print(_masters(masters))
     if science:
         console.print(_science(science))
     _print_words(run, console)
-    for outcome in run.outcomes:
-        if outcome.kind == EXPOSURE and outcome.path:
-            console.print(f"  put together: {outcome.name}: {outcome.words[0]}", markup=False)
     left = [item for item in run.plan.recipes if not item.is_reduced]
     for item in left:
         console.print(f"  not reduced: {item.name} ({item.kind}): {item.reason}", markup=False)

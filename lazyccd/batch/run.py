@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,13 +16,26 @@ import xarray as xr
 
 from lazyccd import io, ops
 from lazyccd.batch.cosmic import check_stars, remove_cosmic_rays
-from lazyccd.batch.exposures import exposures, file_of, gather
+from lazyccd.batch.exposures import (
+    as_exposure,
+    as_masters,
+    exposures,
+    file_of,
+    labels_of,
+    master_files,
+    parts_of,
+    put_together,
+    said,
+)
 from lazyccd.batch.facts import MEASURED, Fact
 from lazyccd.batch.measure import centre, level, noise, pairs_gain, pairs_noise, pixels_of
 from lazyccd.batch.night import MasterGroup, NightPlan, Pairs, Recipe
+from lazyccd.batch.products import CLIP, FEW, combine_robustly, product_stem, provenance, stamped
 from lazyccd.batch.recipe import calibrate
 from lazyccd.batch.resume import NightNotes
 from lazyccd.errors import LazyCCDError, ParameterError, TargetExistsError
+from lazyccd.frame.tree import make_tree
+from lazyccd.io.opening import open_image
 
 Format: TypeAlias = Literal["fits", "zarr"]
 Report: TypeAlias = Callable[[str], None]
@@ -36,19 +49,6 @@ FULL_FLAT = 0.8
 
 LEAST_SNR = 30.0
 """Flats with a lower signal-to-noise per pixel are excluded."""
-
-FEW = 10
-"""Fewer frames than this are combined by their median, others by a mean clipped about the median.
-
-The median absolute deviation of five normal values is so often small that a clip at 4 sigma marks every sixth pixel.
-"""
-
-CLIP = 5.0
-"""Robust standard deviations beyond which a value is left out of a master."""
-
-
-EXPOSURE = "exposure"
-"""Kind of a product that holds those of several images."""
 
 
 @dataclass(frozen=True)
@@ -133,12 +133,11 @@ class Run:
         self.overwrite |= notes.begin(self._check_targets, overwrite=self.overwrite)
         try:
             self.measure()
-            for group in self.plan.groups:
-                self._keep(notes, group.name, group.kind, partial(self._make_master, group))
-            for recipe in self.plan.science:
-                self._keep(notes, recipe.name, "science", partial(self._reduce, recipe))
+            for name, groups in master_files(self.plan.groups).items():
+                self._keep(notes, name, groups[0].kind, partial(self._make_masters, name, groups))
+                self._take(name, groups)
             for name, recipes in exposures(self.plan.science).items():
-                self._keep(notes, name, EXPOSURE, partial(self._gather, name, recipes))
+                self._keep(notes, name, "science", partial(self._reduce, name, recipes))
         except BaseException:
             notes.release()
             raise
@@ -152,9 +151,9 @@ class Run:
             return 1
         return self.plan.exit_status
 
-    def target(self, recipe: Recipe) -> Path:
+    def target(self, name: str) -> Path:
         """Return the path of a science product."""
-        return self.out / f"{product_stem(recipe.name)}_red.{self.format}"
+        return self.out / f"{product_stem(name)}_red.{self.format}"
 
     @property
     def _writing(self) -> dict[str, Any]:
@@ -163,14 +162,13 @@ class Run:
 
     def _check_targets(self) -> None:
         """Refuse to begin where products exist, or two frames would have one product."""
-        targets = [self.target(recipe) for recipe in self.plan.science]
+        targets = [self.target(name) for name in exposures(self.plan.science)]
         doubled = {str(path) for path in targets if targets.count(path) > 1}
         if doubled:
             raise ParameterError(
                 f"{len(doubled)} products would have the name of another: {sorted(doubled)}; rename the files."
             )
-        targets += [self.out / f"{product_stem(name)}_red.{self.format}" for name in exposures(self.plan.science)]
-        paths = targets + [self.out / "masters" / f"{group.name}.fits" for group in self.plan.groups]
+        paths = targets + [self.out / "masters" / f"{name}.fits" for name in master_files(self.plan.groups)]
         there = [path for path in paths if path.exists()]
         if there and not self.overwrite:
             raise TargetExistsError(
@@ -236,10 +234,7 @@ class Run:
         self.report(name)
         known = ledger.known(name, verify=self.verify)
         if known is not None:
-            outcome = Outcome(**known)
-            self.outcomes.append(outcome)
-            if kind not in {"science", EXPOSURE}:
-                self.masters[name] = outcome.path
+            self.outcomes.append(Outcome(**known))
             return
         begin = time.monotonic()
         try:
@@ -253,11 +248,31 @@ class Run:
         if outcome.status != "FAILED":
             ledger.add(name, outcome.path, asdict(self.outcomes[-1]))
 
-    def _make_master(self, group: MasterGroup) -> Outcome:
-        """Calibrate and combine the members of a group."""
+    def _take(self, name: str, groups: list[MasterGroup]) -> None:
+        """Note where masters are that are in one file, unless they failed."""
+        path = self.outcomes[-1].path
+        if name not in self.failed:
+            self.masters |= labels_of(path, groups)
+
+    def _make_masters(self, name: str, groups: list[MasterGroup]) -> Outcome:
+        """Make the masters of one file."""
+        made = [self._combined(group) for group in groups]
+        members = [self.plan.members(group.name) for group in groups]
+        path = self.out / "masters" / f"{name}.fits"
+        written = str(io.to_fits(as_masters(members, [master for master, _ in made]), path, **self._writing))
+        self._picture(written, name)
+        children = [recipes[0].child for recipes in members]
+        words = said({child: words for child, (_, words) in zip(children, made, strict=True)})
+        lacking = next((some[0] for some in members if some[0].status != "COMPLETE"), members[0][0])
+        files = tuple(dict.fromkeys(file_of(recipe) for some in members for recipe in some))
+        return Outcome(name, groups[0].kind, lacking.status, lacking.reason, written, files, words)
+
+    def _combined(self, group: MasterGroup) -> tuple[xr.Dataset, list[str]]:
+        """Return the master of the calibrated members of a group, and how it is made."""
         frames: list[xr.Dataset] = []
         words: list[str] = []
-        for recipe in self.plan.members(group.name):
+        members = self.plan.members(group.name)
+        for recipe in members:
             frame = self._calibrated(recipe).frame
             if group.kind == "flat":
                 excluded, frame = self._scaled_flat(recipe, frame)
@@ -267,17 +282,10 @@ class Run:
             frames.append(frame)
         if not frames:
             raise ParameterError(f"no frame of {group.name} can be used: {'; '.join(words)}.")
-        master = combine_robustly(frames)
-        path = self.out / "masters" / f"{group.name}.fits"
-        bias = next((item.bias.master for item in self.plan.members(group.name) if item.bias), "")
-        master = stamped(master, group, len(frames), self._shown(bias))
-        self.masters[group.name] = str(io.to_fits(master, path, **self._writing))
-        self._picture(self.masters[group.name], group.name)
         how = "median" if len(frames) < FEW else f"mean, clipped at {CLIP:g} robust sigma"
-        words.insert(0, f"{how} of {len(frames)}")
-        first = self.plan.members(group.name)[0]
-        status, reason = first.status, first.reason
-        return Outcome(group.name, group.kind, status, reason, self.masters[group.name], group.members, tuple(words))
+        bias = next((item.bias.master for item in members if item.bias), "")
+        master = stamped(combine_robustly(frames), group, len(frames), self._shown(bias))
+        return master, [f"{how} of {len(frames)}", *words]
 
     def _scaled_flat(self, recipe: Recipe, frame: xr.Dataset) -> tuple[str, xr.Dataset]:
         """Return why a flat is excluded, if it is, and the flat divided by its level."""
@@ -295,14 +303,14 @@ class Run:
         snr = value / math.sqrt(value + read**2)
         if snr < LEAST_SNR:
             return f"signal-to-noise {snr:.1f} per pixel is below {LEAST_SNR:g}", frame
-        common = self._exposure_level(recipe) if recipe.part else value
+        common = self._exposure_level(recipe) if recipe.child else value
         return "", ops.divide(frame, common * frame.ccd.unit)
 
     def _exposure_level(self, recipe: Recipe) -> float:
         """Return the median level of all images of a flat's file: one for all, so that amplifiers keep their steps."""
         name = file_of(recipe)
         if name not in self.levels:
-            alike = [item for item in self.plan.recipes if item.part and file_of(item) == name and item.is_reduced]
+            alike = [item for item in self.plan.recipes if file_of(item) == name and item.is_reduced]
             self.levels[name] = float(np.median([level(self._calibrated(item).frame) for item in alike]))
         return self.levels[name]
 
@@ -310,107 +318,55 @@ class Run:
         """Calibrate a frame, if its masters could be made."""
         for choice in recipe.choices:
             if choice and not choice.is_file and choice.master not in self.masters:
-                why = self.failed.get(choice.master, "it was not made")
+                why = self.failed.get(self.plan.group(choice.master).file, "it was not made")
                 raise ParameterError(f"{choice.kind} master {choice.master} is missing: {why}")
         return calibrate(recipe, self.masters, self.plan.bias_noise(recipe))
 
-    def _reduce(self, recipe: Recipe) -> Outcome:
-        """Reduce and write one science frame."""
-        done = self._calibrated(recipe)
-        frame, words, stars = remove_cosmic_rays(done.frame, recipe, self.plan.options.cosmic_rays)
-        target = self.target(recipe)
+    def _reduce(self, name: str, recipes: list[Recipe]) -> Outcome:
+        """Reduce and write an exposure: its images, or the detectors that these are parts of."""
+        calibrated = [self._calibrated(recipe) for recipe in recipes]
+        whole, words = put_together(as_exposure(recipes, [done.frame for done in calibrated]))
+        lacking = next((recipe for recipe in recipes if recipe.status != "COMPLETE"), recipes[0])
+        masters = [choice.master for recipe in recipes for choice in recipe.choices if choice]
+        used = tuple(dict.fromkeys(map(self._shown, masters)))
+        asked = self.plan.options.cosmic_rays
+        cleaned = {part: remove_cosmic_rays(frame, recipes[0], asked) for part, frame in parts_of(whole).items()}
+        frames = {
+            part: provenance(frame, file_of(recipes[0]), used, lacking.status) for part, (frame, *_) in cleaned.items()
+        }
         write = io.to_fits if self.format == "fits" else io.to_zarr
-        used = tuple(self._shown(choice.master) for choice in recipe.choices if choice)
-        path = str(write(provenance(frame, recipe, used), target, **self._writing))
-        self._picture(path, product_stem(recipe.name))
-        raw = io.open_fits(recipe.source, unit=recipe.facts.unit.value or None)
-        product = io.as_frame(path)
+        ready = make_tree(frames, whole.attrs) if isinstance(whole, xr.DataTree) else frames[""]
+        path = str(write(ready, self.target(name), **self._writing))
+        self._picture(path, product_stem(name))
+        products = list(parts_of(open_image(path)).values())
+        after = {
+            part: [*text, *check_stars(product, stars)]
+            for product, (part, (_, text, stars)) in zip(products, cleaned.items(), strict=True)
+        }
         return Outcome(
-            recipe.name,
+            name,
             "science",
-            recipe.status,
-            recipe.reason,
+            lacking.status,
+            "; ".join(said({recipe.child: recipe.reasons for recipe in recipes})),
             path,
             used,
-            (*done.words, *words, *check_stars(product, stars)),
-            noise(raw) * (recipe.facts.gain.value or 1.0),
-            noise(product),
-            f"{product.ccd.unit}",
+            (*said({r.child: done.words for r, done in zip(recipes, calibrated, strict=True)}), *words, *said(after)),
+            float(np.median([self._raw_noise(recipe) for recipe in recipes])),
+            float(np.median([noise(product) for product in products])),
+            f"{products[0].ccd.unit}",
         )
 
-    def _gather(self, name: str, recipes: list[Recipe]) -> Outcome:
-        """Put the products of an exposure's images into one file."""
-        products = {outcome.name: outcome.path for outcome in self.outcomes if outcome.kind == "science"}
-        missing = [recipe.name for recipe in recipes if not products.get(recipe.name)]
-        if missing:
-            raise ParameterError(f"{', '.join(missing)} failed, so {name} is not put together.")
-        path = gather(recipes, products, self.out / f"{product_stem(name)}_red.{self.format}", **self._writing)
-        lacking = next((recipe for recipe in recipes if recipe.status != "COMPLETE"), recipes[0])
-        words = (f"{len(recipes)} images in {os.path.basename(path)}",)
-        return Outcome(name, EXPOSURE, lacking.status, lacking.reason, path, tuple(products), words)
+    def _raw_noise(self, recipe: Recipe) -> float:
+        """Return the noise of a raw pixel, in electrons if the gain is known."""
+        raw = io.open_fits(recipe.source, unit=recipe.facts.unit.value or None)
+        return noise(raw) * (recipe.facts.gain.value or 1.0)
 
     def _shown(self, master: str) -> str:
-        """Return the name of a master as tables show it."""
-        return master if master in self.masters else os.path.basename(master)
+        """Return the name of the file of a master as tables show it."""
+        if master in self.masters:
+            return self.plan.group(master).file
+        return os.path.basename(master).partition("[")[0]
 
     def _picture(self, path: str, name: str) -> None:
         """Draw a product."""
         self.draw(path, self.out / "pictures" / f"{name.replace(os.sep, '_')}.png")
-
-
-def product_stem(name: str) -> str:
-    """Return a file's name without folder, extension and ending.
-
-    Examples
-    --------
-    >>> product_stem("r/obj12.fits.gz"), product_stem("a.fit[SCI,2]")
-    ('obj12', 'a_SCI_2')
-    """
-    base, _, selector = os.path.basename(name).partition("[")
-    for packed in (".gz", ".bz2", ".xz", ".fz", ""):
-        for stem in (".fits", ".fit", ".fts"):
-            if base.lower().endswith(stem + packed):
-                base = base[: -len(stem + packed)]
-                return base + ("_" + selector.rstrip("]").replace(",", "_") if selector else "")
-    return base
-
-
-def combine_robustly(frames: list[xr.Dataset]) -> xr.Dataset:
-    """Return the master of calibrated frames: their median if they are few, else a mean clipped about the median."""
-    if len(frames) < FEW:
-        median: xr.Dataset = ops.combine(frames, method="median")
-        return median
-    clipped: xr.Dataset = ops.combine(
-        frames,
-        method="average",
-        sigma_clip=True,
-        sigma_clip_low_thresh=CLIP,
-        sigma_clip_high_thresh=CLIP,
-        sigma_clip_func="median",
-        sigma_clip_dev_func="mad_std",
-    )
-    return clipped
-
-
-def stamped(master: xr.Dataset, group: MasterGroup, count: int, bias: str) -> xr.Dataset:
-    """Return a master whose header says what it is."""
-    cards: dict[str, Any] = {
-        "LZKIND": (f"master {group.kind}", "what lazyccd made of it"),
-        "LZNFRAME": (count, "frames combined"),
-    }
-    if bias:
-        cards["LZMAST1"] = (os.path.basename(bias), "master used")
-    if bias and group.kind == "dark":
-        cards["LZNOISE"] = ("own frames", "UNCERT leaves out the noise of the bias")
-    made: xr.Dataset = ops.with_header(master, cards)
-    return made
-
-
-def provenance(frame: xr.Dataset, recipe: Recipe, used: Iterable[str]) -> xr.Dataset:
-    """Return a product whose header names its source and its masters."""
-    cards: dict[str, Any] = {"LZSOURCE": (os.path.basename(recipe.source), "file that was reduced")}
-    for number, name in enumerate(used, 1):
-        cards[f"LZMAST{number}"] = (os.path.basename(name), "master used")
-    cards["LZSTATUS"] = (recipe.status, "whether all steps were done")
-    made: xr.Dataset = ops.with_header(frame, cards)
-    return made

@@ -238,7 +238,7 @@ def _groups(automatic: Iterable[MasterGroup], wanted: dict[str, list[Recipe]], s
             found.append(before)
             continue
         members.sort(key=lambda item: (item.facts.time.value is None, item.facts.time.value or 0.0, item.name))
-        found.append(make_group(kinds.pop(), members, set(), name, f"as {source} says"))
+        found.append(make_group(kinds.pop(), members, (), name, f"as {source} says"))
     order = list(as_they_were)
     place = {name: order.index(name) if name in order else len(order) for name in wanted}
     return tuple(sorted(found, key=lambda group: (CALIBRATIONS.index(group.kind), place[group.name])))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, ParameterError, SectionError
-from lazyccd.frame.core import Image, resolve
+from lazyccd.frame.core import DATA, Image, resolve
 from lazyccd.frame.header import REMOVED, WCS_KEYWORD, append_cards, header_from_text, header_view
 from lazyccd.frame.placement import Placement, placement, read_section, size_of
 from lazyccd.frame.product import product_header
@@ -133,9 +133,23 @@ def assemble(
     made = {name: _assembled(images, section, root).to_dataset() for name, images in detectors.items()}
     if list(made) == [""]:
         return made[""]
-    kept = [hdu for hdu in tree.attrs.get("hdus", ()) if "frame" not in hdu]
-    frames = {name: frame.assign_attrs(_named(frame, name)) for name, frame in made.items()}
-    return make_tree(frames, {**tree.attrs, **({"hdus": kept} if kept else {})})
+    return detectors_like(tree, {name: (frame, list(detectors[name])) for name, frame in made.items()})
+
+
+def detectors_like(tree: xr.DataTree, detectors: Mapping[str, tuple[xr.Dataset, list[str]]]) -> xr.DataTree:
+    """Return a tree of detectors, given with the names of their amplifiers in another; each stands where its first did."""
+    owners = {part: name for name, (_, parts) in detectors.items() for part in parts}
+    hdus: list[dict[str, Any]] = []
+    for hdu in tree.attrs.get("hdus", ()):
+        if "frame" not in hdu:
+            hdus.append(hdu)
+        elif not any(other.get("frame") == owners[hdu["frame"]] for other in hdus):
+            hdus.append({"frame": owners[hdu["frame"]], "plane": DATA})
+    frames = {}
+    for name, (frame, _) in detectors.items():
+        cards = [("EXTNAME", name.replace("/", "_"), "name of the detector")]
+        frames[name] = frame.assign_attrs(header=append_cards(str(frame.attrs["header"]), cards))
+    return make_tree(frames, {**tree.attrs, **({"hdus": hdus} if hdus else {})})
 
 
 def places_of(tree: xr.DataTree) -> tuple[str, Region, dict[str, Placement]]:
@@ -162,11 +176,6 @@ def _detector_of(name: str, frame: xr.Dataset, group: str | None) -> str:
     if value is None:
         raise SectionError(f"{name}: the header has no keyword {group!r} that names its detector; give another group=.")
     return str(value).strip().replace("/", "_")
-
-
-def _named(frame: xr.Dataset, name: str) -> dict[str, str]:
-    text = str(frame.attrs["header"])
-    return {"header": append_cards(text, [("EXTNAME", name.replace("/", "_"), "name of the detector")])}
 
 
 def _assembled(images: Mapping[str, Image], section: SectionKey | None, root: Mapping[str, Any]) -> Image:

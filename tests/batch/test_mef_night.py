@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.nddata import CCDData
 from click.testing import CliRunner
 
 import lazyccd
 from lazyccd.batch.build import build_plan
 from lazyccd.batch.collect import collect
-from lazyccd.batch.exposures import exposures
+from lazyccd.batch.exposures import exposures, put_together
 from lazyccd.cli import main
-from lazyccd.frame.tree import frames_of
+from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.testing.simulate import Detector, make_night
 
 SHAPE = (72, 80)
@@ -63,38 +66,124 @@ def test_each_image_finds_its_own(night: Path) -> None:
 
 
 def test_a_night_end_to_end(night: Path, tmp_path: Path) -> None:
-    """Each exposure becomes one file with its table, which is assembled; flats leave the amplifiers their relative level."""
+    """Each exposure becomes one file with its table, amplifiers put together; flats leave these their relative level."""
     out = tmp_path / "out"
-    result = CliRunner().invoke(
-        main, ["reduce", str(night), "-o", str(out), "--cosmic-rays", "none"], catch_exceptions=False
-    )
+    words = ["reduce", str(night), "-o", str(out), "--cosmic-rays", "none"]
+    result = CliRunner().invoke(main, words, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    assert "put together" in result.output
-    product = next(path for path in sorted(out.glob("light*_red.fits")) if "SCI" not in path.name)
-    with fits.open(product) as file:
-        names = [hdu.name for hdu in file if hdu.name not in {"DQ", "UNCERT"}]
-        assert names == ["PRIMARY", "SCI", "SCI", "GUIDE"]
+    assert "2 images are put together into 1" in " ".join(result.output.split()), result.output
+    products = sorted(path.name for path in out.glob("*.fits"))
+    assert len(products) == 2
+    assert not any("SCI" in name for name in products)
+    with fits.open(out / products[0]) as file, fits.open(night / products[0].replace("_red", "")) as raw:
+        assert [hdu.name for hdu in file if hdu.name not in {"DQ", "MASK", "UNCERT"}] == ["PRIMARY", "SCI", "GUIDE"]
         assert file["GUIDE"].data["t"].tolist() == [0, 1, 2]
-        assert file["SCI", 1].data.shape == SHAPE
-    tree = lazyccd.open_mef(product)
-    levels = [float(np.nanmedian(ds["data"].values)) for ds in frames_of(tree).values()]
+        assert file["SCI"].data.shape == (SHAPE[0], 2 * SHAPE[1])
+        assert file[0].header["OBJECT"] == raw[0].header["OBJECT"]
+        assert file["SCI"].header["LZSOURCE"] == products[0].replace("_red", "")
+        masters = [file["SCI"].header[f"LZMAST{i}"] for i in (1, 2, 3)]
+    detector = lazyccd.open_fits(out / products[0])
+    halves = detector["data"].values[:, : SHAPE[1]], detector["data"].values[:, SHAPE[1] :]
     # the sky is the same for both in electrons, whatever the gains
-    assert levels[0] == pytest.approx(levels[1], rel=0.1)
-    detector = lazyccd.assemble(tree)
-    assert detector["data"].shape == (SHAPE[0], 2 * SHAPE[1])
+    assert np.nanmedian(halves[0]) == pytest.approx(np.nanmedian(halves[1]), rel=0.1)
     assert detector.ccd.unit.to_string() == "electron"
+    assert sorted(path.stem for path in (out / "masters").glob("*.fits")) == sorted(masters)
+    for name in masters:
+        with fits.open(out / "masters" / f"{name}.fits") as file:
+            assert [hdu.name for hdu in file if hdu.name not in {"DQ", "MASK", "UNCERT"}] == ["PRIMARY", "SCI", "SCI"]
+            assert file["SCI", 2].header["LZKIND"] == f"master {name.partition('_')[0].replace('skyflat', 'flat')}"
+    assert len(list((out / "pictures").glob("*.png"))) == 5
+
+
+def test_masters_of_one_night_serve_the_next(night: Path, tmp_path: Path) -> None:
+    """Masters of several images are found image by image, and give the same pixels; so does a night as a store."""
+    first, second, third = (tmp_path / name for name in "abc")
+    leave = ["--cosmic-rays", "none"]
+    assert CliRunner().invoke(main, ["reduce", str(night), "-o", str(first), *leave]).exit_code == 0
+    lights = [str(path) for path in sorted(night.glob("light*.fits"))]
+    given_ = ["--calib", str(first / "masters"), *leave]
+    result = CliRunner().invoke(main, ["reduce", *lights, "-o", str(second), *given_])
+    assert result.exit_code == 0, result.output
+    result = CliRunner().invoke(main, ["reduce", *lights, "-o", str(third), *given_, "--format", "zarr"])
+    assert result.exit_code == 0, result.output
+    for path in sorted(first.glob("*.fits")):
+        wanted = lazyccd.open_fits(path)["data"].values
+        np.testing.assert_array_equal(lazyccd.open_fits(second / path.name)["data"].values, wanted)
+        store: Any = lazyccd.open_zarr(third / f"{path.stem}.zarr")
+        np.testing.assert_array_equal(store["SCI"]["data"].values, wanted)
+
+
+def exposure_of(*cards: dict[str, Any]) -> Any:
+    """Return an exposure of images with some header cards."""
+    frames = {
+        f"IM{i}": lazyccd.from_ccddata(CCDData(np.full((4, 6), float(i)), unit="electron", meta=some))
+        for i, some in enumerate(cards)
+    }
+    return make_tree(frames, {"header": "INSTRUME= 'CAM     '"})
+
+
+LEFT, RIGHT = "[1:6,1:4]", "[12:7,1:4]"
+
+
+@pytest.mark.parametrize(
+    ("cards", "shapes", "text"),
+    [
+        ([{"DETSEC": LEFT}, {"DETSEC": RIGHT}], {"SCI": (4, 12)}, "2 images are put together into 1"),
+        (
+            [{"CCDSEC": LEFT, "DETSEC": "[1:6,1:4]"}, {"CCDSEC": RIGHT, "DETSEC": "[21:26,1:4]"}],
+            {"SCI": (4, 12)},
+            "2 images are put together into 1",
+        ),
+        (
+            [{"CCDSEC": LEFT, "DETSEC": "[1:6,1:4]"}, {"CCDSEC": LEFT, "DETSEC": RIGHT}],
+            {"IM0": (4, 6), "IM1": (4, 6)},
+            "2 images are left apart: their CCDSEC overlap, so each is a detector of its own",
+        ),
+        (
+            [{"CCDNAME": n, "DETSEC": s, "DETSIZE": "[1:12,1:4]"} for n in "ab" for s in (LEFT, RIGHT)],
+            {"a": (4, 12), "b": (4, 12)},
+            "4 images are put together into 2",
+        ),
+        ([{"CCDNAME": "a", "DETSEC": LEFT}, {"CCDNAME": "b", "DETSEC": RIGHT}], {"IM0": (4, 6), "IM1": (4, 6)}, ""),
+        ([{"DETSEC": LEFT}, {}], {"IM0": (4, 6), "IM1": (4, 6)}, "no CCDSEC or DETSEC says where IM1 lies"),
+        (
+            [{"DETSEC": LEFT}, {"DETSEC": "[6:12,1:4]"}],
+            {"IM0": (4, 6), "IM1": (4, 6)},
+            "2 images are left apart: ",
+        ),
+    ],
+)
+def test_what_belongs_together(cards: list[dict[str, Any]], shapes: dict[str, tuple[int, int]], text: str) -> None:
+    """Amplifiers of a detector are put together, detectors of a mosaic never; what does not fit is left apart and said."""
+    made, words = put_together(exposure_of(*cards))
+    assert {name: frame["data"].shape for name, frame in frames_of(made).items()} == shapes
+    assert text in " ".join(words)
+    assert made.attrs["header"] == "INSTRUME= 'CAM     '"
+
+
+def test_an_image_that_cannot_be_read_fails_its_exposure(night: Path, tmp_path: Path) -> None:
+    """The reason names the image; nothing is left of the product, and other exposures are as they were."""
+    folder = tmp_path / "raw"
+    shutil.copytree(night, folder)
+    light = sorted(folder.glob("light*.fits"))[0]
+    with fits.open(light) as file:
+        file["SCI", 2].header["BIASSEC"] = "[1:500,1:20]"
+        file.writeto(light, overwrite=True)
+    result = CliRunner().invoke(main, ["reduce", str(folder), "-o", str(tmp_path / "out"), "--cosmic-rays", "none"])
+    products = [path.name for path in (tmp_path / "out").glob("*.fits")]
+    assert len(products) == 2 - (result.exit_code == 1), result.output
 
 
 def test_sinistro(shared_data: Path, tmp_path: Path) -> None:
-    """Four amplifiers of a real camera, without calibrations: overscan, trim, gains, and their places on the detector."""
+    """Four amplifiers of a real camera, without calibrations: overscan, trim, gains, and one detector."""
     raw = shared_data / "lco_sinistro_mef/mef_raw_test_frame.fits"
     words = ["reduce", str(raw), "-o", str(tmp_path), "--cosmic-rays", "none", "--allow-missing", "bias,dark,flat"]
     result = CliRunner().invoke(main, words, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    tree = lazyccd.open_mef(tmp_path / "mef_raw_test_frame_red.fits")
-    assert list(tree.children) == ["SCI_1", "SCI_2", "SCI_3", "SCI_4"]
-    detector = lazyccd.assemble(tree)
+    detector = lazyccd.open_fits(tmp_path / "mef_raw_test_frame_red.fits")
     assert detector["data"].shape == (2048, 2048)
-    assert int((~detector.ccd.flags("NO_DATA")).sum()) == 1024**2
-    levels = [float(np.median(ds["data"].values)) for ds in frames_of(tree).values()]
+    good = ~detector.ccd.flags("NO_DATA").values
+    assert int(good.sum()) == 1024**2
+    values = detector["data"].values[512:1536, 512:1536]
+    levels = [float(np.median(values[y : y + 512, x : x + 512])) for y in (0, 512) for x in (0, 512)]
     assert max(levels) / min(levels) < 1.2

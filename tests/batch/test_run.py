@@ -14,7 +14,8 @@ from lazyccd import io
 from lazyccd.batch.build import build_plan
 from lazyccd.batch.collect import collect
 from lazyccd.batch.night import Options, Recipe
-from lazyccd.batch.run import Outcome, Run, product_stem
+from lazyccd.batch.products import product_stem
+from lazyccd.batch.run import Outcome, Run
 from lazyccd.errors import TargetExistsError
 from lazyccd.testing import Detector, Night, Sky, make_night
 
@@ -111,7 +112,7 @@ def test_a_failure_stays_with_its_frame(night: Night, tmp_path: Path) -> None:
     failed = next(outcome for outcome in run.outcomes if outcome.status == "FAILED")
     assert victim.name in failed.reason
     assert run.exit_status == 1
-    assert not run.target(plan.science[1]).exists()
+    assert not run.target(plan.science[1].name).exists()
     assert not list((tmp_path / "out").glob("*.part"))
 
 
@@ -161,11 +162,11 @@ def test_an_interrupted_night_goes_on(
     made: list[str] = []
     original = Run._reduce
 
-    def reduce(self: Run, recipe: Recipe) -> Outcome:
+    def reduce(self: Run, name: str, recipes: list[Recipe]) -> Outcome:
         if len(made) == 2:
             raise KeyboardInterrupt
-        made.append(recipe.name)
-        return original(self, recipe)
+        made.append(name)
+        return original(self, name, recipes)
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "_reduce", reduce)

@@ -152,7 +152,7 @@ def test_a_folder_that_is_something_else(tmp_path: Path) -> None:
     with pytest.raises(errors.FormatError, match=r"current\.json cannot be read"):
         RunningStack(tmp_path / "s").result()
     (tmp_path / "s" / "current.json").write_text(json.dumps({"format_version": 99}))
-    with pytest.raises(errors.FormatError, match="format_version 99 and this version reads 1"):
+    with pytest.raises(errors.FormatError, match="format_version 99 and this version reads 2"):
         RunningStack(tmp_path / "s").result()
 
 

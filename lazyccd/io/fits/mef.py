@@ -19,13 +19,12 @@ from astropy import units as u
 
 from lazyccd.errors import LazyCCDError, ParameterError
 from lazyccd.frame.core import DATA, MASK
-from lazyccd.frame.header import inherit
 from lazyccd.frame.tree import make_tree
 from lazyccd.io.fits.companions import Companion, Companions, Role, beside, check_roles, companions_of, images_of
-from lazyccd.io.fits.hdus import Cards, FitsFile, HduInfo, scan_fits
+from lazyccd.io.fits.hdus import FitsFile, HduInfo, scan_fits
 from lazyccd.io.fits.kept import KeptBytes
 from lazyccd.io.fits.names import Name, parse_name
-from lazyccd.io.fits.open import Chunks, frame_of
+from lazyccd.io.fits.open import Chunks, frame_of, inherited_header
 from lazyccd.io.fits.planes import DQ
 
 DEFAULT_NAME = "COMPRESSED_IMAGE"
@@ -148,21 +147,12 @@ def _frame(
     dq: DQ | None,
 ) -> xr.Dataset:
     """Return the frame of an image, with the header that it has by itself and what it inherits."""
-    text, inherited = hdu.header, ""
-    if hdu.index:
-        text, inherited = inherit(hdu.header, file.hdus[0].header, whole=_inherits(file, hdu))
+    text, inherited = inherited_header(file, hdu)
     more: dict[str, Any] = {"inherited": inherited} if inherited else {}
     if len(hdu.shape) > 2:
         more["squeezed"] = squeezed_axes(hdu.shape)
     dq = dq if MASK in planes else None
     return frame_of(file, hdu.index, chunks, dtype, unit, dq, planes, text).assign_attrs(more)
-
-
-def _inherits(file: FitsFile, hdu: HduInfo) -> bool:
-    """Return whether an extension says INHERIT = T."""
-    if "\nINHERIT" not in hdu.header:
-        return False
-    return Cards(hdu.header.replace("\n", ""), f"{file.path}{hdu.label}").get("INHERIT") is True
 
 
 def squeezed_axes(shape: tuple[int, ...]) -> list[int]:

@@ -19,9 +19,9 @@ from lazyccd.errors import ParameterError, UnitError
 from lazyccd.flags import MaskSchema
 from lazyccd.frame.casts import to_variance
 from lazyccd.frame.core import MASK, UNCERTAINTY, Image, UncertaintyType, make_image, regular_grid
-from lazyccd.frame.header import merge_headers
+from lazyccd.frame.header import inherit, merge_headers
 from lazyccd.frame.units import parse_unit
-from lazyccd.io.fits.companions import Companion, companions_of
+from lazyccd.io.fits.companions import Companion, companions_of, images_of
 from lazyccd.io.fits.hdus import Cards, FitsFile, HduInfo, scan_fits
 from lazyccd.io.fits.names import InputName, Name, Selector, expand_names, parse_name
 from lazyccd.io.fits.planes import DQ, read_planes
@@ -141,8 +141,7 @@ def frame_of(
     info = find_hdu(file, selector)
     found = companions_of(file).get(info.index, {}) if companions is None else companions
     storage = FitsStorage.of(file, info, _check_dtype(dtype, file, info))
-    primary = file.hdus[0].header if info.index else ""
-    text = header or (merge_headers(info.header, primary) if primary else info.header)
+    text = header or _header(file, info)
     data = Source.of(storage)
     variance, kind = _uncertainty(found, storage.dtype)
     mask, schema = _mask(found.get(MASK), file, info, data, dq)
@@ -158,6 +157,24 @@ def frame_of(
         uncertainty_type=kind,
     )
     return image.to_dataset()
+
+
+def _header(file: FitsFile, info: HduInfo) -> str:
+    """Return the header of an image: with all cards of the primary that it lacks if it is the only one of its file."""
+    if not info.index:
+        return info.header
+    if len(images_of(file)) > 1:
+        return inherited_header(file, info)[0]
+    return merge_headers(info.header, file.hdus[0].header)
+
+
+def inherited_header(file: FitsFile, info: HduInfo) -> tuple[str, str]:
+    """Return the header of one of several images with what it inherits from the primary, and the keywords of that."""
+    if not info.index:
+        return info.header, ""
+    where = f"{file.path}{info.label}"
+    stated = "\nINHERIT" in info.header and Cards(info.header.replace("\n", ""), where).get("INHERIT") is True
+    return inherit(info.header, file.hdus[0].header, whole=stated)
 
 
 def _check_dtype(dtype: npt.DTypeLike | None, file: FitsFile, info: HduInfo) -> np.dtype[Any] | None:
