@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from lazyccd.kernels.block import Request
 from lazyccd.plan.reads import ENDING
@@ -76,8 +77,7 @@ def demand(
     return demands
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """One region of one step, as a strip needs it."""
 
     step: Step
