@@ -8,7 +8,8 @@ from html import escape
 from dask.utils import format_bytes
 
 from lazyccd.frame.core import Image
-from lazyccd.plan.cost import declared_limit, process_bytes, task_cost
+from lazyccd.kernels.block import Request
+from lazyccd.plan.cost import declared_limit, fitting_cuts, process_bytes, task_cost
 from lazyccd.plan.evaluate import chunk_boxes
 from lazyccd.plan.schedule import vertical_halo
 from lazyccd.plan.steps import Source, Stack, Value, unsettled, walk
@@ -102,8 +103,10 @@ def plan_report(image: Image) -> PlanReport:
     """Return what computing an image costs. Nothing is read or computed."""
     boxes = [box for _, box in chunk_boxes(image.grid, Region.full(image.shape))]
     largest = max(boxes, key=lambda box: box.size)
-    cost = task_cost(image.plan, largest)
     limit = declared_limit()
+    request = Request(largest, frozenset(image.plan.dtypes))
+    cuts = 1 if limit.room is None else fitting_cuts(image.plan, request, limit.room) or 1
+    cost = task_cost(image.plan, largest, cuts=cuts)
     values = []
     for value in _with_those_below(unsettled(image.plan)).values():
         assert value.reduction is not None

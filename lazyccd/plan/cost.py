@@ -4,20 +4,24 @@
 2. A process needs its baseline (interpreter and imports), and as much again for every task that runs at the same time.
 3. The limit is what was declared: dask's configuration ``lazyccd.memory-limit``, else the smallest limit of the workers of
    the active cluster, else what the batch system or the container gives to this job, else none; never the node's memory.
+4. A task that would not fit cuts its region into bands of rows, and the bands of stacks into smaller ones, and holds no more
+   than its result and what one band takes. Halos are computed anew for each band, so there is an end to it.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import dask
 from dask.utils import format_bytes, parse_bytes
 
 from lazyccd.errors import MemoryLimitError
 from lazyccd.kernels.block import Request
-from lazyccd.plan.evaluate import band_rows, chunk_boxes
+from lazyccd.plan.evaluate import band_rows, chunk_boxes, cut_request
 from lazyccd.plan.job import job_bytes, job_cpus
 from lazyccd.plan.schedule import Action, demand, make_schedule, strip_rows
 from lazyccd.plan.steps import Chunked, Source, Stack, Step, walk
@@ -28,6 +32,12 @@ BASELINE_BYTES = 260 * 2**20
 
 TEMPORARIES = 2.0
 """How many times its input and output a kernel may hold in temporaries."""
+
+MOST_CUTS = 64
+"""Into how many bands a task cuts its region at most."""
+
+MOST_WORK = 3.0
+"""How many times the pixels of the whole region may be computed for it in bands."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +54,16 @@ class TaskCost:
     """Pixels that the largest step computes; more than the task's own where there is a halo."""
 
 
-def task_cost(plan: Step, region: Region, planes: Sequence[str] | None = None) -> TaskCost:
-    """Return what it costs to pull a region of a plan."""
+def task_cost(plan: Step, region: Region, planes: Sequence[str] | None = None, cuts: int = 1) -> TaskCost:
+    """Return what it costs to pull a region of a plan, cut into so many bands of rows."""
     request = Request(region, frozenset(planes or plan.dtypes))
+    bands = list(cut_request(request, cuts))
     order = list(walk(plan))
     deep = demand(order, [(plan, request)], through_stacks=True)
     held = sum(_chunk_bytes(step, deep.get(step.token, [])) for step in order if isinstance(step, Chunked))
+    # a band in the middle has the whole halo
+    band = bands[len(bands) // 2]
+    deep = demand(order, [(plan, band)], through_stacks=True)
     read = sum(
         r.region.size * step.dtypes["data"].itemsize
         for step in order
@@ -59,31 +73,32 @@ def task_cost(plan: Step, region: Region, planes: Sequence[str] | None = None) -
     computed = max((sum(r.region.size for r in requests) for requests in deep.values()), default=0)
     # The block handed on, and a copy of it as what users hold.
     result = 2 * _bytes(plan, request)
-    return TaskCost(held + _peak([(plan, request)]) + result, read, computed)
+    return TaskCost(held + _peak([(plan, band)], cuts) + result, read * len(bands), computed * len(bands))
 
 
-def _peak(roots: Sequence[tuple[Step, Request]]) -> int:
+def _peak(roots: Sequence[tuple[Step, Request]], cuts: int) -> int:
     """Return the most bytes that the blocks of a schedule take at a time."""
     alive: dict[str, int] = {}
     peak = 0
     for action in make_schedule(roots):
         out = sum(_bytes(action.step, request) for request in action.requests)
-        peak = max(peak, sum(alive.values()) + out + max(_scratch(action, request) for request in action.requests))
+        scratch = max(_scratch(action, request, cuts) for request in action.requests)
+        peak = max(peak, sum(alive.values()) + out + scratch)
         alive[action.step.token] = out
         for token in action.frees:
             alive.pop(token, None)
     return peak
 
 
-def _scratch(action: Action, request: Request) -> int:
+def _scratch(action: Action, request: Request, cuts: int) -> int:
     """Return the bytes that making one region of a kept step takes besides its inputs and its result."""
     step = action.step
     if isinstance(step, Stack):
-        rows = min(band_rows(step, request), request.region.shape.y)
+        rows = min(band_rows(step, request, cuts), request.region.shape.y)
         band = Request(request.region._replace(y1=request.region.y0 + rows), request.planes)
         roots = [(f, need) for f, need in zip(step.frames, step.needs(band), strict=True) if need is not None]
         pixels = max((need.region.size for _, need in roots), default=0)
-        return _peak(roots) + int(TEMPORARIES * _bytes(step, band)) + pixels * step.scratch_bytes
+        return _peak(roots, cuts) + int(TEMPORARIES * _bytes(step, band)) + pixels * step.scratch_bytes
     if not step.local or not step.inputs:
         needs = zip(step.inputs, step.needs(request), strict=True)
         given = sum(_bytes(source, need) for source, need in needs if need is not None)
@@ -116,6 +131,11 @@ class Limit:
     threads: int
     """Tasks at a time."""
 
+    @property
+    def room(self) -> int | None:
+        """Bytes that one of the tasks may use; None if nothing was declared."""
+        return None if self.bytes is None else max(0, self.bytes - BASELINE_BYTES) // self.threads
+
 
 def declared_bytes() -> int | None:
     """Return the limit that dask's configuration declares; None if it declares none."""
@@ -123,46 +143,94 @@ def declared_bytes() -> int | None:
     return None if declared is None else int(parse_bytes(declared))
 
 
-def check_task(plan: Step, request: Request, limit_bytes: int) -> None:
-    """Refuse a task that alone does not fit into a limit.
+def fitting_cuts(plan: Step, request: Request, room: int) -> int:
+    """Return into how many bands a task must cut its region to fit into so many bytes; 0 if it does not fit."""
+    region, planes = request.region, tuple(request.planes)
+    whole = cost = task_cost(plan, region, planes)
+    cuts = 1
+    while cost.peak_bytes > room:
+        cuts *= 2
+        if cuts > min(MOST_CUTS, region.shape.y):
+            return 0
+        try:
+            cost = task_cost(plan, region, planes, cuts)
+        except MemoryLimitError:  # a stack whose bands cannot be smaller
+            return 0
+        if cost.computed_pixels > MOST_WORK * whole.computed_pixels:
+            return 0
+    return cuts
+
+
+def cuts_of_task(plan: Step, request: Request, declared: int | None) -> int:
+    """Return into how many bands a task of this process cuts its region: so many that as many as run at a time fit.
+
+    Parameters
+    ----------
+    plan, request
+        What is pulled.
+    declared
+        The limit that was declared where the graph was made, if one was.
 
     Raises
     ------
     MemoryLimitError
-        Raised with the numbers.
+        Raised with the numbers, if the task would not fit even alone.
     """
-    needed = BASELINE_BYTES + task_cost(plan, request.region, tuple(request.planes)).peak_bytes
-    if needed > limit_bytes:
+    limit = process_limit(declared)
+    if limit.bytes is None or limit.room is None:
+        return 1
+    alone = max(0, limit.bytes - BASELINE_BYTES)
+    cuts = fitting_cuts(plan, request, limit.room) or fitting_cuts(plan, request, alone)
+    if not cuts:
+        needed = BASELINE_BYTES + task_cost(plan, request.region, tuple(request.planes)).peak_bytes
         raise MemoryLimitError(
             f"a task on {request.region.shape.y} x {request.region.shape.x} pixels takes {format_bytes(needed)} with its "
-            f"process and the memory limit is {format_bytes(limit_bytes)}; use smaller chunks: ds.ccd.rechunk(n)."
+            f"process and the memory limit is {format_bytes(limit.bytes)}; use smaller chunks: ds.ccd.rechunk(n)."
         )
+    return cuts
 
 
 def declared_limit() -> Limit:
-    """Return the memory limit that holds now."""
+    """Return the memory limit that holds now for the processes that run tasks."""
+    workers = _workers()
+    if not workers:
+        return process_limit()
+    declared = declared_bytes()
+    smallest = min(limit for limit, _ in workers) or None
+    return Limit(smallest if declared is None else declared, max(threads for _, threads in workers))
+
+
+def process_limit(declared: int | None = None) -> Limit:
+    """Return the limit of this process: what is declared, else its own as a worker of a cluster, else the job's."""
+    declared = declared_bytes() if declared is None else declared
+    worker = _this_worker()
+    if worker is not None:
+        return Limit(
+            worker.memory_manager.memory_limit or None if declared is None else declared, worker.state.nthreads
+        )
     threads = int(dask.config.get("num_workers", None) or job_cpus())
     if dask.config.get("scheduler", None) in {"sync", "synchronous", "single-threaded", "processes"}:
         threads = 1
-    declared = declared_bytes()
-    workers = _workers()
-    if workers:
-        threads = max(threads_of for _, threads_of in workers)
-        if declared is None:
-            smallest = min(limit for limit, _ in workers)
-            return Limit(smallest or None, threads)
     return Limit(job_bytes() if declared is None else declared, threads)
+
+
+def _this_worker() -> Any | None:
+    """Return the worker of a cluster that runs this task; None elsewhere."""
+    distributed: Any = sys.modules.get("distributed")  # a process that never imported it is no worker
+    try:
+        return None if distributed is None else distributed.get_worker()
+    except ValueError:
+        return None
 
 
 def _workers() -> list[tuple[int, int]]:
     """Return memory limit and threads of the workers of the active cluster."""
-    from distributed import get_client
-
+    distributed: Any = sys.modules.get("distributed")  # a process that never imported it has no client
     try:
-        client = get_client()
+        client = None if distributed is None else distributed.get_client()
     except ValueError:
         return []
-    if client.asynchronous:
+    if client is None or client.asynchronous:
         return []
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     return [(int(worker["memory_limit"]), int(worker["nthreads"])) for worker in workers]
@@ -174,7 +242,7 @@ def process_bytes(cost: TaskCost, limit: Limit) -> int:
 
 
 def check_memory(plan: Step, regions: Sequence[Region]) -> None:
-    """Refuse a plan whose tasks do not fit into the declared memory limit.
+    """Refuse a plan whose tasks do not fit into the declared memory limit, not even in bands.
 
     Raises
     ------
@@ -182,14 +250,14 @@ def check_memory(plan: Step, regions: Sequence[Region]) -> None:
         Raised with the numbers, and the chunk size that would fit.
     """
     limit = declared_limit()
-    if limit.bytes is None or not regions:
+    if limit.bytes is None or limit.room is None or not regions:
         return
     largest = max(regions, key=lambda region: region.size)
+    if fitting_cuts(plan, Request(largest, frozenset(plan.dtypes)), limit.room):
+        return
     cost = task_cost(plan, largest)
     needed = process_bytes(cost, limit)
-    if needed <= limit.bytes:
-        return
-    side = _fitting_side(plan, limit, largest, cost)
+    side = _fitting_side(plan, limit.room, largest, cost)
     way_out = f"chunks of {side} x {side} pixels would fit" if side else "no chunk size would fit"
     raise MemoryLimitError(
         f"a task on {largest.shape.y} x {largest.shape.x} pixels takes {format_bytes(cost.peak_bytes)}, {limit.threads} of "
@@ -198,19 +266,17 @@ def check_memory(plan: Step, regions: Sequence[Region]) -> None:
     )
 
 
-def _fitting_side(plan: Step, limit: Limit, region: Region, cost: TaskCost) -> int:
-    """Return the side of square chunks, a multiple of 64, that fit into a limit; 0 if none does.
+def _fitting_side(plan: Step, room: int, region: Region, cost: TaskCost) -> int:
+    """Return the side of square chunks, a multiple of 64, that fit into so many bytes a task; 0 if none does.
 
     Halos and dependencies do not shrink with the chunk, so each guess is checked in the middle of the image, where nothing
     is clipped.
     """
-    assert limit.bytes is not None
-    room = max(0, limit.bytes - BASELINE_BYTES) / limit.threads
     side = math.isqrt(int(region.size * room / cost.peak_bytes)) // 64 * 64
     while side >= 64:
         y0, x0 = (max(0, (length - side) // 2) for length in plan.shape)
         chunk = Region(y0, y0 + side, x0, x0 + side).clip(plan.shape)
-        if process_bytes(task_cost(plan, chunk), limit) <= limit.bytes:
+        if fitting_cuts(plan, Request(chunk, frozenset(plan.dtypes)), room):
             return side
         side = side * 7 // 8 // 64 * 64
     return 0

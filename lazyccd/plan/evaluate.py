@@ -32,9 +32,14 @@ class Evaluation:
         Chunks that `Chunked` steps read.
     values
         Numbers of values that were not known when the plan was made, by token.
+    cuts
+        Into how many bands of rows `bands` cuts a region, and by how much it lowers the byte budget of stacks.
     """
 
-    def __init__(self, chunks: Chunks | None = None, values: Mapping[str, npt.NDArray[Any]] | None = None) -> None:
+    def __init__(
+        self, chunks: Chunks | None = None, values: Mapping[str, npt.NDArray[Any]] | None = None, cuts: int = 1
+    ) -> None:
+        self._cuts = cuts
         self._chunks = chunks or {}
         self._values = values or {}
         self._readers: dict[str, Reader] = {}
@@ -54,13 +59,18 @@ class Evaluation:
         """Return the block that each root gives for its request."""
         return self._follow(make_schedule(roots), roots)
 
+    def whole(self, step: Step, request: Request) -> Block:
+        """Return the block that a step gives for a request, computed in bands."""
+        return _whole(step, request, self.bands(step, request))
+
     def bands(self, step: Step, request: Request) -> Iterator[Block]:
         """Yield the block that a step gives for a request in bands of rows, as they are computed."""
-        blocks: dict[str, list[Block]] = {}
-        *before, last = make_schedule([(step, request)])
-        for action in before:
-            self._run(action, blocks)
-        yield from self._make(last, 0, blocks)
+        for part in cut_request(request, self._cuts):
+            blocks: dict[str, list[Block]] = {}
+            *before, last = make_schedule([(step, part)])
+            for action in before:
+                self._run(action, blocks)
+            yield from self._make(last, 0, blocks)
 
     def _follow(self, schedule: Sequence[Action], roots: Sequence[tuple[Step, Request]]) -> list[Block]:
         """Do the work of a schedule."""
@@ -137,19 +147,28 @@ class Evaluation:
 
     def _stack(self, step: Stack, request: Request) -> Iterator[Block]:
         """Combine the frames in bands of rows."""
-        for band, roots, schedule in bands(step, request, band_rows(step, request)):
+        for band, roots, schedule in bands(step, request, band_rows(step, request, self._cuts)):
             frames = self._follow(schedule, roots)
             yield step.kernel(band, frames, **dict(step.params), **self._numbers(step))
 
 
-def band_rows(step: Stack, request: Request) -> int:
-    """Return how many rows of all frames fit into a stack's byte budget; not more than a strip has, if there is no halo.
+def cut_request(request: Request, cuts: int) -> Iterator[Request]:
+    """Yield a request in so many bands of rows, or in fewer if it has fewer rows."""
+    region = request.region
+    rows = max(1, -(-region.shape.y // cuts))
+    for y0 in range(region.y0, region.y1, rows):
+        yield request._replace(region=region._replace(y0=y0, y1=min(y0 + rows, region.y1)))
+
+
+def band_rows(step: Stack, request: Request, cuts: int = 1) -> int:
+    """Return how many rows of all frames fit into a part of a stack's byte budget; a strip's at most, if there is no halo.
 
     Raises
     ------
     MemoryLimitError
         Raised if not even one row fits, or if the frames have a halo and the band would be lower than eight halos.
     """
+    budget = step.budget_bytes // cuts
     first = Request(request.region._replace(y1=request.region.y0 + 1), request.planes)
     needs = [(frame, need) for frame, need in zip(step.frames, step.needs(first), strict=True) if need is not None]
     columns = max((need.region.shape.x for _, need in needs), default=1)
@@ -157,14 +176,14 @@ def band_rows(step: Stack, request: Request) -> int:
     margin = 2 * int(getattr(step.reads, "halo", (0, 0))[0])
     halo = max(vertical_halo(frame) for frame in step.frames)
     least = min(max(1, BANDS_PER_HALO * halo), request.region.shape.y) + margin
-    rows = step.budget_bytes // max(1, len(needs) * each)
+    rows = budget // max(1, len(needs) * each)
     if rows < least:
-        fits = step.budget_bytes // (each * least)
+        fits = budget // (each * least)
         way_out = "write the cleaned frames first, raise the limit" if halo else "raise the limit"
         raise MemoryLimitError(
             f"{least} row{'s' if least > 1 else ''} of {columns} pixels of {len(needs)} frames "
             f"{f'with a halo of {halo} rows ' if halo else ''}take {len(needs) * each * least} bytes and the bands of a stack "
-            f"may take {step.budget_bytes}, which is enough for {fits} frames; {way_out} or combine the frames in groups."
+            f"may take {budget}, which is enough for {fits} frames; {way_out} or combine the frames in groups."
         )
     if not halo and not margin:
         rows = min(rows, max(1, STRIP_PIXELS // columns))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.kernels.block import Block, Request
-from lazyccd.plan.cost import check_task, declared_bytes
+from lazyccd.plan.cost import cuts_of_task, declared_bytes
 from lazyccd.plan.evaluate import Evaluation, chunk_boxes
 from lazyccd.plan.memory import keep_freed_memory
 from lazyccd.plan.schedule import demand
@@ -104,6 +104,7 @@ class Work:
     chunks: tuple[tuple[str, tuple[int, int]], ...]
     values: tuple[str, ...]
     limit_bytes: int | None = None
+    """The memory limit that was declared where the graph was made; a process may have one of its own."""
 
     @property
     def keys(self) -> list[Any]:
@@ -113,7 +114,7 @@ class Work:
     def pull(self, deps: Sequence[Any]) -> Block:
         """Pull the region, given the dependencies' results; raises as `start`."""
         with self.start(deps) as evaluation:
-            return evaluation.pull((self.plan, self.request))[0]
+            return evaluation.whole(self.plan, self.request)
 
     def start(self, deps: Sequence[Any]) -> Evaluation:
         """Return the evaluation that pulls the region, given the dependencies' results.
@@ -121,15 +122,14 @@ class Work:
         Raises
         ------
         MemoryLimitError
-            Raised before anything is allocated if the task alone would not fit into the declared limit.
+            Raised before anything is allocated if the task alone would not fit into the limit, not even in bands.
         """
         keep_freed_memory()
-        if self.limit_bytes is not None:
-            check_task(self.plan, self.request, self.limit_bytes)
+        cuts = cuts_of_task(self.plan, self.request, self.limit_bytes)
         chunks: dict[str, dict[tuple[int, int], Any]] = {}
         for (name, index), array in zip(self.chunks, deps, strict=False):
             chunks.setdefault(name, {})[index] = array
-        return Evaluation(chunks, self.numbers(deps))
+        return Evaluation(chunks, self.numbers(deps), cuts)
 
     def numbers(self, deps: Sequence[Any]) -> dict[str, npt.NDArray[Any]]:
         """Return the global numbers among the dependencies' results, by token."""

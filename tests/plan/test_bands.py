@@ -1,0 +1,146 @@
+"""Under a memory limit tasks cut their regions into bands: same bits, less memory, and an end to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+from astropy.io import fits
+from dask.utils import parse_bytes
+from distributed import Client, LocalCluster
+
+import lazyccd
+from lazyccd.errors import MemoryLimitError
+from lazyccd.frame.core import resolve
+from lazyccd.kernels.block import PLANES, Request
+from lazyccd.plan.cost import BASELINE_BYTES, cuts_of_task, fitting_cuts, process_limit, task_cost
+from lazyccd.plan.evaluate import Evaluation, chunk_boxes
+from lazyccd.plan.lower import read_label
+from lazyccd.plan.steps import Chunked, Step, walk
+from lazyccd.sections import Region
+from lazyccd.testing.steps import box_filter, formula_frame
+
+SHAPE = (400, 300)
+
+
+def plan_of(kind: str) -> Step:
+    """Return a plan that is pointwise, looks at neighbours, or is a stack."""
+    ds = formula_frame(SHAPE, (64, 64))
+    if kind == "stacked":
+        frames = [box_filter(lazyccd.multiply(ds, float(k)), 2) for k in (1, 2, 3)]
+        label = read_label(lazyccd.combine(frames, method="median")["data"].data)
+        assert label is not None
+        return label.plan
+    made = {
+        "pointwise": lazyccd.flag_saturated(ds, 1000),
+        "filtered": box_filter(lazyccd.flag_saturated(ds, 1000), 3),
+        "cleaned": lazyccd.cosmicray_lacosmic(ds, niter=1).ccd.settle(),
+    }
+    return resolve(made[kind]).plan
+
+
+@pytest.mark.parametrize("kind", ["pointwise", "filtered", "cleaned", "stacked"])
+@pytest.mark.parametrize("cuts", [2, 7, 64])
+def test_bands_have_the_bits_of_the_whole(kind: str, cuts: int) -> None:
+    """However a task cuts its region, it gives the same pixels."""
+    plan = plan_of(kind)
+    region = Region(64, 128, 0, 300) if kind == "stacked" else Region(3, 399, 10, 290)
+    request = Request(region, frozenset(PLANES) & frozenset(plan.dtypes))
+    chunks = {
+        step.name: {
+            index: np.random.default_rng(index).normal(5, 1, tuple(box.shape)).astype(step.dtypes["data"])
+            for index, box in chunk_boxes(step.chunks, Region.full(step.shape))
+        }
+        for step in walk(plan)
+        if isinstance(step, Chunked)
+    }
+    with Evaluation(chunks) as evaluation:
+        whole = evaluation.pull((plan, request))[0]
+    with Evaluation(chunks, cuts=cuts) as evaluation:
+        banded = evaluation.whole(plan, request)
+    for plane in request.planes:
+        np.testing.assert_array_equal(banded.plane(plane), whole.plane(plane))
+
+
+def test_cost_falls_with_bands_until_halos_are_all_there_is() -> None:
+    """More bands take less memory and compute more pixels; a plan that needs the whole image is never cut."""
+    ds = formula_frame((4096, 4096), (4096, 4096))
+    region = Region.full((4096, 4096))
+    request = Request(region, frozenset(PLANES))
+    filtered = resolve(box_filter(ds, 10)).plan
+    costs = [task_cost(filtered, region, PLANES, cuts) for cuts in (1, 2, 8, 64)]
+    assert [cost.peak_bytes for cost in costs] == sorted((cost.peak_bytes for cost in costs), reverse=True)
+    assert [cost.computed_pixels for cost in costs] == sorted(cost.computed_pixels for cost in costs)
+    assert fitting_cuts(filtered, request, costs[0].peak_bytes) == 1
+    assert fitting_cuts(filtered, request, costs[0].peak_bytes - 1) == 2
+    assert fitting_cuts(filtered, request, 1000) == 0
+    high = resolve(box_filter(ds, 300)).plan
+    assert fitting_cuts(high, request, task_cost(high, region, PLANES, 64).peak_bytes) == 0
+    whole = resolve(lazyccd.median_filter(lazyccd.transform_image(ds, np.copy), 3)).plan
+    assert fitting_cuts(whole, request, task_cost(whole, region, PLANES, 8).peak_bytes) == 0
+
+
+def test_tasks_know_the_limit_of_their_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task of a plain compute obeys what the batch system gives to the job, and is refused if it cannot."""
+    ds = box_filter(formula_frame((2048, 2048), ((2048,), (2048,))), 3)
+    expected = ds["data"].values
+    whole = task_cost(resolve(ds).plan, Region.full((2048, 2048)), ("data",)).peak_bytes
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", str((BASELINE_BYTES + whole >> 20) - 1))
+    with dask.config.set(num_workers=1):
+        request = Request(Region.full((2048, 2048)), frozenset({"data"}))
+        assert cuts_of_task(resolve(ds).plan, request, None) == 2
+        np.testing.assert_array_equal(ds["data"].values, expected)
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", str((BASELINE_BYTES >> 20) + 8))
+    with pytest.raises(
+        MemoryLimitError, match=r"2048 x 2048 pixels .* the memory limit is 268.00 MiB; use smaller chunks"
+    ):
+        ds["data"].compute()
+
+
+def test_tasks_of_workers_know_their_worker() -> None:
+    """In a cluster the limit is the worker's, and as many tasks are counted as it has threads."""
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=3, memory_limit="700MB", dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        limit = client.submit(process_limit).result()
+        assert (limit.bytes, limit.threads) == (parse_bytes("700MB"), 3)
+
+
+PROGRAM = r"""
+import json, re, sys
+from pathlib import Path
+import lazyccd
+from lazyccd.plan.cost import declared_limit
+folder, store = sys.argv[1:]
+ds = lazyccd.open_fits(folder + "/a.fits", chunks=(2048, 8192))
+ds = lazyccd.median_filter(lazyccd.median_filter(ds, 5), 5)
+lazyccd.to_zarr(ds, store, shards=(2048, 8192))
+limit = declared_limit()
+peak = int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+print(json.dumps([limit.bytes, limit.threads, peak]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says how much memory a process had")
+def test_a_job_obeys_its_limit(tmp_path: Path) -> None:
+    """A job whose chunks would not fit whole writes the same bytes in bands, and never has more memory than its limit."""
+    pixels = np.random.default_rng(1).normal(100, 5, (4096, 8192)).astype(np.float32)
+    fits.writeto(tmp_path / "a.fits", pixels)
+    found = {}
+    for megabytes in (0, 700):
+        environment = {**os.environ, "SLURM_MEM_PER_NODE": str(megabytes), "SLURM_CPUS_PER_TASK": "2"}
+        command = [sys.executable, "-c", PROGRAM, str(tmp_path), str(tmp_path / f"{megabytes}.zarr")]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        found[megabytes] = json.loads(done.stdout)
+    limit, threads, peak = found[700]
+    assert (limit, threads) == (700 << 20, min(2, os.cpu_count() or 1))
+    assert peak < limit < found[0][2]
+    stores = [{p.relative_to(s): p.read_bytes() for p in s.rglob("*") if p.is_file()} for s in tmp_path.glob("*.zarr")]
+    assert stores[0] == stores[1]
