@@ -175,5 +175,9 @@ class RemoteNotes:
                 continue
 
     def end(self, last: Sequence[str]) -> None:
-        """Remove all notes."""
-        self.remove([*(name for name in self.names() if name not in last), *last])
+        """Remove all notes, and what a place kept among them."""
+        self._files.invalidate_cache()
+        first = len(self._root) + 1
+        with contextlib.suppress(FileNotFoundError):
+            self.remove(path[first:] for path in self._files.find(self._root) if path[first:] not in last)
+        self.remove(last)

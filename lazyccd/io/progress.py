@@ -21,7 +21,7 @@ import platform
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NoReturn, TypeAlias
@@ -96,9 +96,21 @@ class Progress:
         """Return whether this run has the lease."""
         return any(self.run in text for text in leases(_notes(self.target, self.run)).values())
 
-    def check(self) -> None:
+    def names(self) -> list[str]:
+        """Return the names of all notes."""
+        return _notes(self.target, self.run).names()
+
+    def is_over(self, names: Sequence[str]) -> bool:
+        """Return whether the names of the notes say that all units are done, or that this write is no more."""
+        return COMPLETE in names or self._note not in names
+
+    def check(self, names: Sequence[str]) -> None:
         """Raise `SourceChangedError` if another run has begun anew."""
-        _names(_notes(self.target, self.run), self._note)
+        if self._note not in names:
+            raise SourceChangedError(
+                f"{_notes(self.target, self.run).where} has no {self._note} any more: the write was given up, or another one "
+                "began; call again."
+            )
 
     def begin(self, lay_out: Callable[[], object], is_begun: Callable[[], bool], *, overwrite: bool) -> bool:
         """Take the lease; go on with an interrupted write, or begin anew.
@@ -154,8 +166,7 @@ class Progress:
 
     def is_complete(self) -> bool:
         """Return whether all units of this write were done, but perhaps not that the target has its name."""
-        names = _notes(self.target, self.run).names()
-        return COMPLETE in names and self._note in names
+        return {COMPLETE, self._note} <= set(self.names())
 
     def tidy(self) -> None:
         """Remove what is left of a write that was complete and whose process died while it removed its notes.
@@ -173,9 +184,9 @@ class Progress:
 
     def receipts(self) -> Receipts:
         """Return the receipts of all units that are done, by region."""
-        return dict(_tail(self.target, self.run).update())
+        return dict(_tail(self.target, self.run).update(self.names()))
 
-    def receipt(self, unit: Unit) -> Any | None:
+    def receipt(self, unit: Unit, names: Sequence[str]) -> Any | None:
         """Return the receipt of a unit; None if it is not done.
 
         Raises
@@ -183,7 +194,8 @@ class Progress:
         SourceChangedError
             Raised if another run has begun anew.
         """
-        return _tail(self.target, self.run).update(self._note).get(unit)
+        self.check(names)
+        return _tail(self.target, self.run).update(names).get(unit)
 
     def add(self, unit: Unit, receipt: Any) -> None:
         """Note that a unit is done."""
@@ -226,10 +238,10 @@ class _Tail:
         self._receipts: Receipts = {}
         self._lock = threading.Lock()
 
-    def update(self, note: str = "") -> Receipts:
-        """Read what was added since the last time."""
+    def update(self, names: Iterable[str]) -> Receipts:
+        """Read what was added to notes since the last time."""
         with self._lock:
-            for name in _names(self._notes, note):
+            for name in names:
                 if RECEIPTS in name:
                     content = self._notes.read(name, self._read.get(name, 0))
                     whole = content[: content.rfind(b"\n") + 1]
@@ -241,16 +253,6 @@ class _Tail:
         """Add a receipt."""
         with self._lock:
             self._notes.append(self._mine, line)
-
-
-def _names(notes: Notes, note: str = "") -> list[str]:
-    """Return the names of all notes; raise `SourceChangedError` if that of this write is gone."""
-    names = notes.names()
-    if note and note not in names:
-        raise SourceChangedError(
-            f"{notes.where} has no {note} any more: the write was given up, or another one began; call again."
-        )
-    return names
 
 
 def _line(unit: Unit, receipt: Any) -> str:

@@ -325,6 +325,9 @@ class Tracked:
     frame: int | None = None
     """Number of the frame that is written, where there are several."""
 
+    begun: bool = False
+    """Whether the write was begun before its tasks were made; then none begins it, least of all one that is done again."""
+
     @property
     def writer(self) -> Tracked:
         """The same without what only `begin` and `finish` need."""
@@ -353,18 +356,31 @@ class Tracked:
 
     def create(self) -> None:
         """Begin, unless this run did."""
-        if not self.progress.is_held():
+        if not (self.begun or self.progress.is_held()):
             self.begin()
 
-    def receipt(self, region: Region) -> Any | None:
-        """Return the unit and its receipt if it is done."""
+    def is_renamed(self) -> bool:
+        """Return whether the target has its name, and this write made it.
+
+        A worker may die after that, and its tasks, whose results are lost, are then done again.
+        """
+        return self.progress.is_over(self.progress.names()) and self._is_whole()
+
+    def _is_whole(self) -> bool:
+        return self.target.exists() and not self.target.is_begun()
+
+    def receipt(self, region: Region) -> tuple[Unit, Any] | None:
+        """Return the unit and its receipt if it is done; no receipt is needed any more where the target has its name."""
         unit = self.unit(region)
-        receipt = self.progress.receipt(unit)
+        names = self.progress.names()
+        if self.progress.is_over(names) and self._is_whole():
+            return unit, None
+        receipt = self.progress.receipt(unit, names)
         return None if receipt is None or not self.target.holds(region, receipt, verify=False) else (unit, receipt)
 
     def write(self, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[Unit, Any]:
         """Write one region of all variables and note that it is done."""
-        self.progress.check()
+        self.progress.check(self.progress.names())
         receipt = self.target.write(region, arrays)
         unit = self.unit(region)
         self.progress.add(unit, receipt)
@@ -372,6 +388,10 @@ class Tracked:
 
     def finish(self, receipts: Sequence[tuple[Unit, Any]]) -> str:
         """Give the target its final name, and forget the receipts."""
+        if self.is_renamed():
+            if self.progress.is_held():
+                self.progress.end()
+            return self.target.name
         known: Receipts = self.progress.receipts() | dict(receipts)
         if len(known) != self.units:
             raise WriteError(
@@ -384,7 +404,7 @@ class Tracked:
 
     def finish_renamed(self) -> bool:
         """Return whether the write was complete but for the last notes; these then go."""
-        if not self.target.exists() or self.target.is_begun():
+        if not self._is_whole():
             return False
         if self.progress.is_complete():
             self.progress.end()

@@ -406,6 +406,7 @@ def _write(jobs: Sequence[tuple[Image, list[Region]]], sink: Tracked, compute: b
         return lower_write(_parts(jobs, sink, {}), sink, key)
     done = sink.begin()
     try:
+        sink = replace(sink, begun=True)
         parts = _parts(jobs, sink, done)
         if parts:
             lower_write(parts, sink, key).compute()

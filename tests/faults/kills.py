@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ import numpy.typing as npt
 from astropy import units as u
 from astropy.io import fits
 from distributed import Client, LocalCluster, WorkerPlugin
+from distributed.utils import get_mp_context
 
 import lazyccd
 from lazyccd.errors import TargetExistsError
@@ -39,6 +41,12 @@ SIDE, CHUNK = 192, 32
 UNITS = {"fits": SIDE // (CHUNK * CHUNK // SIDE), "zarr": (SIDE // CHUNK) ** 2}
 PAUSE = 0.02
 """Seconds that a region takes, so that kills come between regions and within them."""
+
+CLUSTER = {
+    "distributed.scheduler.allowed-failures": 1000,  # deaths that a task is near to before it is given up
+    "distributed.worker.multiprocessing-method": "forkserver",  # a new worker in a fraction of a second
+    "distributed.deploy.lost-worker-timeout": "120s",  # until when a worker must be replaced
+}
 
 Content = dict[str, bytes]
 
@@ -153,29 +161,26 @@ class Harness:
         self.check(form, out)
 
     def kill_workers(self, kills: int) -> None:
-        """Kill a worker of a cluster during each of some runs; a cluster survives a few."""
-        while self.counts["workers killed"] < kills:
-            self._kill_workers(min(kills - self.counts["workers killed"], 4))
-
-    def _kill_workers(self, kills: int) -> None:
-        """Kill workers of one cluster."""
+        """Kill workers of a cluster during each of some runs."""
         with (
-            dask.config.set({"distributed.scheduler.allowed-failures": 10}),
             LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
             Client(cluster) as client,
+            ThreadPoolExecutor(1) as executor,
         ):
             client.register_plugin(Slow(str(self.folder / "log")))
-            for _ in range(kills):
-                form = self.random.choice(["zarr", "fits"])
-                out = self.fresh()
-                client.wait_for_workers(1, timeout=60)
-                lazy = getattr(lazyccd, f"to_{form}")(frame(self.raw), out / f"a.{form}", compute=False)
-                future = client.compute(lazy)
-                time.sleep(self.random.uniform(0, UNITS[form] * PAUSE / 2))
-                pids = [nanny.pid for nanny in cluster.workers.values() if nanny.pid]
-                os.kill(self.random.choice(pids), signal.SIGKILL)
-                self.counts["workers killed"] += 1
-                future.result(timeout=120)
+            while self.counts["workers killed"] < kills:
+                form, out = self.random.choice(list(UNITS)), self.fresh()
+                written = executor.submit(getattr(lazyccd, f"to_{form}"), frame(self.raw), out / f"a.{form}")
+                while self.counts["workers killed"] < kills:
+                    time.sleep(self.random.uniform(0, 2 * UNITS[form] * PAUSE))
+                    # those that the scheduler knows: one that dies while it starts is not replaced
+                    pids = [worker.pid for worker in cluster.scheduler.workers.values()]
+                    if written.done():
+                        break
+                    if pids:
+                        os.kill(self.random.choice(pids), signal.SIGKILL)
+                        self.counts["workers killed"] += 1
+                written.result(timeout=120)
                 self.check(form, out)
 
 
@@ -197,6 +202,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=20, help="how often a worker is killed")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
+    dask.config.set(CLUSTER)
+    get_mp_context()  # sets what is imported once for all workers, which is set anew here
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["warmed"])
     with tempfile.TemporaryDirectory() as name:
         harness = Harness(Path(name), args.seed)
         harness.kill_drivers(args.kills)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -23,6 +24,7 @@ import lazyccd
 from lazyccd.errors import MemoryLimitError, ResumeError, TargetBusyError, TargetExistsError, WriteError
 from lazyccd.io.lease import this_process
 from lazyccd.io.notes import PROGRESS
+from lazyccd.io.progress import Progress
 from lazyccd.io.sinks import FitsFile, Tracked, ZarrStore
 from lazyccd.sections import Region
 
@@ -280,3 +282,47 @@ def test_regions_that_are_missing_are_not_forgotten(form: str, raw: Path, monkey
     with pytest.raises(WriteError, match="1 regions are written and there are 12"):
         write(frame(raw), form, raw.parent)
     assert sorted(p.name for p in raw.parent.iterdir()) == ["raw.fits"]
+
+
+def die_once(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Make the last task die the first time: after it noted that all is done, or before it removes its notes."""
+    original = getattr(Progress, name)
+
+    def die(progress: Progress) -> None:
+        monkeypatch.setattr(Progress, name, original)
+        if name == "mark_complete":
+            original(progress)
+        raise Stopped
+
+    monkeypatch.setattr(Progress, name, die)
+
+
+@pytest.mark.parametrize("where", ["local", "memory://lost"])
+@pytest.mark.parametrize("dies", [None, "mark_complete", "end"])
+def test_a_write_survives_the_loss_of_its_results(
+    dies: str | None, where: str, form: str, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All tasks are done again after the worker with their results died: in the last one, or after it. No byte changes."""
+    if where != "local" and form == "fits":
+        return
+    folder = str(raw.parent) if where == "local" else where
+    files, root = fsspec.url_to_fs(folder)
+    write(frame(raw), form, folder)
+    undisturbed = files.cat(files.find(f"{root}/a.{form}"))
+    if dies is not None:
+        die_once(monkeypatch, dies)
+
+    def twice(tasks: Any, keys: Any, **_: Any) -> Any:
+        with contextlib.nullcontext() if dies is None else pytest.raises(Stopped):
+            dask.get(tasks, keys)
+        return dask.get(tasks, keys)
+
+    with dask.config.set(scheduler=twice):
+        assert write(frame(raw), form, folder, overwrite=True) == f"{folder}/a.{form}"
+    assert files.cat(files.find(f"{root}/a.{form}")) == undisturbed
+    assert sorted(path.rpartition("/")[2] for path in files.ls(root, detail=False)) == [
+        f"a.{form}",
+        *["raw.fits"][: where == "local"],
+    ]
+    if where != "local":
+        files.rm(root, recursive=True)
