@@ -56,9 +56,11 @@ def open_zarr(
     """
     root = root_attrs(store)
     ours: Any = root.get("lazyccd")
-    if level == 0 and isinstance(ours, Mapping) and "frames" in ours:
+    if isinstance(ours, Mapping) and "frames" in ours:
         attrs = {key: value for key, value in root.items() if key != "lazyccd"}
-        return make_tree({name: _frame(store, name, chunks) for name in ours["frames"]}, _at_home(attrs, store))
+        prefix = f"{level}/" if level else ""
+        frames = {name: _frame(store, f"{prefix}{name}", chunks) for name in ours["frames"]}
+        return make_tree(frames, _at_home(attrs, store))
     return _frame(store, str(level), chunks)
 
 

@@ -34,6 +34,9 @@ class Place(Protocol):
     unfinished: str
     """Where the store is until it is complete, for messages."""
 
+    takes_late: bool
+    """Whether `put` works after `discard`, when a run was given up and tasks are still on their way."""
+
     def exists(self) -> bool:
         """Return whether there is anything under the final name."""
         ...
@@ -127,6 +130,8 @@ def _refuse(store: str, overwrite: bool, is_store: bool) -> None:
 
 class LocalPlace:
     """A folder, written as ``<folder>.part`` and renamed."""
+
+    takes_late = False
 
     def __init__(self, path: str) -> None:
         self.address = path.rstrip("/")
@@ -255,6 +260,8 @@ def _write_all(descriptor: int, pieces: Iterable[bytes]) -> None:
 
 class RemotePlace:
     """Objects behind an fsspec URL; there is no rename, so the root metadata comes last."""
+
+    takes_late = True
 
     def __init__(self, url: str) -> None:
         self.address = self.unfinished = url.rstrip("/")

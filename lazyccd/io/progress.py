@@ -29,12 +29,9 @@ from typing import Any, NoReturn, TypeAlias
 from lazyccd.errors import LazyCCDError, ResumeError, SourceChangedError, WriteError
 from lazyccd.io.lease import LEASE, leases, take_lease
 from lazyccd.io.notes import Notes, notes_of
-from lazyccd.sections import Region
 
-Unit: TypeAlias = Region | str
-"""What is done at once: a region of a product, or a product of a night."""
-
-Receipts: TypeAlias = dict[Unit, Any]
+Receipts: TypeAlias = dict[str, Any]
+"""By unit: the name of what is done at once, a region of a frame, or a product of a night."""
 
 COMPLETE = "complete"
 RECEIPTS = "receipts-"
@@ -183,10 +180,10 @@ class Progress:
             self.end()
 
     def receipts(self) -> Receipts:
-        """Return the receipts of all units that are done, by region."""
+        """Return the receipts of all units that are done."""
         return dict(_tail(self.target, self.run).update(self.names()))
 
-    def receipt(self, unit: Unit, names: Sequence[str]) -> Any | None:
+    def receipt(self, unit: str, names: Sequence[str]) -> Any | None:
         """Return the receipt of a unit; None if it is not done.
 
         Raises
@@ -197,7 +194,7 @@ class Progress:
         self.check(names)
         return _tail(self.target, self.run).update(names).get(unit)
 
-    def add(self, unit: Unit, receipt: Any) -> None:
+    def add(self, unit: str, receipt: Any) -> None:
         """Note that a unit is done."""
         line = _line(unit, receipt)
         with _explained(_notes(self.target, self.run)):
@@ -255,17 +252,17 @@ class _Tail:
             self._notes.append(self._mine, line)
 
 
-def _line(unit: Unit, receipt: Any) -> str:
+def _line(unit: str, receipt: Any) -> str:
     """Return a receipt as a line."""
     return json.dumps([unit, receipt], separators=(",", ":")) + "\n"
 
 
-def _parse(lines: bytes) -> Iterator[tuple[Unit, Any]]:
+def _parse(lines: bytes) -> Iterator[tuple[str, Any]]:
     """Yield the receipts of whole lines; leave out what a process that was killed, or a full disk, cut off."""
     for line in lines.splitlines():
         try:
             unit, receipt = json.loads(line)
-            yield unit if isinstance(unit, str) else Region(*unit), receipt
+            yield str(unit), receipt
         except (ValueError, TypeError):
             continue
 

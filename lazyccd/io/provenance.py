@@ -36,12 +36,10 @@ def root_attributes(images: Mapping[str, Image], layout: Any) -> dict[str, Any]:
     layout
         What else decides the bytes of the store.
     """
-    inputs: dict[str, str] = {}
+    inputs: dict[str, Any] = {}
     for image in images.values():
         for source in sources(image.plan):
-            storage: Any = source.storage
-            place = getattr(storage, "path", "") if not hasattr(storage, "store") else storage.store
-            inputs[str(place) or storage.name] = plain(getattr(storage, "identity", storage.token))
+            inputs[source.storage.place] = plain(source.storage.identity)
     steps = {name: describe(image.plan) for name, image in images.items()}
     provenance = {"steps": steps, "inputs": inputs, "versions": versions()}
     content = hashlib.sha256(canonical(plain(layout))).hexdigest()
@@ -87,7 +85,7 @@ def _record(path: str, state: Any) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("etag") or not os.path.isfile(path):
         return {
             "name": name,
-            "identity": state.get("etag") if isinstance(state, dict) else str(state).rpartition(":")[2],
+            "identity": state.get("etag") if isinstance(state, dict) else state,
         }
     identity = (state["size"], state["mtime_ns"], state["inode"])
     crc = _checksum(path, identity)

@@ -7,11 +7,15 @@ import os
 from dataclasses import replace
 from typing import Any
 
+import xarray as xr
+
 from lazyccd.errors import FormatError, ParameterError
 from lazyccd.frame.core import Image, regular_grid, resolve
+from lazyccd.frame.tree import frames_of
 from lazyccd.io.opening import open_zarr
 from lazyccd.io.places import place_of, read_complete, replace_complete
-from lazyccd.io.write import write_level
+from lazyccd.io.write import Rules
+from lazyccd.io.write_zarr import write_level
 from lazyccd.io.zarrs import CHUNK, consolidated, json_bytes
 from lazyccd.kernels import blocks
 from lazyccd.plan.reads import Blocks
@@ -26,8 +30,15 @@ CONVENTION = {
 """How the Zarr convention for pyramids says that a group follows it."""
 
 
-def build_pyramid(store: str | os.PathLike[str], levels: int | None = None) -> int:
-    """Make sure that an archived image has a number of levels; those that are missing are appended.
+def build_pyramid(
+    store: str | os.PathLike[str],
+    levels: int | None = None,
+    overwrite: bool = False,
+    *,
+    verify: bool = False,
+    takeover: bool = False,
+) -> int:
+    """Make sure that an archived image, or each of a tree, has a number of levels; those that are missing are appended.
 
     Each level is complete when it appears, and the store can be read all the time. The same call goes on where one was
     interrupted.
@@ -35,21 +46,32 @@ def build_pyramid(store: str | os.PathLike[str], levels: int | None = None) -> i
     Parameters
     ----------
     store
-        Path or URL of a store of one frame that `to_zarr` wrote.
+        Path or URL of a store that `to_zarr` wrote.
     levels
-        Number of levels, the full image included. By default so many that the last has at most 512 pixels along each axis.
+        Number of levels, the full image included. By default so many that the last has at most 512 pixels along each axis,
+        in a tree that of the largest frame.
+    overwrite
+        Make levels anew that are there; each is replaced when the new one is complete.
+    verify
+        Before an interrupted level goes on, compare the checksums of all that is written of it, and not only sizes.
+    takeover
+        Go on although another process is noted as writing a level, of which it cannot be said that it is gone.
 
     Returns
     -------
     int
-        Number of levels that the image has now; more than asked for if it had them.
+        Number of levels that there are now; more than asked for if there were.
 
     Raises
     ------
     FormatError
-        Raised if there is no such store, or it is one of a tree.
+        Raised if there is no such store, or it has no image, or a frame with the name of a level.
     ParameterError
         Raised if ``levels`` is below 1.
+    ResumeError
+        Raised if an interrupted level was begun by other versions of the libraries, and ``overwrite`` is false.
+    TargetBusyError
+        Raised if another process is writing a level.
 
     Notes
     -----
@@ -73,21 +95,44 @@ def build_pyramid(store: str | os.PathLike[str], levels: int | None = None) -> i
     if levels is not None and levels < 1:
         raise ParameterError(f"levels={levels} must be at least 1, the full image.")
     name = os.fspath(store).rstrip("/")
-    there = 0
-    while place_of(f"{name}/{there}").exists():
-        there += 1
-    if not there:
-        raise FormatError(
-            f"{name} has no image to make levels of, such as a store of a tree; write a frame by to_zarr()."
-        )
+    there = _levels(name)
     _register(name, there)
-    while levels is None or there < levels:
-        image = resolve(open_zarr(name, level=there - 1))
-        if min(image.shape) < 2 or (levels is None and max(image.shape) <= CHUNK):
+    level = 1 if overwrite else there
+    while levels is None or level < levels:
+        images = {group: resolve(frame) for group, frame in _frames(name, level - 1).items()}
+        shapes = [image.shape for image in images.values()]
+        if min(map(min, shapes)) < 2 or (levels is None and max(map(max, shapes)) <= CHUNK):
             break
-        write_level(halved(image).to_dataset(), f"{name}/{there}")
-        there += 1
+        frames = {group: halved(image).to_dataset() for group, image in images.items()}
+        write_level(frames, f"{name}/{level}", Rules(overwrite, verify, takeover))
+        level += 1
+        there = max(there, level)
         _register(name, there)
+    return there
+
+
+def _frames(store: str, level: int) -> dict[str, xr.Dataset]:
+    """Return the frames of a level by their groups in it; one alone is the level itself."""
+    opened = open_zarr(store, level=level)
+    return {"": opened} if isinstance(opened, xr.Dataset) else frames_of(opened)
+
+
+def _levels(store: str) -> int:
+    """Return how many levels a store has.
+
+    Raises
+    ------
+    FormatError
+        Raised if it has no image, or a frame whose name is that of a level.
+    """
+    numbers = [name for name in _frames(store, 0) if name.partition("/")[0].isdecimal()]
+    if numbers:
+        raise FormatError(
+            f"{store}: frame {numbers[0]!r} has the name of a level; rename the extension and write it anew."
+        )
+    there = 1
+    while place_of(f"{store}/{there}").exists():
+        there += 1
     return there
 
 
@@ -108,19 +153,20 @@ def halved(image: Image) -> Image:
 
 
 def _register(store: str, levels: int) -> None:
-    """Name the levels in the metadata of the store, if they are not named yet."""
-    document = json.loads(read_complete(f"{store}/zarr.json"))
-    wanted = multiscales(levels)
-    if document["attributes"].get("multiscales") == wanted["multiscales"]:
-        return
-    document["attributes"].update(wanted)
+    """Name the levels in the metadata of the store, if they are not named as they are."""
+    content = read_complete(f"{store}/zarr.json")
+    document = json.loads(content)
+    if "frames" not in document["attributes"].get("lazyccd", {}):
+        document["attributes"].update(multiscales(levels))
     members: dict[str, Any] = document["consolidated_metadata"]["metadata"]
     for level in range(1, levels):
         found = json.loads(read_complete(f"{store}/{level}/zarr.json"))
-        arrays = found["consolidated_metadata"]["metadata"]
+        below = found["consolidated_metadata"]["metadata"]
         members[str(level)] = consolidated(found, {})
-        members |= {f"{level}/{key}": array for key, array in arrays.items()}
-    replace_complete(f"{store}/zarr.json", json_bytes(consolidated(document, members)))
+        members |= {f"{level}/{key}": member for key, member in below.items()}
+    wanted = json_bytes(consolidated(document, members))
+    if wanted != content:
+        replace_complete(f"{store}/zarr.json", wanted)
 
 
 def multiscales(levels: int) -> dict[str, Any]:

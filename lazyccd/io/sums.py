@@ -181,6 +181,11 @@ class SumsStorage:
         return self.layout.path
 
     @property
+    def place(self) -> str:
+        """The store."""
+        return self.layout.path
+
+    @property
     def token(self) -> str:
         """Identity of the generation."""
         return f"{self.identity}-{self.number}-{self.plane}-{self.summed}"

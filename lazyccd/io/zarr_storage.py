@@ -49,6 +49,16 @@ class ZarrStorage:
         """Where the pixels are, for messages."""
         return f"{self.store}/{self.path}"
 
+    @property
+    def place(self) -> str:
+        """The store."""
+        return self.store
+
+    @property
+    def identity(self) -> str:
+        """Write id of the store, or a hash of the metadata."""
+        return self.token.rsplit(":", 2)[1]
+
     def open(self) -> ZarrReader | ShardReader:
         """Open for reading.
 

@@ -49,8 +49,9 @@ def shard_grid(
     Returns
     -------
     tuple
-        The shard and the inner chunk, 512 or the largest divisor of the shard below it (the shard itself if that divisor
-        is small).
+        The shard and the inner chunk. An axis longer than the shard has chunks of 512 pixels, or of the largest divisor of
+        the shard below it (the shard itself if that divisor is small); one shard that holds a whole axis has chunks of
+        equal length up to 512, a multiple of 8.
 
     Raises
     ------
@@ -62,7 +63,7 @@ def shard_grid(
     >>> shard_grid((4096, 7))
     ((2048, 7), (512, 7))
     >>> shard_grid((9000, 600), (1000, 1000))
-    ((1000, 1000), (500, 500))
+    ((1000, 608), (500, 304))
     """
     given: Any = shard
     whole = isinstance(given, Sequence) and len(given) == 2 and all(isinstance(length, Integral) for length in given)
@@ -76,6 +77,11 @@ def _axis_grid(length: int, wanted: int) -> tuple[int, int]:
     """Return the length of shard and inner chunk along one axis."""
     if length <= min(wanted, CHUNK):
         return length, length
+    if wanted >= length:
+        # Blosc shuffles no bits of a chunk whose number of pixels 8 does not divide: it would not get smaller at all
+        count = -(-length // CHUNK)
+        chunk = -(-length // (8 * count)) * 8
+        return count * chunk, chunk
     chunk = next(c for c in range(min(wanted, CHUNK), 0, -1) if wanted % c == 0)
     if 4 * chunk < min(wanted, CHUNK):
         return wanted, wanted

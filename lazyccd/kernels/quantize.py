@@ -98,3 +98,48 @@ def quantize(tile: Array, out: Array, steps: float, table: Array, first: int, di
                 seed = (seed + 1) % table.size
                 place = np.int64(table[seed] * np.float32(500.0))
     return scale, low
+
+
+def round_chunks(pixels: Array, chunk: tuple[int, int], steps: float) -> Array:
+    """Round floats so that they compress, by less than the noise tells.
+
+    Parameters
+    ----------
+    pixels
+        Float32 or float64, shape ``(ny, nx)``; left as they were.
+    chunk
+        Shape of the parts, counted from the first pixel, that have a step of their own.
+    steps
+        At least so many steps per standard deviation of the noise of a part.
+
+    Returns
+    -------
+    ndarray
+        Multiples of a power of two: exact, with zeros at the end of their mantissas. NaN, infinities and parts without
+        noise keep their bits.
+
+    Examples
+    --------
+    >>> noisy = np.random.default_rng(1).normal(100, 3, (9, 9))
+    >>> np.unique(round_chunks(noisy, (9, 9), 4) % 0.5)
+    array([0.])
+    """
+    out = pixels.copy()
+    for y in range(0, pixels.shape[0], chunk[0]):
+        for x in range(0, pixels.shape[1], chunk[1]):
+            part = out[y : y + chunk[0], x : x + chunk[1]]
+            noise = tile_noise(np.ascontiguousarray(part))
+            if 0 < noise < np.inf:
+                step = part.dtype.type(2.0 ** np.floor(np.log2(noise / steps)))
+                _round(part, step, float(step) / float(np.finfo(part.dtype).eps))
+    return out
+
+
+@compiled
+def _round(part: Array, step: Any, limit: float) -> None:
+    """Round values in place to multiples of a power of two; values from a limit on are multiples already."""
+    for i in range(part.shape[0]):
+        for j in range(part.shape[1]):
+            x = part[i, j]
+            if abs(x) < limit:  # not NaN
+                part[i, j] = np.rint(x / step) * step + part.dtype.type(0)  # no negative zeros

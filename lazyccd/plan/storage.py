@@ -41,6 +41,16 @@ class Storage(Protocol):
         ...
 
     @property
+    def place(self) -> str:
+        """The file or store that is read: a path or URL, or a name where there is none."""
+        ...
+
+    @property
+    def identity(self) -> object:
+        """What tells one state of the place from another; its text is for messages."""
+        ...
+
+    @property
     def token(self) -> str:
         """Deterministic identity: place, size, modification time, decoding."""
         ...

@@ -62,6 +62,16 @@ class FormulaStorage:
         return f"formula {self.seed}"
 
     @property
+    def place(self) -> str:
+        """Its name: there is no file."""
+        return self.name
+
+    @property
+    def identity(self) -> str:
+        """What the pixels follow from."""
+        return self.token
+
+    @property
     def token(self) -> str:
         """Identity."""
         return repr((self.shape, self.dtype.str, self.seed, self.low, self.high, self.holes))

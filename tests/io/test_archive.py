@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 import xarray as xr
@@ -19,8 +20,10 @@ import lazyccd
 from lazyccd.errors import FormatError, LazyCCDError, ParameterError
 from lazyccd.flags import MaskSchema
 from lazyccd.frame.header import header_from_text
+from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.io.fits.hdus import scan_fits
 from lazyccd.io.shards import checksum
+from lazyccd.io.sinks import ZarrPart
 
 SHAPE = (85, 130)
 WCS = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRPIX1": 30.0, "CRPIX2": 50.0, "CRVAL1": 150.0, "CRVAL2": 2.0}
@@ -88,7 +91,7 @@ def test_levels(tmp_path: Path) -> None:
     assert sorted(p.name for p in Path(store).iterdir()) == ["0", "1", "2", "zarr.json"]
     with pytest.raises(FormatError, match=r"no group '3'; its groups are \['0', '1', '2'\]"):
         lazyccd.open_zarr(store, level=3)
-    with pytest.raises(FormatError, match="no image to make levels of"):
+    with pytest.raises(FormatError, match="is not a Zarr store"):
         lazyccd.build_pyramid(tmp_path)
 
 
@@ -223,11 +226,72 @@ def test_shards_that_are_none(tmp_path: Path, shards: Any) -> None:
 
 
 def test_levels_of_what_has_none(tmp_path: Path) -> None:
-    """A number of levels includes the image, and a tree has no levels."""
+    """A number of levels includes the image, and no frame has the name of a level."""
     frame = lazyccd.from_ccddata(CCDData(np.ones((20, 30)), unit="adu"))
     store = lazyccd.to_zarr(frame, tmp_path / "a.zarr")
     with pytest.raises(ParameterError, match="levels=0 must be at least 1"):
         lazyccd.build_pyramid(store, 0)
-    tree = lazyccd.to_zarr(xr.DataTree.from_dict({"A": frame}), tmp_path / "b.zarr")
-    with pytest.raises(FormatError, match="no image to make levels of, such as a store of a tree"):
+    tree = lazyccd.to_zarr(xr.DataTree.from_dict({"1": frame}), tmp_path / "b.zarr")
+    with pytest.raises(FormatError, match="frame '1' has the name of a level"):
         lazyccd.build_pyramid(tree)
+
+
+def test_levels_of_trees(tmp_path: Path) -> None:
+    """Each frame of a tree has the levels that it has alone; a tree of them comes back, with its root."""
+    first = frame(make_raw(tmp_path / "in"))
+    frames = {"SCI_1": first, "amp/SCI_2": first.isel(y=slice(0, 60), x=slice(3, 90))}
+    store = str(lazyccd.to_zarr(make_tree(frames, {"header": "INSTRUME= 'CAM'"}), tmp_path / "a.zarr"))
+    assert lazyccd.build_pyramid(store, 3) == 3
+    for level in (1, 2):
+        tree = lazyccd.open_zarr(store, level=level)
+        assert tree.attrs["header"] == "INSTRUME= 'CAM'"
+        for name, ds in frames.items():
+            alone = str(lazyccd.to_zarr(ds, tmp_path / "b.zarr", overwrite=True))
+            lazyccd.build_pyramid(alone, 3)
+            xr.testing.assert_identical(tree[name].to_dataset(), lazyccd.open_zarr(alone, level=level))
+            assert tree[name].to_dataset().ccd.wcs.wcs.crval.tolist() == [150.0, 2.0]
+    found = zarr.open_consolidated(store)
+    assert found["2/amp/SCI_2/data"].shape == (15, 21)
+    assert list(frames_of(lazyccd.open_zarr(store))) == list(frames)
+
+
+@pytest.mark.parametrize("is_tree", [False, True])
+def test_levels_go_on_and_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_tree: bool) -> None:
+    """An interrupted level has no name and is gone on with; a damaged one is made anew if that is asked for."""
+    ds = frame(make_raw(tmp_path / "in"))
+    given = make_tree({"A": ds, "B": ds}, {}) if is_tree else ds
+    store = Path(str(lazyccd.to_zarr(given, tmp_path / "a.zarr", shards=(16, 16))))
+    with monkeypatch.context() as patch:
+        written = limit_writes(patch, 5)
+        with dask.config.set(scheduler="sync"), pytest.raises(ZeroDivisionError):
+            lazyccd.build_pyramid(store, 2)
+    assert len(written) == 5
+    assert not (store / "1").exists()
+    shutil.copytree(store, tmp_path / "b.zarr")
+    with monkeypatch.context() as patch:
+        again = limit_writes(patch, 100)
+        lazyccd.build_pyramid(store, 2, verify=True)
+    assert len(again) == (2 if is_tree else 1) * 3 * 5 - 5
+    assert not set(again) & set(written)
+    whole = contents(store)
+    shard = next(path for path in sorted(store.rglob("c/0/0")) if path.relative_to(store).parts[0] == "1")
+    shard.write_bytes(b"")
+    assert lazyccd.build_pyramid(store, 2) == 2
+    assert contents(store) != whole
+    assert lazyccd.build_pyramid(store, 2, overwrite=True) == 2
+    assert contents(store) == whole
+
+
+def limit_writes(patch: pytest.MonkeyPatch, count: int) -> list[tuple[str, Any]]:
+    """Let so many regions be written; return a list of those that were, by group."""
+    written: list[tuple[str, Any]] = []
+    original = ZarrPart.write
+
+    def limited(part: ZarrPart, region: Any, arrays: Any) -> Any:
+        if len(written) == count:
+            raise ZeroDivisionError
+        written.append((part.target.group, region))
+        return original(part, region, arrays)
+
+    patch.setattr(ZarrPart, "write", limited)
+    return written

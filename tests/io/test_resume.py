@@ -25,11 +25,11 @@ from lazyccd.errors import MemoryLimitError, ResumeError, TargetBusyError, Targe
 from lazyccd.io.lease import this_process
 from lazyccd.io.notes import PROGRESS
 from lazyccd.io.progress import Progress
-from lazyccd.io.sinks import FitsFile, Tracked, ZarrStore
+from lazyccd.io.sinks import FitsPart, Tracked, ZarrPart
 from lazyccd.sections import Region
 
 SHAPE = (60, 80)
-FORMS = {"fits": FitsFile, "zarr": ZarrStore}
+FORMS = {"fits": FitsPart, "zarr": ZarrPart}
 
 
 class Stopped(Exception):  # noqa: N818

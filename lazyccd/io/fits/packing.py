@@ -114,14 +114,19 @@ def check_compression(compress: str | None, quantize: float | None, dither: str)
         raise ParameterError(f"compress={compress!r} must be one of {', '.join(COMPRESSIONS)}, or None.")
     if quantize is not None and compress is None:
         raise ParameterError(f"quantize={quantize!r} needs compression; pass compress='RICE_1' too.")
+    check_steps(quantize)
+    names = [name for name in DITHERS if name != "NONE"]
+    if dither not in names:
+        raise ParameterError(f"dither={dither!r} must be one of {', '.join(names)}.")
+
+
+def check_steps(quantize: float | None) -> None:
+    """Raise `ParameterError` for what is no number of steps per standard deviation of the noise."""
     if quantize is not None and not (math.isfinite(quantize) and quantize > 0):
         raise ParameterError(
             f"quantize={quantize!r} must be a positive number of steps per standard deviation of the noise, such as 4; "
             "None keeps every bit."
         )
-    names = [name for name in DITHERS if name != "NONE"]
-    if dither not in names:
-        raise ParameterError(f"dither={dither!r} must be one of {', '.join(names)}.")
 
 
 def tile_shape(algorithm: str, shape: tuple[int, int]) -> tuple[int, int]:

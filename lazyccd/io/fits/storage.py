@@ -166,6 +166,11 @@ class FitsStorage:
         return f"{self.path}{self.hdu}"
 
     @property
+    def place(self) -> str:
+        """The file."""
+        return self.path
+
+    @property
     def token(self) -> str:
         """Deterministic identity of what is read: the file, its state, the HDU, the coding and the dtype."""
         parts = (self.path, self.identity, self.hdu, self.shape, self.dtype.str, self.pixels, self.data_offset)

@@ -1,0 +1,152 @@
+"""Frames and trees to FITS files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import xarray as xr
+from dask.delayed import Delayed
+
+from lazyccd.errors import ParameterError
+from lazyccd.frame.core import CHUNK_PIXELS, Image, regular_grid
+from lazyccd.io.fits.mef_layout import frame_layout, tree_layout
+from lazyccd.io.fits.packing import check_compression, tile_shape
+from lazyccd.io.fits.writer import FitsTarget
+from lazyccd.io.sinks import FitsPart, FitsProduct
+from lazyccd.io.write import Job, Rules, frames_to_write, refuse_sources, resolved, write
+from lazyccd.plan.describe import plain
+from lazyccd.plan.evaluate import chunk_boxes
+from lazyccd.sections import Region
+
+WIDEST_BAND = 8192
+"""Images up to this width are written in bands of whole rows, wider ones in squares."""
+
+
+def to_fits(
+    ccd: xr.Dataset | xr.DataTree,
+    path: str | os.PathLike[str],
+    overwrite: bool = False,
+    compute: bool = True,
+    compress: str | None = None,
+    quantize: float | None = None,
+    dither: str = "SUBTRACTIVE_DITHER_2",
+    *,
+    verify: bool = False,
+    takeover: bool = False,
+) -> str | Delayed:
+    """Write a frame or a tree to a FITS file, region by region; the same call again resumes a write that was interrupted.
+
+    Parameters
+    ----------
+    ccd
+        A frame, or a tree of frames.
+    path
+        Name of the file. It appears when the file is complete; until then there is ``<path>.part``.
+    overwrite
+        Replace a file of that name.
+    compute
+        Whether to write now; otherwise a lazy write is returned.
+    compress
+        Compress tile by tile (FITS standard, section 10), in the same tasks: ``RICE_1``, ``GZIP_2`` or ``HCOMPRESS_1``.
+        No bit is lost: integers (MASK, DQ) are compressed as named, floats by ``GZIP_2``, the only one that keeps them.
+        The tiles are rows (``HCOMPRESS_1``: 16 rows), of images wider than 8192 pixels parts of rows (512 x 512 pixels).
+    quantize
+        Round the floats of image and uncertainty to this many steps per standard deviation of their noise, measured in
+        each tile, and compress them as named too; 4 is usual. Masks and maps never are. Tiles without noise keep their
+        bits. NaN come back as they were.
+    dither
+        How quantised values are rounded: ``SUBTRACTIVE_DITHER_2``, which keeps zeros, ``SUBTRACTIVE_DITHER_1`` or
+        ``NO_DITHER``.
+    verify
+        Before a write is resumed, compare the checksums of all that is written, and not only sizes.
+    takeover
+        Write although another process is noted as writing the same, of which it cannot be said that it is gone.
+
+    Returns
+    -------
+    str or Delayed
+        The path, or the lazy write that gives it. The file has the image, and as extensions UNCERT, MASK (0 or 1: bad)
+        and DQ (all planes, named in its header). ``CCDData.read`` reads it; a compressed one with ``hdu=1``, and ``funpack``
+        restores the plain one. A tree becomes an extension for each frame, in the order and with the names, headers,
+        further HDUs (tables: byte for byte) and planes of the file that `open_mef` opened; an uncertainty or mask that is new
+        follows its image as UNCERT or DQ.
+
+    Raises
+    ------
+    TargetExistsError
+        Raised if the file exists and ``overwrite`` is false.
+    ParameterError
+        Raised if the frame is made from the file that is to be written, or there is no such compression.
+    ShapeError
+        Raised if the image is too small for ``HCOMPRESS_1``, or wider than 8192 pixels and to be quantised for it.
+    WriteError
+        Raised if there is no space; nothing is left under the final name. What is done is kept beside it.
+    ResumeError
+        Raised if an interrupted write of this name was begun from other inputs, with other settings or other versions of the
+        libraries, and ``overwrite`` is false; the message says what changed.
+    TargetBusyError
+        Raised if another process is writing it.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> from lazyccd import from_ccddata
+    >>> ds = from_ccddata(CCDData(np.ones((3, 4)), unit="adu"))
+    >>> with TemporaryDirectory() as folder:
+    ...     CCDData.read(to_fits(ds, f"{folder}/a.fits")).unit
+    Unit("adu")
+    >>> noisy = from_ccddata(CCDData(np.random.default_rng(1).normal(500, 10, (99, 99)), unit="adu"))
+    >>> with TemporaryDirectory() as folder:
+    ...     packed = to_fits(noisy, f"{folder}/a.fits.fz", compress="RICE_1", quantize=4)
+    ...     float(abs(noisy["data"].values - CCDData.read(packed, hdu=1).data).max()) < 10 / 4
+    True
+    """
+    images = resolved(frames_to_write(ccd), compute)
+    name = os.path.abspath(os.fspath(path))
+    check_compression(compress, quantize, dither)
+    _check_suffix(name, compress)
+    settings = (compress, float(quantize or 0), dither)
+    layout = (
+        frame_layout(images[""], *settings)
+        if isinstance(ccd, xr.Dataset)
+        else tree_layout(images, ccd.attrs, *settings)
+    )
+    refuse_sources(images.values(), name, [spec.kept.path for spec in layout.hdus if spec.kept is not None])
+    jobs = [
+        Job(image, tuple(_bands(image, (1, 1) if compress is None else tile_shape(compress, image.shape))))
+        for image in images.values()
+    ]
+    file = FitsTarget(name, tuple(layout.hdus))
+    parts = [FitsPart(file, tuple(layout.places[frame]), image.schema.bad_bits) for frame, image in images.items()]
+    described = {
+        "hdus": [{**plain(spec), "header": spec.header.split("\n")} for spec in layout.hdus],
+        "band": [list(job.regions[0]) for job in jobs],
+    }
+    product = FitsProduct(file, overwrite, tuple(parts))
+    return write(dict(zip(images, jobs, strict=True)), product, described, Rules(overwrite, verify, takeover), compute)
+
+
+def _bands(image: Image, tile: tuple[int, int]) -> Iterable[Region]:
+    """Return the regions in which an image is written to FITS: of whole tiles, about as large as its largest chunk."""
+    ny, nx = image.shape
+    largest = [max(sizes) for sizes in image.grid]
+    if nx > WIDEST_BAND:
+        step = [-(-length // tile[i]) * tile[i] for i, length in enumerate(largest)]
+        grid = image.grid if tile == (1, 1) else regular_grid(image.shape, (step[0], step[1]))
+        return [box for _, box in chunk_boxes(grid, Region.full(image.shape))]
+    rows = max(1, min(CHUNK_PIXELS, largest[0] * largest[1]) // nx // tile[0]) * tile[0]
+    return [Region(y0, min(y0 + rows, ny), 0, nx) for y0 in range(0, ny, rows)]
+
+
+def _check_suffix(name: str, compress: str | None) -> None:
+    """Refuse a name that says something else than what is written."""
+    if name.endswith(".fz") and compress is None:
+        raise ParameterError(f"{name} names a tile-compressed file; pass compress='RICE_1', or leave the suffix away.")
+    if name.endswith((".gz", ".bz2")):
+        raise ParameterError(
+            f"{name} names a file compressed as a whole, which cannot be written by region; leave the suffix away, or "
+            "pass compress='GZIP_2'."
+        )

@@ -1,0 +1,228 @@
+"""Frames and trees to Zarr stores, and levels into them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from dask.delayed import Delayed
+
+from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, Image, regular_grid, resolve
+from lazyccd.io.fits.kept import KeptBytes
+from lazyccd.io.fits.names import is_url
+from lazyccd.io.fits.packing import check_steps
+from lazyccd.io.provenance import product_attrs, root_attributes
+from lazyccd.io.sinks import ZarrPart, ZarrProduct
+from lazyccd.io.write import Job, Rules, frames_to_write, refuse_sources, resolved, write
+from lazyccd.io.zarrs import SHARD, ZarrArray, ZarrTarget, shard_grid
+from lazyccd.kernels.block import MAPS
+from lazyccd.plan.describe import plain
+from lazyccd.plan.evaluate import chunk_boxes
+from lazyccd.sections import Region
+
+KEPT = "hdus"
+"""Group of a store with the bytes of HDUs that are no frames."""
+
+LARGEST_SHARD = 4096
+"""Chunks of more pixels along an axis are cut into usual shards."""
+
+
+def to_zarr(
+    ccd: xr.Dataset | xr.DataTree,
+    store: str | os.PathLike[str],
+    overwrite: bool = False,
+    compute: bool = True,
+    shards: tuple[int, int] | None = None,
+    quantize: float | None = None,
+    *,
+    verify: bool = False,
+    takeover: bool = False,
+) -> str | Delayed:
+    """Write a frame or a tree to a Zarr v3 store, shard by shard; the same call again resumes a write that was interrupted.
+
+    Parameters
+    ----------
+    ccd
+        A frame, or a tree of frames.
+    store
+        Path or fsspec URL of the store. A local one appears under this name when it is complete.
+    overwrite
+        Replace a store of that name.
+    compute
+        Whether to write now; otherwise a lazy write is returned.
+    shards
+        Shape of a shard: of the file of each variable that one task writes; that of the frame's chunks by default, up to
+        4096 pixels. Inner chunks have 512 pixels, or the next lower number that divides the shard.
+    quantize
+        Round the floats of image and uncertainty to steps of a power of two, at least this many per standard deviation of
+        their noise, measured in each inner chunk; 4 is usual. The noise grows by at most 1 / (24 quantize^2): 0.26 % for 4.
+        Masks and maps never are rounded. NaN, and chunks without noise, keep their bits. By default shards then have 2048
+        pixels: no pixel depends on the frame's chunks.
+    verify
+        Before a write is resumed, compare the checksums of all that is written, and not only sizes.
+    takeover
+        Write although another process is noted as writing the same, of which it cannot be said that it is gone.
+
+    Returns
+    -------
+    str or Delayed
+        The store's name, or the lazy write that gives it. The image is in the group ``0``, which ``xarray.open_zarr``
+        reads unaided; the root has the attribute ``lazyccd`` with ``format_version``. A missing chunk of the mask reads
+        as ``NO_DATA``. The frames of a tree are groups of their names; HDUs that are no frames are bytes in the group
+        ``hdus``.
+
+    Raises
+    ------
+    TargetExistsError
+        Raised if the store exists and ``overwrite`` is false.
+    ParameterError
+        Raised if the frame is made from the store that is to be written, or ``quantize`` is not positive.
+    WriteError
+        Raised if there is no space; nothing is left under the final name. What is done is kept beside it.
+    ResumeError
+        Raised if an interrupted write of this name was begun from other inputs, with other settings or other versions of the
+        libraries, and ``overwrite`` is false; the message says what changed.
+    TargetBusyError
+        Raised if another process is writing it.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> from lazyccd import from_ccddata, open_zarr
+    >>> ds = from_ccddata(CCDData(np.ones((3, 4)), unit="adu"))
+    >>> with TemporaryDirectory() as folder:
+    ...     float(open_zarr(to_zarr(ds, f"{folder}/a.zarr"))["data"].sum().compute())
+    12.0
+    """
+    check_steps(quantize)
+    frames = frames_to_write(ccd)
+    images = resolved(frames, compute)
+    name = os.fspath(store)
+    name = name if is_url(name) else os.path.abspath(name)
+    hdus = [] if isinstance(ccd, xr.Dataset) else [dict(hdu) for hdu in ccd.attrs.get("hdus", ())]
+    refuse_sources(images.values(), name, [hdu["bytes"]["path"] for hdu in hdus if "bytes" in hdu])
+    given = (SHARD, SHARD) if shards is None and quantize is not None else shards
+    parts = {
+        frame or "0": _part(frames[frame], image, name, frame or "0", given, quantize)
+        for frame, image in images.items()
+    }
+    layouts = {group: _layout(part) for group, part in parts.items()}
+    kept: tuple[ZarrPart, ...] = ()
+    if isinstance(ccd, xr.Dataset):
+        layouts = layouts["0"]
+        root = root_attributes({"0": images[""]}, layouts)
+    else:
+        group, hdus = _kept_group(name, hdus)
+        kept = (group,)
+        root = {**root_attributes(images, {**layouts, "hdus": hdus}), "hdus": hdus}
+        root = {str(key): value for key, value in ccd.attrs.items()} | root
+        root["lazyccd"] = {**root["lazyccd"], "frames": list(images)}
+    if quantize is not None:
+        root["lazyccd"] = {**root["lazyccd"], "quantize": _stated(quantize)}
+    product = ZarrProduct(name, overwrite, tuple(parts.values()), kept, root)
+    return _write(images, product, layouts, Rules(overwrite, verify, takeover), compute)
+
+
+def write_level(frames: Mapping[str, xr.Dataset], store: str, rules: Rules) -> None:
+    """Write frames as a level of a store, which is complete without it.
+
+    Parameters
+    ----------
+    frames
+        The frames by group; one alone without a name, which then is the level itself.
+    store
+        Path or URL of the level.
+    rules
+        What to do about what is there.
+    """
+    images = {group: resolve(frame) for group, frame in frames.items()}
+    parts = {group: _part(frames[group], image, store, group, None, None) for group, image in images.items()}
+    product = ZarrProduct(store, rules.overwrite, tuple(parts.values()))
+    _write(images, product, {group: _layout(part) for group, part in parts.items()}, rules)
+
+
+def _write(
+    images: Mapping[str, Image], product: ZarrProduct, layout: Mapping[str, Any], rules: Rules, compute: bool = True
+) -> str | Delayed:
+    """Write images into a store, shard by shard."""
+    jobs = {}
+    for (frame, image), part in zip(images.items(), product.frames, strict=True):
+        grid = regular_grid(image.shape, part.target.shards)
+        jobs[frame] = Job(image, tuple(box for _, box in chunk_boxes(grid, Region.full(image.shape))))
+    return write(jobs, product, layout, rules, compute)
+
+
+def _part(
+    ccd: xr.Dataset,
+    image: Image,
+    store: str,
+    group: str,
+    shards: tuple[int, int] | None,
+    steps: float | None,
+) -> ZarrPart:
+    """Return the group that a frame is written to."""
+    shard, chunk = shard_grid(image.shape, _chunk_shards(image) if shards is None else shards)
+    fills = {
+        DATA: float("nan"),
+        UNCERTAINTY: float("nan"),
+        MASK: image.schema.bits("NO_DATA"),
+        **dict.fromkeys(MAPS, 0),
+    }
+    arrays = tuple(
+        ZarrArray(variable, _dtype(image, variable).name, fills[variable], json.dumps(dict(ccd[variable].attrs)))
+        for variable in image.kinds
+    )
+    attrs = {"header": image.header, **{str(k): v for k, v in image.attrs.items()}, **product_attrs(image)}
+    target = ZarrTarget(store, image.shape, arrays, shard, chunk, group)
+    return ZarrPart(target, attrs, {"y": image.y, "x": image.x}, steps)
+
+
+def _layout(part: ZarrPart) -> dict[str, Any]:
+    """Return all of a group that decides its bytes, but its pixels."""
+    layout = {
+        "arrays": {**plain(part.target), "store": ""},
+        "attributes": {**part.attrs, "header": part.attrs["header"].split("\n")},
+        "coordinates": plain(part.coords),
+    }
+    return layout if part.steps is None else {**layout, "quantize": part.steps}
+
+
+def _stated(steps: float) -> dict[str, float]:
+    """Return what a store says about how its floats were rounded.
+
+    The error of a value is uniform over a step of at most 1 / steps of the noise, so that its variance is step^2 / 12.
+    """
+    return {"steps": steps, "noise_increase": math.sqrt(1 + 1 / (12 * steps**2)) - 1}
+
+
+def _chunk_shards(image: Image) -> tuple[int, int]:
+    """Return the shape of the frame's chunks, or of usual shards where they are larger than those should be."""
+    ny, nx = (max(sizes) if max(sizes) <= LARGEST_SHARD else SHARD for sizes in image.grid)
+    return ny, nx
+
+
+def _dtype(image: Image, variable: str) -> np.dtype[Any]:
+    return image.plan.dtypes["variance" if variable == UNCERTAINTY else variable]
+
+
+def _kept_group(store: str, hdus: list[dict[str, Any]]) -> tuple[ZarrPart, list[dict[str, Any]]]:
+    """Return the group that holds the bytes of HDUs that are no frames, and the list of HDUs that says so."""
+    arrays: dict[str, Any] = {}
+    told = []
+    for number, hdu in enumerate(hdus):
+        if "bytes" in hdu:
+            content = KeptBytes.of(hdu["bytes"]).read()
+            arrays[f"hdu{number}"] = np.frombuffer(content, np.uint8)
+            kept = KeptBytes("", len(content), array=f"{KEPT}/hdu{number}").to_json()
+            told.append({**hdu, "bytes": kept, "sha256": hashlib.sha256(content).hexdigest()})
+        else:
+            told.append(hdu)
+    return ZarrPart(ZarrTarget(store, (1, 1), (), (1, 1), (1, 1), KEPT), {}, arrays), told
