@@ -89,10 +89,27 @@ def lazily_indexed(frame: xr.Dataset) -> xr.Dataset:
     chunks = {dim: max(sizes) for dim, sizes in zip(("y", "x"), image.grid, strict=True)}
     variables: dict[str, xr.Variable] = {}
     for name, kind in image.kinds.items():
-        array = indexing.LazilyIndexedArray(IndexedPlane(image, kind))
+        array = LazyPlane(IndexedPlane(image, kind))
         variables[name] = xr.Variable(("y", "x"), array, frame[name].attrs, {"preferred_chunks": chunks})
     coords: Mapping[Any, Any] = xr.Coordinates({"y": ("y", image.y), "x": ("x", image.x)}, indexes={})
     return xr.Dataset(variables, coords, frame.attrs)
+
+
+class LazyPlane(indexing.LazilyIndexedArray):
+    """An array that notes how it is indexed.
+
+    xarray takes a slice that runs backwards from before the first pixel, such as ``slice(-25, None, -1)`` of 10 pixels, for
+    the last pixel, where NumPy selects nothing; so slices that select nothing are replaced before it sees them.
+    """
+
+    __slots__ = ()
+
+    def _updated_key(self, new_key: indexing.ExplicitIndexer) -> Any:
+        """Return the index into the whole array that an index into this one means."""
+        items = indexing.expanded_indexer(new_key.tuple, self.ndim)
+        empty = [isinstance(k, slice) and not range(*k.indices(n)) for k, n in zip(items, self.shape, strict=True)]
+        key = tuple(slice(0) if is_empty else k for k, is_empty in zip(items, empty, strict=True))
+        return super()._updated_key(type(new_key)(key))
 
 
 class IndexedPlane(BackendArray):

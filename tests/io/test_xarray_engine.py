@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 from astropy import units as u
 from astropy.io import fits
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import lazyccd
@@ -83,12 +83,25 @@ def test_options(path: Path, tmp_path: Path) -> None:
     assert float(xr.open_datatree(tmp_path / "m.fits", engine="lazyccd", chunks={})["CCD1/data"].sum()) == 6
 
 
-INDEX = st.one_of(st.slices(40), st.integers(-40, 39), st.lists(st.integers(-40, 39), min_size=1, max_size=5))
+BOUND = st.none() | st.integers(-130, 130)
+SLICE = st.builds(slice, BOUND, BOUND, st.integers(-60, 60).filter(bool))
+LIST = st.lists(st.integers(-40, 39), min_size=1, max_size=5)
 
 
-@given(rows=INDEX, columns=INDEX)
+@given(rows=st.one_of(SLICE, st.integers(-40, 39), LIST), columns=st.one_of(SLICE, st.integers(-40, 39), LIST))
+@example(rows=slice(-125, None, -7), columns=slice(None))
 def test_any_index(path: Path, rows: object, columns: object) -> None:
-    """Slices, numbers and lists select what they select of an array."""
+    """Slices, numbers and lists select what they select of an array, within it and beyond its ends."""
     lazy = xr.open_dataset(path)["data"].isel(y=rows, x=columns)
     loaded = xr.DataArray(fits.getdata(path), dims=("y", "x")).isel(y=rows, x=columns)
+    assert lazy.shape == loaded.shape
     np.testing.assert_array_equal(lazy.values, loaded.values)
+
+
+@given(slices=st.lists(SLICE, min_size=1, max_size=3))
+def test_slices_of_slices(path: Path, slices: list[slice]) -> None:
+    """One after another they are what they are of a NumPy array."""
+    lazy, loaded = xr.open_dataset(path)["data"], fits.getdata(path)
+    for each in slices:
+        lazy, loaded = lazy[each], loaded[each]
+    np.testing.assert_array_equal(lazy.values, loaded)
