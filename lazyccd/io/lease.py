@@ -55,7 +55,7 @@ def take_lease(notes: Notes, run: str, target: str, *, takeover: bool) -> str:
 
 def leases(notes: Notes) -> dict[str, str]:
     """Return the leases by name."""
-    names = [name for name in notes.names() if name.startswith(LEASE)]
+    names = [name for name in notes.sizes() if name.startswith(LEASE)]
     return {name: notes.read(name).decode() for name in names}
 
 

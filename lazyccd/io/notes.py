@@ -28,8 +28,8 @@ class Notes(Protocol):
     where: str
     """The folder or URL."""
 
-    def names(self) -> list[str]:
-        """Return the names of all notes; empty if there is no folder."""
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of all notes by name, in the order of their names; empty if there is no folder."""
         ...
 
     def read(self, name: str, start: int = 0) -> bytes:
@@ -66,12 +66,15 @@ class LocalNotes:
     def __init__(self, where: str) -> None:
         self.where = where
 
-    def names(self) -> list[str]:
-        """Return the names of all notes."""
-        try:
-            return sorted(entry.name for entry in os.scandir(self.where) if entry.is_file())
-        except FileNotFoundError:
-            return []
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of all notes by name."""
+        found: dict[str, int] = {}
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.where) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    if entry.is_file():
+                        found[entry.name] = entry.stat().st_size
+        return dict(sorted(found.items()))
 
     def read(self, name: str, start: int = 0) -> bytes:
         """Return the content of a note from a position on."""
@@ -135,19 +138,19 @@ class RemoteNotes:
         self._files, self._root = fsspec.url_to_fs(where)
         self._segments: dict[str, list[bytes]] = {}
 
-    def names(self) -> list[str]:
-        """Return the names of all notes."""
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of all notes by name."""
         self._files.invalidate_cache()
         try:
-            found = self._files.find(self._root, maxdepth=1)
+            found = self._files.find(self._root, maxdepth=1, detail=True)
         except FileNotFoundError:
-            return []
-        return sorted(str(path).rpartition("/")[2] for path in found)
+            return {}
+        return {path.rpartition("/")[2]: int(info["size"]) for path, info in sorted(found.items())}
 
     def read(self, name: str, start: int = 0) -> bytes:
         """Return the content of a note from a position on."""
         try:
-            return bytes(self._files.cat_file(f"{self._root}/{name}")[start:])
+            return bytes(self._files.cat_file(f"{self._root}/{name}", start=start or None))
         except FileNotFoundError:
             return b""
 

@@ -21,7 +21,7 @@ import platform
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NoReturn, TypeAlias
@@ -93,17 +93,17 @@ class Progress:
         """Return whether this run has the lease."""
         return any(self.run in text for text in leases(_notes(self.target, self.run)).values())
 
-    def names(self) -> list[str]:
-        """Return the names of all notes."""
-        return _notes(self.target, self.run).names()
+    def notes(self) -> dict[str, int]:
+        """Return the bytes of all notes by name."""
+        return _notes(self.target, self.run).sizes()
 
-    def is_over(self, names: Sequence[str]) -> bool:
-        """Return whether the names of the notes say that all units are done, or that this write is no more."""
-        return COMPLETE in names or self._note not in names
+    def is_over(self, notes: Mapping[str, int]) -> bool:
+        """Return whether there are notes that say that all units are done, or none of this write any more."""
+        return COMPLETE in notes or self._note not in notes
 
-    def check(self, names: Sequence[str]) -> None:
+    def check(self, notes: Mapping[str, int]) -> None:
         """Raise `SourceChangedError` if another run has begun anew."""
-        if self._note not in names:
+        if self._note not in notes:
             raise SourceChangedError(
                 f"{_notes(self.target, self.run).where} has no {self._note} any more: the write was given up, or another one "
                 "began; call again."
@@ -137,7 +137,7 @@ class Progress:
         with _explained(notes):
             lease = take_lease(notes, self.run, self.target, takeover=self.takeover)
         try:
-            runs = [name for name in notes.names() if name.startswith("run-")]
+            runs = [name for name in notes.sizes() if name.startswith("run-")]
             if runs == [self._note] and is_begun():
                 return True
             if runs and is_begun() and not overwrite:
@@ -146,7 +146,7 @@ class Progress:
             notes.remove([lease])
             raise
         try:
-            notes.remove(name for name in notes.names() if not name.startswith(LEASE))
+            notes.remove(name for name in notes.sizes() if not name.startswith(LEASE))
             lay_out()
             notes.create(self._note, self.record)
         except BaseException:
@@ -163,7 +163,7 @@ class Progress:
 
     def is_complete(self) -> bool:
         """Return whether all units of this write were done, but perhaps not that the target has its name."""
-        return {COMPLETE, self._note} <= set(self.names())
+        return self.notes().keys() >= {COMPLETE, self._note}
 
     def tidy(self) -> None:
         """Remove what is left of a write that was complete and whose process died while it removed its notes.
@@ -174,16 +174,16 @@ class Progress:
             Raised if that process lives.
         """
         notes = _notes(self.target, self.run)
-        names = notes.names()
+        names = notes.sizes()
         if names and not any(name.startswith("run-") for name in names):
             take_lease(notes, self.run, self.target, takeover=self.takeover)
             self.end()
 
     def receipts(self) -> Receipts:
         """Return the receipts of all units that are done."""
-        return dict(_tail(self.target, self.run).update(self.names()))
+        return dict(_tail(self.target, self.run).update(self.notes()))
 
-    def receipt(self, unit: str, names: Sequence[str]) -> Any | None:
+    def receipt(self, unit: str, notes: Mapping[str, int]) -> Any | None:
         """Return the receipt of a unit; None if it is not done.
 
         Raises
@@ -191,8 +191,8 @@ class Progress:
         SourceChangedError
             Raised if another run has begun anew.
         """
-        self.check(names)
-        return _tail(self.target, self.run).update(names).get(unit)
+        self.check(notes)
+        return _tail(self.target, self.run).update(notes).get(unit)
 
     def add(self, unit: str, receipt: Any) -> None:
         """Note that a unit is done."""
@@ -203,7 +203,7 @@ class Progress:
     def keep(self, receipts: Receipts) -> None:
         """Forget all receipts but these."""
         notes = _notes(self.target, self.run)
-        old = [name for name in notes.names() if RECEIPTS in name]
+        old = [name for name in notes.sizes() if RECEIPTS in name]
         lines = [_line(unit, receipt) for unit, receipt in receipts.items()]
         notes.create(f"{RECEIPTS}{uuid.uuid4().hex}.jsonl", "".join(lines).encode())
         notes.remove(old)
@@ -235,14 +235,15 @@ class _Tail:
         self._receipts: Receipts = {}
         self._lock = threading.Lock()
 
-    def update(self, names: Iterable[str]) -> Receipts:
-        """Read what was added to notes since the last time."""
+    def update(self, notes: Mapping[str, int]) -> Receipts:
+        """Read what was added since the last time; ``notes`` has the bytes of all notes by name."""
         with self._lock:
-            for name in names:
-                if RECEIPTS in name:
-                    content = self._notes.read(name, self._read.get(name, 0))
+            for name, size in notes.items():
+                before = self._read.get(name, 0)
+                if RECEIPTS in name and size > before:
+                    content = self._notes.read(name, before)
                     whole = content[: content.rfind(b"\n") + 1]
-                    self._read[name] = self._read.get(name, 0) + len(whole)
+                    self._read[name] = before + len(whole)
                     self._receipts.update(_parse(whole))
             return self._receipts
 

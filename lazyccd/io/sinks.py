@@ -322,12 +322,12 @@ class Tracked:
         if not (self.begun or self.progress.is_held()):
             self.begin()
 
-    def is_renamed(self, names: Sequence[str]) -> bool:
-        """Return whether the product has its name, and by this write, as far as the names of the notes tell.
+    def is_renamed(self, notes: Mapping[str, int]) -> bool:
+        """Return whether the product has its name, and by this write, as far as the notes tell.
 
         A worker may die after that, and its tasks, whose results are lost, are then done again.
         """
-        return self.progress.is_over(names) and self._is_whole()
+        return self.progress.is_over(notes) and self._is_whole()
 
     def _is_whole(self) -> bool:
         return self.product.exists() and not self.product.is_begun()
@@ -335,16 +335,16 @@ class Tracked:
     def receipt(self, region: Region) -> tuple[str, Any] | None:
         """Return the unit and its receipt if it is done; no receipt is needed any more where the product has its name."""
         unit = unit_of(self.number, region)
-        names = self.progress.names()
-        if self.is_renamed(names):
+        notes = self.progress.notes()
+        if self.is_renamed(notes):
             return unit, None
-        receipt = self.progress.receipt(unit, names)
+        receipt = self.progress.receipt(unit, notes)
         held = receipt is not None and self.product.frames[0].holds(region, receipt, verify=False)
         return (unit, receipt) if held else None
 
     def write(self, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[str, Any]:
         """Write one region of all variables and note that it is done."""
-        self.progress.check(self.progress.names())
+        self.progress.check(self.progress.notes())
         receipt = self.product.frames[0].write(region, arrays)
         unit = unit_of(self.number, region)
         self.progress.add(unit, receipt)
@@ -353,7 +353,7 @@ class Tracked:
     def finish(self, receipts: Sequence[tuple[str, Any]]) -> str:
         """Give the product its final name, and forget the receipts."""
         name = self.product.name
-        if self.is_renamed(self.progress.names()):
+        if self.is_renamed(self.progress.notes()):
             if self.progress.is_held():
                 self.progress.end()
             return name

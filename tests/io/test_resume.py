@@ -23,7 +23,7 @@ from astropy.io import fits
 import lazyccd
 from lazyccd.errors import MemoryLimitError, ResumeError, TargetBusyError, TargetExistsError, WriteError
 from lazyccd.io.lease import this_process
-from lazyccd.io.notes import PROGRESS
+from lazyccd.io.notes import PROGRESS, LocalNotes, RemoteNotes
 from lazyccd.io.progress import Progress
 from lazyccd.io.sinks import FitsPart, Tracked, ZarrPart
 from lazyccd.sections import Region
@@ -262,6 +262,33 @@ def test_objects(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(lazyccd.open_zarr("memory://resume/a.zarr")["data"], frame(raw)["data"])
     assert all(name.startswith("/resume/a.zarr/") for name in files.find("/resume"))
     files.rm("/resume", recursive=True)
+
+
+@pytest.mark.parametrize("where", ["local", "memory://once"])
+def test_receipts_are_read_once(where: str, raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many units there are, a process reads of the notes only what is new."""
+    monkeypatch.setattr("lazyccd.io.notes.SEGMENT", 5)
+    read: list[int] = []
+    cls = RemoteNotes if where != "local" else LocalNotes
+    original = cls.read
+
+    def counted(notes: Any, name: str, start: int = 0) -> bytes:
+        content: bytes = original(notes, name, start)
+        if "receipts" in name:
+            read.append(len(content))
+        return content
+
+    monkeypatch.setattr(cls, "read", counted)
+    written: list[int] = []
+    append = cls.append
+    monkeypatch.setattr(
+        cls, "append", lambda notes, name, line: (written.append(len(line)), append(notes, name, line))[1]
+    )
+    folder = str(raw.parent) if where == "local" else where
+    with dask.config.set(scheduler="sync"):
+        write(frame(raw), "zarr", folder)
+    assert len(written) == 12
+    assert sum(read) == sum(written)
 
 
 def test_errors_before_anything_is_done_leave_nothing(form: str, raw: Path, stop: Stop) -> None:
