@@ -288,13 +288,24 @@ def plane_name(name: str) -> str:
 def split_selection(expression: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the names that a selection string adds, and those that it takes out of the default.
 
+    Raises
+    ------
+    ArgumentTypeError
+        Raised if it is not a string.
+    ParameterError
+        Raised if a name is missing: in an empty string, or between two signs.
+
     Examples
     --------
-    >>> split_selection("~INTERP+CR")
+    >>> split_selection("~INTERP + CR")
     (('CR',), ('INTERP',))
     """
     if not isinstance(expression, str):
         raise ArgumentTypeError(f"planes {expression!r} must be one string; join names by '+', such as 'SAT+CR'.")
-    words = [word for word in re.split(r"[+,\s]+", expression.upper().strip()) if word]
+    words = re.split(r"\s*[+,]\s*|\s+(?!\s*[+,])", re.sub(r"~\s*", "~", expression.upper().strip()))
+    if any(not word.strip("~") or "~" in word[1:] for word in words):
+        raise ParameterError(
+            f"planes {expression!r} has a name missing; join names by '+', such as 'SAT+CR', with '~' before those that are left out."
+        )
     removed = tuple(word[1:] for word in words if word.startswith("~"))
     return tuple(word for word in words if not word.startswith("~")), removed

@@ -112,14 +112,16 @@ def remove_crosstalk(
     victim: Block | None,
     *sources: Block | None,
     coefficients: tuple[float, ...],
+    unknown: int,
     above: float,
     bit: int,
     dtype: str,
     mask_dtype: str,
 ) -> Block:
-    """Subtract from a block a fraction of others, pixel by pixel; sources that are not finite count as 0.
+    """Subtract from a block a fraction of others, pixel by pixel.
 
-    The variance gets the squares of the fractions times theirs; ``bit`` is set where a source is at or above a level.
+    Source pixels that are not finite, or have one of the bits ``unknown``, leave nothing. The variance gets the squares of the
+    fractions times theirs; ``bit`` is set where a source is at or above a level.
     """
     data = variance = mask = None
     given_blocks = [(source, c) for source, c in zip(sources, coefficients, strict=True) if source is not None]
@@ -127,8 +129,7 @@ def remove_crosstalk(
         assert victim is not None
         total = victim.plane("data").astype(np.float64)
         for source, fraction in given_blocks:
-            given = source.plane("data")
-            total -= fraction * np.where(np.isfinite(given), given, 0)
+            total -= fraction * _known(source.plane("data"), source, unknown)
         data = total.astype(dtype)
     if "variance" in request.planes:
         squares = np.zeros(request.region.shape)
@@ -136,15 +137,23 @@ def remove_crosstalk(
             squares += victim.variance
         for source, fraction in given_blocks:
             if source.variance is not None:
-                squares += fraction**2 * np.where(np.isfinite(source.variance), source.variance, 0)
+                squares += fraction**2 * _known(source.variance, source, unknown)
         variance = squares.astype(dtype)
     if "mask" in request.planes:
         bright = np.zeros(request.region.shape, bool)
         for source, _ in given_blocks:
-            bright |= source.plane("data") >= above
+            bright |= _known(source.plane("data"), source, unknown) >= above
         mask = np.where(bright, np.dtype(mask_dtype).type(bit), np.dtype(mask_dtype).type(0))
         mask = or_masks(request, None if victim is None else victim.mask, mask, mask_dtype)
     return Block(request.region, data, variance, mask)
+
+
+def _known(values: Array, source: Block, unknown: int) -> Array:
+    """Return values of a source, 0 where nothing is known of it."""
+    known = np.isfinite(source.plane("data")) & np.isfinite(values)
+    if source.mask is not None:
+        known &= (source.mask & source.mask.dtype.type(unknown)) == 0
+    return np.where(known, values, 0)
 
 
 def subtract_scaled(

@@ -16,12 +16,16 @@ from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.kernels import signature
 from lazyccd.ops.common import single_number
 from lazyccd.ops.signature import check_counts
-from lazyccd.plan.steps import POINTWISE, Input, PlaneMap
+from lazyccd.plan.steps import Input, PlaneMap
 
 Corner: TypeAlias = Literal["LL", "LR", "UL", "UR"]
 CORNERS: tuple[Corner, ...] = ("LL", "LR", "UL", "UR")
 
-BRIGHT: PlaneMap = (("data", ("data",)), ("variance", ("variance",)), ("mask", ("data",)))
+UNKNOWN = ("BAD", "NO_DATA")
+"""Planes whose pixels are no source: what they have is not what the amplifier read. Saturated ones and cosmic rays are."""
+
+OF_SOURCES: PlaneMap = (("data", ("data", "mask")), ("variance", ("data", "variance", "mask")))
+BRIGHT: PlaneMap = (*OF_SOURCES, ("mask", ("data", "mask")))
 """A bright source is noted in the mask."""
 
 
@@ -55,7 +59,8 @@ def correct_crosstalk(
     -------
     xr.DataTree or dict of xr.Dataset
         As given. Lazy, one task per chunk, halo 0: :math:`d_i - \sum_j c_{ij} d_j`, variances with the squares of the
-        fractions. Sources that are not finite count as 0.
+        fractions. Source pixels that are ``BAD`` or ``NO_DATA`` or not finite leave nothing, in data, variance and mask:
+        their values are not what the amplifier read. Saturated pixels and cosmic rays are, and are subtracted.
 
     Raises
     ------
@@ -68,8 +73,8 @@ def correct_crosstalk(
 
     References
     ----------
-    LSST Science Pipelines, ip_isr, crosstalk.py (``subtractCrosstalk``, amplifiers flipped to the same readout corner); one
-    pass, as there and in BANZAI.
+    LSST Science Pipelines, ip_isr, crosstalk.py (``subtractCrosstalk``, amplifiers flipped to the same readout corner, its
+    ``badPixels`` left out of the sources); one pass, as there and in BANZAI.
 
     Examples
     --------
@@ -150,12 +155,13 @@ def _without_crosstalk(
         planes["variance"] = image.dtype
     if mask_above is not None or image.has_mask:
         planes["mask"] = schema.dtype
-    uses = BRIGHT if mask_above is not None else POINTWISE[:2]
+    uses = BRIGHT if mask_above is not None else OF_SOURCES
     plan = image.apply(
         signature.remove_crosstalk,
         (Input(image.plan), *(Input(source.plan, uses=uses) for source in sources.values())),
         planes,
         coefficients=fractions,
+        unknown=image.schema.bits(*UNKNOWN),
         above=np.inf if mask_above is None else single_number(mask_above, "mask_above"),
         bit=0 if mask_above is None else schema.bits("CROSSTALK"),
         dtype=image.dtype.name,

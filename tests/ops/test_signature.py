@@ -211,6 +211,25 @@ def test_corners_and_variance(chunk: Any) -> None:
     assert len(out["data"].data.__dask_graph__().cull(out["data"].data.__dask_keys__()).to_dict()) <= 2 * chunks
 
 
+@pytest.mark.parametrize("corner", ["LL", "UR"])
+def test_bad_sources_leave_nothing(corner: Any) -> None:
+    """Pixels of a source that are bad, masked as such or not finite, change neither value nor noise nor mask; others do."""
+    rng = np.random.default_rng(5)
+    source = rng.uniform(100, 50000, (23, 31))
+    bad, hit = rng.random(source.shape) < 0.2, rng.random(source.shape) < 0.2
+    source[rng.random(source.shape) < 0.1] = np.nan
+    victim = frame(np.full(source.shape, 100.0), (8, 9))
+    b = lazyccd.with_uncertainty(frame(source, (7, 31)), np.full(source.shape, 200.0))
+    b = lazyccd.with_mask(lazyccd.with_mask(b, bad), hit, "CR")
+    out = lazyccd.correct_crosstalk({"A": victim, "B": b}, {"A": {"B": 0.01}}, {"B": corner}, mask_above=30000)["A"]
+    known = np.where(bad | ~np.isfinite(source), 0, source)
+    order = np.s_[:, :] if corner == "LL" else np.s_[::-1, ::-1]
+    np.testing.assert_allclose(out["data"], 100 - 0.01 * known[order], rtol=1e-6)
+    np.testing.assert_allclose(out["uncertainty"], np.where(known, 2.0, 0.0)[order], rtol=1e-6)
+    np.testing.assert_array_equal(lazyccd.flags(out, "CROSSTALK"), (known >= 30000)[order])
+    assert not out.ccd.bad.any()
+
+
 def test_crosstalk_that_is_refused() -> None:
     """Names, corners, shapes and units that do not go together."""
     frames = {"A": frame(np.ones((2, 3))), "B": frame(np.ones((2, 3)))}
