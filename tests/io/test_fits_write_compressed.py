@@ -21,7 +21,7 @@ from astropy.nddata import CCDData, StdDevUncertainty
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lazyccd import from_ccddata, open_fits, to_fits
+from lazyccd import from_ccddata, open_fits, open_mef, open_zarr, to_fits, to_zarr
 from lazyccd.errors import FormatError, ParameterError, ShapeError
 from lazyccd.io.fits.layout import HduSpec
 from lazyccd.io.fits.packing import COMPRESSIONS, Packing
@@ -334,3 +334,37 @@ def test_an_interrupted_write_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(written) == 12 - done
     assert path.read_bytes() == undisturbed
     assert sorted(os.listdir(tmp_path)) == ["a.fits.fz", "b.fits.fz"]
+
+
+CUBE = {"CTYPE1": "RA---TAN", "CRPIX1": 3.0, "CRVAL1": 150.0, "CDELT1": 0.1, "CTYPE2": "DEC--TAN", "CRPIX2": 4.0}
+CUBE |= {"CRVAL2": 2.0, "CDELT2": 0.1, "CTYPE3": "FREQ", "CRPIX3": 1.0, "CRVAL3": 1.4e9, "CDELT3": 1.0}
+
+
+@needs_programs
+@pytest.mark.parametrize("shape", [(1, 30, 40), (30, 1, 40), (1, 1, 30, 40)], ids=str)
+@pytest.mark.parametrize("opened", ["frame", "tree"])
+def test_cubes_of_one_plane_get_their_axes_back(tmp_path: Path, shape: tuple[int, ...], opened: str) -> None:
+    """Plain, compressed, and by way of a store; image and planes; other programs see the axes, and their WCS is whole."""
+    raw = np.random.default_rng(4).normal(100, 5, shape).astype(np.float32)
+    fits.writeto(tmp_path / "raw.fits", raw, fits.Header(CUBE) if shape == (1, 30, 40) else None)
+    given = (open_fits if opened == "frame" else open_mef)(tmp_path / "raw.fits")
+    store = open_zarr(str(to_zarr(given, tmp_path / "a.zarr")))
+    for compress, quantize in ((None, None), ("RICE_1", 4), ("GZIP_2", None), ("HCOMPRESS_1", 16)):
+        files = []
+        for number, ccd in enumerate((given, store)):
+            path = tmp_path / f"{compress}{number}.fits"
+            to_fits(ccd, path, compress=compress, quantize=quantize)
+            files.append(path.read_bytes())
+        assert files[0] == files[1]
+        assert "found 0 warning(s) and 0 error(s)" in run("fitsverify", str(path))
+        with fits.open(path) as hdus:
+            images = [hdu.data for hdu in hdus if hdu.shape]
+        assert {image.shape for image in images} == {shape}
+        assert len(images) > 1
+        np.testing.assert_allclose(images[0], raw, atol=0 if quantize is None else 3)
+        again = open_fits(path, hdu=int(compress is not None))
+        np.testing.assert_array_equal(again["data"], np.squeeze(images[0]))
+        assert again.attrs["squeezed"] == open_fits(tmp_path / "raw.fits").attrs["squeezed"]
+        if compress is not None:
+            run("funpack", "-O", f"{path}.plain", str(path))
+            np.testing.assert_array_equal(fits.getdata(f"{path}.plain"), images[0])

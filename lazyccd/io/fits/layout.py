@@ -35,6 +35,8 @@ _STRUCTURAL = re.compile(
     r"TFIELDS|THEAP|(TTYPE|TFORM|TUNIT|TNULL|TSCAL|TZERO|TDISP|TDIM|TBCOL)\d+)$"
 )
 
+_OF_FURTHER_AXIS = re.compile(r"(CTYPE|CUNIT|CRPIX|CRVAL|CDELT|CROTA)[3-9] ")
+
 
 @dataclass(frozen=True)
 class HduSpec:
@@ -182,9 +184,7 @@ def pack_hdus(
         if not hdu.shape:
             return hdu
         level = steps if {hdu.name, number} & chosen else 0.0
-        packing = Packing.of(compress, (hdu.shape[0], hdu.shape[1]), hdu.dtype, level, dither, seed)
-        # axes of length 1 are not restored: other programs do not expect them in compressed images
-        return replace(hdu, packing=packing, squeezed=())
+        return replace(hdu, packing=Packing.of(compress, (hdu.shape[0], hdu.shape[1]), hdu.dtype, level, dither, seed))
 
     return tuple(packed(number, hdu) for number, hdu in enumerate(listed))
 
@@ -237,7 +237,8 @@ def header_block(spec: HduSpec, primary: bool, datasum: int | None = None, heap:
         before = header_block(HduSpec("", "", ()), True, 0) if primary else b""
         original = "ZSIMPLE =                    T" if primary else "ZTENSION= 'IMAGE   '"
         values = [("BITPIX", 8), *table_cards(grid, heap, longest), ("ZIMAGE", "T")]
-        values_of_image = [*_image_cards(spec, primary, "Z"), *packing_cards(grid.packing, spec.dtype)]
+        tile = [(f"ZTILE{i}", length) for i, length in enumerate(_lengths(grid.packing.tile, spec.squeezed), 1)]
+        values_of_image = [*_image_cards(spec, primary, "Z"), *tile, *packing_cards(grid.packing, spec.dtype)]
         cards = ["XTENSION= 'BINTABLE'", *(_card(*pair) for pair in values), original]
         cards += [_card(*pair) for pair in values_of_image]
     if spec.inherit is not None and not primary:
@@ -251,15 +252,21 @@ def header_block(spec: HduSpec, primary: bool, datasum: int | None = None, heap:
 
 def _image_cards(spec: HduSpec, primary: bool, prefix: str) -> list[tuple[str, Any]]:
     """Return keywords and values that describe an image, behind the first card."""
-    bitpix, axes = _BITPIX[spec.dtype], list(reversed(spec.shape))
-    for axis in spec.squeezed:
-        axes.insert(axis - 1, 1)
+    bitpix, axes = _BITPIX[spec.dtype], _lengths(spec.shape, spec.squeezed)
     if not spec.shape:
         bitpix, axes = _without_pixels(spec.header)
     pairs: list[tuple[str, Any]] = [("BITPIX", bitpix), ("NAXIS", len(axes))]
     pairs += [(f"NAXIS{i}", length) for i, length in enumerate(axes, 1)]
     pairs += [("EXTEND", "T")] if primary else [("PCOUNT", 0), ("GCOUNT", 1)]
     return [(prefix + keyword, value) for keyword, value in pairs]
+
+
+def _lengths(shape: tuple[int, ...], squeezed: tuple[int, ...]) -> list[int]:
+    """Return the lengths of all axes in the order of FITS."""
+    axes = list(reversed(shape))
+    for axis in squeezed:
+        axes.insert(axis - 1, 1)
+    return axes
 
 
 def _without_pixels(header: str) -> tuple[int, list[int]]:
@@ -313,6 +320,10 @@ def _free_cards(spec: HduSpec) -> list[str]:
         if not dropped and card.strip():
             # Only printable ASCII may stand in a header; raw frames carry other bytes now and then.
             cards.append(re.sub(r"[^ -~]", "?", card))
+    if spec.packing and spec.squeezed and any(_OF_FURTHER_AXIS.match(card) for card in cards):
+        # a compressed image is a table of two axes, and readers take the number of axes from it
+        axes = len(spec.shape) + len(spec.squeezed)
+        cards += [] if any(card.startswith("WCSAXES ") for card in cards) else [_card("WCSAXES", axes)]
     cards.sort(key=lambda card: not card.startswith("WCSAXES"))  # which must stand before all others of a WCS
     keywords = {card[:8].rstrip() for card in cards}
     if "CONTINUE" in keywords and "LONGSTRN" not in keywords:

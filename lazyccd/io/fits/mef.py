@@ -149,27 +149,8 @@ def _frame(
     """Return the frame of an image, with the header that it has by itself and what it inherits."""
     text, inherited = inherited_header(file, hdu)
     more: dict[str, Any] = {"inherited": inherited} if inherited else {}
-    if len(hdu.shape) > 2:
-        more["squeezed"] = squeezed_axes(hdu.shape)
     dq = dq if MASK in planes else None
     return frame_of(file, hdu.index, chunks, dtype, unit, dq, planes, text).assign_attrs(more)
-
-
-def squeezed_axes(shape: tuple[int, ...]) -> list[int]:
-    """Return the numbers of the FITS axes of length 1 that a plane does not have.
-
-    Examples
-    --------
-    >>> squeezed_axes((1, 1024, 1040)), squeezed_axes((7, 1, 5))
-    ([3], [2])
-    """
-    axes: list[int] = []
-    left = list(shape)
-    while len(left) > 2:
-        place = left.index(1)
-        axes.append(len(shape) - (place + len(axes)))
-        del left[place]
-    return sorted(axes)
 
 
 def _hdus(file: FitsFile, names: Mapping[int, str], planes: Companions) -> list[dict[str, Any]]:

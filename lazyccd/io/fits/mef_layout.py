@@ -49,7 +49,15 @@ def frame_layout(
     header = product_header(image.header, image.y, image.x, unit_to_text(image.units))
     hdus = _standard(image, header_to_text(header), compress=compress, steps=steps, dither=dither)
     names = [name for kind in image.kinds for name in ((BAD, MASK) if kind == MASK else (kind,))]
-    return FileLayout(list(hdus), {"": [(name, number) for number, name in enumerate(names)]})
+    squeezed = _squeezed(image)
+    return FileLayout(
+        [replace(hdu, squeezed=squeezed) for hdu in hdus], {"": [(name, number) for number, name in enumerate(names)]}
+    )
+
+
+def _squeezed(image: Image) -> tuple[int, ...]:
+    """Return the numbers of the axes of length 1 that the image had in the file that it is from."""
+    return tuple(image.attrs.get("squeezed", ()))
 
 
 def _standard(image: Image, header: str, **packing: Any) -> tuple[HduSpec, ...]:
@@ -168,7 +176,7 @@ class _Frame:
         self.header = header_from_text(self.text)
         self.cards: list[tuple[str, Any, str]] = []
         self.number = 1
-        self.squeezed = tuple(image.attrs.get("squeezed", ()))
+        self.squeezed = _squeezed(image)
 
     @property
     def version(self) -> int:

@@ -156,7 +156,25 @@ def frame_of(
         schema=schema,
         uncertainty_type=kind,
     )
-    return image.to_dataset()
+    ds = image.to_dataset()
+    return ds.assign_attrs(squeezed=squeezed_axes(info.shape)) if len(info.shape) > 2 else ds
+
+
+def squeezed_axes(shape: tuple[int, ...]) -> list[int]:
+    """Return the numbers of the FITS axes of length 1 that a plane does not have.
+
+    Examples
+    --------
+    >>> squeezed_axes((1, 1024, 1040)), squeezed_axes((7, 1, 5))
+    ([3], [2])
+    """
+    axes: list[int] = []
+    left = list(shape)
+    while len(left) > 2:
+        place = left.index(1)
+        axes.append(len(shape) - (place + len(axes)))
+        del left[place]
+    return sorted(axes)
 
 
 def _header(file: FitsFile, info: HduInfo) -> str:

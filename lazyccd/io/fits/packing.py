@@ -337,10 +337,9 @@ def table_cards(grid: TileGrid, heap: int, longest: int) -> list[tuple[str, Any]
 
 
 def packing_cards(packing: Packing, dtype: str) -> list[tuple[str, Any]]:
-    """Return keywords and values that say how the tiles are compressed."""
+    """Return keywords and values that say how the tiles are compressed, but for their shape."""
     kind = np.dtype(dtype)
-    cards: list[tuple[str, Any]] = [("ZTILE1", packing.tile[1]), ("ZTILE2", packing.tile[0])]
-    cards.append(("ZCMPTYPE", packing.algorithm))
+    cards: list[tuple[str, Any]] = [("ZCMPTYPE", packing.algorithm)]
     settings: list[tuple[str, Any]] = []
     if packing.algorithm == "RICE_1":
         settings += [("BLOCKSIZE", BLOCK), ("BYTEPIX", 4 if packing.steps else kind.itemsize)]
