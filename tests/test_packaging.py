@@ -23,6 +23,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 CONDA_NAMES = {
     "astropy": "astropy-base",
     "dask[array]": "dask-core",
+    "isal": "python-isal",
     "matplotlib": "matplotlib-base",
     "moto[server]": "moto",
 }

@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from astropy.io.fits.hdu.compressed._codecs import PLIO1
+from isal import isal_zlib
 
 from lazyccd.errors import FormatError
 from lazyccd.io.fits.access import ByteSource
@@ -243,7 +243,7 @@ class TileReader(RegionReader):
         """Decompress one tile of the other algorithms."""
         count = box.size
         if algorithm in ("GZIP_1", "GZIP_2", "NOCOMPRESS"):
-            plain = data.tobytes() if algorithm == "NOCOMPRESS" else zlib.decompress(data.data, 47)
+            plain = data.tobytes() if algorithm == "NOCOMPRESS" else isal_zlib.decompress(data.data, 47)
             return _as_numbers(plain, count, shuffled=algorithm == "GZIP_2", as_integers=as_integers)
         if algorithm == "PLIO_1":
             values = np.asarray(PLIO1(tilesize=count).decode(data.view(">i2")))

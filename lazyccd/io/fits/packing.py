@@ -12,13 +12,13 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from isal import isal_zlib
 
 from lazyccd.errors import ParameterError, ShapeError
 from lazyccd.io.fits.tiles import DITHERS
@@ -46,8 +46,8 @@ HCOMPRESS_LEAST = 4
 BATCH_BYTES = 1 << 19
 """Rows are compressed and written this many bytes at a time."""
 
-_ZLIB_LEVEL = 1
-"""Higher levels take several times longer for one or two percent: noise is not to be compressed."""
+_DEFLATE_LEVEL = 2
+"""Of ISA-L, which is four times as fast as zlib at its level 1, and as small. Higher levels gain nothing: noise is noise."""
 
 RECORD = np.dtype([("place", "<i8"), ("length", "<i8"), ("scale", "<f8"), ("zero", "<f8")])
 """Where a tile is in the unfinished file, its bytes, ZSCALE and ZZERO; a scale of 0 if it was not quantised."""
@@ -304,7 +304,7 @@ def _hcompress(tile: Array) -> Array:
 
 def _deflate(raw: Array) -> Array:
     """Compress bytes in the format of gzip, without name and time."""
-    return np.frombuffer(zlib.compress(raw.data, _ZLIB_LEVEL, 31), np.uint8)
+    return np.frombuffer(isal_zlib.compress(raw.data, _DEFLATE_LEVEL, 31), np.uint8)
 
 
 def table_bytes(grid: TileGrid, records: Array) -> bytes:
