@@ -209,6 +209,11 @@ class SumsReader:
         self._storage = storage
         self._group = storage.layout.open(storage.number, "r")
 
+    @property
+    def rows(self) -> int:
+        """How many rows are decoded together."""
+        return CHUNK
+
     def read(self, region: Region) -> Array:
         """Return the plane's pixels of a region."""
         storage = self._storage

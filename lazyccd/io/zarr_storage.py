@@ -120,6 +120,11 @@ class ZarrReader:
         self._array = array
         self._dtype = dtype
 
+    @property
+    def rows(self) -> int:
+        """How many rows are decoded together: those of a chunk."""
+        return self._array.chunks[0]
+
     def read(self, region: Region) -> npt.NDArray[Any]:
         """Return exactly the pixels of the region, native and C-contiguous."""
         return np.ascontiguousarray(self._array[region.slices], dtype=self._dtype)
@@ -137,6 +142,11 @@ class ShardReader:
         self._shards, self._chunks = _pair(array.shards), _pair(array.chunks)
         self._fill = array.fill_value
         self._dtype = dtype
+
+    @property
+    def rows(self) -> int:
+        """How many rows are decoded together: those of a chunk."""
+        return self._chunks[0]
 
     def read(self, region: Region) -> npt.NDArray[Any]:
         """Return exactly the pixels of the region, native and C-contiguous."""

@@ -22,6 +22,9 @@ Chunks = Mapping[str, Mapping[tuple[int, int], npt.NDArray[Any]]]
 BANDS_PER_HALO = 8
 """A stack over inputs with a halo of h rows is read in bands of at least so many times h."""
 
+KEPT_BYTES = 48 * 2**20
+"""Decoded rows that a task keeps for its next strips: chunks of 2048 x 2048 pixels of three float32, float32, uint16 planes."""
+
 
 class Evaluation:
     """One task's work on a plan; a context manager that closes the files it opened.
@@ -43,6 +46,7 @@ class Evaluation:
         self._chunks = chunks or {}
         self._values = values or {}
         self._readers: dict[str, Reader] = {}
+        self._decoded: dict[str, Block] = {}
 
     def __enter__(self) -> Evaluation:
         """Return itself."""
@@ -116,7 +120,7 @@ class Evaluation:
         """Run one step on the blocks that it needs."""
         try:
             if isinstance(step, Source):
-                return Block(request.region, data=self._reader(step).read(request.region))
+                return Block(request.region, data=self._read(step, request.region))
             if isinstance(step, Chunked):
                 return Block(request.region, data=assemble(step, request.region, self._chunks[step.name]))
             if isinstance(step, Join):
@@ -144,6 +148,30 @@ class Evaluation:
         if step.token not in self._readers:
             self._readers[step.token] = step.storage.open()
         return self._readers[step.token]
+
+    def _read(self, step: Source, region: Region) -> npt.NDArray[Any]:
+        """Read a region; where it is lower than the rows that are decoded together, these are kept for the next strip."""
+        reader = self._reader(step)
+        rows = reader.rows
+        if region.shape.y >= rows:
+            return reader.read(region)
+        out = np.empty(region.shape, step.dtypes["data"])
+        for y0 in range(region.y0 // rows * rows, region.y1, rows):
+            whole = region._replace(y0=y0, y1=min(y0 + rows, step.shape[0]))
+            band, part = self._band(step, reader, whole, out.itemsize), whole.intersect(region)
+            out[part.within(region)] = reader.read(part) if band is None else band.crop(part).plane("data")
+        return out
+
+    def _band(self, step: Source, reader: Reader, region: Region, itemsize: int) -> Block | None:
+        """Return rows of a source that are decoded together; None if they are too many to be kept."""
+        kept = self._decoded.pop(step.token, None)
+        if kept is None or kept.region != region:
+            others = sum(block.nbytes for block in self._decoded.values())
+            if others + region.size * itemsize > KEPT_BYTES:
+                return None
+            kept = Block(region, data=reader.read(region))
+        self._decoded[step.token] = kept
+        return kept
 
     def _stack(self, step: Stack, request: Request) -> Iterator[Block]:
         """Combine the frames in bands of rows."""

@@ -83,6 +83,11 @@ class FormulaStorage:
     def close(self) -> None:
         """Do nothing."""
 
+    @property
+    def rows(self) -> int:
+        """How many rows are decoded together."""
+        return 1
+
     def read(self, region: Region) -> Array:
         """Return the pixels of a region and note that it was read."""
         READS.append((self.name, region))

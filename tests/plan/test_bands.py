@@ -1,4 +1,4 @@
-"""Under a memory limit tasks cut their regions into bands: same bits, less memory, and an end to it."""
+"""Bands of a task: cut under a memory limit with the same bits, and tiles that are decoded once for all of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import dask
+import numcodecs.blosc
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.nddata import CCDData
 from dask.utils import parse_bytes
 from distributed import Client, LocalCluster
 
@@ -19,6 +22,7 @@ import lazyccd
 from lazyccd.errors import MemoryLimitError
 from lazyccd.frame.core import resolve
 from lazyccd.kernels.block import PLANES, Request
+from lazyccd.plan import evaluate
 from lazyccd.plan.cost import BASELINE_BYTES, cuts_of_task, fitting_cuts, process_limit, task_cost
 from lazyccd.plan.evaluate import Evaluation, chunk_boxes
 from lazyccd.plan.lower import read_label
@@ -144,3 +148,26 @@ def test_a_job_obeys_its_limit(tmp_path: Path) -> None:
     assert peak < limit < found[0][2]
     stores = [{p.relative_to(s): p.read_bytes() for p in s.rglob("*") if p.is_file()} for s in tmp_path.glob("*.zarr")]
     assert stores[0] == stores[1]
+
+
+@pytest.mark.parametrize("kept", [evaluate.KEPT_BYTES, 0])
+def test_chunks_are_decoded_once_in_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
+    """Strips lower than a chunk share what was decoded, as long as there is room for it; the bits do not tell."""
+    pixels = np.random.default_rng(3).normal(9, 1, (1100, 2048)).astype(np.float32)
+    ds = lazyccd.from_ccddata(CCDData(pixels, unit="adu"))
+    store = lazyccd.to_zarr(ds, tmp_path / "a.zarr", shards=(1024, 2048))
+    count = 0
+
+    def decompress(*args: Any) -> Any:
+        nonlocal count
+        count += 1
+        return decompress_original(*args)
+
+    decompress_original = numcodecs.blosc.decompress
+    monkeypatch.setattr(numcodecs.blosc, "decompress", decompress)
+    monkeypatch.setattr(evaluate, "KEPT_BYTES", kept)
+    opened = lazyccd.multiply(lazyccd.open_zarr(store), 2.0)
+    np.testing.assert_array_equal(opened["data"].values, 2 * pixels)
+    assert count == 3 * 4 if kept else count > 3 * 4
+    window = opened.ccd.cutout(y=slice(300, 700), x=slice(5, 1500))["data"]
+    np.testing.assert_array_equal(window.values, 2 * pixels[300:700, 5:1500])
