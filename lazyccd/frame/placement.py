@@ -2,7 +2,15 @@
 
 DATASEC (the whole image without one) holds what CCDSEC or DETSEC says in unbinned pixels of the detector or the focal
 plane; a section that is written backwards is flipped. CCDSUM is the binning, which the lengths of the sections must have.
-Where there is no such section, LTV and LTM say the same: logical = LTM x physical + LTV.
+Where there is no such section, matrices and shifts of NOAO's dictionary say it, and where there are both they must agree:
+
+1. image = LTM x detector + LTV;
+2. amplifier = ATM x detector + ATV, where AMPSEC says which pixels of the amplifier the data are;
+3. focal plane = DTM x detector + DTV, where the detector is the image itself if nothing says how it lies on it.
+
+References
+----------
+NOAO Image Data Structure Definitions, Mosaic Camera FITS Keyword Dictionary, version 1 (AMPSEC, ATMn_n, DTMn_n, LTMn_n).
 """
 
 from __future__ import annotations
@@ -80,7 +88,7 @@ def placement(
     Raises
     ------
     SectionError
-        Raised if sections contradict each other or the binning.
+        Raised if sections contradict each other, the binning, or the matrices.
 
     Examples
     --------
@@ -88,9 +96,25 @@ def placement(
     Placement(data=Region(y0=0, y1=512, x0=0, x1=512), target=Region(y0=2048, y1=3072, x0=1024, x1=2048), step=YX(y=-1, x=1), binning=YX(y=2, x=2))
     """
     data = read_section(header, "DATASEC") or _whole(header) or (None if whole is None else Section(whole))
+    if data is None:
+        return None
+    other = _by_amplifier(header, data) if key == "CCDSEC" else _by_detector(header, data)
     target = read_section(header, key)
-    if target is None or data is None:
-        return None if data is None or key != "CCDSEC" else _physical(header, data.region)
+    if target is None:
+        return (_physical(header, data.region) or other) if key == "CCDSEC" else other
+    placed = _by_section(header, key, label, data, target)
+    if other is not None and other != placed:
+        how = "AMPSEC, ATM and ATV place" if key == "CCDSEC" else "DTM and DTV place"
+        section = Section(other.target, YX(other.step.y * data.step.y, other.step.x * data.step.x)).to_fits()
+        raise SectionError(
+            f"{label}: {key} is {target.to_fits()}, and {how} the data at {section}; these contradict each other: correct "
+            "one by with_header, or take the others out with None."
+        )
+    return placed
+
+
+def _by_section(header: Mapping[str, Any], key: str, label: str, data: Section, target: Section) -> Placement:
+    """Return where a section places the data."""
     step = YX(data.step.y * target.step.y, data.step.x * target.step.x)
     factors = [divmod(t, d) for t, d in zip(target.region.shape, data.region.shape, strict=True)]
     binning = YX(factors[0][0], factors[1][0])
@@ -122,11 +146,59 @@ def binning_of(header: Mapping[str, Any]) -> YX | None:
 
 def _physical(header: Mapping[str, Any], data: Region) -> Placement | None:
     """Return where LTV and LTM place the data; None without them, or if that is between pixels."""
-    if "LTM1_1" not in header or "LTM2_2" not in header:
+    return _before(header, "LT", data)
+
+
+def _by_amplifier(header: Mapping[str, Any], data: Section) -> Placement | None:
+    """Return where AMPSEC, ATM and ATV place the data on the detector; None without them."""
+    try:
+        section = read_section(header, "AMPSEC")
+    except SectionError:
+        return None
+    placed = None if section is None else _before(header, "AT", section.region)
+    if section is None or placed is None or placed.binning != (1, 1):
+        return None
+    factors = [divmod(t, d) for t, d in zip(section.region.shape, data.region.shape, strict=True)]
+    if any(rest or not factor for factor, rest in factors):
+        return None
+    step = YX(*(a * b * c for a, b, c in zip(data.step, section.step, placed.step, strict=True)))
+    return Placement(data.region, placed.target, step, YX(factors[0][0], factors[1][0]))
+
+
+def _by_detector(header: Mapping[str, Any], data: Section) -> Placement | None:
+    """Return where DTM and DTV place the data in the focal plane; None without them, or if they count binned pixels."""
+    if "DTM1_1" not in header or "DTM2_2" not in header:
+        return None
+    try:
+        section = read_section(header, "CCDSEC")
+        ccd = None if section is None else _by_section(header, "CCDSEC", "", data, section)
+    except SectionError:
+        return None
+    ccd = ccd or _physical(header, data.region) or _by_amplifier(header, data)
+    if ccd is None:
+        if binning_of(header) not in {None, (1, 1)}:
+            return None
+        ccd = Placement(data.region, data.region, YX(1, 1), YX(1, 1))
+    inverse: dict[str, float] = {}
+    for axis in (1, 2):
+        scale, shift = float(header[f"DTM{axis}_{axis}"]), float(header.get(f"DTV{axis}", 0.0))
+        if abs(scale) != 1:
+            return None
+        inverse |= {f"LTM{axis}_{axis}": scale, f"LTV{axis}": -shift * scale}
+    placed = _before(inverse, "LT", ccd.target)
+    if placed is None:
+        return None
+    step = YX(ccd.step.y * placed.step.y, ccd.step.x * placed.step.x)
+    return Placement(data.region, placed.target, step, ccd.binning)
+
+
+def _before(header: Mapping[str, Any], name: str, after: Region) -> Placement | None:
+    """Return where pixels come from by after = M x before + V; None without cards, or if that is between pixels."""
+    if f"{name}M1_1" not in header or f"{name}M2_2" not in header:
         return None
     ranges, steps, sizes = [], [], []
-    for axis, (first, stop) in ((2, data[:2]), (1, data[2:])):
-        scale, shift = float(header[f"LTM{axis}_{axis}"]), float(header.get(f"LTV{axis}", 0.0))
+    for axis, (first, stop) in ((2, after[:2]), (1, after[2:])):
+        scale, shift = float(header[f"{name}M{axis}_{axis}"]), float(header.get(f"{name}V{axis}", 0.0))
         size = round(1 / abs(scale)) if scale else 0
         ends = sorted((edge - shift + 0.5) / scale for edge in (first, stop)) if scale else [0.5, 0.5]
         low, high = round(ends[0] - 0.5), round(ends[1] - 0.5)
@@ -135,4 +207,4 @@ def _physical(header: Mapping[str, Any], data: Region) -> Placement | None:
         ranges.append((low, high))
         steps.append(1 if scale > 0 else -1)
         sizes.append(size)
-    return Placement(data, Region(*ranges[0], *ranges[1]), YX(*steps), YX(*sizes))
+    return Placement(after, Region(*ranges[0], *ranges[1]), YX(*steps), YX(*sizes))

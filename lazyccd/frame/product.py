@@ -44,7 +44,7 @@ def product_header(text: str, y: npt.NDArray[Any], x: npt.NDArray[Any], units: s
     -------
     fits.Header
         If the product is a part of the image that was read: CRPIX and the WCS matrix, LTV and LTM, CCDSEC and DETSEC follow;
-        BIASSEC and TRIMSEC are gone, DATASEC is the whole product. BUNIT is always set. Cards that cannot be parsed have
+        BIASSEC, TRIMSEC and AMPSEC are gone, DATASEC is the whole product. BUNIT is always set. Cards that cannot be parsed have
         lost their keyword and keep their text.
 
     Raises
@@ -86,16 +86,16 @@ def _follow(header: fits.Header, text: str, y: npt.NDArray[Any], x: npt.NDArray[
         if "AMDX1" in header:  # plates of the Digitized Sky Survey count pixels from the corner of the plate
             for axis, first in ((1, x0), (2, y0)):
                 header[f"CNPIX{axis}"] = header.get(f"CNPIX{axis}", 0) + first
-    for key in ("BIASSEC", "TRIMSEC"):
+    for key in ("CCDSEC", "DETSEC"):
+        if key in header or (key == "CCDSEC" and "AMPSEC" in header):
+            _move_section(header, key, (y0, ystep, len(y)), (x0, xstep, len(x)))
+    for key in ("BIASSEC", "TRIMSEC", "AMPSEC"):
         header.remove(key, ignore_missing=True)
     # Physical = (logical - LTV) / LTM, and the image that was read may have had a shift itself.
     for axis, (first, step) in enumerate(((x0, xstep), (y0, ystep)), 1):
         shift, scale = float(header.get(f"LTV{axis}", 0.0)), float(header.get(f"LTM{axis}_{axis}", 1.0))
         header[f"LTV{axis}"] = (shift - 1 - first) / step + 1
         header[f"LTM{axis}_{axis}"] = scale / step
-    for key in ("CCDSEC", "DETSEC"):
-        if key in header:
-            _move_section(header, key, (y0, ystep, len(y)), (x0, xstep, len(x)))
     header["DATASEC"] = Region(0, len(y), 0, len(x)).to_fits()
 
 
@@ -118,7 +118,7 @@ def _move_section(
         placed = None
     moved = None if placed is None else (_moved(placed, 0, *rows), _moved(placed, 1, *columns))
     if moved is None or None in moved:
-        del header[key]
+        header.remove(key, ignore_missing=True)
         return
     (y0, y1, ystep), (x0, x1, xstep) = moved  # type: ignore[misc]
     header[key] = Section(Region(y0, y1, x0, x1), YX(ystep, xstep)).to_fits()

@@ -141,10 +141,11 @@ def detectors_like(tree: xr.DataTree, detectors: Mapping[str, tuple[xr.Dataset, 
     owners = {part: name for name, (_, parts) in detectors.items() for part in parts}
     hdus: list[dict[str, Any]] = []
     for hdu in tree.attrs.get("hdus", ()):
+        owner = owners.get(hdu.get("frame", ""))
         if "frame" not in hdu:
             hdus.append(hdu)
-        elif not any(other.get("frame") == owners[hdu["frame"]] for other in hdus):
-            hdus.append({"frame": owners[hdu["frame"]], "plane": DATA})
+        elif owner and not any(other.get("frame") == owner for other in hdus):
+            hdus.append({"frame": owner, "plane": DATA})
     frames = {}
     for name, (frame, _) in detectors.items():
         cards = [("EXTNAME", name.replace("/", "_"), "name of the detector")]
@@ -202,13 +203,15 @@ def _assembled(images: Mapping[str, Image], section: SectionKey | None, root: Ma
 
 def _choose(images: Mapping[str, Image]) -> SectionKey:
     """Return the keyword by which frames of one detector are put together."""
-    headers = {name: header_view(image.header) for name, image in images.items()}
-    has = {key: [name for name, header in headers.items() if _has_section(header, key)] for key in SIZES}
-    if len(has["CCDSEC"]) == len(images):
-        places = [_amplifier(name, image, "CCDSEC").place.target for name, image in images.items()]
-        if not any(a.intersect(b).size for i, a in enumerate(places) for b in places[:i]):
+    headers = [header_view(image.header) for image in images.values()]
+    has_detsec = any(_has_section(header, "DETSEC") for header in headers)
+    if not has_detsec or all(_has_section(header, "CCDSEC") for header in headers):
+        found = [placement(header_view(i.header), "CCDSEC", name, whole=_whole(i)) for name, i in images.items()]
+        places = [place.target for place in found if place is not None]
+        overlap = any(a.intersect(b).size for i, a in enumerate(places) for b in places[:i])
+        if len(places) == len(images) and not overlap:
             return "CCDSEC"
-    return "DETSEC" if has["DETSEC"] else "CCDSEC"
+    return "DETSEC" if has_detsec or any("DTM1_1" in header for header in headers) else "CCDSEC"
 
 
 def _has_section(header: Mapping[str, Any], key: str) -> bool:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import lazyccd
 from lazyccd.errors import ArgumentTypeError, KeywordError, LazyCCDError, ParameterError, SectionError, UnitError
+from lazyccd.frame.placement import placement
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.sections import YX, Region, Section
 from lazyccd.testing.asserts import raise_if_computes
@@ -198,7 +199,10 @@ def test_detectors_of_a_mosaic() -> None:
     assert detectors["N2"].to_dataset().ccd.header["DETSEC"] == "[9:14,1:2]"
     assert detectors["N2"].to_dataset().ccd.header["EXTNAME"] == "N2"
     assert detectors.attrs["header"] == tree.attrs["header"]
-    assert detectors.attrs["hdus"] == [{"root": True}]
+    assert detectors.attrs["hdus"] == [
+        {"root": True},
+        {"frame": "N1", "plane": "data"},
+    ]  # where the first of its amplifiers was
     np.testing.assert_array_equal(lazyccd.assemble(detectors, "DETSEC")["data"].values, focal["data"].values)
     branches = lazyccd.split_amplifiers(detectors, {"a": "[1:3,1:2]", "b": "[6:4,1:2]"})
     assert list(branches.ccd.frames) == ["N1/a", "N1/b", "N2/a", "N2/b"]
@@ -322,3 +326,69 @@ def test_keywords_that_are_missing() -> None:
     """A keyword that a frame does not have is named."""
     with pytest.raises(KeywordError, match="no keyword 'TRIMSEC'"):
         lazyccd.trim_image(detector(), lazyccd.Keyword("TRIMSEC"))
+
+
+NOAO = {
+    "DATASEC": "[25:1048,1:4096]", "CCDSEC": "[1:1024,1:4096]", "DETSEC": "[4097:5120,4097:8192]", "AMPSEC": "[1:1024,4096:1]",
+    "LTM1_1": 1.0, "LTM2_2": 1.0, "LTV1": 24.0, "LTV2": 0.0, "ATM1_1": 1.0, "ATM2_2": -1.0, "ATV1": 0.0, "ATV2": 4097.0,
+    "DTM1_1": 1.0, "DTM2_2": 1.0, "DTV1": 4096.0, "DTV2": 4096.0,
+}  # fmt: skip
+"""What the header of an amplifier of NOAO's Mosaic camera says of its place, each thing twice or three times."""
+
+
+@pytest.mark.parametrize(
+    "keys", [("CCDSEC",), ("LTM1_1", "AMPSEC"), ("LTM1_1", "CCDSEC"), ("AMPSEC", "CCDSEC"), ("DETSEC",)]
+)
+@pytest.mark.parametrize("ending", [[], ["CCDSEC", "DETSEC"], ["DTM1_1"]])
+def test_places_without_sections(keys: tuple[str, ...], ending: list[str]) -> None:
+    """Each way of saying where data lie gives the same place; whichever are missing, the others do."""
+    left = {key: value for key, value in NOAO.items() if key not in {*keys, *ending}}
+    whole = {key: placement(NOAO, key) for key in ("CCDSEC", "DETSEC")}
+    if {"LTM1_1", "AMPSEC", "CCDSEC"} & left.keys():
+        assert placement(left, "CCDSEC") == whole["CCDSEC"]
+    if "DETSEC" in left or ("DTM1_1" in left and {"LTM1_1", "AMPSEC", "CCDSEC"} & left.keys()):
+        assert placement(left, "DETSEC") == whole["DETSEC"]
+
+
+def test_matrices_that_contradict_sections() -> None:
+    """Are refused with both places, for the detector and for the focal plane."""
+    with pytest.raises(
+        SectionError,
+        match=r"im1: CCDSEC is \[1:1024,1:4096\], and AMPSEC, ATM and ATV place the data at \[1:1024,11:4106\]",
+    ):
+        placement({**NOAO, "ATV2": 4107.0}, "CCDSEC", "im1")
+    with pytest.raises(
+        SectionError, match=r"im1: DETSEC is .*, and DTM and DTV place the data at \[4098:5121,4097:8192\]"
+    ):
+        placement({**NOAO, "DTV1": 4097.0}, "DETSEC", "im1")
+
+
+def test_amplifiers_by_their_coordinates(tmp_path: Path) -> None:
+    """Two amplifiers are put together by ATM and ATV alone, or by DTM and DTV, as by CCDSEC; trimmed and written ones too."""
+    data = {name: np.arange(12.0).reshape(3, 4) + 100 * i for i, name in enumerate("AB")}
+    right = {
+        "AMPSEC": "[3:1,1:3]",
+        "ATM1_1": -1.0,
+        "ATM2_2": 1.0,
+        "ATV1": 7.0,
+        "DTM1_1": 1.0,
+        "DTM2_2": 1.0,
+        "DTV1": 10.0,
+    }
+    left = {"AMPSEC": "[1:3,1:3]", "ATM1_1": 1.0, "ATM2_2": 1.0, "DTM1_1": 1.0, "DTM2_2": 1.0, "DTV1": 10.0}
+    frames = {
+        name: lazyccd.from_ccddata(
+            CCDData(data[name], unit="adu", meta={"DATASEC": "[2:4,1:3]", "NAXIS1": 4, "NAXIS2": 3, **cards})
+        )
+        for name, cards in (("A", left), ("B", right))
+    }
+    tree = xr.DataTree.from_dict(frames)
+    expected = np.hstack([data["A"][:, 1:], data["B"][:, 1:]])
+    np.testing.assert_array_equal(lazyccd.assemble(tree)["data"].values, expected)
+    in_plane: Any = lazyccd.assemble(tree, "DETSEC")
+    np.testing.assert_array_equal(in_plane["data"].values[:, 10:], expected)
+    trimmed = tree.ccd.trim_image(fits_section="[3:4,1:3]")
+    lazyccd.to_fits(trimmed, tmp_path / "a.fits")
+    again: Any = lazyccd.assemble(lazyccd.open_mef(tmp_path / "a.fits"))
+    wanted: Any = lazyccd.assemble(trimmed)
+    np.testing.assert_array_equal(again["data"].values, wanted["data"].values)
