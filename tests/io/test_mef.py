@@ -170,6 +170,40 @@ def test_damaged_extensions(tmp_path: Path, how: str, left: list[str], message: 
     assert float(tree["A"]["data"].max()) == 1
 
 
+@pytest.mark.parametrize("algorithm", ["RICE_1", "GZIP_2", "HCOMPRESS_1"])
+@pytest.mark.parametrize("name", ["B", "DQ"])
+def test_damaged_tiles(tmp_path: Path, algorithm: str, name: str) -> None:
+    """Headers do not tell: computing names file, extension and tile; "skip" looks at all tiles and leaves the frame out."""
+    rng = np.random.default_rng(1)
+    packed = [
+        fits.CompImageHDU(
+            rng.integers(0, 9, (40, 30), np.int16), name=n, compression_type=algorithm, tile_shape=(8, 30)
+        )
+        for n in ("B", "DQ")
+    ]
+    path = write(tmp_path / "a.fits", image("A"), *packed)
+    tree = lazyccd.open_mef(path, dq="boolean", on_error="skip")
+    assert list(tree.children) == ["A", "B"]
+    assert "skipped" not in tree.attrs
+    with fits.open(path, disable_image_compression=True) as hdus:
+        start, header = hdus[name]._data_offset, hdus[name].header
+    raw = bytearray(path.read_bytes())
+    length, place = np.frombuffer(raw, ">i4", 2, start + 2 * header["NAXIS1"]).tolist()
+    start += header["NAXIS1"] * header["NAXIS2"]
+    raw[start + place : start + place + length] = b"\xff" * length
+    path.write_bytes(raw)
+    message = rf"a\.fits\[{name},1\]: tile 2 cannot be decompressed \({algorithm}\)"
+    tree = lazyccd.open_mef(path, dq="boolean")
+    with pytest.raises(FormatError, match=message):
+        lazyccd.to_fits(tree, tmp_path / "b.fits")
+    assert not (tmp_path / "b.fits").exists()
+    with pytest.warns(UserWarning, match=f"left out: .*{message}"):
+        tree = lazyccd.open_mef(path, dq="boolean", on_error="skip")
+    assert list(tree.children) == ["A"]
+    with fits.open(str(lazyccd.to_fits(tree, tmp_path / "c.fits"))) as hdus:
+        assert [(hdu.name, hdu.shape) for hdu in hdus[1:]] == [("A", hdus["A"].shape), ("DQ", hdus["A"].shape)]
+
+
 def test_what_is_refused(tmp_path: Path) -> None:
     """Arguments that mean nothing, and a name that picks one extension."""
     path = write(tmp_path / "a.fits", image("A"))

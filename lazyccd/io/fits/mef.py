@@ -8,9 +8,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy.typing as npt
@@ -18,7 +20,7 @@ import xarray as xr
 from astropy import units as u
 
 from lazyccd.errors import LazyCCDError, ParameterError
-from lazyccd.frame.core import DATA, MASK
+from lazyccd.frame.core import DATA, MASK, regular_grid
 from lazyccd.frame.tree import make_tree
 from lazyccd.io.fits.companions import Companion, Companions, Role, beside, check_roles, companions_of, images_of
 from lazyccd.io.fits.hdus import FitsFile, HduInfo, scan_fits
@@ -26,6 +28,9 @@ from lazyccd.io.fits.kept import KeptBytes
 from lazyccd.io.fits.names import Name, parse_name
 from lazyccd.io.fits.open import Chunks, frame_of, inherited_header
 from lazyccd.io.fits.planes import DQ
+from lazyccd.io.fits.storage import FitsStorage
+from lazyccd.plan.evaluate import chunk_boxes
+from lazyccd.sections import Region
 
 DEFAULT_NAME = "COMPRESSED_IMAGE"
 """EXTNAME that programs give to compressed images without a name."""
@@ -55,7 +60,9 @@ def open_mef(
         What extensions are, by EXTNAME, where their names do not tell: ``"image"`` (a frame of its own), ``"std"``, ``"var"``,
         ``"ivar"`` or ``"mask"`` (a plane of the image before them), ``"kept"`` (written as it is, and not reduced).
     on_error
-        What a damaged extension does: ``"raise"``, or ``"skip"`` with a warning; the root's ``skipped`` then says why.
+        What a damaged extension does: ``"raise"``, or ``"skip"`` with a warning; the root's ``skipped`` then says why. Headers do
+        not tell whether a compressed tile is damaged: with "raise" that is an error when its pixels are computed; for "skip"
+        all tiles of the file are decompressed once here, and frames are left out of whose image or planes one is damaged.
 
     Returns
     -------
@@ -98,15 +105,36 @@ def open_mef(
     frames: dict[str, xr.Dataset] = {}
     for hdu, child in names:
         try:
-            frames[child] = _frame(file, hdu, planes.get(hdu.index, {}), chunks, dtype, unit, dq)
+            found = planes.get(hdu.index, {})
+            frame = _frame(file, hdu, found, chunks, dtype, unit, dq)
+            if on_error == "skip":
+                _check_tiles([Companion(file, hdu), *found.values()])
+            frames[child] = frame
         except LazyCCDError as error:
             if on_error == "raise":
                 raise
             skipped.append(str(error))
     for text in skipped:
         warnings.warn(f"left out: {text}", UserWarning, stacklevel=2)
-    attrs: dict[str, Any] = {"header": file.hdus[0].header, "hdus": _hdus(file, dict(_by_index(names, frames)), planes)}
+    described = _hdus(file, {hdu.index: child for hdu, child in names}, planes)
+    hdus = [hdu for hdu in described if hdu.get("frame", "") in {"", *frames}]
+    attrs: dict[str, Any] = {"header": file.hdus[0].header, "hdus": hdus}
     return make_tree(frames, attrs | ({"skipped": skipped} if skipped else {}))
+
+
+def _check_tiles(images: Iterable[Companion]) -> None:
+    """Decompress all tiles of compressed images, by a few threads; raise if one cannot be."""
+    with ThreadPoolExecutor(os.cpu_count(), "lazyccd-check") as pool:
+        for image in images:
+            if image.hdu.tiles is None:
+                continue
+            storage = FitsStorage.of(image.file, image.hdu)
+            boxes = [
+                box for _, box in chunk_boxes(regular_grid(storage.shape, storage.chunks), Region.full(storage.shape))
+            ]
+            with storage.open() as reader:
+                for _ in pool.map(lambda box, reader=reader: reader.read(box).size, boxes):
+                    pass
 
 
 def _planes(file: FitsFile, roles: Mapping[str, Role]) -> Companions:
@@ -115,10 +143,6 @@ def _planes(file: FitsFile, roles: Mapping[str, Role]) -> Companions:
     for index, found in beside(file).items():
         planes[index] = found | planes.get(index, {})
     return planes
-
-
-def _by_index(names: Sequence[tuple[HduInfo, str]], frames: Mapping[str, xr.Dataset]) -> list[tuple[int, str]]:
-    return [(hdu.index, child) for hdu, child in names if child in frames]
 
 
 def frame_names(images: Sequence[HduInfo]) -> list[tuple[HduInfo, str]]:
