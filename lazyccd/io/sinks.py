@@ -297,13 +297,8 @@ class Tracked:
     number: int = 0
     """Which frame of all the first of this product is."""
 
-    @property
-    def writer(self) -> Tracked:
-        """What writes the first frame."""
-        return self.of_frame(0)
-
     def of_frame(self, number: int) -> Tracked:
-        """Return what writes one of the frames."""
+        """Return what writes one of the frames: small, without what only `create` and `finish` need."""
         return replace(self, product=self.product.alone(number), progress=self.progress.writer, number=number)
 
     def begin(self) -> Receipts:

@@ -236,7 +236,10 @@ def open_arrays(store: str | os.PathLike[str], group: str = "0") -> ZarrContent:
 
     store = os.fspath(store)
     root = _open_root(store)
-    node = root.get(group)
+    try:
+        node = root.get(group)
+    except ValueError as error:
+        raise FormatError(f"{store} names a group {group!r} that no store can have: {error}") from error
     if not isinstance(node, zarr.Group):
         raise FormatError(
             f"{store} has no group {group!r}; its groups are {sorted(name for name, _ in root.groups())}."
@@ -287,7 +290,7 @@ def _open_root(store: str) -> zarr.Group:
         raise MissingFileError(f"the Zarr store {store} does not exist; check the path.")
     try:
         return zarr.open_group(place.address, mode="r")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{store} is not a Zarr store: {error}; write one by to_zarr().") from error
 
 

@@ -41,11 +41,6 @@ GROUP_WIDTH = 8192
 class Sink(Protocol):
     """Where tasks write regions to; picklable, and every method may run in another process."""
 
-    @property
-    def writer(self) -> Sink:
-        """The same for the tasks that write: small, without what only `create` and `finish` need."""
-        ...
-
     def create(self) -> None:
         """Make the target, under a name that is not the final one."""
         ...
