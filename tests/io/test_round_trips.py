@@ -1,0 +1,115 @@
+"""FITS to Zarr and back loses no card, table, plane, unit or bit of any real file that can be read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import lazyccd
+from lazyccd.errors import LazyCCDError
+from lazyccd.frame.tree import frames_of
+from lazyccd.io.fits.hdus import scan_fits
+from tests.io.lossless import assert_nothing_lost
+
+REAL = [
+    "lco_sinistro_mef/mef_raw_test_frame.fits",
+    "lco_sinistro_mef/banzai_test_frame.fits.fz",
+    "lco_sinistro_mef/coj1m011-fl08-20151216-0049-b00.fits.fz",
+    "lsst_16amp/30211212000310-R22-S22-det098.fits",
+    "decam_cp_tpv_dq/c4d_130105_065255_ooi_r_a1-N15.fits.fz",
+    "dq_bitmask/HST_NICMOS.fits",
+    "dq_bitmask/3c120_stis_orig.fits.gz",
+    "dq_bitmask/frame-r-001000-1-0100.fits.bz2",
+    "dq_bitmask/fpM-001000-r1-0100.fit",
+    "dq_bitmask/HST_WFPC_II.fits",
+    "cosmic_rays/gmos.fits",
+    "ccdproc/science-mef.fits",
+]
+
+
+@pytest.mark.filterwarnings("ignore:Invalid keyword for column:astropy.io.fits.verify.VerifyWarning")
+@pytest.mark.parametrize("name", REAL)
+def test_real_files(shared_data: Path, tmp_path: Path, name: str) -> None:
+    """FITS to FITS, and FITS to Zarr to FITS: the same bytes, and no card, table or plane lost."""
+    tree = lazyccd.open_mef(shared_data / name)
+    direct = Path(str(lazyccd.to_fits(tree, tmp_path / "a.fits")))
+    assert_nothing_lost(shared_data / name, direct, masks=False)
+    store = lazyccd.open_zarr(str(lazyccd.to_zarr(tree, tmp_path / "a.zarr")))
+    assert isinstance(store, xr.DataTree)
+    assert direct.read_bytes() == Path(str(lazyccd.to_fits(store, tmp_path / "b.fits"))).read_bytes()
+    again = lazyccd.open_mef(direct)
+    assert list(again.children) == list(tree.children)
+    for child in list(tree.children)[:3]:
+        for variable in tree[child].data_vars:
+            # the variance comes from what a file has of it
+            rtol = 1e-6 if variable == "uncertainty" else 0
+            np.testing.assert_allclose(again[child][variable].values, tree[child][variable].values, rtol=rtol)
+            assert again[child][variable].attrs == tree[child][variable].attrs
+
+
+def assert_same_bits(found: xr.Dataset, given: xr.Dataset) -> None:
+    """Assert that two frames have the same variables, bit by bit, attributes and coordinates."""
+    assert list(found) == list(given)
+    assert found.attrs == given.attrs
+    for name in (*given.data_vars, *given.coords):
+        assert found[name].attrs == given[name].attrs
+        assert found[name].dtype == given[name].dtype
+        np.testing.assert_array_equal(found[name].values.view(np.uint8), given[name].values.view(np.uint8))
+
+
+def go_round(opened: xr.Dataset | xr.DataTree, folder: Path) -> Path:
+    """Assert that an archive gives back what was put in: by variable, and the FITS file to the byte; return that file."""
+    direct = Path(str(lazyccd.to_fits(opened, folder / "direct.fits", overwrite=True)))
+    archived = lazyccd.open_zarr(lazyccd.to_zarr(opened, folder / "a.zarr", overwrite=True))
+    if isinstance(opened, xr.Dataset):
+        assert_same_bits(archived, opened)
+    else:
+        given, found = frames_of(opened), frames_of(archived)
+        assert list(given) == list(found)
+        for name, ds in given.items():
+            assert_same_bits(found[name], ds)
+    through = Path(str(lazyccd.to_fits(archived, folder / "through.fits", overwrite=True)))
+    assert through.read_bytes() == direct.read_bytes()
+    return direct
+
+
+def all_images(path: Path, folder: Path, counts: Counter[str]) -> None:
+    """Send every image of a file round by itself, and all of them as a tree, with what else the file has."""
+    try:
+        images = [hdu for hdu in scan_fits(str(path)).hdus if hdu.kind == "image" and hdu.is_plane]
+        frames = {hdu.label: lazyccd.open_fits(path, hdu=hdu.index) for hdu in images}
+        tree = lazyccd.open_mef(path)
+    except (LazyCCDError, ValueError):
+        counts["refused"] += 1  # other tests say which, and how
+        return
+    for frame in frames.values():
+        go_round(frame, folder)
+    assert_nothing_lost(path, go_round(tree, folder), masks=False)
+    counts["files"] += 1
+    counts["images"] += len(frames)
+
+
+@pytest.mark.filterwarnings("ignore")  # odd cards are warned about, and are not what this is about
+def test_a_file_of_each_camera(shared_data: Path, tmp_path: Path) -> None:
+    """The smallest file of each folder."""
+    counts: Counter[str] = Counter()
+    for folder in sorted(path for path in shared_data.iterdir() if path.is_dir()):
+        files = sorted(folder.rglob("*.fit*"), key=lambda path: path.stat().st_size)
+        for path in files[:1]:
+            all_images(path, tmp_path, counts)
+    assert counts["files"] >= 8
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_every_file(shared_data: Path, tmp_path: Path) -> None:
+    """All of them: ten minutes."""
+    counts: Counter[str] = Counter()
+    for path in sorted(shared_data.rglob("*.fit*")):
+        all_images(path, tmp_path, counts)
+    print(counts)
+    assert counts["images"] > 300
