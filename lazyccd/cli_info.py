@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +32,7 @@ def info(file: str, picture: Path | None) -> None:
     from lazyccd.batch.report import make_console
     from lazyccd.errors import ParameterError
     from lazyccd.io import open_mef
-    from lazyccd.io.fits.companions import images_of
+    from lazyccd.io.fits.companions import beside, images_of
     from lazyccd.io.fits.hdus import scan_fits
     from lazyccd.io.fits.names import parse_name
     from lazyccd.io.opening import is_store, open_image
@@ -41,6 +43,10 @@ def info(file: str, picture: Path | None) -> None:
         scanned = None if is_store(name.path) else scan_fits(name.path)
         if scanned is not None:
             _print_hdus(scanned, console)
+            for other, plane in sorted(
+                {(c.file.path, n) for some in beside(scanned).values() for n, c in some.items()}
+            ):
+                console.print(f"beside it: {os.path.basename(other)}, which open_mef takes as {plane}", markup=False)
         # tables alone are a tree without frames
         is_bare = scanned is not None and name.hdu is None and not images_of(scanned)
         opened: Any = open_mef(name.path) if is_bare else open_image(file)
@@ -114,6 +120,8 @@ def _print_tree(tree: xr.DataTree, console: Console, picture: Path | None) -> No
 def layout_text(bounds: Any, places: Mapping[str, Any]) -> str:
     """Return boxes that lie like frames, with their names, and a mark in the corner of the first pixel.
 
+    Of names that are too long, what all have in common at their beginning is left out.
+
     Examples
     --------
     >>> from lazyccd.frame.placement import placement
@@ -129,6 +137,8 @@ def layout_text(bounds: Any, places: Mapping[str, Any]) -> str:
     """
     rows, columns = max(bounds.shape.y, 1), max(bounds.shape.x, 1)
     lines = [[" "] * WIDTH for _ in range(HEIGHT)]
+    pairs = zip(min(places, default=""), max(places, default=""), strict=False)
+    common = "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)) if len(places) > 1 else ""
     for name, place in places.items():
         y0, y1, x0, x1 = place.target.shift(-bounds.y0, -bounds.x0)
         top, bottom = HEIGHT - round(y1 / rows * HEIGHT), HEIGHT - round(y0 / rows * HEIGHT) - 1
@@ -139,7 +149,8 @@ def layout_text(bounds: Any, places: Mapping[str, Any]) -> str:
             lines[top][x] = "-"
         for y in range(top, bottom + 1):
             lines[y][left] = lines[y][right] = "|"
-        label = name[-(right - left - 1) :] if right - left > 1 else ""
+        room = max(right - left - 1, 0)
+        label = name if len(name) <= room else name.removeprefix(common)[:room]
         middle = (top + bottom + 1) // 2
         start = (left + right - len(label) + 1) // 2
         lines[middle][start : start + len(label)] = label

@@ -318,3 +318,53 @@ def test_show_draws_all_images(exposures: list[str], tmp_path: Path) -> None:
     result = call("show", exposures[0], "-o", str(tmp_path / "e.png"))
     assert result.exit_code == 0, result.output
     assert (tmp_path / "e.png").stat().st_size > 5000
+
+
+def test_one_frame_of_a_store_opens_alone(exposures: list[str], tmp_path: Path) -> None:
+    """By its name behind that of the store, in the library and on the command line; a name that is none lists those there are."""
+    tree = lazyccd.open_mef(exposures[0])
+    store = lazyccd.to_zarr(tree, tmp_path / "e.zarr")
+    for name, frame in tree.ccd.frames.items():
+        np.testing.assert_array_equal(lazyccd.open_zarr(f"{store}/{name}")["data"].values, frame["data"].values)
+        np.testing.assert_array_equal(lazyccd.as_frame(f"{store}/{name}/")["data"].values, frame["data"].values)
+    with pytest.raises(lazyccd.errors.FormatError, match=r"has no group 'SCI_9'; its groups are \['SCI_1', 'SCI_2', "):
+        lazyccd.open_zarr(f"{store}/SCI_9")
+    assert "frame of 20 rows and 24 columns" in call("info", f"{store}/SCI_2").output
+    assert call("show", f"{store}/SCI_2", "-o", str(tmp_path / "e.png")).exit_code == 0
+    assert "SCI_1" in call("info", str(store)).output
+
+
+def test_names_of_products_that_are_none(exposures: list[str], tmp_path: Path) -> None:
+    """Nothing, bytes and None are refused by what they are, wherever something is written."""
+    tree = lazyccd.open_mef(exposures[0])
+    for write in (lazyccd.to_fits, lazyccd.to_zarr, lambda t, path: lazyccd.combine([t, t], path)):
+        with pytest.raises(lazyccd.errors.ParameterError, match="the name of the file is '' and must not be empty"):
+            write(tree, "")
+        with pytest.raises(lazyccd.errors.ArgumentTypeError, match=r"file name b'a\.fits' is a bytes"):
+            write(tree, b"a.fits")
+
+
+def test_info_names_files_beside_and_keeps_names_readable(tmp_path: Path) -> None:
+    """Weights and data quality in files of their own are named; long names lose what all have in common, not their end."""
+    cards = {"PROCTYPE": "InstCal", "INSTRUME": "DECam", "PLVER": "V4.8"}
+    for part, kind in (("ooi", "f4"), ("oow", "f4"), ("ood", "i4")):
+        primary = fits.PrimaryHDU(header=fits.Header(cards))
+        fits.HDUList([primary, fits.ImageHDU(np.ones((4, 5), kind), name="S4")]).writeto(
+            tmp_path / f"c4d_{part}_z.fits"
+        )
+    words = call("info", str(tmp_path / "c4d_ooi_z.fits")).output
+    assert "beside it: c4d_oow_z.fits, which open_mef takes as uncertainty" in words
+    assert "beside it: c4d_ood_z.fits, which open_mef takes as mask" in words
+    images = [
+        fits.ImageHDU(
+            np.ones((4, 5), "f4"), fits.Header({"DETSEC": f"[{5 * i + 1}:{5 * i + 5},1:4]"}), name=f"SEGMENT{i:02d}"
+        )
+        for i in range(10)
+    ]
+    fits.HDUList([fits.PrimaryHDU(), *images]).writeto(tmp_path / "m.fits")
+    line = next(
+        line
+        for line in call("info", str(tmp_path / "m.fits")).output.splitlines()
+        if line.startswith("|") and "4" in line
+    )
+    assert line.replace("|", " ").split() == [str(i) for i in range(10)]

@@ -36,7 +36,7 @@ def open_zarr(
     Parameters
     ----------
     store
-        Path or fsspec URL of a store that `to_zarr` wrote.
+        Path or fsspec URL of a store that `to_zarr` wrote; or of one frame of a tree in it, such as ``x.zarr/SCI_1``.
     level
         Level of the pyramid: 0 for the full image, 1 for half its rows and columns, ...; see `build_pyramid`.
     chunks
@@ -54,14 +54,24 @@ def open_zarr(
     FormatError
         Raised if it is no Zarr store, has no such group, or the group has no image ``data``.
     """
+    store, child = _store_and_frame(os.fspath(store))
     root = root_attrs(store)
     ours: Any = root.get("lazyccd")
+    prefix = f"{level}/" if level else ""
+    if child:
+        return _frame(store, f"{prefix}{child}", chunks)
     if isinstance(ours, Mapping) and "frames" in ours:
         attrs = {key: value for key, value in root.items() if key != "lazyccd"}
-        prefix = f"{level}/" if level else ""
         frames = {name: _frame(store, f"{prefix}{name}", chunks) for name in ours["frames"]}
         return make_tree(frames, _at_home(attrs, store))
     return _frame(store, str(level), chunks)
+
+
+def _store_and_frame(path: str) -> tuple[str, str]:
+    """Split the path of a frame in a store: ``x.zarr/R22/C05`` into ``x.zarr`` and ``R22/C05``; the latter may be empty."""
+    text = path.rstrip("/")
+    store, found, child = text.rpartition(".zarr/")
+    return (path, "") if not found or text.endswith(".zarr") else (f"{store}.zarr", child)
 
 
 def _at_home(attrs: dict[str, Any], store: str | os.PathLike[str]) -> dict[str, Any]:
@@ -109,7 +119,7 @@ def _frame(store: str | os.PathLike[str], group: str, chunks: int | tuple[int, i
 def is_store(path: str | os.PathLike[str]) -> bool:
     """Return whether a path is that of a Zarr store, by its name or what is there."""
     text = os.fspath(path)
-    return text.rstrip("/").endswith(".zarr") or (Path(text) / "zarr.json").is_file()
+    return f"{text}/".rfind(".zarr/") >= 0 or (Path(text) / "zarr.json").is_file()
 
 
 def open_image(path: str | os.PathLike[str], unit: str | None = None) -> xr.Dataset | xr.DataTree:

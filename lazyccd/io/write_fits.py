@@ -11,6 +11,7 @@ from dask.delayed import Delayed
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import CHUNK_PIXELS, Image, regular_grid
 from lazyccd.io.fits.mef_layout import frame_layout, tree_layout
+from lazyccd.io.fits.names import target_name
 from lazyccd.io.fits.packing import check_compression, tile_shape
 from lazyccd.io.fits.writer import FitsTarget
 from lazyccd.io.sinks import FitsPart, FitsProduct
@@ -105,7 +106,7 @@ def to_fits(
     True
     """
     images = resolved(frames_to_write(ccd), compute)
-    name = os.path.abspath(os.fspath(path))
+    name = os.path.abspath(target_name(path))
     check_compression(compress, quantize, dither)
     _check_suffix(name, compress)
     settings = (compress, float(quantize or 0), dither)

@@ -15,7 +15,7 @@ from dask.delayed import Delayed
 
 from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, Image, regular_grid, resolve
 from lazyccd.io.fits.kept import KeptBytes
-from lazyccd.io.fits.names import is_url
+from lazyccd.io.fits.names import is_url, target_name
 from lazyccd.io.fits.packing import check_steps
 from lazyccd.io.provenance import product_attrs, root_attributes
 from lazyccd.io.sinks import ZarrPart, ZarrProduct
@@ -105,7 +105,7 @@ def to_zarr(
     check_steps(quantize)
     frames = frames_to_write(ccd)
     images = resolved(frames, compute)
-    name = os.fspath(store)
+    name = target_name(store)
     name = name if is_url(name) else os.path.abspath(name)
     hdus = [] if isinstance(ccd, xr.Dataset) else [dict(hdu) for hdu in ccd.attrs.get("hdus", ())]
     refuse_sources(images.values(), name, [hdu["bytes"]["path"] for hdu in hdus if "bytes" in hdu])

@@ -23,7 +23,7 @@ from lazyccd.frame.stacked import stack_header
 from lazyccd.frame.tree import calls_of, first_tree, frames_of, gather
 from lazyccd.frame.units import conversion_factor
 from lazyccd.io import as_frame, open_many, to_fits, to_zarr
-from lazyccd.io.fits.names import InputName, expand_names
+from lazyccd.io.fits.names import InputName, expand_names, target_name
 from lazyccd.io.opening import open_image
 from lazyccd.ops.common import file_name
 from lazyccd.ops.pairs import affine_image
@@ -121,7 +121,7 @@ def tree_by_tree(func: Callable[..., Any]) -> Callable[..., Any]:
 
 def written(result: Any, output: Any, *, overwrite: bool) -> Any:
     """Write a frame or tree, as a store if the name ends in ``.zarr``, and return what is in the file."""
-    write = to_zarr if os.fspath(output).rstrip("/").endswith(".zarr") else to_fits
+    write = to_zarr if target_name(output).rstrip("/").endswith(".zarr") else to_fits
     write(result, output, overwrite=overwrite)
     return open_image(output)
 

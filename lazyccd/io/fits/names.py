@@ -111,6 +111,22 @@ def _text(name: Any) -> str:
     return str(os.fspath(name))
 
 
+def target_name(path: Name) -> str:
+    """Return the name of something that is written.
+
+    Raises
+    ------
+    ArgumentTypeError
+        Raised if it is neither text nor a path.
+    ParameterError
+        Raised if it is empty.
+    """
+    text = _text(path)
+    if not text.strip():
+        raise ParameterError(f"the name of the file is {text!r} and must not be empty; give one, such as 'out.fits'.")
+    return text
+
+
 def _expand(text: str) -> Iterator[InputName]:
     """Yield the files of one name."""
     if text.startswith("@"):
