@@ -29,6 +29,7 @@ import lazyccd
 from lazyccd.io.fits.layout import frame_hdus
 from lazyccd.io.fits.writer import FitsTarget, Partial
 from lazyccd.io.notes import PROGRESS
+from lazyccd.io.sinks import unit_of
 from lazyccd.io.zarrs import open_arrays
 from lazyccd.plan.tasks import tile_groups
 from lazyccd.sections import Region
@@ -166,7 +167,10 @@ def resumed(folder: Path) -> dict[str, Any]:
         for j in range(side):
             (part / str(i) / str(j)).write_bytes(b"x" * 40)
             lines.append(
-                json.dumps([[16 * i, 16 * i + 16, 16 * j, 16 * j + 16], {f"0/data/c/{i}/{j}": [40, 0]}]) + "\n"
+                json.dumps(
+                    [unit_of(0, Region(16 * i, 16 * i + 16, 16 * j, 16 * j + 16)), {f"0/data/c/{i}/{j}": [40, 0]}]
+                )
+                + "\n"
             )
     (folder / PROGRESS / "many.zarr" / "receipts-before.jsonl").write_text("".join(lines))
     start = time.perf_counter()
