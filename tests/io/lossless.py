@@ -21,7 +21,7 @@ MADE_ANEW = {
     "BSCALE",
     "BZERO",
 }
-MADE_ANEW |= {"BLANK", "CHECKSUM", "DATASUM", "BUNIT", "GROUPS", "BLOCKED"}
+MADE_ANEW |= {"BLANK", "CHECKSUM", "DATASUM", "BUNIT", "GROUPS", "BLOCKED", "ZDATASUM", "ZHECKSUM"}
 """Cards that say how pixels are stored, and those that a file has of itself."""
 
 RENAMED = {"RADECSYS": "RADESYS"}
