@@ -273,12 +273,14 @@ def read_current(path: str) -> dict[str, Any] | None:
 def write_current(path: str, content: dict[str, Any]) -> None:
     """Make a generation the one that counts, and remove the others."""
     folder = Path(path)
+    before = read_current(path) or {"parts": ()}
     part = folder / f"{CURRENT}.part"
     with part.open("w") as file:
         json.dump({"format_version": FORMAT_VERSION, **content}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     part.replace(folder / CURRENT)
-    for other in (store for name in content["parts"] for store in (folder / name).glob("sums-*.zarr")):
-        if other.name != f"sums-{content['generation']:06d}.zarr":
-            shutil.rmtree(other, ignore_errors=True)
+    for name in {*before["parts"], *content["parts"]}:
+        for other in (folder / name).glob("sums-*.zarr"):
+            if name not in content["parts"] or other.name != f"sums-{content['generation']:06d}.zarr":
+                shutil.rmtree(other, ignore_errors=True)

@@ -223,13 +223,14 @@ class RunningStack:
     ) -> None:
         """Write a new generation with a frame added or taken out."""
         number = int(content["generation"])
+        source = number if content["frames"] else -1  # of an empty stack, frames may be of any shape
         layouts = {}
         for part, image in images.items():
             layouts[part], schema = self._layout(content, part)
             _check_alike(image, f"{name}[{part}]" if part else name, content["parts"][part], schema, self.path)
         for part, image in images.items():
             Path(layouts[part].path).mkdir(parents=True, exist_ok=True)
-            sink = SumsSink(layouts[part], number, number + 1, weight, sign)
+            sink = SumsSink(layouts[part], source, number + 1, weight, sign)
             _write_sums(_in_units(image, content["parts"][part]["units"], name), sink)
         write_current(self.path, {**content, "generation": number + 1, "frames": frames})
 

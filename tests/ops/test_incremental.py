@@ -69,6 +69,21 @@ def test_any_order_of_adding_and_vetoing(
             stack.result()
 
 
+def test_an_emptied_stack_takes_other_frames(tmp_path: Path) -> None:
+    """When all frames were vetoed, those added next may have another shape, or be trees; nothing of the others stays."""
+    small, large = (from_ccddata(CCDData(np.full(shape, 2.0), unit="adu")) for shape in ((4, 4), (5, 6)))
+    tree = xr.DataTree.from_dict({"SCI": large})
+    stack = RunningStack(tmp_path / "deep")
+    for name, frame in (("a", small), ("b", large), ("c", tree), ("d", small)):
+        stack.add(frame, name=name)
+        result = stack.result()
+        found = result["SCI"] if isinstance(result, xr.DataTree) else result
+        given = frame["SCI"] if isinstance(frame, xr.DataTree) else frame
+        np.testing.assert_array_equal(found["data"], given["data"])
+        assert len(list((tmp_path / "deep").rglob("sums-*.zarr"))) == 1
+        stack.veto(name, frame)
+
+
 def test_files_are_vetoed_by_name(tmp_path: Path) -> None:
     """A path is enough; a file that changed meanwhile is refused."""
     for i in range(3):
