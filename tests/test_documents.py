@@ -29,6 +29,11 @@ def blocks(document: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
 
 
+def documents() -> list[Path]:
+    """Return all documents of the project."""
+    return [path for folder in (".", "docs", "benchmarks") for path in (ROOT / folder).glob("*.md")]
+
+
 def write_mef(path: Path, pixels: dict[str, np.ndarray]) -> None:
     """Write amplifiers of 64 x 50 pixels, 10 of them overscan, that lie side by side."""
     hdus = [fits.PrimaryHDU()]
@@ -37,6 +42,14 @@ def write_mef(path: Path, pixels: dict[str, np.ndarray]) -> None:
         place = {"CCDSEC": f"[{40 * number + 1}:{40 * number + 40},1:64]", "CCDNAME": "ccd1", "GAIN": 1.5}
         hdus.append(fits.ImageHDU(values, fits.Header({**sections, **place, "BUNIT": "adu"}), name))
     fits.HDUList(hdus).writeto(path)
+
+
+@pytest.mark.parametrize("document", sorted(str(path.relative_to(ROOT)) for path in documents()))
+def test_links_lead_somewhere(document: str) -> None:
+    """A link from a document to another file of the project is that of a file that is there."""
+    path = ROOT / document
+    links = re.findall(r"\]\(([^)#:]+)\)", path.read_text())
+    assert not [link for link in links if not (path.parent / link).exists()]
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Literal
 
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from lazyccd.io.fits.open import Chunks, frame_of, inherited_header
 from lazyccd.io.fits.planes import DQ
 from lazyccd.io.fits.storage import FitsStorage
 from lazyccd.plan.evaluate import chunk_boxes
+from lazyccd.plan.job import job_cpus
 from lazyccd.sections import Region
 
 DEFAULT_NAME = "COMPRESSED_IMAGE"
@@ -123,18 +124,22 @@ def open_mef(
 
 
 def _check_tiles(images: Iterable[Companion]) -> None:
-    """Decompress all tiles of compressed images, by a few threads; raise if one cannot be."""
-    with ThreadPoolExecutor(os.cpu_count(), "lazyccd-check") as pool:
+    """Decompress all tiles of compressed images, by as many threads as the job has; raise if one cannot be."""
+    with ThreadPoolExecutor(job_cpus(), "lazyccd-check") as pool:
         for image in images:
             if image.hdu.tiles is None:
                 continue
             storage = FitsStorage.of(image.file, image.hdu)
-            boxes = [
-                box for _, box in chunk_boxes(regular_grid(storage.shape, storage.chunks), Region.full(storage.shape))
-            ]
-            with storage.open() as reader:
-                for _ in pool.map(lambda box, reader=reader: reader.read(box).size, boxes):
-                    pass
+            grid = regular_grid(storage.shape, storage.chunks)
+            boxes = [box for _, box in chunk_boxes(grid, Region.full(storage.shape))]
+            for _ in pool.map(partial(_check_region, storage), boxes):
+                pass
+
+
+def _check_region(storage: FitsStorage, region: Region) -> None:
+    """Decompress the tiles of a region; raise if one cannot be."""
+    with storage.open() as reader:
+        reader.read(region)
 
 
 def _planes(file: FitsFile, roles: Mapping[str, Role]) -> Companions:
