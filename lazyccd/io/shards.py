@@ -99,7 +99,7 @@ def encode_shard(
 
 
 def decode_shard(
-    descriptor: int, region: Region, shard: tuple[int, int], chunk: tuple[int, int], out: npt.NDArray[Any]
+    descriptor: int, region: Region, grid: tuple[tuple[int, int], tuple[int, int]], fill: Any, out: npt.NDArray[Any]
 ) -> None:
     """Read a part of a shard; only the chunks that it touches are read and decoded.
 
@@ -109,16 +109,19 @@ def decode_shard(
         The open shard file.
     region
         The part, in pixels of the shard.
-    shard, chunk
+    grid
         Shapes of the shard and of its inner chunks.
+    fill
+        Value of the pixels of a chunk that is missing.
     out
-        Receives the pixels, little-endian; where a chunk is missing it is left as it is.
+        Receives the pixels, little-endian.
 
     Raises
     ------
     FormatError
         Raised if the index or a chunk is damaged or cut off.
     """
+    shard, chunk = grid
     counts = (shard[0] // chunk[0], shard[1] // chunk[1])
     length = 16 * counts[0] * counts[1]
     tail = os.pread(descriptor, length + CRC_BYTES, max(os.fstat(descriptor).st_size - length - CRC_BYTES, 0))
@@ -128,8 +131,11 @@ def decode_shard(
     scratch = np.empty(chunk, out.dtype)
     for iy in range(region.y0 // chunk[0], -(-region.y1 // chunk[0])):
         for ix in range(region.x0 // chunk[1], -(-region.x1 // chunk[1])):
+            cell = Region(iy * chunk[0], (iy + 1) * chunk[0], ix * chunk[1], (ix + 1) * chunk[1])
+            wanted = cell.intersect(region)
             offset, size = index[iy, ix].tolist()
             if offset == MISSING:
+                out[wanted.within(region)] = fill
                 continue
             try:
                 stored = os.pread(descriptor, size, offset)
@@ -138,8 +144,6 @@ def decode_shard(
             if _crc(stored[:-CRC_BYTES]) != stored[-CRC_BYTES:]:
                 raise FormatError(f"chunk {iy, ix} of the shard is damaged; write the store again.")
             numcodecs.blosc.decompress(memoryview(stored)[:-CRC_BYTES], scratch)
-            cell = Region(iy * chunk[0], (iy + 1) * chunk[0], ix * chunk[1], (ix + 1) * chunk[1])
-            wanted = cell.intersect(region)
             out[wanted.within(region)] = scratch[wanted.within(cell)]
 
 

@@ -150,7 +150,7 @@ class ShardReader:
 
     def read(self, region: Region) -> npt.NDArray[Any]:
         """Return exactly the pixels of the region, native and C-contiguous."""
-        out = np.full(region.shape, self._fill, self._dtype.newbyteorder("<"))
+        out = np.empty(region.shape, self._dtype.newbyteorder("<"))
         sy, sx = self._shards
         for iy in range(region.y0 // sy, -(-region.y1 // sy)):
             for ix in range(region.x0 // sx, -(-region.x1 // sx)):
@@ -165,9 +165,10 @@ class ShardReader:
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
+            out[...] = self._fill
             return
         try:
-            decode_shard(descriptor, part, self._shards, self._chunks, out)
+            decode_shard(descriptor, part, (self._shards, self._chunks), self._fill, out)
         except FormatError as error:
             raise FormatError(f"{path}: {error}") from error
         finally:

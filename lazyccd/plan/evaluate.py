@@ -155,23 +155,26 @@ class Evaluation:
         rows = reader.rows
         if region.shape.y >= rows:
             return reader.read(region)
+        if region.y0 // rows == (region.y1 - 1) // rows:
+            return self._rows(step, reader, region)
         out = np.empty(region.shape, step.dtypes["data"])
         for y0 in range(region.y0 // rows * rows, region.y1, rows):
-            whole = region._replace(y0=y0, y1=min(y0 + rows, step.shape[0]))
-            band, part = self._band(step, reader, whole, out.itemsize), whole.intersect(region)
-            out[part.within(region)] = reader.read(part) if band is None else band.crop(part).plane("data")
+            part = region._replace(y0=max(y0, region.y0), y1=min(y0 + rows, region.y1))
+            out[part.within(region)] = self._rows(step, reader, part)
         return out
 
-    def _band(self, step: Source, reader: Reader, region: Region, itemsize: int) -> Block | None:
-        """Return rows of a source that are decoded together; None if they are too many to be kept."""
+    def _rows(self, step: Source, reader: Reader, region: Region) -> npt.NDArray[Any]:
+        """Return some of the rows that are decoded together, a view of those that are kept; none are if they are too many."""
+        first = region.y0 // reader.rows * reader.rows
+        whole = region._replace(y0=first, y1=min(first + reader.rows, step.shape[0]))
         kept = self._decoded.pop(step.token, None)
-        if kept is None or kept.region != region:
+        if kept is None or kept.region != whole:
             others = sum(block.nbytes for block in self._decoded.values())
-            if others + region.size * itemsize > KEPT_BYTES:
-                return None
-            kept = Block(region, data=reader.read(region))
+            if others + whole.size * step.dtypes["data"].itemsize > KEPT_BYTES:
+                return reader.read(region)
+            kept = Block(whole, data=reader.read(whole))
         self._decoded[step.token] = kept
-        return kept
+        return kept.crop(region).plane("data")
 
     def _stack(self, step: Stack, request: Request) -> Iterator[Block]:
         """Combine the frames in bands of rows."""
