@@ -45,6 +45,10 @@ class Place(Protocol):
         """Return whether there is anything under the final name."""
         ...
 
+    def stamp(self) -> str:
+        """Return what tells a complete store from one that was there before; empty if there is none."""
+        ...
+
     def check_free(self, overwrite: bool) -> None:
         """Raise `TargetExistsError` if the final name may not be used."""
         ...
@@ -125,6 +129,15 @@ def replace_complete(path: str, content: bytes) -> None:
         raise
 
 
+def stamp_of(path: str) -> str:
+    """Return what tells a file or folder from another that had its name; empty if there is none."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return ""
+    return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
+
+
 def _refuse(store: str, overwrite: bool, is_store: bool) -> None:
     """Raise for an existing target that may not be replaced."""
     if not overwrite:
@@ -148,6 +161,10 @@ class LocalPlace:
     def exists(self) -> bool:
         """Return whether there is anything under the final name."""
         return os.path.lexists(self.address)
+
+    def stamp(self) -> str:
+        """Return what tells the folder from another that had its name."""
+        return stamp_of(self.address)
 
     def check_free(self, overwrite: bool) -> None:
         """Raise if the final name is taken, by no Zarr store, or its parent does not exist."""
@@ -301,6 +318,14 @@ class RemotePlace:
         """Return whether a store was completed there, or a Zarr v2 one is there."""
         self._files.invalidate_cache()
         return any(self._files.exists(f"{self._root}/{name}") for name in ("zarr.json", ".zgroup", ".zarray"))
+
+    def stamp(self) -> str:
+        """Return what the file system says of the root metadata, such as their tag and time."""
+        self._files.invalidate_cache()
+        try:
+            return str(self._files.ukey(f"{self._root}/zarr.json"))
+        except FileNotFoundError:
+            return ""
 
     def check_free(self, overwrite: bool) -> None:
         """Raise if anything is there that may not be replaced."""

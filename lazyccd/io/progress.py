@@ -93,6 +93,10 @@ class Progress:
         """Return whether this run has the lease."""
         return any(self.run in text for text in leases(_notes(self.target, self.run)).values())
 
+    def is_begun(self) -> bool:
+        """Return whether this run has the lease, and noted then what it writes: a process may die between the two."""
+        return self._note in self.notes() and self.is_held()
+
     def notes(self) -> dict[str, int]:
         """Return the bytes of all notes by name."""
         return _notes(self.target, self.run).sizes()

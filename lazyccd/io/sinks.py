@@ -13,10 +13,10 @@ from lazyccd.errors import SourceChangedError, WriteError
 from lazyccd.frame.core import DATA, MASK, UNCERTAINTY
 from lazyccd.io.fits.companions import BAD
 from lazyccd.io.fits.writer import FitsTarget, Partial
-from lazyccd.io.places import place_of
+from lazyccd.io.places import place_of, stamp_of
 from lazyccd.io.progress import Progress, Receipts
 from lazyccd.io.shards import checksum
-from lazyccd.io.zarrs import ZarrTarget, complete_store
+from lazyccd.io.zarrs import ZarrTarget, complete_store, is_made
 from lazyccd.kernels.quantize import round_chunks
 from lazyccd.sections import Region
 
@@ -56,6 +56,14 @@ class Product(Protocol):
 
     def exists(self) -> bool:
         """Return whether there is one under the final name."""
+        ...
+
+    def stamp(self) -> str:
+        """Return what tells the one under the final name from one that was there before; empty if there is none."""
+        ...
+
+    def is_made(self) -> bool:
+        """Return whether the one under the final name is what this write makes; its pixels are not read."""
         ...
 
     def lay_out(self) -> None:
@@ -129,6 +137,14 @@ class FitsProduct:
     def exists(self) -> bool:
         """Return whether there is a file of the final name."""
         return os.path.lexists(self.target.path)
+
+    def stamp(self) -> str:
+        """Return what tells the file from another that had its name."""
+        return stamp_of(self.target.path)
+
+    def is_made(self) -> bool:
+        """Return whether the file has the headers that this write makes."""
+        return self.target.is_made()
 
     def lay_out(self) -> None:
         """Make the unfinished file."""
@@ -211,6 +227,14 @@ class ZarrProduct:
     def exists(self) -> bool:
         """Return whether there is a store of the final name."""
         return place_of(self.name).exists()
+
+    def stamp(self) -> str:
+        """Return what tells the store from another that had its name."""
+        return place_of(self.name).stamp()
+
+    def is_made(self) -> bool:
+        """Return whether the store has the write id that this write gives it."""
+        return is_made(self.name, self.root_attrs)
 
     def lay_out(self) -> None:
         """Make the unfinished store."""
@@ -297,6 +321,9 @@ class Tracked:
     number: int = 0
     """Which frame of all the first of this product is."""
 
+    before: str = ""
+    """Stamp of what had the final name when a lazy write was made."""
+
     def of_frame(self, number: int) -> Tracked:
         """Return what writes one of the frames: small, without what only `create` and `finish` need."""
         return replace(self, product=self.product.alone(number), progress=self.progress.writer, number=number)
@@ -313,9 +340,13 @@ class Tracked:
         return kept
 
     def create(self) -> None:
-        """Begin, unless this run did."""
-        if not (self.begun or self.progress.is_held()):
+        """Begin, unless this run did; or did, and is over, and its tasks are done again since a worker died with results."""
+        if not (self.begun or self.progress.is_begun() or self._is_made()):
             self.begin()
+
+    def _is_made(self) -> bool:
+        """Return whether the product came after the lazy write was made, and is what that makes."""
+        return self._is_whole() and self.product.stamp() != self.before and self.product.is_made()
 
     def is_renamed(self, notes: Mapping[str, int]) -> bool:
         """Return whether the product has its name, and by this write, as far as the notes tell.

@@ -122,6 +122,7 @@ def write(
     if not (rules.overwrite or is_url(name)) and product.exists():
         raise TargetExistsError(f"{name} exists; pass overwrite=True to replace it, or give another name.")
     if not compute:
+        sink = replace(sink, before=product.stamp())
         return lower_write(_parts(jobs, sink, {}), sink, key)
     done = sink.begin()
     try:

@@ -47,7 +47,8 @@ def to_fits(
     overwrite
         Replace a file of that name.
     compute
-        Whether to write now; otherwise a lazy write is returned.
+        Whether to write now; otherwise a lazy write is returned, which a cluster finishes though workers die. Computed once
+        more, it leaves the file that it made.
     compress
         Compress tile by tile (FITS standard, section 10), in the same tasks: ``RICE_1``, ``GZIP_2`` or ``HCOMPRESS_1``.
         No bit is lost: integers (MASK, DQ) are compressed as named, floats by ``GZIP_2``, the only one that keeps them.

@@ -55,7 +55,8 @@ def to_zarr(
     overwrite
         Replace a store of that name.
     compute
-        Whether to write now; otherwise a lazy write is returned.
+        Whether to write now; otherwise a lazy write is returned, which a cluster finishes though workers die. Computed once
+        more, it leaves the store that it made.
     shards
         Shape of a shard: of the file of each variable that one task writes; that of the frame's chunks by default, up to
         4096 pixels. Inner chunks have 512 pixels, or the next lower number that divides the shard.

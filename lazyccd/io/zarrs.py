@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.errors import ParameterError, ShapeError, WriteError
-from lazyccd.io.places import Place, place_of
+from lazyccd.io.places import Place, place_of, read_complete
 from lazyccd.io.provenance import with_checksums
 from lazyccd.io.shards import checksum, compression, encode_shard
 from lazyccd.io.zarr_storage import ZarrContent, ZarrStorage, open_arrays
@@ -352,6 +352,15 @@ def complete_store(store: str, groups: Sequence[str], root_attrs: Mapping[str, A
             members.update({f"{name}/{key}": array for key, array in arrays.items()})
         root = {"attributes": with_checksums(root_attrs), "zarr_format": 3, "node_type": "group"}
         place.complete("zarr.json", json_bytes(consolidated(root, members)))
+
+
+def is_made(store: str, root_attrs: Mapping[str, Any]) -> bool:
+    """Return whether a complete store is the one that `complete_store` makes with these attributes, by its write id."""
+    try:
+        found = json.loads(read_complete(f"{store}/zarr.json"))["attributes"]["lazyccd"]["write_id"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False  # something else
+    return bool(found == with_checksums(root_attrs)["lazyccd"]["write_id"])
 
 
 @contextlib.contextmanager

@@ -79,7 +79,14 @@ def run(raw: Path, out: Path, form: str, log: str) -> None:
     slow_and_logged(log)
     # A run that was killed after its last act is complete, which the same call then says.
     with contextlib.suppress(TargetExistsError), dask.config.set(scheduler="threads", num_workers=2):
-        getattr(lazyccd, f"to_{form}")(frame(raw), out / f"a.{form}")
+        write(raw, out, form)
+
+
+def write(raw: Path, out: Path, form: str, *, lazy: bool = False) -> None:
+    """Write the product, at once or by a lazy write."""
+    written = getattr(lazyccd, f"to_{form}")(frame(raw), out / f"a.{form}", compute=not lazy)
+    if lazy:
+        written.compute()
 
 
 def contents(folder: Path) -> Content:
@@ -169,8 +176,9 @@ class Harness:
         ):
             client.register_plugin(Slow(str(self.folder / "log")))
             while self.counts["workers killed"] < kills:
-                form, out = self.random.choice(list(UNITS)), self.fresh()
-                written = executor.submit(getattr(lazyccd, f"to_{form}"), frame(self.raw), out / f"a.{form}")
+                form, out, lazy = self.random.choice(list(UNITS)), self.fresh(), self.random.random() < 0.5
+                written = executor.submit(write, self.raw, out, form, lazy=lazy)
+                self.counts["lazy writes"] += lazy
                 while self.counts["workers killed"] < kills:
                     time.sleep(self.random.uniform(0, 2 * UNITS[form] * PAUSE))
                     # those that the scheduler knows: one that dies while it starts is not replaced

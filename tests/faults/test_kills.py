@@ -20,3 +20,4 @@ def test_killed_runs_resume_to_the_same_bytes() -> None:
     assert summary["drivers killed"] == 8
     assert summary["workers killed"] == 10
     assert summary["products"] >= 2
+    assert summary["lazy writes"] >= 1

@@ -25,11 +25,12 @@ from lazyccd.errors import MemoryLimitError, ResumeError, TargetBusyError, Targe
 from lazyccd.io.lease import this_process
 from lazyccd.io.notes import PROGRESS, LocalNotes, RemoteNotes
 from lazyccd.io.progress import Progress
-from lazyccd.io.sinks import FitsPart, Tracked, ZarrPart
+from lazyccd.io.sinks import FitsPart, FitsProduct, Tracked, ZarrPart, ZarrProduct
 from lazyccd.sections import Region
 
 SHAPE = (60, 80)
 FORMS = {"fits": FitsPart, "zarr": ZarrPart}
+PRODUCTS = {"fits": FitsProduct, "zarr": ZarrProduct}
 
 
 class Stopped(Exception):  # noqa: N818
@@ -324,10 +325,17 @@ def die_once(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(Progress, name, die)
 
 
+@pytest.mark.parametrize("more", [{"overwrite": True}, {"overwrite": True, "compute": False}, {"compute": False}])
 @pytest.mark.parametrize("where", ["local", "memory://lost"])
 @pytest.mark.parametrize("dies", [None, "mark_complete", "end"])
 def test_a_write_survives_the_loss_of_its_results(
-    dies: str | None, where: str, form: str, raw: Path, monkeypatch: pytest.MonkeyPatch
+    dies: str | None,
+    where: str,
+    more: dict[str, bool],
+    form: str,
+    raw: Path,
+    stop: Stop,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """All tasks are done again after the worker with their results died: in the last one, or after it. No byte changes."""
     if where != "local" and form == "fits":
@@ -336,6 +344,9 @@ def test_a_write_survives_the_loss_of_its_results(
     files, root = fsspec.url_to_fs(folder)
     write(frame(raw), form, folder)
     undisturbed = files.cat(files.find(f"{root}/a.{form}"))
+    stop.written.clear()
+    if "overwrite" not in more:
+        files.rm(f"{root}/a.{form}", recursive=True)
     if dies is not None:
         die_once(monkeypatch, dies)
 
@@ -345,7 +356,9 @@ def test_a_write_survives_the_loss_of_its_results(
         return dask.get(tasks, keys)
 
     with dask.config.set(scheduler=twice):
-        assert write(frame(raw), form, folder, overwrite=True) == f"{folder}/a.{form}"
+        written = getattr(lazyccd, f"to_{form}")(frame(raw), f"{folder}/a.{form}", **more)
+        assert (written if more.get("compute", True) else written.compute()) == f"{folder}/a.{form}"
+    assert len(stop.written) == 12
     assert files.cat(files.find(f"{root}/a.{form}")) == undisturbed
     assert sorted(path.rpartition("/")[2] for path in files.ls(root, detail=False)) == [
         f"a.{form}",
@@ -353,3 +366,50 @@ def test_a_write_survives_the_loss_of_its_results(
     ]
     if where != "local":
         files.rm(root, recursive=True)
+
+
+@pytest.mark.parametrize("more", [{}, {"compress": "RICE_1", "quantize": 4}])
+def test_a_lazy_write_knows_its_product(form: str, raw: Path, stop: Stop, more: dict[str, Any]) -> None:
+    """It takes none for its own that another write made, or that was there before; done again it finds its own."""
+    if form == "zarr":
+        more = {key: value for key, value in more.items() if key == "quantize"}
+    to, name = getattr(lazyccd, f"to_{form}"), raw.parent / f"a.{form}"
+    lazy = to(frame(raw), name, compute=False, **more)
+    to(frame(raw, 1.6), name, **more)
+    with pytest.raises(TargetExistsError, match="overwrite=True"):
+        lazy.compute()
+    to(frame(raw), name, overwrite=True, **more)
+    lazy = to(frame(raw), name, overwrite=True, compute=False, **more)
+    for is_there in (False, True):  # what was there may be damaged; what came since is what this write made
+        stop.written.clear()
+        assert lazy.compute() == str(name)
+        assert is_there == (not stop.written)
+    assert sorted(p.name for p in raw.parent.iterdir()) == [name.name, "raw.fits"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_lazy_write_survives_a_death_while_it_begins(
+    form: str, raw: Path, overwrite: bool, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that had the lease died before or after it laid the product out; another begins anew."""
+    name, product = raw.parent / f"a.{form}", PRODUCTS[form]
+    if overwrite:
+        write(frame(raw, 1.6), form, raw.parent)
+    lazy = getattr(lazyccd, f"to_{form}")(frame(raw), name, overwrite=overwrite, compute=False)
+    original = product.lay_out
+
+    def die(self: Any) -> None:
+        if when == "after":
+            original(self)
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(product, "lay_out", die)
+        patch.setattr(LocalNotes, "end", lambda notes, last: None)  # the dead do not tidy up
+        with pytest.raises(Stopped):
+            lazy.compute()
+    assert [path.name for path in (raw.parent / PROGRESS / f"a.{form}").glob("lease-*")]
+    assert lazy.compute() == str(name)
+    np.testing.assert_array_equal(lazyccd.as_frame(name)["data"], frame(raw)["data"])
+    assert sorted(p.name for p in raw.parent.iterdir()) == [name.name, "raw.fits"]
