@@ -195,6 +195,11 @@ class SumsStorage:
         """Shape of chunks of the sums."""
         return (CHUNK, CHUNK)
 
+    @property
+    def rows(self) -> int:
+        """How many rows are decoded together."""
+        return CHUNK
+
     def open(self) -> SumsReader:
         """Open for reading."""
         if not self.layout.generation(self.number).is_dir():
@@ -208,11 +213,6 @@ class SumsReader:
     def __init__(self, storage: SumsStorage) -> None:
         self._storage = storage
         self._group = storage.layout.open(storage.number, "r")
-
-    @property
-    def rows(self) -> int:
-        """How many rows are decoded together."""
-        return CHUNK
 
     def read(self, region: Region) -> Array:
         """Return the plane's pixels of a region."""

@@ -44,6 +44,9 @@ class ZarrStorage:
     chunks: tuple[int, int]
     """Shape of a shard, or of a chunk where there are no shards."""
 
+    rows: int
+    """How many rows are decoded together: those of a chunk."""
+
     @property
     def name(self) -> str:
         """Where the pixels are, for messages."""
@@ -120,11 +123,6 @@ class ZarrReader:
         self._array = array
         self._dtype = dtype
 
-    @property
-    def rows(self) -> int:
-        """How many rows are decoded together: those of a chunk."""
-        return self._array.chunks[0]
-
     def read(self, region: Region) -> npt.NDArray[Any]:
         """Return exactly the pixels of the region, native and C-contiguous."""
         return np.ascontiguousarray(self._array[region.slices], dtype=self._dtype)
@@ -142,11 +140,6 @@ class ShardReader:
         self._shards, self._chunks = _pair(array.shards), _pair(array.chunks)
         self._fill = array.fill_value
         self._dtype = dtype
-
-    @property
-    def rows(self) -> int:
-        """How many rows are decoded together: those of a chunk."""
-        return self._chunks[0]
 
     def read(self, region: Region) -> npt.NDArray[Any]:
         """Return exactly the pixels of the region, native and C-contiguous."""
@@ -298,9 +291,8 @@ def _open_root(store: str) -> zarr.Group:
 def _storage(store: str, path: str, root: zarr.Group, array: zarr.Array[Any]) -> ZarrStorage:
     """Return the description of one array."""
     token = _token(store, path, root, array)
-    return ZarrStorage(
-        store, path, _pair(array.shape), array.dtype.newbyteorder("="), token, _pair(array.shards or array.chunks)
-    )
+    dtype, grid = array.dtype.newbyteorder("="), _pair(array.shards or array.chunks)
+    return ZarrStorage(store, path, _pair(array.shape), dtype, token, grid, array.chunks[0])
 
 
 def _token(store: str, path: str, root: zarr.Group, array: zarr.Array[Any]) -> str:

@@ -21,9 +21,9 @@ from dask.utils import format_bytes, parse_bytes
 
 from lazyccd.errors import MemoryLimitError
 from lazyccd.kernels.block import Request
-from lazyccd.plan.evaluate import band_rows, chunk_boxes, cut_request
+from lazyccd.plan.evaluate import KEPT_BYTES, band_rows, chunk_boxes, cut_request
 from lazyccd.plan.job import job_bytes, job_cpus
-from lazyccd.plan.schedule import Action, demand, make_schedule, strip_rows
+from lazyccd.plan.schedule import Action, Demands, demand, make_schedule, strip_rows
 from lazyccd.plan.steps import Chunked, Source, Stack, Step, walk
 from lazyccd.sections import Region
 
@@ -73,7 +73,18 @@ def task_cost(plan: Step, region: Region, planes: Sequence[str] | None = None, c
     computed = max((sum(r.region.size for r in requests) for requests in deep.values()), default=0)
     # The block handed on, and a copy of it as what users hold.
     result = 2 * _bytes(plan, request)
-    return TaskCost(held + _peak([(plan, band)], cuts) + result, read * len(bands), computed * len(bands))
+    peak = held + _decoded_bytes(order, deep) + _peak([(plan, band)], cuts) + result
+    return TaskCost(peak, read * len(bands), computed * len(bands))
+
+
+def _decoded_bytes(order: Sequence[Step], demands: Demands) -> int:
+    """Return the most bytes of decoded rows that a task keeps for its next strips."""
+    total = 0
+    for step in order:
+        if isinstance(step, Source) and step.storage.rows > 1:
+            columns = max((request.region.shape.x for request in demands.get(step.token, ())), default=0)
+            total += columns * min(step.storage.rows, step.shape[0]) * step.dtypes["data"].itemsize
+    return min(total, KEPT_BYTES)
 
 
 def _peak(roots: Sequence[tuple[Step, Request]], cuts: int) -> int:

@@ -152,7 +152,7 @@ class Evaluation:
     def _read(self, step: Source, region: Region) -> npt.NDArray[Any]:
         """Read a region; where it is lower than the rows that are decoded together, these are kept for the next strip."""
         reader = self._reader(step)
-        rows = reader.rows
+        rows = step.storage.rows
         if region.shape.y >= rows:
             return reader.read(region)
         if region.y0 // rows == (region.y1 - 1) // rows:
@@ -165,10 +165,12 @@ class Evaluation:
 
     def _rows(self, step: Source, reader: Reader, region: Region) -> npt.NDArray[Any]:
         """Return some of the rows that are decoded together, a view of those that are kept; none are if they are too many."""
-        first = region.y0 // reader.rows * reader.rows
-        whole = region._replace(y0=first, y1=min(first + reader.rows, step.shape[0]))
+        rows = step.storage.rows
+        first = region.y0 // rows * rows
+        whole = region._replace(y0=first, y1=min(first + rows, step.shape[0]))
         kept = self._decoded.pop(step.token, None)
         if kept is None or kept.region != whole:
+            kept = None  # gone before others are read
             others = sum(block.nbytes for block in self._decoded.values())
             if others + whole.size * step.dtypes["data"].itemsize > KEPT_BYTES:
                 return reader.read(region)

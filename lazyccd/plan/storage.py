@@ -13,11 +13,6 @@ from lazyccd.sections import Region
 class Reader(Protocol):
     """An open storage. One task opens it, reads and closes it; it is not shared between threads."""
 
-    @property
-    def rows(self) -> int:
-        """How many rows are decoded together: the height of tiles or chunks, from row 0 on; 1 where any row is read alone."""
-        ...
-
     def read(self, region: Region) -> npt.NDArray[Any]:
         """Return exactly the pixels of the region: native byte order, C-contiguous, the storage's dtype."""
         ...
@@ -63,6 +58,11 @@ class Storage(Protocol):
     @property
     def chunks(self) -> tuple[int, int]:
         """Shape of chunks that suit the layout of the storage."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """How many rows are decoded together: the height of tiles or chunks, from row 0 on; 1 where any row is read alone."""
         ...
 
     def open(self) -> Reader:

@@ -22,7 +22,7 @@ import lazyccd
 from lazyccd.errors import MemoryLimitError
 from lazyccd.frame.core import resolve
 from lazyccd.kernels.block import PLANES, Request
-from lazyccd.plan import evaluate
+from lazyccd.plan import cost, evaluate
 from lazyccd.plan.cost import BASELINE_BYTES, cuts_of_task, fitting_cuts, process_limit, task_cost
 from lazyccd.plan.evaluate import Evaluation, chunk_boxes
 from lazyccd.plan.lower import read_label
@@ -148,6 +148,19 @@ def test_a_job_obeys_its_limit(tmp_path: Path) -> None:
     assert peak < limit < found[0][2]
     stores = [{p.relative_to(s): p.read_bytes() for p in s.rglob("*") if p.is_file()} for s in tmp_path.glob("*.zarr")]
     assert stores[0] == stores[1]
+
+
+def test_cost_counts_the_rows_that_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task holds a band of decoded chunks of each plane that it reads, up to the limit; plain FITS is read as wanted."""
+    pixels = np.ones((1024, 32768), np.float32)
+    ds = lazyccd.from_ccddata(CCDData(pixels, unit="adu", mask=np.zeros(pixels.shape, bool)))
+    stored = resolve(lazyccd.open_zarr(lazyccd.to_zarr(ds, tmp_path / "a.zarr"))).plan
+    plain = resolve(lazyccd.open_fits(lazyccd.to_fits(ds, tmp_path / "a.fits"))).plan
+    tasks = [(plain, 2048), (stored, 2048), (stored, 32768)]
+    costs = [task_cost(plan, Region(0, 8, 0, width)).peak_bytes for plan, width in tasks]
+    monkeypatch.setattr(cost, "KEPT_BYTES", 0)
+    without = [task_cost(plan, Region(0, 8, 0, width)).peak_bytes for plan, width in tasks]
+    assert [a - b for a, b in zip(costs, without, strict=True)] == [0, 512 * 2048 * (4 + 2), evaluate.KEPT_BYTES]
 
 
 @pytest.mark.parametrize("kept", [evaluate.KEPT_BYTES, 0])

@@ -78,11 +78,6 @@ class TileReader(RegionReader):
         self._tiles = tiles
         self._decoder = functools.cache(self._make_decoder)
 
-    @property
-    def rows(self) -> int:
-        """How many rows are decoded together: those of a tile."""
-        return self._tiles.shape[0]
-
     def _fill(self, region: Region, out: Array) -> None:
         """Read the tiles group by group."""
         for group in self._groups(self._tiles_of(region)):

@@ -44,11 +44,6 @@ class RegionReader:
         self.dtype = dtype
         self.name = name
 
-    @property
-    def rows(self) -> int:
-        """How many rows are decoded together."""
-        return 1
-
     def read(self, region: Region) -> npt.NDArray[Any]:
         """Return the pixels of a region as a new array.
 

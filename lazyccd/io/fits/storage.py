@@ -176,6 +176,11 @@ class FitsStorage:
         parts = (self.path, self.identity, self.hdu, self.shape, self.dtype.str, self.pixels, self.data_offset)
         return hashlib.sha256(repr((parts, self.tiles)).encode()).hexdigest()[:32]
 
+    @property
+    def rows(self) -> int:
+        """How many rows are decoded together: those of a tile."""
+        return 1 if self.tiles is None else self.tiles.shape[0]
+
     def open(self) -> PlainReader | TileReader:
         """Open the file and return a reader.
 
