@@ -54,12 +54,12 @@ SIZES = np.array([6, 3, 3, 4, 3, 4, 5, 5, 3, 5, 4, 5, 4, 5, 6, 4], np.uint64)
 def hcompress_bytes(shape: tuple[int, ...], itemsize: int) -> int:
     """Return the most bytes that a tile can take.
 
-    No bit of a quadrant takes more than its numbers as they are and the 4 bits before them.
+    A bit of a quadrant takes 4 bits and its numbers as they are, or codes that are shorter than an even number of them.
     """
     ny, nx = shape
     sides = [((length + 1) // 2 + 1) // 2 + (length // 2 + 1) // 2 for length in shape]
     bits = 8 * itemsize + 2 + max(shape).bit_length()
-    return HEAD + bits * (2 * sides[0] * sides[1] + 4) // 4 + ny * nx // 8 + 16
+    return HEAD + bits * (sides[0] * sides[1] // 2 + 4) + ny * nx // 8 + 16
 
 
 @compiled

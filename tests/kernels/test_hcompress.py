@@ -36,9 +36,13 @@ def work(tile: Array) -> Array:
 
 
 def ours(tile: Array) -> Array:
-    """Compress a tile."""
-    out = np.empty(hcompress_bytes(tile.shape, tile.itemsize), np.uint8)
-    return out[: hcompress(tile, work(tile), out)]
+    """Compress a tile, and see that no byte is written behind the room for it."""
+    room = hcompress_bytes(tile.shape, tile.itemsize)
+    out = np.full(room + 64, 77, np.uint8)
+    size = hcompress(tile, work(tile), out[:room])
+    assert size <= room
+    assert np.all(out[room:] == 77)
+    return out[:size]
 
 
 def decoded(raw: Array, like: Array, *, smooth: bool = False) -> Array:
@@ -77,6 +81,16 @@ def test_bytes_and_pixels_are_those_of_cfitsio(tile: Array, scale: int) -> None:
     for smooth in (False, True):
         expected = np.asarray(codec(tile, scale, smooth=smooth).decode(lossy)).reshape(tile.shape)
         np.testing.assert_array_equal(decoded(lossy, tile, smooth=smooth), expected)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "i4"])
+def test_small_tiles_of_extremes_have_room(dtype: str) -> None:
+    """Tiles of the least and the greatest number alone take the most bits a pixel, and small ones more than large ones."""
+    rng, limits = np.random.default_rng(7), np.iinfo(dtype)
+    for number in range(300):
+        shape = 4 + number % 3, 4 + number // 3 % 3
+        tile = np.where(rng.random(shape) < 0.5, limits.min, limits.max).astype(dtype)
+        np.testing.assert_array_equal(decoded(ours(tile), tile), tile)
 
 
 @settings(max_examples=50, deadline=None)
