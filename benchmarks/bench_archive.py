@@ -36,7 +36,7 @@ from lazyccd.sections import Region
 
 VARIABLES = ("data", "uncertainty", "mask")
 ROWS = 256
-"""Rows of a band of a FITS file, in both."""
+"""Rows of a band of the bare loop's FITS file: disjoint ranges of bytes without gaps."""
 
 
 class BareFits(BareLoop):
@@ -53,11 +53,7 @@ class BareFits(BareLoop):
             total = np.sum([partial for group in pool.map(self.sums, tiles) for partial in group], axis=0)
             self.norm = np.array(total[0] / total[1])
             self.partials: list[Partial] = []
-            step = 2048
-            cells = [
-                Region(y, y + step, x, x + step).clip((ny, nx)) for y in range(0, ny, step) for x in range(0, nx, step)
-            ]
-            list(pool.map(self.shard, cells))
+            list(pool.map(self.shard, [Region(y, min(y + ROWS, ny), 0, nx) for y in range(0, ny, ROWS)]))
         self.fits.finish(self.partials)
 
     def put(self, name: str, region: Region, array: Any) -> None:
