@@ -15,6 +15,9 @@ settings.register_profile("ci", settings.get_profile("default"), max_examples=50
 settings.register_profile("nightly", max_examples=1000, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
+collect_ignore = ["faults/warmed.py"]
+"""A module that works when it is imported, which pytest would do in search of doctests."""
+
 
 @pytest.fixture
 def rng() -> np.random.Generator:
