@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import xarray as xr
 
-from lazyccd.errors import FrameError, ParameterError
+from lazyccd.errors import FrameError, LazyCCDError, ParameterError
 from lazyccd.frame.core import DATA
 
 Call: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
@@ -79,7 +79,7 @@ def over_trees(func: Callable[..., Any]) -> Callable[..., Any]:
         if not isinstance(tree, xr.DataTree):
             return func(*args, **kwargs)
         calls = calls_of(tree, args, kwargs, labels)
-        return gather({name: func(*a, **k) for name, (a, k) in calls.items()}, tree.attrs)
+        return gather(call_each(func, calls), tree.attrs)
 
     return wrapper
 
@@ -103,6 +103,18 @@ def calls_of(
         name: (tuple(part(name) for part in parts), {key: part(name) for key, part in named.items()})
         for name in names.known
     }
+
+
+def call_each(func: Callable[..., Any], calls: Mapping[str, Call]) -> dict[str, Any]:
+    """Return what a function gives for the arguments of each frame; an error of ours gets a note that names the frame."""
+    results = {}
+    for name, (args, kwargs) in calls.items():
+        try:
+            results[name] = func(*args, **kwargs)
+        except LazyCCDError as error:
+            error.add_note(f"in the frame {name!r} of the tree")
+            raise
+    return results
 
 
 def gather(results: Mapping[str, Any], attrs: Mapping[Any, Any]) -> Any:

@@ -14,7 +14,7 @@ import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.frame.core import DATA, MASK
-from lazyccd.frame.tree import calls_of
+from lazyccd.frame.tree import call_each, calls_of
 from lazyccd.kernels.piece import Clip
 from lazyccd.ops.combining import hand_over, header_of
 from lazyccd.ops.offsets import on_each_other
@@ -80,7 +80,7 @@ class Combiner:
         self._trees = trees_of(frames, "Combiner")
         if self._trees:
             calls = calls_of(self._trees[0], (), {"ccd_iter": self._trees, "dtype": dtype})
-            self._parts = {name: Combiner(**call) for name, (_, call) in calls.items()}
+            self._parts = call_each(Combiner, calls)
             return
         self._given, self._schema = in_one_unit(collect(frames))
         check_shapes(self._given.images, self._given.labels)

@@ -20,7 +20,7 @@ from lazyccd.frame.header import header_view
 from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.log import apply_to_text, bind_arguments, log_entries
 from lazyccd.frame.nddata import is_ccddata
-from lazyccd.frame.tree import calls_of, gather
+from lazyccd.frame.tree import call_each, calls_of, gather
 from lazyccd.io import as_frame
 from lazyccd.plan.steps import Source, Step
 
@@ -94,9 +94,9 @@ def operation(
             tree = arguments[first]
             if not isinstance(tree, xr.DataTree):
                 return run(arguments, {})
-            calls = {name: call for name, (_, call) in calls_of(tree, (), arguments).items()}
-            common = shared(list(calls.values())) if shared is not None else {}
-            return gather({name: run(call, common) for name, call in calls.items()}, tree.attrs)
+            calls = calls_of(tree, (), arguments)
+            common = shared([call for _, call in calls.values()]) if shared is not None else {}
+            return gather(call_each(lambda **call: run(call, common), calls), tree.attrs)
 
         return wrapper
 

@@ -20,7 +20,7 @@ from lazyccd.frame.header import header_view
 from lazyccd.frame.log import bind_arguments
 from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.stacked import stack_header
-from lazyccd.frame.tree import calls_of, first_tree, frames_of, gather
+from lazyccd.frame.tree import call_each, calls_of, first_tree, frames_of, gather
 from lazyccd.frame.units import conversion_factor
 from lazyccd.io import as_frame, open_many, to_fits, to_zarr
 from lazyccd.io.fits.names import InputName, expand_names, target_name
@@ -110,7 +110,7 @@ def tree_by_tree(func: Callable[..., Any]) -> Callable[..., Any]:
         output = arguments.get("output_file")
         if output is not None:
             arguments["output_file"] = IN_TREE
-        results = {name: func(**call) for name, (_, call) in calls_of(trees[0], (), arguments).items()}
+        results = call_each(func, calls_of(trees[0], (), arguments))
         stacked = stacked_trees(results, trees, str(arguments.get("method", "average")))
         return (
             stacked if output is None else written(stacked, output, overwrite=arguments.get("overwrite_output", False))

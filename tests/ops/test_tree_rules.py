@@ -8,7 +8,7 @@ import xarray as xr
 from astropy import units as u
 
 import lazyccd
-from lazyccd.errors import ArgumentTypeError, FrameError, KeywordError, ParameterError
+from lazyccd.errors import ArgumentTypeError, FrameError, KeywordError, LazyCCDError, ParameterError
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.testing.asserts import raise_if_computes
 from lazyccd.testing.steps import formula_frame, formula_tree
@@ -99,3 +99,19 @@ def test_what_a_tree_knows() -> None:
         assert image.header == alone.header
     assert tree.ccd.plan()["CCD1"].tasks == frames["CCD1"].ccd.plan().tasks
     assert list(tree.ccd.show()) == ["CCD0", "CCD1"]
+
+
+def test_errors_name_the_frame() -> None:
+    """What is wrong with one frame of a tree is said of that frame, by a note that the command line prints too."""
+    tree = formula_tree(3, holes=0)
+    frames = {name: frame.ccd.with_header({"BIASSEC": "[1:2,1:3]"}) for name, frame in frames_of(tree).items()}
+    frames["CCD1"] = frames["CCD1"].ccd.with_header({"BIASSEC": "[900:910,1:3]"})
+    for call in (
+        lambda given: given.ccd.subtract_overscan(fits_section=lazyccd.Keyword("BIASSEC")),
+        lambda given: given.ccd.gain_correct({"CCD0": 1.0, "CCD1": "much", "CCD2": 1.0}),
+        lambda given: lazyccd.rechunk(given, {"CCD0": 4, "CCD1": 0, "CCD2": 4}),
+        lambda given: lazyccd.combine([given, given], scale={"CCD0": None, "CCD1": "!NONE", "CCD2": None}),
+    ):
+        with pytest.raises(LazyCCDError) as caught:
+            call(make_tree(frames, {}))
+        assert caught.value.__notes__ == ["in the frame 'CCD1' of the tree"]
