@@ -9,8 +9,9 @@ Nothing here computes a pixel.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any, Literal, TypeAlias, cast
 
 import dask.array as da
@@ -19,7 +20,7 @@ import numpy.typing as npt
 import xarray as xr
 from astropy import units as u
 
-from lazyccd.errors import FrameError, ShapeError, UnitError
+from lazyccd.errors import FrameError, ParameterError, ShapeError, UnitError
 from lazyccd.flags import FlagTable, MaskSchema
 from lazyccd.frame.casts import cast_step, named_bits, refuse_arithmetic, to_mask, to_variance
 from lazyccd.frame.units import parse_unit, unit_to_text
@@ -179,6 +180,25 @@ def regular_grid(shape: tuple[int, int], chunk: tuple[int, int]) -> Grid:
         return (size,) * (length // size) + ((length % size,) if length % size else ())
 
     return cut(shape[0], chunk[0]), cut(shape[1], chunk[1])
+
+
+def asked_grid(shape: tuple[int, int], chunks: int | tuple[int, int]) -> Grid:
+    """Return the chunk sizes of an image that was asked for in chunks of a shape.
+
+    Raises
+    ------
+    ParameterError
+        Raised if ``chunks`` is not one or two integers, each -1 or at least 1.
+    """
+    given: Any = chunks
+    pair = (given, given) if isinstance(given, Integral) else given
+    whole = isinstance(pair, Sequence) and len(pair) == 2 and all(isinstance(size, Integral) for size in pair)
+    if not whole or any(size != -1 and size < 1 for size in pair):
+        raise ParameterError(
+            f"chunks {chunks!r} must be one or two integers in the order y, x, each at least 1, or -1 for the whole axis."
+        )
+    y, x = (length if size == -1 else int(size) for size, length in zip(pair, shape, strict=True))
+    return regular_grid(shape, (y, x))
 
 
 def wrap_array(array: Any, name: str = DATA) -> tuple[da.Array, tuple[Graph, ...]]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
-from lazyccd.errors import ArgumentTypeError, FormatError
+from lazyccd.errors import ArgumentTypeError, FormatError, ParameterError
 from lazyccd.flags import FlagTable
 from lazyccd.frame.casts import to_mask, to_variance
 from lazyccd.frame.ccddata import from_ccddata
-from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, make_image, regular_grid
+from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, asked_grid, make_image, regular_grid
 from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.frame.units import parse_unit
@@ -22,6 +23,7 @@ from lazyccd.io.fits.hdus import scan_fits
 from lazyccd.io.fits.mef import open_mef
 from lazyccd.io.fits.names import is_url, parse_name
 from lazyccd.io.fits.open import open_fits
+from lazyccd.io.places import place_of
 from lazyccd.io.zarr_storage import root_attrs
 from lazyccd.io.zarrs import open_arrays
 from lazyccd.kernels.block import MAPS
@@ -36,11 +38,12 @@ def open_zarr(
     Parameters
     ----------
     store
-        Path or fsspec URL of a store that `to_zarr` wrote; or of one frame of a tree in it, such as ``x.zarr/SCI_1``.
+        Path or fsspec URL of a store that `to_zarr` wrote; or of one frame of a tree in it, such as ``x.zarr/SCI_1``, or
+        of a branch, such as ``x.zarr/R22`` of ``R22/C05`` and others, which is a tree with the header of the root.
     level
         Level of the pyramid: 0 for the full image, 1 for half its rows and columns, ...; see `build_pyramid`.
     chunks
-        Chunk shape, one number for both axes; the shards of the store by default.
+        Chunk shape, one number for both axes, -1 for a whole axis; the shards of the store by default.
 
     Returns
     -------
@@ -52,23 +55,50 @@ def open_zarr(
     MissingFileError
         Raised if there is no such store.
     FormatError
-        Raised if it is no Zarr store, has no such group, or the group has no image ``data``.
+        Raised if it is no Zarr store, has no such frame or level, or the group has no image ``data``.
+    ParameterError
+        Raised if ``level`` is negative or no integer, or ``chunks`` are no chunk shape.
     """
-    store, child = _store_and_frame(os.fspath(store))
+    store, inside = _store_and_frame(os.fspath(store))
     root = root_attrs(store)
+    prefix = _level_prefix(store, level)
     ours: Any = root.get("lazyccd")
-    prefix = f"{level}/" if level else ""
-    if child:
-        return _frame(store, f"{prefix}{child}", chunks)
-    if isinstance(ours, Mapping) and "frames" in ours:
+    is_tree = isinstance(ours, Mapping) and "frames" in ours
+    names = list(ours["frames"]) if is_tree else []
+    branch = [name for name in names if name.startswith(f"{inside}/")]
+    if inside and not branch:
+        return _frame(store, f"{prefix}{inside}", chunks)
+    if branch:
+        frames = {name.removeprefix(f"{inside}/"): _frame(store, f"{prefix}{name}", chunks) for name in branch}
+        return make_tree(frames, {"header": root.get("header", "")})
+    if is_tree:
         attrs = {key: value for key, value in root.items() if key != "lazyccd"}
-        frames = {name: _frame(store, f"{prefix}{name}", chunks) for name in ours["frames"]}
-        return make_tree(frames, _at_home(attrs, store))
+        return make_tree({name: _frame(store, f"{prefix}{name}", chunks) for name in names}, _at_home(attrs, store))
     return _frame(store, str(level), chunks)
 
 
+def levels_of(store: str) -> int:
+    """Return how many levels a store has, the full image included."""
+    there = 1
+    while place_of(f"{store}/{there}").exists():
+        there += 1
+    return there
+
+
+def _level_prefix(store: str, level: int) -> str:
+    """Return what stands before the groups of a level's frames; nothing for the full images."""
+    given: Any = level
+    if not isinstance(given, Integral) or given < 0:
+        raise ParameterError(f"level {level!r} must be an integer of at least 0, the full image.")
+    if level and not place_of(f"{store}/{level}").exists():
+        raise FormatError(
+            f"{store} has no level {level}; it has {levels_of(store)}, counted from 0, and build_pyramid() makes more."
+        )
+    return f"{level}/" if level else ""
+
+
 def _store_and_frame(path: str) -> tuple[str, str]:
-    """Split the path of a frame in a store: ``x.zarr/R22/C05`` into ``x.zarr`` and ``R22/C05``; the latter may be empty."""
+    """Split the path of a frame or branch in a store: ``x.zarr/R22/C05`` into ``x.zarr`` and ``R22/C05``; the latter may be empty."""
     text = path.rstrip("/")
     store, found, child = text.rpartition(".zarr/")
     return (path, "") if not found or text.endswith(".zarr") else (f"{store}.zarr", child)
@@ -94,7 +124,7 @@ def _frame(store: str | os.PathLike[str], group: str, chunks: int | tuple[int, i
     kind: Any = attrs.get(UNCERTAINTY, {}).get("uncertainty_type", "std")
     table = FlagTable.from_attrs(attrs.get(MASK, {}))
     storage = content.storages[DATA]
-    shape = storage.chunks if chunks is None else ((chunks, chunks) if isinstance(chunks, int) else chunks)
+    shape = storage.shape
     group_attrs = dict(content.attrs)
     header = str(group_attrs.pop("header", ""))
     for name in ("product_header", "product_header_error"):  # made anew for what becomes of the frame
@@ -103,7 +133,7 @@ def _frame(store: str | os.PathLike[str], group: str, chunks: int | tuple[int, i
     image = make_image(
         steps[DATA],
         units=parse_unit(attrs[DATA].get("units"), str(store)),
-        grid=regular_grid(storage.shape, shape),
+        grid=regular_grid(shape, storage.chunks) if chunks is None else asked_grid(shape, chunks),
         variance=to_variance(steps[UNCERTAINTY], kind) if UNCERTAINTY in steps else None,
         mask=to_mask(steps[MASK], table, str(store)) if MASK in steps else None,
         maps={name: steps[name] for name in MAPS if name in steps},
@@ -117,9 +147,9 @@ def _frame(store: str | os.PathLike[str], group: str, chunks: int | tuple[int, i
 
 
 def is_store(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is that of a Zarr store, by its name or what is there."""
-    text = os.fspath(path)
-    return f"{text}/".rfind(".zarr/") >= 0 or (Path(text) / "zarr.json").is_file()
+    """Return whether a path is that of a Zarr store or lies in one, by its name or what is there; a file is none."""
+    text = parse_name(path).path
+    return not os.path.isfile(text) and (".zarr/" in f"{text}/" or (Path(text) / "zarr.json").is_file())
 
 
 def open_image(path: str | os.PathLike[str], unit: str | None = None) -> xr.Dataset | xr.DataTree:

@@ -12,8 +12,8 @@ import xarray as xr
 from lazyccd.errors import FormatError, ParameterError
 from lazyccd.frame.core import Image, regular_grid, resolve
 from lazyccd.frame.tree import frames_of
-from lazyccd.io.opening import open_zarr
-from lazyccd.io.places import place_of, read_complete, replace_complete
+from lazyccd.io.opening import levels_of, open_zarr
+from lazyccd.io.places import read_complete, replace_complete
 from lazyccd.io.write import Rules
 from lazyccd.io.write_zarr import write_level
 from lazyccd.io.zarrs import CHUNK, consolidated, json_bytes
@@ -130,10 +130,7 @@ def _levels(store: str) -> int:
         raise FormatError(
             f"{store}: frame {numbers[0]!r} has the name of a level; rename the extension and write it anew."
         )
-    there = 1
-    while place_of(f"{store}/{there}").exists():
-        there += 1
-    return there
+    return levels_of(store)
 
 
 def halved(image: Image) -> Image:

@@ -14,6 +14,7 @@ from lazyccd.frame.core import (
     Image,
     UncertaintyType,
     as_step,
+    asked_grid,
     make_image,
     regular_grid,
     resolve,
@@ -185,13 +186,14 @@ def rechunk(ccd: xr.Dataset, chunks: int | tuple[int, int]) -> xr.Dataset:
         A frame. Nothing is moved between chunks: the plan is cut differently.
     chunks
         Chunk shape; one number for both axes, -1 for a whole axis.
+
+    Raises
+    ------
+    ParameterError
+        Raised if ``chunks`` is something else.
     """
     image = resolve(ccd, maps=True)
-    pair = (chunks, chunks) if isinstance(chunks, int) else tuple(chunks)
-    if len(pair) != 2 or any(size != -1 and size < 1 for size in pair):
-        raise ParameterError(f"chunks {chunks} must be one or two numbers, in the order y, x, each -1 or at least 1.")
-    sizes = [length if size == -1 else int(size) for size, length in zip(pair, image.shape, strict=True)]
-    return replace(image, grid=regular_grid(image.shape, (sizes[0], sizes[1]))).to_dataset()
+    return replace(image, grid=asked_grid(image.shape, chunks)).to_dataset()
 
 
 @over_trees

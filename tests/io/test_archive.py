@@ -23,6 +23,7 @@ from lazyccd.frame.header import header_from_text
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.io.shards import checksum
 from lazyccd.io.sinks import ZarrPart
+from lazyccd.testing.steps import formula_frame, formula_tree
 
 SHAPE = (85, 130)
 WCS = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRPIX1": 30.0, "CRPIX2": 50.0, "CRVAL1": 150.0, "CRVAL2": 2.0}
@@ -88,7 +89,7 @@ def test_levels(tmp_path: Path) -> None:
         assert header["CRPIX1"] == pytest.approx((30 - 0.5) / 2**level + 0.5)
         assert header["CD1_1"] == pytest.approx(-1e-4 * 2**level)
     assert sorted(p.name for p in Path(store).iterdir()) == ["0", "1", "2", "zarr.json"]
-    with pytest.raises(FormatError, match=r"no group '3'; its groups are \['0', '1', '2'\]"):
+    with pytest.raises(FormatError, match=r"has no level 3; it has 3, counted from 0"):
         lazyccd.open_zarr(store, level=3)
     with pytest.raises(FormatError, match="is not a Zarr store"):
         lazyccd.build_pyramid(tmp_path)
@@ -268,3 +269,43 @@ def limit_writes(patch: pytest.MonkeyPatch, count: int) -> list[tuple[str, Any]]
 
     patch.setattr(ZarrPart, "write", limited)
     return written
+
+
+def test_branches_of_a_tree(tmp_path: Path) -> None:
+    """A branch of a store opens as the tree of its frames, at any level; a level that is not there says how many are."""
+    given = formula_tree(3)
+    frames = dict(zip(("R22/C05", "R22/C06", "R2"), frames_of(given).values(), strict=True))
+    store = lazyccd.to_zarr(make_tree(frames, {"header": "INSTRUME= 'CAM     '"}), tmp_path / "a.zarr")
+    assert lazyccd.build_pyramid(store, 2) == 2
+    for level in (0, 1):
+        branch = lazyccd.open_zarr(f"{store}/R22", level=level)
+        assert branch.attrs == {"header": "INSTRUME= 'CAM     '"}
+        assert list(frames_of(branch)) == ["C05", "C06"]
+        for name, frame in frames_of(branch).items():
+            alone = lazyccd.open_zarr(f"{store}/R22/{name}", level=level)
+            np.testing.assert_array_equal(frame["data"].values, alone["data"].values)
+    lazyccd.to_fits(lazyccd.open_zarr(f"{store}/R22"), tmp_path / "b.fits")
+    assert list(frames_of(lazyccd.open_mef(tmp_path / "b.fits"))) == ["C05", "C06"]
+    with pytest.raises(FormatError, match=r"a\.zarr has no level 2; it has 2, counted from 0, and build_pyramid\(\)"):
+        lazyccd.open_zarr(store, level=2)
+    for level in (-1, "1", 1.0, None):
+        with pytest.raises(ParameterError, match=r"level .* must be an integer of at least 0"):
+            lazyccd.open_zarr(store, level=level)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("chunks", [0, -2, 2.5, "a", (5,), (1, 2, 3), (2, 0)])
+def test_chunks_that_are_none(tmp_path: Path, chunks: Any) -> None:
+    """What is no chunk shape is refused, as by open_fits; -1 is a whole axis."""
+    store = lazyccd.to_zarr(formula_frame((6, 9)), tmp_path / "a.zarr")
+    with pytest.raises(ParameterError, match="must be one or two integers in the order y, x"):
+        lazyccd.open_zarr(store, chunks=chunks)
+    assert lazyccd.open_zarr(store, chunks=(4, -1))["data"].chunks == ((4, 2), (9,))
+
+
+def test_a_file_in_a_folder_named_like_a_store(tmp_path: Path) -> None:
+    """It is the FITS file that it is, with an extension named behind it too."""
+    folder = tmp_path / "night.zarr"
+    folder.mkdir()
+    path = lazyccd.to_fits(formula_frame((6, 9)), folder / "a.fits")
+    for name in (path, f"{path}[0]"):
+        assert lazyccd.as_frame(name)["data"].shape == (6, 9)

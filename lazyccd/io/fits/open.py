@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from numbers import Integral
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -18,7 +17,7 @@ from astropy import units as u
 from lazyccd.errors import ParameterError, UnitError
 from lazyccd.flags import MaskSchema
 from lazyccd.frame.casts import to_variance
-from lazyccd.frame.core import MASK, UNCERTAINTY, Image, UncertaintyType, make_image, regular_grid
+from lazyccd.frame.core import MASK, UNCERTAINTY, Image, UncertaintyType, asked_grid, make_image, regular_grid
 from lazyccd.frame.header import inherit, merge_headers
 from lazyccd.frame.units import parse_unit
 from lazyccd.io.fits.companions import Companion, companions_of, images_of
@@ -28,7 +27,6 @@ from lazyccd.io.fits.planes import DQ, read_planes
 from lazyccd.io.fits.storage import FitsStorage, find_hdu
 from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import MAPS
-from lazyccd.plan.lower import Grid
 from lazyccd.plan.steps import Apply, Input, Source, Step, make_dtypes, make_params
 
 logger = logging.getLogger(__name__)
@@ -148,7 +146,7 @@ def frame_of(
     image: Image = make_image(
         data,
         units=_units(file, info, text, unit),
-        grid=_grid(storage, chunks),
+        grid=regular_grid(storage.shape, storage.chunks) if chunks == "auto" else asked_grid(storage.shape, chunks),
         variance=variance,
         mask=mask,
         maps=_maps(found),
@@ -222,19 +220,6 @@ def _units(file: FitsFile, info: HduInfo, text: str, unit: u.UnitBase | str | No
         logger.info("%s has no BUNIT and integer pixels; its units are taken as adu.", where)
         return u.adu
     return u.dimensionless_unscaled
-
-
-def _grid(storage: FitsStorage, chunks: Chunks) -> Grid:
-    """Return chunk sizes."""
-    if chunks == "auto":
-        return regular_grid(storage.shape, storage.chunks)
-    given: Any = chunks
-    pair = (given, given) if isinstance(given, Integral) else given
-    whole = isinstance(pair, Sequence) and len(pair) == 2 and all(isinstance(size, Integral) for size in pair)
-    if not whole or any(size != -1 and size < 1 for size in pair):
-        raise ParameterError(f"chunks {chunks!r} must be 'auto', or one or two integers, each -1 or at least 1.")
-    y, x = (length if size == -1 else int(size) for size, length in zip(pair, storage.shape, strict=True))
-    return regular_grid(storage.shape, (y, x))
 
 
 def _uncertainty(found: Mapping[str, Companion], dtype: np.dtype[Any]) -> tuple[Step | None, UncertaintyType]:
