@@ -36,7 +36,9 @@ def print_results(run: Run, console: Console) -> None:
         console.print(f"  skipped: {name}: {reason}", markup=False)
     counts = {status: sum(o.status == status for o in science) for status in STYLES}
     total = sum(outcome.seconds for outcome in run.outcomes)
-    summary = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "nothing to reduce"
+    done = [f"{count} {status}" for status, count in counts.items() if count] or ["nothing to reduce"]
+    unread = [f"{len(run.plan.skipped)} not usable"] if run.plan.skipped else []
+    summary = ", ".join([*done, *unread])
     console.print(Text(f"{summary}; {total:.1f} s; products in {run.out}", style="bold"))
 
 

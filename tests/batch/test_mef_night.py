@@ -162,16 +162,32 @@ def test_what_belongs_together(cards: list[dict[str, Any]], shapes: dict[str, tu
 
 
 def test_an_image_that_cannot_be_read_fails_its_exposure(night: Path, tmp_path: Path) -> None:
-    """The reason names the image; nothing is left of the product, and other exposures are as they were."""
-    folder = tmp_path / "raw"
+    """The reason names image and tile, nothing is left of the product, others are as they were; a cut file is said too."""
+    folder, out = tmp_path / "raw", tmp_path / "out"
     shutil.copytree(night, folder)
-    light = sorted(folder.glob("light*.fits"))[0]
-    with fits.open(light) as file:
-        file["SCI", 2].header["BIASSEC"] = "[1:500,1:20]"
-        file.writeto(light, overwrite=True)
-    result = CliRunner().invoke(main, ["reduce", str(folder), "-o", str(tmp_path / "out"), "--cosmic-rays", "none"])
-    products = [path.name for path in (tmp_path / "out").glob("*.fits")]
-    assert len(products) == 2 - (result.exit_code == 1), result.output
+    first, second = sorted(folder.glob("light*.fits"))
+    packed = Path(f"{first}.fz")
+    lazyccd.to_fits(lazyccd.open_mef(first), packed, compress="RICE_1")
+    first.unlink()
+    with fits.open(packed, disable_image_compression=True) as file:
+        table = file[2]
+        heap = file.fileinfo(2)["datLoc"] + table.header["NAXIS1"] * table.header["NAXIS2"]
+    content = bytearray(packed.read_bytes())
+    content[heap : heap + 60] = b"\xff" * 60
+    packed.write_bytes(content)
+    (folder / "cut.fits").write_bytes(second.read_bytes()[:20000])
+    result = CliRunner().invoke(main, ["reduce", str(folder), "-o", str(out), "--cosmic-rays", "none"])
+    said = " ".join(result.output.split())
+    assert result.exit_code == 1
+    assert f"{packed.name}[SCI,2]: tile 0 cannot be decompressed" in said
+    assert "skipped: cut.fits: " in said
+    assert "1 COMPLETE, 1 FAILED, 1 not usable" in said
+    assert [path.name for path in out.iterdir() if path.is_file()] == [f"{second.stem}_red.fits"]
+    clean = tmp_path / "clean"
+    again = CliRunner().invoke(main, ["reduce", str(night), "-o", str(clean), "--cosmic-rays", "none"])
+    assert again.exit_code == 0
+    name = f"{second.stem}_red.fits"
+    assert (out / name).read_bytes() == (clean / name).read_bytes()
 
 
 def test_sinistro(shared_data: Path, tmp_path: Path) -> None:
