@@ -107,27 +107,12 @@ def combine(files: tuple[str, ...], out: Path, scheduler: str, memory_limit: str
 
 def _combined(files: tuple[str, ...], out: Path, options: dict[str, Any]) -> Any:
     """Run `lazyccd.combine` with the options as they were typed."""
-    import numpy as np
-
     from lazyccd import accessor as accessor
-    from lazyccd import combine, register
-    from lazyccd.errors import FormatError
+    from lazyccd import combine
 
-    offsets: Any = options.pop("offsets")
     hdu = options.pop("hdu")
     inputs = _trees(files, options["unit"]) if hdu is None else []
     inputs = inputs or list(files)
-    if offsets == "register":
-        offsets = register(inputs)
-    elif offsets == "none":
-        offsets = None
-    elif offsets not in {"wcs", "physical"}:
-        try:
-            offsets = np.loadtxt(offsets, ndmin=2)
-        except (OSError, ValueError) as error:
-            raise FormatError(
-                f"--offsets {offsets} cannot be read: {error}; give a row and a column in each line."
-            ) from None
     minimum, maximum = options.pop("minimum"), options.pop("maximum")
     reject = options.pop("reject")
     return combine(
@@ -143,13 +128,30 @@ def _combined(files: tuple[str, ...], out: Path, options: dict[str, Any]) -> Any
         scale=options.pop("scale") or None,
         zero=options.pop("zero") or None,
         weights=options.pop("weights") or None,
-        offsets=offsets,
+        offsets=_offsets(options.pop("offsets"), inputs),
         minmax_clip=minimum is not None or maximum is not None,
         minmax_clip_min=minimum,
         minmax_clip_max=maximum,
         hdu=int(hdu) if hdu is not None and hdu.isdigit() else hdu,
         **options,
     )
+
+
+def _offsets(given: str, inputs: list[Any]) -> Any:
+    """Return the offsets that are meant: found now, none, those of headers, or those of a file."""
+    import numpy as np
+
+    from lazyccd import register
+    from lazyccd.errors import FormatError
+
+    if given == "register":
+        return register(inputs)
+    if given in {"none", "wcs", "physical"}:
+        return None if given == "none" else given
+    try:
+        return np.loadtxt(given, ndmin=2)
+    except (OSError, ValueError) as error:
+        raise FormatError(f"--offsets {given} cannot be read: {error}; give a row and a column in each line.") from None
 
 
 def _trees(files: tuple[str, ...], unit: str | None) -> list[Any]:

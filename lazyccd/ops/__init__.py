@@ -3,7 +3,7 @@
 from lazyccd.ops.arithmetic import add, divide, multiply, subtract
 from lazyccd.ops.badpixels import ccdmask, grow_mask, interpolate_bad_pixels
 from lazyccd.ops.blocks import block_average, block_reduce, block_replicate
-from lazyccd.ops.calibrate import create_deviation, flat_correct, gain_correct, subtract_bias, subtract_dark
+from lazyccd.ops.calibrate import create_deviation, gain_correct, subtract_bias, subtract_dark
 from lazyccd.ops.combiner import Combiner
 from lazyccd.ops.combining import combine
 from lazyccd.ops.cosmicrays import cosmicray_lacosmic
@@ -15,6 +15,7 @@ from lazyccd.ops.filters import (
     cosmicray_median,
     median_filter,
 )
+from lazyccd.ops.flat import flat_correct
 from lazyccd.ops.incremental import RunningStack
 from lazyccd.ops.masks import bitfield_to_boolean_mask, flag_saturated, flags
 from lazyccd.ops.mosaic import assemble, split_amplifiers

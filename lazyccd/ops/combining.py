@@ -222,17 +222,12 @@ def combine(
     ).clip(count)
     for clip in (*clips, *([rejecting] if rejecting else [])):
         warn_if_useless(clip, count)
-    if reject in BY_NOISE and readnoise is None:
-        raise ParameterError(
-            f"reject {reject!r} needs the read noise; give readnoise= and gain=, as numbers or keywords."
-        )
     if flavor == "iraf":
         check_iraf(clips, rejecting, weights)
     levels, numbers, weighting = levels_of(given, scale, zero, weights, statsec, sampled=flavor == "iraf")
     images = given.images
     if shifts is not None:
-        images = place(images, shifts)
-        weighting = place(weighting, shifts) if weighting else []
+        images, weighting = place(images, shifts), place(weighting, shifts) if weighting else []
     rule = replace(
         plain_rule(images, schema, method),
         levels=levels,
@@ -240,18 +235,28 @@ def combine(
         reject=rejecting,
         nkeep=frames_at_least(nkeep, count),
         grow=check_grow(grow),
-        noise=noise_of(given, gain, readnoise, snoise) if reject in BY_NOISE else None,
+        noise=_noise(given, reject, gain, readnoise, snoise),
         exposures=given.exposures() if "exposure" in maps else (),
         uncertainty=uncertainty_name(uncertainty, combine_uncertainty_function, given),
     )
-    if output_file is not None and numbers:
-        # the file is to say what was found
+    if output_file is not None and numbers:  # the file is to say what was found
         rule, numbers = replace(rule, levels=found_levels(rule.levels, numbers, given)), ()
     rule = as_iraf(rule, given, centre) if flavor == "iraf" else rule
     header = header_of(given, rule, keep_wcs=shifts is not None or on_each_other(given))
     stacking = Stacking(tuple(images), schema, rule, numbers, tuple(weighting), mem_limit, dtype)
     result = stacking.result(header, maps, rejections=rejections)
     return hand_over(result, given, header, output_file, overwrite=overwrite_output)
+
+
+def _noise(given: Given, reject: str | None, gain: Any, readnoise: Any, snoise: Any) -> Any:
+    """Return the noise of each frame if it is rejected by it."""
+    if reject not in BY_NOISE:
+        return None
+    if readnoise is None:
+        raise ParameterError(
+            f"reject {reject!r} needs the read noise; give readnoise= and gain=, as numbers or keywords."
+        )
+    return noise_of(given, gain, readnoise, snoise)
 
 
 def header_of(given: Given, rule: Rule, *, keep_wcs: bool) -> StackHeader:

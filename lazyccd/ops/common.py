@@ -63,26 +63,7 @@ def operation(
         call = cast("Callable[..., Any]", func)
         names = list(inspect.signature(func).parameters)
         first = names[0]
-
-        def run(arguments: dict[str, Any], common: Mapping[str, Any]) -> Any:
-            """Work on one frame, CCDData or array."""
-            frame = arguments[first]
-            add_keyword = arguments.pop("add_keyword", True) if log else None
-            ccd = frame if is_ccddata(frame) else None
-            if arrays and isinstance(frame, np.ndarray):
-                return _of_array(func, arguments, arrays)
-            if ccd is None:
-                check_first(frame, func.__name__)
-            else:
-                frame = from_ccddata(ccd)
-            arguments = _with_values(arguments, frame)
-            entries = log_entries(func.__name__, arguments, add_keyword)
-            arguments |= {first: frame, **common}
-            if ccd is None:
-                return _logged(call(**arguments), entries)
-            with _collect_log() as collected:
-                result = _logged(call(**arguments), entries)
-            return result.values if isinstance(result, xr.DataArray) else to_ccddata(result, like=ccd, log=collected)
+        run = functools.partial(_on_frame, call, log=log, arrays=arrays)
 
         @functools.wraps(func)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -101,6 +82,35 @@ def operation(
         return wrapper
 
     return decorate
+
+
+def _on_frame(
+    func: Callable[..., Any],
+    arguments: dict[str, Any],
+    common: Mapping[str, Any],
+    *,
+    log: bool,
+    arrays: tuple[str, ...],
+) -> Any:
+    """Run an operation on one frame, CCDData or array; arguments that frames of a tree have in ``common`` are not logged."""
+    first = next(iter(inspect.signature(func).parameters))
+    frame = arguments[first]
+    add_keyword = arguments.pop("add_keyword", True) if log else None
+    ccd = frame if is_ccddata(frame) else None
+    if arrays and isinstance(frame, np.ndarray):
+        return _of_array(func, arguments, arrays)
+    if ccd is None:
+        check_first(frame, func.__name__)
+    else:
+        frame = from_ccddata(ccd)
+    arguments = _with_values(arguments, frame)
+    entries = log_entries(func.__name__, arguments, add_keyword)
+    arguments |= {first: frame, **common}
+    if ccd is None:
+        return _logged(func(**arguments), entries)
+    with _collect_log() as collected:
+        result = _logged(func(**arguments), entries)
+    return result.values if isinstance(result, xr.DataArray) else to_ccddata(result, like=ccd, log=collected)
 
 
 def _with_values(arguments: Mapping[str, Any], frame: xr.Dataset) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from lazyccd.kernels.lacosmic import LACosmic
 from lazyccd.ops.common import called_with_ccddata, operation, pixels_like, single_number, whole_number
 from lazyccd.plan.lower import Graph
 from lazyccd.plan.reads import Halo, Reads, Whole
-from lazyccd.plan.steps import Apply, Input, PlaneMap, Reduction, Value, make_dtypes, make_params
+from lazyccd.plan.steps import Apply, Input, Reduction, Value, make_dtypes, make_params
+from lazyccd.plan.uses import PlaneMap
 from lazyccd.sections import Region
 
 Background: TypeAlias = Literal["image"] | tuple[float, float] | None

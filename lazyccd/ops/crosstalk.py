@@ -16,7 +16,8 @@ from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.kernels import signature
 from lazyccd.ops.common import single_number
 from lazyccd.ops.signature import check_counts
-from lazyccd.plan.steps import Input, PlaneMap
+from lazyccd.plan.steps import Input
+from lazyccd.plan.uses import PlaneMap
 
 Corner: TypeAlias = Literal["LL", "LR", "UL", "UR"]
 CORNERS: tuple[Corner, ...] = ("LL", "LR", "UL", "UR")

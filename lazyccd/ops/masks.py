@@ -21,7 +21,8 @@ from lazyccd.kernels import pointwise, signature
 from lazyccd.ops.badpixels import grown
 from lazyccd.ops.common import operation, single_number
 from lazyccd.plan.reads import Halo
-from lazyccd.plan.steps import Input, PlaneMap
+from lazyccd.plan.steps import Input
+from lazyccd.plan.uses import PlaneMap
 
 FLAG_FROM_DATA: PlaneMap = (("data", ("data",)), ("variance", ("variance",)), ("mask", ("data", "mask")))
 """The mask needs the data."""

@@ -20,7 +20,8 @@ from lazyccd.ops.overscan_levels import check_model, strip_levels
 from lazyccd.ops.pairs import affine_image
 from lazyccd.plan.lower import Graph
 from lazyccd.plan.reads import Columns, Rows
-from lazyccd.plan.steps import Apply, Input, PlaneMap, Reduction, Step, Value, make_dtypes, make_params
+from lazyccd.plan.steps import Apply, Input, Reduction, Step, Value, make_dtypes, make_params
+from lazyccd.plan.uses import PlaneMap
 from lazyccd.sections import Region, parse_section
 
 if TYPE_CHECKING:

@@ -11,17 +11,10 @@ from astropy import units as u
 
 from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.frame.nddata import is_ccddata
-from lazyccd.ops.calibrate import (
-    Master,
-    create_deviation,
-    flat_correct,
-    gain_correct,
-    norm_of_all,
-    subtract_bias,
-    subtract_dark,
-)
+from lazyccd.ops.calibrate import Master, create_deviation, gain_correct, subtract_bias, subtract_dark
 from lazyccd.ops.common import operation
 from lazyccd.ops.edit import with_mask
+from lazyccd.ops.flat import flat_correct, norm_of_all
 from lazyccd.ops.overscan import subtract_overscan, trim_image
 
 if TYPE_CHECKING:

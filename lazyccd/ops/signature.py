@@ -23,10 +23,12 @@ from lazyccd.frame.stamps import keywords_of, stamped
 from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import signature
 from lazyccd.kernels.block import PLANES
-from lazyccd.ops.calibrate import Master, Norm, divided_by, norm_of_all
+from lazyccd.ops.calibrate import Master
 from lazyccd.ops.common import operand, operation, single_number
+from lazyccd.ops.flat import Norm, divided_by, norm_of_all
 from lazyccd.ops.pairs import check_shape, combine_pair
-from lazyccd.plan.steps import MASK_WITH_DATA, POINTWISE, Apply, Input, Reduction, Value, make_dtypes, make_params
+from lazyccd.plan.steps import Apply, Input, Reduction, Value, make_dtypes, make_params
+from lazyccd.plan.uses import MASK_WITH_DATA, POINTWISE
 from lazyccd.sections import Region
 
 COUNTS = (u.adu, u.DN, u.ct)

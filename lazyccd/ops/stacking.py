@@ -24,17 +24,8 @@ from lazyccd.plan.lower import lower_image
 from lazyccd.plan.reads import Halo, Lines, Reads, Same
 from lazyccd.plan.rebuild import rebuilt, shared_by_all
 from lazyccd.plan.schedule import vertical_halo
-from lazyccd.plan.steps import (
-    Apply,
-    Input,
-    Join,
-    PlaneMap,
-    Stack,
-    Step,
-    Value,
-    make_dtypes,
-    make_params,
-)
+from lazyccd.plan.steps import Apply, Input, Join, Stack, Step, Value, make_dtypes, make_params
+from lazyccd.plan.uses import PlaneMap
 
 CHUNK_PIXELS = 2**20
 """About how many pixels a chunk of a stack has: many frames are read for each."""

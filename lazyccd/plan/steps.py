@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from dask.tokenize import tokenize
 
-from lazyccd.kernels.block import ALL_PLANES, PLANES, Block, Request
+from lazyccd.kernels.block import ALL_PLANES, Block, Request
 from lazyccd.plan.reads import Reads, Same
 from lazyccd.plan.storage import Storage
+from lazyccd.plan.uses import EVERYTHING, POINTWISE, PlaneMap
 from lazyccd.sections import Region
 
 Dtypes: TypeAlias = tuple[tuple[str, np.dtype[Any]], ...]
@@ -176,22 +177,6 @@ class Join(Step):
         """Return the join of other steps."""
         parts = tuple((name, new, plane) for (name, _, plane), new in zip(self.parts, inputs, strict=True))
         return replace(self, parts=parts)
-
-
-PlaneMap: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
-"""For each output plane, the planes of an input that are used to make it."""
-
-POINTWISE: PlaneMap = tuple((name, (name,)) for name in ALL_PLANES)
-"""Each plane from the same plane: additions, windows."""
-
-WITH_DATA: PlaneMap = (("data", ("data",)), ("variance", ("data", "variance")), ("mask", ("mask",)))
-"""The variance needs the data too: products."""
-
-MASK_WITH_DATA: PlaneMap = (("data", ("data",)), ("variance", ("data", "variance")), ("mask", ("data", "mask")))
-"""As products; the mask needs the data, to know where the result is not finite or beyond a limit: quotients, rejections."""
-
-EVERYTHING: PlaneMap = tuple((name, PLANES) for name in PLANES)
-"""Each plane from all planes: detections, filters that skip bad pixels."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import dask
 import numpy as np
@@ -200,18 +200,17 @@ if __name__ == "__main__":
 """
 
 
-def test_a_cluster_that_is_lost(raw: Path, tmp_path: Path) -> None:
-    """The driver ends with an error when scheduler and workers die; threads complete what the cluster began."""
+def start_cluster(folder: Path, log: IO[str]) -> tuple[str, subprocess.Popen[bytes], subprocess.Popen[bytes]]:
+    """Start a scheduler and a slow worker; return the address and both."""
     port = str(20000 + os.getpid() % 20000)
     address = f"tcp://127.0.0.1:{port}"
-    preload = tmp_path / "slow.py"
+    preload = folder / "slow.py"
     preload.write_text(
         RUNNER.split("print(")[0]
         .replace("sys.path.insert(0, sys.argv[1])\n", "")
         .replace("from test_faults import frame, write\n", "")
     )
-    log = (tmp_path / "log").open("w")
-    options: dict[str, Any] = {"stdout": log, "stderr": log, "cwd": tmp_path}
+    options: dict[str, Any] = {"stdout": log, "stderr": log, "cwd": folder}
     distributed = [sys.executable, "-m", "distributed.cli"]
     head = subprocess.Popen(
         [*distributed[:2], "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"],
@@ -230,6 +229,13 @@ def test_a_cluster_that_is_lost(raw: Path, tmp_path: Path) -> None:
         ],
         **options,
     )
+    return address, head, worker
+
+
+def test_a_cluster_that_is_lost(raw: Path, tmp_path: Path) -> None:
+    """The driver ends with an error when scheduler and workers die; threads complete what the cluster began."""
+    log = (tmp_path / "log").open("w")
+    address, head, worker = start_cluster(tmp_path, log)
     command = [sys.executable, "-c", SCHEDULER, str(Path(__file__).parent), str(raw), "zarr", str(tmp_path), address]
     driver = subprocess.Popen(command, stderr=log)
     try:

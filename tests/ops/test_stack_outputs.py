@@ -399,23 +399,6 @@ def test_a_shared_master_is_added_once(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(other["uncertainty"].values, ((16 + 9) / 4) ** 0.5)
 
 
-def test_trees_are_combined_node_by_node(values: Array) -> None:
-    """Frames of the same place meet, and one that is missing is named."""
-    trees = [
-        xr.DataTree.from_dict({"/": xr.Dataset(), "/SCI1": a, "/SCI2": b})
-        for a, b in zip(frames_of(values[:3]), frames_of(values[3:6]), strict=True)
-    ]
-    result = combine(trees, method="median")
-    np.testing.assert_array_equal(result["SCI2"]["data"].values, np.median(values[3:6], axis=0))
-    assert list(result.children) == ["SCI1", "SCI2"]
-    with pytest.raises(
-        errors.ParameterError, match=r"number 2, has nothing for 'SCI2': the frames are \['SCI1', 'SCI2'\]"
-    ):
-        combine([trees[0], xr.DataTree.from_dict({"/SCI1": frames_of(values[:1])[0]})])
-    with pytest.raises(errors.ParameterError, match="output_file cannot be given for trees"):
-        combine(trees, "a.fits")
-
-
 def test_headers_say_what_was_done(tmp_path: Path, values: Array) -> None:
     """How frames were combined, with the levels that were found when a file is written; a WCS stays only where it is true."""
     wcs = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 10.0, "CRVAL2": 20.0, "CD1_1": -1e-4, "CD2_2": 1e-4}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from astropy import units as u
+from astropy.nddata import CCDData
 
 import lazyccd
 from lazyccd.errors import ArgumentTypeError, FrameError, KeywordError, LazyCCDError, ParameterError
@@ -115,3 +116,16 @@ def test_errors_name_the_frame() -> None:
         with pytest.raises(LazyCCDError) as caught:
             call(make_tree(frames, {}))
         assert caught.value.__notes__ == ["in the frame 'CCD1' of the tree"]
+
+
+def test_frames_of_one_name_are_combined(rng: np.random.Generator) -> None:
+    """Frames of the same place meet, and one that is missing is named."""
+    values = rng.normal(1000, 10, (6, 8, 9))
+    frames = [lazyccd.from_ccddata(CCDData(each, unit="adu")) for each in values]
+    trees = [make_tree({"SCI1": a, "SCI2": b}, {}) for a, b in zip(frames[:3], frames[3:], strict=True)]
+    result = lazyccd.combine(trees, method="median")
+    np.testing.assert_array_equal(result["SCI2"]["data"].values, np.median(values[3:], axis=0))
+    assert list(result.children) == ["SCI1", "SCI2"]
+    message = r"number 2, has nothing for 'SCI2': the frames are \['SCI1', 'SCI2'\]"
+    with pytest.raises(ParameterError, match=message):
+        lazyccd.combine([trees[0], make_tree({"SCI1": frames[0]}, {})])

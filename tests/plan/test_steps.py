@@ -14,8 +14,6 @@ from lazyccd.kernels.block import Request
 from lazyccd.plan.reads import Blocks, Columns, Halo, Reads, Replicated, Rows, Same, Whole, Window
 from lazyccd.plan.rebuild import settled
 from lazyccd.plan.steps import (
-    MASK_WITH_DATA,
-    WITH_DATA,
     Apply,
     Input,
     Join,
@@ -28,6 +26,7 @@ from lazyccd.plan.steps import (
     unsettled,
     walk,
 )
+from lazyccd.plan.uses import MASK_WITH_DATA, WITH_DATA
 from lazyccd.sections import Region
 from lazyccd.testing.steps import FormulaStorage, box_step, formula_frame
 

@@ -135,14 +135,6 @@ class TileTable:
             raise FormatError(f"{cards.where}: ZQUANTIZ {quantize!r} must be one of {', '.join(DITHERS)}.")
         row_bytes, rows = cards.integer("NAXIS1"), cards.integer("NAXIS2")
         heap = cards.integer("THEAP", row_bytes * rows)
-        tile = [cards.integer(f"ZTILE{i + 1}", axes[0] if i == 0 else 1) for i in range(len(axes))]
-        if any(length < 1 for length in tile):
-            raise FormatError(f"{cards.where}: ZTILE {tile} must be positive; the header is damaged.")
-        expected = prod([-(-axis // length) for axis, length in zip(axes, tile, strict=True)])
-        if rows != expected:
-            raise FormatError(
-                f"{cards.where}: the table has {rows} rows and the image {expected} tiles; it is damaged."
-            )
         blank = cards.integer("ZBLANK") if "ZBLANK" in cards else None
         if blank is None and "BLANK" in cards:
             blank = cards.integer("BLANK")
@@ -155,7 +147,7 @@ class TileTable:
             )
         return cls(
             algorithm=algorithm,
-            shape=_plane_tile(axes, tile),
+            shape=_plane_tile(axes, _tile(cards, axes)),
             row_bytes=row_bytes,
             heap_offset=data_offset + heap,
             heap_size=row_bytes * rows + cards.integer("PCOUNT", 0) - heap,
@@ -202,6 +194,18 @@ def _settings(cards: CardValues) -> dict[str, Any]:
         settings.setdefault(str(cards.get(f"ZNAME{index}")).strip().upper(), cards.get(f"ZVAL{index}", 0))
         index += 1
     return settings
+
+
+def _tile(cards: CardValues, axes: list[int]) -> list[int]:
+    """Return the lengths of tiles, for which the table must have a row each."""
+    tile = [cards.integer(f"ZTILE{i + 1}", axes[0] if i == 0 else 1) for i in range(len(axes))]
+    if any(length < 1 for length in tile):
+        raise FormatError(f"{cards.where}: ZTILE {tile} must be positive; the header is damaged.")
+    expected = prod([-(-axis // length) for axis, length in zip(axes, tile, strict=True)])
+    rows = cards.integer("NAXIS2")
+    if rows != expected:
+        raise FormatError(f"{cards.where}: the table has {rows} rows and the image {expected} tiles; it is damaged.")
+    return tile
 
 
 def _plane_tile(axes: list[int], tile: list[int]) -> tuple[int, int]:

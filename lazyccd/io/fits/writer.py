@@ -30,10 +30,10 @@ import numpy.typing as npt
 
 from lazyccd.errors import FormatError, MissingFileError, ParameterError, ShapeError, TargetExistsError, WriteError
 from lazyccd.io.fits.hdus import scan_fits
+from lazyccd.io.fits.heap import copy_tiles, pwrite, tiles_of, write_tiles
 from lazyccd.io.fits.kept import KeptBytes
 from lazyccd.io.fits.layout import CARD, HduSpec, header_block, padded
-from lazyccd.io.fits.packing import RECORD, pack, table_bytes
-from lazyccd.kernels.encode import encode_big_endian, fold_datasum, shift_datasum, sum_words
+from lazyccd.kernels.encode import encode_big_endian, fold_datasum, sum_words
 from lazyccd.sections import Region
 
 PIECE_BYTES = 1 << 19
@@ -148,7 +148,7 @@ class FitsTarget:
                 if spec.packing is None:
                     total = _write_region(descriptor, _data_offset(self, hdu), spec, region, pixels)
                 else:
-                    total = _write_tiles(descriptor, _data_offset(self, hdu), spec, region, pixels)
+                    total = write_tiles(descriptor, _data_offset(self, hdu), spec, region, pixels)
             finally:
                 os.close(descriptor)
         return Partial(hdu, region.size, total)
@@ -158,7 +158,7 @@ class FitsTarget:
         spec = self.hdus[hdu]
         if spec.packing is not None:
             with open(self.part, "rb") as file:
-                return fold_datasum(sum(map(sum_words, _tiles_of(file, _data_offset(self, hdu), spec, region))))
+                return fold_datasum(sum(map(sum_words, tiles_of(file, _data_offset(self, hdu), spec, region))))
         itemsize = np.dtype(spec.dtype).itemsize
         file_row, row = spec.shape[1] * itemsize, region.shape.x * itemsize
         # Whole rows are one stretch of the file.
@@ -223,7 +223,7 @@ class FitsTarget:
         try:
             for i, spec in enumerate(self.hdus):
                 header = header_block(spec, i == 0, fold_datasum(sums[i]))
-                _pwrite(descriptor, memoryview(header), _data_offset(self, i) - len(header))
+                pwrite(descriptor, memoryview(header), _data_offset(self, i) - len(header))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -239,7 +239,7 @@ class FitsTarget:
                 if spec.grid is None:
                     _copy(file, out, _data_offset(self, i), padded(spec.nbytes))
                 else:
-                    total, heap, longest = _copy_tiles(file, out, _data_offset(self, i), spec)
+                    total, heap, longest = copy_tiles(file, out, _data_offset(self, i), spec)
                 out.write(bytes(padded(out.tell()) - out.tell()))
                 stop = out.tell()
                 out.seek(start)
@@ -263,7 +263,7 @@ class FitsTarget:
             os.ftruncate(descriptor, size)
             for i, spec in enumerate(self.hdus):
                 header = header_block(spec, i == 0)
-                _pwrite(descriptor, memoryview(header), _data_offset(self, i) - len(header))
+                pwrite(descriptor, memoryview(header), _data_offset(self, i) - len(header))
                 if spec.kept is not None:
                     _copy_kept(descriptor, spec.kept, _data_offset(self, i))
         finally:
@@ -321,54 +321,11 @@ def _write_region(descriptor: int, data: int, spec: HduSpec, region: Region, pix
                 total += encode_big_endian(line, start + i * file_row, encoded[i * row : (i + 1) * row])
         view = encoded.data
         if whole_rows:
-            _pwrite(descriptor, view, data + start)
+            pwrite(descriptor, view, data + start)
         else:
             for i in range(len(piece)):
-                _pwrite(descriptor, view[i * row : (i + 1) * row], data + start + i * file_row)
+                pwrite(descriptor, view[i * row : (i + 1) * row], data + start + i * file_row)
     return fold_datasum(total)
-
-
-def _write_tiles(descriptor: int, data: int, spec: HduSpec, region: Region, pixels: npt.NDArray[Any]) -> int:
-    """Compress and write a region, and the records of its tiles; return the sum of both."""
-    grid = spec.grid
-    assert grid is not None
-    heap, total = data + grid.count * RECORD.itemsize, 0
-    for first, records, raw in pack(grid, region, pixels):
-        _pwrite(descriptor, raw.data, heap + first * grid.room)
-        _pwrite(descriptor, records.tobytes(), data + first * RECORD.itemsize)
-        total += sum_words(raw) + sum_words(records.view(np.uint8))
-    return fold_datasum(total)
-
-
-def _tiles_of(file: BinaryIO, data: int, spec: HduSpec, region: Region) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield what `_write_tiles` wrote for a region: records, and the bytes of runs of tiles."""
-    grid = spec.grid
-    assert grid is not None
-    for first, stop in grid.columns(region):
-        file.seek(data + first * RECORD.itemsize)
-        records = np.frombuffer(file.read((stop - first) * RECORD.itemsize), RECORD)
-        yield records.view(np.uint8)
-        for run in grid.runs(records, first):
-            file.seek(data + grid.count * RECORD.itemsize + int(records["place"][run.start]))
-            yield np.frombuffer(file.read(int(records["length"][run].sum())), np.uint8)
-
-
-def _copy_tiles(file: BinaryIO, out: BinaryIO, data: int, spec: HduSpec) -> tuple[int, int, int]:
-    """Write the table of tiles and their bytes; return DATASUM, bytes of the heap, and of the longest tile."""
-    grid = spec.grid
-    assert grid is not None
-    file.seek(data)
-    records = np.frombuffer(file.read(grid.count * RECORD.itemsize), RECORD)
-    table = table_bytes(grid, records)
-    out.write(table)
-    total, place = sum_words(np.frombuffer(table, np.uint8)), len(table)
-    for run in grid.runs(records, 0):
-        file.seek(data + grid.count * RECORD.itemsize + int(records["place"][run.start]))
-        raw = np.frombuffer(file.read(int(records["length"][run].sum())), np.uint8)
-        out.write(raw.data)
-        total += shift_datasum(sum_words(raw), place)
-        place += raw.size
-    return total, place - len(table), int(records["length"].max())
 
 
 def _read_between(file: BinaryIO, start: int, stop: int) -> bytes:
@@ -395,17 +352,9 @@ def _copy_kept(descriptor: int, kept: KeptBytes, offset: int) -> None:
     fill, end = b"", offset + padded(kept.size)
     for piece in kept.pieces():
         fill = fill or (b" " if piece.startswith(b"XTENSION= 'TABLE ") else b"\0")
-        _pwrite(descriptor, memoryview(piece), offset)
+        pwrite(descriptor, memoryview(piece), offset)
         offset += len(piece)
-    _pwrite(descriptor, fill * (end - offset), offset)
-
-
-def _pwrite(descriptor: int, view: memoryview | bytes, offset: int) -> None:
-    """Write all bytes; the system may take fewer at a time."""
-    written = os.pwrite(descriptor, view, offset)
-    while written < len(view):
-        view, offset = view[written:], offset + written
-        written = os.pwrite(descriptor, view, offset)
+    pwrite(descriptor, fill * (end - offset), offset)
 
 
 def _allocate(descriptor: int, size: int) -> None:
