@@ -184,7 +184,12 @@ def _parse_axis(part: str, length: int, text: str, axis: str) -> tuple[int, int,
         raise SectionError(
             f"section {text!r}: {part!r} is not an {axis} range; write 'first:last', 'first:last:step', one index or '*'."
         )
-    if first < 1 or last > length:
+    if first < 1:
+        raise SectionError(
+            f"section {text!r} reaches {axis} = {first}..{last}, and pixels are counted from 1; "
+            "correct the section or the keyword it came from."
+        )
+    if last > length:
         raise SectionError(
             f"section {text!r} reaches {axis} = {first}..{last}, outside of the image's 1..{length}; "
             "correct the section or the keyword it came from."

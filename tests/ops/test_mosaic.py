@@ -273,6 +273,7 @@ def changed(**cards: Any) -> xr.DataTree:
 
 REFUSED: dict[str, tuple[Any, type[LazyCCDError], str]] = {
     "overlap": (lambda: lazyccd.assemble(changed(DETSEC="[7:4,1:4]")), SectionError, r"DETSEC of A \[1:4,1:4\] and B \[4:7,1:4\] overlap"),
+    "before the first": (lambda: lazyccd.assemble(changed(DETSEC="[5:8,-3:0]")), SectionError, r"'\[5:8,-3:0\]' reaches y = -3..0, and pixels are counted from 1"),
     "outside": (lambda: lazyccd.assemble(detector(DETSIZE="[1:7,1:4]")), SectionError, r"B: DETSEC \[5:8,1:4\] lies outside of DETSIZE \[1:7,1:4\]"),
     "contradiction": (lambda: lazyccd.assemble(changed(DETSEC="[5:7,1:4]")), SectionError, r"B: DATASEC \[1:4,1:4\] has 4 x 4 pixels and DETSEC \[5:7,1:4\] has 3 x 4"),
     "binning that is not": (lambda: lazyccd.assemble(changed(CCDSUM="2 2")), SectionError, r"CCDSUM is '2 2'; these contradict"),
