@@ -12,7 +12,6 @@ from scipy import ndimage
 
 from lazyccd import ops
 from lazyccd.batch.measure import centre, pixels_of, robust_std
-from lazyccd.batch.night import Recipe
 from lazyccd.frame.core import MASK, UNCERTAINTY, resolve
 from lazyccd.ops.edit import cut
 from lazyccd.sections import Region
@@ -80,19 +79,18 @@ def measure_stars(frame: xr.Dataset) -> Stars:
     return Stars(region, places[round_ones], width)
 
 
-def remove_cosmic_rays(frame: xr.Dataset, recipe: Recipe, asked: str) -> tuple[xr.Dataset, list[str], Stars | None]:
+def remove_cosmic_rays(frame: xr.Dataset, asked: str, *, spectrum: bool) -> tuple[xr.Dataset, list[str], Stars | None]:
     """Return a calibrated frame without its cosmic rays, what is said of it, and the stars that must not be flagged.
 
     Parameters
     ----------
     frame
         After its flat, in electrons.
-    recipe
-        What the frame is.
     asked
         ``lacosmic``, ``none``, or empty: then images are cleaned and spectra are not.
+    spectrum
+        Whether it is one.
     """
-    spectrum = recipe.facts.mode.value == "spectrum"
     if asked == "none" or (not asked and spectrum):
         return (
             frame,

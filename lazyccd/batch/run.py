@@ -330,7 +330,8 @@ class Run:
         masters = [choice.master for recipe in recipes for choice in recipe.choices if choice]
         used = tuple(dict.fromkeys(map(self._shown, masters)))
         asked = self.plan.options.cosmic_rays
-        cleaned = {part: remove_cosmic_rays(frame, recipes[0], asked) for part, frame in parts_of(whole).items()}
+        spectrum = recipes[0].facts.mode.value == "spectrum"  # one spectrograph lights all images of a file
+        cleaned = {part: remove_cosmic_rays(frame, asked, spectrum=spectrum) for part, frame in parts_of(whole).items()}
         frames = {
             part: provenance(frame, file_of(recipes[0]), used, lacking.status) for part, (frame, *_) in cleaned.items()
         }
