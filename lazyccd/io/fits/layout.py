@@ -317,7 +317,7 @@ def _free_cards(spec: HduSpec) -> list[str]:
         keyword = card[:8].rstrip()
         if keyword != "CONTINUE":
             dropped = bool(_STRUCTURAL.match(keyword)) or (bool(spec.name) and keyword == "EXTNAME")
-        if not dropped and card.strip():
+        if not dropped and card:
             # Only printable ASCII may stand in a header; raw frames carry other bytes now and then.
             cards.append(re.sub(r"[^ -~]", "?", card))
     if spec.packing and spec.squeezed and any(_OF_FURTHER_AXIS.match(card) for card in cards):
