@@ -29,6 +29,9 @@ from lazyccd.io.zarrs import open_arrays
 from lazyccd.kernels.block import MAPS
 from lazyccd.plan.steps import Source
 
+OF_STORES = {"lazyccd", "zarr_conventions", "multiscales"}
+"""Attributes of a root that are about the store, and not about the exposure."""
+
 
 def open_zarr(
     store: str | os.PathLike[str], level: int = 0, chunks: int | tuple[int, int] | None = None
@@ -72,7 +75,7 @@ def open_zarr(
         frames = {name.removeprefix(f"{inside}/"): _frame(store, f"{prefix}{name}", chunks) for name in branch}
         return make_tree(frames, {"header": root.get("header", "")})
     if is_tree:
-        attrs = {key: value for key, value in root.items() if key != "lazyccd"}
+        attrs = {key: value for key, value in root.items() if key not in OF_STORES}
         return make_tree({name: _frame(store, f"{prefix}{name}", chunks) for name in names}, _at_home(attrs, store))
     return _frame(store, str(level), chunks)
 

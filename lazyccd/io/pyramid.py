@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -154,8 +155,7 @@ def _register(store: str, levels: int) -> None:
     """Name the levels in the metadata of the store, if they are not named as they are."""
     content = read_complete(f"{store}/zarr.json")
     document = json.loads(content)
-    if "frames" not in document["attributes"].get("lazyccd", {}):
-        document["attributes"].update(multiscales(levels))
+    document["attributes"].update(multiscales(levels, document["attributes"].get("lazyccd", {}).get("frames")))
     members: dict[str, Any] = document["consolidated_metadata"]["metadata"]
     for level in range(1, levels):
         found = json.loads(read_complete(f"{store}/{level}/zarr.json"))
@@ -167,17 +167,25 @@ def _register(store: str, levels: int) -> None:
         replace_complete(f"{store}/zarr.json", wanted)
 
 
-def multiscales(levels: int) -> dict[str, Any]:
-    """Return the attributes of a group with levels, as the Zarr convention has them.
+def multiscales(levels: int, frames: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return the attributes of a group with levels, as the Zarr convention has them; ``frames`` are those of a tree.
+
+    Paths of the convention lead down only, so the levels of all frames are named in the root, one frame after the other.
 
     Examples
     --------
     >>> multiscales(2)["multiscales"]["layout"][1]
     {'asset': '1', 'derived_from': '0', 'transform': {'scale': [2.0, 2.0], 'translation': [0.5, 0.5]}}
+    >>> [level["asset"] for level in multiscales(2, ["SCI_1", "SCI_2"])["multiscales"]["layout"]]
+    ['SCI_1', '1/SCI_1', 'SCI_2', '1/SCI_2']
     """
-    layout: list[dict[str, Any]] = [{"asset": "0"}]
-    for level in range(1, levels):
-        # pixel centres: pixel i of a level lies at 2 i + 0.5 of the one before
-        transform = {"scale": [2.0, 2.0], "translation": [0.5, 0.5]}
-        layout.append({"asset": str(level), "derived_from": str(level - 1), "transform": transform})
+    layout: list[dict[str, Any]] = []
+    for frame in ["0"] if frames is None else frames:
+        name = frame
+        layout.append({"asset": name})
+        for level in range(1, levels):
+            before, name = name, str(level) if frames is None else f"{level}/{frame}"
+            # pixel centres: pixel i of a level lies at 2 i + 0.5 of the one before
+            transform = {"scale": [2.0, 2.0], "translation": [0.5, 0.5]}
+            layout.append({"asset": name, "derived_from": before, "transform": transform})
     return {"zarr_conventions": [CONVENTION], "multiscales": {"layout": layout, "resampling_method": "average"}}

@@ -33,6 +33,7 @@ from lazyccd.plan.tasks import (
     Work,
     make_work,
     run_final,
+    run_finish,
     run_image,
     run_merge,
     run_partial,
@@ -50,17 +51,13 @@ FAN_IN = 16
 """How many partial results are merged at a time."""
 
 
-class PlanLayer(Layer):
+class TaskLayer(Layer):
     """Base of the layers below: tasks are made only when dask asks for them."""
 
     has_legacy_tasks = False
 
-    def __init__(self, plan: Step, values: Mapping[str, Value]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.plan = plan
-        self._values = tuple(values)
-        self._order = list(walk(plan))
-        self._has_chunks = any(isinstance(step, Chunked) for step in self._order)
         self._made: dict[Key, GraphNode] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -70,11 +67,6 @@ class PlanLayer(Layer):
     def tasks(self, keys: Collection[Key]) -> Iterator[GraphNode]:
         """Yield the tasks that are needed for those of ``keys`` that belong to this layer."""
         raise NotImplementedError
-
-    def work(self, region: Region, planes: Iterable[str]) -> Work:
-        """Return the work of pulling a region."""
-        request = Request(region, frozenset(planes))
-        return make_work(self.plan, request, self._order, self._values, has_chunks=self._has_chunks)
 
     def is_materialized(self) -> bool:
         """Return whether all tasks were made."""
@@ -117,6 +109,22 @@ class PlanLayer(Layer):
                 bound = True
             made[new.key] = new
         return MaterializedLayer(made), bound
+
+
+class PlanLayer(TaskLayer):
+    """Tasks that pull regions through a plan."""
+
+    def __init__(self, plan: Step, values: Mapping[str, Value]) -> None:
+        super().__init__()
+        self.plan = plan
+        self._values = tuple(values)
+        self._order = list(walk(plan))
+        self._has_chunks = any(isinstance(step, Chunked) for step in self._order)
+
+    def work(self, region: Region, planes: Iterable[str]) -> Work:
+        """Return the work of pulling a region."""
+        request = Request(region, frozenset(planes))
+        return make_work(self.plan, request, self._order, self._values, has_chunks=self._has_chunks)
 
 
 class ImageLayer(PlanLayer):
@@ -228,11 +236,11 @@ class PartLayer(PlanLayer):
         return set()
 
 
-class WriteLayer(PlanLayer):
-    """The tasks that write images: make the target, write each region, complete it."""
+class WriteLayer(TaskLayer):
+    """The tasks that write images, or what is kept besides: make the target, write each region, complete it."""
 
     def __init__(self, name: str, parts: Sequence[WritePart], sink: Sink) -> None:
-        super().__init__(parts[0].plan, unsettled(parts[0].plan))
+        super().__init__()
         self.name = name
         self.sink = sink
         # the graphs are in the layers below, and this one is pickled
@@ -258,7 +266,8 @@ class WriteLayer(PlanLayer):
                 work = maker.work(region, planes)
                 yield Task(key, run_write, work, part.writer, outputs, TaskRef(created), *map(TaskRef, work.keys))
                 receipts.append(TaskRef(key))
-        yield Task(self.name, self.sink.finish, List(*receipts))
+        # a tree without frames has nothing between the first and the last
+        yield Task(self.name, run_finish, self.sink, TaskRef(created), List(*receipts))
 
 
 class LabelLayer(MaterializedLayer):

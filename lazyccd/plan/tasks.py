@@ -168,6 +168,11 @@ def run_write(work: Work, sink: Sink, outputs: tuple[Output, ...], _created: Non
     return sink.write(work.request.region, {out.name: convert(block, out.kind) for out in outputs})
 
 
+def run_finish(sink: Sink, _created: None, receipts: Sequence[Any]) -> Any:
+    """Complete what was written."""
+    return sink.finish(receipts)
+
+
 def run_partial(work: Work, reduction: Reduction, tiles: tuple[Region, ...], *deps: Any) -> list[npt.NDArray[Any]]:
     """Reduce each tile of a group to its partial result, or the whole group to one if they can be merged."""
     block = work.pull(deps)

@@ -225,6 +225,11 @@ def test_levels_of_trees(tmp_path: Path) -> None:
             xr.testing.assert_identical(tree[name].to_dataset(), lazyccd.open_zarr(alone, level=level))
             assert tree[name].to_dataset().ccd.wcs.wcs.crval.tolist() == [150.0, 2.0]
     found = zarr.open_consolidated(store)
+    layout = found.attrs["multiscales"]["layout"]
+    assert [level["asset"] for level in layout[:3]] == ["SCI_1", "1/SCI_1", "2/SCI_1"]
+    assert layout[5]["derived_from"] == "1/amp/SCI_2"
+    assert all(found[level["asset"]]["data"].ndim == 2 for level in layout)
+    assert "multiscales" not in lazyccd.open_zarr(store).attrs  # what is made of the tree may have no levels
     assert found["2/amp/SCI_2/data"].shape == (15, 21)
     assert list(frames_of(lazyccd.open_zarr(store))) == list(frames)
 
@@ -309,3 +314,14 @@ def test_a_file_in_a_folder_named_like_a_store(tmp_path: Path) -> None:
     path = lazyccd.to_fits(formula_frame((6, 9)), folder / "a.fits")
     for name in (path, f"{path}[0]"):
         assert lazyccd.as_frame(name)["data"].shape == (6, 9)
+
+
+@pytest.mark.parametrize("form", ["fits", "zarr"])
+def test_a_lazy_write_of_tables_alone(tmp_path: Path, form: str) -> None:
+    """A file without an image has no region to write, and is made all the same."""
+    table = fits.BinTableHDU.from_columns([fits.Column("a", "J", array=[1, 2])], name="T")
+    fits.HDUList([fits.PrimaryHDU(), table]).writeto(tmp_path / "t.fits")
+    lazy = getattr(lazyccd, f"to_{form}")(lazyccd.open_mef(tmp_path / "t.fits"), tmp_path / f"a.{form}", compute=False)
+    assert not (tmp_path / f"a.{form}").exists()
+    tree = lazyccd.open_zarr(lazy.compute()) if form == "zarr" else lazyccd.open_mef(lazy.compute())
+    assert fits.getdata(lazyccd.to_fits(tree, tmp_path / "b.fits"), "T")["a"].tolist() == [1, 2]
