@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from astropy.io import fits
 
 from lazyccd.frame.header import COMMENTARY, WCS_KEYWORD, append_cards, cards_of
+from lazyccd.frame.log import SHORT_NAMES
 
 SUMS = {"CHECKSUM", "DATASUM"}
 """Keywords that belong to one file and that nobody misses."""
@@ -120,14 +121,53 @@ def stack_header(
     return StackHeader(cards, differing, notes)
 
 
-def common_header(texts: Sequence[str], notes: tuple[str, ...]) -> StackHeader:
-    """Return what becomes of the first of several headers of one exposure: what differs goes, but for the WCS."""
-    return StackHeader([], _differing(_values(texts)), notes)
+def common_header(texts: Mapping[str, str], note: str) -> str:
+    r"""Return the header of what several frames of one exposure are put together to: what is true for all.
+
+    It begins as the first frame's. Keywords that differ go, but for the WCS, and HISTORY lists them; HISTORY and COMMENT that
+    are not in all headers have the name of their frame in front.
+
+    Parameters
+    ----------
+    texts
+        Headers by the names of the frames.
+    note
+        What HISTORY says first of how they were put together.
+
+    Examples
+    --------
+    >>> texts = {
+    ...     name: f"GAIN    = {gain}\nHISTORY by CAM\nHISTORY GAIN was {gain}" for name, gain in (("A", 1), ("B", 2))
+    ... }
+    >>> print(*map(str.strip, common_header(texts, "side by side").split("\n")), sep="\n")
+    HISTORY by CAM
+    HISTORY A: GAIN was 1
+    HISTORY B: GAIN was 2
+    HISTORY side by side
+    HISTORY Keywords that differed between the frames: GAIN
+    """
+    said = {
+        name: [(key, line.rstrip()) for key, lines in cards_of(text) if key in COMMENTARY for line in lines]
+        for name, text in texts.items()
+    }
+    common = set.intersection(*map(set, said.values()))
+    told = [
+        (key, f"{name}: {line[8:].strip()}", "")
+        for name, lines in said.items()
+        for key, line in lines
+        if key and (key, line) not in common
+    ]
+    own = {line for lines in said.values() for key, line in lines if (key, line) not in common}
+    first, *_ = texts.values()
+    kept = "\n".join(line for line in first.split("\n") if line.rstrip() not in own)
+    return StackHeader(told, _differing(_values(list(texts.values()))), (note,)).apply(kept)
 
 
 def _differing(values: dict[str, list[Any]]) -> list[str]:
-    """Return the keywords whose values differ, those of coordinates left out."""
-    return [key for key, some in values.items() if len(set(map(repr, some))) > 1 and not WCS_KEYWORD.match(key)]
+    """Return the keywords whose values differ, those of coordinates left out; a long keyword goes with its log entry."""
+    found = [key for key, some in values.items() if len(set(map(repr, some))) > 1 and not WCS_KEYWORD.match(key)]
+    dangling = [name.upper() for name, short in SHORT_NAMES.items() if short.upper() in found]
+    return found + [key for key in dangling if key in values and key not in found]
 
 
 def _values(texts: Sequence[str]) -> dict[str, list[Any]]:

@@ -95,8 +95,9 @@ def assemble(
         say so; nothing is copied. The shape is that of CCDSIZE or DETSIZE, else the least that holds all. Pixels of no frame
         are NaN and ``NO_DATA``. With several detectors, a tree of them with the root as it was.
 
-        The header is that of the first frame; keywords that differ are taken out and listed in HISTORY. DATASEC is the whole
-        image, LTV and LTM give detector pixels, and the WCS stays if it is the same for all.
+        The header is that of the first frame; keywords that differ are taken out and listed in HISTORY, and HISTORY and
+        COMMENT that differ have the name of their frame in front. DATASEC is the whole image, LTV and LTM give detector
+        pixels, and the WCS stays if it is the same for all.
 
     Raises
     ------
@@ -289,9 +290,8 @@ def _check_places(amplifiers: Sequence[Amplifier], pieces: Sequence[Piece], key:
 
 def _header(amplifiers: Sequence[Amplifier], key: SectionKey, bounds: Region, shape: tuple[int, int]) -> str:
     """Return the header of what is put together."""
-    texts = [amplifier.image.header for amplifier in amplifiers]
-    names = ", ".join(amplifier.name for amplifier in amplifiers)
-    text = common_header(texts, (f"lazyccd assemble: by {key} {names}",)).apply(texts[0])
+    texts = {amplifier.name: amplifier.image.header for amplifier in amplifiers}
+    text = common_header(texts, f"lazyccd assemble: by {key} {', '.join(texts)}")
     wcs = _common_wcs(amplifiers, bounds, shape)
     gone = [k for k in header_from_text(text) if OF_PARTS.match(k) or (WCS_KEYWORD.match(k) and k not in (wcs or {}))]
     cards: list[tuple[str, Any, str]] = [(keyword, REMOVED, "") for keyword in dict.fromkeys(gone)]

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 import lazyccd
 from lazyccd.errors import ArgumentTypeError, KeywordError, LazyCCDError, ParameterError, SectionError, UnitError
+from lazyccd.frame.header import append_cards
 from lazyccd.frame.placement import placement
+from lazyccd.frame.product import after_gain
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.sections import YX, Region, Section
 from lazyccd.testing.asserts import raise_if_computes
@@ -121,6 +123,28 @@ def test_header() -> None:
     assert "differed between the frames: GAIN" in str(header["HISTORY"])
     assert ds["data"].values.tolist() == [[1, 1, 1, 1, 2, 2, 2, 2]] * 4
     assert "mask" not in ds
+
+
+def test_history_of_amplifiers() -> None:
+    """What was done to one amplifier is not said of the detector: it has its name in front, or goes with its log entry."""
+    tree = detector(SATURATE=64000)
+    frames = {}
+    for name, frame in frames_of(tree).items():
+        gain = float(frame.ccd.header["GAIN"])
+        done = lazyccd.trim_image(lazyccd.gain_correct(frame, gain * u.electron / u.adu), "[1:4,1:4]")
+        text = append_cards(after_gain(done.attrs["header"], gain), [("COMMENT", "same camera", "")])
+        frames[name] = done.assign_attrs(header=text)
+    header = lazyccd.assemble(make_tree(frames, dict(tree.attrs))).ccd.header
+    assert not {"GAINCOR", "GAIN_CORRECT", "SATURATE"} & set(header)
+    assert (header["TRIM_IMAGE"], header["GAIN"], list(header["COMMENT"])) == ("trimim", 1.0, ["same camera"])
+    history = list(header["HISTORY"])
+    assert [line for line in history if line.startswith(("A: ", "B: "))] == [
+        "A: SATURATE was 64000 adu before the gain of 1.5 electron/adu",
+        "A: GAIN was 1.5",
+        "B: SATURATE was 64000 adu before the gain of 1.6 electron/adu",
+        "B: GAIN was 1.6",
+    ]
+    assert not [line for line in history if line.startswith(("SATURATE was", "GAIN was"))]
 
 
 def test_trimmed_and_written_frames(tmp_path: Path) -> None:
