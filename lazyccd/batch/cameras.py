@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from lazyccd.batch.collect import RawFrame
-from lazyccd.batch.values import as_text
 from lazyccd.errors import FormatError, MissingFileError, ParameterError
+from lazyccd.frame.values import as_text
 
 TABLES = ("match", "keys", "fix", "types", "needs")
 FACTS = (

@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from lazyccd.batch import values
 from lazyccd.batch.cameras import Camera
 from lazyccd.batch.collect import RawFrame
 from lazyccd.batch.facts import Fact
+from lazyccd.frame import values
 from lazyccd.frame.stamps import STEPS, is_stamp
 
 CALIBRATIONS = ("bias", "dark", "flat")

@@ -12,11 +12,11 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from lazyccd.batch import values
 from lazyccd.batch.cameras import FACTS, KINDS, Camera, Rule
 from lazyccd.batch.collect import RawFrame
-from lazyccd.batch.values import UnusableError
 from lazyccd.errors import ParameterError
+from lazyccd.frame import values
+from lazyccd.frame.values import UnusableError
 from lazyccd.sections import Region, parse_section
 
 T = TypeVar("T", float, str)

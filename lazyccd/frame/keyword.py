@@ -8,6 +8,7 @@ from typing import Any
 from astropy import units as u
 
 from lazyccd.errors import KeywordError, ParameterError
+from lazyccd.frame.values import UnusableError, read_number
 
 
 class Keyword:
@@ -70,10 +71,19 @@ class Keyword:
     def value_from(self, header: Mapping[str, Any]) -> Any:
         """Set the value to that in a header and return it.
 
+        With a unit, text is read as a number: with a decimal comma, or as a list of one.
+
         Raises
         ------
         KeywordError
             Raised if the header does not have the keyword.
+        ParameterError
+            Raised if there is a unit, and the value is no finite number.
+
+        Examples
+        --------
+        >>> Keyword("GAIN", unit=u.electron / u.adu).value_from({"GAIN": "1,5"})
+        <Quantity 1.5 electron / adu>
         """
         if self._name not in header:
             raise KeywordError(f"the header has no keyword {self._name!r}; give the value itself or another keyword.")
@@ -81,5 +91,18 @@ class Keyword:
         if self._unit is None and not isinstance(value, str):
             self._value = value  # a number as it stands; what needs a unit says so
         else:
-            self.value = value
+            self.value = value if self._unit is None else self._number(value)
         return self._value
+
+    def _number(self, value: Any) -> float:
+        """Return a header's value as a number."""
+        try:
+            number, why = read_number(value), "is not known"
+        except UnusableError as error:
+            number, why = None, str(error)
+        if number is None:
+            raise ParameterError(
+                f"keyword {self._name!r} has the value {value!r}, which {why}; give the value itself, or correct the header by "
+                "with_header."
+            )
+        return number

@@ -133,6 +133,8 @@ def gain_correct(
     ------
     KeywordError
         Raised if the header does not have the keyword.
+    ParameterError
+        Raised if the gain is one number and not above 0 and finite.
 
     Examples
     --------
@@ -152,6 +154,11 @@ def gain_correct(
 
         gain_map = CCDData(np.broadcast_to(quantity.value, image.shape).copy(), unit=quantity.unit)
         return multiply_images(image, operand(gain_map, "gain map"), "gain map").to_dataset()
+    if isinstance(gain, bool | np.bool_) or not 0 < quantity.value < np.inf:
+        raise ParameterError(
+            f"gain {gain} of the frame {file_name(image.plan)} must be a number above 0; give the gain itself, or correct the "
+            "header by with_header."
+        )
     result = affine_image(image, float(quantity.value))
     return replace(result, units=image.units * quantity.unit).to_dataset()
 

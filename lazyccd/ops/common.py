@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import numpy as np
 import xarray as xr
 
-from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError
+from lazyccd.errors import ArgumentTypeError, LazyCCDError, ParameterError, ShapeError
 from lazyccd.frame.ccddata import from_ccddata, to_ccddata
 from lazyccd.frame.core import DATA, DIMS, Image, resolve
 from lazyccd.frame.header import header_view
@@ -103,12 +103,14 @@ def _on_frame(
         check_first(frame, func.__name__)
     else:
         frame = from_ccddata(ccd)
+    told = _keywords_told(arguments)
     arguments = _with_values(arguments, frame)
     entries = log_entries(func.__name__, arguments, add_keyword)
     arguments |= {first: frame, **common}
     if ccd is None:
-        return _logged(func(**arguments), entries)
-    with _collect_log() as collected:
+        with told:
+            return _logged(func(**arguments), entries)
+    with told, _collect_log() as collected:
         result = _logged(func(**arguments), entries)
     return result.values if isinstance(result, xr.DataArray) else to_ccddata(result, like=ccd, log=collected)
 
@@ -123,6 +125,18 @@ def _with_values(arguments: Mapping[str, Any], frame: xr.Dataset) -> dict[str, A
     header = header_view(str(frame.attrs.get("header", ""))) if keywords else {}
     values = {name: Keyword(given.name, given.unit).value_from(header) for name, given in keywords.items()}
     return {**arguments, **values}
+
+
+@contextmanager
+def _keywords_told(arguments: Mapping[str, Any]) -> Iterator[None]:
+    """Say by a note to an error of ours which arguments were read from the header."""
+    try:
+        yield
+    except LazyCCDError as error:
+        for name, given in arguments.items():
+            if isinstance(given, Keyword):
+                error.add_note(f"{name} is the keyword {given.name!r} of the header")
+        raise
 
 
 def _of_array(func: Callable[..., Any], arguments: dict[str, Any], names: tuple[str, ...]) -> Any:

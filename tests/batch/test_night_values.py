@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lazyccd.batch import values
-from lazyccd.batch.values import UnusableError
+from lazyccd.frame import values
+from lazyccd.frame.values import UnusableError
 
 
 @pytest.mark.parametrize(

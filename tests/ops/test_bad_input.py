@@ -30,6 +30,8 @@ def frame(shape: tuple[int, int] = (20, 30), unit: str = "adu", **meta: Any) -> 
 
 ADU = CCDData(np.ones((20, 30)), unit="adu")
 
+GAIN = lazyccd.Keyword("GAIN", unit=u.electron / u.adu)
+
 CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "exposure key missing in the frame": (
         lambda: lazyccd.subtract_dark(frame(), frame(EXPTIME=3.0), exposure_time="EXPTIME", exposure_unit=u.s),
@@ -56,6 +58,29 @@ CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: lazyccd.subtract_bias(frame(), frame((20, 31))),
         ValueError,
         r"\(?20.*30.*31|31.*30",
+    ),
+    "gain of 0": (lambda: lazyccd.gain_correct(frame(), 0.0), ValueError, "gain 0.0.*above 0"),
+    "gain below 0": (
+        lambda: lazyccd.gain_correct(frame(), -2 * u.electron / u.adu),
+        ValueError,
+        "gain -2.0 electron / adu.*above 0",
+    ),
+    "gain that is not finite": (lambda: lazyccd.gain_correct(frame(), np.inf), ValueError, "gain inf.*above 0"),
+    "gain that is true": (lambda: lazyccd.gain_correct(frame(), True), ValueError, "gain True.*above 0"),
+    "gain that a header does not know": (
+        lambda: lazyccd.gain_correct(frame(GAIN="unknown"), GAIN),
+        ValueError,
+        "'GAIN' has the value 'unknown', which is not known",
+    ),
+    "gain that is true in a header": (
+        lambda: lazyccd.gain_correct(frame(GAIN=True), GAIN),
+        ValueError,
+        "'GAIN' has the value True, which is not a number",
+    ),
+    "gains of two amplifiers": (
+        lambda: lazyccd.gain_correct(frame(GAIN="[1.5, 2]"), GAIN),
+        ValueError,
+        r"'GAIN' has the value '\[1.5, 2\]', which lists 2 values",
     ),
     "section beyond the image": (lambda: lazyccd.trim_image(frame(), "[1:31,1:20]"), ValueError, r"\[1:31,1:20\].*30"),
     "overscan beyond the image": (
@@ -242,3 +267,12 @@ def test_memory_limit_too_small(tmp_path: Path, writer: str) -> None:
         side = int(re.search(r"chunks of (\d+)", str(caught.value)).group(1))  # type: ignore[union-attr]
         assert list(tmp_path.glob("out*")) == []
         getattr(lazyccd, writer)(lazyccd.rechunk(ds, side), tmp_path / "out")
+
+
+@pytest.mark.parametrize(("text", "gain"), [("1,5", 1.5), ("[1.5]", 1.5), (" 2.5 ", 2.5), (2, 2.0)])
+def test_gains_as_headers_have_them(text: Any, gain: float) -> None:
+    """Decimal commas and lists of one are read; one that cannot be is said with its keyword."""
+    assert float(lazyccd.gain_correct(frame(GAIN=text), GAIN)["data"][0, 0]) == gain
+    with pytest.raises(LazyCCDError, match=r"gain 0\.0 electron / adu") as caught:
+        lazyccd.gain_correct(frame(GAIN=0.0), GAIN)
+    assert caught.value.__notes__ == ["gain is the keyword 'GAIN' of the header"]

@@ -78,7 +78,6 @@ TRIM: dict[str, Case] = {
 
 GAINS: dict[str, Case] = {
     "quantity": lambda lib, c: lib.gain_correct(c, GAIN),
-    "negative": lambda lib, c: lib.gain_correct(c, -2 * ELECTRON / u.adu),
     "number": lambda lib, c: lib.gain_correct(c, 1.7),
     "number and unit": lambda lib, c: lib.gain_correct(c, 1.7, gain_unit=ELECTRON / u.adu),
     "keyword": lambda lib, c: lib.gain_correct(c, keyword(lib, "exposure", unit=ELECTRON / u.adu)),
