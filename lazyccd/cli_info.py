@@ -30,7 +30,7 @@ def info(file: str, picture: Path | None) -> None:
 
     from lazyccd import accessor as accessor
     from lazyccd.batch.report import make_console
-    from lazyccd.errors import ParameterError
+    from lazyccd.errors import LazyCCDError, ParameterError
     from lazyccd.io import open_mef
     from lazyccd.io.fits.companions import beside, images_of
     from lazyccd.io.fits.hdus import scan_fits
@@ -50,6 +50,11 @@ def info(file: str, picture: Path | None) -> None:
         # tables alone are a tree without frames
         is_bare = scanned is not None and name.hdu is None and not images_of(scanned)
         opened: Any = open_mef(name.path) if is_bare else open_image(file)
+        if scanned is not None and is_bare and any(hdu.kind == "image" for hdu in scanned.hdus):
+            try:
+                open_image(file)
+            except LazyCCDError as error:
+                console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         if isinstance(opened, xr.Dataset):
             _print_frame(opened, console)
             if picture is not None:
@@ -90,7 +95,7 @@ def _print_tree(tree: xr.DataTree, console: Console, picture: Path | None) -> No
 
     kept = [hdu for hdu in tree.attrs.get("hdus", ()) if "bytes" in hdu]
     if not any(DATA in node.data_vars for node in tree.subtree):
-        console.print(f"no image that is a frame; {len(kept)} HDUs are kept as they are")
+        console.print(f"no image that is a frame; HDUs kept as they are: {len(kept)}")
         return
     headers = {name: ds.ccd.header for name, ds in tree.ccd.frames.items()}
     used = [key for key in SECTIONS if any(key in header for header in headers.values())]

@@ -254,6 +254,15 @@ def test_info_of_a_camera(tmp_path: Path) -> None:
     assert "SCI_1" in CliRunner().invoke(main, ["info", str(stored)]).output
 
 
+def test_info_of_a_cube(tmp_path: Path) -> None:
+    """A file whose only image is no frame is described, with the reason that other commands give."""
+    fits.PrimaryHDU(np.zeros((4, 8, 9), np.float32)).writeto(tmp_path / "a.fits")
+    result = CliRunner().invoke(main, ["info", str(tmp_path / "a.fits")])
+    assert result.exit_code == 0, result.output
+    assert "NAXIS = 3, shape (4, 8, 9), and must have two axes" in result.output
+    assert "no image that is a frame" in result.output
+
+
 def test_info_of_one_image_among_others(tmp_path: Path) -> None:
     """How often a pixel was sampled is no image of its own; long names and sections are whole in the output."""
     name = "observation_of_a_field_with_a_long_name_" * 3

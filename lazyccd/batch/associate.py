@@ -143,6 +143,7 @@ def choose_dark(
     if not equal and not scalable:
         return Choice("dark", why=_none("dark", candidates), why_not=tuple(why_not)), bias
     best, ignored = (equal or scalable)[0]
+    exposure = best.facts.exposure.value
     why_not += [(item.shown, _farther(wanted, item, best)) for item, _ in equal[1:]]
     why_not += [
         (item.shown, f"exposure {_seconds(item.facts)}, the chosen one has {_seconds(best.facts)}")
@@ -152,14 +153,14 @@ def choose_dark(
     why = _why(best, ignored)
     if equal and not best.bias_subtracted:
         why = f"equal exposure, contains the bias; {why}"
-        choice = replace(_choice("dark", wanted, best, why, why_not), contains_bias=True)
+        choice = replace(_choice("dark", wanted, best, why, why_not), exposure=exposure, contains_bias=True)
         inside = Choice("bias", why=f"contained in {best.shown}", why_not=bias.why_not)
         return choice, inside
     if equal:
-        return _choice("dark", wanted, best, f"equal exposure; {why}", why_not), bias
-    scale = (wanted.exposure.value or 0.0) / (best.facts.exposure.value or 1.0)
+        return replace(_choice("dark", wanted, best, f"equal exposure; {why}", why_not), exposure=exposure), bias
+    scale = (wanted.exposure.value or 0.0) / (exposure or 1.0)
     why = f"longest, scaled by {scale:.4g} from {_seconds(best.facts)}; {why}"
-    return replace(_choice("dark", wanted, best, why, why_not), scale=scale), bias
+    return replace(_choice("dark", wanted, best, why, why_not), scale=scale, exposure=exposure), bias
 
 
 def choose_mask(wanted: Facts, shape: tuple[int, int], candidates: list[Candidate]) -> Choice:

@@ -32,7 +32,10 @@ OBJLIM, OBJLIM_UNDERSAMPLED = 5.0, 10.0
 """Least contrast of a cosmic ray, and that where stars are undersampled."""
 
 WORRYING = 0.01
-"""Fraction of the peaks of stars that are flagged above which it is warned about."""
+"""Fraction of the peaks of stars that are flagged above which it is warned about, if it is more than chance."""
+
+FEWEST_FLAGGED, LEAST_SIGMAS = 3, 2.0
+"""Flagged stars that are more than chance: so many, and so many standard deviations above what `WORRYING` gives."""
 
 GAUSSIAN_FWHM = 2 * math.sqrt(2 * math.log(2))
 
@@ -121,6 +124,7 @@ def check_stars(product: xr.Dataset, stars: Stars | None) -> list[str]:
     if count:
         wrong = int(flagged[tuple(stars.places.T)].sum())
         text += f"; {wrong} of {count} stars flagged at their peak"
-        if wrong / count > WORRYING:
+        usual = WORRYING * count
+        if wrong >= FEWEST_FLAGGED and wrong > usual + LEAST_SIGMAS * math.sqrt(usual):
             text += f": WARNING, more than {WORRYING:.0%}; --cosmic-rays none leaves them alone"
     return [text]

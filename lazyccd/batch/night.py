@@ -97,6 +97,9 @@ class Choice:
     scale: float = 1.0
     """Factor of a dark: exposure of the frame over that of the dark; 1 at equal exposure."""
 
+    exposure: float | None = None
+    """Exposure of a dark in seconds; None where it is not known."""
+
     contains_bias: bool = False
     """Whether a dark takes the bias away with it."""
 

@@ -102,10 +102,13 @@ def _dark_and_flat(recipe: Recipe, masters: dict[str, str], done: Calibrated) ->
     """Subtract the dark and divide by the flat."""
     facts = recipe.facts
     if recipe.dark:
-        ratio = {"dark_exposure": 1 * u.s, "data_exposure": recipe.dark.scale * u.s}
-        dark = _master(recipe.dark, masters)
-        done.frame = ops.subtract_dark(done.frame, dark, **ratio, scale=recipe.dark.scale != 1)
-        if recipe.dark.scale != 1:
+        is_scaled = recipe.dark.scale != 1
+        # Both are known if one is scaled; else they are equal.
+        ours = facts.exposure.value or recipe.dark.exposure or 0.0
+        theirs = recipe.dark.exposure or ours
+        times = {"dark_exposure": theirs * u.s, "data_exposure": ours * u.s}
+        done.frame = ops.subtract_dark(done.frame, _master(recipe.dark, masters), **times, scale=is_scaled)
+        if is_scaled:
             done.words.append(f"dark scaled by {recipe.dark.scale:.4g}")
         if recipe.contains_bias and facts.gain.value is not None and facts.readnoise.value is not None:
             done.frame = add_noise(done.frame, gain=1.0, readnoise=float(facts.readnoise.value))

@@ -35,7 +35,7 @@ class NightNotes:
             "versions": versions(),
             "layout": {"format": format, "options": plain(plan.options)},
         }
-        self._progress = Progress.of(f"{out}/night", record, takeover=takeover)
+        self._progress = Progress.of(f"{out}/night", record, title=str(out), takeover=takeover)
         self._known: dict[Any, Any] = {}
 
     def begin(self, check: Callable[[], None], *, overwrite: bool) -> bool:

@@ -288,4 +288,4 @@ def _check_dark(item: Recipe, recipes: dict[str, Recipe], source: str) -> Recipe
                 "give them one, or take a dark of equal exposure."
             )
         scale = ours / theirs
-    return replace(item, dark=replace(item.dark, scale=scale, contains_bias=not subtracted))
+    return replace(item, dark=replace(item.dark, scale=scale, exposure=theirs, contains_bias=not subtracted))

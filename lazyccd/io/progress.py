@@ -71,14 +71,17 @@ class Progress:
     record: bytes = field(default=b"", repr=False)
     """What is written, as canonical JSON."""
 
+    title: str = ""
+    """What messages call the target."""
+
     takeover: bool = False
     """Whether to take the lease of a process of which it cannot be said that it is gone."""
 
     @classmethod
-    def of(cls, target: str, record: Mapping[str, Any], *, takeover: bool = False) -> Progress:
+    def of(cls, target: str, record: Mapping[str, Any], *, title: str = "", takeover: bool = False) -> Progress:
         """Return the progress of a write of a new run."""
         content = canonical(record)
-        return cls(target, hashlib.sha256(content).hexdigest(), uuid.uuid4().hex, content, takeover)
+        return cls(target, hashlib.sha256(content).hexdigest(), uuid.uuid4().hex, content, title or target, takeover)
 
     @property
     def writer(self) -> Progress:
@@ -139,7 +142,7 @@ class Progress:
         """
         notes = _notes(self.target, self.run)
         with _explained(notes):
-            lease = take_lease(notes, self.run, self.target, takeover=self.takeover)
+            lease = take_lease(notes, self.run, self.title, takeover=self.takeover)
         try:
             runs = [name for name in notes.sizes() if name.startswith("run-")]
             if runs == [self._note] and is_begun():
@@ -161,7 +164,7 @@ class Progress:
     def _refuse(self, before: bytes) -> NoReturn:
         """Say what changed since an interrupted write began."""
         raise ResumeError(
-            f"{self.target} was begun and not finished, and now {_difference(before, self.record)}; "
+            f"{self.title} was begun and not finished, and now {_difference(before, self.record)}; "
             "pass overwrite=True to begin anew, or call as before to go on."
         )
 
@@ -180,7 +183,7 @@ class Progress:
         notes = _notes(self.target, self.run)
         names = notes.sizes()
         if names and not any(name.startswith("run-") for name in names):
-            take_lease(notes, self.run, self.target, takeover=self.takeover)
+            take_lease(notes, self.run, self.title, takeover=self.takeover)
             self.end()
 
     def receipts(self) -> Receipts:

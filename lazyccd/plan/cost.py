@@ -19,7 +19,7 @@ from typing import Any
 import dask
 from dask.utils import format_bytes, parse_bytes
 
-from lazyccd.errors import MemoryLimitError
+from lazyccd.errors import MemoryLimitError, ParameterError
 from lazyccd.kernels.block import Request
 from lazyccd.plan.evaluate import KEPT_BYTES, band_rows, chunk_boxes, cut_request
 from lazyccd.plan.job import job_bytes, job_cpus
@@ -151,7 +151,12 @@ class Limit:
 def declared_bytes() -> int | None:
     """Return the limit that dask's configuration declares; None if it declares none."""
     declared = dask.config.get("lazyccd.memory-limit", None)
-    return None if declared is None else int(parse_bytes(declared))
+    try:
+        return None if declared is None else int(parse_bytes(declared))
+    except ValueError:
+        raise ParameterError(
+            f"dask's configuration has lazyccd.memory-limit = {declared!r}, which must be a size such as '2GB' or '500MiB'."
+        ) from None
 
 
 def fitting_cuts(plan: Step, request: Request, room: int) -> int:

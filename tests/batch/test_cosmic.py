@@ -15,12 +15,13 @@ import lazyccd
 from lazyccd import io
 from lazyccd.batch.build import build_plan
 from lazyccd.batch.collect import collect
-from lazyccd.batch.cosmic import check_stars, measure_stars
+from lazyccd.batch.cosmic import Stars, check_stars, measure_stars
 from lazyccd.batch.night import Options
 from lazyccd.batch.run import Run
 from lazyccd.batch.table import load_table, save_table
 from lazyccd.cli import main
 from lazyccd.errors import ParameterError
+from lazyccd.sections import Region
 from lazyccd.testing import Detector, Night, Sky, make_night
 
 CR = 4
@@ -127,6 +128,21 @@ def test_flagged_stars_are_warned_about() -> None:
     ds = lazyccd.from_ccddata(CCDData(gaussian_filter(image, 1.5), unit="electron"))
     words = check_stars(lazyccd.with_mask(ds, np.ones((60, 60)), plane="CR"), measure_stars(ds))
     assert "9 of 9 stars flagged at their peak: WARNING, more than 1%; --cosmic-rays none" in words[0]
+
+
+@pytest.mark.parametrize(
+    ("count", "wrong", "warned"),
+    [(34, 0, False), (34, 1, False), (34, 2, False), (34, 3, True), (400, 7, False), (400, 9, True), (900, 14, False)],
+)
+def test_a_few_flagged_stars_are_chance(count: int, wrong: int, warned: bool) -> None:
+    """One of 34 is more than 1% and says nothing; the count must be above that by twice its scatter."""
+    mask = np.zeros((30, 30))
+    mask.ravel()[:wrong] = 1
+    places = np.argwhere(np.ones((30, 30)))[:count]
+    frame = lazyccd.from_ccddata(CCDData(np.ones((30, 30)), unit="electron"))
+    words = check_stars(lazyccd.with_mask(frame, mask, plane="CR"), Stars(Region(0, 30, 0, 30), places, 3.0))
+    assert f"; {wrong} of {count} stars flagged at their peak" in words[0]
+    assert ("WARNING" in words[0]) is warned
 
 
 def test_the_option(night: Night, tmp_path: Path) -> None:

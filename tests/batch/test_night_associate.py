@@ -71,6 +71,7 @@ def test_a_whole_night(plan_night: Any) -> None:
     assert [choice.master for choice in recipe.choices] == [*(group.name for group in plan.groups), ""]
     assert plan.recipe("d1.fits").bias.master == "bias_2024-03-01"
     assert plan.recipe("f1.fits").dark.scale == pytest.approx(3 / 60)
+    assert plan.recipe("f1.fits").dark.exposure == 60
     assert plan.exit_status == 0
     assert [item.name for item in plan.science] == ["s1.fits"]
 

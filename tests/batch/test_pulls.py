@@ -41,6 +41,7 @@ def test_pull(name: str, tmp_path: Path) -> None:
     assert [outcome.status for outcome in science] == ["COMPLETE"] * 2
     for outcome in science:
         truth, ds = truths[outcome.name], io.open_fits(outcome.path).compute()
+        assert f"dark_exposure={dark_s} s, data_exposure=120.0 s" in ds.ccd.header["SUBDARK"]
         good = (ds["mask"].values == 0) & ~truth.bad & ~truth.cosmic_rays & ~truth.saturated
         sigma = ds["uncertainty"].values[good].astype(float)
         pull = (ds["data"].values - truth.electrons)[good] / sigma

@@ -15,8 +15,9 @@ from lazyccd.batch.build import build_plan
 from lazyccd.batch.collect import collect
 from lazyccd.batch.night import Options, Recipe
 from lazyccd.batch.products import product_stem
+from lazyccd.batch.resume import NightNotes
 from lazyccd.batch.run import Outcome, Run
-from lazyccd.errors import TargetExistsError
+from lazyccd.errors import TargetBusyError, TargetExistsError
 from lazyccd.testing import Detector, Night, Sky, make_night
 
 SHAPE = (384, 320)
@@ -94,6 +95,16 @@ def test_products_that_exist_are_refused(run: Run) -> None:
     with pytest.raises(TargetExistsError, match="--overwrite"):
         again()
     assert again.outcomes == []
+
+
+def test_a_night_that_another_reduces(run: Run, tmp_path: Path) -> None:
+    """It is refused by the name of the folder that the caller gave."""
+    (tmp_path / "out").mkdir()
+    notes = NightNotes(run.plan, tmp_path / "out", "fits", takeover=False)
+    notes.begin(lambda: None, overwrite=False)
+    with pytest.raises(TargetBusyError, match=rf"^{tmp_path}/out is being written by process"):
+        Run(run.plan, tmp_path / "out")()
+    notes.release()
 
 
 def test_a_failure_stays_with_its_frame(night: Night, tmp_path: Path) -> None:

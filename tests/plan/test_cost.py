@@ -13,7 +13,7 @@ from dask.utils import parse_bytes
 from distributed import Client, LocalCluster
 
 import lazyccd
-from lazyccd.errors import MemoryLimitError
+from lazyccd.errors import MemoryLimitError, ParameterError
 from lazyccd.frame.core import resolve
 from lazyccd.plan.cost import BASELINE_BYTES, check_memory, declared_limit, process_bytes, task_cost
 from lazyccd.plan.steps import Step
@@ -78,6 +78,15 @@ def test_refusal_names_a_chunk_size_that_fits(radius: int, limit: str) -> None:
         assert side >= 256
         check_memory(plan(radius), [square(side)])
         check_memory(plan(radius), [])
+
+
+def test_a_limit_that_is_no_size() -> None:
+    """It is said by the key of the configuration, with one that would do."""
+    with (
+        dask.config.set({"lazyccd.memory-limit": "rubbish"}),
+        pytest.raises(ParameterError, match=r"lazyccd\.memory-limit = 'rubbish', which must be a size such as '2GB'"),
+    ):
+        check_memory(plan(), [square(64)])
 
 
 def test_refusal_when_nothing_fits() -> None:
