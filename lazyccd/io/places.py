@@ -7,11 +7,11 @@ files that are being written, is in a folder ``scratch`` beside it: a process th
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import uuid
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,9 +21,6 @@ from lazyccd.errors import MissingFileError, TargetExistsError
 from lazyccd.io.notes import notes_of
 
 SCRATCH = "scratch"
-
-FLUSHES = 4
-"""Files that the system is asked for at once to put on the disk; it does them in one go."""
 
 
 class Place(Protocol):
@@ -277,12 +274,19 @@ class LocalPlace:
 def _flush(folder: str) -> None:
     """Wait until all files below a folder are on the disk: a name must not outlive a failure of power that they do not.
 
-    Once for the whole store: after each shard it would take half as long again as the disk needs for all of them.
+    The file system of the folder as a whole, once: it has its files on the disk five to ten times sooner than when it is asked
+    for one after the other. Python has no ``syncfs``, and systems other than Linux have none; there it is all file systems.
     """
-    found = os.walk(folder)
-    paths = [path for top, _, names in found for path in (*(f"{top}/{name}" for name in names), top)]
-    with ThreadPoolExecutor(FLUSHES) as pool:
-        list(pool.map(_flush_one, paths))
+    flush: Any = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if flush is None:
+        os.sync()
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if flush(descriptor) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), folder)
+    finally:
+        os.close(descriptor)
 
 
 def _flush_one(path: str) -> None:
