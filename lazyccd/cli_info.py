@@ -48,12 +48,12 @@ def info(file: str, picture: Path | None) -> None:
             ):
                 console.print(f"beside it: {os.path.basename(other)}, which open_mef takes as {plane}", markup=False)
         # tables alone are a tree without frames
-        is_bare = scanned is not None and name.hdu is None and not images_of(scanned)
-        opened: Any = open_mef(name.path) if is_bare else open_image(file)
-        if scanned is not None and is_bare and any(hdu.kind == "image" for hdu in scanned.hdus):
+        bare = scanned if scanned is not None and name.hdu is None and not images_of(scanned) else None
+        opened: Any = open_image(file) if bare is None else open_mef(name.path)
+        if bare is not None and any(hdu.kind == "image" for hdu in bare.hdus):
             try:
                 open_image(file)
-            except LazyCCDError as error:
+            except LazyCCDError as error:  # which says why no image is a frame
                 console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         if isinstance(opened, xr.Dataset):
             _print_frame(opened, console)

@@ -63,8 +63,7 @@ def _record(images: Mapping[str, Image], layout: Mapping[str, Any]) -> dict[str,
     """Return all that decides the bytes of a product."""
     found = [source.storage for image in images.values() for source in sources(image.plan)]
     inputs = {storage.name: str(storage.identity) for storage in found}
-    steps: Any = {name: describe(image.plan) for name, image in images.items()}
-    steps = steps[""] if list(steps) == [""] else steps
+    steps = {name: describe(image.plan) for name, image in images.items()}
     return {"inputs": inputs, "steps": steps, "layout": plain(layout), "versions": versions()}
 
 

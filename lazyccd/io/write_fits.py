@@ -29,10 +29,10 @@ def to_fits(
     path: str | os.PathLike[str],
     overwrite: bool = False,
     compute: bool = True,
+    *,
     compress: str | None = None,
     quantize: float | None = None,
     dither: str = "SUBTRACTIVE_DITHER_2",
-    *,
     verify: bool = False,
     takeover: bool = False,
 ) -> str | Delayed:

@@ -39,8 +39,8 @@ def to_zarr(
     overwrite: bool = False,
     compute: bool = True,
     shards: tuple[int, int] | None = None,
-    quantize: float | None = None,
     *,
+    quantize: float | None = None,
     verify: bool = False,
     takeover: bool = False,
 ) -> str | Delayed:
@@ -118,7 +118,6 @@ def to_zarr(
     layouts = {group: _layout(part) for group, part in parts.items()}
     kept: tuple[ZarrPart, ...] = ()
     if isinstance(ccd, xr.Dataset):
-        layouts = layouts["0"]
         root = root_attributes({"0": images[""]}, layouts)
     else:
         group, hdus = _kept_group(name, hdus)

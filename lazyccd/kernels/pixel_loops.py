@@ -71,6 +71,15 @@ def flag_nonfinite(data: Array, mask: Array, bit: Any, out: Array) -> None:
 
 
 @compiled
+def is_usable(value: Any, lowest: Any, bits: Any) -> Any:
+    """Return whether a normalised value of a flat with these bad bits can be divided by.
+
+    No short circuit: the mask would be read only sometimes, and LLVM would not vectorise.
+    """
+    return (value > 0) & (value >= lowest) & (bits == 0)
+
+
+@compiled
 def divide_by_flat(
     data: Array, flat: Array, mask: Array, bad: Any, limit: Any, norm: Any, lowest: Any, out: Array
 ) -> None:
@@ -78,9 +87,7 @@ def divide_by_flat(
     one = out.dtype.type(1)
     for i in range(out.size):
         value = (limit if flat[i] < limit else flat[i]) / norm
-        # no short circuit: the mask would be read only sometimes, and LLVM would not vectorise
-        usable = (value > 0) & (value >= lowest) & (mask[i] & bad == 0)
-        out[i] = data[i] / (value if usable else one)
+        out[i] = data[i] / (value if is_usable(value, lowest, mask[i] & bad) else one)
 
 
 @compiled
@@ -91,8 +98,7 @@ def divide_by_squared_flat(
     one = out.dtype.type(1)
     for i in range(out.size):
         value = (limit if flat[i] < limit else flat[i]) / norm
-        usable = (value > 0) & (value >= lowest) & (mask[i] & bad == 0)
-        value = value if usable else one
+        value = value if is_usable(value, lowest, mask[i] & bad) else one
         out[i] = variance[i] / (value * value)
 
 
@@ -113,8 +119,8 @@ def add_flat_noise(
     zero = out.dtype.type(0)
     for i in range(out.size):
         value = (limit if flat[i] < limit else flat[i]) / norm
-        usable = (value > 0) & (value >= lowest) & (mask[i] & bad == 0)
         noise = flat_variance[i] / (norm * norm)
+        usable = is_usable(value, lowest, mask[i] & bad)
         out[i] = variance[i] + result[i] * result[i] * (noise if usable else zero)
 
 

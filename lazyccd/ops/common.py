@@ -63,7 +63,7 @@ def operation(
         call = cast("Callable[..., Any]", func)
         names = list(inspect.signature(func).parameters)
         first = names[0]
-        run = functools.partial(_on_frame, call, log=log, arrays=arrays)
+        run = functools.partial(_on_frame, call, first, log=log, arrays=arrays)
 
         @functools.wraps(func)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -86,6 +86,7 @@ def operation(
 
 def _on_frame(
     func: Callable[..., Any],
+    first: str,
     arguments: dict[str, Any],
     common: Mapping[str, Any],
     *,
@@ -93,7 +94,6 @@ def _on_frame(
     arrays: tuple[str, ...],
 ) -> Any:
     """Run an operation on one frame, CCDData or array; arguments that frames of a tree have in ``common`` are not logged."""
-    first = next(iter(inspect.signature(func).parameters))
     frame = arguments[first]
     add_keyword = arguments.pop("add_keyword", True) if log else None
     ccd = frame if is_ccddata(frame) else None

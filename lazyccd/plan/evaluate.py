@@ -23,7 +23,7 @@ BANDS_PER_HALO = 8
 """A stack over inputs with a halo of h rows is read in bands of at least so many times h."""
 
 KEPT_BYTES = 48 * 2**20
-"""Decoded rows that a task keeps for its next strips: chunks of 2048 x 2048 pixels of three float32, float32, uint16 planes."""
+"""Decoded rows that a task keeps for its next strips: a chunk of 2048 x 2048 pixels of two float32 planes and a mask fits."""
 
 
 class Evaluation:
