@@ -38,7 +38,7 @@ def by_name(method: Callable[..., Any]) -> Callable[..., Any]:
         if not self._trees:
             return method(self, *args, **kwargs)
         calls = calls_of(self._trees[0], args, kwargs, labels)
-        results = {name: method(self._parts[name], *a, **k) for name, (a, k) in calls.items()}
+        results = call_each(method, {name: ((self._parts[name], *a), k) for name, (a, k) in calls.items()})
         if not any(isinstance(result, xr.Dataset) for result in results.values()):
             return results
         return stacked_trees(results, self._trees, method.__name__.removesuffix("_combine"))

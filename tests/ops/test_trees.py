@@ -254,6 +254,9 @@ def test_a_combiner_of_trees_has_values_by_name() -> None:
         lazyccd.Combiner([*trees, lists["CCD0"][0]])
     with pytest.raises(ParameterError, match="scaling has nothing for 'CCD1'"):
         combiner.scaling = {"CCD0": [1, 1, 1]}
+    with pytest.raises(ParameterError) as caught:
+        combiner.scaling = {"CCD0": [1, 1, 1], "CCD1": [1, 1]}
+    assert caught.value.__notes__ == ["in the frame 'CCD1' of the tree"]
 
 
 def test_offsets_of_trees() -> None:
