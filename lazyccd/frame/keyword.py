@@ -71,7 +71,8 @@ class Keyword:
     def value_from(self, header: Mapping[str, Any]) -> Any:
         """Set the value to that in a header and return it.
 
-        With a unit, text is read as a number: with a decimal comma, or as a list of one.
+        With a unit, text is read as a number: with a decimal comma, or as a list of one. A quantity keeps its own unit; None
+        is no value.
 
         Raises
         ------
@@ -91,7 +92,8 @@ class Keyword:
         if self._unit is None and not isinstance(value, str):
             self._value = value  # a number as it stands; what needs a unit says so
         else:
-            self.value = value if self._unit is None else self._number(value)
+            as_it_stands = self._unit is None or value is None or isinstance(value, u.Quantity)
+            self.value = value if as_it_stands else self._number(value)
         return self._value
 
     def _number(self, value: Any) -> float:
