@@ -179,7 +179,8 @@ def test_an_image_that_cannot_be_read_fails_its_exposure(night: Path, tmp_path: 
     result = CliRunner().invoke(main, ["reduce", str(folder), "-o", str(out), "--cosmic-rays", "none"])
     said = " ".join(result.output.split())
     assert result.exit_code == 1
-    assert f"{packed.name}[SCI,2]: tile 0 cannot be decompressed" in said
+    # a terminal may break a long path anywhere
+    assert f"{packed.name}[SCI,2]: tile 0 cannot be decompressed".replace(" ", "") in said.replace(" ", "")
     assert "skipped: cut.fits: " in said
     assert "1 COMPLETE, 1 FAILED, 1 not usable" in said
     assert [path.name for path in out.iterdir() if path.is_file()] == [f"{second.stem}_red.fits"]
