@@ -31,6 +31,8 @@ _ALIASES = {
     "ADU/S": "adu / s", "COUNT/S": "ct / s", "COUNTS/S": "ct / s", "DN/S": "DN / s",
 }  # fmt: skip
 _NUMBER = re.compile(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eEdD][+-]?\d+)?")
+_BETWEEN = re.compile(r"\s*;\s*|\s*,\s+|\s+(?=[+-]?\d)")
+_BETWEEN_WITH_POINTS = re.compile(r"\s*[,;]\s*|\s+(?=[+-]?\.?\d)")
 _EPOCH = datetime(1858, 11, 17)
 
 
@@ -67,12 +69,10 @@ def read_number(value: Any, name: str = "") -> float | None:
         raise UnusableError("is not a number")
     if isinstance(value, (int, float)):
         return _finite(float(value))
-    text = as_text(value)
-    if text.startswith("[") and text.endswith("]"):
-        items = re.split(r"\s*[,;]\s+|\s*;\s*|,(?=\d+\.)", text[1:-1].strip())
-        if len(items) != 1:
-            raise UnusableError(f"lists {len(items)} values, one per amplifier, and one image has one")
-        text = items[0]
+    items = _items(as_text(value))
+    if len(items) > 1:
+        raise UnusableError(f"lists {len(items)} values, one per amplifier, and one image has one")
+    text = items[0]
     match = _NUMBER.match(text)
     if match is None:
         raise UnusableError("is not a number")
@@ -81,6 +81,24 @@ def read_number(value: Any, name: str = "") -> float | None:
     if unit and unit not in spellings:
         raise UnusableError(f"is in {unit!r} and must be in {meant}" if meant else "is not a number")
     return _finite(float(match[0].replace(",", ".").lower().replace("d", "e")))
+
+
+def read_numbers(value: Any, name: str = "") -> list[float | None]:
+    """Return the numbers that a text lists, between commas, semicolons or blanks; a comma without a point is decimal.
+
+    Examples
+    --------
+    >>> read_numbers("[2.01,1.99]"), read_numbers("1,5 1,6"), read_numbers("1,5; UNKNOWN"), read_numbers("1,5")
+    ([2.01, 1.99], [1.5, 1.6], [1.5, None], [1.5])
+    """
+    return [read_number(item, name) for item in (_items(value) if isinstance(value, str) else [value])]
+
+
+def _items(text: str) -> list[str]:
+    """Return the texts that a list holds; a text that is no list is one."""
+    text = text.strip()
+    inner = text[1:-1].strip() if text.startswith("[") and text.endswith("]") else text
+    return (_BETWEEN_WITH_POINTS if "." in inner else _BETWEEN).split(inner)
 
 
 def read_positive(value: Any, name: str = "") -> float | None:

@@ -18,11 +18,12 @@ from lazyccd.ops.filters import (
 from lazyccd.ops.flat import flat_correct
 from lazyccd.ops.incremental import RunningStack
 from lazyccd.ops.masks import bitfield_to_boolean_mask, flag_saturated, flags
-from lazyccd.ops.mosaic import assemble, split_amplifiers
+from lazyccd.ops.mosaic import assemble
 from lazyccd.ops.offsets import register
 from lazyccd.ops.overscan import subtract_overscan, trim_image
 from lazyccd.ops.process import ccd_process
 from lazyccd.ops.signature import correct_linearity, divide_illumination, subtract_fringe
+from lazyccd.ops.taps import split_amplifiers
 from lazyccd.ops.transform import transform_image
 
 __all__ = [

@@ -18,10 +18,9 @@ from lazyccd.frame.header import REMOVED, WCS_KEYWORD, append_cards, header_from
 from lazyccd.frame.placement import Placement, placement, read_section, size_of
 from lazyccd.frame.product import product_header
 from lazyccd.frame.stacked import common_header
-from lazyccd.frame.tree import frames_of, make_tree, over_trees
+from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.frame.wcs import lattice
 from lazyccd.ops.pasting import Piece, paste
-from lazyccd.ops.taps import tap_image, taps_of
 from lazyccd.sections import YX, Region, Section
 
 SectionKey: TypeAlias = Literal["CCDSEC", "DETSEC"]
@@ -353,49 +352,3 @@ def _is_close(keyword: str, one: Any, other: Any) -> bool:
     if isinstance(one, str) or isinstance(other, str):
         return bool(one == other)
     return math.isclose(one, other, rel_tol=1e-6, abs_tol=0.01 if keyword.startswith("CRPIX") else 1e-12)
-
-
-@over_trees
-def split_amplifiers(ccd: xr.Dataset, sections: Mapping[str, str | Mapping[str, Any]] | None = None) -> xr.DataTree:
-    """Take an image apart into its amplifiers: the inverse of `assemble`.
-
-    Parameters
-    ----------
-    ccd
-        A frame: an image that was put together, or one HDU into which several amplifiers were read out.
-    sections
-        For each amplifier by name, its section of the frame, written backwards where its pixels are to be flipped; or
-        header cards, of which DATASEC and BIASSEC, TRIMSEC are sections of the frame, CCDSEC and DETSEC say where the
-        data lie, and others, such as GAIN, are its own. If None, keywords with the name of an amplifier behind them:
-        DATASECA, BIASSECA, TRIMSECA, CCDSECA, DETSECA, GAINA, RDNOISEA, or ASEC11, BSEC11, DSEC11, TSEC11, CSEC11, GTGAIN11,
-        GTRON11.
-
-    Returns
-    -------
-    xr.DataTree
-        Lazy. A frame for each amplifier: the part of the image that holds its sections, with these in its header as they
-        lie in it. Where nothing says where data lie on the detector, they lie side by side as in the image.
-
-    Raises
-    ------
-    SectionError
-        Raised if there are no sections, or one lies outside of the image.
-    ParameterError
-        Raised if data sections without a place on the detector overlap.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from astropy.nddata import CCDData
-    >>> from lazyccd import from_ccddata
-    >>> frame = from_ccddata(CCDData(np.arange(8.0).reshape(2, 4), unit="adu"))
-    >>> tree = split_amplifiers(frame, {"A": "[1:2,1:2]", "B": "[4:3,1:2]"})
-    >>> tree["B"]["data"].values
-    array([[3., 2.],
-           [7., 6.]])
-    >>> assemble(tree)["data"].values[0]
-    array([0., 1., 2., 3.])
-    """
-    image = resolve(ccd, maps=True)
-    taps = taps_of(image, sections)
-    return make_tree({name: tap_image(image, name, tap).to_dataset() for name, tap in taps.items()}, {})

@@ -9,13 +9,16 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from lazyccd.errors import ParameterError, SectionError
-from lazyccd.frame.core import Image
+from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.header import REMOVED, append_cards, header_to_text, header_view
 from lazyccd.frame.placement import binning_of, read_section
 from lazyccd.frame.product import product_header
+from lazyccd.frame.tree import make_tree, over_trees
 from lazyccd.frame.units import unit_to_text
+from lazyccd.frame.values import UnusableError, read_numbers
 from lazyccd.sections import YX, Region, Section, parse_section
 
 KINDS = {
@@ -33,6 +36,9 @@ KINDS = {
 
 OWN = ("DATASEC", "BIASSEC", "TRIMSEC", "AMPSEC")
 """Sections of the image itself."""
+
+LISTED = {"GAIN": "gain", "RDNOISE": "readnoise", "SATURATE": "saturate"}
+"""Keywords of an image that may list a number for each amplifier, and the names by which `values.UNITS` has their units."""
 
 OF_TAP = re.compile(rf"({'|'.join(word for words in KINDS.values() for word in words)})([A-Z]|\d\d?)$")
 
@@ -65,6 +71,55 @@ class Tap:
         return region
 
 
+@over_trees
+def split_amplifiers(ccd: xr.Dataset, sections: Mapping[str, str | Mapping[str, Any]] | None = None) -> xr.DataTree:
+    """Take an image apart into its amplifiers: the inverse of `assemble`.
+
+    Parameters
+    ----------
+    ccd
+        A frame: an image that was put together, or one HDU into which several amplifiers were read out.
+    sections
+        For each amplifier by name, its section of the frame, written backwards where its pixels are to be flipped; or
+        header cards, of which DATASEC and BIASSEC, TRIMSEC are sections of the frame, CCDSEC and DETSEC say where the
+        data lie, and others, such as GAIN, are its own. If None, keywords with the name of an amplifier behind them:
+        DATASECA, BIASSECA, TRIMSECA, CCDSECA, DETSECA, GAINA, RDNOISEA, or ASEC11, BSEC11, DSEC11, TSEC11, CSEC11, GTGAIN11,
+        GTRON11.
+
+    Returns
+    -------
+    xr.DataTree
+        Lazy. A frame for each amplifier: the part of the image that holds its sections, with these in its header as they
+        lie in it. Where nothing says where data lie on the detector, they lie side by side as in the image. A GAIN, RDNOISE or
+        SATURATE that lists numbers, such as ``'1.5, 1.6'`` or ``'1,5; 1,6'``, gives each amplifier its own: in the order of
+        ``sections``, or as their keywords are numbered.
+
+    Raises
+    ------
+    SectionError
+        Raised if there are no sections, or one lies outside of the image.
+    ParameterError
+        Raised if data sections without a place on the detector overlap, or a keyword lists more or fewer numbers than there
+        are amplifiers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> from lazyccd import assemble, from_ccddata
+    >>> frame = from_ccddata(CCDData(np.arange(8.0).reshape(2, 4), unit="adu", meta={"GAIN": "[1.5, 1.6]"}))
+    >>> tree = split_amplifiers(frame, {"A": "[1:2,1:2]", "B": "[4:3,1:2]"})
+    >>> tree["B"]["data"].values, header_view(tree["B"].attrs["header"])["GAIN"]
+    (array([[3., 2.],
+           [7., 6.]]), 1.6)
+    >>> assemble(tree)["data"].values[0]
+    array([0., 1., 2., 3.])
+    """
+    image = resolve(ccd, maps=True)
+    taps = taps_of(image, sections)
+    return make_tree({name: tap_image(image, name, tap).to_dataset() for name, tap in taps.items()}, {})
+
+
 def taps_of(image: Image, sections: Mapping[str, str | Mapping[str, Any]] | None) -> dict[str, Tap]:
     """Return the amplifiers that a user or a header names.
 
@@ -72,6 +127,8 @@ def taps_of(image: Image, sections: Mapping[str, str | Mapping[str, Any]] | None
     ------
     SectionError
         Raised if there are none, or a section is none of the image.
+    ParameterError
+        Raised if a keyword lists more or fewer numbers than there are amplifiers.
     """
     given = _from_header(image.header) if sections is None else sections
     if not given:
@@ -79,6 +136,8 @@ def taps_of(image: Image, sections: Mapping[str, str | Mapping[str, Any]] | None
             "the header has no sections of amplifiers, such as DATASECA or ASEC11; give sections= to split_amplifiers()."
         )
     taps = {name: _tap(name, value, image) for name, value in given.items()}
+    for keyword in LISTED:
+        taps = _with_listed(taps, keyword, image)
     if all(tap.place is None and not {"CCDSEC", "DETSEC"} & tap.cards.keys() for tap in taps.values()):
         places = side_by_side([tap.data.region for tap in taps.values()], list(taps))
         taps = {
@@ -96,7 +155,28 @@ def _from_header(text: str) -> dict[str, dict[str, Any]]:
         match = OF_TAP.match(keyword)
         if match is not None:
             found.setdefault(match[2], {})[kinds[match[1]]] = header[keyword]
-    return {tap: cards for tap, cards in sorted(found.items()) if cards.keys() & {"DATASEC", "TRIMSEC", "AMPSEC"}}
+    numbered = sorted(found.items(), key=lambda item: (len(item[0]), item[0]))  # 10 comes after 9
+    return {tap: cards for tap, cards in numbered if cards.keys() & {"DATASEC", "TRIMSEC", "AMPSEC"}}
+
+
+def _with_listed(taps: dict[str, Tap], keyword: str, image: Image) -> dict[str, Tap]:
+    """Return amplifiers with their numbers of a list in the image's header; what an amplifier has of its own stays."""
+    value = header_view(image.header).get(keyword)
+    try:
+        numbers = read_numbers(value, LISTED[keyword])
+    except UnusableError:  # refused by what needs the number
+        return taps
+    if len(numbers) == 1 or all(keyword in tap.cards for tap in taps.values()):
+        return taps
+    if len(numbers) != len(taps):
+        raise ParameterError(
+            f"{keyword} = {value!r} lists {len(numbers)} numbers, and there are {len(taps)} amplifiers ({', '.join(taps)}); "
+            f"give {keyword} for each in sections=, or correct the header by with_header."
+        )
+    return {
+        name: replace(tap, cards={keyword: REMOVED if number is None else number, **tap.cards})
+        for (name, tap), number in zip(taps.items(), numbers, strict=True)
+    }
 
 
 def _tap(name: str, given: str | Mapping[str, Any], image: Image) -> Tap:

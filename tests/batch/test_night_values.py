@@ -20,6 +20,7 @@ from lazyccd.frame.values import UnusableError
         ("[2.01]", "gain", 2.01),
         ("1.1 electron/adu", "gain", 1.1),
         ("1.1 electron / adu", "gain", 1.1),
+        ("1,1 electron / adu", "gain", 1.1),
         ("11.4 electron", "readnoise", 11.4),
         ("11.4 e-", "readnoise", 11.4),
         ("65535 adu", "saturate", 65535.0),
@@ -40,6 +41,9 @@ def test_numbers(value: Any, name: str, expected: float | None) -> None:
     [
         ("[2.01, 1.99, 2.05, 2.02]", "lists 4 values, one per amplifier"),
         ("[3.3,3.4,3.3,3.4]", "lists 4 values"),
+        ("3.3,3.4", "lists 2 values"),
+        ("3,3;3,4", "lists 2 values"),
+        ("3 3.5 4 ", "lists 3 values"),
         ("high", "is not a number"),
         (True, "is not a number"),
         (float("inf"), "is not finite"),

@@ -250,45 +250,6 @@ def test_world_coordinates() -> None:
     assert "no WCS in common" in str(other.ccd.header["HISTORY"])
 
 
-RAW = {"DATASECA": "[3:6,1:4]", "BIASSECA": "[1:2,1:4]", "DATASECB": "[7:10,1:4]", "BIASSECB": "[11:12,1:4]"}
-GAINS = {"GAINA": 1.5, "GAINB": 2.5, "RDNOISEA": 4.0, "RDNOISEB": 5.0}
-CTIO = {"ASEC11": "[1:6,1:4]", "BSEC11": "[1:2,1:4]", "DSEC11": "[3:6,1:4]", "GTGAIN11": 1.5, "GTRON11": 4.0}
-CTIO |= {"ASEC12": "[7:12,1:4]", "BSEC12": "[11:12,1:4]", "DSEC12": "[7:10,1:4]", "GTGAIN12": 2.5, "GTRON12": 5.0}
-
-
-@pytest.mark.parametrize("cards", [RAW | GAINS, CTIO])
-def test_amplifiers_in_one_image(cards: dict[str, Any]) -> None:
-    """Sections by keywords make frames, whose own sections, gain and noise reduce them, and which then go together."""
-    values = np.arange(48.0).reshape(4, 12)
-    frame = lazyccd.from_ccddata(CCDData(values, unit="adu", meta=cards))
-    tree = lazyccd.split_amplifiers(frame)
-    headers = [ds.ccd.header for ds in frames_of(tree).values()]
-    assert [h["DATASEC"] for h in headers] == ["[3:6,1:4]", "[1:4,1:4]"]
-    assert [h["BIASSEC"] for h in headers] == ["[1:2,1:4]", "[5:6,1:4]"]
-    assert [(h["GAIN"], h["RDNOISE"]) for h in headers] == [(1.5, 4.0), (2.5, 5.0)]
-    assert not any(key in h for h in headers for key in cards)
-    reduced = tree.ccd.subtract_overscan(fits_section=lazyccd.Keyword("BIASSEC"))
-    reduced = reduced.ccd.gain_correct(lazyccd.Keyword("GAIN", unit=u.electron / u.adu))
-    whole = lazyccd.assemble(reduced)
-    left = (values[:, 2:6] - values[:, :2].mean(axis=1, keepdims=True)) * 1.5
-    right = (values[:, 6:10] - values[:, 10:].mean(axis=1, keepdims=True)) * 2.5
-    np.testing.assert_allclose(whole["data"].values, np.hstack([left, right]))
-    assert whole.ccd.unit == u.electron
-
-
-def test_sections_that_a_user_gives() -> None:
-    """Cards by amplifier: where data and overscan are, where they go, and what else is their own."""
-    values = np.arange(20.0).reshape(2, 10)
-    frame = lazyccd.from_ccddata(CCDData(values, unit="adu"))
-    sections = {
-        "top": {"DATASEC": "[1:3,1:2]", "BIASSEC": "[4:5,1:2]", "DETSEC": "[6:4,1:2]", "GAIN": 2.0},
-        "low": {"datasec": "[8:10,1:2]", "DETSEC": "[1:3,1:2]", "GAIN": 3.0},
-    }
-    tree = frame.ccd.split_amplifiers(sections)
-    assert [ds.sizes["x"] for ds in frames_of(tree).values()] == [5, 3]
-    np.testing.assert_array_equal(lazyccd.assemble(tree)["data"].values, np.hstack([values[:, 7:], values[:, 2::-1]]))
-
-
 def changed(**cards: Any) -> xr.DataTree:
     """Return the detector with other cards on its second amplifier."""
     frames = frames_of(detector())
