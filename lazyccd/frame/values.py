@@ -83,6 +83,20 @@ def read_number(value: Any, name: str = "") -> float | None:
     return _finite(float(match[0].replace(",", ".").lower().replace("d", "e")))
 
 
+def find_number(value: Any) -> float | None:
+    """Return a number if the value is one, also in text, as `read_number` reads it; None if it is anything else.
+
+    Examples
+    --------
+    >>> find_number("1,45"), find_number("mean"), find_number(True)
+    (1.45, None, None)
+    """
+    try:
+        return read_number(value)
+    except UnusableError:
+        return None
+
+
 def read_numbers(value: Any, name: str = "") -> list[float | None]:
     """Return the numbers that a text lists, between commas, semicolons or blanks; a comma without a point is decimal.
 

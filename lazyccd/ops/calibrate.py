@@ -16,7 +16,7 @@ from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import pointwise
-from lazyccd.ops.common import file_name, operand, operation
+from lazyccd.ops.common import check_range, file_name, operand, operation
 from lazyccd.ops.pairs import add_images, affine_image, multiply_images
 from lazyccd.plan.steps import Input
 from lazyccd.plan.uses import PlaneMap
@@ -60,7 +60,7 @@ def create_deviation(
     ArgumentTypeError
         Raised if ``gain`` or ``readnoise`` is not a quantity.
     ParameterError
-        Raised if ``readnoise`` is missing.
+        Raised if ``readnoise`` is missing or below 0, or ``gain`` is not above 0, or one of them is not finite.
     UnitError
         Raised if gain times data does not have the units of the read noise.
 
@@ -89,6 +89,8 @@ def create_deviation(
             f"readnoise {readnoise!r} must be a Quantity; give it a unit such as {readnoise} * u.electron."
         )
     g = u.Quantity(1.0) if gain is None else gain
+    check_range(g, "gain", image)
+    check_range(readnoise, "readnoise", image, zero=True)
     if not (g.unit * image.units).is_equivalent(readnoise.unit):
         raise UnitError(
             f"gain unit '{g.unit}' times data unit '{image.units}' does not match readnoise unit '{readnoise.unit}'; "
@@ -154,11 +156,7 @@ def gain_correct(
 
         gain_map = CCDData(np.broadcast_to(quantity.value, image.shape).copy(), unit=quantity.unit)
         return multiply_images(image, operand(gain_map, "gain map"), "gain map").to_dataset()
-    if isinstance(gain, bool | np.bool_) or not 0 < quantity.value < np.inf:
-        raise ParameterError(
-            f"gain {gain} of the frame {file_name(image.plan)} must be a number above 0; give the gain itself, or correct the "
-            "header by with_header."
-        )
+    check_range(gain, "gain", image)
     result = affine_image(image, float(quantity.value))
     return replace(result, units=image.units * quantity.unit).to_dataset()
 

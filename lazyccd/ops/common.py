@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
 import xarray as xr
+from astropy import units as u
 
 from lazyccd.errors import ArgumentTypeError, LazyCCDError, ParameterError, ShapeError
 from lazyccd.frame.ccddata import from_ccddata, to_ccddata
@@ -21,11 +22,15 @@ from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.log import apply_to_text, bind_arguments, log_entries
 from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.tree import call_each, calls_of, gather
+from lazyccd.frame.values import find_number
 from lazyccd.io import as_frame
 from lazyccd.plan.steps import Source, Step
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+SECTIONS = frozenset({"fits_section", "oscan", "trim"})
+"""Arguments that are text, even such as '[5,5]'."""
 
 KEYWORDS_OF_SEVERAL = frozenset({"add_keyword", "exposure_time"})
 """Arguments whose keyword is not that of the frame alone."""
@@ -53,10 +58,11 @@ def operation(
     """Make an operation of a function whose first argument is a frame.
 
     A CCDData as the first argument is converted, and the result converted back and computed; a tree is taken frame by
-    frame. A `Keyword` as an argument stands for its value in the frame's header. With ``log``, the operation takes
-    ``add_keyword=`` and notes itself in the header as ccdproc does. With ``arrays``, a NumPy array may be the first
-    argument; the result is then these variables, computed. A result that is a DataArray becomes an array. Arguments that
-    hold for all frames of a tree together come from ``shared``, which is given those of each frame by name.
+    frame. A `Keyword` as an argument stands for its value in the frame's header, and where that is text and reads as a
+    number, for the number. With ``log``, the operation takes ``add_keyword=`` and notes itself in the header as ccdproc
+    does. With ``arrays``, a NumPy array may be the first argument; the result is then these variables, computed. A result
+    that is a DataArray becomes an array. Arguments that hold for all frames of a tree together come from ``shared``, which
+    is given those of each frame by name.
     """
 
     def decorate(func: Callable[P, T]) -> Callable[..., Any]:
@@ -116,7 +122,7 @@ def _on_frame(
 
 
 def _with_values(arguments: Mapping[str, Any], frame: xr.Dataset) -> dict[str, Any]:
-    """Return arguments with the values that the frame's header has for keywords among them."""
+    """Return arguments with the values that the frame's header has for keywords among them; numbers in text are numbers."""
     keywords = {
         name: given
         for name, given in arguments.items()
@@ -124,7 +130,9 @@ def _with_values(arguments: Mapping[str, Any], frame: xr.Dataset) -> dict[str, A
     }
     header = header_view(str(frame.attrs.get("header", ""))) if keywords else {}
     values = {name: Keyword(given.name, given.unit).value_from(header) for name, given in keywords.items()}
-    return {**arguments, **values}
+    texts = {name: text for name, text in values.items() if isinstance(text, str) and name not in SECTIONS}
+    numbers = {name: number for name, text in texts.items() if (number := find_number(text)) is not None}
+    return {**arguments, **values, **numbers}
 
 
 @contextmanager
@@ -183,6 +191,20 @@ def file_name(plan: Step) -> str:
     while step.inputs:
         step = step.inputs[0]
     return os.path.basename(step.storage.name.rstrip("/")).removesuffix("[0]") if isinstance(step, Source) else ""
+
+
+def check_range(value: Any, name: str, image: Image, *, zero: bool = False) -> None:
+    """Refuse a gain or a noise that is no single number, not finite, or below 0, or 0 itself unless ``zero``."""
+    number = value.value if isinstance(value, u.Quantity) else value
+    if np.ndim(number):
+        raise ArgumentTypeError(f"{name} of shape {np.shape(number)} must be a single number.")
+    if not isinstance(number, bool | np.bool_) and (0 < number < np.inf or (zero and number == 0)):
+        return
+    file = file_name(image.plan)
+    raise ParameterError(
+        f"{name} {value}{f' of the frame {file}' if file else ''} must be a finite number {'not below' if zero else 'above'} 0; "
+        f"give the {name} itself, or correct the header by with_header."
+    )
 
 
 def operand(other: object, what: str) -> Image:

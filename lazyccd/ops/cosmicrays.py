@@ -19,7 +19,7 @@ from lazyccd.kernels import cosmic_rays, select
 from lazyccd.kernels.block import PLANES
 from lazyccd.kernels.cosmic_clean import CLEAN_TYPES
 from lazyccd.kernels.lacosmic import LACosmic
-from lazyccd.ops.common import called_with_ccddata, operation, pixels_like, single_number, whole_number
+from lazyccd.ops.common import called_with_ccddata, check_range, operation, pixels_like, single_number, whole_number
 from lazyccd.plan.lower import Graph
 from lazyccd.plan.reads import Halo, Reads, Whole
 from lazyccd.plan.steps import Apply, Input, Reduction, Value, make_dtypes, make_params
@@ -202,8 +202,8 @@ def _gain_and_noise(image: Image, gain: Any, readnoise: Any) -> tuple[float, flo
         raise ArgumentTypeError("gain and readnoise must be single numbers; apply a gain map by gain_correct first.")
     g = gain if isinstance(gain, u.Quantity) else _number(gain, "gain") * u.electron / u.adu
     noise = readnoise if isinstance(readnoise, u.Quantity) else _number(readnoise, "readnoise") * u.electron
-    if not 0 < g.value < np.inf or not 0 <= noise.value < np.inf:
-        raise ParameterError(f"gain {g} must be above 0 and readnoise {noise} not below 0, and both finite.")
+    check_range(g, "gain", image)
+    check_range(noise, "readnoise", image, zero=True)
     if image.units.is_equivalent(u.electron):
         if g.value != 1:
             warnings.warn(

@@ -17,6 +17,7 @@ from lazyccd.frame.header import header_from_text
 from lazyccd.frame.stamps import stamped
 from lazyccd.frame.tree import over_trees
 from lazyccd.frame.units import conversion_factor
+from lazyccd.frame.values import find_number
 from lazyccd.kernels import pointwise, signature
 from lazyccd.ops.badpixels import grown
 from lazyccd.ops.common import operation, single_number
@@ -134,8 +135,9 @@ def _header_level(image: Image, keys: tuple[str, ...]) -> float:
             f"flag_saturated() cannot take the level from the header after {', '.join(done)}; give level= in the present units."
         )
     for key in keys:
-        if isinstance(header.get(key), int | float):
-            return float(header[key])
+        number = find_number(header.get(key))
+        if number is not None:
+            return number
     raise KeywordError(f"the header has none of {', '.join(keys)} as a number; give level= to flag_saturated().")
 
 

@@ -22,6 +22,7 @@ from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.stacked import stack_header
 from lazyccd.frame.tree import call_each, calls_of, first_tree, frames_of, gather
 from lazyccd.frame.units import conversion_factor
+from lazyccd.frame.values import find_number
 from lazyccd.io import as_frame, open_many, to_fits, to_zarr
 from lazyccd.io.fits.names import InputName, expand_names, target_name
 from lazyccd.io.opening import open_image
@@ -62,11 +63,12 @@ class Given:
         """
         header = header_view(self.images[index].header)
         value = header.get(keyword, None)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        number = find_number(value)
+        if number is None:
             raise KeywordError(
                 f"{self.labels[index]} has {keyword} = {value!r} and must have a number; give the numbers themselves."
             )
-        return float(value)
+        return number
 
     def exposures(self) -> tuple[float, ...]:
         """Return the exposure times of all frames."""

@@ -19,7 +19,8 @@ from astropy.modeling import models
 from astropy.nddata import CCDData
 
 import lazyccd
-from lazyccd.errors import LazyCCDError
+from lazyccd.errors import LazyCCDError, ParameterError
+from lazyccd.frame.tree import make_tree
 from lazyccd.testing.asserts import raise_if_computes
 
 
@@ -101,6 +102,16 @@ CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         TypeError,
         "readnoise 5",
     ),
+    "deviation by gains": (
+        lambda: lazyccd.create_deviation(frame(), gain=[1, 2] * u.electron / u.adu, readnoise=5 * u.electron),
+        TypeError,
+        r"gain of shape \(2,\) must be a single number",
+    ),
+    "read noise below 0": (
+        lambda: lazyccd.create_deviation(frame(), gain=2 * u.electron / u.adu, readnoise=-5 * u.electron),
+        ValueError,
+        "readnoise -5.0 electron must be a finite number not below 0",
+    ),
     "read noise missing": (lambda: lazyccd.create_deviation(frame()), ValueError, "readnoise"),
     "read noise in another unit": (
         lambda: lazyccd.create_deviation(frame(), gain=2 * u.electron / u.adu, readnoise=5 * u.adu),
@@ -149,6 +160,44 @@ CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
     "error without gain": (lambda: lazyccd.ccd_process(frame(), error=True), ValueError, "gain.*readnoise"),
 }
+
+
+ELECTRONS = u.electron / u.adu
+
+GAINS: dict[str, Callable[[float], Any]] = {
+    "quantity": lambda gain: lazyccd.create_deviation(frame(), gain * ELECTRONS, 5 * u.electron),
+    "keyword": lambda gain: lazyccd.create_deviation(frame(GAIN=gain), GAIN, 5 * u.electron),
+    "mapping": lambda gain: lazyccd.create_deviation(
+        make_tree({"a": frame(), "b": frame()}, {}), {"a": 1 * ELECTRONS, "b": gain * ELECTRONS}, 5 * u.electron
+    ),
+    "all at once": lambda gain: lazyccd.ccd_process(
+        frame(), error=True, gain=gain * ELECTRONS, readnoise=5 * u.electron
+    ),
+    "corrected": lambda gain: lazyccd.gain_correct(frame(), gain * ELECTRONS),
+    "cosmic rays": lambda gain: lazyccd.cosmicray_lacosmic(frame(), gain=gain * ELECTRONS),
+}
+
+
+@pytest.mark.parametrize("gain", [0.0, -1.5])
+@pytest.mark.parametrize("form", GAINS)
+def test_gains_not_above_zero(form: str, gain: float) -> None:
+    """One rule for all operations that take a gain, however it is given."""
+    with pytest.raises(
+        ParameterError, match=f"gain {gain} electron / adu must be a finite number above 0; give the gain"
+    ):
+        GAINS[form](gain)
+
+
+@pytest.mark.parametrize("text", ["1,5", "1.5", "[1.5]"])
+def test_keywords_without_a_unit(text: str) -> None:
+    """A number in text is that number, and logged as it; a section stays text, whatever it looks like."""
+    ccd = frame(GAIN=text, ONE="[5,5]")
+    corrected = lazyccd.gain_correct(ccd, lazyccd.Keyword("GAIN"), gain_unit=ELECTRONS)
+    assert float(corrected["data"][0, 0]) == 1.5
+    assert corrected.ccd.header["GAINCOR"] == "ccd=<CCDData>, gain=1.5, gain_unit=electron / adu"
+    cleaned = lazyccd.cosmicray_lacosmic(ccd, gain=lazyccd.Keyword("GAIN"))
+    assert cleaned.ccd.unit == u.electron
+    assert lazyccd.trim_image(ccd, lazyccd.Keyword("ONE"))["data"].shape == (1, 1)
 
 
 @pytest.mark.parametrize("name", CALLS)

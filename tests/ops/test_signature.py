@@ -63,8 +63,14 @@ def test_trails(seed: int, length: int, chunk: tuple[int, int]) -> None:
 
 def test_levels() -> None:
     """Numbers, quantities, keywords; one of the header only as long as nothing was subtracted."""
-    raw = frame(np.array([[10.0, 20.0, 30.0]]), header="MAXLIN  = 20\nWELL    = 30\nTEXT    = 'no'")
-    for level, expected in ((None, [0, 1, 1]), ("WELL", [0, 0, 1]), (25 * u.adu, [0, 0, 1]), (10, [1, 1, 1])):
+    raw = frame(np.array([[10.0, 20.0, 30.0]]), header="MAXLIN  = 20\nWELL    = '30,0'\nTEXT    = 'no'")
+    for level, expected in (
+        (None, [0, 1, 1]),
+        ("WELL", [0, 0, 1]),
+        (lazyccd.Keyword("WELL"), [0, 0, 1]),
+        (25 * u.adu, [0, 0, 1]),
+        (10, [1, 1, 1]),
+    ):
         np.testing.assert_array_equal(lazyccd.flag_saturated(raw, level).ccd.flags("SAT"), [expected])
     with pytest.raises(KeywordError, match="none of TEXT as a number"):
         lazyccd.flag_saturated(raw, "TEXT")

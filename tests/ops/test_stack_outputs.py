@@ -170,6 +170,8 @@ def test_numbers_from_headers() -> None:
     assert combine(frames, weights="exposure")["data"].values == (10 + 160) / 5
     by_keyword = combine(frames, reject="crreject", gain="GN", readnoise="!RDN", high=2)["data"].values
     assert by_keyword == combine(frames, reject="crreject", gain=2, readnoise=5, high=2)["data"].values == 10
+    texts = [with_header(f, w=w) for f, w in zip(frames, ("3,0", "1.0"), strict=True)]
+    assert combine(texts, weights="!W")["data"].values == (30 + 40) / 4
     with pytest.raises(errors.KeywordError, match="frame 1 has SKY = None and must have a number"):
         combine(frames, zero="!SKY")
 
