@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 
@@ -12,7 +13,8 @@ from lazyccd.kernels.block import Request
 from lazyccd.plan.cost import declared_limit, fitting_cuts, process_bytes, task_cost
 from lazyccd.plan.evaluate import chunk_boxes
 from lazyccd.plan.schedule import vertical_halo
-from lazyccd.plan.steps import Source, Stack, Value, unsettled, walk
+from lazyccd.plan.steps import Source, Stack, Value
+from lazyccd.plan.walk import walk
 from lazyccd.sections import Region
 
 DEAR = 1.5
@@ -108,7 +110,7 @@ def plan_report(image: Image) -> PlanReport:
     cuts = 1 if limit.room is None else fitting_cuts(image.plan, request, limit.room) or 1
     cost = task_cost(image.plan, largest, cuts=cuts)
     values = []
-    for value in _with_those_below(unsettled(image.plan)).values():
+    for value in _with_those_below(image.plan.unsettled).values():
         assert value.reduction is not None
         below = task_cost(value.reduction.step, value.reduction.region, tuple(value.reduction.planes))
         values.append(f"{value.what} (reads {format_bytes(below.read_bytes)})")
@@ -127,7 +129,7 @@ def plan_report(image: Image) -> PlanReport:
     )
 
 
-def _with_those_below(values: dict[str, Value]) -> dict[str, Value]:
+def _with_those_below(values: Mapping[str, Value]) -> dict[str, Value]:
     """Return global numbers, and before each those that making it needs, by token."""
     found: dict[str, Value] = {}
     for token, value in values.items():

@@ -118,8 +118,9 @@ def append_cards(text: str, cards: Iterable[tuple[str, Any, str]]) -> str:
     """
     lines = text.split("\n") if text else []
     for key, value, comment in cards:
-        new = [] if value is REMOVED else _card_lines(key, value, comment)
-        name = _keyword(_card_lines(key, None, "")[0])
+        card = _card_lines(key, *((None, "") if value is REMOVED else (value, comment)))
+        name = _keyword(card[0])
+        new = [] if value is REMOVED else card
         place = (
             None if name in COMMENTARY else next((i for i, line in enumerate(lines) if _keyword(line) == name), None)
         )

@@ -11,7 +11,7 @@ from lazyccd.frame.core import Image
 from lazyccd.frame.header import append_cards
 from lazyccd.plan.lower import lower_values
 from lazyccd.plan.rebuild import settled
-from lazyccd.plan.steps import Stack, Step, Value, unsettled
+from lazyccd.plan.steps import Stack, Step, Value
 
 
 def settle_image(image: Image) -> Image:
@@ -24,7 +24,7 @@ def settle_numbers(image: Image) -> tuple[Image, list[tuple[str, float, str]]]:
     """Return the image with the global numbers of its plan put in, and the cards for its header."""
     wanted = {value.token: value for value in _own_values(image.plan) if value.given is None and value.cards}
     found = {}
-    while values := unsettled(image.plan):
+    while values := image.plan.unsettled:
         lazy = lower_values(values.values(), image.graphs)
         numbers = dict(zip(values, compute(*lazy), strict=True))
         found.update({token: numbers[token] for token in wanted if token in numbers})

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from dask.tokenize import tokenize
 
-from lazyccd.plan.steps import Apply, Chunked, Join, Reduction, Source, Stack, Step, Value, kernel_name, walk
+from lazyccd.plan.steps import Apply, Chunked, Join, Reduction, Source, Stack, Step, Value, kernel_name
+from lazyccd.plan.walk import walk
 
 LONGEST_LIST = 64
 """Arrays of more numbers are named by a hash."""

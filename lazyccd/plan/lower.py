@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 import dask.array as da
@@ -24,7 +25,7 @@ from dask.tokenize import tokenize
 
 from lazyccd.errors import PlanError
 from lazyccd.kernels.block import Request
-from lazyccd.plan.steps import Chunked, Step, Value, unsettled, walk
+from lazyccd.plan.steps import Step, Value
 from lazyccd.plan.tasks import (
     PLANE_OF,
     Kind,
@@ -41,6 +42,7 @@ from lazyccd.plan.tasks import (
     tile_groups,
     value_key,
 )
+from lazyccd.plan.walk import walk
 from lazyccd.sections import Region
 
 Key: TypeAlias = Any
@@ -114,26 +116,31 @@ class TaskLayer(Layer):
 class PlanLayer(TaskLayer):
     """Tasks that pull regions through a plan."""
 
-    def __init__(self, plan: Step, values: Mapping[str, Value]) -> None:
+    def __init__(self, plan: Step, values: Iterable[str]) -> None:
         super().__init__()
         self.plan = plan
         self._values = tuple(values)
-        self._order = list(walk(plan))
-        self._has_chunks = any(isinstance(step, Chunked) for step in self._order)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the order, which is quickly had again."""
+        return {key: value for key, value in super().__getstate__().items() if key != "_order"}
+
+    @cached_property
+    def _order(self) -> list[Step]:
+        """All steps, inputs first; most layers are made for steps on the way, and never asked."""
+        return list(walk(self.plan))
 
     def work(self, region: Region, planes: Iterable[str]) -> Work:
         """Return the work of pulling a region."""
         request = Request(region, frozenset(planes))
-        return make_work(self.plan, request, self._order, self._values, has_chunks=self._has_chunks)
+        return make_work(self.plan, request, self._order, self._values, has_chunks=bool(self.plan.arrays))
 
 
 class ImageLayer(PlanLayer):
     """The chunks of a frame's variables."""
 
-    def __init__(
-        self, name: str, plan: Step, grid: Grid, outputs: tuple[Output, ...], values: Mapping[str, Value]
-    ) -> None:
-        super().__init__(plan, values)
+    def __init__(self, name: str, plan: Step, grid: Grid, outputs: tuple[Output, ...]) -> None:
+        super().__init__(plan, plan.unsettled)
         self.name = name
         self.grid = grid
         self.outputs = outputs
@@ -245,7 +252,7 @@ class WriteLayer(TaskLayer):
         self.sink = sink
         # the graphs are in the layers below, and this one is pickled
         self.parts = tuple(part._replace(graphs=()) for part in parts)
-        self.makers = tuple(PartLayer(part.plan, unsettled(part.plan)) for part in parts)
+        self.makers = tuple(PartLayer(part.plan, part.plan.unsettled) for part in parts)
 
     def get_output_keys(self) -> Set[Key]:
         """Return the key of the last task."""
@@ -315,10 +322,9 @@ def lower_image(
         hidden = f"{plan.label}_variance-{token}-var"
         outputs.append(Output(hidden, "var"))
     name = f"{plan.label}-{tokenize(plan.token, grid, [out.name for out in outputs])}"
-    values = unsettled(plan)
-    layers, dependencies = _leaf_layers(plan, values, graphs)
-    layers[name] = ImageLayer(name, plan, grid, tuple(outputs), values)
-    dependencies[name] = _direct_dependencies(plan, values)
+    layers, dependencies = _leaf_layers(plan, plan.unsettled, graphs)
+    layers[name] = ImageLayer(name, plan, grid, tuple(outputs))
+    dependencies[name] = _direct_dependencies(plan, plan.unsettled)
     if hidden is not None:
         layers[hidden] = LabelLayer(plan, "var", boundary=boundary, variance=None)
         dependencies[hidden] = {name}
@@ -340,11 +346,10 @@ def lower_write(parts: Sequence[WritePart], sink: Sink, name: str) -> Delayed:
     dependencies: dict[str, set[str]] = {}
     direct: set[str] = set()
     for part in parts:
-        values = unsettled(part.plan)
-        below = _leaf_layers(part.plan, values, part.graphs)
+        below = _leaf_layers(part.plan, part.plan.unsettled, part.graphs)
         layers |= below[0]
         dependencies |= below[1]
-        direct |= _direct_dependencies(part.plan, values)
+        direct |= _direct_dependencies(part.plan, part.plan.unsettled)
     layers[name] = WriteLayer(name, parts, sink)
     dependencies[name] = direct
     return Delayed(name, HighLevelGraph(layers, dependencies), layer=name)
@@ -379,8 +384,7 @@ def _value_layers(value: Value, graphs: Sequence[HighLevelGraph]) -> tuple[dict[
 
 def _direct_dependencies(plan: Step, values: Iterable[str]) -> set[str]:
     """Return the names of the layers whose keys a plan's tasks depend on."""
-    arrays = {step.name for step in walk(plan) if isinstance(step, Chunked)}
-    return arrays | {value_key(token) for token in values}
+    return set(plan.arrays) | {value_key(token) for token in values}
 
 
 def _leaf_layers(
@@ -389,7 +393,7 @@ def _leaf_layers(
     """Return the layers below a plan: those of the arrays that it reads, and of its global numbers."""
     layers: dict[str, Any] = {}
     dependencies: dict[str, set[str]] = {}
-    todo = [step.name for step in walk(plan) if isinstance(step, Chunked)]
+    todo = list(plan.arrays)
     while todo:
         name = todo.pop()
         if name in layers:

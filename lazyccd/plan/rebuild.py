@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from lazyccd.plan.steps import Step, Value, walk
+from lazyccd.plan.steps import Step, Value
+from lazyccd.plan.walk import walk
 
 
 def settled(root: Step, numbers: dict[str, npt.NDArray[Any]]) -> Step:

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from lazyccd.kernels.block import Request
 from lazyccd.plan.reads import ENDING
-from lazyccd.plan.steps import Apply, Stack, Step, walk
+from lazyccd.plan.steps import Apply, Stack, Step
+from lazyccd.plan.walk import walk
 from lazyccd.sections import Region
 
 STRIP_PIXELS = 2**17

@@ -9,7 +9,7 @@ Inside a plan the uncertainty is always a variance. Two steps with the same toke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -56,10 +56,20 @@ class Step:
     token: str = field(init=False, default="")
     """Deterministic identity, computed once."""
 
+    unsettled: Mapping[str, Value] = field(init=False, repr=False)
+    """The global numbers of this step and of those below that are not known yet, by token; their own plans are not searched."""
+
+    arrays: tuple[str, ...] = field(init=False, repr=False)
+    """Names of the dask arrays that this step and those below read."""
+
     def __post_init__(self) -> None:
-        """Compute the token."""
+        """Compute the token, and what is known of the steps below: a walk at each new step would cost the square of a plan."""
         object.__setattr__(self, "shape", (int(self.shape[0]), int(self.shape[1])))
         object.__setattr__(self, "token", tokenize(type(self).__name__, self.shape, self.planes, self.identity()))
+        own = {value.token: value for value in self.values if value.given is None}
+        object.__setattr__(self, "unsettled", _united([*(i.unsettled for i in self.inputs), own]))
+        arrays = dict.fromkeys(name for i in self.inputs for name in i.arrays)
+        object.__setattr__(self, "arrays", tuple(arrays))
 
     def __eq__(self, other: object) -> bool:
         """Return whether the other step is the same work."""
@@ -141,6 +151,11 @@ class Chunked(Step):
     def identity(self) -> tuple[Any, ...]:
         """Return the array's name and chunks."""
         return (self.name, self.chunks)
+
+    def __post_init__(self) -> None:
+        """Note the array."""
+        super().__post_init__()
+        object.__setattr__(self, "arrays", (self.name,))
 
 
 @dataclass(frozen=True, eq=False)
@@ -367,7 +382,7 @@ class Reduction:
     @property
     def unsettled(self) -> dict[str, Value]:
         """The values that the tasks of this reduction depend on, by token."""
-        return unsettled(self.step) | {v.token: v for _, v in self.numbers if v.given is None}
+        return {**self.step.unsettled} | {v.token: v for _, v in self.numbers if v.given is None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -399,20 +414,7 @@ class Value:
         return self.token
 
 
-def walk(*roots: Step) -> Iterator[Step]:
-    """Yield every step once, inputs before the steps that read them."""
-    seen: set[str] = set()
-    todo: list[tuple[Step, bool]] = [(root, False) for root in reversed(roots)]
-    while todo:
-        step, ready = todo.pop()
-        if ready:
-            yield step
-        elif step.token not in seen:
-            seen.add(step.token)
-            todo.append((step, True))
-            todo.extend((i, False) for i in reversed(step.inputs) if i.token not in seen)
-
-
-def unsettled(root: Step) -> dict[str, Value]:
-    """Return the values of a plan that are not known yet, by token; their own plans are not searched."""
-    return {v.token: v for step in walk(root) for v in step.values if v.given is None}
+def _united(mappings: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the union; that of one mapping and empty ones is the same object, so that many steps share it."""
+    given = list({id(mapping): mapping for mapping in mappings if mapping}.values())
+    return given[0] if len(given) == 1 else {key: value for mapping in given for key, value in mapping.items()}

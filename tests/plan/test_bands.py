@@ -26,7 +26,8 @@ from lazyccd.plan import cost, evaluate
 from lazyccd.plan.cost import BASELINE_BYTES, cuts_of_task, fitting_cuts, process_limit, task_cost
 from lazyccd.plan.evaluate import Evaluation, chunk_boxes
 from lazyccd.plan.lower import read_label
-from lazyccd.plan.steps import Chunked, Step, walk
+from lazyccd.plan.steps import Chunked, Step
+from lazyccd.plan.walk import walk
 from lazyccd.sections import Region
 from lazyccd.testing.steps import box_filter, formula_frame
 
@@ -124,6 +125,7 @@ import json, re, sys
 from pathlib import Path
 import lazyccd
 from lazyccd.plan.cost import declared_limit
+from lazyccd.plan.walk import walk
 folder, store = sys.argv[1:]
 ds = lazyccd.open_fits(folder + "/a.fits", chunks=(2048, 8192))
 ds = lazyccd.median_filter(lazyccd.median_filter(ds, 5), 5)

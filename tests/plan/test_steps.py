@@ -23,10 +23,9 @@ from lazyccd.plan.steps import (
     Value,
     make_dtypes,
     make_params,
-    unsettled,
-    walk,
 )
 from lazyccd.plan.uses import MASK_WITH_DATA, WITH_DATA
+from lazyccd.plan.walk import walk
 from lazyccd.sections import Region
 from lazyccd.testing.steps import FormulaStorage, box_step, formula_frame
 
@@ -144,9 +143,9 @@ def test_settled_puts_numbers_in() -> None:
     """A plan whose values are given has none to compute, other tokens, and the steps below untouched."""
     value = mean(source(3))
     plan = affine(affine(source(), level=value), 5.0)
-    assert list(unsettled(plan)) == [value.token]
+    assert list(plan.unsettled) == [value.token]
     done = settled(plan, {value.token: np.array(4.0)})
-    assert not unsettled(done)
+    assert not done.unsettled
     assert done != plan
     assert done.inputs[0].inputs[0] is plan.inputs[0].inputs[0]
 

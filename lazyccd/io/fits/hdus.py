@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 from astropy.io.fits import Card
@@ -36,6 +37,12 @@ _END = re.compile(rb"END[ \0]{5}")
 _NOT_TEXT = {code: " " if code in (0, 9, 10, 13) else "?" for code in range(256) if not 32 <= code <= 126}
 
 Kind = Literal["image", "table", "none", "other"]
+
+
+@lru_cache(maxsize=4096)
+def read_card(image: str) -> Any:
+    """Return the value of a card as astropy reads it; the cards of a camera's extensions are mostly the same."""
+    return Card.fromstring(image).value
 
 
 class Cards:
@@ -74,7 +81,7 @@ class Cards:
         if image[8:10] != "= ":
             raise KeywordError(problem)
         try:
-            value = Card.fromstring(image).value
+            value = read_card(image)
         except (VerifyError, ValueError) as error:
             raise KeywordError(problem) from error
         return default if value is None or not isinstance(value, (str, int, float, bool)) else value
