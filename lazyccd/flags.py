@@ -225,8 +225,10 @@ class FlagTable:
                 "flag_masks together with flag_values make several codes in one integer; split them, and add each as a "
                 "plane by with_mask(array, plane='NAME')."
             )
+        if not names:
+            return cls(NATIVE, exclusive)
         given = attrs.get("flag_values" if exclusive else "flag_masks", [1 << i for i in range(len(names))])
-        values = [int(value) for value in np.atleast_1d(given)] if names else []
+        values = [int(value) for value in np.atleast_1d(given)]
         if len(values) != len(names):
             raise ParameterError(f"flag_meanings has {len(names)} names and there are {len(values)} values {values}.")
         if not exclusive and any(value < 1 or value & (value - 1) for value in values):
@@ -243,8 +245,8 @@ class FlagTable:
     @property
     def schema(self) -> MaskSchema:
         """The standard planes, with the badness given, and the others behind them."""
-        known = {plane.name: plane for _, plane in self.planes}
-        standard = tuple(known[p.name] if self.is_native else p for p in STANDARD_PLANES)
+        known = {plane.name: plane for _, plane in self.planes} if self.is_native else {}
+        standard = tuple(known.get(plane.name, plane) for plane in STANDARD_PLANES)
         schema = MaskSchema(standard)
         for _, plane in self.planes:
             schema = schema.with_plane(plane.name, plane.description, bad=plane.bad)

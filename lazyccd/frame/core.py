@@ -9,6 +9,7 @@ Nothing here computes a pixel.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
@@ -251,9 +252,9 @@ def check_frame(ds: object, what: str = "frame") -> xr.Dataset:
     if DATA not in ds.data_vars:
         raise FrameError(f"the {what} has variables {sorted(map(str, ds.data_vars))} and must have 'data'.")
     for name in (DATA, UNCERTAINTY, MASK, *MAPS):
-        if name in ds.data_vars and ds[name].dims != DIMS:
+        if name in ds.data_vars and ds.variables[name].dims != DIMS:
             raise FrameError(
-                f"variable {name!r} of the {what} has dims {ds[name].dims} and must have {DIMS}; "
+                f"variable {name!r} of the {what} has dims {ds.variables[name].dims} and must have {DIMS}; "
                 "transpose or select one plane first."
             )
     return ds
@@ -278,18 +279,19 @@ def resolve(ds: object, what: str = "frame", *, maps: bool = False) -> Image:
         Raised if dims, variables, dtypes, uncertainty type or mask are not those of a frame.
     """
     ds = check_frame(ds, what)
-    kind = str(ds[UNCERTAINTY].attrs.get("uncertainty_type", "std")) if UNCERTAINTY in ds else "std"
+    variables = ds.variables  # ds[name] would make a DataArray, which costs more than all the rest
+    kind = str(variables[UNCERTAINTY].attrs.get("uncertainty_type", "std")) if UNCERTAINTY in variables else "std"
     if kind not in {"std", "var", "ivar"}:
         raise FrameError(f"uncertainty_type {kind!r} of the {what} must be 'std', 'var' or 'ivar'; set the attribute.")
     uncertainty_type = cast("UncertaintyType", kind)
-    table = FlagTable.from_attrs(ds[MASK].attrs if MASK in ds else {})
+    table = FlagTable.from_attrs(variables[MASK].attrs if MASK in variables else {})
     plan, graphs = _resolve_plan(ds, uncertainty_type, table, what, tuple(MAPS) if maps else ())
-    first = ds[DATA].data
+    first = variables[DATA].data
     wrapped = first if isinstance(first, da.Array) else wrap_array(first)[0]
     attrs = {key: value for key, value in ds.attrs.items() if key != "header"}
-    units = parse_unit(ds[DATA].attrs.get("units"), what)
-    if UNCERTAINTY in ds:
-        _check_units(units, ds[UNCERTAINTY].attrs.get("units"), uncertainty_type, what)
+    units = parse_unit(variables[DATA].attrs.get("units"), what)
+    if UNCERTAINTY in variables:
+        _check_units(units, variables[UNCERTAINTY].attrs.get("units"), uncertainty_type, what)
     return Image(
         plan,
         wrapped.chunks,
@@ -310,7 +312,7 @@ def _check_units(units: u.UnitBase, given: object, kind: UncertaintyType, what: 
     if given is None:
         return
     unit = parse_unit(given, what)
-    if not unit.is_equivalent(expected) or not np.isclose(unit.to(expected), 1.0, rtol=1e-12):
+    if not unit.is_equivalent(expected) or not math.isclose(unit.to(expected), 1.0, rel_tol=1e-12):
         raise UnitError(
             f"the uncertainty ({kind}) of the {what} has units '{unit}' and must have '{expected}', since the data have "
             f"'{units}'; set the units of both by with_unit."
@@ -319,7 +321,7 @@ def _check_units(units: u.UnitBase, given: object, kind: UncertaintyType, what: 
 
 def _coordinate(ds: xr.Dataset, dim: str) -> Array:
     """Return the original pixel positions along a dim."""
-    return np.asarray(ds[dim].values) if dim in ds.coords else np.arange(ds.sizes[dim])
+    return np.asarray(ds.variables[dim].values) if dim in ds.variables else np.arange(ds.sizes[dim])
 
 
 def _resolve_plan(
@@ -332,9 +334,9 @@ def _resolve_plan(
     parts: dict[str, tuple[Step, str]] = {}
     graphs: list[Graph] = []
     for name, plane in roles.items():
-        if name not in ds:
+        if name not in ds.variables:
             continue
-        array = ds[name].data
+        array = ds.variables[name].data
         label = read_label(array) if isinstance(array, da.Array) else None
         if label is not None and label.kind == kinds[name] and not label.boundary:
             parts[plane] = (label.plan, plane)

@@ -20,7 +20,7 @@ from dask.tokenize import tokenize
 from lazyccd.kernels.block import ALL_PLANES, Block, Request
 from lazyccd.plan.reads import Reads, Same
 from lazyccd.plan.storage import Storage
-from lazyccd.plan.uses import EVERYTHING, POINTWISE, PlaneMap
+from lazyccd.plan.uses import EVERYTHING, POINTWISE, PlaneMap, token_of_words
 from lazyccd.sections import Region
 
 Dtypes: TypeAlias = tuple[tuple[str, np.dtype[Any]], ...]
@@ -65,11 +65,11 @@ class Step:
     def __post_init__(self) -> None:
         """Compute the token, and what is known of the steps below: a walk at each new step would cost the square of a plan."""
         object.__setattr__(self, "shape", (int(self.shape[0]), int(self.shape[1])))
-        object.__setattr__(self, "token", tokenize(type(self).__name__, self.shape, self.planes, self.identity()))
+        planes = token_of_words(self.planes)
+        object.__setattr__(self, "token", tokenize(type(self).__name__, self.shape, planes, self.identity()))
         own = {value.token: value for value in self.values if value.given is None}
         object.__setattr__(self, "unsettled", _united([*(i.unsettled for i in self.inputs), own]))
-        arrays = dict.fromkeys(name for i in self.inputs for name in i.arrays)
-        object.__setattr__(self, "arrays", tuple(arrays))
+        object.__setattr__(self, "arrays", tuple(dict.fromkeys(name for i in self.inputs for name in i.arrays)))
 
     def __eq__(self, other: object) -> bool:
         """Return whether the other step is the same work."""
@@ -237,7 +237,7 @@ class Apply(Step):
 
     def identity(self) -> tuple[Any, ...]:
         """Return the kernel's name, parameters and inputs."""
-        sources = tuple((i.step.token, i.reads, i.uses) for i in self.sources)
+        sources = tuple((i.step.token, i.reads, token_of_words(i.uses)) for i in self.sources)
         numbers = tuple((name, value.token) for name, value in self.numbers)
         return (kernel_name(self.kernel), self.params, sources, numbers)
 
@@ -307,7 +307,7 @@ class Stack(Step):
         """Return the kernel's name, parameters and frames; bands do not change pixels."""
         frames = tuple(frame.token for frame in self.frames)
         numbers = tuple((name, value.token) for name, value in self.numbers)
-        return (kernel_name(self.kernel), self.params, numbers, self.uses, self.reads, frames)
+        return (kernel_name(self.kernel), self.params, numbers, token_of_words(self.uses), self.reads, frames)
 
     @property
     def inputs(self) -> tuple[Step, ...]:

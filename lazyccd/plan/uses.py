@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from dask.tokenize import tokenize
 
 from lazyccd.kernels.block import ALL_PLANES, PLANES
 
@@ -20,3 +23,9 @@ MASK_WITH_DATA: PlaneMap = (("data", ("data",)), ("variance", ("data", "variance
 
 EVERYTHING: PlaneMap = tuple((name, PLANES) for name in PLANES)
 """Each plane from all planes: detections, filters that skip bad pixels."""
+
+
+@lru_cache(maxsize=256)
+def token_of_words(words: tuple[tuple[str, Any], ...]) -> str:
+    """Return the token of names of planes with what belongs to each: there are few, and each step has some."""
+    return str(tokenize(words))
