@@ -44,6 +44,13 @@ def main() -> None:
     help="How cosmic rays are removed.  [default: lacosmic for images, none for spectra]",
 )
 @click.option("--allow-missing", default="", metavar="bias,dark,...", help="What may be missing without exit status 3.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["raise", "skip"]),
+    default="raise",
+    show_default=True,
+    help="A damaged image fails its exposure, or is skipped; all compressed tiles are decompressed first to find it.",
+)
 @click.option("--force", is_flag=True, help="Reduce frames that were processed already as if they were raw.")
 @click.option("--format", "format_", type=click.Choice(["fits", "zarr"]), default="fits", show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace products that exist.")
@@ -68,8 +75,8 @@ def reduce(
 
     Files are classified by their headers, matched with the calibrations that belong to them, and reduced to OUT/<name>_red.fits;
     masters go to OUT/masters, pictures to OUT/pictures. A file of several images stays one file, in which amplifiers of one
-    detector are put together by CCDSEC or DETSEC; it fails as a whole if one of its images does. The same command again goes
-    on where one was interrupted. Exit status: 0 everything complete, 3 something was missing, 1 a frame failed or a file could
+    detector are put together by CCDSEC or DETSEC; it fails as a whole if one of its images does, or with --on-error skip is
+    reduced without those that are damaged. The same command again goes on where one was interrupted. Exit status: 0 everything complete, 3 something was missing, 1 a frame failed or a file could
     not be read, 2 the call cannot be carried out.
     """
     from lazyccd.batch.night import Options
@@ -102,7 +109,7 @@ def _plan(night: tuple[str, ...], options: Any) -> Any:
 
     if len(night) == 1 and night[0].endswith(".ecsv"):
         return load_table(night[0], options)
-    collection = collect(night)
+    collection = collect(night, options.on_error)
     if not collection.frames:
         reasons = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in collection.skipped)
         raise FormatError(f"none of {len(collection.skipped)} files can be used: {reasons}.")

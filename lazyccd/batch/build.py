@@ -68,6 +68,8 @@ def build_plan(
     _check_unique(recipes)
     noon = night_noon(recipes)
     recipes = [replace(item, night=night_of(item.facts.time.value, noon)) for item in recipes]
+    if options.on_error == "skip":
+        recipes = [replace(item, lost=_lost(item, collection)) for item in recipes]
     existing, notes = existing_masters(options, user)
     plan = NightPlan(collection.folder, tuple(recipes), (), collection.skipped, options, notes)
     for kind in CALIBRATIONS:
@@ -75,6 +77,12 @@ def build_plan(
     plan = _mark_measurable(_assign(plan, "science", existing))
     plan = inherit(plan)
     return replace(plan, notes=(*plan.notes, *missing_use(plan, existing)))
+
+
+def _lost(item: Recipe, collection: Collection) -> tuple[str, ...]:
+    """Return the images of the file of an image that cannot be read."""
+    file = item.name.partition("[")[0]
+    return tuple(name for name, _ in collection.skipped if name.startswith(f"{file}["))
 
 
 def night_noon(recipes: list[Recipe]) -> float:

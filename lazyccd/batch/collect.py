@@ -15,7 +15,7 @@ from astropy.io.fits.verify import VerifyError, VerifyWarning
 from lazyccd.errors import LazyCCDError, MissingFileError
 from lazyccd.io.fits.companions import images_of
 from lazyccd.io.fits.hdus import FitsFile, HduInfo, scan_many
-from lazyccd.io.fits.mef import frame_names
+from lazyccd.io.fits.mef import OnError, damage_of, frame_names
 from lazyccd.io.fits.names import InputName, Name, Selector, expand_names, is_url
 from lazyccd.io.fits.storage import COMPANIONS
 
@@ -109,13 +109,16 @@ class Collection:
     """Files that cannot be used, and why."""
 
 
-def collect(names: Name | Iterable[Name]) -> Collection:
+def collect(names: Name | Iterable[Name], on_error: OnError = "raise") -> Collection:
     """Find the files of a night and read their headers.
 
     Parameters
     ----------
     names
         A folder (its FITS files, by name), or files, globs, ``@list`` and ``file.fits[SCI,1]``; one or several.
+    on_error
+        With "skip", an image that is damaged, which is looked at as `open_mef` does, is skipped and not its file; with
+        "raise", a file with an extension that is cut is skipped, and a damaged tile found when it is reduced.
 
     Raises
     ------
@@ -126,18 +129,29 @@ def collect(names: Name | Iterable[Name]) -> Collection:
     folder = _folder([item.path for item in inputs])
     frames: list[RawFrame] = []
     skipped: list[tuple[str, str]] = []
-    for item, scanned in zip(inputs, scan_many(item.path for item in inputs), strict=True):
+    skip = on_error == "skip"
+    for item, scanned in zip(inputs, scan_many((item.path for item in inputs), keep_going=skip), strict=True):
         short = _short(item.path, folder)
         if isinstance(scanned, LazyCCDError):
             skipped.append((short, str(scanned)))
             continue
+        unread = _unread(scanned, item.hdu, short)
+        skipped += unread
+        if unread and item.hdu is not None:
+            continue
         picked = _pick(scanned, item.hdu)
         if isinstance(picked, str):
             skipped.append((short, picked))
-        else:
-            named = len(picked) > 1 or item.hdu is not None
-            children = {hdu.index: name for hdu, name in frame_names(images_of(scanned))}
-            frames += [_frame(scanned, hdu, short, children.get(hdu.index, ""), named=named) for hdu in picked]
+            continue
+        named = len(picked) > 1 or item.hdu is not None
+        children = {hdu.index: name for hdu, name in frame_names(images_of(scanned))}
+        for hdu in picked:
+            frame = _frame(scanned, hdu, short, children.get(hdu.index, ""), named=named)
+            damage = damage_of(scanned, hdu) if skip else ""
+            if not damage:
+                frames.append(frame)
+            elif not hdu.damage:
+                skipped.append((frame.name, damage))
     return Collection(folder, tuple(frames), tuple(skipped))
 
 
@@ -185,6 +199,14 @@ def _pick(file: FitsFile, hdu: Selector | None) -> list[HduInfo] | str:
     if doubled is not None:
         return f"holds several images {doubled}; give their extensions other names or versions"
     return images_of(file) or planes[:1]
+
+
+def _unread(file: FitsFile, hdu: Selector | None, short: str) -> list[tuple[str, str]]:
+    """Return the extensions, or the one that was named, whose header or length tells that they cannot be read, and why."""
+    found = [(f"{short}[{index}]", text) for index, text in file.damaged if hdu in {None, index}]
+    return found + [
+        (short + item.label, item.damage) for item in file.hdus if item.damage and (hdu is None or _is(item, hdu))
+    ]
 
 
 def _is(item: HduInfo, hdu: Selector) -> bool:

@@ -20,6 +20,7 @@ from lazyccd.frame.header import cards_of, header_view
 from lazyccd.frame.stacked import stack_header
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.io.fits.hdus import scan_fits
+from lazyccd.io.fits.mef import root_attributes
 from lazyccd.ops.mosaic import detectors_like, places_of
 
 DETECTORS = ("CCDNAME", "CCDNUM", "CHIPID")
@@ -51,7 +52,7 @@ def as_exposure(recipes: Sequence[Recipe], frames: Sequence[xr.Dataset]) -> xr.D
     """Return the frames of one file as a tree like that of the file, with its tables; the only image of a file as it is."""
     if not recipes[0].child:
         return frames[0]
-    attrs = io.open_mef(_path(recipes[0])).attrs
+    attrs = root_attributes(_path(recipes[0]))
     return _tree_like({recipe.child: frame for recipe, frame in zip(recipes, frames, strict=True)}, attrs)
 
 
@@ -60,7 +61,7 @@ def as_masters(members: Sequence[Sequence[Recipe]], frames: Sequence[xr.Dataset]
     if not members[0][0].child:
         return frames[0]
     paths = list(dict.fromkeys(_path(recipe) for recipe in members[0]))
-    texts = [scan_fits(path).hdus[0].header for path in paths]
+    texts = [scan_fits(path, keep_going=True).hdus[0].header for path in paths]
     names = [recipe.name.partition("[")[0] for recipe in members[0]]
     header = stack_header(texts, names, [1.0] * len(texts), method="average").apply(texts[0])
     children = [recipes[0].child for recipes in members]

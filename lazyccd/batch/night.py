@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeAlias
 from lazyccd.batch.classify import CALIBRATIONS, Stamps, calibration_of
 from lazyccd.batch.facts import Fact, Facts
 from lazyccd.errors import ParameterError
+from lazyccd.io.fits.mef import OnError
 
 Status: TypeAlias = Literal["COMPLETE", "PARTIAL", "REFUSED", "LISTED"]
 MISSABLE = ("bias", "dark", "flat", "gain", "readnoise")
@@ -53,9 +54,13 @@ class Options:
 
     allow_missing: tuple[str, ...] = ()
     force: bool = False
+    on_error: OnError = "raise"
+    """What a damaged image of several does: its exposure fails, or it is skipped."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be missing, and methods that are not known."""
+        if self.on_error not in {"raise", "skip"}:
+            raise ParameterError(f"--on-error {self.on_error!r} must be raise or skip; correct it.")
         if self.cosmic_rays not in {"", "lacosmic", "none"}:
             raise ParameterError(f"--cosmic-rays {self.cosmic_rays!r} must be lacosmic or none; correct it.")
         for kind in self.allow_missing:
@@ -145,6 +150,9 @@ class Recipe:
     inherited: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Masters that lack something themselves, and what."""
 
+    lost: tuple[str, ...] = ()
+    """Images of its file that cannot be read, if it is reduced without them."""
+
     listed: str = ""
     """Why nothing is done with it, though nothing is wrong."""
 
@@ -202,14 +210,17 @@ class Recipe:
             return "REFUSED"
         if self.listed:
             return "LISTED"
-        return "PARTIAL" if self.missing else "COMPLETE"
+        return "PARTIAL" if self.missing or self.lost else "COMPLETE"
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """Why the status is not COMPLETE, one by one."""
         if not self.is_reduced:
             return (self.refused or self.listed,)
-        parts = [f"no {kind}: {self._why(kind)}" for kind in self.lacks]
+        parts = [
+            *(f"{name} cannot be read" for name in self.lost),
+            *(f"no {kind}: {self._why(kind)}" for kind in self.lacks),
+        ]
         return (*parts, *(f"{master} has no {' and no '.join(kinds)}" for master, kinds in self.inherited))
 
     @property
@@ -347,10 +358,11 @@ class NightPlan:
     @property
     def exit_status(self) -> int:
         """0: all complete; 3: some lack more than was allowed; 1: a file cannot be used as asked."""
-        if self.skipped or any(item.refused for item in self.recipes):
+        lost = {name for item in self.recipes for name in item.lost}
+        if any(name not in lost for name, _ in self.skipped) or any(item.refused for item in self.recipes):
             return 1
         lacking = {kind for item in self.science for kind in item.missing}
-        return 3 if lacking - set(self.options.allow_missing) else 0
+        return 3 if lost or lacking - set(self.options.allow_missing) else 0
 
 
 def needed(kind: str, needs_dark: bool) -> tuple[str, ...]:

@@ -15,7 +15,10 @@ from lazyccd.errors import ShapeError
 from lazyccd.frame.core import DATA
 from lazyccd.frame.log import apply_to_text
 from lazyccd.frame.product import after_gain
-from lazyccd.io import as_frame, open_fits
+from lazyccd.io import as_frame
+from lazyccd.io.fits.hdus import scan_fits
+from lazyccd.io.fits.names import parse_name
+from lazyccd.io.fits.open import frame_of
 from lazyccd.ops.noise import add_noise, scale_noise, subtract_levels
 from lazyccd.sections import parse_section
 
@@ -26,6 +29,13 @@ class Calibrated:
 
     frame: xr.Dataset
     words: list[str] = field(default_factory=list)
+
+
+def open_raw(recipe: Recipe) -> xr.Dataset:
+    """Open the image of a recipe, of a file of which others may be damaged if the recipe says so."""
+    name = parse_name(recipe.source)
+    file = scan_fits(name.path, keep_going=bool(recipe.lost))
+    return frame_of(file, name.hdu, "auto", None, recipe.facts.unit.value or None)
 
 
 def calibrate(recipe: Recipe, masters: dict[str, str], bias_noise: float = 1.0) -> Calibrated:
@@ -47,7 +57,7 @@ def calibrate(recipe: Recipe, masters: dict[str, str], bias_noise: float = 1.0) 
         Factor of the noise that the master bias adds.
     """
     facts = recipe.facts
-    done = Calibrated(open_fits(recipe.source, unit=facts.unit.value or None))
+    done = Calibrated(open_raw(recipe))
     if facts.saturate.value is not None:
         done.frame = ops.flag_saturated(done.frame, float(facts.saturate.value))
     _overscan_and_trim(recipe, done)

@@ -31,7 +31,7 @@ from lazyccd.batch.facts import MEASURED, Fact
 from lazyccd.batch.measure import centre, level, noise, pairs_gain, pairs_noise, pixels_of
 from lazyccd.batch.night import MasterGroup, NightPlan, Pairs, Recipe
 from lazyccd.batch.products import CLIP, FEW, combine_robustly, product_stem, provenance, stamped
-from lazyccd.batch.recipe import calibrate
+from lazyccd.batch.recipe import calibrate, open_raw
 from lazyccd.batch.resume import NightNotes
 from lazyccd.errors import LazyCCDError, ParameterError, TargetExistsError
 from lazyccd.frame.tree import make_tree
@@ -209,7 +209,7 @@ class Run:
 
     def _raw_centre(self, recipe: Recipe) -> Any:
         """Return the pixels of the central area of a raw frame, saturated ones left out."""
-        ds = io.open_fits(recipe.source, unit=recipe.facts.unit.value or None)
+        ds = open_raw(recipe)
         if recipe.facts.saturate.value is not None:
             ds = ops.flag_saturated(ds, float(recipe.facts.saturate.value))
         return pixels_of(ds, centre(recipe.shape, most=512))
@@ -359,8 +359,7 @@ class Run:
 
     def _raw_noise(self, recipe: Recipe) -> float:
         """Return the noise of a raw pixel, in electrons if the gain is known."""
-        raw = io.open_fits(recipe.source, unit=recipe.facts.unit.value or None)
-        return noise(raw) * (recipe.facts.gain.value or 1.0)
+        return noise(open_raw(recipe)) * (recipe.facts.gain.value or 1.0)
 
     def _shown(self, master: str) -> str:
         """Return the name of the file of a master as tables show it."""

@@ -99,7 +99,7 @@ def load_table(path: str | Path, options: Options | None = None) -> NightPlan:
     if len(set(names)) != len(names):
         raise ParameterError(f"table {source!r} names a file twice; each must have one row.")
     given = _merge(_options(table.meta, source), options or Options())
-    collection = _collect(names, folder)
+    collection = _collect(names, folder, given)
     readable = {frame.name for frame in collection.frames}
     for row in rows:
         if row["status"] == UNUSABLE and row["file"] in readable:
@@ -171,11 +171,12 @@ def _merge(stored: Options, now: Options) -> Options:
     return replace(stored, **{name: value for name, value in changed.items() if value != getattr(default, name)})
 
 
-def _collect(names: list[str], folder: str) -> Collection:
+def _collect(names: list[str], folder: str, options: Options) -> Collection:
     """Read the headers of a table's files, in its order."""
     if not names:
         return Collection(folder, ())
-    collection = collect([name if "://" in name else os.path.join(folder, name) for name in names])
+    paths = [name if "://" in name else os.path.join(folder, name) for name in names]
+    collection = collect(paths, options.on_error)
     # Fewer files may have a deeper folder in common; the names of the table stay.
     prefix = os.path.relpath(collection.folder, folder)
     if prefix == ".":

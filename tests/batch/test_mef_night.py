@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.nddata import CCDData
+from astropy.table import Table
 from click.testing import CliRunner
 
 import lazyccd
@@ -161,9 +162,8 @@ def test_what_belongs_together(cards: list[dict[str, Any]], shapes: dict[str, tu
     assert made.attrs["header"] == "INSTRUME= 'CAM     '"
 
 
-def test_an_image_that_cannot_be_read_fails_its_exposure(night: Path, tmp_path: Path) -> None:
-    """The reason names image and tile, nothing is left of the product, others are as they were; a cut file is said too."""
-    folder, out = tmp_path / "raw", tmp_path / "out"
+def damaged(night: Path, folder: Path) -> tuple[Path, Path]:
+    """Copy a night, in which a tile of the second image of one exposure is damaged; return this and another exposure."""
     shutil.copytree(night, folder)
     first, second = sorted(folder.glob("light*.fits"))
     packed = Path(f"{first}.fz")
@@ -175,6 +175,13 @@ def test_an_image_that_cannot_be_read_fails_its_exposure(night: Path, tmp_path: 
     content = bytearray(packed.read_bytes())
     content[heap : heap + 60] = b"\xff" * 60
     packed.write_bytes(content)
+    return packed, second
+
+
+def test_an_image_that_cannot_be_read_fails_its_exposure(night: Path, tmp_path: Path) -> None:
+    """The reason names image and tile, nothing is left of the product, others are as they were; a cut file is said too."""
+    folder, out = tmp_path / "raw", tmp_path / "out"
+    packed, second = damaged(night, folder)
     (folder / "cut.fits").write_bytes(second.read_bytes()[:20000])
     result = CliRunner().invoke(main, ["reduce", str(folder), "-o", str(out), "--cosmic-rays", "none"])
     said = " ".join(result.output.split())
@@ -189,6 +196,63 @@ def test_an_image_that_cannot_be_read_fails_its_exposure(night: Path, tmp_path: 
     assert again.exit_code == 0
     name = f"{second.stem}_red.fits"
     assert (out / name).read_bytes() == (clean / name).read_bytes()
+
+
+def test_an_image_that_cannot_be_read_is_skipped(night: Path, tmp_path: Path) -> None:
+    """If that is asked for, the others of its exposure are reduced as ever, also of a file that is cut, and it is said."""
+    folder, out, clean = tmp_path / "raw", tmp_path / "out", tmp_path / "clean"
+    packed, second = damaged(night, folder)
+    cut = folder / "cut.fits"
+    cut.write_bytes(second.read_bytes()[:30000])
+    end = folder / "end.fits"
+    end.write_bytes(second.read_bytes()[:-2880])
+    words = ["--on-error", "skip", "--cosmic-rays", "none"]
+    result = CliRunner().invoke(main, ["reduce", str(folder), "-o", str(out), *words], catch_exceptions=False)
+    said = " ".join(result.output.split())
+    assert result.exit_code == 3, said
+    assert "1 COMPLETE, 3 PARTIAL, 3 not usable" in said
+    for name, label, why in (
+        (packed.name, "SCI,2", "tile 0 cannot be decompressed"),
+        (cut.name, "SCI,2", "truncated"),
+        (end.name, "GUIDE,1", "truncated"),
+    ):
+        assert f"{name}: {name}[{label}] cannot be read" in said
+        assert f"skipped: {name}[{label}]: " in said
+        assert why.replace(" ", "") in said.replace(" ", "")
+    assert CliRunner().invoke(main, ["reduce", str(night), "-o", str(clean), "--cosmic-rays", "none"]).exit_code == 0
+    assert (out / f"{second.stem}_red.fits").read_bytes() == (clean / f"{second.stem}_red.fits").read_bytes()
+    for path, like in ((packed, packed.name.removesuffix(".fits.fz")), (cut, second.stem)):
+        with fits.open(out / f"{path.name.partition('.')[0]}_red.fits") as file:
+            images = [hdu for hdu in file if hdu.name == "SCI"]
+            assert [hdu.ver for hdu in images] == [1]
+            assert images[0].header["LZSTATUS"] == "PARTIAL"
+            whole = fits.getdata(clean / f"{like}_red.fits", "SCI")
+            np.testing.assert_array_equal(images[0].data, whole[:, : SHAPE[1]])
+    with fits.open(out / "end_red.fits") as file:
+        assert "GUIDE" not in file
+        np.testing.assert_array_equal(file["SCI"].data, fits.getdata(clean / f"{second.stem}_red.fits", "SCI"))
+
+
+def test_a_table_of_exposures_without_some_images(night: Path, tmp_path: Path) -> None:
+    """It has the images that cannot be read too, and is run to the same products as the night itself."""
+    folder, table = tmp_path / "raw", tmp_path / "night.ecsv"
+    packed, _ = damaged(night, folder)
+    words = ["--on-error", "skip", "--cosmic-rays", "none"]
+    result = CliRunner().invoke(main, ["reduce", str(folder), "--dry-run", "--save", str(table), *words])
+    assert result.exit_code == 3, result.output
+    rows = {row["file"]: row for row in Table.read(table, format="ascii.ecsv")}
+    assert rows[f"{packed.name}[SCI,2]"]["status"] == "UNUSABLE"
+    assert "tile 0 cannot be decompressed" in rows[f"{packed.name}[SCI,2]"]["reason"]
+    assert rows[f"{packed.name}[SCI,1]"]["status"] == "PARTIAL"
+    assert rows[f"{packed.name}[SCI,1]"]["reason"] == f"{packed.name}[SCI,2] cannot be read"
+    one, two = tmp_path / "one", tmp_path / "two"
+    for source, out in ((folder, one), (table, two)):
+        extra = words if source == folder else []
+        assert CliRunner().invoke(main, ["reduce", str(source), "-o", str(out), *extra]).exit_code == 3
+    products = sorted(path.relative_to(one) for path in one.rglob("*.fits"))
+    assert products == sorted(path.relative_to(two) for path in two.rglob("*.fits"))
+    for path in products:
+        assert (one / path).read_bytes() == (two / path).read_bytes()
 
 
 def test_sinistro(shared_data: Path, tmp_path: Path) -> None:

@@ -170,6 +170,19 @@ def test_damaged_extensions(tmp_path: Path, how: str, left: list[str], message: 
     assert float(tree["A"]["data"].max()) == 1
 
 
+def test_what_is_left_keeps_its_name(tmp_path: Path) -> None:
+    """The header of an image that is cut is still read, so the others are named, and matched by name, as in a whole file."""
+    path = write(tmp_path / "a.fits", image("SCI"), image("SCI", ver=2, shape=(60, 60)))
+    whole = lazyccd.open_mef(path)
+    cut = tmp_path / "b.fits"
+    cut.write_bytes(path.read_bytes()[:-5760])
+    with pytest.warns(UserWarning, match=r"left out: .*b\.fits\[2\] is truncated"):
+        tree = lazyccd.open_mef(cut, on_error="skip")
+    assert list(tree.children) == ["SCI_1"]
+    assert len(tree.attrs["skipped"]) == 1
+    assert not lazyccd.subtract_bias(tree, whole)["SCI_1"]["data"].values.any()
+
+
 @pytest.mark.parametrize("algorithm", ["RICE_1", "GZIP_2", "HCOMPRESS_1"])
 @pytest.mark.parametrize("name", ["B", "DQ"])
 def test_damaged_tiles(tmp_path: Path, algorithm: str, name: str) -> None:

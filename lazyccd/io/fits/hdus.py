@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -37,6 +37,7 @@ _END = re.compile(rb"END[ \0]{5}")
 _NOT_TEXT = {code: " " if code in (0, 9, 10, 13) else "?" for code in range(256) if not 32 <= code <= 126}
 
 Kind = Literal["image", "table", "none", "other"]
+Damaged = list[tuple[int, str]]
 
 
 @lru_cache(maxsize=4096)
@@ -149,6 +150,9 @@ class HduInfo:
     header: str = field(repr=False)
     """Cards of 80 characters joined by newlines, as in the file; of a compressed image those of the image."""
 
+    damage: str = ""
+    """Why the data cannot be read, though the header says what they are."""
+
     @property
     def label(self) -> str:
         """The HDU as it is written behind a file name."""
@@ -184,10 +188,10 @@ class FitsFile:
     """How the file is compressed as a whole: "gzip", "bzip2", "xz", or "" if it is not."""
 
     hdus: tuple[HduInfo, ...]
-    """All HDUs that can be used."""
+    """All HDUs whose headers can be read."""
 
-    damaged: tuple[str, ...] = ()
-    """What is wrong with the others, if that was not to be raised."""
+    damaged: tuple[tuple[int, str], ...] = ()
+    """The numbers of others, and what is wrong with them, if that was not to be raised."""
 
     def __str__(self) -> str:
         """List the HDUs, for messages."""
@@ -203,7 +207,7 @@ def scan_fits(path: Name, *, keep_going: bool = False) -> FitsFile:
     path
         Local path or URL. A file compressed as a whole is decompressed here, once per process.
     keep_going
-        Leave out damaged extensions, and say what is wrong with them in the result, instead of raising.
+        Say in the result what is wrong with damaged extensions, instead of raising.
 
     Raises
     ------
@@ -216,24 +220,18 @@ def scan_fits(path: Name, *, keep_going: bool = False) -> FitsFile:
     full = text if is_url(text) else os.path.abspath(text)
     source, identity, encoding = open_source(full)
     try:
-        damaged: list[str] | None = [] if keep_going else None
+        damaged: Damaged | None = [] if keep_going else None
         return FitsFile(full, identity, encoding, _scan(source, damaged), tuple(damaged or ()))
     finally:
         source.close()
 
 
-def scan_many(paths: Iterable[Name]) -> list[FitsFile | LazyCCDError]:
-    """Read the headers of many files at once.
-
-    Returns
-    -------
-    list
-        In the order of ``paths``; where a file cannot be read, its error stands in its place.
-    """
+def scan_many(paths: Iterable[Name], *, keep_going: bool = False) -> list[FitsFile | LazyCCDError]:
+    """Read the headers of many files at once, as `scan_fits` does; the error of one that cannot be read is in its place."""
 
     def scan(path: Name) -> FitsFile | LazyCCDError:
         try:
-            return scan_fits(path)
+            return scan_fits(path, keep_going=keep_going)
         except LazyCCDError as error:
             return error
 
@@ -241,8 +239,8 @@ def scan_many(paths: Iterable[Name]) -> list[FitsFile | LazyCCDError]:
         return list(pool.map(scan, paths))
 
 
-def _scan(source: ByteSource, damaged: list[str] | None) -> tuple[HduInfo, ...]:
-    """Walk through the HDUs of a file; put what is wrong with extensions into ``damaged`` if it is a list."""
+def _scan(source: ByteSource, damaged: Damaged | None) -> tuple[HduInfo, ...]:
+    """Walk through the HDUs of a file; put what is wrong with extensions into them or ``damaged`` if it is a list."""
     hdus: list[HduInfo] = []
     index, offset = 0, 0
     try:
@@ -255,36 +253,38 @@ def _scan(source: ByteSource, damaged: list[str] | None) -> tuple[HduInfo, ...]:
             cards = Cards(text, where)
             stored = _data_bytes(cards, _axes(cards, "NAXIS"))
             stop = start + -(-stored // BLOCK) * BLOCK
-            _check_length(source, where, start, stored, stop)
+            damage = _wrong_length(source, where, start, stored, stop)
+            if damage:
+                _allow(damage, damaged, hdus)
             try:
-                hdus.append(_describe(cards, index, offset, start))
+                hdus.append(replace(_describe(cards, index, offset, start), damage=damage))
             except (FormatError, KeywordError) as error:
-                _note(error, damaged, hdus)
+                _allow(error, damaged, hdus).append((index, str(error)))
             index, offset = index + 1, stop
     except (FormatError, KeywordError) as error:
-        _note(error, damaged, hdus)
+        _allow(error, damaged, hdus).append((index, str(error)))
     if not hdus:
         raise FormatError(f"{source.name} is empty and must be a FITS file; fetch it again.")
     return tuple(hdus)
 
 
-def _note(error: LazyCCDError, damaged: list[str] | None, hdus: list[HduInfo]) -> None:
-    """Note what is wrong with an extension; raise it if that was not asked for, or there is no primary HDU yet."""
+def _allow(error: LazyCCDError | str, damaged: Damaged | None, hdus: list[HduInfo]) -> Damaged:
+    """Return where to note what is wrong with an extension; raise it if it must not be, or there is no primary HDU yet."""
     if damaged is None or not hdus:
-        raise error
-    damaged.append(str(error))
+        raise error if isinstance(error, LazyCCDError) else FormatError(error)
+    return damaged
 
 
-def _check_length(source: ByteSource, where: str, start: int, stored: int, stop: int) -> None:
-    """Refuse an HDU that the file does not hold in full; only the padding behind it may be absent."""
+def _wrong_length(source: ByteSource, where: str, start: int, stored: int, stop: int) -> str:
+    """Say why the file does not hold an HDU in full, if so; only the padding behind it may be absent."""
     if stop <= source.size or source.size == start + stored:
-        return
+        return ""
     if source.size < start + stored:
-        raise FormatError(
+        return (
             f"{where} is truncated: its {stored} bytes of data end at byte {start + stored} and the file has "
             f"{source.size}; fetch the file again."
         )
-    raise FormatError(
+    return (
         f"{where} is damaged: its last block ends at byte {stop} and the file has {source.size}, so bytes are missing "
         "somewhere, as after a conversion of line ends; fetch the file again in binary mode."
     )

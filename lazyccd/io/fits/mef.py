@@ -102,7 +102,7 @@ def open_mef(
     known = check_roles(roles)
     planes = _planes(file, known)
     names = frame_names(images_of(file, known))
-    skipped = list(file.damaged)
+    skipped = [*(text for _, text in file.damaged), *(hdu.damage for hdu in file.hdus if hdu.damage)]
     frames: dict[str, xr.Dataset] = {}
     for hdu, child in names:
         try:
@@ -115,21 +115,43 @@ def open_mef(
             if on_error == "raise":
                 raise
             skipped.append(str(error))
+    skipped = list(dict.fromkeys(skipped))
     for text in skipped:
         warnings.warn(f"left out: {text}", UserWarning, stacklevel=2)
-    described = _hdus(file, {hdu.index: child for hdu, child in names}, planes)
-    hdus = [hdu for hdu in described if hdu.get("frame", "") in {"", *frames}]
-    attrs: dict[str, Any] = {"header": file.hdus[0].header, "hdus": hdus}
+    attrs = _root(file, names, planes)
+    attrs["hdus"] = [hdu for hdu in attrs["hdus"] if hdu.get("frame", "") in {"", *frames}]
     return make_tree(frames, attrs | ({"skipped": skipped} if skipped else {}))
 
 
+def root_attributes(path: Name) -> dict[str, Any]:
+    """Return the attributes of the root of a file's tree; HDUs that are damaged are not among its ``hdus``."""
+    file = scan_fits(path, keep_going=True)
+    return _root(file, frame_names(images_of(file, {})), _planes(file, {}))
+
+
+def _root(file: FitsFile, names: Iterable[tuple[HduInfo, str]], planes: Companions) -> dict[str, Any]:
+    """Return the primary header, and what each HDU is."""
+    hdus = _hdus(file, {hdu.index: child for hdu, child in names}, planes)
+    return {"header": file.hdus[0].header, "hdus": hdus}
+
+
+def damage_of(file: FitsFile, hdu: HduInfo) -> str:
+    """Return why an image or a plane beside it cannot be read, empty if they can; all their tiles are decompressed for it."""
+    images = [Companion(file, hdu), *_planes(file, {}).get(hdu.index, {}).values()]
+    try:
+        _check_tiles(images)
+    except LazyCCDError as error:
+        return str(error)
+    return ""
+
+
 def _check_tiles(images: Iterable[Companion]) -> None:
-    """Decompress all tiles of compressed images, by as many threads as the job has; raise if one cannot be."""
+    """Decompress all tiles of images, by as many threads as the job has; raise if one cannot be, or an image is cut."""
     with ThreadPoolExecutor(job_cpus(), "lazyccd-check") as pool:
         for image in images:
-            if image.hdu.tiles is None:
-                continue
             storage = FitsStorage.of(image.file, image.hdu)
+            if storage.tiles is None:
+                continue
             grid = regular_grid(storage.shape, storage.chunks)
             boxes = [box for _, box in chunk_boxes(grid, Region.full(storage.shape))]
             for _ in pool.map(partial(_check_region, storage), boxes):
@@ -192,6 +214,8 @@ def _hdus(file: FitsFile, names: Mapping[int, str], planes: Companions) -> list[
     }
     described: list[dict[str, Any]] = []
     for hdu in file.hdus:
+        if hdu.damage:
+            continue
         if hdu.index in names:
             described.append({"frame": names[hdu.index], "plane": DATA})
         elif hdu.index in owners:

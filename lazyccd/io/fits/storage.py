@@ -141,11 +141,13 @@ class FitsStorage:
         Raises
         ------
         FormatError
-            Raised if the HDU is not an image of two axes, or of more of which only two are longer than 1.
+            Raised if the HDU is not an image of two axes, or of more of which only two are longer than 1, or is damaged.
         ParameterError
             Raised if the numbers cannot be of ``dtype``.
         """
         name = f"{file.path}{hdu.label}"
+        if hdu.damage:
+            raise FormatError(hdu.damage)
         shape = _check_plane(hdu, name)
         pixels = PixelFormat(hdu.bitpix, hdu.bscale, hdu.bzero, hdu.blank)
         return cls(
