@@ -31,6 +31,12 @@ numcodecs.blosc.use_threads = False
 
 MISSING = int(np.iinfo(np.uint64).max)
 CRC_BYTES = 4
+CRC_OF_SOUND = 0x48674BC7
+"""The CRC32C of any bytes that end with their own CRC32C."""
+
+BLOSC_HEADER = 16
+BLOSC_COPIED = 2
+"""Flag of a Blosc chunk that is stored as it is, since it did not get smaller."""
 
 
 class Compression(NamedTuple):
@@ -124,11 +130,13 @@ def decode_shard(
     shard, chunk = grid
     counts = (shard[0] // chunk[0], shard[1] // chunk[1])
     length = 16 * counts[0] * counts[1]
-    tail = os.pread(descriptor, length + CRC_BYTES, max(os.fstat(descriptor).st_size - length - CRC_BYTES, 0))
-    if len(tail) != length + CRC_BYTES or _crc(tail[:-CRC_BYTES]) != tail[-CRC_BYTES:]:
+    file_size = os.fstat(descriptor).st_size
+    tail = os.pread(descriptor, length + CRC_BYTES, max(file_size - length - CRC_BYTES, 0))
+    if len(tail) != length + CRC_BYTES or google_crc32c.value(tail) != CRC_OF_SOUND:
         raise FormatError("the index of the shard is damaged; write the store again.")
     index = np.frombuffer(tail, "<u8", 2 * counts[0] * counts[1]).reshape(*counts, 2)
     scratch = np.empty(chunk, out.dtype)
+    stored: Any = np.empty(0, np.uint8)
     for iy in range(region.y0 // chunk[0], -(-region.y1 // chunk[0])):
         for ix in range(region.x0 // chunk[1], -(-region.x1 // chunk[1])):
             cell = Region(iy * chunk[0], (iy + 1) * chunk[0], ix * chunk[1], (ix + 1) * chunk[1])
@@ -137,14 +145,37 @@ def decode_shard(
             if offset == MISSING:
                 out[wanted.within(region)] = fill
                 continue
-            try:
-                stored = os.pread(descriptor, size, offset)
-            except (OSError, OverflowError):  # no such place in any file
-                stored = b""
-            if _crc(stored[:-CRC_BYTES]) != stored[-CRC_BYTES:]:
+            if stored.size < size <= file_size:
+                stored = np.empty(size, np.uint8)
+            content = stored[:size]
+            is_read = offset + size <= file_size and os.preadv(descriptor, [content], offset) == size
+            if not is_read or google_crc32c.value(content) != CRC_OF_SOUND:
                 raise FormatError(f"chunk {iy, ix} of the shard is damaged; write the store again.")
-            numcodecs.blosc.decompress(memoryview(stored)[:-CRC_BYTES], scratch)
-            out[wanted.within(region)] = scratch[wanted.within(cell)]
+            rows, columns = wanted.within(cell)
+            _decompress_rows(content[:-CRC_BYTES], rows, scratch)
+            out[wanted.within(region)] = scratch[rows, columns]
+
+
+def _decompress_rows(content: npt.NDArray[np.uint8], rows: slice, out: npt.NDArray[Any]) -> None:
+    """Decompress rows of a chunk to their place in an array of its shape; rows beside them may be filled, too.
+
+    Blosc compresses blocks by themselves, and the offsets of all stand behind the header: a chunk whose table is shortened,
+    in ``content`` itself, is one of fewer blocks.
+
+    References
+    ----------
+    c-blosc 1.21, README_CHUNK_FORMAT.rst.
+    """
+    sizes = content[4:BLOSC_HEADER].view("<u4")
+    size, block, row = int(sizes[0]), int(sizes[1]), out[0].nbytes
+    # not the rest behind the whole blocks alone: no chunk is smaller than a block
+    first, stop = min(rows.start * row // block, size // block - 1), -(-rows.stop * row // block)
+    if size == out.nbytes and stop - first < -(-size // block) and not content[2] & BLOSC_COPIED:
+        table = content[BLOSC_HEADER : BLOSC_HEADER + 4 * stop].view("<u4")
+        table[: stop - first] = table[first:].copy()
+        out = out.reshape(-1).view(np.uint8)[first * block : stop * block]
+        sizes[0] = out.size
+    numcodecs.blosc.decompress(content, out)
 
 
 def _crc(content: bytes) -> bytes:

@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from lazyccd.errors import MemoryLimitError
 from lazyccd.kernels.block import ALL_PLANES, Block, Request, empty_block
-from lazyccd.plan.schedule import STRIP_PIXELS, Action, Call, bands, make_schedule, vertical_halo
+from lazyccd.plan.schedule import STRIP_PIXELS, Action, Call, Demands, bands, demand, make_schedule, vertical_halo
 from lazyccd.plan.steps import Apply, Chunked, Join, Source, Stack, Step
 from lazyccd.plan.storage import Reader
+from lazyccd.plan.walk import walk
 from lazyccd.sections import Region
 
 Chunks = Mapping[str, Mapping[tuple[int, int], npt.NDArray[Any]]]
@@ -47,6 +48,7 @@ class Evaluation:
         self._values = values or {}
         self._readers: dict[str, Reader] = {}
         self._decoded: dict[str, Block] = {}
+        self._asked: Demands = {}
 
     def __enter__(self) -> Evaluation:
         """Return itself."""
@@ -69,6 +71,7 @@ class Evaluation:
 
     def bands(self, step: Step, request: Request) -> Iterator[Block]:
         """Yield the block that a step gives for a request in bands of rows, as they are computed."""
+        self._asked = demand(list(walk(step)), [(step, request)], through_stacks=True)
         for part in cut_request(request, self._cuts):
             blocks: dict[str, list[Block]] = {}
             *before, last = make_schedule([(step, part)])
@@ -164,10 +167,17 @@ class Evaluation:
         return out
 
     def _rows(self, step: Source, reader: Reader, region: Region) -> npt.NDArray[Any]:
-        """Return some of the rows that are decoded together, a view of those that are kept; none are if they are too many."""
+        """Return some of the rows that are decoded together, a view of those that are kept; none are if they are too many.
+
+        Kept are only those that the task asks for at all.
+        """
         rows = step.storage.rows
         first = region.y0 // rows * rows
-        whole = region._replace(y0=first, y1=min(first + rows, step.shape[0]))
+        asked = [request.region for request in self._asked.get(step.token, ())]
+        top = max(first, min((each.y0 for each in asked), default=0))
+        bottom = min(first + rows, max((each.y1 for each in asked), default=step.shape[0]))
+        # the footprint of a part can reach out of that of the whole
+        whole = region._replace(y0=min(region.y0, top), y1=max(region.y1, bottom))
         kept = self._decoded.pop(step.token, None)
         if kept is None or kept.region != whole:
             kept = None  # gone before others are read

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 from dask.system import CPU_COUNT
@@ -40,6 +41,7 @@ def _slurm_limits() -> list[int]:
     return []
 
 
+@cache  # each task asks, and a dozen files are read
 def _cgroup_limits(root: Path) -> list[int]:
     """Return the limits of the control groups that this process is in, both versions, up to the outermost."""
     try:
