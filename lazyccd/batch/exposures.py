@@ -40,6 +40,11 @@ def exposures(recipes: Iterable[Recipe]) -> dict[str, list[Recipe]]:
     return found
 
 
+def first_lacking(recipes: Sequence[Recipe]) -> Recipe:
+    """Return the first of some recipes whose product is not complete, else the first: its status is that of all."""
+    return next((recipe for recipe in recipes if recipe.status != "COMPLETE"), recipes[0])
+
+
 def master_files(groups: Iterable[MasterGroup]) -> dict[str, list[MasterGroup]]:
     """Return the masters that are in one file each, by its name."""
     found: dict[str, list[MasterGroup]] = {}

@@ -10,8 +10,10 @@ A `NightPlan` is all that the runner needs; it reads no header for a decision:
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from lazyccd.batch.classify import CALIBRATIONS, Stamps, calibration_of
@@ -311,6 +313,14 @@ class NightPlan:
             if item.name == name:
                 return item
         raise ParameterError(f"master {name!r} must be one of {[item.name for item in self.groups]}.")
+
+    @cached_property
+    def _files(self) -> dict[str, str]:
+        return {group.name: group.file for group in self.groups}
+
+    def master_file(self, master: str) -> str:
+        """Return the name of the file of a master, which may have those of other images too."""
+        return self._files.get(master) or os.path.basename(master).partition("[")[0]
 
     def members(self, name: str) -> tuple[Recipe, ...]:
         """Return the recipes of a master's frames."""

@@ -1,10 +1,13 @@
-"""What a night's plan looks like on a terminal, and in a file it is piped to."""
+"""What a night's plan looks like on a terminal, and in a file it is piped to.
+
+An exposure of several images has one number; what is not about all of its images names those that it is about.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -14,6 +17,7 @@ from rich.text import Text
 
 from lazyccd.batch.associate import away
 from lazyccd.batch.cameras import FACTS
+from lazyccd.batch.exposures import exposures, first_lacking, master_files
 from lazyccd.batch.facts import Fact, value_to_text
 from lazyccd.batch.night import Choice, NightPlan, Recipe
 
@@ -31,7 +35,7 @@ def make_console() -> Console:
 def print_plan(plan: NightPlan, console: Console | None = None) -> None:
     """Print what will be done with a night, and why."""
     console = console or make_console()
-    numbers = {item.name: number for number, item in enumerate(plan.recipes, 1)}
+    numbers = Numbers(plan)
     console.print(Text(f"Night {plan.folder}: {_count(plan)}", style="bold"))
     console.print(_files(plan, numbers))
     if plan.recipes:
@@ -40,10 +44,41 @@ def print_plan(plan: NightPlan, console: Console | None = None) -> None:
         console.print(_masters(plan, numbers))
     if plan.science:
         console.print(_science(plan, numbers))
-    for title, lines in _remarks(plan, numbers).items():
+    for title, lines in _remarks(plan).items():
         if lines:
-            console.print(_lines(title, lines))
+            console.print(_lines(title, lines, numbers))
     console.print(_verdict(plan))
+
+
+class Numbers:
+    """The numbers of the exposures of a night, by which its images are called.
+
+    Parameters
+    ----------
+    plan
+        The plan of the night.
+    """
+
+    def __init__(self, plan: NightPlan) -> None:
+        self._places: dict[str, tuple[int, str]] = {}
+        self._images: dict[int, int] = {}
+        for number, recipes in enumerate(exposures(plan.recipes).values(), 1):
+            self._images[number] = len(recipes)
+            self._places |= {item.name: (number, item.part) for item in recipes}
+
+    def __call__(self, names: Iterable[str]) -> str:
+        """Return the numbers of the exposures of some images, and which images where it is not all of them."""
+        parts: dict[int, list[str]] = {}
+        for name in dict.fromkeys(names):
+            number, part = self._places[name]
+            parts.setdefault(number, []).append(part)
+        whole = [number for number, some in parts.items() if len(some) == self._images[number]]
+        files: dict[str, list[int]] = {}
+        for number in sorted(parts.keys() - set(whole)):
+            for part in parts[number]:
+                files.setdefault(part, []).append(number)
+        some_of = [f"{part} of {ranges(found)}" for part, found in files.items()]
+        return "; ".join([*([ranges(whole)] if whole else []), *some_of])
 
 
 def ranges(files: Iterable[int]) -> str:
@@ -64,10 +99,8 @@ def ranges(files: Iterable[int]) -> str:
 
 
 def _count(plan: NightPlan) -> str:
-    """Return how many files of each type there are."""
-    kinds: dict[str, int] = {}
-    for item in plan.recipes:
-        kinds[item.kind] = kinds.get(item.kind, 0) + 1
+    """Return how many exposures of each type there are."""
+    kinds = Counter(kind for recipes in exposures(plan.recipes).values() for kind in {item.kind for item in recipes})
     parts = [f"{count} {kind}" for kind, count in kinds.items()]
     if plan.skipped:
         parts.append(f"{len(plan.skipped)} not usable")
@@ -92,51 +125,52 @@ def _table(title: str, *columns: str, rigid: tuple[str, ...] = ()) -> Table:
     return table
 
 
-def _files(plan: NightPlan, numbers: dict[str, int]) -> Table:
-    """Return the table of files."""
+def _files(plan: NightPlan, numbers: Numbers) -> Table:
+    """Return the table of files, a row for each exposure, or for each image where they differ."""
     rigid = ("#", "type", "s", "UT", "status")
     table = _table("Files", "#", "file", "type", "s", "UT", "filter", "object", "status", rigid=rigid)
     night = ""
-    for item in plan.recipes:
-        facts = item.facts
-        if item.night != night:
-            night = item.night
+    for number, (file, recipes) in enumerate(exposures(plan.recipes).items(), 1):
+        if recipes[0].night != night:
+            night = recipes[0].night
             table.add_row("", Text(f"night of {night}" if night else "time unknown", style="italic"))
-        table.add_row(
-            str(numbers[item.name]),
-            Text(item.name),
-            item.kind,
-            "-" if facts.exposure.value is None else f"{facts.exposure.value:.4g}",
-            value_to_text("time", facts.time.value)[11:16] or "-",
-            Text(facts.filter.value or "-"),
-            Text(facts.object.value or "-"),
-            Text(item.status, style=_STYLES[item.status]),
-        )
+        rows = [(item.name, *_cells(item)) for item in recipes]
+        if len(rows) > 1 and len({_cells(item) for item in recipes}) == 1:
+            rows = [(f"{file}, {len(rows)} images", *_cells(recipes[0]))]
+        for name, *cells, status in rows:
+            table.add_row(str(number), *map(Text, (name, *cells)), Text(status, style=_STYLES[status]))
     for name, _ in plan.skipped:
         table.add_row("-", Text(name), "-", "-", "-", "-", "-", Text("UNUSABLE", style="red"))
     return table
 
 
-def _facts(plan: NightPlan, numbers: dict[str, int]) -> Table:
+def _cells(item: Recipe) -> tuple[str, ...]:
+    """Return type, exposure, time, filter, object and status as the table of files shows them."""
+    facts = item.facts
+    seconds = "-" if facts.exposure.value is None else f"{facts.exposure.value:.4g}"
+    clock = value_to_text("time", facts.time.value)[11:16] or "-"
+    return (item.kind, seconds, clock, facts.filter.value or "-", facts.object.value or "-", item.status)
+
+
+def _facts(plan: NightPlan, numbers: Numbers) -> Table:
     """Return the table of facts: each value, its source, and the files that have it."""
     table = _table("Facts", "fact", "value", "source", "files", rigid=("fact",))
     spectra = any(item.facts.mode.value == "spectrum" for item in plan.recipes)
     for name in FACTS:
         if name in {"grating", "slit"} and not spectra:
             continue
-        rows = _fact_rows(plan, numbers, name)
-        for place, (value, source, files) in enumerate(rows):
-            shown = "all" if len(files) == len(plan.recipes) else ranges(files)
-            table.add_row(name if place == 0 else "", Text(value), Text(source), shown)
+        for place, (value, source, files) in enumerate(_fact_rows(plan, name)):
+            shown = "all" if len(files) == len(plan.recipes) else numbers(files)
+            table.add_row(name if place == 0 else "", Text(value), Text(source), Text(shown))
     return table
 
 
-def _fact_rows(plan: NightPlan, numbers: dict[str, int], name: str) -> list[tuple[str, str, list[int]]]:
+def _fact_rows(plan: NightPlan, name: str) -> list[tuple[str, str, list[str]]]:
     """Return the values of one fact, their sources and files; many numbers of one source as their range."""
-    found: dict[str, dict[Any, list[int]]] = {}
+    found: dict[str, dict[Any, list[str]]] = {}
     for item in plan.recipes:
         fact: Fact[Any] = item.facts.get(name)
-        found.setdefault(fact.source, {}).setdefault(fact.value, []).append(numbers[item.name])
+        found.setdefault(fact.source, {}).setdefault(fact.value, []).append(item.name)
     rows = []
     for source, values in found.items():
         if len(values) >= _MANY and all(isinstance(value, float) for value in values):
@@ -147,71 +181,69 @@ def _fact_rows(plan: NightPlan, numbers: dict[str, int], name: str) -> list[tupl
         else:
             rows += [(value_to_text(name, value), source, files) for value, files in values.items()]
             continue
-        rows.append((text, source, [number for files in values.values() for number in files]))
+        rows.append((text, source, [file for files in values.values() for file in files]))
     return rows
 
 
-def _masters(plan: NightPlan, numbers: dict[str, int]) -> Table:
-    """Return the table of masters to make."""
+def _masters(plan: NightPlan, numbers: Numbers) -> Table:
+    """Return the table of files of masters to make."""
     table = _table("Masters to make", "master", "files", "after", "status")
-    for group in plan.groups:
-        members = plan.members(group.name)
+    for file, groups in master_files(plan.groups).items():
+        members = [item for group in groups for item in plan.members(group.name)]
         lacking = list(dict.fromkeys(kind for item in members for kind in item.missing))
         status = "PARTIAL" if lacking else "COMPLETE"
-        after = list(dict.fromkeys(_steps(item) for item in members))
+        after = list(dict.fromkeys(_steps(plan, item) for item in members))
         table.add_row(
-            Text(group.name),
-            ranges(numbers[item.name] for item in members),
+            Text(file),
+            Text(numbers(item.name for item in members)),
             Text("; ".join(after)),
             Text(status + (f": no {', '.join(lacking)}" if lacking else ""), style=_STYLES[status]),
         )
     return table
 
 
-def _steps(item: Recipe) -> str:
+def _steps(plan: NightPlan, item: Recipe) -> str:
     """Return what is done to a member before it is combined."""
     steps = [name for name in ("overscan", "trim") if item.facts.get(name).value is not None]
-    return ", ".join([*steps, *(_shown(choice) for choice in item.choices if choice)]) or "nothing"
+    return ", ".join([*steps, *(_shown(plan, choice) for choice in item.choices if choice)]) or "nothing"
 
 
-def _shown(choice: Choice) -> str:
+def _shown(plan: NightPlan, choice: Choice) -> str:
     """Return a master with its factor."""
-    name = Path(choice.master).name if choice.is_file else choice.master
+    name = plan.master_file(choice.master)
     return f"{name} x {choice.scale:.4g}" if choice.scale != 1 else name or "-"
 
 
-def _science(plan: NightPlan, numbers: dict[str, int]) -> Table:
+def _science(plan: NightPlan, numbers: Numbers) -> Table:
     """Return the table of science frames and their masters, equal rows joined."""
     table = _table("Science frames", "#", "bias", "dark", "flat", "status", rigid=("#",))
-    rows: dict[tuple[str, ...], list[int]] = {}
+    rows: dict[tuple[str, ...], list[str]] = {}
     for item in plan.science:
-        bias = "in the dark" if item.dark.contains_bias else _shown(item.bias)
-        row = (bias, _shown(item.dark), _shown(item.flat), ", no ".join([item.status, *item.missing]))
-        rows.setdefault(row, []).append(numbers[item.name])
+        bias = "in the dark" if item.dark.contains_bias else _shown(plan, item.bias)
+        row = (bias, _shown(plan, item.dark), _shown(plan, item.flat), ", no ".join([item.status, *item.missing]))
+        rows.setdefault(row, []).append(item.name)
     for (bias, dark, flat, status), files in rows.items():
         style = _STYLES[status.partition(",")[0]]
-        table.add_row(ranges(files), Text(bias), Text(dark), Text(flat), Text(status, style=style))
+        table.add_row(Text(numbers(files)), Text(bias), Text(dark), Text(flat), Text(status, style=style))
     return table
 
 
-def _remarks(plan: NightPlan, numbers: dict[str, int]) -> dict[str, dict[str, list[int]]]:
-    """Return reasons and notes, each once with the files it is about."""
+def _remarks(plan: NightPlan) -> dict[str, dict[str, list[str]]]:
+    """Return reasons and notes, each once with the images it is about."""
     titles = ("Why not complete", "Why these masters", "Why not the others", "Notes")
-    complete: dict[str, list[int]] = {}
-    taken: dict[str, list[int]] = {}
-    others: dict[str, list[int]] = {}
-    notes: dict[str, list[int]] = {}
+    complete: dict[str, list[str]] = {}
+    others: dict[str, list[str]] = {}
+    notes: dict[str, list[str]] = {}
     for item in plan.recipes:
-        number = numbers[item.name]
         for reason in item.reasons:
-            complete.setdefault(f"{item.status}: {reason}", []).append(number)
+            complete.setdefault(f"{item.status}: {reason}", []).append(item.name)
         for note in (*item.facts.notes, *item.notes):
-            notes.setdefault(note, []).append(number)
+            notes.setdefault(note, []).append(item.name)
         for choice in item.choices if item.is_reduced else ():
             for master, reason in choice.why_not:
-                others.setdefault(f"{choice.kind} not {master}: {reason}", []).append(number)
-    for text, names in why_these_masters(plan).items():
-        taken[text] = [numbers[name] for name in names]
+                if plan.master_file(master) != plan.master_file(choice.master):  # those of other images need no reason
+                    others.setdefault(f"{choice.kind} not {master}: {reason}", []).append(item.name)
+    taken = why_these_masters(plan)
     for text in (*plan.notes, *(f"{name}: {reason}" for name, reason in plan.skipped)):
         notes.setdefault(text, [])
     return dict(zip(titles, (complete, taken, others, notes), strict=True))
@@ -220,29 +252,26 @@ def _remarks(plan: NightPlan, numbers: dict[str, int]) -> dict[str, dict[str, li
 def why_these_masters(plan: NightPlan) -> dict[str, list[str]]:
     """Return why the masters of the science frames were taken, each reason once with the frames it is about."""
     reasons: dict[str, list[str]] = {}
-    for item in plan.science:
-        for choice in item.choices:
-            if choice:
-                text = f"{choice.kind} {_shown(choice)}: {choice.why}{_span(plan, choice)}"
-                reasons.setdefault(text, []).append(item.name)
+    taken = [(item, choice) for item in plan.science for choice in item.choices if choice]
+    days: dict[tuple[str, str], list[float]] = {}
+    for _, choice in taken:
+        if choice.away is not None:
+            days.setdefault((choice.kind, plan.master_file(choice.master)), []).append(choice.away)
+    for item, choice in taken:
+        span = _span(days.get((choice.kind, plan.master_file(choice.master)), []))
+        reasons.setdefault(f"{choice.kind} {_shown(plan, choice)}: {choice.why}{span}", []).append(item.name)
     return reasons
 
 
-def _span(plan: NightPlan, choice: Choice) -> str:
+def _span(days: list[float]) -> str:
     """Return how far in time a master is from its frames."""
-    days = [
-        other.away
-        for item in plan.science
-        for other in item.choices
-        if (other.master, other.kind) == (choice.master, choice.kind) and other.away is not None
-    ]
     if not days:
         return ""
     first, last = away(min(days)), away(max(days))
     return f", {last}" if first == last else f", {first.removesuffix(' away')} to {last}"
 
 
-def _lines(title: str, lines: dict[str, list[int]]) -> Table:
+def _lines(title: str, lines: dict[str, list[str]], numbers: Numbers) -> Table:
     """Return remarks with the files they are about before them."""
     table = Table(
         title=f"\n{title}", title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False
@@ -250,15 +279,13 @@ def _lines(title: str, lines: dict[str, list[int]]) -> Table:
     table.add_column(justify="right", max_width=16, overflow="fold")
     table.add_column(overflow="fold")
     for text, files in lines.items():
-        table.add_row(ranges(files) or "-", Text(text))
+        table.add_row(Text(numbers(files) or "-"), Text(text))
     return table
 
 
 def _verdict(plan: NightPlan) -> Text:
     """Return the last line: what to expect."""
-    counts: dict[str, int] = {}
-    for item in plan.recipes:
-        if item.kind == "science":
-            counts[item.status] = counts.get(item.status, 0) + 1
+    science = exposures(item for item in plan.recipes if item.kind == "science").values()
+    counts = Counter(first_lacking(recipes).status for recipes in science)
     parts = ", ".join(f"{count} {status}" for status, count in counts.items()) or "none"
     return Text(f"\nScience frames: {parts}. Exit status would be {plan.exit_status}.", style="bold")

@@ -21,6 +21,7 @@ from lazyccd.batch.exposures import (
     as_masters,
     exposures,
     file_of,
+    first_lacking,
     labels_of,
     master_files,
     parts_of,
@@ -263,7 +264,7 @@ class Run:
         self._picture(written, name)
         children = [recipes[0].child for recipes in members]
         words = said({child: words for child, (_, words) in zip(children, made, strict=True)})
-        lacking = next((some[0] for some in members if some[0].status != "COMPLETE"), members[0][0])
+        lacking = first_lacking([some[0] for some in members])
         files = tuple(dict.fromkeys(file_of(recipe) for some in members for recipe in some))
         return Outcome(name, groups[0].kind, lacking.status, lacking.reason, written, files, words)
 
@@ -284,7 +285,7 @@ class Run:
             raise ParameterError(f"no frame of {group.name} can be used: {'; '.join(words)}.")
         how = "median" if len(frames) < FEW else f"mean, clipped at {CLIP:g} robust sigma"
         bias = next((item.bias.master for item in members if item.bias), "")
-        master = stamped(combine_robustly(frames), group, len(frames), self._shown(bias))
+        master = stamped(combine_robustly(frames), group, len(frames), self.plan.master_file(bias))
         return master, [f"{how} of {len(frames)}", *words]
 
     def _scaled_flat(self, recipe: Recipe, frame: xr.Dataset) -> tuple[str, xr.Dataset]:
@@ -326,9 +327,9 @@ class Run:
         """Reduce and write an exposure: its images, or the detectors that these are parts of."""
         calibrated = [self._calibrated(recipe) for recipe in recipes]
         whole, words = put_together(as_exposure(recipes, [done.frame for done in calibrated]))
-        lacking = next((recipe for recipe in recipes if recipe.status != "COMPLETE"), recipes[0])
+        lacking = first_lacking(recipes)
         masters = [choice.master for recipe in recipes for choice in recipe.choices if choice]
-        used = tuple(dict.fromkeys(map(self._shown, masters)))
+        used = tuple(dict.fromkeys(map(self.plan.master_file, masters)))
         asked = self.plan.options.cosmic_rays
         spectrum = recipes[0].facts.mode.value == "spectrum"  # one spectrograph lights all images of a file
         cleaned = {part: remove_cosmic_rays(frame, asked, spectrum=spectrum) for part, frame in parts_of(whole).items()}
@@ -360,12 +361,6 @@ class Run:
     def _raw_noise(self, recipe: Recipe) -> float:
         """Return the noise of a raw pixel, in electrons if the gain is known."""
         return noise(open_raw(recipe)) * (recipe.facts.gain.value or 1.0)
-
-    def _shown(self, master: str) -> str:
-        """Return the name of the file of a master as tables show it."""
-        if master in self.masters:
-            return self.plan.group(master).file
-        return os.path.basename(master).partition("[")[0]
 
     def _picture(self, path: str, name: str) -> None:
         """Draw a product."""

@@ -66,6 +66,30 @@ def test_each_image_finds_its_own(night: Path) -> None:
     assert plan.exit_status == 0
 
 
+def test_the_plan_has_a_row_for_each_exposure(night: Path, tmp_path: Path) -> None:
+    """Unless what the row says is not the same for its images; facts of some images only name these; the table keeps all."""
+    folder, table = tmp_path / "raw", tmp_path / "night.ecsv"
+    shutil.copytree(night, folder)
+    fits.setval(folder / "light011.fits", "OBJECT", value="other field", extname="SCI", extver=2)
+    result = CliRunner().invoke(
+        main, ["reduce", str(folder), "--dry-run", "--save", str(table)], catch_exceptions=False
+    )
+    lines = [" ".join(line.split()) for line in result.output.splitlines()]
+    assert ": 4 bias, 2 dark, 3 flat, 2 science Files " in " ".join(result.output.split())
+    assert [line for line in lines if "bias001" in line] == ["1 bias001.fits, 2 images bias 0 02:00 - bias COMPLETE"]
+    rows = [line for line in lines if "light011" in line]
+    assert rows == [
+        "11 light011.fits[SCI,1] science 120 02:11 R simulated field COMPLETE",
+        "11 light011.fits[SCI,2] science 120 02:11 R other field COMPLETE",
+    ]
+    assert "gain 1.6 electron / adu keyword GAIN SCI,1 of 1-11" in lines
+    assert "2.4 electron / adu keyword GAIN SCI,2 of 1-11" in lines
+    assert "10-11 bias_2026-01-14 dark_120s_2026-01-14 flat_R_2026-01-14 COMPLETE" in lines
+    assert "Why not the others" not in lines
+    assert "Science frames: 2 COMPLETE. Exit status would be 0." in lines
+    assert len(Table.read(table, format="ascii.ecsv")) == 22
+
+
 def test_a_night_end_to_end(night: Path, tmp_path: Path) -> None:
     """Each exposure becomes one file with its table, amplifiers put together; flats leave these their relative level."""
     out = tmp_path / "out"
