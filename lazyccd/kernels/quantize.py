@@ -49,7 +49,61 @@ def tile_noise(tile: Array) -> float:
             count += np.isfinite(difference)
     if count == 0:
         return 0.0
-    return NOISE_OF_MEDIAN * float(np.median(differences[:count]))
+    return NOISE_OF_MEDIAN * median_in_place(differences[:count])
+
+
+@compiled
+def median_in_place(values: Array) -> float:
+    """Return the median of numbers, none of them NaN, which are put into another order.
+
+    It has the bits of ``np.median``, in a third of its time: no step depends on a comparison that is hard to foresee.
+    """
+    half = values.size // 2
+    upper = _select(values, half)
+    if values.size % 2:
+        return float(upper)
+    lower = values[0]
+    for j in range(1, half):
+        lower = max(lower, values[j])
+    return float((lower + upper) / 2)
+
+
+@compiled
+def _select(values: Array, rank: int) -> Any:
+    """Return the number of a rank, counted from 0; those before it are then the ones that are not greater.
+
+    Hoare (1961), "Algorithm 65: Find", with the median of three medians of three as pivot.
+    """
+    first, stop = 0, values.size
+    while True:
+        step, middle, last = (stop - first) // 8, (first + stop) // 2, stop - 1
+        pivot = _median3(
+            _median3(values[first], values[first + step], values[first + 2 * step]),
+            _median3(values[middle - step], values[middle], values[middle + step]),
+            _median3(values[last], values[last - step], values[last - 2 * step]),
+        )
+        below = first
+        for j in range(first, stop):
+            value = values[j]
+            values[j], values[below] = values[below], value
+            below += int(value < pivot)
+        if rank < below:
+            stop = below
+            continue
+        # equal numbers are many where pixels are integers
+        first = below
+        for j in range(below, stop):
+            value = values[j]
+            values[j], values[first] = values[first], value
+            first += int(value <= pivot)
+        if rank < first:
+            return pivot
+
+
+@compiled
+def _median3(a: Any, b: Any, c: Any) -> Any:
+    """Return the median of three numbers."""
+    return max(min(a, b), min(max(a, b), c))
 
 
 @compiled

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lazyccd.kernels.decode import dequantize, dither_table
-from lazyccd.kernels.quantize import BLANK, quantize, tile_noise
+from lazyccd.kernels.quantize import BLANK, median_in_place, quantize, tile_noise
 
 Array = npt.NDArray[Any]
 TABLE = dither_table()
@@ -58,6 +60,26 @@ def test_dithering_keeps_means(rng: np.random.Generator) -> None:
         back, scale = there_and_back(tile, 0.25, dither)
         biased = abs(back.mean() - tile.mean()) > 5 * scale / np.sqrt(12 * tile.size)
         assert biased == (dither == 0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    size=st.integers(1, 3000),
+    kinds=st.sampled_from([2, 50, 10**6]),
+    order=st.sampled_from(["drawn", "sorted", "falling", "organ pipe"]),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_medians_have_the_bits_of_numpy(size: int, kinds: int, order: str, dtype: type, seed: int) -> None:
+    """Whatever the order, however many are equal; nothing is lost on the way."""
+    values = np.random.default_rng(seed).integers(0, kinds, size).astype(dtype) / dtype(7)
+    if order != "drawn":
+        values = np.sort(values)[:: -1 if order == "falling" else 1]
+    if order == "organ pipe":
+        values = np.concatenate([values[::2], values[1::2][::-1]])
+    given_values = np.ascontiguousarray(values)
+    assert dtype(median_in_place(given_values)) == np.median(values)
+    np.testing.assert_array_equal(np.sort(given_values), np.sort(values))
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, 1e300])
