@@ -42,7 +42,7 @@ def frames_of(tree: xr.DataTree) -> dict[str, xr.Dataset]:
     if "." in frames:
         raise FrameError("the root of the tree has 'data' and must have attributes only; put frames into its children.")
     if not frames:
-        raise FrameError(f"the tree has no frame; its nodes are {list(nodes)}.")
+        raise FrameError(f"the tree has no frame; its nodes are {list(nodes)}, and one must have 'data'.")
     return frames
 
 

@@ -45,10 +45,17 @@ class Job(NamedTuple):
 
 
 def frames_to_write(ccd: xr.Dataset | xr.DataTree) -> dict[str, xr.Dataset]:
-    """Return the frames that are written: those of a tree by name, one alone without one."""
+    """Return the frames that are written: those of a tree by name, one alone without one.
+
+    Raises
+    ------
+    FrameError
+        Raised if a tree has neither frames nor other HDUs, such as tables: nothing would be written.
+    """
     if not isinstance(ccd, xr.DataTree):
         return {"": ccd}
-    return frames_of(ccd) if any(DATA in node.data_vars for node in ccd.subtree) else {}
+    only_kept = ccd.attrs.get("hdus") and not any(DATA in node.data_vars for node in ccd.subtree)
+    return {} if only_kept else frames_of(ccd)
 
 
 def resolved(frames: Mapping[str, xr.Dataset], compute: bool) -> dict[str, Image]:

@@ -78,6 +78,8 @@ def to_fits(
     ------
     TargetExistsError
         Raised if the file exists and ``overwrite`` is false.
+    FrameError
+        Raised if a tree has neither frames nor other HDUs.
     ParameterError
         Raised if the frame is made from the file that is to be written, or there is no such compression.
     ShapeError

@@ -82,6 +82,8 @@ def to_zarr(
     ------
     TargetExistsError
         Raised if the store exists and ``overwrite`` is false.
+    FrameError
+        Raised if a tree has neither frames nor other HDUs.
     ParameterError
         Raised if the frame is made from the store that is to be written, or ``quantize`` is not positive.
     WriteError

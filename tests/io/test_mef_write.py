@@ -14,7 +14,7 @@ from astropy.io import fits
 from astropy.nddata import CCDData
 
 import lazyccd
-from lazyccd.errors import ArgumentTypeError, ParameterError, SourceChangedError
+from lazyccd.errors import ArgumentTypeError, FrameError, ParameterError, SourceChangedError
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.testing.steps import formula_frame
 from tests.io.lossless import assert_nothing_lost
@@ -169,6 +169,23 @@ def test_interrupted_writes_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     else:
         for name, ds in frames_of(lazyccd.open_zarr(path)).items():
             np.testing.assert_array_equal(ds["data"].values, tree[name]["data"].values)
+
+
+def test_trees_without_frames(tmp_path: Path) -> None:
+    """One with a table alone is written and comes back; one with nothing is refused."""
+    table = fits.BinTableHDU.from_columns([fits.Column("t", "E", array=np.arange(3.0))], name="GUIDE")
+    raw = tmp_path / "raw.fits"
+    fits.HDUList([fits.PrimaryHDU(), table]).writeto(raw)
+    tree = lazyccd.open_mef(raw)
+    store = lazyccd.open_zarr(str(lazyccd.to_zarr(tree, tmp_path / "a.zarr")))
+    assert_nothing_lost(raw, Path(str(lazyccd.to_fits(store, tmp_path / "a.fits"))), masks=False)
+    for nothing in (xr.DataTree(), make_tree({}, {"header": "INSTRUME= 'CAM'"})):
+        for write_, name in ((lazyccd.to_fits, "b.fits"), (lazyccd.to_zarr, "b.zarr")):
+            with pytest.raises(
+                FrameError, match=r"the tree has no frame; its nodes are \['.'\], and one must have 'data'"
+            ):
+                write_(nothing, tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.fits", "a.zarr", "raw.fits"]
 
 
 def test_refusals(tmp_path: Path) -> None:
