@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,13 +17,33 @@ USAGE_ERROR = 2
 """Exit status where the call itself cannot be carried out."""
 
 
+class _Lines(logging.Handler):
+    """Prints what is told as lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(record.getMessage(), err=True)
+
+
+@contextmanager
+def _kernels_told() -> Iterator[None]:
+    """Print that kernels are compiled, if they are."""
+    told, lines = logging.getLogger("lazyccd.kernels"), _Lines()
+    told.addHandler(lines)
+    told.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        told.removeHandler(lines)
+        told.setLevel(logging.NOTSET)
+
+
 @contextmanager
 def friendly_errors() -> Iterator[None]:
     """Print an error of ours, or of the file system, and a warning as lines instead of traceback and code."""
     from lazyccd.errors import LazyCCDError
 
     try:
-        with warnings.catch_warnings():
+        with _kernels_told(), warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
             yield
     except (LazyCCDError, OSError) as error:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import atexit
 import functools
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -24,6 +25,8 @@ from typing import Any, TypeVar, cast
 
 import numba
 from numba.core import caching
+
+logger = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -95,6 +98,22 @@ class _KernelCache(caching.FunctionCache):
         super().__init__(py_func)
         locator = self._impl.locator
         self._cache_file = _SignatureFiles(self.cache_path, self._impl.filename_base, locator.get_source_stamp())
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return the machine code of a signature; None if it must be compiled, which is told."""
+        found = super().load_overload(sig, target_context)
+        if found is None:
+            _tell_of_compiling()
+        return found
+
+
+@functools.cache
+def _tell_of_compiling() -> None:
+    """Tell, once in a process, why it takes long."""
+    logger.info(
+        "Compiling kernels for this machine, which takes up to a few minutes and is done once; they are kept in %s.",
+        cache_folder(),
+    )
 
 
 class _SignatureFiles(caching.IndexDataCacheFile):

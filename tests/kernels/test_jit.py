@@ -12,34 +12,42 @@ from lazyccd.kernels.jit import _SignatureFiles, sources_digest
 SCRIPT = """
 import sys
 import numpy as np
+from lazyccd.cli_common import friendly_errors
 from lazyccd.kernels.jit import compiled
 
 @compiled
 def double(a):
     return a[0] + a[0]
 
-for dtype in sys.argv[1:]:
-    assert double(np.array([7], dtype=dtype)) == 14
+with friendly_errors():
+    for dtype in sys.argv[1:]:
+        assert double(np.array([7], dtype=dtype)) == 14
 print(sum(double.stats.cache_hits.values()), double.stats.cache_path)
 """
 
 
-def run_script(folder: Path, cache: str, *dtypes: str) -> tuple[int, Path]:
-    """Run a kernel in a new process; return the number of signatures found on disk, and where."""
+def run_script(folder: Path, cache: str, *dtypes: str) -> tuple[int, Path, str]:
+    """Run a kernel in a new process; return the number of signatures found on disk, where, and what a command says."""
     path = folder / "doubling.py"
     path.write_text(SCRIPT)
     environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
     command = [sys.executable, "-W", "error", str(path), *dtypes]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     hits, place = done.stdout.split(maxsplit=1)
-    return int(hits), Path(place.strip())
+    return int(hits), Path(place.strip()), done.stderr
 
 
 def test_a_second_process_finds_the_kernels_of_the_first(tmp_path: Path) -> None:
-    """What one process compiled, the next one loads, for each signature."""
+    """What one process compiled, the next one loads, for each signature; commands say once that they compile, if they do."""
     cache = tmp_path / "cache"
-    hits, place = run_script(tmp_path, str(cache), "float32", "int32")
+    hits, place, said = run_script(tmp_path, str(cache), "float32", "int32")
     assert hits == 0
+    kept = place.parents[len(place.relative_to(cache).parts) - 2]
+    assert (
+        said
+        == f"Compiling kernels for this machine, which takes up to a few minutes and is done once; they are kept in {kept}.\n"
+    )
+    assert run_script(tmp_path, str(cache), "float32", "int32") == (2, place, "")
     assert place.is_relative_to(cache)
     assert place.relative_to(cache).parts[0].startswith("kernels-")
     assert run_script(tmp_path, str(cache), "float32", "int32", "float64")[0] == 2
@@ -47,7 +55,7 @@ def test_a_second_process_finds_the_kernels_of_the_first(tmp_path: Path) -> None
 
 def test_kernels_run_where_nothing_can_be_kept(tmp_path: Path) -> None:
     """A cache folder that cannot be made is replaced by a temporary one, which is removed again."""
-    hits, place = run_script(tmp_path, os.devnull, "float32")
+    hits, place, _ = run_script(tmp_path, os.devnull, "float32")
     assert hits == 0
     assert not place.exists()
 
