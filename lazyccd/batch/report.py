@@ -191,7 +191,7 @@ def _masters(plan: NightPlan, numbers: Numbers) -> Table:
     for file, groups in master_files(plan.groups).items():
         members = [item for group in groups for item in plan.members(group.name)]
         lacking = list(dict.fromkeys(kind for item in members for kind in item.missing))
-        status = "PARTIAL" if lacking else "COMPLETE"
+        status = first_lacking(members).status
         after = list(dict.fromkeys(_steps(plan, item) for item in members))
         table.add_row(
             Text(file),

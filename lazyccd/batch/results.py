@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lazyccd.batch.exposures import file_of
 from lazyccd.batch.report import why_these_masters
 from lazyccd.batch.run import Outcome, Run
 
@@ -73,7 +74,9 @@ def _science(outcomes: list[Outcome]) -> Table:
 
 def _print_words(run: Run, console: Console) -> None:
     """Print why masters were taken, decisions and reasons, once each, with the frames that they are about."""
-    lines = {text: [os.path.basename(name) for name in names] for text, names in why_these_masters(run.plan).items()}
+    files = {item.name: os.path.basename(file_of(item)) for item in run.plan.recipes}
+    reasons = why_these_masters(run.plan)
+    lines = {text: list(dict.fromkeys(files[name] for name in names)) for text, names in reasons.items()}
     for outcome in run.outcomes:
         words = outcome.words if outcome.kind == "science" else ()
         for text in (*words, *((outcome.reason,) if outcome.reason else ())):

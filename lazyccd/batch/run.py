@@ -264,7 +264,7 @@ class Run:
         self._picture(written, name)
         children = [recipes[0].child for recipes in members]
         words = said({child: words for child, (_, words) in zip(children, made, strict=True)})
-        lacking = first_lacking([some[0] for some in members])
+        lacking = first_lacking([recipe for some in members for recipe in some])
         files = tuple(dict.fromkeys(file_of(recipe) for some in members for recipe in some))
         return Outcome(name, groups[0].kind, lacking.status, lacking.reason, written, files, words)
 

@@ -96,7 +96,9 @@ def test_a_night_end_to_end(night: Path, tmp_path: Path) -> None:
     words = ["reduce", str(night), "-o", str(out), "--cosmic-rays", "none"]
     result = CliRunner().invoke(main, words, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    assert "2 images are put together into 1" in " ".join(result.output.split()), result.output
+    said = " ".join(result.output.split())
+    assert "2 images are put together into 1" in said
+    assert "light010.fits and 1 more: bias bias_2026-01-14: 4 frames" in said
     products = sorted(path.name for path in out.glob("*.fits"))
     assert len(products) == 2
     assert not any("SCI" in name for name in products)
@@ -255,6 +257,22 @@ def test_an_image_that_cannot_be_read_is_skipped(night: Path, tmp_path: Path) ->
     with fits.open(out / "end_red.fits") as file:
         assert "GUIDE" not in file
         np.testing.assert_array_equal(file["SCI"].data, fits.getdata(clean / f"{second.stem}_red.fits", "SCI"))
+
+
+def test_masters_without_some_images(night: Path, tmp_path: Path) -> None:
+    """A master of exposures of which one lacks an image is PARTIAL, and says so before it is made."""
+    folder = tmp_path / "raw"
+    shutil.copytree(night, folder)
+    cut = folder / "bias002.fits"
+    cut.write_bytes(cut.read_bytes()[:30000])
+    result = CliRunner().invoke(
+        main, ["reduce", str(folder), "--dry-run", "--on-error", "skip"], catch_exceptions=False
+    )
+    assert result.exit_code == 3
+    lines = [" ".join(line.split()) for line in result.output.splitlines()]
+    assert "bias_2026-01-14 1-4 overscan, trim PARTIAL" in lines
+    assert "dark_120s_2026-01-14 5-6 overscan, trim, bias_2026-01-14 COMPLETE" in lines
+    assert "2 PARTIAL: bias002.fits[SCI,2] cannot be read" in lines
 
 
 def test_a_table_of_exposures_without_some_images(night: Path, tmp_path: Path) -> None:
