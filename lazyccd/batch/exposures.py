@@ -57,8 +57,8 @@ def as_exposure(recipes: Sequence[Recipe], frames: Sequence[xr.Dataset]) -> xr.D
     """Return the frames of one file as a tree like that of the file, with its tables; the only image of a file as it is."""
     if not recipes[0].child:
         return frames[0]
-    attrs = root_attributes(_path(recipes[0]))
-    return _tree_like({recipe.child: frame for recipe, frame in zip(recipes, frames, strict=True)}, attrs)
+    named = {recipe.child: frame for recipe, frame in zip(recipes, frames, strict=True)}
+    return _tree_like(named, root_attributes(_path(recipes[0]), named))
 
 
 def as_masters(members: Sequence[Sequence[Recipe]], frames: Sequence[xr.Dataset]) -> xr.Dataset | xr.DataTree:

@@ -16,7 +16,8 @@ from click.testing import CliRunner
 import lazyccd
 from lazyccd.batch.build import build_plan
 from lazyccd.batch.collect import collect
-from lazyccd.batch.exposures import exposures, put_together
+from lazyccd.batch.exposures import as_exposure, exposures, put_together
+from lazyccd.batch.table import load_table
 from lazyccd.cli import main
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.testing.simulate import Detector, make_night
@@ -282,6 +283,9 @@ def test_a_table_of_exposures_without_some_images(night: Path, tmp_path: Path) -
     words = ["--on-error", "skip", "--cosmic-rays", "none"]
     result = CliRunner().invoke(main, ["reduce", str(folder), "--dry-run", "--save", str(table), *words])
     assert result.exit_code == 3, result.output
+    (left,) = exposures(load_table(table).science)[packed.name]
+    tree: Any = as_exposure([left], [lazyccd.open_mef(packed)["SCI_1"].to_dataset(inherit=False)])
+    assert [hdu.get("frame", hdu.get("name", "")) for hdu in tree.attrs["hdus"]] == ["", "SCI_1", "GUIDE"]
     rows = {row["file"]: row for row in Table.read(table, format="ascii.ecsv")}
     assert rows[f"{packed.name}[SCI,2]"]["status"] == "UNUSABLE"
     assert "tile 0 cannot be decompressed" in rows[f"{packed.name}[SCI,2]"]["reason"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Literal
@@ -118,21 +118,22 @@ def open_mef(
     skipped = list(dict.fromkeys(skipped))
     for text in skipped:
         warnings.warn(f"left out: {text}", UserWarning, stacklevel=2)
-    attrs = _root(file, names, planes)
-    attrs["hdus"] = [hdu for hdu in attrs["hdus"] if hdu.get("frame", "") in {"", *frames}]
+    attrs = _root(file, names, planes, frames)
     return make_tree(frames, attrs | ({"skipped": skipped} if skipped else {}))
 
 
-def root_attributes(path: Name) -> dict[str, Any]:
-    """Return the attributes of the root of a file's tree; HDUs that are damaged are not among its ``hdus``."""
+def root_attributes(path: Name, frames: Collection[str]) -> dict[str, Any]:
+    """Return the attributes of the root of a file's tree of some frames; other HDUs may be damaged."""
     file = scan_fits(path, keep_going=True)
-    return _root(file, frame_names(images_of(file, {})), _planes(file, {}))
+    return _root(file, frame_names(images_of(file, {})), _planes(file, {}), frames)
 
 
-def _root(file: FitsFile, names: Iterable[tuple[HduInfo, str]], planes: Companions) -> dict[str, Any]:
-    """Return the primary header, and what each HDU is."""
+def _root(
+    file: FitsFile, names: Iterable[tuple[HduInfo, str]], planes: Companions, frames: Collection[str]
+) -> dict[str, Any]:
+    """Return the primary header, and what each HDU is, without frames that are left out and what is damaged."""
     hdus = _hdus(file, {hdu.index: child for hdu, child in names}, planes)
-    return {"header": file.hdus[0].header, "hdus": hdus}
+    return {"header": file.hdus[0].header, "hdus": [hdu for hdu in hdus if hdu.get("frame", "") in {"", *frames}]}
 
 
 def damage_of(file: FitsFile, hdu: HduInfo) -> str:
