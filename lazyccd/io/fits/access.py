@@ -325,12 +325,27 @@ def _open_local(path: str) -> tuple[ByteSource, Identity]:
     return LocalSource(descriptor, path), Identity(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
+TAGS = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "Content-MD5",
+    "Digest",
+    "LastModified",
+    "last_modified",
+    "Last-Modified",
+    "mtime",
+    "created",
+)
+"""What file systems call that which changes with a file, the surest first."""
+
+
 def _open_remote(path: str) -> tuple[ByteSource, Identity]:
     """Look a URL up."""
     try:
         filesystem, inner = fsspec.url_to_fs(path)
         info = filesystem.info(inner)
-        tags = [info.get(key) for key in ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime")]
+        tags = [info.get(key) for key in TAGS]
         tag = next((str(tag) for tag in tags if tag), None) or str(filesystem.ukey(inner))
         size = info.get("size")
     except FileNotFoundError:
