@@ -35,7 +35,7 @@ Receipts: TypeAlias = dict[str, Any]
 
 COMPLETE = "complete"
 RECEIPTS = "receipts-"
-PACKAGES = ("lazyccd", "numpy", "numba", "numcodecs", "astropy")
+PACKAGES = ("lazyccd", "numpy", "numba", "numcodecs", "isal", "astropy")
 """Packages whose versions decide the bits of a product."""
 
 

@@ -107,7 +107,7 @@ def _write_stream(a: Array, out: Array) -> int:
         down = 24 - 8 * k
         out[2 + k], out[6 + k], out[10 + k] = ny >> down, nx >> down, 0
     for k in range(8):
-        out[14 + k] = np.int64(total) >> (56 - 8 * k)
+        out[14 + k] = np.int64(total) >> np.int64(56 - 8 * k)
     out[22:HEAD] = 0
     for k in range(4):
         planes = 22 + (k + 1) // 2

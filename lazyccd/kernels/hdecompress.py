@@ -56,12 +56,12 @@ def hdecompress(raw: npt.NDArray[np.uint8], smooth: bool, a: Array, out: npt.NDA
     ny, nx = a.shape
     if raw.size < HEAD or raw[0] != MAGIC[0] or raw[1] != MAGIC[1]:
         return 1
-    rows, columns, scale, total = np.int32(0), np.int32(0), np.int32(0), np.int64(0)
+    rows, columns, scale, total, byte = np.int32(0), np.int32(0), np.int32(0), np.int64(0), np.int32(8)
     for k in range(4):
-        rows, columns = np.int32(rows << 8 | raw[2 + k]), np.int32(columns << 8 | raw[6 + k])
-        scale = np.int32(scale << 8 | raw[10 + k])
+        rows, columns = np.int32(rows << byte | raw[2 + k]), np.int32(columns << byte | raw[6 + k])
+        scale = np.int32(scale << byte | raw[10 + k])
     for k in range(8):
-        total = total << 8 | np.int64(raw[14 + k])
+        total = total << np.int64(byte) | np.int64(raw[14 + k])
     if not ((rows == ny and columns == nx) or (rows == nx and columns == ny)):
         return 1
     coefficients = a.reshape(rows, columns)

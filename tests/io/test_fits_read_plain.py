@@ -5,11 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable
-from contextlib import closing
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -209,43 +205,6 @@ def test_changed_file_is_noticed(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(MissingFileError, match="does not exist"):
         storage.open()
-
-
-class RangeHandler(SimpleHTTPRequestHandler):
-    """A server of files by parts, as observatories have: without ETag, with the time of the last change."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        """Send the part that is asked for."""
-        content = Path(self.translate_path(self.path)).read_bytes()
-        first, last = self.headers["Range"].removeprefix("bytes=").split("-")
-        part = content[int(first) : int(last) + 1]
-        self.send_response(206)
-        self.send_header("Content-Range", f"bytes {first}-{int(first) + len(part) - 1}/{len(content)}")
-        self.send_header("Content-Length", str(len(part)))
-        self.end_headers()
-        self.wfile.write(part)
-
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
-
-
-def test_a_changed_file_on_a_server_is_noticed(tmp_path: Path) -> None:
-    """The pixels come by HTTP; a file of the same size that was changed later is refused."""
-    path = write_raw(tmp_path / "a.fits", numbers(16))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(RangeHandler, directory=str(tmp_path)))
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        storage = storage_of(f"http://127.0.0.1:{server.server_port}/a.fits")
-        with closing(storage.open()) as reader:
-            np.testing.assert_array_equal(reader.read(Region.full(SHAPE)), numbers(16))
-        os.utime(path, (10**9, 10**9))
-        with pytest.raises(SourceChangedError, match=r"a\.fits changed .* 2001"):
-            storage.open()
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_preferred_chunks(tmp_path: Path) -> None:
