@@ -72,7 +72,6 @@ def hcompress_bytes(shape: tuple[int, ...], itemsize: int) -> int:
     return HEAD + bits * (sides[0] * sides[1] // 2 + 4) + ny * nx // 8 + 16
 
 
-@compiled
 def hcompress(tile: Array, a: Array, out: npt.NDArray[np.uint8]) -> int:
     """Compress a tile without loss.
 
@@ -91,6 +90,7 @@ def hcompress(tile: Array, a: Array, out: npt.NDArray[np.uint8]) -> int:
         Number of bytes.
     """
     h_transform(tile, a)
+    # two kernels and not one: LLVM would work through all of the second once more
     return _write_stream(a, out)
 
 
@@ -119,7 +119,8 @@ def _write_stream(a: Array, out: Array) -> int:
         bits, held, place = _put_quadrant(quadrant, planes, words, bits, held, out, place)
     bits, held, place = put_bits(bits, held, np.uint64(0), np.uint64(4), out, place)
     place = end_bits(bits, held, out, place)
-    out[place : place + np.uint64(count)] = signs[:count]
+    for k in range(count):  # numba takes seconds to compile the message of an assignment of other shape
+        out[place + np.uint64(k)] = signs[k]
     return int(place) + count
 
 
