@@ -15,6 +15,9 @@ from lazyccd.io.fits.hdus import scan_fits
 from lazyccd.io.write import frames_to_write
 from tests.io.lossless import assert_nothing_lost
 
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
+FILES = sorted(DATA.rglob("*.fit*"))
+
 REAL = [
     "lco_sinistro_mef/mef_raw_test_frame.fits",
     "lco_sinistro_mef/banzai_test_frame.fits.fz",
@@ -132,10 +135,18 @@ def test_a_file_of_each_camera(shared_data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_every_file(shared_data: Path, tmp_path: Path) -> None:
-    """All of them: ten minutes."""
-    counts: Counter[str] = Counter()
-    for path in sorted(shared_data.rglob("*.fit*")):
-        all_images(path, tmp_path, counts)
-    print(counts)
-    assert counts == {"files": 250, "files refused": 8, "images": 430, "images refused": 6}
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_file(tmp_path: Path, path: Path) -> None:
+    """All of them, and all of their images."""
+    all_images(path, tmp_path, Counter())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_nothing_is_left_out(shared_data: Path) -> None:
+    """So many files and images are what `test_every_file` sends round."""
+    files = sorted(shared_data.rglob("*.fit*"))
+    readable = [path for path in files if path.name not in REFUSED]
+    images = [f"{path.name}{hdu.label}" for path in readable for hdu in scan_fits(path).hdus if hdu.kind == "image"]
+    refused = [name for name in images if name in REFUSED]
+    assert (len(readable), len(files) - len(readable)) == (250, 8)
+    assert (len(images) - len(refused), len(refused)) == (430, 6)
