@@ -76,8 +76,9 @@ def reduce(
     Files are classified by their headers, matched with the calibrations that belong to them, and reduced to OUT/<name>_red.fits;
     masters go to OUT/masters, pictures to OUT/pictures. A file of several images stays one file, in which amplifiers of one
     detector are put together by CCDSEC or DETSEC; it fails as a whole if one of its images does, or with --on-error skip is
-    reduced without those that are damaged. The same command again goes on where one was interrupted. Exit status: 0 everything complete, 3 something was missing, 1 a frame failed or a file could
-    not be read, 2 the call cannot be carried out.
+    reduced without those that are damaged. The same command again goes on where one was interrupted.
+    Exit status: 0 everything complete, 3 something was missing, 1 a frame failed or a file could not be read, 2 the call
+    cannot be carried out.
     """
     from lazyccd.batch.night import Options
     from lazyccd.batch.report import print_plan

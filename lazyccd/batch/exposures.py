@@ -65,9 +65,10 @@ def as_masters(members: Sequence[Sequence[Recipe]], frames: Sequence[xr.Dataset]
     """Return masters of images of the same files as a tree, the primary header a stack's; a single one as it is."""
     if not members[0][0].child:
         return frames[0]
-    paths = list(dict.fromkeys(_path(recipe) for recipe in members[0]))
-    texts = [scan_fits(path, keep_going=True).hdus[0].header for path in paths]
-    names = [recipe.name.partition("[")[0] for recipe in members[0]]
+    # a file that lacks an image still gives the others
+    files = {recipe.name.partition("[")[0]: _path(recipe) for some in members for recipe in some}
+    texts = [scan_fits(path, keep_going=True).hdus[0].header for path in files.values()]
+    names = list(files)
     header = stack_header(texts, names, [1.0] * len(texts), method="average").apply(texts[0])
     children = [recipes[0].child for recipes in members]
     return _tree_like(dict(zip(children, frames, strict=True)), {"header": header})

@@ -32,9 +32,9 @@ class Calibrated:
 
 
 def open_raw(recipe: Recipe) -> xr.Dataset:
-    """Open the image of a recipe, of a file of which others may be damaged if the recipe says so."""
+    """Open the image of a recipe, of a file of which others may be damaged."""
     name = parse_name(recipe.source)
-    file = scan_fits(name.path, keep_going=bool(recipe.lost))
+    file = scan_fits(name.path, keep_going=True)
     return frame_of(file, name.hdu, "auto", None, recipe.facts.unit.value or None)
 
 

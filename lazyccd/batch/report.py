@@ -100,7 +100,9 @@ def ranges(files: Iterable[int]) -> str:
 
 def _count(plan: NightPlan) -> str:
     """Return how many exposures of each type there are."""
-    kinds = Counter(kind for recipes in exposures(plan.recipes).values() for kind in {item.kind for item in recipes})
+    kinds = Counter(
+        kind for recipes in exposures(plan.recipes).values() for kind in dict.fromkeys(item.kind for item in recipes)
+    )
     parts = [f"{count} {kind}" for kind, count in kinds.items()]
     if plan.skipped:
         parts.append(f"{len(plan.skipped)} not usable")

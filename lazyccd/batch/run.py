@@ -293,6 +293,9 @@ class Run:
         facts = recipe.facts
         value = level(frame)
         gain = facts.gain.value or 1.0
+        lacking = self._lacking(recipe)
+        if lacking:
+            return f"its file has no {', '.join(lacking)}, so its level is not that of the others", frame
         if not value > 0:
             return f"its level is {value:.4g}", frame
         if facts.saturate.value is not None and value / gain > FULL_FLAT * facts.saturate.value:
@@ -314,6 +317,13 @@ class Run:
             alike = [item for item in self.plan.recipes if file_of(item) == name and item.is_reduced]
             self.levels[name] = float(np.median([level(self._calibrated(item).frame) for item in alike]))
         return self.levels[name]
+
+    def _lacking(self, recipe: Recipe) -> list[str]:
+        """Return the images that other files of a recipe's master have and its own has not."""
+        file = self.plan.master_file(recipe.group)
+        there = {self.plan.members(group.name)[0].child for group in self.plan.groups if group.file == file}
+        own = {item.child for item in self.plan.recipes if file_of(item) == file_of(recipe) and item.is_reduced}
+        return sorted(there - own) if recipe.child else []
 
     def _calibrated(self, recipe: Recipe) -> Any:
         """Calibrate a frame, if its masters could be made."""

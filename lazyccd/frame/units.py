@@ -90,7 +90,8 @@ def unit_to_text(unit: u.UnitBase) -> str:
     try:
         return str(unit.to_string("fits"))
     except ValueError:
-        return str(unit.to_string())
+        plain = u.CompositeUnit(1.0, unit.bases, unit.powers).to_string()
+        return f"{unit.scale!r} {plain}" if unit.scale != 1 else str(plain)  # astropy would round the scale
 
 
 def conversion_factor(unit: u.UnitBase, target: u.UnitBase, what: str) -> float:

@@ -70,9 +70,9 @@ def read_number(value: Any, name: str = "") -> float | None:
     if isinstance(value, (int, float)):
         return _finite(float(value))
     items = _items(as_text(value))
-    if len(items) > 1:
+    if len(items) > 1 and all(is_nothing(item) or _NUMBER.fullmatch(item) for item in items):
         raise UnusableError(f"lists {len(items)} values, one per amplifier, and one image has one")
-    text = items[0]
+    text = items[0] if len(items) == 1 else as_text(value)
     match = _NUMBER.match(text)
     if match is None:
         raise UnusableError("is not a number")
@@ -98,12 +98,16 @@ def find_number(value: Any) -> float | None:
 
 
 def read_numbers(value: Any, name: str = "") -> list[float | None]:
-    """Return the numbers that a text lists, between commas, semicolons or blanks; a comma without a point is decimal.
+    """Return the numbers that a text lists, between commas, semicolons or blanks.
+
+    A comma is decimal in a text without a point and without brackets.
 
     Examples
     --------
-    >>> read_numbers("[2.01,1.99]"), read_numbers("1,5 1,6"), read_numbers("1,5; UNKNOWN"), read_numbers("1,5")
+    >>> read_numbers("2.01,1.99"), read_numbers("1,5 1,6"), read_numbers("1,5; UNKNOWN"), read_numbers("1,5")
     ([2.01, 1.99], [1.5, 1.6], [1.5, None], [1.5])
+    >>> read_numbers("[3,4]")
+    [3.0, 4.0]
     """
     return [read_number(item, name) for item in (_items(value) if isinstance(value, str) else [value])]
 
@@ -111,8 +115,10 @@ def read_numbers(value: Any, name: str = "") -> list[float | None]:
 def _items(text: str) -> list[str]:
     """Return the texts that a list holds; a text that is no list is one."""
     text = text.strip()
-    inner = text[1:-1].strip() if text.startswith("[") and text.endswith("]") else text
-    return (_BETWEEN_WITH_POINTS if "." in inner else _BETWEEN).split(inner)
+    in_brackets = text.startswith("[") and text.endswith("]")
+    inner = text[1:-1].strip() if in_brackets else text
+    items = (_BETWEEN_WITH_POINTS if in_brackets or "." in inner else _BETWEEN).split(inner)
+    return items[:-1] if len(items) > 1 and not items[-1] else items
 
 
 def read_positive(value: Any, name: str = "") -> float | None:

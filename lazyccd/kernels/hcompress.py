@@ -236,9 +236,8 @@ def _interleave(upper: Array, lower: Array, lowest: np.uint64, words: Array) -> 
         words[j] = left | _spread(np.uint64(q[j]) >> lowest) << np.uint64(2) | _spread(np.uint64(s[j]) >> lowest)
     if p.size > q.size:
         j = q.size
-        words[j] = _spread(np.uint64(p[j]) >> lowest) << np.uint64(3) | _spread(np.uint64(r[j]) >> lowest) << np.uint64(
-            1
-        )
+        above, below = _spread(np.uint64(p[j]) >> lowest), _spread(np.uint64(r[j]) >> lowest)
+        words[j] = above << np.uint64(3) | below << np.uint64(1)
 
 
 @compiled

@@ -48,6 +48,10 @@ def sources_digest(package: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+TEMPORARY = "lazyccd-"
+"""How the names of cache folders begin that are removed when the process ends."""
+
+
 @functools.cache
 def cache_folder() -> Path:
     """Return the folder of the compiled kernels, which exists and can be written to.
@@ -60,7 +64,7 @@ def cache_folder() -> Path:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except (OSError, RuntimeError):  # RuntimeError: this user has no home
-        folder = Path(tempfile.mkdtemp(prefix=f"lazyccd-{name}-"))
+        folder = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{name}-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
@@ -110,10 +114,11 @@ class _KernelCache(caching.FunctionCache):
 @functools.cache
 def _tell_of_compiling() -> None:
     """Tell, once in a process, why it takes long."""
-    logger.info(
-        "Compiling kernels for this machine, which takes up to a few minutes and is done once; they are kept in %s.",
-        cache_folder(),
-    )
+    folder = cache_folder()
+    what = "is done in each process: no cache folder can be written to; name one by NUMBA_CACHE_DIR"
+    if not folder.name.startswith(TEMPORARY):
+        what = f"is done once; they are kept in {folder}"
+    logger.info("Compiling kernels for this machine, which takes up to a few minutes and %s.", what)
 
 
 class _SignatureFiles(caching.IndexDataCacheFile):

@@ -197,7 +197,9 @@ def check_range(value: Any, name: str, image: Image, *, zero: bool = False) -> N
     """Refuse a gain or a noise that is no single number, not finite, or below 0, or 0 itself unless ``zero``."""
     number = value.value if isinstance(value, u.Quantity) else value
     if np.ndim(number):
-        raise ArgumentTypeError(f"{name} of shape {np.shape(number)} must be a single number.")
+        raise ArgumentTypeError(
+            f"{name} of shape {np.shape(number)} must be a single number; apply a map of gains by gain_correct first."
+        )
     if not isinstance(number, bool | np.bool_) and (0 < number < np.inf or (zero and number == 0)):
         return
     file = file_name(image.plan)

@@ -198,8 +198,6 @@ def cosmicray_lacosmic(
 
 def _gain_and_noise(image: Image, gain: Any, readnoise: Any) -> tuple[float, float, u.UnitBase]:
     """Return gain and read noise as numbers, and the units of the data times the gain, by ccdproc's rules."""
-    if np.ndim(gain) or np.ndim(readnoise):
-        raise ArgumentTypeError("gain and readnoise must be single numbers; apply a gain map by gain_correct first.")
     g = gain if isinstance(gain, u.Quantity) else _number(gain, "gain") * u.electron / u.adu
     noise = readnoise if isinstance(readnoise, u.Quantity) else _number(readnoise, "readnoise") * u.electron
     check_range(g, "gain", image)

@@ -48,7 +48,8 @@ class Evaluation:
         self._values = values or {}
         self._readers: dict[str, Reader] = {}
         self._decoded: dict[str, Block] = {}
-        self._asked: Demands = {}
+        self._root: tuple[Step, Request] | None = None
+        self._asked: Demands | None = None
 
     def __enter__(self) -> Evaluation:
         """Return itself."""
@@ -71,7 +72,7 @@ class Evaluation:
 
     def bands(self, step: Step, request: Request) -> Iterator[Block]:
         """Yield the block that a step gives for a request in bands of rows, as they are computed."""
-        self._asked = demand(list(walk(step)), [(step, request)], through_stacks=True)
+        self._root, self._asked = (step, request), None
         for part in cut_request(request, self._cuts):
             blocks: dict[str, list[Block]] = {}
             *before, last = make_schedule([(step, part)])
@@ -173,6 +174,9 @@ class Evaluation:
         """
         rows = step.storage.rows
         first = region.y0 // rows * rows
+        if self._asked is None:
+            roots = [self._root] if self._root else []
+            self._asked = demand(list(walk(*(root for root, _ in roots))), roots, through_stacks=True)
         asked = [request.region for request in self._asked.get(step.token, ())]
         top = max(first, min((each.y0 for each in asked), default=0))
         bottom = min(first + rows, max((each.y1 for each in asked), default=step.shape[0]))

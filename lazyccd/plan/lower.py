@@ -321,7 +321,7 @@ def lower_image(
     if boundary and any(out.plane == "variance" and out.kind != "var" for out in outputs):
         hidden = f"{plan.label}_variance-{token}-var"
         outputs.append(Output(hidden, "var"))
-    name = f"{plan.label}-{token}-{'-'.join(out.kind for out in outputs)}"
+    name = f"{plan.label}-{token}-{'-'.join([*kinds, *(out.kind for out in outputs)])}"
     layers, dependencies = _leaf_layers(plan, plan.unsettled, graphs)
     layers[name] = ImageLayer(name, plan, grid, tuple(outputs))
     dependencies[name] = _direct_dependencies(plan, plan.unsettled)

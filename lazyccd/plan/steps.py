@@ -59,7 +59,7 @@ class Step:
     unsettled: Mapping[str, Value] = field(init=False, repr=False)
     """The global numbers of this step and of those below that are not known yet, by token; their own plans are not searched."""
 
-    arrays: tuple[str, ...] = field(init=False, repr=False)
+    arrays: Mapping[str, None] = field(init=False, repr=False)
     """Names of the dask arrays that this step and those below read."""
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ class Step:
         object.__setattr__(self, "token", tokenize(type(self).__name__, self.shape, planes, self.identity()))
         own = {value.token: value for value in self.values if value.given is None}
         object.__setattr__(self, "unsettled", _united([*(i.unsettled for i in self.inputs), own]))
-        object.__setattr__(self, "arrays", tuple(dict.fromkeys(name for i in self.inputs for name in i.arrays)))
+        object.__setattr__(self, "arrays", _united(i.arrays for i in self.inputs))
 
     def __eq__(self, other: object) -> bool:
         """Return whether the other step is the same work."""
@@ -155,7 +155,7 @@ class Chunked(Step):
     def __post_init__(self) -> None:
         """Note the array."""
         super().__post_init__()
-        object.__setattr__(self, "arrays", (self.name,))
+        object.__setattr__(self, "arrays", {self.name: None})
 
 
 @dataclass(frozen=True, eq=False)

@@ -276,6 +276,29 @@ def test_masters_without_some_images(night: Path, tmp_path: Path) -> None:
     assert "2 PARTIAL: bias002.fits[SCI,2] cannot be read" in lines
 
 
+def test_flats_that_lack_an_image_do_not_change_the_steps_between_amplifiers(night: Path, tmp_path: Path) -> None:
+    """The level of such a flat is that of its other amplifier alone: it is left out of all masters of its exposure."""
+    folder, fewer = tmp_path / "raw", tmp_path / "fewer"
+    shutil.copytree(night, folder)
+    for flat in folder.glob("flat*.fits"):
+        with fits.open(flat, mode="update") as file:
+            file["SCI", 2].data = file["SCI", 2].data // 2
+    cut = sorted(folder.glob("flat*.fits"))[0]
+    cut.write_bytes(cut.read_bytes()[:30000])
+    shutil.copytree(folder, fewer, ignore=shutil.ignore_patterns(cut.name))
+    words = ["--cosmic-rays", "none", "--on-error", "skip"]
+    masters = []
+    for source in (folder, fewer):
+        out = tmp_path / f"{source.name}_out"
+        result = CliRunner().invoke(main, ["reduce", str(source), "-o", str(out), *words], catch_exceptions=False)
+        assert result.exit_code == (3 if source == folder else 0)
+        masters.append(next(out.glob("masters/flat*.fits")))
+    with fits.open(masters[0]) as found, fits.open(masters[1]) as expected:
+        for number in (1, 2):
+            assert found["SCI", number].header["NCOMBINE"] == 2
+            np.testing.assert_array_equal(found["SCI", number].data, expected["SCI", number].data)
+
+
 def test_a_table_of_exposures_without_some_images(night: Path, tmp_path: Path) -> None:
     """It has the images that cannot be read too, and is run to the same products as the night itself."""
     folder, table = tmp_path / "raw", tmp_path / "night.ecsv"

@@ -55,9 +55,10 @@ def test_a_second_process_finds_the_kernels_of_the_first(tmp_path: Path) -> None
 
 def test_kernels_run_where_nothing_can_be_kept(tmp_path: Path) -> None:
     """A cache folder that cannot be made is replaced by a temporary one, which is removed again."""
-    hits, place, _ = run_script(tmp_path, os.devnull, "float32")
+    hits, place, said = run_script(tmp_path, os.devnull, "float32")
     assert hits == 0
     assert not place.exists()
+    assert "is done in each process: no cache folder can be written to; name one by NUMBA_CACHE_DIR.\n" in said
 
 
 def test_the_digest_notices_a_changed_file(tmp_path: Path) -> None:

@@ -126,7 +126,6 @@ import json, re, sys
 from pathlib import Path
 import lazyccd
 from lazyccd.plan.cost import declared_limit
-from lazyccd.plan.walk import walk
 folder, store = sys.argv[1:]
 ds = lazyccd.open_fits(folder + "/a.fits", chunks=(2048, 8192))
 ds = lazyccd.median_filter(lazyccd.median_filter(ds, 5), 5)

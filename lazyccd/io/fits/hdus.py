@@ -41,7 +41,7 @@ Damaged = list[tuple[int, str]]
 
 
 @lru_cache(maxsize=4096)
-def read_card(image: str) -> Any:
+def _read_card(image: str) -> Any:
     """Return the value of a card as astropy reads it; the cards of a camera's extensions are mostly the same."""
     return Card.fromstring(image).value
 
@@ -82,7 +82,7 @@ class Cards:
         if image[8:10] != "= ":
             raise KeywordError(problem)
         try:
-            value = read_card(image)
+            value = _read_card(image)
         except (VerifyError, ValueError) as error:
             raise KeywordError(problem) from error
         return default if value is None or not isinstance(value, (str, int, float, bool)) else value
@@ -227,7 +227,13 @@ def scan_fits(path: Name, *, keep_going: bool = False) -> FitsFile:
 
 
 def scan_many(paths: Iterable[Name], *, keep_going: bool = False) -> list[FitsFile | LazyCCDError]:
-    """Read the headers of many files at once, as `scan_fits` does; the error of one that cannot be read is in its place."""
+    """Read the headers of many files at once, as `scan_fits` does.
+
+    Returns
+    -------
+    list
+        In the order of ``paths``; where a file cannot be read, its error stands in its place.
+    """
 
     def scan(path: Name) -> FitsFile | LazyCCDError:
         try:
@@ -253,11 +259,11 @@ def _scan(source: ByteSource, damaged: Damaged | None) -> tuple[HduInfo, ...]:
             cards = Cards(text, where)
             stored = _data_bytes(cards, _axes(cards, "NAXIS"))
             stop = start + -(-stored // BLOCK) * BLOCK
-            damage = _wrong_length(source, where, start, stored, stop)
-            if damage:
-                _allow(damage, damaged, hdus)
+            cut = _wrong_length(source, where, start, stored, stop)
+            if cut:
+                _allow(cut, damaged, hdus)
             try:
-                hdus.append(replace(_describe(cards, index, offset, start), damage=damage))
+                hdus.append(replace(_describe(cards, index, offset, start), damage=str(cut or "")))
             except (FormatError, KeywordError) as error:
                 _allow(error, damaged, hdus).append((index, str(error)))
             index, offset = index + 1, stop
@@ -268,23 +274,23 @@ def _scan(source: ByteSource, damaged: Damaged | None) -> tuple[HduInfo, ...]:
     return tuple(hdus)
 
 
-def _allow(error: LazyCCDError | str, damaged: Damaged | None, hdus: list[HduInfo]) -> Damaged:
+def _allow(error: LazyCCDError, damaged: Damaged | None, hdus: list[HduInfo]) -> Damaged:
     """Return where to note what is wrong with an extension; raise it if it must not be, or there is no primary HDU yet."""
     if damaged is None or not hdus:
-        raise error if isinstance(error, LazyCCDError) else FormatError(error)
+        raise error
     return damaged
 
 
-def _wrong_length(source: ByteSource, where: str, start: int, stored: int, stop: int) -> str:
-    """Say why the file does not hold an HDU in full, if so; only the padding behind it may be absent."""
+def _wrong_length(source: ByteSource, where: str, start: int, stored: int, stop: int) -> FormatError | None:
+    """Return why the file does not hold an HDU in full, if so; only the padding behind it may be absent."""
     if stop <= source.size or source.size == start + stored:
-        return ""
+        return None
     if source.size < start + stored:
-        return (
+        return FormatError(
             f"{where} is truncated: its {stored} bytes of data end at byte {start + stored} and the file has "
             f"{source.size}; fetch the file again."
         )
-    return (
+    return FormatError(
         f"{where} is damaged: its last block ends at byte {stop} and the file has {source.size}, so bytes are missing "
         "somewhere, as after a conversion of line ends; fetch the file again in binary mode."
     )
