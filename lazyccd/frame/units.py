@@ -90,8 +90,10 @@ def unit_to_text(unit: u.UnitBase) -> str:
     try:
         return str(unit.to_string("fits"))
     except ValueError:
-        plain = u.CompositeUnit(1.0, unit.bases, unit.powers).to_string()
-        return f"{unit.scale!r} {plain}" if unit.scale != 1 else str(plain)  # astropy would round the scale
+        if unit.scale == 1:
+            return str(unit.to_string())
+        bases = u.CompositeUnit(1.0, unit.bases, unit.powers)
+        return f"{unit.scale!r} {bases.to_string(fraction=False)}"  # astropy would round the scale
 
 
 def conversion_factor(unit: u.UnitBase, target: u.UnitBase, what: str) -> float:

@@ -28,6 +28,7 @@ from lazyccd.frame.values import UnusableError
         ("UNKNOWN", "gain", None),
         (" n/a ", "gain", None),
         ("", "gain", None),
+        ("[1.5,]", "gain", 1.5),
         (None, "gain", None),
     ],
 )
@@ -44,6 +45,9 @@ def test_numbers(value: Any, name: str, expected: float | None) -> None:
         ("3.3,3.4", "lists 2 values"),
         ("3,3;3,4", "lists 2 values"),
         ("3 3.5 4 ", "lists 3 values"),
+        ("[3,4]", "lists 2 values"),
+        ("1.5 +/- 0.1", "must be in electron/adu"),
+        ("1.5 e-/adu 1.6 e-/adu", "must be in electron/adu"),
         ("high", "is not a number"),
         (True, "is not a number"),
         (float("inf"), "is not finite"),

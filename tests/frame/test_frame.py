@@ -102,6 +102,14 @@ def test_types_of_uncertainty(kind: Any, units: str, values: list[float]) -> Non
     resolve(doubled)
 
 
+@pytest.mark.parametrize("kind", ["std", "var", "ivar"])
+def test_units_with_a_scale_keep_it(kind: Any) -> None:
+    """Data in a third of a jansky, and an uncertainty of the power that goes with it, to the last bit of the scale."""
+    ds = lazyccd.with_uncertainty(dataset(data=np.ones((1, 2))), np.ones((1, 2)), kind)
+    scaled = lazyccd.with_unit(ds, u.Unit(1 / 3 * u.Jy))
+    assert u.Unit(lazyccd.multiply(scaled, 2.0)["data"].attrs["units"]) == u.Unit(1 / 3 * u.Jy)
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

@@ -235,6 +235,13 @@ def test_frames_computed_together_share_their_work() -> None:
     assert kinds(both)["run_image"] == 16
 
 
+def test_a_plan_under_two_names_computes_together() -> None:
+    """Variables of one plan that are called otherwise have layers of their own."""
+    image = resolve(frame())
+    one, two = (lower_image(image.plan, image.grid, {name: "std"}, image.graphs)[name] for name in ("a", "b"))
+    np.testing.assert_array_equal(*compute_all(one, two, scheduler="sync"))
+
+
 def test_dropped_variables_share_keys_with_the_whole_frame() -> None:
     """A frame and the same frame without its mask compute together."""
     whole = frame()
