@@ -21,7 +21,8 @@ from lazyccd.errors import FormatError, ParameterError
 from lazyccd.flags import FlagTable, MaskPlane, MaskSchema, plane_name
 from lazyccd.frame.casts import to_mask
 from lazyccd.frame.header import header_from_text
-from lazyccd.io.fits.hdus import Cards, FitsFile, HduInfo
+from lazyccd.io.fits.cards import Cards
+from lazyccd.io.fits.hdus import FitsFile, HduInfo
 from lazyccd.io.fits.storage import FitsStorage
 from lazyccd.plan.steps import Source, Step
 
