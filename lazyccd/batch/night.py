@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias
 from lazyccd.batch.classify import CALIBRATIONS, Stamps, calibration_of
 from lazyccd.batch.facts import Fact, Facts
 from lazyccd.errors import ParameterError
+from lazyccd.frame.values import is_nothing
 from lazyccd.io.fits.mef import OnError
 
 Status: TypeAlias = Literal["COMPLETE", "PARTIAL", "REFUSED", "LISTED"]
@@ -63,6 +64,11 @@ class Options:
         """Refuse what cannot be missing, and methods that are not known."""
         if self.on_error not in {"raise", "skip"}:
             raise ParameterError(f"--on-error {self.on_error!r} must be raise or skip; correct it.")
+        for name in ("gain", "readnoise", "saturate"):
+            if getattr(self, name) and is_nothing(getattr(self, name)):
+                raise ParameterError(
+                    f"--{name} {getattr(self, name)!r} must be a number; leave it out if it is not known."
+                )
         if self.cosmic_rays not in {"", "lacosmic", "none"}:
             raise ParameterError(f"--cosmic-rays {self.cosmic_rays!r} must be lacosmic or none; correct it.")
         for kind in self.allow_missing:

@@ -220,6 +220,8 @@ def test_allowed_to_be_missing(plan_night: Any) -> None:
     assert plan_night(files).exit_status == 3
     assert plan_night({}, allow_missing=("flat",)).exit_status == 3
     assert plan_night({}, allow_missing=("flat", "dark")).exit_status == 0
+    with pytest.raises(ParameterError, match="--gain 'nan' must be a number"):
+        plan_night({}, gain="nan")
     with pytest.raises(ParameterError, match="--allow-missing 'flats' must be one of bias, dark, flat"):
         plan_night({}, allow_missing=("flats",))
 

@@ -14,7 +14,7 @@ from astropy.io import fits
 from astropy.nddata import CCDData
 
 import lazyccd
-from lazyccd.errors import ArgumentTypeError, FrameError, ParameterError, SourceChangedError
+from lazyccd.errors import ArgumentTypeError, FrameError, MissingFileError, ParameterError, SourceChangedError
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.testing.steps import formula_frame
 from tests.io.lossless import assert_nothing_lost
@@ -204,6 +204,9 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(SourceChangedError):
         lazyccd.to_fits(only_table, tmp_path / "b.fits")
     assert not (tmp_path / "b.fits").exists()
+    raw.unlink()
+    with pytest.raises(MissingFileError, match=r"\.fits does not exist"):
+        lazyccd.to_fits(only_table, tmp_path / "b.fits")
     with pytest.raises(ParameterError, match="frame name 'Säge' cannot be an EXTNAME"):
         lazyccd.to_fits(xr.DataTree.from_dict({"Säge": formula_frame((4, 5))}), tmp_path / "b.fits")
 

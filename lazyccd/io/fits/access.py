@@ -140,9 +140,11 @@ class RemoteSource:
         if stop <= offset:
             return b""
         try:
-            return bytes(self._filesystem.cat_file(self._path, start=offset, end=stop))
+            part = bytes(self._filesystem.cat_file(self._path, start=offset, end=stop))
         except Exception as error:
             raise _unreadable(self.name, error) from error
+        _check_part(self.name, part, stop - offset)
+        return part
 
     def read_rows(self, offset: int, stride: int, count: int, buffer: Buffer) -> None:
         """Fill ``buffer`` with ``count`` runs of equal length, whose starts are ``stride`` bytes apart."""
@@ -154,6 +156,7 @@ class RemoteSource:
         except Exception as error:
             raise _unreadable(self.name, error) from error
         for i, part in enumerate(parts):
+            _check_part(self.name, part, length)
             if len(part) != length:
                 raise _ended(self.name, starts[i] + len(part), stops[i])
             buffer[i * length : (i + 1) * length] = np.frombuffer(part, np.uint8)
@@ -162,12 +165,21 @@ class RemoteSource:
         """Nothing is held open."""
 
 
+def _check_part(name: str, part: bytes, wanted: int) -> None:
+    """Refuse more than was asked for: the whole file, from servers that know no ranges."""
+    if len(part) > wanted:
+        raise FormatError(
+            f"{name}: {wanted} bytes were asked for and {len(part)} came: the server does not give parts of files; "
+            "download it first."
+        )
+
+
 def _ended(name: str, end: int, wanted: int) -> FormatError:
     """Make the error of a file that is shorter than its header promised."""
     return FormatError(f"{name} ends at byte {end}, before the {wanted} that were asked for; fetch the file again.")
 
 
-def _unreadable(name: str, error: Exception) -> FormatError:
+def _unreadable(name: str, error: BaseException) -> FormatError:
     """Make the error of a URL; every file system of fsspec raises errors of its own, whose message is what helps."""
     return FormatError(f"{name} cannot be read: {error!r}; check the URL and what fsspec needs for it.")
 
@@ -348,7 +360,11 @@ def _open_remote(path: str) -> tuple[ByteSource, Identity]:
         tags = [info.get(key) for key in TAGS]
         tag = next((str(tag) for tag in tags if tag), None) or str(filesystem.ukey(inner))
         size = info.get("size")
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        cause = error.__cause__  # of HTTP, where every failure is a file that is not there
+        failed = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+        if cause is not None and (failed or getattr(cause, "status", 404) != 404):
+            raise _unreadable(path, cause) from error
         raise MissingFileError(f"{path} does not exist; check the URL.") from None
     except Exception as error:
         raise _unreadable(path, error) from error

@@ -28,7 +28,15 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lazyccd.errors import FormatError, MissingFileError, ParameterError, ShapeError, TargetExistsError, WriteError
+from lazyccd.errors import (
+    FormatError,
+    LazyCCDError,
+    MissingFileError,
+    ParameterError,
+    ShapeError,
+    TargetExistsError,
+    WriteError,
+)
 from lazyccd.io.fits.hdus import scan_fits
 from lazyccd.io.fits.heap import copy_tiles, pwrite, tiles_of, write_tiles
 from lazyccd.io.fits.kept import KeptBytes
@@ -274,6 +282,8 @@ class FitsTarget:
         """Turn an OSError into a WriteError that names the file and what was being written."""
         try:
             yield
+        except LazyCCDError:  # of an input
+            raise
         except OSError as error:
             way_out = {
                 errno.ENOSPC: "free some space or write elsewhere",
