@@ -22,6 +22,11 @@ class Reads(Protocol):
         ...
 
 
+def words_of(reads: Reads) -> tuple[str, tuple[tuple[str, object], ...]]:
+    """Return what tells a rule from others; dask would pickle its class to find that out."""
+    return type(reads).__name__, tuple(vars(reads).items())
+
+
 @dataclass(frozen=True)
 class Same:
     """The same region: pointwise arithmetic. An input with one row or one column is broadcast along that axis."""

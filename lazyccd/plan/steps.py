@@ -18,7 +18,7 @@ import numpy.typing as npt
 from dask.tokenize import tokenize
 
 from lazyccd.kernels.block import ALL_PLANES, Block, Request
-from lazyccd.plan.reads import Reads, Same
+from lazyccd.plan.reads import Reads, Same, words_of
 from lazyccd.plan.storage import Storage
 from lazyccd.plan.uses import EVERYTHING, POINTWISE, PlaneMap, token_of_words
 from lazyccd.sections import Region
@@ -237,7 +237,7 @@ class Apply(Step):
 
     def identity(self) -> tuple[Any, ...]:
         """Return the kernel's name, parameters and inputs."""
-        sources = tuple((i.step.token, i.reads, token_of_words(i.uses)) for i in self.sources)
+        sources = tuple((i.step.token, words_of(i.reads), token_of_words(i.uses)) for i in self.sources)
         numbers = tuple((name, value.token) for name, value in self.numbers)
         return (kernel_name(self.kernel), self.params, sources, numbers)
 
@@ -307,7 +307,7 @@ class Stack(Step):
         """Return the kernel's name, parameters and frames; bands do not change pixels."""
         frames = tuple(frame.token for frame in self.frames)
         numbers = tuple((name, value.token) for name, value in self.numbers)
-        return (kernel_name(self.kernel), self.params, numbers, token_of_words(self.uses), self.reads, frames)
+        return (kernel_name(self.kernel), self.params, numbers, token_of_words(self.uses), words_of(self.reads), frames)
 
     @property
     def inputs(self) -> tuple[Step, ...]:
