@@ -16,12 +16,13 @@ from lazyccd.io.fits.packing import check_compression, tile_shape
 from lazyccd.io.fits.writer import FitsTarget
 from lazyccd.io.sinks import FitsPart, FitsProduct
 from lazyccd.io.write import Job, Rules, frames_to_write, refuse_sources, resolved, write
-from lazyccd.plan.describe import plain
+from lazyccd.plan.cost import task_cost
+from lazyccd.plan.describe import plain, sources
 from lazyccd.plan.evaluate import chunk_boxes
 from lazyccd.sections import Region
 
 WIDEST_BAND = 8192
-"""Images up to this width are written in bands of whole rows, wider ones in squares."""
+"""Images up to this width are written in bands of whole rows; wider ones too, unless squares need less of the inputs."""
 
 
 def to_fits(
@@ -120,7 +121,7 @@ def to_fits(
     )
     refuse_sources(images.values(), name, [spec.kept.path for spec in layout.hdus if spec.kept is not None])
     jobs = [
-        Job(image, tuple(_bands(image, (1, 1) if compress is None else tile_shape(compress, image.shape))))
+        Job(image, tuple(regions_of(image, (1, 1) if compress is None else tile_shape(compress, image.shape))))
         for image in images.values()
     ]
     file = FitsTarget(name, tuple(layout.hdus))
@@ -133,16 +134,31 @@ def to_fits(
     return write(dict(zip(images, jobs, strict=True)), product, described, Rules(overwrite, verify, takeover), compute)
 
 
-def _bands(image: Image, tile: tuple[int, int]) -> Iterable[Region]:
-    """Return the regions in which an image is written to FITS: of whole tiles, about as large as its largest chunk."""
+def regions_of(image: Image, tile: tuple[int, int]) -> Iterable[Region]:
+    """Return the regions in which an image is written to FITS: of whole tiles, about as large as its largest chunk.
+
+    Whole rows lie one behind the other in a file. But a band of a wide image has few, and may need many more of its inputs:
+    margins, or chunks of arrays and stores that are higher.
+    """
     ny, nx = image.shape
     largest = [max(sizes) for sizes in image.grid]
-    if nx > WIDEST_BAND:
-        step = [-(-length // tile[i]) * tile[i] for i, length in enumerate(largest)]
-        grid = image.grid if tile == (1, 1) else regular_grid(image.shape, (step[0], step[1]))
-        return [box for _, box in chunk_boxes(grid, Region.full(image.shape))]
     rows = max(1, min(CHUNK_PIXELS, largest[0] * largest[1]) // nx // tile[0]) * tile[0]
-    return [Region(y0, min(y0 + rows, ny), 0, nx) for y0 in range(0, ny, rows)]
+    bands = [Region(y0, min(y0 + rows, ny), 0, nx) for y0 in range(0, ny, rows)]
+    if nx <= WIDEST_BAND:
+        return bands
+    step = [-(-length // tile[i]) * tile[i] for i, length in enumerate(largest)]
+    grid = image.grid if tile == (1, 1) else regular_grid(image.shape, (step[0], step[1]))
+    squares = [box for _, box in chunk_boxes(grid, Region.full(image.shape))]
+    is_coarse = bool(image.plan.arrays) or any(source.storage.rows > rows for source in sources(image.plan))
+    if is_coarse or rows * nx > 2 * max(box.size for box in squares):
+        return squares
+    return bands if _bytes_per_pixel(image, bands) <= 1.1 * _bytes_per_pixel(image, squares) else squares
+
+
+def _bytes_per_pixel(image: Image, regions: list[Region]) -> float:
+    """Return how many bytes are read for each pixel of a region in the middle."""
+    region = regions[len(regions) // 2]
+    return task_cost(image.plan, region, list(image.plan.dtypes)).read_bytes / region.size
 
 
 def _check_suffix(name: str, compress: str | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ from hypothesis.extra import numpy as hnp
 import lazyccd
 from lazyccd.errors import FormatError, MissingFileError, ParameterError, SourceChangedError
 from lazyccd.flags import MaskSchema
+from lazyccd.frame.core import resolve
+from lazyccd.io.write_fits import regions_of
 from lazyccd.testing.asserts import assert_frames_equal
+from lazyccd.testing.steps import box_filter, formula_frame
 
 SHAPE = (70, 90)
 BITS = {name: MaskSchema().bits(name) for name in MaskSchema().names}
@@ -274,3 +278,23 @@ def test_slices_and_bins_are_written(tmp_path: Path) -> None:
     again = lazyccd.open_zarr(lazyccd.to_zarr(binned, tmp_path / "a.zarr"))
     np.testing.assert_array_equal(again["data"], binned["data"])
     np.testing.assert_array_equal(again["y"], binned["y"])
+
+
+def test_wide_images_are_written_in_what_needs_least(tmp_path: Path) -> None:
+    """Whole rows, if they read no more than squares: of files, not of dask arrays, high blocks of stores or wide margins."""
+    header = fits.Header({"SIMPLE": True, "BITPIX": 16, "NAXIS": 2, "NAXIS1": 9000, "NAXIS2": 9000, "BUNIT": "adu"})
+    path = tmp_path / "wide.fits"
+    path.write_bytes(header.tostring().encode())
+    os.truncate(path, 2880 + -(-9000 * 9000 * 2 // 2880) * 2880)
+    raw = lazyccd.open_fits(path)
+    store = lazyccd.open_zarr(lazyccd.to_zarr(formula_frame((600, 9000), (512, 2048)), tmp_path / "a.zarr"))
+    chunked = lazyccd.from_ccddata(CCDData(np.zeros((10, 9000)), unit="adu"))
+
+    def widest(ds: xr.Dataset) -> int:
+        return max(region.shape.x for region in regions_of(resolve(ds), (1, 1)))
+
+    assert widest(lazyccd.multiply(raw, 2.0)) == 9000
+    assert widest(box_filter(raw, 1)) == 9000
+    assert widest(box_filter(raw, 60)) == 2048
+    assert widest(chunked) < 9000
+    assert widest(store) == 2048
