@@ -10,8 +10,7 @@ import pytest
 from hypothesis import settings
 
 # deadline: the first example compiles kernels; derandomize: a run that fails, fails for everybody
-settings.register_profile("default", max_examples=25, deadline=None, derandomize=True)
-settings.register_profile("ci", settings.get_profile("default"), max_examples=50, print_blob=True)
+settings.register_profile("default", max_examples=25, deadline=None, derandomize=True, print_blob=True)
 settings.register_profile("nightly", max_examples=1000, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
