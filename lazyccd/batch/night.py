@@ -308,10 +308,9 @@ class NightPlan:
 
     def recipe(self, name: str) -> Recipe:
         """Return the recipe of a file."""
-        for item in self.recipes:
-            if item.name == name:
-                return item
-        raise ParameterError(f"file {name!r} is not part of the night in {self.folder!r}; use a name of its table.")
+        if name not in self._recipes:
+            raise ParameterError(f"file {name!r} is not part of the night in {self.folder!r}; use a name of its table.")
+        return self._recipes[name]
 
     def group(self, name: str) -> MasterGroup:
         """Return a master to make."""
@@ -319,6 +318,10 @@ class NightPlan:
             if item.name == name:
                 return item
         raise ParameterError(f"master {name!r} must be one of {[item.name for item in self.groups]}.")
+
+    @cached_property
+    def _recipes(self) -> dict[str, Recipe]:
+        return {item.name: item for item in self.recipes}
 
     @cached_property
     def _files(self) -> dict[str, str]:

@@ -320,10 +320,12 @@ class Run:
 
     def _lacking(self, recipe: Recipe) -> list[str]:
         """Return the images that other files of a recipe's master have and its own has not."""
-        file = self.plan.master_file(recipe.group)
-        there = {self.plan.members(group.name)[0].child for group in self.plan.groups if group.file == file}
-        own = {item.child for item in self.plan.recipes if file_of(item) == file_of(recipe) and item.is_reduced}
-        return sorted(there - own) if recipe.child else []
+        if not recipe.child:
+            return []
+        file, master = file_of(recipe), self.plan.master_file(recipe.group)
+        there = {item.child for item in self.plan.recipes if item.group and self.plan.master_file(item.group) == master}
+        own = {item.child for item in self.plan.recipes if item.is_reduced and file_of(item) == file}
+        return sorted(there - own)
 
     def _calibrated(self, recipe: Recipe) -> Any:
         """Calibrate a frame, if its masters could be made."""

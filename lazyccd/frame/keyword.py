@@ -91,9 +91,10 @@ class Keyword:
         value = header[self._name]
         if self._unit is None and not isinstance(value, str):
             self._value = value  # a number as it stands; what needs a unit says so
+        elif self._unit is None or value is None or isinstance(value, u.Quantity):
+            self.value = value
         else:
-            as_it_stands = self._unit is None or value is None or isinstance(value, u.Quantity)
-            self.value = value if as_it_stands else self._number(value)
+            self.value = self._number(value)
         return self._value
 
     def _number(self, value: Any) -> float:

@@ -380,9 +380,9 @@ class Reduction:
         return (self.step.token, functions, self.params, numbers, sorted(self.planes), self.region, self.tile)
 
     @property
-    def unsettled(self) -> dict[str, Value]:
+    def unsettled(self) -> Mapping[str, Value]:
         """The values that the tasks of this reduction depend on, by token."""
-        return {**self.step.unsettled} | {v.token: v for _, v in self.numbers if v.given is None}
+        return _united([self.step.unsettled, {v.token: v for _, v in self.numbers if v.given is None}])
 
 
 @dataclass(frozen=True, eq=False)
