@@ -100,7 +100,7 @@ def ours(folder: Path, method: str, chunk: int, threads: int, repeat: int) -> di
 
 def task_memory(folder: Path) -> dict[str, Any]:
     """Return the bytes per pixel that the kernel takes on top of its input."""
-    from lazyccd.kernels.lacosmic import LACosmic, detect
+    from lazyccd.kernels.cosmic_rays.lacosmic import LACosmic, detect
 
     pixels = np.load(folder / "image.npy")
     detect(pixels[:256, :256].copy(), None, LACosmic(), levels=(1.0, 1.0))

@@ -28,12 +28,12 @@ from astropy.io import fits
 from common import fresh, row, save, spread
 
 import lazyccd
-from lazyccd.flags import MaskSchema
 from lazyccd.io.fits.hdus import FitsFile, scan_fits
 from lazyccd.io.fits.storage import FitsStorage
 from lazyccd.io.zarrs import ZarrArray, ZarrTarget, complete_store, open_arrays, shard_grid
-from lazyccd.kernels import calibrate, overscan, pointwise
+from lazyccd.kernels import flat, overscan, pointwise
 from lazyccd.kernels.block import Block, Request
+from lazyccd.mask_planes import MaskSchema
 from lazyccd.plan.schedule import STRIP_PIXELS
 from lazyccd.sections import Region
 
@@ -194,7 +194,7 @@ class BareLoop:
         block = pointwise.set_deviation(request, block, gain=gain, readnoise=5.0, clip=True, dtype="float32")
         block = pointwise.affine(request, block, scale=gain, offset=0.0, dtype="float32")
         block = pointwise.add_scaled(request, block, masters["dark"], scale=-1.0, **none)
-        return calibrate.divide_flat(
+        return flat.divide_flat(
             request, block, masters["flat"], min_value=None, lowest=0.1, bad_bits=self.schema.bad_bits,
             low_flat=self.schema.bits("LOW_FLAT"), no_data=self.schema.bits("NO_DATA"), norm=self.norm, **none,
         )  # fmt: skip

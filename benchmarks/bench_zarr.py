@@ -28,12 +28,12 @@ from dask.utils import parse_bytes
 from distributed import Client, LocalCluster
 
 import lazyccd
-from lazyccd.flags import MaskSchema
 from lazyccd.io.fits.hdus import scan_fits
 from lazyccd.io.fits.storage import FitsStorage, find_hdu
 from lazyccd.io.zarrs import ZarrArray, ZarrTarget, complete_store, shard_grid
-from lazyccd.kernels import calibrate, pointwise, reduce
+from lazyccd.kernels import moments, pointwise
 from lazyccd.kernels.block import PLANES, Block, Request, empty_block
+from lazyccd.mask_planes import MaskSchema
 from lazyccd.plan.schedule import STRIP_PIXELS
 from lazyccd.plan.tasks import tile_groups
 from lazyccd.sections import Region
@@ -97,7 +97,7 @@ class BareLoop:
             whole = whole.union(tile)
         block = Block(whole, self.read(self.flat, whole))
         bad = self.schema.bad_bits
-        return [reduce.sum_and_count(block.crop(tile), bad_bits=bad, min_value=None) for tile in tiles]
+        return [moments.sum_and_count(block.crop(tile), bad_bits=bad, min_value=None) for tile in tiles]
 
     def read(self, source: FitsStorage, region: Region) -> Any:
         """Return the pixels of a region."""
@@ -141,7 +141,7 @@ class BareLoop:
         numbers = pointwise.flag_nonfinite_alone(
             request, Block(request.region, flat), no_data=bits("NO_DATA"), mask_dtype=mask
         )
-        return calibrate.divide_flat(
+        return flat.divide_flat(
             request,
             block,
             Block(request.region, flat, None, numbers.data),

@@ -21,12 +21,13 @@ import numpy as np
 import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, ParameterError
-from lazyccd.flags import split_selection
 from lazyccd.frame.core import DATA, Image, resolve
 from lazyccd.frame.tree import over_trees
 from lazyccd.frame.units import unit_to_text
-from lazyccd.kernels import pointwise, reduce, select
-from lazyccd.kernels.select import MAD_TO_SIGMA
+from lazyccd.kernels import moments, pointwise
+from lazyccd.kernels import quantiles as quantile_kernels
+from lazyccd.kernels.quantiles import MAD_TO_SIGMA
+from lazyccd.mask_planes import split_selection
 from lazyccd.plan.lower import lower_numbers
 from lazyccd.plan.steps import Apply, Input, Reduction, Value, make_dtypes, make_params
 from lazyccd.sections import Region
@@ -139,7 +140,7 @@ def mad_std(ccd: xr.Dataset, bad: str | None = None) -> xr.DataArray:
     distances = Apply(
         image.shape,
         make_dtypes(**planes),
-        kernel=reduce.distance,
+        kernel=moments.distance,
         sources=(Input(image.plan),),
         params=make_params(dtype=image.dtype.name),
         numbers=(("centre", centre),),
@@ -238,9 +239,9 @@ def quantile_value(
         final = dict(quantiles=quantiles, lower=lower, **({"dtype": plan.dtypes[DATA].name} if last else {}))
         reduction = Reduction(
             plan,
-            partial=select.count_digits,
-            final=select.last_digit if last else select.next_digit,
-            merge=select.add_counts,
+            partial=quantile_kernels.count_digits,
+            final=quantile_kernels.last_digit if last else quantile_kernels.next_digit,
+            merge=quantile_kernels.add_counts,
             params=make_params(step=k, **fixed, **final),
             numbers=(("state", state), *limits),
             planes=frozenset({"data", "mask"} & plan.dtypes.keys()),
@@ -258,8 +259,8 @@ def clipped_value(image: Image, sigma: float, maxiters: int, bad: str | None = N
         limits = () if bounds is None else (("bounds", bounds),)
         reduction = Reduction(
             image.plan,
-            partial=reduce.moments,
-            final=reduce.mean_and_deviation,
+            partial=moments.moments,
+            final=moments.mean_and_deviation,
             params=make_params(bad_bits=image.schema.select(bad), sigma=sigma),
             numbers=(("centre", centre), *limits),
             planes=frozenset({"data", "mask"} & image.plan.dtypes.keys()),

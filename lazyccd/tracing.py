@@ -17,7 +17,7 @@ from lazyccd.frame.tree import over_trees
 from lazyccd.frame.wcs import lattice
 from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import PLANES, Block, Request
-from lazyccd.kernels.combine import combine_frames, reasons
+from lazyccd.kernels.stack.combine import combine_frames, reasons
 from lazyccd.ops.common import file_name
 from lazyccd.plan.lower import lower_image, lower_values, read_label
 from lazyccd.plan.reads import Blocks, Columns, Reads, Replicated, Rows, Same, Shifted, Window

@@ -13,7 +13,7 @@ import xarray as xr
 
 from lazyccd.frame.core import DATA, MASK, resolve
 from lazyccd.kernels.overscan import line_level
-from lazyccd.kernels.select import MAD_TO_SIGMA
+from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 from lazyccd.ops.edit import cut
 from lazyccd.ops.overscan_levels import scatter as residual_scatter
 from lazyccd.sections import Region

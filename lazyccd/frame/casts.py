@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.errors import FrameError
-from lazyccd.flags import FlagTable, MaskSchema
 from lazyccd.kernels import pointwise
+from lazyccd.mask_planes import FlagTable, MaskSchema
 from lazyccd.plan.steps import Apply, Input, Step, make_dtypes, make_params
 
 ARITHMETIC = {"abs", "add", "floordiv", "mod", "mul", "neg", "pow", "sub"}

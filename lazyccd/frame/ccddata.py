@@ -13,7 +13,6 @@ from astropy import units as u
 from astropy.io import fits
 
 from lazyccd.errors import FrameError, ShapeError
-from lazyccd.flags import MaskSchema
 from lazyccd.frame.casts import to_mask, to_variance
 from lazyccd.frame.core import (
     DATA,
@@ -32,6 +31,7 @@ from lazyccd.frame.settle import has_cards, settle_numbers
 from lazyccd.frame.tree import over_trees
 from lazyccd.frame.units import parse_unit
 from lazyccd.frame.wcs import wcs_from_header
+from lazyccd.mask_planes import MaskSchema
 
 if TYPE_CHECKING:
     from astropy.nddata import CCDData

@@ -11,7 +11,6 @@ from typing import Any
 import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, FormatError, ParameterError
-from lazyccd.flags import FlagTable
 from lazyccd.frame.casts import to_mask, to_variance
 from lazyccd.frame.ccddata import from_ccddata
 from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, asked_grid, make_image, regular_grid
@@ -27,6 +26,7 @@ from lazyccd.io.places import place_of
 from lazyccd.io.zarr_storage import root_attrs
 from lazyccd.io.zarrs import open_arrays
 from lazyccd.kernels.block import MAPS
+from lazyccd.mask_planes import FlagTable
 from lazyccd.plan.steps import Source
 
 OF_STORES = {"lazyccd", "zarr_conventions", "multiscales"}

@@ -18,7 +18,7 @@ from lazyccd.io.places import read_complete, replace_complete
 from lazyccd.io.write import Rules
 from lazyccd.io.write_zarr import write_level
 from lazyccd.io.zarrs import CHUNK, consolidated, json_bytes
-from lazyccd.kernels import blocks
+from lazyccd.kernels import block_reduce
 from lazyccd.plan.reads import Blocks
 from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
 from lazyccd.plan.uses import EVERYTHING
@@ -142,7 +142,7 @@ def halved(image: Image) -> Image:
     plan = Apply(
         shape,
         make_dtypes(**{name: dtypes.get(name) for name in ("data", "variance", "mask")}),
-        kernel=blocks.good_mean,
+        kernel=block_reduce.good_mean,
         sources=(Input(image.plan, Blocks((2, 2)), EVERYTHING),),
         params=make_params(bad_bits=image.schema.bad_bits),
     )

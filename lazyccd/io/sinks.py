@@ -17,7 +17,7 @@ from lazyccd.io.places import place_of, stamp_of
 from lazyccd.io.progress import Progress, Receipts
 from lazyccd.io.shards import checksum
 from lazyccd.io.zarrs import ZarrTarget, complete_store, is_made
-from lazyccd.kernels.quantize import round_chunks
+from lazyccd.kernels.fits.quantize import round_chunks
 from lazyccd.sections import Region
 
 

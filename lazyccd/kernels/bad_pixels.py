@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.kernels.block import Block, Request
-from lazyccd.kernels.blocks import as_blocks
+from lazyccd.kernels.block_reduce import as_blocks
 from lazyccd.kernels.filters import percentiles
 from lazyccd.kernels.jit import compiled
-from lazyccd.kernels.select import MAD_TO_SIGMA
+from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 from lazyccd.sections import Region
 
 Array = npt.NDArray[Any]

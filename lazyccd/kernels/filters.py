@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from lazyccd.kernels.block import Block, Request
 from lazyccd.kernels.jit import compiled
+from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 from lazyccd.kernels.rank_filter import rank_filter
-from lazyccd.kernels.select import MAD_TO_SIGMA
 from lazyccd.sections import Region
 
 Array = npt.NDArray[Any]

@@ -11,7 +11,7 @@ from lazyccd.kernels.block import Block, Request
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.pixel_loops import pixels_of, sort_values
 from lazyccd.kernels.pointwise import or_masks
-from lazyccd.kernels.select import MAD_TO_SIGMA
+from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 
 Array = npt.NDArray[Any]
 Statistic: TypeAlias = Literal["mean", "median", "clipped", "mad"]

@@ -9,7 +9,7 @@ import xarray as xr
 
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import DATA, Image, resolve
-from lazyccd.kernels import bad_pixels, iraf
+from lazyccd.kernels import bad_pixels, iraf_filters
 from lazyccd.ops.common import operation, single_number, whole_number
 from lazyccd.ops.filters import box_size
 from lazyccd.plan.reads import Halo, Lattice, Reads
@@ -101,7 +101,7 @@ def ccdmask(
                 "flavor 'iraf' always looks at blocks and columns; leave out findbadcolumns and byblocks."
             )
         columns = Lattice((image.shape[0], sigma[1]), (0, median[1] - 1), whole=True)
-        return _mask_of(image, iraf.find_bad, columns, shared)
+        return _mask_of(image, iraf_filters.find_bad, columns, shared)
     rows = 2 * (ngood + 1) if findbadcolumns else 0
     reach = (rows + median[0] // 2, median[1] // 2)
     reads: Reads = Halo((reach[0] + sigma[0] // 2, reach[1] + sigma[1] // 2))

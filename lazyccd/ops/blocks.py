@@ -11,7 +11,7 @@ import xarray as xr
 
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import Image, resolve
-from lazyccd.kernels import blocks
+from lazyccd.kernels import block_reduce as kernels
 from lazyccd.ops.common import operation
 from lazyccd.plan.reads import Blocks, Replicated
 from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
@@ -78,7 +78,7 @@ def block_reduce(ccd: xr.Dataset, block_size: int | tuple[int, int], func: Calla
     plan = Apply(
         shape,
         planes,
-        kernel=blocks.block_reduce,
+        kernel=kernels.block_reduce,
         sources=(Input(image.plan, Blocks(size)),),
         params=make_params(size=size, func=func, power=power, dtype=image.dtype.name),
     )
@@ -163,7 +163,7 @@ def block_replicate(ccd: xr.Dataset, block_size: int | tuple[int, int], conserve
     plan = Apply(
         (image.shape[0] * size[0], image.shape[1] * size[1]),
         image.plan.planes,
-        kernel=blocks.block_replicate,
+        kernel=kernels.block_replicate,
         sources=(Input(image.plan, Replicated(size)),),
         params=make_params(size=size, divisor=divisor),
     )

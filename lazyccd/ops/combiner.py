@@ -15,7 +15,7 @@ import xarray as xr
 from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.frame.core import DATA, MASK
 from lazyccd.frame.tree import call_each, calls_of
-from lazyccd.kernels.piece import Clip
+from lazyccd.kernels.stack.types import Clip
 from lazyccd.ops.combining import hand_over, header_of
 from lazyccd.ops.offsets import on_each_other
 from lazyccd.ops.stack_inputs import check_shapes, collect, in_one_unit, stacked_trees, trees_of

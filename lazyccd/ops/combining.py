@@ -14,7 +14,7 @@ import xarray as xr
 from lazyccd.errors import ParameterError
 from lazyccd.frame.ccddata import to_ccddata
 from lazyccd.frame.stacked import StackHeader, stack_header
-from lazyccd.kernels.piece import Rule
+from lazyccd.kernels.stack.types import Rule
 from lazyccd.ops.offsets import offsets_of, on_each_other, place
 from lazyccd.ops.stack_inputs import IN_TREE, Given, check_shapes, collect, in_one_unit, tree_by_tree, written
 from lazyccd.ops.stack_levels import Spec, found_levels, levels_of, noise_of

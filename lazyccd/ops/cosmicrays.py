@@ -15,10 +15,11 @@ from lazyccd.errors import ArgumentTypeError, ParameterError, UnitError
 from lazyccd.frame.core import DATA, Image, as_step, float_dtype, resolve
 from lazyccd.frame.nddata import is_nddata
 from lazyccd.frame.units import conversion_factor
-from lazyccd.kernels import cosmic_rays, select
+from lazyccd.kernels import quantiles
 from lazyccd.kernels.block import PLANES
-from lazyccd.kernels.cosmic_clean import CLEAN_TYPES
-from lazyccd.kernels.lacosmic import LACosmic
+from lazyccd.kernels.cosmic_rays import block as kernels
+from lazyccd.kernels.cosmic_rays.lacosmic import LACosmic
+from lazyccd.kernels.cosmic_rays.replace import CLEAN_TYPES
 from lazyccd.ops.common import called_with_ccddata, check_range, operation, pixels_like, single_number, whole_number
 from lazyccd.plan.lower import Graph
 from lazyccd.plan.reads import Halo, Reads, Whole
@@ -181,7 +182,7 @@ def cosmicray_lacosmic(
         "offset": _number(pssl, "pssl", image.units),
     }
     plan = image.apply(
-        cosmic_rays.lacosmic,
+        kernels.lacosmic,
         sources,
         dict(image.plan.planes) | {"mask": schema.dtype},
         numbers=() if whole or library is not None else _levels(image, sources, background, factor, shared),
@@ -365,7 +366,7 @@ def _measured_levels(image: Image, sources: tuple[Input, ...], shared: dict[str,
     step = Apply(
         image.shape,
         make_dtypes(data=np.float32, variance=np.float32, mask=np.uint8),
-        kernel=cosmic_rays.lacosmic_start,
+        kernel=kernels.lacosmic_start,
         sources=tuple(Input(s.step, margin, every) for s in sources),
         params=make_params(**shared),
     )
@@ -375,9 +376,9 @@ def _measured_levels(image: Image, sources: tuple[Input, ...], shared: dict[str,
     for k in range(2):
         reduction = Reduction(
             step,
-            partial=cosmic_rays.count_level_digits,
-            final=cosmic_rays.next_level_digits,
-            merge=select.add_counts,
+            partial=kernels.count_level_digits,
+            final=kernels.next_level_digits,
+            merge=quantiles.add_counts,
             params=make_params(step=k, noise=noise),
             numbers=(("state", state),),
             planes=frozenset({DATA, "mask"} | ({"variance"} if own_variance else set())),

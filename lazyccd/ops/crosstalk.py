@@ -13,7 +13,7 @@ from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError, UnitEr
 from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.log import apply_to_text, log_entries
 from lazyccd.frame.tree import frames_of, make_tree
-from lazyccd.kernels import signature
+from lazyccd.kernels import instrument
 from lazyccd.ops.common import single_number
 from lazyccd.ops.signature import check_counts
 from lazyccd.plan.steps import Input
@@ -158,7 +158,7 @@ def _without_crosstalk(
         planes["mask"] = schema.dtype
     uses = BRIGHT if mask_above is not None else OF_SOURCES
     plan = image.apply(
-        signature.remove_crosstalk,
+        instrument.remove_crosstalk,
         (Input(image.plan), *(Input(source.plan, uses=uses) for source in sources.values())),
         planes,
         coefficients=fractions,

@@ -12,7 +12,7 @@ from astropy import units as u
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import DATA, Image, as_step, resolve
 from lazyccd.frame.units import conversion_factor, unit_to_text
-from lazyccd.kernels import bad_pixels, filters, iraf
+from lazyccd.kernels import bad_pixels, filters, iraf_filters
 from lazyccd.kernels.block import PLANES
 from lazyccd.ops.common import called_with_ccddata, operation, pixels_like, single_number, whole_number
 from lazyccd.plan.lower import Graph
@@ -198,7 +198,7 @@ def _crmedian(
 ) -> Image:
     """Return the image after IRAF's crmedian."""
     plan = image.apply(
-        iraf.crmedian,
+        iraf_filters.crmedian,
         (Input(image.plan, Lattice(sigma, (box[0] - 1, box[1] - 1), whole=True), MASK_WITH_DATA),),
         dict(image.plan.planes) | {"mask": image.schema.dtype},
         median_size=box,

@@ -12,7 +12,7 @@ from astropy import units as u
 
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import Image, resolve
-from lazyccd.kernels import calibrate, reduce
+from lazyccd.kernels import flat, moments
 from lazyccd.kernels.block import PLANES
 from lazyccd.ops.calibrate import Master
 from lazyccd.ops.common import operand, operation
@@ -119,7 +119,7 @@ def divided_by(image: Image, master: Image, what: str, min_value: float | None, 
     return combine_pair(
         replace(image, graphs=(*image.graphs, *norm.graphs)),
         master,
-        calibrate.divide_flat,
+        flat.divide_flat,
         (MASK_WITH_DATA, FLAT),
         what=what,
         mask=True,
@@ -150,8 +150,8 @@ def flat_mean(flat: Image, min_value: float | None) -> Value:
     """Return the mean of a flat over good, finite pixels, as a lazy global number."""
     reduction = Reduction(
         flat.plan,
-        partial=reduce.sum_and_count,
-        final=reduce.mean_of_sums,
+        partial=moments.sum_and_count,
+        final=moments.mean_of_sums,
         params=make_params(bad_bits=flat.schema.bad_bits, min_value=min_value),
         planes=frozenset({"data", "mask"} & flat.plan.dtypes.keys()),
         region=Region.full(flat.shape),

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import xarray as xr
 
 from lazyccd.errors import ParameterError, ShapeError
-from lazyccd.flags import MaskSchema
 from lazyccd.frame.core import Image, make_image, regular_grid, resolve
 from lazyccd.frame.stacked import stack_header
 from lazyccd.frame.tree import Names, frames_of, make_tree
@@ -20,6 +19,7 @@ from lazyccd.frame.units import conversion_factor, parse_unit, unit_to_text
 from lazyccd.io import as_frame
 from lazyccd.io.opening import open_image
 from lazyccd.io.sums import CHUNK, SumsLayout, SumsSink, SumsStorage, read_current, write_current
+from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops.common import file_name
 from lazyccd.ops.pairs import affine_image
 from lazyccd.ops.stack_inputs import exposure_name

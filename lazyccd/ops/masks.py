@@ -11,14 +11,14 @@ import xarray as xr
 from astropy import units as u
 
 from lazyccd.errors import ArgumentTypeError, KeywordError, ParameterError
-from lazyccd.flags import FlagTable
 from lazyccd.frame.core import DATA, MASK, Image, resolve
 from lazyccd.frame.header import header_from_text
 from lazyccd.frame.stamps import stamped
 from lazyccd.frame.tree import over_trees
 from lazyccd.frame.units import conversion_factor
 from lazyccd.frame.values import find_number
-from lazyccd.kernels import pointwise, signature
+from lazyccd.kernels import instrument, pointwise
+from lazyccd.mask_planes import FlagTable
 from lazyccd.ops.badpixels import grown
 from lazyccd.ops.common import operation, single_number
 from lazyccd.plan.reads import Halo
@@ -115,8 +115,8 @@ def _flag_trails(image: Image, level: float, length: int) -> Image:
         raise ParameterError(f"trail {length} must be at least 1 pixel.")
     schema = image.schema.with_plane("BLEED", "Charge that bled along columns from saturated pixels")
     plan = image.apply(
-        signature.flag_trails,
-        (Input(image.plan, Halo(signature.trail_halo(int(length))), FLAG_FROM_DATA),),
+        instrument.flag_trails,
+        (Input(image.plan, Halo(instrument.trail_halo(int(length))), FLAG_FROM_DATA),),
         dict(image.plan.planes) | {"mask": schema.dtype},
         level=level,
         length=int(length),

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError
-from lazyccd.flags import MaskSchema
 from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.units import conversion_factor, unit_to_text
 from lazyccd.kernels import overscan as overscan_kernels
-from lazyccd.kernels.combine import only_partial
 from lazyccd.kernels.overscan import STATISTICS, Statistic
+from lazyccd.kernels.stack.combine import only_partial
+from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops.common import operand, operation
 from lazyccd.ops.overscan_levels import check_model, strip_levels
 from lazyccd.ops.pairs import affine_image

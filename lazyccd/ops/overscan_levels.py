@@ -12,7 +12,7 @@ import numpy.typing as npt
 from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.kernels.block import Block
 from lazyccd.kernels.overscan import Statistic, bad_pixels, line_level
-from lazyccd.kernels.select import MAD_TO_SIGMA
+from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 
 if TYPE_CHECKING:
     from astropy.modeling import Model

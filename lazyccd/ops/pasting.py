@@ -9,7 +9,7 @@ import numpy as np
 
 from lazyccd.frame.core import Image, regular_grid
 from lazyccd.frame.units import conversion_factor
-from lazyccd.kernels import mosaic
+from lazyccd.kernels import assemble
 from lazyccd.plan.reads import Placed
 from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
 from lazyccd.sections import Region
@@ -69,7 +69,7 @@ def paste(pieces: Sequence[Piece], shape: tuple[int, int]) -> Image:
     plan = Apply(
         shape,
         dtypes,
-        kernel=mosaic.paste,
+        kernel=assemble.paste,
         sources=tuple(Input(p.image.plan, Placed(p.place, p.source, p.step)) for p in pieces),
         params=make_params(
             parts=parts,

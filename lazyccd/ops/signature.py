@@ -21,7 +21,7 @@ from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.header import header_from_text
 from lazyccd.frame.stamps import keywords_of, stamped
 from lazyccd.frame.units import conversion_factor
-from lazyccd.kernels import signature
+from lazyccd.kernels import instrument
 from lazyccd.kernels.block import PLANES
 from lazyccd.ops.calibrate import Master
 from lazyccd.ops.common import operand, operation, single_number
@@ -124,7 +124,7 @@ def correct_linearity(
     masked = bool(np.isfinite(highest)) or image.has_mask
     schema = schema if np.isfinite(highest) else image.schema
     plan = image.apply(
-        signature.linearize,
+        instrument.linearize,
         (Input(image.plan, uses=MASK_WITH_DATA),),
         dict(image.plan.planes) | ({"mask": schema.dtype} if masked else {}),
         coefficients=powers,
@@ -217,7 +217,7 @@ def subtract_fringe(ccd: xr.Dataset, fringe: Master, scale: float | None = None,
     result = combine_pair(
         image,
         pattern,
-        signature.subtract_scaled,
+        instrument.subtract_scaled,
         (POINTWISE, POINTWISE),
         what="fringe frame",
         factor=factor,
@@ -231,14 +231,14 @@ def _fringe_fit(image: Image, pattern: Image, factor: float, bad: str | None) ->
     both = Apply(
         image.shape,
         make_dtypes(data=np.float64, variance=np.float64),
-        kernel=signature.beside,
+        kernel=instrument.beside,
         sources=tuple(Input(i.plan, uses=tuple((p, ("data", "mask")) for p in PLANES)) for i in (image, pattern)),
         params=make_params(bad=(image.schema.select(bad), pattern.schema.bad_bits), dtype="float64"),
     )
     reduction = Reduction(
         both,
-        partial=signature.fringe_boxes,
-        final=signature.fringe_scale,
+        partial=instrument.fringe_boxes,
+        final=instrument.fringe_scale,
         planes=frozenset({"data", "variance"}),
         region=Region.full(image.shape),
     )

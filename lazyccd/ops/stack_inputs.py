@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, KeywordError, ParameterError, ShapeError
-from lazyccd.flags import MaskSchema
 from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.header import header_view
 from lazyccd.frame.log import bind_arguments
@@ -26,6 +25,7 @@ from lazyccd.frame.values import find_number
 from lazyccd.io import as_frame, open_many, to_fits, to_zarr
 from lazyccd.io.fits.names import InputName, expand_names, target_name
 from lazyccd.io.opening import open_image
+from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops.common import file_name
 from lazyccd.ops.pairs import affine_image
 

@@ -13,10 +13,10 @@ from dask.base import compute
 from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError
 from lazyccd.frame.core import Image, as_step
 from lazyccd.frame.keyword import Keyword
-from lazyccd.kernels import imstat
-from lazyccd.kernels.combine import only_partial, plane_factor
-from lazyccd.kernels.levels import Levels, Numbers
-from lazyccd.kernels.piece import Noise
+from lazyccd.kernels.stack import statistics
+from lazyccd.kernels.stack.combine import only_partial, plane_factor
+from lazyccd.kernels.stack.scaling import Levels, Numbers
+from lazyccd.kernels.stack.types import Noise
 from lazyccd.ops.stack_inputs import Given
 from lazyccd.plan.lower import lower_values
 from lazyccd.plan.reads import Halo
@@ -136,25 +136,25 @@ def _element(value: Value, index: int) -> Value:
     single = Reduction(
         reduction.step,
         partial=reduction.partial,
-        final=imstat.mean_only,
+        final=statistics.mean_only,
         params=reduction.params,
         numbers=reduction.numbers,
         planes=reduction.planes,
         region=reduction.region,
         tile=reduction.tile,
     )
-    assert index == imstat.MEAN
+    assert index == statistics.MEAN
     return Value(reduction=single, what=value.what)
 
 
 def _sampled(image: Image, what: str) -> Value:
     """Return a statistic of a grid of pixels, as IRAF's imcombine takes it."""
-    step = next((n for n in range(1, 10) if _grid(image.shape, n) < imstat.MOST_PIXELS), 10)
+    step = next((n for n in range(1, 10) if _grid(image.shape, n) < statistics.MOST_PIXELS), 10)
     shape = tuple((length - 1) // step + 1 for length in image.shape)
     grid = image.window((0, 0), (step, step), (shape[0], shape[1]))
     reduction = Reduction(
         grid.plan,
-        partial=imstat.sample_statistic,
+        partial=statistics.sample_statistic,
         final=only_partial,
         params=make_params(what=what, bad_bits=image.schema.bad_bits),
         planes=frozenset({"data", "mask"} & grid.plan.dtypes.keys()),
@@ -238,7 +238,7 @@ def _inverse(image: Image, *, smooth: bool) -> Image:
     step = Apply(
         image.shape,
         make_dtypes(data=np.float64),
-        kernel=imstat.inverse_variance,
+        kernel=statistics.inverse_variance,
         sources=(Input(image.plan, Halo((halo, halo)), every),),
         params=make_params(size=2 * halo + 1, shape=image.shape),
     )
@@ -250,7 +250,7 @@ def _median_variance(image: Image) -> Value:
     planes = {"data": image.plan.dtypes["variance"], "mask": image.plan.dtypes.get("mask")}
     uses = (("data", ("variance",)), ("mask", ("mask",)))
     step = Apply(
-        image.shape, make_dtypes(**planes), kernel=imstat.variance_as_data, sources=(Input(image.plan, uses=uses),)
+        image.shape, make_dtypes(**planes), kernel=statistics.variance_as_data, sources=(Input(image.plan, uses=uses),)
     )
     return quantile_value(image, (0.5,), step=step)
 

@@ -13,8 +13,8 @@ from scipy.special import stdtrit
 
 from lazyccd.errors import ParameterError
 from lazyccd.frame.header import header_view
-from lazyccd.kernels.piece import Clip, Rule
-from lazyccd.kernels.rejection import FEWEST_FITTED
+from lazyccd.kernels.stack.rejection import FEWEST_FITTED
+from lazyccd.kernels.stack.types import Clip, Rule
 from lazyccd.ops.stack_inputs import Given
 
 CENTRES = {"mean": "mean", "nanmean": "mean", "median": "median", "nanmedian": "median"}

@@ -10,15 +10,15 @@ import numpy.typing as npt
 import xarray as xr
 
 from lazyccd.errors import ParameterError
-from lazyccd.flags import MaskSchema
 from lazyccd.frame.core import DATA, Image, regular_grid
 from lazyccd.frame.stacked import StackHeader
 from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import MAPS
-from lazyccd.kernels.clipping import WHOLE_LINES
-from lazyccd.kernels.combine import BITS_PER_WORD, METHODS, combine_frames, rejection_words
-from lazyccd.kernels.levels import Levels
-from lazyccd.kernels.piece import Rule
+from lazyccd.kernels.stack.clipping import WHOLE_LINES
+from lazyccd.kernels.stack.combine import BITS_PER_WORD, METHODS, combine_frames, rejection_words
+from lazyccd.kernels.stack.scaling import Levels
+from lazyccd.kernels.stack.types import Rule
+from lazyccd.mask_planes import MaskSchema
 from lazyccd.plan.evaluate import BANDS_PER_HALO
 from lazyccd.plan.lower import lower_image
 from lazyccd.plan.reads import Halo, Lines, Reads, Same

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import xarray as xr
 from astropy import units as u
 
-from lazyccd.flags import MaskSchema
 from lazyccd.frame.core import Image, make_image, regular_grid, resolve
 from lazyccd.frame.tree import make_tree
 from lazyccd.kernels.block import Block, Request
+from lazyccd.mask_planes import MaskSchema
 from lazyccd.plan.lower import Grid
 from lazyccd.plan.reads import Halo
 from lazyccd.plan.steps import Apply, Input, Source, make_params

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 import lazyccd
 from lazyccd.errors import FrameError, ShapeError
-from lazyccd.flags import MaskSchema
 from lazyccd.frame.casts import to_mask
 from lazyccd.frame.core import (
     Image,
@@ -27,6 +26,7 @@ from lazyccd.frame.core import (
     resolve,
     wrap_array,
 )
+from lazyccd.mask_planes import MaskSchema
 from lazyccd.plan.steps import Join, Source
 from lazyccd.testing.asserts import assert_frames_equal
 from lazyccd.testing.steps import FormulaStorage, formula_frame

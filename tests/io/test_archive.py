@@ -18,11 +18,11 @@ from astropy.nddata import CCDData
 
 import lazyccd
 from lazyccd.errors import FormatError, ParameterError
-from lazyccd.flags import MaskSchema
 from lazyccd.frame.header import header_from_text
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.io.shards import checksum
 from lazyccd.io.sinks import ZarrPart
+from lazyccd.mask_planes import MaskSchema
 from lazyccd.testing.steps import formula_frame, formula_tree
 
 SHAPE = (85, 130)

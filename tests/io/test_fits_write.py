@@ -26,11 +26,11 @@ from lazyccd.errors import (
     TargetExistsError,
     WriteError,
 )
-from lazyccd.flags import MaskSchema
 from lazyccd.io.fits.layout import HduSpec, frame_hdus
 from lazyccd.io.fits.planes import named_table
 from lazyccd.io.fits.writer import FitsTarget, Partial
-from lazyccd.kernels.encode import encode_big_endian, fold_datasum
+from lazyccd.kernels.fits.encode import encode_big_endian, fold_datasum
+from lazyccd.mask_planes import MaskSchema
 from lazyccd.sections import Region
 
 DTYPES = ("float32", "float64", "uint8", "uint16", "uint32")

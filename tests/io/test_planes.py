@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 import lazyccd
 from lazyccd.errors import FormatError, FrameError, ParameterError
-from lazyccd.flags import STANDARD_PLANES, FlagTable, MaskPlane, MaskSchema
 from lazyccd.frame.core import resolve
 from lazyccd.io.fits.layout import mask_cards
 from lazyccd.io.fits.planes import dialects, named_table
+from lazyccd.mask_planes import STANDARD_PLANES, FlagTable, MaskPlane, MaskSchema
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 real = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real frames in {DATA}")
@@ -223,7 +223,7 @@ def test_banzai() -> None:
     bits = fits.getdata(path, "BPM")
     seen = np.zeros(bits.shape, int)
     for value, plane in dialects()["banzai"].table.planes:
-        seen += value * lazyccd.flags(ds, plane.name).values
+        seen += value * lazyccd.mask_planes(ds, plane.name).values
     np.testing.assert_array_equal(seen, bits)
 
 
@@ -236,18 +236,18 @@ def test_selections_by_function_and_method() -> None:
         wanted = 0
         for name in planes or (None,):
             wanted |= schema.select(name)
-        for found in (lazyccd.flags(ds, *planes), ds.ccd.flags(*planes)):
+        for found in (lazyccd.mask_planes(ds, *planes), ds.ccd.flags(*planes)):
             np.testing.assert_array_equal(found, (bits & wanted) != 0)
     boolean = ds.assign(mask=(("y", "x"), bits > 4))
-    assert not lazyccd.flags(boolean, "SAT").any()
-    np.testing.assert_array_equal(lazyccd.flags(boolean, "BAD"), bits > 4)
+    assert not lazyccd.mask_planes(boolean, "SAT").any()
+    np.testing.assert_array_equal(lazyccd.mask_planes(boolean, "BAD"), bits > 4)
     with pytest.raises(ParameterError, match="'GHOST' does not exist; this mask has BAD, SAT"):
-        lazyccd.flags(ds, "~GHOST")
+        lazyccd.mask_planes(ds, "~GHOST")
     for same in ("~CR+INTERP", "~ CR + INTERP", "~cr interp", " ~CR,INTERP "):
         assert schema.select(same) == schema.select("~CR+INTERP")
     for wrong in ("", " ", "SAT++CR", "SAT+", ",SAT", "~", "~~SAT", "SAT~CR"):
         with pytest.raises(ParameterError, match=f"planes {re.escape(repr(wrong))} has a name missing"):
-            lazyccd.flags(ds, wrong)
+            lazyccd.mask_planes(ds, wrong)
 
 
 @real
@@ -261,7 +261,7 @@ def test_community_pipelines(path: Path) -> None:
     (ds,) = tree.ccd.frames.values()
     seen = np.zeros(codes.shape, int)
     for code, plane in dialects()["noirlab"].table.planes:
-        seen += code * lazyccd.flags(ds, plane.name).values
+        seen += code * lazyccd.mask_planes(ds, plane.name).values
     np.testing.assert_array_equal(seen[np.isfinite(ds["data"].values)], codes[np.isfinite(ds["data"].values)])
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import lazyccd
 from lazyccd.errors import ParameterError
 from lazyccd.io.zarr_storage import root_attrs
-from lazyccd.kernels.quantize import round_chunks, tile_noise
+from lazyccd.kernels.fits.quantize import round_chunks, tile_noise
 
 SHAPE = (700, 1100)
 QUIET = (slice(352, None), slice(736, None))

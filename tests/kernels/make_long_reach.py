@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lazyccd.kernels.lacosmic import LACosmic, detect
+from lazyccd.kernels.cosmic_rays.lacosmic import LACosmic, detect
 
 SETTINGS = LACosmic(satlevel=np.inf)
 CHANGED = 40

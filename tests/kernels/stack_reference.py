@@ -7,10 +7,10 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from lazyccd.flags import MaskSchema
-from lazyccd.kernels.combine import median_factor
-from lazyccd.kernels.levels import find_scaling
-from lazyccd.kernels.piece import Rule
+from lazyccd.kernels.stack.combine import median_factor
+from lazyccd.kernels.stack.scaling import find_scaling
+from lazyccd.kernels.stack.types import Rule
+from lazyccd.mask_planes import MaskSchema
 
 SCHEMA = MaskSchema()
 BITS = {name: SCHEMA.bits(name) for name in SCHEMA.names}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lazyccd.kernels.block import PLANES, Block, Request
-from lazyccd.kernels.calibrate import divide_flat
+from lazyccd.kernels.flat import divide_flat
 from lazyccd.sections import Region
 
 BAD, LOW_FLAT, NO_DATA = 1, 16, 8

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lazyccd.kernels.block import Block, Request
-from lazyccd.kernels.combine import combine_frames, median_factor
-from lazyccd.kernels.levels import Levels, find_scaling
 from lazyccd.kernels.medians import exchange
-from lazyccd.kernels.piece import Noise, Rule
-from lazyccd.kernels.stack_loops import median_and_deviation, median_of, sorting_network
+from lazyccd.kernels.stack.combine import combine_frames, median_factor
+from lazyccd.kernels.stack.loops import median_and_deviation, median_of, sorting_network
+from lazyccd.kernels.stack.scaling import Levels, find_scaling
+from lazyccd.kernels.stack.types import Noise, Rule
 from lazyccd.ops.stack_rules import critical_values, percentile_order
 from lazyccd.sections import Region
 from tests.kernels.stack_reference import BITS, CLASSES, SCHEMA, combine_pixel

@@ -11,8 +11,7 @@ from astropy.io.fits.hdu.compressed._codecs import HCompress1
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lazyccd.kernels.hcompress import hcompress, hcompress_bytes
-from lazyccd.kernels.hdecompress import HDECOMPRESS_ERRORS, hdecompress
+from lazyccd.kernels.fits.hcompress import HDECOMPRESS_ERRORS, hcompress, hcompress_bytes, hdecompress
 
 Array = npt.NDArray[Any]
 

@@ -12,7 +12,7 @@ import pytest
 from astropy.nddata import CCDData
 
 import lazyccd
-from lazyccd.kernels.lacosmic import LACosmic, detect
+from lazyccd.kernels.cosmic_rays.lacosmic import LACosmic, detect
 
 Array = npt.NDArray[Any]
 LEVELS = (100.0, 150.0)

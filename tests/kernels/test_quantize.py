@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lazyccd.kernels.decode import dequantize, dither_table
-from lazyccd.kernels.quantize import BLANK, median_in_place, quantize, tile_noise
+from lazyccd.kernels.fits.decode import dequantize, dither_table
+from lazyccd.kernels.fits.quantize import BLANK, median_in_place, quantize, tile_noise
 
 Array = npt.NDArray[Any]
 TABLE = dither_table()

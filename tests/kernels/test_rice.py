@@ -11,7 +11,7 @@ from astropy.io.fits.hdu.compressed._codecs import Rice1
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lazyccd.kernels.rice import rice_bytes, rice_decode, rice_encode
+from lazyccd.kernels.fits.rice import rice_bytes, rice_decode, rice_encode
 
 Array = npt.NDArray[Any]
 

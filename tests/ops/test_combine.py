@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import lazyccd
 from lazyccd import from_ccddata
-from lazyccd.flags import MaskSchema
+from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops import combine, rechunk, with_mask, with_uncertainty
 
 Array = npt.NDArray[Any]

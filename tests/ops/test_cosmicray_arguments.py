@@ -11,7 +11,7 @@ from astropy.nddata import CCDData
 
 import lazyccd
 from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError, UnitError
-from lazyccd.flags import MaskSchema
+from lazyccd.mask_planes import MaskSchema
 
 CR = MaskSchema().bits("CR")
 PIXELS = np.random.default_rng(14).normal(200.0, 10.0, (60, 70)).astype(np.float32)

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lazyccd
-from lazyccd.flags import MaskSchema
+from lazyccd.mask_planes import MaskSchema
 from lazyccd.testing import raise_if_computes
 
 Array = npt.NDArray[Any]

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 import lazyccd
 from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError
-from lazyccd.flags import MaskSchema
+from lazyccd.mask_planes import MaskSchema
 
 Array = npt.NDArray[Any]
 CR, INTERP, SAT, BAD = (MaskSchema().bits(name) for name in ("CR", "INTERP", "SAT", "BAD"))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import lazyccd
 from lazyccd import RunningStack, combine, errors, from_ccddata, with_header, with_mask, with_uncertainty
-from lazyccd.flags import MaskSchema
+from lazyccd.mask_planes import MaskSchema
 
 
 def make_frames(count: int, seed: int = 3) -> list[xr.Dataset]:

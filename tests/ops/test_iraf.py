@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import lazyccd
 from lazyccd.errors import ParameterError
-from lazyccd.flags import MaskSchema
+from lazyccd.mask_planes import MaskSchema
 
 HERE = Path(__file__).parent
 SPEC = importlib.util.spec_from_file_location("make_iraf", HERE / "make_iraf.py")

@@ -16,7 +16,7 @@ from scipy.ndimage import binary_dilation
 
 import lazyccd
 from lazyccd.errors import KeywordError, ParameterError, ShapeError, UnitError
-from lazyccd.kernels import signature
+from lazyccd.kernels import instrument
 from lazyccd.testing.simulate import Detector, Sky, make_exposure, with_crosstalk
 from lazyccd.testing.steps import formula_frame
 
@@ -55,9 +55,9 @@ def test_trails(seed: int, length: int, chunk: tuple[int, int]) -> None:
     out = lazyccd.flag_saturated(frame(pixels, chunk), 60000, bleed=5000, trail=length, grow=1)
     cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
     np.testing.assert_array_equal(
-        lazyccd.flags(out, "BLEED"), binary_dilation(slow_trails(pixels >= 5000, length), cross)
+        lazyccd.mask_planes(out, "BLEED"), binary_dilation(slow_trails(pixels >= 5000, length), cross)
     )
-    np.testing.assert_array_equal(lazyccd.flags(out, "SAT"), binary_dilation(pixels >= 60000, cross))
+    np.testing.assert_array_equal(lazyccd.mask_planes(out, "SAT"), binary_dilation(pixels >= 60000, cross))
     np.testing.assert_array_equal(out["data"], pixels)
 
 
@@ -140,7 +140,7 @@ def test_slope_is_the_derivative(seed: int, count: int) -> None:
         how: dict[str, Any] = {"coefficients": given_powers} if given_powers else {"table": given_table}
         ends = [lazyccd.correct_linearity(frame(points + d), **how)["data"].values for d in (-1e-4, 1e-4)]
         np.testing.assert_allclose(
-            (ends[1] - ends[0]) / 2e-4, signature._slope(points, given_powers, given_table), rtol=1e-5, atol=1e-6
+            (ends[1] - ends[0]) / 2e-4, instrument._slope(points, given_powers, given_table), rtol=1e-5, atol=1e-6
         )
 
 
@@ -192,7 +192,7 @@ def test_simulated_crosstalk() -> None:
         assert after < 1.1  # rounding, and the product of two fractions
         assert name == "C" or before > 15
     bright = (images["B"] >= 20000) | (images["C"] >= 20000)
-    np.testing.assert_array_equal(lazyccd.flags(out["A"].to_dataset(), "CROSSTALK"), bright)
+    np.testing.assert_array_equal(lazyccd.mask_planes(out["A"].to_dataset(), "CROSSTALK"), bright)
     assert not out["A"].to_dataset().ccd.bad.any()
     assert out["A"].to_dataset().ccd.header["XTALKCOR"].startswith("coefficients=")
     xr.testing.assert_identical(out["C"].to_dataset(), tree["C"].to_dataset())
@@ -232,7 +232,7 @@ def test_bad_sources_leave_nothing(corner: Any) -> None:
     order = np.s_[:, :] if corner == "LL" else np.s_[::-1, ::-1]
     np.testing.assert_allclose(out["data"], 100 - 0.01 * known[order], rtol=1e-6)
     np.testing.assert_allclose(out["uncertainty"], np.where(known, 2.0, 0.0)[order], rtol=1e-6)
-    np.testing.assert_array_equal(lazyccd.flags(out, "CROSSTALK"), (known >= 30000)[order])
+    np.testing.assert_array_equal(lazyccd.mask_planes(out, "CROSSTALK"), (known >= 30000)[order])
     assert not out.ccd.bad.any()
 
 

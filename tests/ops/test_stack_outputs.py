@@ -20,7 +20,7 @@ from scipy import ndimage
 
 import lazyccd
 from lazyccd import Keyword, combine, errors, from_ccddata, register, with_header, with_mask, with_uncertainty
-from lazyccd.flags import MaskSchema
+from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops import rechunk
 from lazyccd.ops.stack_rules import UselessRejectionWarning
 

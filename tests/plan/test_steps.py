@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lazyccd.frame.core import Image, resolve
-from lazyccd.kernels import pointwise, reduce
+from lazyccd.kernels import moments, pointwise
 from lazyccd.kernels.block import Request
 from lazyccd.plan.reads import Blocks, Columns, Halo, Reads, Replicated, Rows, Same, Whole, Window
 from lazyccd.plan.rebuild import settled
@@ -52,7 +52,7 @@ def mean(step: Step) -> Value:
     params = make_params(bad_bits=0, min_value=None)
     return Value(
         reduction=Reduction(
-            step, partial=reduce.sum_and_count, final=reduce.mean_of_sums, params=params, region=Region.full(SHAPE)
+            step, partial=moments.sum_and_count, final=moments.mean_of_sums, params=params, region=Region.full(SHAPE)
         )
     )
 

@@ -22,9 +22,9 @@ from lazyccd.io.fits.access import ByteSource
 from lazyccd.io.fits.pixels import Decoder, PixelFormat
 from lazyccd.io.fits.plain import RegionReader
 from lazyccd.io.fits.tiles import TileTable
-from lazyccd.kernels import decode
-from lazyccd.kernels.hdecompress import HDECOMPRESS_ERRORS, hdecompress
-from lazyccd.kernels.rice import rice_decode
+from lazyccd.kernels.fits import decode
+from lazyccd.kernels.fits.hcompress import HDECOMPRESS_ERRORS, hdecompress
+from lazyccd.kernels.fits.rice import rice_decode
 from lazyccd.sections import Region
 
 Array = npt.NDArray[Any]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from lazyccd.io.fits.layout import HduSpec
 from lazyccd.io.fits.packing import RECORD, pack, table_bytes
-from lazyccd.kernels.encode import fold_datasum, shift_datasum, sum_words
+from lazyccd.kernels.fits.encode import fold_datasum, shift_datasum, sum_words
 from lazyccd.sections import Region
 
 

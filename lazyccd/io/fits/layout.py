@@ -13,11 +13,11 @@ import numpy as np
 from astropy.io import fits
 
 from lazyccd.errors import ParameterError, ShapeError
-from lazyccd.flags import MaskSchema
 from lazyccd.io.fits.kept import KeptBytes
 from lazyccd.io.fits.packing import RECORD, Packing, TileGrid, packing_cards, table_cards
-from lazyccd.kernels.decode import DITHER_COUNT
-from lazyccd.kernels.encode import MASK32, fold_datasum
+from lazyccd.kernels.fits.decode import DITHER_COUNT
+from lazyccd.kernels.fits.encode import MASK32, fold_datasum
+from lazyccd.mask_planes import MaskSchema
 
 BLOCK = 2880
 CARD = 80

@@ -15,7 +15,6 @@ import xarray as xr
 from astropy import units as u
 
 from lazyccd.errors import ParameterError, UnitError
-from lazyccd.flags import MaskSchema
 from lazyccd.frame.casts import to_variance
 from lazyccd.frame.core import MASK, UNCERTAINTY, Image, UncertaintyType, asked_grid, make_image, regular_grid
 from lazyccd.frame.header import inherit, merge_headers
@@ -28,6 +27,7 @@ from lazyccd.io.fits.planes import DQ, read_planes
 from lazyccd.io.fits.storage import FitsStorage, find_hdu
 from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import MAPS
+from lazyccd.mask_planes import MaskSchema
 from lazyccd.plan.steps import Apply, Input, Source, Step, make_dtypes, make_params
 
 logger = logging.getLogger(__name__)

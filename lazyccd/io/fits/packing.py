@@ -22,11 +22,11 @@ from isal import isal_zlib
 
 from lazyccd.errors import ParameterError, ShapeError
 from lazyccd.io.fits.tiles import DITHERS
-from lazyccd.kernels import decode
-from lazyccd.kernels.encode import shuffle_bytes
-from lazyccd.kernels.hcompress import hcompress, hcompress_bytes
-from lazyccd.kernels.quantize import BLANK, quantize
-from lazyccd.kernels.rice import BLOCK, rice_bytes, rice_encode
+from lazyccd.kernels.fits import decode
+from lazyccd.kernels.fits.encode import shuffle_bytes
+from lazyccd.kernels.fits.hcompress import hcompress, hcompress_bytes
+from lazyccd.kernels.fits.quantize import BLANK, quantize
+from lazyccd.kernels.fits.rice import BLOCK, rice_bytes, rice_encode
 from lazyccd.sections import Region
 
 Array = npt.NDArray[Any]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.errors import ParameterError
-from lazyccd.kernels import decode
+from lazyccd.kernels.fits import decode
 
 Buffer = npt.NDArray[np.uint8]
 Array = npt.NDArray[Any]

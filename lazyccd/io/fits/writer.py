@@ -41,7 +41,7 @@ from lazyccd.io.fits.hdus import scan_fits
 from lazyccd.io.fits.heap import copy_tiles, pwrite, tiles_of, write_tiles
 from lazyccd.io.fits.kept import KeptBytes
 from lazyccd.io.fits.layout import CARD, HduSpec, header_block, padded
-from lazyccd.kernels.encode import encode_big_endian, fold_datasum, sum_words
+from lazyccd.kernels.fits.encode import encode_big_endian, fold_datasum, sum_words
 from lazyccd.sections import Region
 
 PIECE_BYTES = 1 << 19

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.kernels.block import Block, Request
-from lazyccd.kernels.cosmic_clean import FRAME, is_enclosed, places_from
+from lazyccd.kernels.cosmic_rays.lacosmic import LACosmic, Levels, find, finish, known_mask, prepare
+from lazyccd.kernels.cosmic_rays.replace import FRAME, is_enclosed, places_from
 from lazyccd.kernels.jit import compiled
-from lazyccd.kernels.lacosmic import LACosmic, Levels, find, finish, known_mask, prepare
 from lazyccd.kernels.medians import lower_median
-from lazyccd.kernels.select import count_digits, last_digit, next_digit
+from lazyccd.kernels.quantiles import count_digits, last_digit, next_digit
 from lazyccd.sections import Region
 
 Array = npt.NDArray[Any]
@@ -307,7 +307,7 @@ def lacosmic_start(
 
 
 def count_level_digits(block: Block, *, step: int, state: Array, **_: Any) -> Array:
-    """Count the next digits of data, and of the variance if it is there; a row for each. See `lazyccd.kernels.select`."""
+    """Count the next digits of data, and of the variance if it is there; a row for each. See `lazyccd.kernels.quantiles`."""
     counts = []
     for k, plane in enumerate(p for p in (block.data, block.variance) if p is not None):
         own = state[3 * k : 3 * k + 3]

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from lazyccd.kernels.cosmic_clean import (
+from lazyccd.kernels.cosmic_rays.fine_structure import keep_sharp, smooth_at
+from lazyccd.kernels.cosmic_rays.laplacian import significance
+from lazyccd.kernels.cosmic_rays.replace import (
     CLEAN_TYPES,
     FRAME,
     MEDIAN,
@@ -25,9 +27,7 @@ from lazyccd.kernels.cosmic_clean import (
     places_from,
     replacement,
 )
-from lazyccd.kernels.fine_structure import keep_sharp, smooth_at
 from lazyccd.kernels.jit import compiled
-from lazyccd.kernels.laplacian import significance
 from lazyccd.kernels.medians import median_network
 
 Array = npt.NDArray[Any]

@@ -13,10 +13,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from lazyccd.kernels import rejection
-from lazyccd.kernels.piece import Clip, Piece
-from lazyccd.kernels.sigma_clip import reject_deviant
-from lazyccd.kernels.stack_loops import count_of, reject_outside, sorting_network
+from lazyccd.kernels.stack import rejection
+from lazyccd.kernels.stack.loops import count_of, reject_outside, sorting_network
+from lazyccd.kernels.stack.sigma_clip import reject_deviant
+from lazyccd.kernels.stack.types import Clip, Piece
 
 Array: TypeAlias = npt.NDArray[Any]
 

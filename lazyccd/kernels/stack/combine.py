@@ -13,12 +13,10 @@ import numpy.typing as npt
 
 from lazyccd.errors import ParameterError
 from lazyccd.kernels.block import MAPS, Block, Request, empty_block
-from lazyccd.kernels.iraf_stack import iraf_pieces, iraf_scaling
-from lazyccd.kernels.levels import Scaling, find_scaling
-from lazyccd.kernels.piece import Piece, Rule
-from lazyccd.kernels.pieces import Cut, clipped_pieces, cuts, gather_piece, run_clips, shape_of
-from lazyccd.kernels.select import MAD_TO_SIGMA
-from lazyccd.kernels.stack_loops import (
+from lazyccd.kernels.quantiles import MAD_TO_SIGMA
+from lazyccd.kernels.stack.batches import Cut, clipped_pieces, cuts, gather_piece, run_clips, shape_of
+from lazyccd.kernels.stack.imcombine import iraf_pieces, iraf_scaling
+from lazyccd.kernels.stack.loops import (
     count_of,
     mean_and_squares,
     median_and_deviation,
@@ -27,6 +25,8 @@ from lazyccd.kernels.stack_loops import (
     pixel_weighted_sum,
     weighted_sum,
 )
+from lazyccd.kernels.stack.scaling import Scaling, find_scaling
+from lazyccd.kernels.stack.types import Piece, Rule
 from lazyccd.sections import Region
 
 Array: TypeAlias = npt.NDArray[Any]

@@ -12,7 +12,7 @@ from lazyccd.errors import ParameterError
 from lazyccd.kernels.block import Block, Request
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.pointwise import Remap, add_scaled, or_masks
-from lazyccd.kernels.select import MAD_TO_SIGMA
+from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 
 Array = npt.NDArray[Any]
 

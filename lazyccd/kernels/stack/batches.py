@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.kernels.block import Block
-from lazyccd.kernels.clipping import WHOLE_LINES, run_clip
-from lazyccd.kernels.levels import Scaling
-from lazyccd.kernels.piece import Piece, Rule
 from lazyccd.kernels.pointwise import remap_bits
-from lazyccd.kernels.rejection import grow_rejected
-from lazyccd.kernels.stack_loops import count_of, finite_inputs, good_inputs, least_bad_inputs
+from lazyccd.kernels.stack.clipping import WHOLE_LINES, run_clip
+from lazyccd.kernels.stack.loops import count_of, finite_inputs, good_inputs, least_bad_inputs
+from lazyccd.kernels.stack.rejection import grow_rejected
+from lazyccd.kernels.stack.scaling import Scaling
+from lazyccd.kernels.stack.types import Piece, Rule
 from lazyccd.sections import Region
 
 Array: TypeAlias = npt.NDArray[Any]

@@ -12,7 +12,7 @@ from lazyccd.kernels.pointwise import Remap
 
 Array: TypeAlias = npt.NDArray[Any]
 Clip: TypeAlias = tuple[str, Any]
-"""Name and settings of what rejects inputs; see `lazyccd.kernels.clipping.CLIPS`."""
+"""Name and settings of what rejects inputs; see `lazyccd.kernels.stack.clipping.CLIPS`."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Rule:
     """Whether as many blocks follow whose variance is that of each frame without the masters that all share."""
 
     levels: Any
-    """How frames are brought to one level, and their weights; see `lazyccd.kernels.levels.Levels`."""
+    """How frames are brought to one level, and their weights; see `lazyccd.kernels.stack.scaling.Levels`."""
 
     clips: tuple[Clip, ...]
     """What rejects inputs as they are, in this order."""

@@ -8,7 +8,7 @@ FITS standard, section 10.2, after White and Greenfield (1999, ADASS VIII) and P
 3. with dithering a random number of a fixed table is added before rounding and subtracted again by who reads, so that
    means over many pixels stay true. The second method keeps exact zeros.
 
-`lazyccd.kernels.decode.dequantize` is the way back.
+`lazyccd.kernels.fits.decode.dequantize` is the way back.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lazyccd.kernels.decode import DITHER_ZERO
+from lazyccd.kernels.fits.decode import DITHER_ZERO
 from lazyccd.kernels.jit import compiled
 
 BLANK = -2147483648
@@ -119,7 +119,7 @@ def quantize(tile: Array, out: Array, steps: float, table: Array, first: int, di
     steps
         Steps per standard deviation of the noise.
     table, first, dither
-        As for `lazyccd.kernels.decode.dequantize`.
+        As for `lazyccd.kernels.fits.decode.dequantize`.
 
     Returns
     -------

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from lazyccd.kernels.block import Block, Request
 from lazyccd.kernels.filters import percentiles
-from lazyccd.kernels.reduce import mean_and_deviation
+from lazyccd.kernels.moments import mean_and_deviation
 
 Array: TypeAlias = npt.NDArray[Any]
 

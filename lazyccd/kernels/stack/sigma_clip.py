@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.kernels.jit import compiled
-from lazyccd.kernels.select import MAD_TO_SIGMA
-from lazyccd.kernels.stack_loops import WIDTH, deviation_of, middle_of, sort_stretch, spread_of_stretch
+from lazyccd.kernels.quantiles import MAD_TO_SIGMA
+from lazyccd.kernels.stack.loops import WIDTH, deviation_of, middle_of, sort_stretch, spread_of_stretch
 
 Array: TypeAlias = npt.NDArray[Any]
 

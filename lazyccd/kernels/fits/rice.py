@@ -20,7 +20,7 @@ import numpy.typing as npt
 from numba import types
 from numba.extending import intrinsic
 
-from lazyccd.kernels.bits import end_bits, fill_bits, flush_bits, put_bits
+from lazyccd.kernels.fits.bits import end_bits, fill_bits, flush_bits, put_bits
 from lazyccd.kernels.jit import compiled
 
 BLOCK = 32

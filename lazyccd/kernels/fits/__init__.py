@@ -1,0 +1,1 @@
+"""How FITS stores pixels: byte order, compression, quantisation."""

@@ -1,0 +1,1 @@
+"""Combining many frames into one."""
