@@ -129,7 +129,7 @@ def layout_text(bounds: Any, places: Mapping[str, Any]) -> str:
 
     Examples
     --------
-    >>> from lazyccd.frame.placement import placement
+    >>> from lazyccd.frame.detector_geometry import placement
     >>> from lazyccd.sections import Region
     >>> header = {"NAXIS1": 4, "NAXIS2": 4}
     >>> places = {"A": placement({**header, "DETSEC": "[1:4,1:4]"}, "DETSEC")}

@@ -27,7 +27,7 @@ from matplotlib.ticker import StrMethodFormatter
 
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import DATA, MASK, Image, regular_grid, resolve
-from lazyccd.frame.placement import Placement
+from lazyccd.frame.detector_geometry import Placement
 from lazyccd.frame.tree import frames_of
 from lazyccd.frame.units import unit_to_text
 from lazyccd.io.opening import open_image

@@ -17,7 +17,7 @@ import lazyccd
 from lazyccd.errors import FrameError, ShapeError, UnitError
 from lazyccd.frame.core import resolve
 from lazyccd.plan.steps import Chunked
-from lazyccd.plan.walk import walk
+from lazyccd.plan.steps import walk
 from lazyccd.testing.asserts import assert_frames_equal
 from lazyccd.testing.steps import box_filter, formula_frame
 

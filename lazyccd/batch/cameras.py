@@ -25,7 +25,7 @@ from typing import Any
 
 from lazyccd.batch.collect import RawFrame
 from lazyccd.errors import FormatError, MissingFileError, ParameterError
-from lazyccd.frame.values import as_text
+from lazyccd.frame.header_values import as_text
 
 TABLES = ("match", "keys", "fix", "types", "needs")
 FACTS = (

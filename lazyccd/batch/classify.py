@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 from lazyccd.batch.cameras import Camera
 from lazyccd.batch.collect import RawFrame
 from lazyccd.batch.facts import Fact
-from lazyccd.frame import values
-from lazyccd.frame.stamps import STEPS, is_stamp
+from lazyccd.frame import header_values
+from lazyccd.frame.processing_history import STEPS, is_stamp
 
 CALIBRATIONS = ("bias", "dark", "flat")
 """Kinds of masters, in the order in which they are made."""
@@ -58,7 +58,7 @@ def classify(frame: RawFrame, cameras: tuple[Camera, ...], exposure: Fact[float]
         Whether the file was given as a master: then 'MASTER' in a spelling is left out, and 0 seconds mean nothing.
     """
     keywords = tuple(dict.fromkeys(keyword for camera in cameras for keyword in camera.keywords("type")))
-    texts = {keyword: value for keyword in keywords if not values.is_nothing(value := frame.get(keyword))}
+    texts = {keyword: value for keyword in keywords if not header_values.is_nothing(value := frame.get(keyword))}
     found = _by_spelling(frame, cameras, texts, master)
     if exposure.value == 0 and not master and found.value not in {"bias", "master"}:
         instead = f", against {found.source}" if texts else ""
@@ -101,7 +101,7 @@ def read_stamps(frame: RawFrame) -> Stamps:
     level = frame.get("RLEVEL")
     if isinstance(level, (int, float)) and level > 0:
         reasons.append(f"RLEVEL = {level}")
-    process = values.read_text(frame.get("PROCTYPE"))
+    process = header_values.read_text(frame.get("PROCTYPE"))
     if process is not None and process.upper() not in {"RAW", "UNPROCESSED"}:
         reasons.append(f"PROCTYPE = {process!r}")
     return Stamps(tuple(done), ", ".join(reasons))

@@ -17,7 +17,7 @@ from lazyccd.batch.night import MasterGroup, Recipe
 from lazyccd.errors import LazyCCDError
 from lazyccd.frame.core import DATA
 from lazyccd.frame.header import cards_of, header_view
-from lazyccd.frame.stacked import stack_header
+from lazyccd.frame.stack_header import stack_header
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.io.fits.hdus import scan_fits
 from lazyccd.io.fits.mef import root_attributes

@@ -15,8 +15,8 @@ from typing import Any, Generic, TypeVar
 from lazyccd.batch.cameras import FACTS, KINDS, Camera, Rule
 from lazyccd.batch.collect import RawFrame
 from lazyccd.errors import ParameterError
-from lazyccd.frame import values
-from lazyccd.frame.values import UnusableError
+from lazyccd.frame import header_values
+from lazyccd.frame.header_values import UnusableError
 from lazyccd.sections import Region, parse_section
 
 T = TypeVar("T", float, str)
@@ -169,7 +169,7 @@ def joined(frame: RawFrame, keyword: str, *, local: bool = False) -> Any:
     parts = [frame.get(part.strip(), local=local) for part in keyword.split(" + ")]
     if len(parts) == 1:
         return parts[0]
-    return None if any(values.is_nothing(part) for part in parts) else ", ".join(map(values.as_text, parts))
+    return None if any(header_values.is_nothing(part) for part in parts) else ", ".join(map(header_values.as_text, parts))
 
 
 def value_to_text(name: str, value: Any) -> str:
@@ -179,8 +179,8 @@ def value_to_text(name: str, value: Any) -> str:
     if value == "":
         return "dimensionless"
     if name == "time":
-        return values.time_to_text(value)
-    unit = values.UNITS.get(name, ("",))[0].replace("/", " / ")
+        return header_values.time_to_text(value)
+    unit = header_values.UNITS.get(name, ("",))[0].replace("/", " / ")
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return f"{text} {unit}".strip()
 
@@ -188,26 +188,26 @@ def value_to_text(name: str, value: Any) -> str:
 def _readers(shape: tuple[int, int]) -> dict[str, Callable[[Any], Any]]:
     """Return what reads each fact's value."""
     special: dict[str, Callable[[Any], Any]] = {
-        "exposure": values.read_exposure,
-        "time": values.read_time,
-        "unit": values.read_unit,
-        "temperature": values.read_number,
-        "set_temperature": values.read_number,
-        "binning": values.read_binning,
-        "window": values.read_origin,
+        "exposure": header_values.read_exposure,
+        "time": header_values.read_time,
+        "unit": header_values.read_unit,
+        "temperature": header_values.read_number,
+        "set_temperature": header_values.read_number,
+        "binning": header_values.read_binning,
+        "window": header_values.read_origin,
         "mode": _mode,
     }
     for name in ("gain", "readnoise", "saturate"):
-        special[name] = partial(values.read_positive, name=name)
+        special[name] = partial(header_values.read_positive, name=name)
     for name in ("overscan", "trim"):
-        special[name] = partial(values.read_region, shape=shape)
-    return {name: special.get(name, values.read_text) for name in FACTS}
+        special[name] = partial(header_values.read_region, shape=shape)
+    return {name: special.get(name, header_values.read_text) for name in FACTS}
 
 
 def _mode(value: Any) -> str | None:
     """Return 'image' or 'spectrum'."""
-    if values.is_nothing(value) or str(value) in {"image", "spectrum"}:
-        return values.read_text(value)
+    if header_values.is_nothing(value) or str(value) in {"image", "spectrum"}:
+        return header_values.read_text(value)
     raise UnusableError("must be 'image' or 'spectrum'")
 
 
@@ -223,7 +223,7 @@ def _try(read: Callable[[Any], Any], value: Any, where: str, notes: list[str]) -
     try:
         return read(value)
     except UnusableError as error:
-        text = value if isinstance(value, (int, float)) else repr(values.as_text(value))
+        text = value if isinstance(value, (int, float)) else repr(header_values.as_text(value))
         notes.append(f"{where} = {text} {error}")
         return None
 
@@ -269,10 +269,10 @@ def _sections(frame: RawFrame, cameras: tuple[Camera, ...], facts: Facts, overri
         facts = facts.with_fact("trim", Fact(None, f"{facts.trim.source}: whole image", facts.trim.note))
     if facts.overscan.value is not None or facts.overscan.source.endswith(": none"):
         return facts
-    data = look_up(frame, cameras[-1:], "trim", partial(values.read_region, shape=frame.shape))
+    data = look_up(frame, cameras[-1:], "trim", partial(header_values.read_region, shape=frame.shape))
     if data.value is None or not data.source.endswith("DATASEC") or data.value == whole:
         return facts
-    strip = values.trim_strip(parse_section(data.value, frame.shape).region, frame.shape)
+    strip = header_values.trim_strip(parse_section(data.value, frame.shape).region, frame.shape)
     if strip is None:
         return facts
     source = f"beside {data.source.removeprefix('keyword ')} {data.value}, 3 pixels skipped"

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias
 from lazyccd.batch.classify import CALIBRATIONS, Stamps, calibration_of
 from lazyccd.batch.facts import Fact, Facts
 from lazyccd.errors import ParameterError
-from lazyccd.frame.values import is_nothing
+from lazyccd.frame.header_values import is_nothing
 from lazyccd.io.fits.mef import OnError
 
 Status: TypeAlias = Literal["COMPLETE", "PARTIAL", "REFUSED", "LISTED"]

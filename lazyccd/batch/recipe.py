@@ -13,8 +13,8 @@ from lazyccd.batch.measure import overscan_levels
 from lazyccd.batch.night import Choice, Recipe
 from lazyccd.errors import ShapeError
 from lazyccd.frame.core import DATA
-from lazyccd.frame.log import apply_to_text
-from lazyccd.frame.product import after_gain
+from lazyccd.frame.history_log import apply_to_text
+from lazyccd.frame.output_header import after_gain
 from lazyccd.io import as_frame
 from lazyccd.io.fits.hdus import scan_fits
 from lazyccd.io.fits.names import parse_name

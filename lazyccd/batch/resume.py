@@ -9,7 +9,7 @@ from typing import Any
 from lazyccd.batch.night import NightPlan
 from lazyccd.io.progress import Progress, versions
 from lazyccd.io.shards import checksum
-from lazyccd.plan.describe import plain
+from lazyccd.plan.serialize import plain
 
 
 class NightNotes:

@@ -13,7 +13,7 @@ from astropy import units as u
 from astropy.io import fits
 
 from lazyccd.errors import FrameError, ShapeError
-from lazyccd.frame.casts import to_mask, to_variance
+from lazyccd.frame.convert import to_mask, to_variance
 from lazyccd.frame.core import (
     DATA,
     MASK,
@@ -26,7 +26,7 @@ from lazyccd.frame.core import (
     wrap_array,
 )
 from lazyccd.frame.header import append_cards, header_from_text, text_from_meta
-from lazyccd.frame.log import apply_to_meta
+from lazyccd.frame.history_log import apply_to_meta
 from lazyccd.frame.settle import has_cards, settle_numbers
 from lazyccd.frame.tree import over_trees
 from lazyccd.frame.units import parse_unit

@@ -22,13 +22,13 @@ import xarray as xr
 from astropy import units as u
 
 from lazyccd.errors import FrameError, ParameterError, ShapeError, UnitError
-from lazyccd.frame.casts import cast_step, named_bits, refuse_arithmetic, to_mask, to_variance
+from lazyccd.frame.convert import cast_step, named_bits, refuse_arithmetic, to_mask, to_variance
 from lazyccd.frame.units import parse_unit, unit_to_text
 from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import MAPS
 from lazyccd.mask_planes import FlagTable, MaskSchema
 from lazyccd.plan.lower import Graph, Grid, LabelLayer, lower_image, read_label
-from lazyccd.plan.reads import Window
+from lazyccd.plan.footprints import Window
 from lazyccd.plan.steps import Apply, Chunked, Input, Join, Step, Value, make_dtypes, make_params
 from lazyccd.plan.tasks import Kind
 

@@ -8,7 +8,7 @@ from typing import Any
 from astropy import units as u
 
 from lazyccd.errors import KeywordError, ParameterError
-from lazyccd.frame.values import UnusableError, read_number
+from lazyccd.frame.header_values import UnusableError, read_number
 
 
 class Keyword:

@@ -11,7 +11,7 @@ from typing import Any
 import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, FormatError, ParameterError
-from lazyccd.frame.casts import to_mask, to_variance
+from lazyccd.frame.convert import to_mask, to_variance
 from lazyccd.frame.ccddata import from_ccddata
 from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, asked_grid, make_image, regular_grid
 from lazyccd.frame.nddata import is_ccddata

@@ -12,12 +12,12 @@ from typing import Any
 from lazyccd.errors import FrameError, SourceChangedError
 from lazyccd.frame.core import Image
 from lazyccd.frame.header import header_to_text
-from lazyccd.frame.product import product_header
+from lazyccd.frame.output_header import product_header
 from lazyccd.frame.units import unit_to_text
 from lazyccd.io.progress import canonical, versions
 from lazyccd.io.shards import checksum
-from lazyccd.plan.describe import describe, plain, sources
-from lazyccd.plan.job import job_cpus
+from lazyccd.plan.serialize import describe, plain, sources
+from lazyccd.plan.limits import job_cpus
 
 FORMAT_VERSION = 1
 """Version of the layout of Zarr stores, docs/format.md."""

@@ -19,9 +19,9 @@ from lazyccd.io.write import Rules
 from lazyccd.io.write_zarr import write_level
 from lazyccd.io.zarrs import CHUNK, consolidated, json_bytes
 from lazyccd.kernels import block_reduce
-from lazyccd.plan.reads import Blocks
+from lazyccd.plan.footprints import Blocks
 from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
-from lazyccd.plan.uses import EVERYTHING
+from lazyccd.plan.footprints import EVERYTHING
 
 CONVENTION = {
     "uuid": "d35379db-88df-4056-af3a-620245f8e347",

@@ -19,7 +19,7 @@ from lazyccd.io.fits.names import is_url
 from lazyccd.io.progress import Progress, Receipts, versions
 from lazyccd.io.sinks import Product, Tracked, unit_of
 from lazyccd.plan.cost import check_memory
-from lazyccd.plan.describe import describe, plain, sources
+from lazyccd.plan.serialize import describe, plain, sources
 from lazyccd.plan.lower import WritePart, lower_write
 from lazyccd.sections import Region
 

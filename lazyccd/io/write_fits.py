@@ -17,7 +17,7 @@ from lazyccd.io.fits.writer import FitsTarget
 from lazyccd.io.sinks import FitsPart, FitsProduct
 from lazyccd.io.write import Job, Rules, frames_to_write, refuse_sources, resolved, write
 from lazyccd.plan.cost import task_cost
-from lazyccd.plan.describe import plain, sources
+from lazyccd.plan.serialize import plain, sources
 from lazyccd.plan.evaluate import chunk_boxes
 from lazyccd.sections import Region
 

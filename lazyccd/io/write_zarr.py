@@ -22,7 +22,7 @@ from lazyccd.io.sinks import ZarrPart, ZarrProduct
 from lazyccd.io.write import Job, Rules, frames_to_write, refuse_sources, resolved, write
 from lazyccd.io.zarrs import SHARD, ZarrArray, ZarrTarget, shard_grid
 from lazyccd.kernels.block import MAPS
-from lazyccd.plan.describe import plain
+from lazyccd.plan.serialize import plain
 from lazyccd.plan.evaluate import chunk_boxes
 from lazyccd.sections import Region
 

@@ -13,7 +13,7 @@ from lazyccd.errors import ParameterError
 from lazyccd.frame.core import Image, resolve
 from lazyccd.kernels import block_reduce as kernels
 from lazyccd.ops.common import operation
-from lazyccd.plan.reads import Blocks, Replicated
+from lazyccd.plan.footprints import Blocks, Replicated
 from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
 
 POWERS: dict[Any, int] = {np.sum: 0, np.mean: 2, np.nansum: 0, np.nanmean: 2}

@@ -13,7 +13,7 @@ import xarray as xr
 
 from lazyccd.errors import ParameterError
 from lazyccd.frame.ccddata import to_ccddata
-from lazyccd.frame.stacked import StackHeader, stack_header
+from lazyccd.frame.stack_header import StackHeader, stack_header
 from lazyccd.kernels.stack.types import Rule
 from lazyccd.ops.offsets import offsets_of, on_each_other, place
 from lazyccd.ops.stack_inputs import IN_TREE, Given, check_shapes, collect, in_one_unit, tree_by_tree, written

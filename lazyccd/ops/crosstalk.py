@@ -11,13 +11,13 @@ import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError, UnitError
 from lazyccd.frame.core import Image, resolve
-from lazyccd.frame.log import apply_to_text, log_entries
+from lazyccd.frame.history_log import apply_to_text, log_entries
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.kernels import instrument
 from lazyccd.ops.common import single_number
 from lazyccd.ops.signature import check_counts
 from lazyccd.plan.steps import Input
-from lazyccd.plan.uses import PlaneMap
+from lazyccd.plan.footprints import PlaneMap
 
 Corner: TypeAlias = Literal["LL", "LR", "UL", "UR"]
 CORNERS: tuple[Corner, ...] = ("LL", "LR", "UL", "UR")

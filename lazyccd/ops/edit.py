@@ -9,7 +9,7 @@ import xarray as xr
 from astropy import units as u
 
 from lazyccd.errors import ParameterError, SectionError
-from lazyccd.frame.casts import to_variance
+from lazyccd.frame.convert import to_variance
 from lazyccd.frame.core import (
     Image,
     UncertaintyType,

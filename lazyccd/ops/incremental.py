@@ -13,7 +13,7 @@ import xarray as xr
 
 from lazyccd.errors import ParameterError, ShapeError
 from lazyccd.frame.core import Image, make_image, regular_grid, resolve
-from lazyccd.frame.stacked import stack_header
+from lazyccd.frame.stack_header import stack_header
 from lazyccd.frame.tree import Names, frames_of, make_tree
 from lazyccd.frame.units import conversion_factor, parse_unit, unit_to_text
 from lazyccd.io import as_frame

@@ -13,7 +13,7 @@ from lazyccd.frame.core import UNCERTAINTY, resolve
 from lazyccd.kernels import overscan, pointwise
 from lazyccd.ops.edit import with_uncertainty
 from lazyccd.plan.steps import Input, Value
-from lazyccd.plan.uses import WITH_DATA
+from lazyccd.plan.footprints import WITH_DATA
 
 
 def add_noise(ccd: xr.Dataset, *, gain: float, readnoise: float, poisson: bool = True) -> xr.Dataset:

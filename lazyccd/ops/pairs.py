@@ -12,7 +12,7 @@ from lazyccd.errors import ShapeError
 from lazyccd.frame.core import Image
 from lazyccd.kernels import pointwise
 from lazyccd.plan.steps import Input, Kernel
-from lazyccd.plan.uses import MASK_WITH_DATA, POINTWISE, WITH_DATA, PlaneMap
+from lazyccd.plan.footprints import MASK_WITH_DATA, POINTWISE, WITH_DATA, PlaneMap
 
 
 def check_shape(image: Image, other: Image, what: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from lazyccd.frame.core import Image, regular_grid
 from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import assemble
-from lazyccd.plan.reads import Placed
+from lazyccd.plan.footprints import Placed
 from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
 from lazyccd.sections import Region
 

@@ -19,7 +19,7 @@ from astropy import units as u
 from lazyccd.errors import ParameterError, UnitError
 from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.header import header_from_text
-from lazyccd.frame.stamps import keywords_of, stamped
+from lazyccd.frame.processing_history import keywords_of, stamped
 from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import instrument
 from lazyccd.kernels.block import PLANES
@@ -28,7 +28,7 @@ from lazyccd.ops.common import operand, operation, single_number
 from lazyccd.ops.flat import Norm, divided_by, norm_of_all
 from lazyccd.ops.pairs import check_shape, combine_pair
 from lazyccd.plan.steps import Apply, Input, Reduction, Value, make_dtypes, make_params
-from lazyccd.plan.uses import MASK_WITH_DATA, POINTWISE
+from lazyccd.plan.footprints import MASK_WITH_DATA, POINTWISE
 from lazyccd.sections import Region
 
 COUNTS = (u.adu, u.DN, u.ct)

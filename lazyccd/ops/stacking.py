@@ -11,7 +11,7 @@ import xarray as xr
 
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import DATA, Image, regular_grid
-from lazyccd.frame.stacked import StackHeader
+from lazyccd.frame.stack_header import StackHeader
 from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import MAPS
 from lazyccd.kernels.stack.clipping import WHOLE_LINES
@@ -21,11 +21,11 @@ from lazyccd.kernels.stack.types import Rule
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.plan.evaluate import BANDS_PER_HALO
 from lazyccd.plan.lower import lower_image
-from lazyccd.plan.reads import Halo, Lines, Reads, Same
-from lazyccd.plan.rebuild import rebuilt, shared_by_all
+from lazyccd.plan.footprints import Halo, Lines, Reads, Same
+from lazyccd.plan.steps import rebuilt, shared_by_all
 from lazyccd.plan.schedule import vertical_halo
 from lazyccd.plan.steps import Apply, Input, Join, Stack, Step, Value, make_dtypes, make_params
-from lazyccd.plan.uses import PlaneMap
+from lazyccd.plan.footprints import PlaneMap
 
 CHUNK_PIXELS = 2**20
 """About how many pixels a chunk of a stack has: many frames are read for each."""

@@ -22,10 +22,10 @@ from dask.utils import format_bytes, parse_bytes
 from lazyccd.errors import MemoryLimitError, ParameterError
 from lazyccd.kernels.block import Request
 from lazyccd.plan.evaluate import KEPT_BYTES, band_rows, chunk_boxes, cut_request
-from lazyccd.plan.job import job_bytes, job_cpus
+from lazyccd.plan.limits import job_bytes, job_cpus
 from lazyccd.plan.schedule import Action, Demands, demand, make_schedule, strip_rows
 from lazyccd.plan.steps import Chunked, Source, Stack, Step
-from lazyccd.plan.walk import walk
+from lazyccd.plan.steps import walk
 from lazyccd.sections import Region
 
 BASELINE_BYTES = 260 * 2**20

@@ -42,7 +42,7 @@ from lazyccd.plan.tasks import (
     tile_groups,
     value_key,
 )
-from lazyccd.plan.walk import walk
+from lazyccd.plan.steps import walk
 from lazyccd.sections import Region
 
 Key: TypeAlias = Any

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from lazyccd.kernels.block import Request
-from lazyccd.plan.reads import ENDING
+from lazyccd.plan.footprints import ENDING
 from lazyccd.plan.steps import Apply, Stack, Step
-from lazyccd.plan.walk import walk
+from lazyccd.plan.steps import walk
 from lazyccd.sections import Region
 
 STRIP_PIXELS = 2**17

@@ -12,16 +12,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
-
 import numpy as np
 import numpy.typing as npt
 from dask.tokenize import tokenize
-
 from lazyccd.kernels.block import ALL_PLANES, Block, Request
-from lazyccd.plan.reads import Reads, Same, words_of
+from lazyccd.plan.footprints import Reads, Same, words_of
 from lazyccd.plan.storage import Storage
-from lazyccd.plan.uses import EVERYTHING, POINTWISE, PlaneMap, token_of_words
+from lazyccd.plan.footprints import EVERYTHING, POINTWISE, PlaneMap, token_of_words
 from lazyccd.sections import Region
+from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from typing import Any
+import numpy.typing as npt
+
+# MERGED """The steps of a plan in order."""
+# MERGED """Plans made from other plans: numbers put in, steps replaced, what several have in common."""
 
 Dtypes: TypeAlias = tuple[tuple[str, np.dtype[Any]], ...]
 Params: TypeAlias = tuple[tuple[str, Any], ...]
@@ -418,3 +423,51 @@ def _united(mappings: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return the union; that of one mapping and empty ones is the same object, so that many steps share it."""
     given = list({id(mapping): mapping for mapping in mappings if mapping}.values())
     return given[0] if len(given) == 1 else {key: value for mapping in given for key, value in mapping.items()}
+
+
+def walk(*roots: Step) -> Iterator[Step]:
+    """Yield every step once, inputs before the steps that read them."""
+    seen: set[str] = set()
+    todo: list[tuple[Step, bool]] = [(root, False) for root in reversed(roots)]
+    while todo:
+        step, ready = todo.pop()
+        if ready:
+            yield step
+        elif step.token not in seen:
+            seen.add(step.token)
+            todo.append((step, True))
+            todo.extend((i, False) for i in reversed(step.inputs) if i.token not in seen)
+
+
+def settled(root: Step, numbers: dict[str, npt.NDArray[Any]]) -> Step:
+    """Return the plan with the values whose tokens are in ``numbers`` put in."""
+    return rebuilt(root, {}, numbers)
+
+
+def rebuilt(root: Step, steps: Mapping[str, Step], numbers: Mapping[str, npt.NDArray[Any]]) -> Step:
+    """Return the plan with other steps for those whose tokens are in ``steps``, and with values put in."""
+    new: dict[str, Step] = {}
+    for step in walk(root):
+        if step.token in steps:
+            new[step.token] = steps[step.token]
+            continue
+        inputs = tuple(new[i.token] for i in step.inputs)
+        values = tuple(
+            Value(given=numbers[v.token], what=v.what, cards=v.cards) if v.given is None and v.token in numbers else v
+            for v in step.values
+        )
+        changed = any(a is not b for a, b in zip(inputs, step.inputs, strict=True)) or values != step.values
+        new[step.token] = step.with_inputs(inputs, values) if changed else step
+    return new[root.token]
+
+
+def shared_by_all(roots: Sequence[Step]) -> list[Step]:
+    """Return the steps that all plans have, less those that only such steps read."""
+    plans = [{step.token: step for step in walk(root)} for root in roots]
+    common = set(plans[0]).intersection(*plans[1:])
+    tops: dict[str, Step] = {root.token: root for root in roots if root.token in common}
+    for plan in plans:
+        for step in plan.values():
+            if step.token not in common:
+                tops.update({i.token: i for i in step.inputs if i.token in common})
+    return list(tops.values())

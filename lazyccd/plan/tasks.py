@@ -12,7 +12,7 @@ import numpy.typing as npt
 from lazyccd.kernels.block import Block, Request
 from lazyccd.plan.cost import cuts_of_task, declared_bytes
 from lazyccd.plan.evaluate import Evaluation, chunk_boxes
-from lazyccd.plan.memory import keep_freed_memory
+from lazyccd.plan.limits import keep_freed_memory
 from lazyccd.plan.schedule import demand
 from lazyccd.plan.steps import Chunked, Reduction, Step
 from lazyccd.sections import Region

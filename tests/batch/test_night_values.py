@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lazyccd.frame import values
-from lazyccd.frame.values import UnusableError
+from lazyccd.frame import header_values
+from lazyccd.frame.header_values import UnusableError
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ from lazyccd.frame.values import UnusableError
 )
 def test_numbers(value: Any, name: str, expected: float | None) -> None:
     """Numbers are read with decimal commas and their own unit; 'UNKNOWN' means missing."""
-    assert values.read_number(value, name) == expected
+    assert header_values.read_number(value, name) == expected
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_numbers(value: Any, name: str, expected: float | None) -> None:
 def test_unusable_gains(value: Any, message: str) -> None:
     """A gain that cannot be used is refused with the reason."""
     with pytest.raises(UnusableError, match=message):
-        values.read_positive(value, "gain")
+        header_values.read_positive(value, "gain")
 
 
 @pytest.mark.parametrize(
@@ -77,21 +77,21 @@ def test_unusable_gains(value: Any, message: str) -> None:
 )
 def test_times(value: Any, expected: float | None) -> None:
     """Times are read from ISO, two keywords, the old date format, MJD and JD."""
-    assert values.read_time(value) == expected
+    assert header_values.read_time(value) == expected
 
 
 @pytest.mark.parametrize("value", ["2024-03-01", "yesterday, 12:00", "2024-03-01T1:2:3:4"])
 def test_unusable_times(value: str) -> None:
     """A date without a time of day is no time."""
     with pytest.raises(UnusableError):
-        values.read_time(value)
+        header_values.read_time(value)
 
 
 def test_time_and_text_agree() -> None:
     """A time is shown to the second as it was written."""
-    moment = values.read_time("2022-01-28T08:43:07.204")
+    moment = header_values.read_time("2022-01-28T08:43:07.204")
     assert moment is not None
-    assert values.time_to_text(moment) == "2022-01-28 08:43:07"
+    assert header_values.time_to_text(moment) == "2022-01-28 08:43:07"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_time_and_text_agree() -> None:
 )
 def test_binning(value: Any, expected: str) -> None:
     """Binning has one form, x before y."""
-    assert values.read_binning(value) == expected
+    assert header_values.read_binning(value) == expected
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_binning(value: Any, expected: str) -> None:
 )
 def test_origin(value: Any, expected: str) -> None:
     """The origin of a window is read from sections and from two numbers."""
-    assert values.read_origin(value) == expected
+    assert header_values.read_origin(value) == expected
 
 
 @pytest.mark.parametrize(
@@ -123,6 +123,6 @@ def test_origin(value: Any, expected: str) -> None:
 )
 def test_units(value: str, expected: str) -> None:
     """Units have many spellings, and ct, DN and adu stay what they are."""
-    assert values.read_unit(value) == expected
+    assert header_values.read_unit(value) == expected
     with pytest.raises(UnusableError, match="no known unit"):
-        values.read_unit("bananas")
+        header_values.read_unit("bananas")

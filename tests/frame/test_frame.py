@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import lazyccd
 from lazyccd.errors import FrameError, ShapeError
-from lazyccd.frame.casts import to_mask
+from lazyccd.frame.convert import to_mask
 from lazyccd.frame.core import (
     Image,
     as_step,

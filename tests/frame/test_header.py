@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import lazyccd
 from lazyccd.errors import FrameError, KeywordError, UnitError
 from lazyccd.frame.header import append_cards, header_from_text, header_to_text, merge_headers
-from lazyccd.frame.product import after_gain, product_header
+from lazyccd.frame.output_header import after_gain, product_header
 from lazyccd.frame.units import parse_unit
 
 SHAPE = (40, 50)

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 import lazyccd
 from lazyccd.errors import ArgumentTypeError, KeywordError, LazyCCDError, ParameterError, SectionError, UnitError
 from lazyccd.frame.header import append_cards
-from lazyccd.frame.placement import placement
-from lazyccd.frame.product import after_gain
+from lazyccd.frame.detector_geometry import placement
+from lazyccd.frame.output_header import after_gain
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.sections import YX, Region, Section
 from lazyccd.testing.asserts import raise_if_computes

@@ -28,7 +28,7 @@ from lazyccd.plan.cost import BASELINE_BYTES, cuts_of_task, fitting_cuts, proces
 from lazyccd.plan.evaluate import Evaluation, chunk_boxes
 from lazyccd.plan.lower import read_label
 from lazyccd.plan.steps import Chunked, Step
-from lazyccd.plan.walk import walk
+from lazyccd.plan.steps import walk
 from lazyccd.sections import Region
 from lazyccd.testing.steps import box_filter, formula_frame
 

@@ -14,7 +14,7 @@ from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import Block, Request
 from lazyccd.ops import subtract_overscan
 from lazyccd.plan.evaluate import Evaluation, assemble, chunk_boxes
-from lazyccd.plan.reads import Halo, Window
+from lazyccd.plan.footprints import Halo, Window
 from lazyccd.plan.schedule import make_schedule, vertical_halo
 from lazyccd.plan.steps import Apply, Chunked, Input, Join, Source, Stack, Step, make_dtypes, make_params
 from lazyccd.sections import Region

@@ -11,8 +11,8 @@ import pytest
 from lazyccd.frame.core import Image, resolve
 from lazyccd.kernels import moments, pointwise
 from lazyccd.kernels.block import Request
-from lazyccd.plan.reads import Blocks, Columns, Halo, Reads, Replicated, Rows, Same, Whole, Window
-from lazyccd.plan.rebuild import settled
+from lazyccd.plan.footprints import Blocks, Columns, Halo, Reads, Replicated, Rows, Same, Whole, Window
+from lazyccd.plan.steps import settled
 from lazyccd.plan.steps import (
     Apply,
     Input,
@@ -24,8 +24,8 @@ from lazyccd.plan.steps import (
     make_dtypes,
     make_params,
 )
-from lazyccd.plan.uses import MASK_WITH_DATA, WITH_DATA
-from lazyccd.plan.walk import walk
+from lazyccd.plan.footprints import MASK_WITH_DATA, WITH_DATA
+from lazyccd.plan.steps import walk
 from lazyccd.sections import Region
 from lazyccd.testing.steps import FormulaStorage, box_step, formula_frame
 

@@ -30,7 +30,7 @@ from lazyccd.io.fits.open import Chunks, frame_of, inherited_header
 from lazyccd.io.fits.planes import DQ
 from lazyccd.io.fits.storage import FitsStorage
 from lazyccd.plan.evaluate import chunk_boxes
-from lazyccd.plan.job import job_cpus
+from lazyccd.plan.limits import job_cpus
 from lazyccd.sections import Region
 
 DEFAULT_NAME = "COMPRESSED_IMAGE"

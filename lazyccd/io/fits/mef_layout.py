@@ -16,7 +16,7 @@ from typing import Any
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import DATA, MASK, POWERS, UNCERTAINTY, Image
 from lazyccd.frame.header import REMOVED, append_cards, cards_of, header_from_text, header_to_text
-from lazyccd.frame.product import current_names, product_header
+from lazyccd.frame.output_header import current_names, product_header
 from lazyccd.frame.units import unit_to_text
 from lazyccd.io.fits.companions import BAD
 from lazyccd.io.fits.kept import KeptBytes

@@ -15,7 +15,7 @@ import xarray as xr
 from astropy import units as u
 
 from lazyccd.errors import ParameterError, UnitError
-from lazyccd.frame.casts import to_variance
+from lazyccd.frame.convert import to_variance
 from lazyccd.frame.core import MASK, UNCERTAINTY, Image, UncertaintyType, asked_grid, make_image, regular_grid
 from lazyccd.frame.header import inherit, merge_headers
 from lazyccd.frame.units import parse_unit

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from lazyccd.errors import FormatError, ParameterError
-from lazyccd.frame.casts import to_mask
+from lazyccd.frame.convert import to_mask
 from lazyccd.frame.header import header_from_text
 from lazyccd.io.fits.cards import Cards
 from lazyccd.io.fits.hdus import FitsFile, HduInfo

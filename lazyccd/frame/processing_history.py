@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lazyccd.frame.placement import NOTHING
+from lazyccd.frame.detector_geometry import NOTHING
 
 STEPS = {
     "overscan": ("SUBOSCAN", "OVERSCAN"),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from astropy.io import fits
 
 from lazyccd.frame.header import COMMENTARY, WCS_KEYWORD, append_cards, cards_of
-from lazyccd.frame.log import SHORT_NAMES
+from lazyccd.frame.history_log import SHORT_NAMES
 
 SUMS = {"CHECKSUM", "DATASUM"}
 """Keywords that belong to one file and that nobody misses."""

@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
-
 from dask.system import CPU_COUNT
+import ctypes
+import functools
+import os
+import sys
+
+# MERGED """Freed memory that a worker process keeps for its next block."""
 
 UNLIMITED = 1 << 60
 """Version 1 of control groups says "no limit" by a number near 2**63."""
@@ -69,3 +74,24 @@ def _number(path: Path) -> list[int]:
     except OSError:
         return []
     return [int(text)] if text.isdigit() and int(text) < UNLIMITED else []
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGEST_HEAP_BLOCK = 32 * 2**20
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Let the C library reuse freed blocks in a process whose environment makes it give every one of them back.
+
+    dask's nannies start workers with ``MALLOC_TRIM_THRESHOLD_=65536``. That also fixes glibc's threshold for memory maps
+    at 128 kB, so every plane of every strip is mapped, cleared by the kernel page by page, and unmapped: a reduction then
+    takes three times as long. The thresholds set here are those that glibc comes to by itself (mallopt(3),
+    "M_MMAP_THRESHOLD"). Other C libraries are left alone.
+    """
+    if "MALLOC_TRIM_THRESHOLD_" not in os.environ or not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGEST_HEAP_BLOCK)
+        mallopt(M_TRIM_THRESHOLD, 2 * LARGEST_HEAP_BLOCK)
