@@ -28,9 +28,9 @@ from common import fresh, noisy_fits, row, save, spread
 import lazyccd
 from lazyccd.io.fits.layout import frame_hdus
 from lazyccd.io.fits.writer import FitsTarget, Partial
-from lazyccd.io.notes import PROGRESS
-from lazyccd.io.sinks import unit_of
-from lazyccd.io.zarrs import open_arrays
+from lazyccd.io.resumable.journal import PROGRESS
+from lazyccd.io.resumable.tracked_write import unit_of
+from lazyccd.io.zarr.writer import open_arrays
 from lazyccd.plan.tasks import tile_groups
 from lazyccd.sections import Region
 
@@ -145,9 +145,9 @@ def resumed(folder: Path) -> dict[str, Any]:
     pixels = da.ones((16 * side, 16 * side), np.float32, chunks=1024)
     ds = xr.Dataset({"data": (("y", "x"), pixels, {"units": "adu"})})
     store = folder / "many.zarr"
-    original = lazyccd.io.write.lower_write
-    lazyccd.io.write.lower_write = lambda *args: 1 / 0  # begins, and stops before the first unit
-    sinks = lazyccd.io.sinks.Tracked
+    original = lazyccd.io.resumable.write.lower_write
+    lazyccd.io.resumable.write.lower_write = lambda *args: 1 / 0  # begins, and stops before the first unit
+    sinks = lazyccd.io.resumable.tracked_write.Tracked
     give_up = sinks.give_up
     sinks.give_up = lambda self, error: self.progress.release()
     try:
@@ -155,7 +155,7 @@ def resumed(folder: Path) -> dict[str, Any]:
     except ZeroDivisionError:
         pass
     finally:
-        lazyccd.io.write.lower_write, sinks.give_up = original, give_up
+        lazyccd.io.resumable.write.lower_write, sinks.give_up = original, give_up
     part = folder / "many.zarr.part" / "0" / "data" / "c"
     lines = []
     for i in range(side):

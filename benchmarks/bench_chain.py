@@ -113,7 +113,7 @@ def in_threads(work: Callable[[int], None], rows: int, step: int) -> None:
 
 def with_bare_loop(folder: Path, n: int) -> tuple[Any, Any]:
     """Return data and deviation as arrays in memory."""
-    from lazyccd.io.fits.hdus import scan_fits
+    from lazyccd.io.fits.scan import scan_fits
     from lazyccd.io.fits.storage import FitsStorage
 
     files = {name: scan_fits(str(folder / f"{name}.fits")) for name in ("raw", "bias", "dark", "flat")}

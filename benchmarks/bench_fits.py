@@ -25,10 +25,10 @@ from astropy.io import fits
 from common import fresh, noisy_fits, row, save, spread
 
 import lazyccd
-from lazyccd.io.fits.hdus import scan_fits
 from lazyccd.io.fits.layout import HduSpec
-from lazyccd.io.fits.packing import Packing, tile_shape
+from lazyccd.io.fits.scan import scan_fits
 from lazyccd.io.fits.storage import FitsStorage, find_hdu
+from lazyccd.io.fits.tile_writer import Packing, tile_shape
 from lazyccd.io.fits.writer import FitsTarget, Partial
 from lazyccd.sections import Region
 

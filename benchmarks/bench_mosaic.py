@@ -28,9 +28,9 @@ from astropy.io import fits
 from common import fresh, row, save, spread
 
 import lazyccd
-from lazyccd.io.fits.hdus import FitsFile, scan_fits
+from lazyccd.io.fits.scan import FitsFile, scan_fits
 from lazyccd.io.fits.storage import FitsStorage
-from lazyccd.io.zarrs import ZarrArray, ZarrTarget, complete_store, open_arrays, shard_grid
+from lazyccd.io.zarr.writer import ZarrArray, ZarrTarget, complete_store, open_arrays, shard_grid
 from lazyccd.kernels import flat, overscan, pointwise
 from lazyccd.kernels.block import Block, Request
 from lazyccd.mask_planes import MaskSchema

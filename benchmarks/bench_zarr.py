@@ -28,9 +28,9 @@ from dask.utils import parse_bytes
 from distributed import Client, LocalCluster
 
 import lazyccd
-from lazyccd.io.fits.hdus import scan_fits
+from lazyccd.io.fits.scan import scan_fits
 from lazyccd.io.fits.storage import FitsStorage, find_hdu
-from lazyccd.io.zarrs import ZarrArray, ZarrTarget, complete_store, shard_grid
+from lazyccd.io.zarr.writer import ZarrArray, ZarrTarget, complete_store, shard_grid
 from lazyccd.kernels import moments, pointwise
 from lazyccd.kernels.block import PLANES, Block, Request, empty_block
 from lazyccd.mask_planes import MaskSchema

@@ -11,8 +11,8 @@ from typing import Any as _Any
 from lazyccd import accessor as accessor
 from lazyccd import stats as stats
 from lazyccd.frame.ccddata import from_ccddata, to_ccddata
-from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.history_log import conf
+from lazyccd.frame.keyword import Keyword
 from lazyccd.io import as_frame, build_pyramid, open_fits, open_many, open_mef, open_zarr, to_fits, to_zarr
 from lazyccd.ops import (
     Combiner,

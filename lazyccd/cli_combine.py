@@ -158,8 +158,8 @@ def _trees(files: tuple[str, ...], unit: str | None) -> list[Any]:
     """Return the trees that files hold, none if the first holds one image."""
     import xarray as xr
 
-    from lazyccd.io.fits.names import expand_names
-    from lazyccd.io.opening import open_image
+    from lazyccd.io.names import expand_names
+    from lazyccd.io.open import open_image
 
     names = expand_names(files)
     if not names or names[0].hdu is not None or not isinstance(open_image(names[0].path), xr.DataTree):

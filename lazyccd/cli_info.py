@@ -32,10 +32,10 @@ def info(file: str, picture: Path | None) -> None:
     from lazyccd.batch.report import make_console
     from lazyccd.errors import LazyCCDError, ParameterError
     from lazyccd.io import open_mef
-    from lazyccd.io.fits.companions import beside, images_of
-    from lazyccd.io.fits.hdus import scan_fits
-    from lazyccd.io.fits.names import parse_name
-    from lazyccd.io.opening import is_store, open_image
+    from lazyccd.io.fits.hdu_roles import beside, images_of
+    from lazyccd.io.fits.scan import scan_fits
+    from lazyccd.io.names import parse_name
+    from lazyccd.io.open import is_store, open_image
 
     with friendly_errors():
         console = make_console()

@@ -30,7 +30,7 @@ from lazyccd.frame.core import DATA, MASK, Image, regular_grid, resolve
 from lazyccd.frame.detector_geometry import Placement
 from lazyccd.frame.tree import frames_of
 from lazyccd.frame.units import unit_to_text
-from lazyccd.io.opening import open_image
+from lazyccd.io.open import open_image
 from lazyccd.sections import Region
 
 MAX_PIXELS = 1024

@@ -13,8 +13,7 @@ from lazyccd.kernels.block import Request
 from lazyccd.plan.cost import declared_limit, fitting_cuts, process_bytes, task_cost
 from lazyccd.plan.evaluate import chunk_boxes
 from lazyccd.plan.schedule import vertical_halo
-from lazyccd.plan.steps import Source, Stack, Value
-from lazyccd.plan.steps import walk
+from lazyccd.plan.steps import Source, Stack, Value, walk
 from lazyccd.sections import Region
 
 DEAR = 1.5

@@ -16,8 +16,7 @@ from astropy import units as u
 import lazyccd
 from lazyccd.errors import FrameError, ShapeError, UnitError
 from lazyccd.frame.core import resolve
-from lazyccd.plan.steps import Chunked
-from lazyccd.plan.steps import walk
+from lazyccd.plan.steps import Chunked, walk
 from lazyccd.testing.asserts import assert_frames_equal
 from lazyccd.testing.steps import box_filter, formula_frame
 

@@ -13,11 +13,11 @@ from astropy.io import fits
 from astropy.io.fits.verify import VerifyError, VerifyWarning
 
 from lazyccd.errors import LazyCCDError, MissingFileError
-from lazyccd.io.fits.companions import images_of
-from lazyccd.io.fits.hdus import FitsFile, HduInfo, scan_many
+from lazyccd.io.fits.hdu_roles import images_of
 from lazyccd.io.fits.mef import OnError, damage_of, frame_names
-from lazyccd.io.fits.names import InputName, Name, Selector, expand_names, is_url
+from lazyccd.io.fits.scan import FitsFile, HduInfo, scan_many
 from lazyccd.io.fits.storage import COMPANIONS
+from lazyccd.io.names import InputName, Name, Selector, expand_names, is_url
 
 _ENDINGS = tuple(stem + packed for stem in (".fits", ".fit", ".fts") for packed in ("", ".gz", ".bz2", ".xz", ".fz"))
 

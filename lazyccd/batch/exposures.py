@@ -19,8 +19,8 @@ from lazyccd.frame.core import DATA
 from lazyccd.frame.header import cards_of, header_view
 from lazyccd.frame.stack_header import stack_header
 from lazyccd.frame.tree import frames_of, make_tree
-from lazyccd.io.fits.hdus import scan_fits
 from lazyccd.io.fits.mef import root_attributes
+from lazyccd.io.fits.scan import scan_fits
 from lazyccd.ops.mosaic import detectors_like, places_of
 
 DETECTORS = ("CCDNAME", "CCDNUM", "CHIPID")

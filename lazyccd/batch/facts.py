@@ -169,7 +169,9 @@ def joined(frame: RawFrame, keyword: str, *, local: bool = False) -> Any:
     parts = [frame.get(part.strip(), local=local) for part in keyword.split(" + ")]
     if len(parts) == 1:
         return parts[0]
-    return None if any(header_values.is_nothing(part) for part in parts) else ", ".join(map(header_values.as_text, parts))
+    return (
+        None if any(header_values.is_nothing(part) for part in parts) else ", ".join(map(header_values.as_text, parts))
+    )
 
 
 def value_to_text(name: str, value: Any) -> str:

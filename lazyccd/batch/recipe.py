@@ -16,9 +16,9 @@ from lazyccd.frame.core import DATA
 from lazyccd.frame.history_log import apply_to_text
 from lazyccd.frame.output_header import after_gain
 from lazyccd.io import as_frame
-from lazyccd.io.fits.hdus import scan_fits
-from lazyccd.io.fits.names import parse_name
 from lazyccd.io.fits.open import frame_of
+from lazyccd.io.fits.scan import scan_fits
+from lazyccd.io.names import parse_name
 from lazyccd.ops.noise import add_noise, scale_noise, subtract_levels
 from lazyccd.sections import parse_section
 

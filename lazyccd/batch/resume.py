@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lazyccd.batch.night import NightPlan
-from lazyccd.io.progress import Progress, versions
-from lazyccd.io.shards import checksum
+from lazyccd.io.resumable.progress import Progress, versions
+from lazyccd.io.checksum import checksum
 from lazyccd.plan.serialize import plain
 
 

@@ -36,7 +36,7 @@ from lazyccd.batch.recipe import calibrate, open_raw
 from lazyccd.batch.resume import NightNotes
 from lazyccd.errors import LazyCCDError, ParameterError, TargetExistsError
 from lazyccd.frame.tree import make_tree
-from lazyccd.io.opening import open_image
+from lazyccd.io.open import open_image
 
 Format: TypeAlias = Literal["fits", "zarr"]
 Report: TypeAlias = Callable[[str], None]

@@ -27,8 +27,8 @@ from lazyccd.frame.units import parse_unit, unit_to_text
 from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import MAPS
 from lazyccd.mask_planes import FlagTable, MaskSchema
-from lazyccd.plan.lower import Graph, Grid, LabelLayer, lower_image, read_label
 from lazyccd.plan.footprints import Window
+from lazyccd.plan.lower import Graph, Grid, LabelLayer, lower_image, read_label
 from lazyccd.plan.steps import Apply, Chunked, Input, Join, Step, Value, make_dtypes, make_params
 from lazyccd.plan.tasks import Kind
 

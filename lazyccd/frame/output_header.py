@@ -9,8 +9,8 @@ import numpy.typing as npt
 from astropy.io import fits
 
 from lazyccd.errors import SectionError
-from lazyccd.frame.header import append_cards, header_from_text, parsable
 from lazyccd.frame.detector_geometry import Placement, placement
+from lazyccd.frame.header import append_cards, header_from_text, parsable
 from lazyccd.frame.wcs import lattice, wcs_from_header
 from lazyccd.sections import YX, Region, Section
 

@@ -10,8 +10,7 @@ from dask.base import compute
 from lazyccd.frame.core import Image
 from lazyccd.frame.header import append_cards
 from lazyccd.plan.lower import lower_values
-from lazyccd.plan.steps import settled
-from lazyccd.plan.steps import Stack, Step, Value
+from lazyccd.plan.steps import Stack, Step, Value, settled
 
 
 def settle_image(image: Image) -> Image:

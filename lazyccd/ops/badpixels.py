@@ -12,9 +12,8 @@ from lazyccd.frame.core import DATA, Image, resolve
 from lazyccd.kernels import bad_pixels, iraf_filters
 from lazyccd.ops.common import operation, single_number, whole_number
 from lazyccd.ops.filters import box_size
-from lazyccd.plan.footprints import Halo, Lattice, Reads
+from lazyccd.plan.footprints import Halo, Lattice, PlaneMap, Reads
 from lazyccd.plan.steps import Apply, Input, Kernel, make_dtypes, make_params
-from lazyccd.plan.footprints import PlaneMap
 
 FILLED: PlaneMap = (("data", ("data", "mask")), ("variance", ("variance", "data", "mask")), ("mask", ("data", "mask")))
 """Each plane needs to know where pixels are bad, or NaN."""

@@ -18,8 +18,8 @@ from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import pointwise
 from lazyccd.ops.common import check_range, file_name, operand, operation
 from lazyccd.ops.pairs import add_images, affine_image, multiply_images
-from lazyccd.plan.steps import Input
 from lazyccd.plan.footprints import PlaneMap
+from lazyccd.plan.steps import Input
 
 if TYPE_CHECKING:
     from astropy.nddata import CCDData

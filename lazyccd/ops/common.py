@@ -18,11 +18,11 @@ from lazyccd.errors import ArgumentTypeError, LazyCCDError, ParameterError, Shap
 from lazyccd.frame.ccddata import from_ccddata, to_ccddata
 from lazyccd.frame.core import DATA, DIMS, Image, resolve
 from lazyccd.frame.header import header_view
-from lazyccd.frame.keyword import Keyword
+from lazyccd.frame.header_values import find_number
 from lazyccd.frame.history_log import apply_to_text, bind_arguments, log_entries
+from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.tree import call_each, calls_of, gather
-from lazyccd.frame.header_values import find_number
 from lazyccd.io import as_frame
 from lazyccd.plan.steps import Source, Step
 

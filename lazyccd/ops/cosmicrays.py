@@ -21,10 +21,9 @@ from lazyccd.kernels.cosmic_rays import block as kernels
 from lazyccd.kernels.cosmic_rays.lacosmic import LACosmic
 from lazyccd.kernels.cosmic_rays.replace import CLEAN_TYPES
 from lazyccd.ops.common import called_with_ccddata, check_range, operation, pixels_like, single_number, whole_number
+from lazyccd.plan.footprints import Halo, PlaneMap, Reads, Whole
 from lazyccd.plan.lower import Graph
-from lazyccd.plan.footprints import Halo, Reads, Whole
 from lazyccd.plan.steps import Apply, Input, Reduction, Value, make_dtypes, make_params
-from lazyccd.plan.footprints import PlaneMap
 from lazyccd.sections import Region
 
 Background: TypeAlias = Literal["image"] | tuple[float, float] | None

@@ -16,8 +16,8 @@ from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.kernels import instrument
 from lazyccd.ops.common import single_number
 from lazyccd.ops.signature import check_counts
-from lazyccd.plan.steps import Input
 from lazyccd.plan.footprints import PlaneMap
+from lazyccd.plan.steps import Input
 
 Corner: TypeAlias = Literal["LL", "LR", "UL", "UR"]
 CORNERS: tuple[Corner, ...] = ("LL", "LR", "UL", "UR")

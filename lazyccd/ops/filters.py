@@ -15,10 +15,9 @@ from lazyccd.frame.units import conversion_factor, unit_to_text
 from lazyccd.kernels import bad_pixels, filters, iraf_filters
 from lazyccd.kernels.block import PLANES
 from lazyccd.ops.common import called_with_ccddata, operation, pixels_like, single_number, whole_number
+from lazyccd.plan.footprints import MASK_WITH_DATA, POINTWISE, Halo, Lattice, PlaneMap
 from lazyccd.plan.lower import Graph
-from lazyccd.plan.footprints import Halo, Lattice
 from lazyccd.plan.steps import Apply, Input, Value, make_dtypes, make_params
-from lazyccd.plan.footprints import MASK_WITH_DATA, POINTWISE, PlaneMap
 from lazyccd.stats import clipped_value
 
 BY_VARIANCE: PlaneMap = tuple((plane, PLANES) for plane in PLANES)

@@ -18,9 +18,9 @@ from lazyccd.ops.calibrate import Master
 from lazyccd.ops.common import operand, operation
 from lazyccd.ops.pairs import combine_pair
 from lazyccd.ops.pasting import below_each_other
+from lazyccd.plan.footprints import MASK_WITH_DATA, PlaneMap
 from lazyccd.plan.lower import Graph
 from lazyccd.plan.steps import Reduction, Value, make_params
-from lazyccd.plan.footprints import MASK_WITH_DATA, PlaneMap
 from lazyccd.sections import Region
 from lazyccd.stats import quantile_value
 

@@ -17,8 +17,8 @@ from lazyccd.frame.stack_header import stack_header
 from lazyccd.frame.tree import Names, frames_of, make_tree
 from lazyccd.frame.units import conversion_factor, parse_unit, unit_to_text
 from lazyccd.io import as_frame
-from lazyccd.io.opening import open_image
-from lazyccd.io.sums import CHUNK, SumsLayout, SumsSink, SumsStorage, read_current, write_current
+from lazyccd.io.open import open_image
+from lazyccd.io.zarr.running_sums import CHUNK, SumsLayout, SumsSink, SumsStorage, read_current, write_current
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops.common import file_name
 from lazyccd.ops.pairs import affine_image

@@ -13,17 +13,16 @@ from astropy import units as u
 from lazyccd.errors import ArgumentTypeError, KeywordError, ParameterError
 from lazyccd.frame.core import DATA, MASK, Image, resolve
 from lazyccd.frame.header import header_from_text
+from lazyccd.frame.header_values import find_number
 from lazyccd.frame.processing_history import stamped
 from lazyccd.frame.tree import over_trees
 from lazyccd.frame.units import conversion_factor
-from lazyccd.frame.header_values import find_number
 from lazyccd.kernels import instrument, pointwise
 from lazyccd.mask_planes import FlagTable
 from lazyccd.ops.badpixels import grown
 from lazyccd.ops.common import operation, single_number
-from lazyccd.plan.footprints import Halo
+from lazyccd.plan.footprints import Halo, PlaneMap
 from lazyccd.plan.steps import Input
-from lazyccd.plan.footprints import PlaneMap
 
 FLAG_FROM_DATA: PlaneMap = (("data", ("data",)), ("variance", ("variance",)), ("mask", ("data", "mask")))
 """The mask needs the data."""

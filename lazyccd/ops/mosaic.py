@@ -14,8 +14,8 @@ import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, ParameterError, SectionError
 from lazyccd.frame.core import DATA, Image, resolve
-from lazyccd.frame.header import REMOVED, WCS_KEYWORD, append_cards, header_from_text, header_view
 from lazyccd.frame.detector_geometry import Placement, placement, read_section, size_of
+from lazyccd.frame.header import REMOVED, WCS_KEYWORD, append_cards, header_from_text, header_view
 from lazyccd.frame.output_header import product_header
 from lazyccd.frame.stack_header import common_header
 from lazyccd.frame.tree import frames_of, make_tree

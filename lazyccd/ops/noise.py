@@ -12,8 +12,8 @@ import xarray as xr
 from lazyccd.frame.core import UNCERTAINTY, resolve
 from lazyccd.kernels import overscan, pointwise
 from lazyccd.ops.edit import with_uncertainty
-from lazyccd.plan.steps import Input, Value
 from lazyccd.plan.footprints import WITH_DATA
+from lazyccd.plan.steps import Input, Value
 
 
 def add_noise(ccd: xr.Dataset, *, gain: float, readnoise: float, poisson: bool = True) -> xr.Dataset:

@@ -18,10 +18,9 @@ from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops.common import operand, operation
 from lazyccd.ops.overscan_levels import check_model, strip_levels
 from lazyccd.ops.pairs import affine_image
+from lazyccd.plan.footprints import Columns, PlaneMap, Rows
 from lazyccd.plan.lower import Graph
-from lazyccd.plan.footprints import Columns, Rows
 from lazyccd.plan.steps import Apply, Input, Reduction, Step, Value, make_dtypes, make_params
-from lazyccd.plan.footprints import PlaneMap
 from lazyccd.sections import Region, parse_section
 
 if TYPE_CHECKING:

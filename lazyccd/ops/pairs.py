@@ -11,8 +11,8 @@ import numpy as np
 from lazyccd.errors import ShapeError
 from lazyccd.frame.core import Image
 from lazyccd.kernels import pointwise
-from lazyccd.plan.steps import Input, Kernel
 from lazyccd.plan.footprints import MASK_WITH_DATA, POINTWISE, WITH_DATA, PlaneMap
+from lazyccd.plan.steps import Input, Kernel
 
 
 def check_shape(image: Image, other: Image, what: str) -> None:

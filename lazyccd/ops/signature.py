@@ -27,8 +27,8 @@ from lazyccd.ops.calibrate import Master
 from lazyccd.ops.common import operand, operation, single_number
 from lazyccd.ops.flat import Norm, divided_by, norm_of_all
 from lazyccd.ops.pairs import check_shape, combine_pair
-from lazyccd.plan.steps import Apply, Input, Reduction, Value, make_dtypes, make_params
 from lazyccd.plan.footprints import MASK_WITH_DATA, POINTWISE
+from lazyccd.plan.steps import Apply, Input, Reduction, Value, make_dtypes, make_params
 from lazyccd.sections import Region
 
 COUNTS = (u.adu, u.DN, u.ct)

@@ -16,15 +16,15 @@ import xarray as xr
 from lazyccd.errors import ArgumentTypeError, KeywordError, ParameterError, ShapeError
 from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.header import header_view
+from lazyccd.frame.header_values import find_number
 from lazyccd.frame.history_log import bind_arguments
 from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.stack_header import stack_header
 from lazyccd.frame.tree import call_each, calls_of, first_tree, frames_of, gather
 from lazyccd.frame.units import conversion_factor
-from lazyccd.frame.header_values import find_number
 from lazyccd.io import as_frame, open_many, to_fits, to_zarr
-from lazyccd.io.fits.names import InputName, expand_names, target_name
-from lazyccd.io.opening import open_image
+from lazyccd.io.names import InputName, expand_names, target_name
+from lazyccd.io.open import open_image
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops.common import file_name
 from lazyccd.ops.pairs import affine_image

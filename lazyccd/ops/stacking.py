@@ -20,12 +20,10 @@ from lazyccd.kernels.stack.scaling import Levels
 from lazyccd.kernels.stack.types import Rule
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.plan.evaluate import BANDS_PER_HALO
+from lazyccd.plan.footprints import Halo, Lines, PlaneMap, Reads, Same
 from lazyccd.plan.lower import lower_image
-from lazyccd.plan.footprints import Halo, Lines, Reads, Same
-from lazyccd.plan.steps import rebuilt, shared_by_all
 from lazyccd.plan.schedule import vertical_halo
-from lazyccd.plan.steps import Apply, Input, Join, Stack, Step, Value, make_dtypes, make_params
-from lazyccd.plan.footprints import PlaneMap
+from lazyccd.plan.steps import Apply, Input, Join, Stack, Step, Value, make_dtypes, make_params, rebuilt, shared_by_all
 
 CHUNK_PIXELS = 2**20
 """About how many pixels a chunk of a stack has: many frames are read for each."""

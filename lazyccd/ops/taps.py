@@ -13,12 +13,12 @@ import xarray as xr
 
 from lazyccd.errors import ParameterError, SectionError
 from lazyccd.frame.core import Image, resolve
-from lazyccd.frame.header import REMOVED, append_cards, header_to_text, header_view
 from lazyccd.frame.detector_geometry import binning_of, read_section
+from lazyccd.frame.header import REMOVED, append_cards, header_to_text, header_view
+from lazyccd.frame.header_values import UnusableError, read_numbers
 from lazyccd.frame.output_header import product_header
 from lazyccd.frame.tree import make_tree, over_trees
 from lazyccd.frame.units import unit_to_text
-from lazyccd.frame.header_values import UnusableError, read_numbers
 from lazyccd.sections import YX, Region, Section, parse_section
 
 KINDS = {

@@ -24,8 +24,7 @@ from lazyccd.kernels.block import Request
 from lazyccd.plan.evaluate import KEPT_BYTES, band_rows, chunk_boxes, cut_request
 from lazyccd.plan.limits import job_bytes, job_cpus
 from lazyccd.plan.schedule import Action, Demands, demand, make_schedule, strip_rows
-from lazyccd.plan.steps import Chunked, Source, Stack, Step
-from lazyccd.plan.steps import walk
+from lazyccd.plan.steps import Chunked, Source, Stack, Step, walk
 from lazyccd.sections import Region
 
 BASELINE_BYTES = 260 * 2**20

@@ -12,9 +12,8 @@ import numpy.typing as npt
 from lazyccd.errors import MemoryLimitError
 from lazyccd.kernels.block import ALL_PLANES, Block, Request, empty_block
 from lazyccd.plan.schedule import STRIP_PIXELS, Action, Call, Demands, bands, demand, make_schedule, vertical_halo
-from lazyccd.plan.steps import Apply, Chunked, Join, Source, Stack, Step
+from lazyccd.plan.steps import Apply, Chunked, Join, Source, Stack, Step, walk
 from lazyccd.plan.storage import Reader
-from lazyccd.plan.steps import walk
 from lazyccd.sections import Region
 
 Chunks = Mapping[str, Mapping[tuple[int, int], npt.NDArray[Any]]]

@@ -2,19 +2,21 @@
 
 Each rule is a frozen dataclass with `region(out, shape)`. A rule is *local* if neighbouring output rows need disjoint
 input rows, so that a task can evaluate the step strip by strip without computing anything twice.
+
+Which planes of an input a step uses, for each plane that it makes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
-from lazyccd.sections import Region
 from functools import lru_cache
-from typing import Any, TypeAlias
-from dask.tokenize import tokenize
-from lazyccd.kernels.block import ALL_PLANES, PLANES
+from typing import Any, ClassVar, Protocol, TypeAlias
 
-# MERGED """Which planes of an input a step uses, for each plane that it makes."""
+from dask.tokenize import tokenize
+
+from lazyccd.kernels.block import ALL_PLANES, PLANES
+from lazyccd.sections import Region
+
 
 class Reads(Protocol):
     """A rule from output regions to input regions."""

@@ -1,17 +1,18 @@
-"""What this job may use of the machine: processors and memory that a batch system or a container gave to it."""
+"""What this job may use of the machine: processors and memory that a batch system or a container gave to it.
+
+Freed memory that a worker process keeps for its next block.
+"""
 
 from __future__ import annotations
 
-import os
-from functools import cache
-from pathlib import Path
-from dask.system import CPU_COUNT
 import ctypes
 import functools
 import os
 import sys
+from functools import cache
+from pathlib import Path
 
-# MERGED """Freed memory that a worker process keeps for its next block."""
+from dask.system import CPU_COUNT
 
 UNLIMITED = 1 << 60
 """Version 1 of control groups says "no limit" by a number near 2**63."""

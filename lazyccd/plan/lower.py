@@ -25,7 +25,7 @@ from dask.tokenize import tokenize
 
 from lazyccd.errors import PlanError
 from lazyccd.kernels.block import Request
-from lazyccd.plan.steps import Step, Value
+from lazyccd.plan.steps import Step, Value, walk
 from lazyccd.plan.tasks import (
     PLANE_OF,
     Kind,
@@ -42,7 +42,6 @@ from lazyccd.plan.tasks import (
     tile_groups,
     value_key,
 )
-from lazyccd.plan.steps import walk
 from lazyccd.sections import Region
 
 Key: TypeAlias = Any

@@ -16,8 +16,7 @@ from typing import NamedTuple
 
 from lazyccd.kernels.block import Request
 from lazyccd.plan.footprints import ENDING
-from lazyccd.plan.steps import Apply, Stack, Step
-from lazyccd.plan.steps import walk
+from lazyccd.plan.steps import Apply, Stack, Step, walk
 from lazyccd.sections import Region
 
 STRIP_PIXELS = 2**17

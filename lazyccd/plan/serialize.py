@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from dask.tokenize import tokenize
 
-from lazyccd.plan.steps import Apply, Chunked, Join, Reduction, Source, Stack, Step, Value, kernel_name
-from lazyccd.plan.steps import walk
+from lazyccd.plan.steps import Apply, Chunked, Join, Reduction, Source, Stack, Step, Value, kernel_name, walk
 
 LONGEST_LIST = 64
 """Arrays of more numbers are named by a hash."""

@@ -5,28 +5,25 @@
 3. `lazyccd.plan.evaluate` walks down with requests and up with blocks; kernels do the arithmetic.
 
 Inside a plan the uncertainty is always a variance. Two steps with the same token are the same work.
+
+The steps of a plan in order.
+Plans made from other plans: numbers put in, steps replaced, what several have in common.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
+
 import numpy as np
 import numpy.typing as npt
 from dask.tokenize import tokenize
-from lazyccd.kernels.block import ALL_PLANES, Block, Request
-from lazyccd.plan.footprints import Reads, Same, words_of
-from lazyccd.plan.storage import Storage
-from lazyccd.plan.footprints import EVERYTHING, POINTWISE, PlaneMap, token_of_words
-from lazyccd.sections import Region
-from collections.abc import Iterator
-from collections.abc import Mapping, Sequence
-from typing import Any
-import numpy.typing as npt
 
-# MERGED """The steps of a plan in order."""
-# MERGED """Plans made from other plans: numbers put in, steps replaced, what several have in common."""
+from lazyccd.kernels.block import ALL_PLANES, Block, Request
+from lazyccd.plan.footprints import EVERYTHING, POINTWISE, PlaneMap, Reads, Same, token_of_words, words_of
+from lazyccd.plan.storage import Storage
+from lazyccd.sections import Region
 
 Dtypes: TypeAlias = tuple[tuple[str, np.dtype[Any]], ...]
 Params: TypeAlias = tuple[tuple[str, Any], ...]

@@ -33,8 +33,8 @@ from distributed.utils import get_mp_context
 
 import lazyccd
 from lazyccd.errors import TargetExistsError
-from lazyccd.io.notes import PROGRESS
-from lazyccd.io.sinks import Tracked
+from lazyccd.io.resumable.journal import PROGRESS
+from lazyccd.io.resumable.tracked_write import Tracked
 from lazyccd.sections import Region
 
 SIDE, CHUNK = 192, 32

@@ -25,8 +25,8 @@ from astropy.io import fits
 
 import lazyccd
 from lazyccd.errors import FormatError, SourceChangedError, TargetBusyError, WriteError
-from lazyccd.io.notes import PROGRESS
-from lazyccd.io.sinks import Tracked
+from lazyccd.io.resumable.journal import PROGRESS
+from lazyccd.io.resumable.tracked_write import Tracked
 from lazyccd.sections import Region
 
 FORMS = ("fits", "zarr")
@@ -150,7 +150,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_faults import frame, write
-from lazyccd.io.sinks import Tracked
+from lazyccd.io.resumable.tracked_write import Tracked
 if Tracked.write.__name__ != "slow":  # a preloaded module is loaded twice
     original = Tracked.write
     def slow(sink, region, arrays):

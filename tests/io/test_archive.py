@@ -20,8 +20,8 @@ import lazyccd
 from lazyccd.errors import FormatError, ParameterError
 from lazyccd.frame.header import header_from_text
 from lazyccd.frame.tree import frames_of, make_tree
-from lazyccd.io.shards import checksum
-from lazyccd.io.sinks import ZarrPart
+from lazyccd.io.zarr.product import ZarrPart
+from lazyccd.io.checksum import checksum
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.testing.steps import formula_frame, formula_tree
 
@@ -124,7 +124,7 @@ def test_interrupted_levels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     whole = str(shutil.copytree(store, tmp_path / "b.zarr"))
     lazyccd.build_pyramid(whole, 2)
     with monkeypatch.context() as patch:
-        patch.setattr("lazyccd.io.pyramid.replace_complete", lambda path, content: 1 / 0)
+        patch.setattr("lazyccd.io.zarr.pyramid.replace_complete", lambda path, content: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             lazyccd.build_pyramid(store, 2)
     lazyccd.build_pyramid(store, 2)

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lazyccd.errors import FormatError, LazyCCDError, MissingFileError, SourceChangedError
-from lazyccd.io.fits.hdus import scan_fits
+from lazyccd.io.fits.scan import scan_fits
 from lazyccd.io.fits.storage import FitsStorage, find_hdu
 from lazyccd.sections import Region
 

@@ -11,7 +11,7 @@ import pytest
 from astropy.io import fits
 
 from lazyccd.errors import FormatError
-from lazyccd.io.fits.hdus import HduInfo, scan_fits
+from lazyccd.io.fits.scan import HduInfo, scan_fits
 from lazyccd.io.fits.storage import FitsStorage
 from lazyccd.sections import Region
 

@@ -8,7 +8,7 @@ import fsspec
 import pytest
 
 from lazyccd.errors import ArgumentTypeError, FormatError, MissingFileError, ParameterError
-from lazyccd.io.fits.names import InputName, expand_names, parse_name
+from lazyccd.io.names import InputName, expand_names, parse_name
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from astropy.io import fits
 
 import lazyccd
 from lazyccd.errors import FormatError
-from lazyccd.io.fits.hdus import scan_fits
+from lazyccd.io.fits.scan import scan_fits
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 SUFFIXES = {".fits", ".fit", ".fz", ".gz", ".bz2", ".xz"}

@@ -26,8 +26,8 @@ from lazyccd.errors import (
     TargetExistsError,
     WriteError,
 )
+from lazyccd.io.fits.dq import named_table
 from lazyccd.io.fits.layout import HduSpec, frame_hdus
-from lazyccd.io.fits.planes import named_table
 from lazyccd.io.fits.writer import FitsTarget, Partial
 from lazyccd.kernels.fits.encode import encode_big_endian, fold_datasum
 from lazyccd.mask_planes import MaskSchema

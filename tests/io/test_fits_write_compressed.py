@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from lazyccd import from_ccddata, open_fits, open_mef, open_zarr, to_fits, to_zarr
 from lazyccd.errors import FormatError, ParameterError, ShapeError
 from lazyccd.io.fits.layout import HduSpec
-from lazyccd.io.fits.packing import COMPRESSIONS, Packing
+from lazyccd.io.fits.tile_writer import COMPRESSIONS, Packing
 from lazyccd.io.fits.writer import FitsTarget
-from lazyccd.io.sinks import FitsPart
+from lazyccd.io.fits.product import FitsPart
 from lazyccd.sections import Region
 
 Array = npt.NDArray[Any]
@@ -267,7 +267,7 @@ def descriptor(table: fits.BinTableHDU, row: int) -> tuple[int, int]:
 
 def test_a_chunk_decompresses_only_the_tiles_it_touches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A 2048 x 2048 chunk of a wide image takes the 2048 tiles that it consists of; one across two columns twice as many."""
-    from lazyccd.io.fits import compressed
+    from lazyccd.io.fits import tile_reader
 
     image = np.random.default_rng(3).integers(0, 900, (2100, 9000), np.uint16)
     spec = HduSpec("", "", image.shape, "uint16", Packing.of("RICE_1", image.shape, "uint16"))
@@ -275,13 +275,13 @@ def test_a_chunk_decompresses_only_the_tiles_it_touches(tmp_path: Path, monkeypa
     target.create()
     target.finish([target.write(0, Region.full(image.shape), image)])
     counted: list[int] = []
-    decode = compressed.rice_decode
+    decode = tile_reader.rice_decode
 
     def counting(raw: Array, starts: Array, stops: Array, size: int, tiles: Array) -> int:
         counted.append(len(starts))
         return int(decode(raw, starts, stops, size, tiles))
 
-    monkeypatch.setattr(compressed, "rice_decode", counting)
+    monkeypatch.setattr(tile_reader, "rice_decode", counting)
     ds = open_fits(target.path, chunks=(2048, 2048))
     for x0, tiles in ((2048, 2048), (3000, 4096)):
         counted.clear()

@@ -24,7 +24,7 @@ from hypothesis.extra import numpy as hnp
 import lazyccd
 from lazyccd.errors import FormatError, MissingFileError, ParameterError, SourceChangedError
 from lazyccd.frame.core import resolve
-from lazyccd.io.write_fits import regions_of
+from lazyccd.io.fits.write import regions_of
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.testing.asserts import assert_frames_equal
 from lazyccd.testing.steps import box_filter, formula_frame

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 import lazyccd
 from lazyccd.errors import FormatError, FrameError, ParameterError
 from lazyccd.frame.core import resolve
+from lazyccd.io.fits.dq import dialects, named_table
 from lazyccd.io.fits.layout import mask_cards
-from lazyccd.io.fits.planes import dialects, named_table
 from lazyccd.mask_planes import STANDARD_PLANES, FlagTable, MaskPlane, MaskSchema
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"

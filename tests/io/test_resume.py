@@ -22,10 +22,12 @@ from astropy.io import fits
 
 import lazyccd
 from lazyccd.errors import MemoryLimitError, ResumeError, TargetBusyError, TargetExistsError, WriteError
-from lazyccd.io.lease import this_process
-from lazyccd.io.notes import PROGRESS, LocalNotes, RemoteNotes
-from lazyccd.io.progress import Progress
-from lazyccd.io.sinks import FitsPart, FitsProduct, Tracked, ZarrPart, ZarrProduct
+from lazyccd.io.resumable.journal import PROGRESS, LocalNotes, RemoteNotes
+from lazyccd.io.resumable.lease import this_process
+from lazyccd.io.resumable.progress import Progress
+from lazyccd.io.resumable.tracked_write import Tracked
+from lazyccd.io.zarr.product import ZarrPart, ZarrProduct
+from lazyccd.io.fits.product import FitsPart, FitsProduct
 from lazyccd.sections import Region
 
 SHAPE = (60, 80)
@@ -212,7 +214,7 @@ def test_killed_before_the_last_notes_went(form: str, raw: Path, stop: Stop, mon
     """The product has its name, and the same call finds that it is complete."""
     folder = raw.parent
     with monkeypatch.context() as patch:
-        patch.setattr("lazyccd.io.progress.Progress.end", lambda self: None)
+        patch.setattr("lazyccd.io.resumable.progress.Progress.end", lambda self: None)
         write(frame(raw), form, folder)
     assert (folder / PROGRESS).exists()
     stop.written.clear()
@@ -228,7 +230,7 @@ def test_killed_while_the_last_notes_went(
     """The product is complete, which the same call says; it removes what is left."""
     folder = raw.parent
     with monkeypatch.context() as patch:
-        patch.setattr("lazyccd.io.progress.Progress.end", lambda self: None)
+        patch.setattr("lazyccd.io.resumable.progress.Progress.end", lambda self: None)
         write(frame(raw), form, folder)
     notes = folder / PROGRESS / f"a.{form}"
     for path in notes.iterdir():
@@ -268,7 +270,7 @@ def test_objects(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("where", ["local", "memory://once"])
 def test_receipts_are_read_once(where: str, raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many units there are, a process reads of the notes only what is new."""
-    monkeypatch.setattr("lazyccd.io.notes.SEGMENT", 5)
+    monkeypatch.setattr("lazyccd.io.resumable.journal.SEGMENT", 5)
     read: list[int] = []
     cls = RemoteNotes if where != "local" else LocalNotes
     original = cls.read

@@ -11,8 +11,8 @@ import xarray as xr
 
 import lazyccd
 from lazyccd.errors import FormatError
-from lazyccd.io.fits.hdus import scan_fits
-from lazyccd.io.write import frames_to_write
+from lazyccd.io.fits.scan import scan_fits
+from lazyccd.io.resumable.write import frames_to_write
 from tests.io.lossless import assert_nothing_lost
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"

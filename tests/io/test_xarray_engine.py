@@ -31,13 +31,13 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_guessed_and_lazy(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No engine is named, no pixel is read before it is asked for, and then only those that are."""
     read: list[tuple[int, ...]] = []
-    original = lazyccd.io.fits.plain.PlainReader.read
+    original = lazyccd.io.fits.plain_reader.PlainReader.read
 
     def counted(self: object, region: tuple[int, ...]) -> object:
         read.append(tuple(region))
         return original(self, region)
 
-    monkeypatch.setattr(lazyccd.io.fits.plain.PlainReader, "read", counted)
+    monkeypatch.setattr(lazyccd.io.fits.plain_reader.PlainReader, "read", counted)
     ds = xr.open_dataset(path)
     part = ds["data"].isel(y=slice(5, 9), x=7)
     assert not read

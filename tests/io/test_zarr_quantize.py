@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import lazyccd
 from lazyccd.errors import ParameterError
-from lazyccd.io.zarr_storage import root_attrs
+from lazyccd.io.zarr.reader import root_attrs
 from lazyccd.kernels.fits.quantize import round_chunks, tile_noise
 
 SHAPE = (700, 1100)

@@ -29,7 +29,7 @@ from lazyccd.errors import (
     TargetExistsError,
     WriteError,
 )
-from lazyccd.io.zarrs import ZarrArray, ZarrStorage, ZarrTarget, complete_store, open_arrays, shard_grid
+from lazyccd.io.zarr.writer import ZarrArray, ZarrStorage, ZarrTarget, complete_store, open_arrays, shard_grid
 from lazyccd.sections import Region
 
 NO_DATA = 8
@@ -391,7 +391,7 @@ def test_no_space_left_leaves_nothing_under_the_name(tmp_path: Path) -> None:
 import resource, sys
 import numpy as np
 from lazyccd.errors import WriteError
-from lazyccd.io.zarrs import *
+from lazyccd.io.zarr.writer import *
 from lazyccd.sections import Region
 target = ZarrTarget(sys.argv[1], (256, 256), (ZarrArray("data", "float32"),), (256, 256), (256, 256))
 target.create()

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 import lazyccd
 from lazyccd.errors import ArgumentTypeError, KeywordError, LazyCCDError, ParameterError, SectionError, UnitError
-from lazyccd.frame.header import append_cards
 from lazyccd.frame.detector_geometry import placement
+from lazyccd.frame.header import append_cards
 from lazyccd.frame.output_header import after_gain
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.sections import YX, Region, Section

@@ -285,7 +285,7 @@ def test_a_stack_of_trees_in_a_file(tmp_path: Path, name: str) -> None:
     """A file has all frames with the levels that were found, and is what is returned; as for frames alone."""
     trees, lists = of_lists(frames_of(formula_tree()))
     stack = lazyccd.combine(trees, tmp_path / name, scale="median")
-    again = lazyccd.io.opening.open_image(tmp_path / name)
+    again = lazyccd.io.open.open_image(tmp_path / name)
     for frame, some in lists.items():
         alone = lazyccd.combine(some, tmp_path / f"{frame}{name}", scale="median")
         np.testing.assert_array_equal(stack[frame]["data"].values, alone["data"].values)

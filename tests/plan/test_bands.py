@@ -27,8 +27,7 @@ from lazyccd.plan import cost, evaluate
 from lazyccd.plan.cost import BASELINE_BYTES, cuts_of_task, fitting_cuts, process_limit, task_cost
 from lazyccd.plan.evaluate import Evaluation, chunk_boxes
 from lazyccd.plan.lower import read_label
-from lazyccd.plan.steps import Chunked, Step
-from lazyccd.plan.steps import walk
+from lazyccd.plan.steps import Chunked, Step, walk
 from lazyccd.sections import Region
 from lazyccd.testing.steps import box_filter, formula_frame
 

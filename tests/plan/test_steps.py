@@ -11,8 +11,19 @@ import pytest
 from lazyccd.frame.core import Image, resolve
 from lazyccd.kernels import moments, pointwise
 from lazyccd.kernels.block import Request
-from lazyccd.plan.footprints import Blocks, Columns, Halo, Reads, Replicated, Rows, Same, Whole, Window
-from lazyccd.plan.steps import settled
+from lazyccd.plan.footprints import (
+    MASK_WITH_DATA,
+    WITH_DATA,
+    Blocks,
+    Columns,
+    Halo,
+    Reads,
+    Replicated,
+    Rows,
+    Same,
+    Whole,
+    Window,
+)
 from lazyccd.plan.steps import (
     Apply,
     Input,
@@ -23,9 +34,9 @@ from lazyccd.plan.steps import (
     Value,
     make_dtypes,
     make_params,
+    settled,
+    walk,
 )
-from lazyccd.plan.footprints import MASK_WITH_DATA, WITH_DATA
-from lazyccd.plan.steps import walk
 from lazyccd.sections import Region
 from lazyccd.testing.steps import FormulaStorage, box_step, formula_frame
 

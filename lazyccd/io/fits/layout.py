@@ -13,8 +13,8 @@ import numpy as np
 from astropy.io import fits
 
 from lazyccd.errors import ParameterError, ShapeError
-from lazyccd.io.fits.kept import KeptBytes
-from lazyccd.io.fits.packing import RECORD, Packing, TileGrid, packing_cards, table_cards
+from lazyccd.io.fits.passthrough import KeptBytes
+from lazyccd.io.fits.tile_writer import RECORD, Packing, TileGrid, packing_cards, table_cards
 from lazyccd.kernels.fits.decode import DITHER_COUNT
 from lazyccd.kernels.fits.encode import MASK32, fold_datasum
 from lazyccd.mask_planes import MaskSchema

@@ -22,13 +22,13 @@ from astropy import units as u
 from lazyccd.errors import LazyCCDError, ParameterError
 from lazyccd.frame.core import DATA, MASK, regular_grid
 from lazyccd.frame.tree import make_tree
-from lazyccd.io.fits.companions import Companion, Companions, Role, beside, check_roles, companions_of, images_of
-from lazyccd.io.fits.hdus import FitsFile, HduInfo, scan_fits
-from lazyccd.io.fits.kept import KeptBytes
-from lazyccd.io.fits.names import Name, parse_name
+from lazyccd.io.fits.dq import DQ
+from lazyccd.io.fits.hdu_roles import Companion, Companions, Role, beside, check_roles, companions_of, images_of
 from lazyccd.io.fits.open import Chunks, frame_of, inherited_header
-from lazyccd.io.fits.planes import DQ
+from lazyccd.io.fits.passthrough import KeptBytes
+from lazyccd.io.fits.scan import FitsFile, HduInfo, scan_fits
 from lazyccd.io.fits.storage import FitsStorage
+from lazyccd.io.names import Name, parse_name
 from lazyccd.plan.evaluate import chunk_boxes
 from lazyccd.plan.limits import job_cpus
 from lazyccd.sections import Region

@@ -19,12 +19,11 @@ from lazyccd.frame.convert import to_variance
 from lazyccd.frame.core import MASK, UNCERTAINTY, Image, UncertaintyType, asked_grid, make_image, regular_grid
 from lazyccd.frame.header import inherit, merge_headers
 from lazyccd.frame.units import parse_unit
-from lazyccd.io.fits.cards import Cards
-from lazyccd.io.fits.companions import Companion, companions_of, images_of
-from lazyccd.io.fits.hdus import FitsFile, HduInfo, scan_fits
-from lazyccd.io.fits.names import InputName, Name, Selector, expand_names, parse_name
-from lazyccd.io.fits.planes import DQ, read_planes
+from lazyccd.io.fits.dq import DQ, read_planes
+from lazyccd.io.fits.hdu_roles import Companion, companions_of, images_of
+from lazyccd.io.fits.scan import Cards, FitsFile, HduInfo, scan_fits
 from lazyccd.io.fits.storage import FitsStorage, find_hdu
+from lazyccd.io.names import InputName, Name, Selector, expand_names, parse_name
 from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import MAPS
 from lazyccd.mask_planes import MaskSchema

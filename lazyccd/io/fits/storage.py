@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.errors import FormatError
-from lazyccd.io.fits.access import Identity, open_source
-from lazyccd.io.fits.compressed import TileReader
-from lazyccd.io.fits.hdus import FitsFile, HduInfo
-from lazyccd.io.fits.names import Selector, parse_selector
+from lazyccd.io.fits.byte_source import Identity, open_source
 from lazyccd.io.fits.pixels import PixelFormat
-from lazyccd.io.fits.plain import PlainReader
-from lazyccd.io.fits.tiles import TileTable
+from lazyccd.io.fits.plain_reader import PlainReader
+from lazyccd.io.fits.scan import FitsFile, HduInfo
+from lazyccd.io.fits.tile_reader import TileReader
+from lazyccd.io.fits.tile_table import TileTable
+from lazyccd.io.names import Selector, parse_selector
 from lazyccd.kernels.block import MAPS
 
 logger = logging.getLogger(__name__)

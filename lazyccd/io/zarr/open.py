@@ -1,4 +1,4 @@
-"""Zarr stores as lazy frames, and whatever users have as a frame."""
+"""Open Zarr stores as lazy frames and trees."""
 
 from __future__ import annotations
 
@@ -7,24 +7,22 @@ from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
 from typing import Any
-
 import xarray as xr
-
 from lazyccd.errors import ArgumentTypeError, FormatError, ParameterError
-from lazyccd.frame.convert import to_mask, to_variance
 from lazyccd.frame.ccddata import from_ccddata
+from lazyccd.frame.convert import to_mask, to_variance
 from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, asked_grid, make_image, regular_grid
 from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.frame.units import parse_unit
-from lazyccd.io.fits.companions import images_of
-from lazyccd.io.fits.hdus import scan_fits
+from lazyccd.io.fits.hdu_roles import images_of
 from lazyccd.io.fits.mef import open_mef
-from lazyccd.io.fits.names import is_url, parse_name
 from lazyccd.io.fits.open import open_fits
-from lazyccd.io.places import place_of
-from lazyccd.io.zarr_storage import root_attrs
-from lazyccd.io.zarrs import open_arrays
+from lazyccd.io.fits.scan import scan_fits
+from lazyccd.io.names import is_url, parse_name
+from lazyccd.io.zarr.location import place_of
+from lazyccd.io.zarr.reader import root_attrs
+from lazyccd.io.zarr.writer import open_arrays
 from lazyccd.kernels.block import MAPS
 from lazyccd.mask_planes import FlagTable
 from lazyccd.plan.steps import Source
@@ -147,52 +145,3 @@ def _frame(store: str | os.PathLike[str], group: str, chunks: int | tuple[int, i
         **more,
     )
     return image.to_dataset()
-
-
-def is_store(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is that of a Zarr store or lies in one, by its name or what is there; a file is none."""
-    text = parse_name(path).path
-    return not os.path.isfile(text) and (".zarr/" in f"{text}/" or (Path(text) / "zarr.json").is_file())
-
-
-def open_image(path: str | os.PathLike[str], unit: str | None = None) -> xr.Dataset | xr.DataTree:
-    """Open a FITS file or Zarr store lazily: a frame if it has one image or one is named (``a.fits[SCI,2]``), else a tree.
-
-    ``unit`` is that of the pixels of a FITS file, instead of BUNIT.
-    """
-    if is_store(path):
-        return open_zarr(path)
-    name = parse_name(path)
-    several = name.hdu is None and len(images_of(scan_fits(name.path))) > 1
-    return open_mef(path, unit=unit) if several else open_fits(path, unit=unit)
-
-
-def as_frame(given: object, what: str = "frame") -> xr.Dataset:
-    """Return a frame for whatever stands for one.
-
-    Parameters
-    ----------
-    given
-        A frame, a CCDData, or the path of a FITS file (``a.fits[SCI,2]``) or Zarr store.
-    what
-        How messages name it.
-
-    Raises
-    ------
-    ArgumentTypeError
-        Raised for anything else.
-    """
-    if isinstance(given, xr.Dataset):
-        return given
-    if is_ccddata(given):
-        return from_ccddata(given)
-    if isinstance(given, str | os.PathLike):
-        opened = open_zarr(given) if is_store(given) else open_fits(given)
-        if isinstance(opened, xr.DataTree):
-            raise ArgumentTypeError(
-                f"the {what} {given} holds the frames {', '.join(frames_of(opened))} and must be one; open it by open_zarr()."
-            )
-        return opened
-    raise ArgumentTypeError(
-        f"the {what} is a {type(given).__name__} and must be a frame (xarray.Dataset), a CCDData or a path."
-    )

@@ -2,7 +2,7 @@
 
 Beside the target, in ``.lazyccd-progress/<name>/``, there are while the write lasts:
 
-- ``lease-N``: which process runs it (`lazyccd.io.lease`);
+- ``lease-N``: which process runs it (`lazyccd.io.resumable.lease`);
 - ``run-<fingerprint>.json``: what is written: inputs, steps, settings, versions;
 - ``receipts-<process>.jsonl``: a line for each unit that is done, appended by the process that wrote it;
 - ``complete``: all units are done, and the target gets its final name.
@@ -27,8 +27,8 @@ from functools import lru_cache
 from typing import Any, NoReturn, TypeAlias
 
 from lazyccd.errors import LazyCCDError, ResumeError, SourceChangedError, WriteError
-from lazyccd.io.lease import LEASE, leases, take_lease
-from lazyccd.io.notes import Notes, notes_of
+from lazyccd.io.resumable.journal import Notes, notes_of
+from lazyccd.io.resumable.lease import LEASE, leases, take_lease
 
 Receipts: TypeAlias = dict[str, Any]
 """By unit: the name of what is done at once, a region of a frame, or a product of a night."""

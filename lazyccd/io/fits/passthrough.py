@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lazyccd.errors import FormatError
-from lazyccd.io.fits.access import Identity, open_source
+from lazyccd.io.fits.byte_source import Identity, open_source
 
 PIECE = 1 << 22
 """Bytes that are copied at a time."""

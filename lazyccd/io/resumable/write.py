@@ -15,12 +15,12 @@ from lazyccd.errors import ParameterError, TargetExistsError
 from lazyccd.frame.core import DATA, Image, resolve
 from lazyccd.frame.settle import has_cards, settle_image
 from lazyccd.frame.tree import frames_of
-from lazyccd.io.fits.names import is_url
-from lazyccd.io.progress import Progress, Receipts, versions
-from lazyccd.io.sinks import Product, Tracked, unit_of
+from lazyccd.io.names import is_url
+from lazyccd.io.resumable.progress import Progress, Receipts, versions
+from lazyccd.io.resumable.tracked_write import Product, Tracked, unit_of
 from lazyccd.plan.cost import check_memory
-from lazyccd.plan.serialize import describe, plain, sources
 from lazyccd.plan.lower import WritePart, lower_write
+from lazyccd.plan.serialize import describe, plain, sources
 from lazyccd.sections import Region
 
 

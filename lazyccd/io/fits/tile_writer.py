@@ -21,7 +21,7 @@ import numpy.typing as npt
 from isal import isal_zlib
 
 from lazyccd.errors import ParameterError, ShapeError
-from lazyccd.io.fits.tiles import DITHERS
+from lazyccd.io.fits.tile_table import DITHERS
 from lazyccd.kernels.fits import decode
 from lazyccd.kernels.fits.encode import shuffle_bytes
 from lazyccd.kernels.fits.hcompress import hcompress, hcompress_bytes

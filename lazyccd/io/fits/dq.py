@@ -20,8 +20,7 @@ import numpy as np
 from lazyccd.errors import FormatError, ParameterError
 from lazyccd.frame.convert import to_mask
 from lazyccd.frame.header import header_from_text
-from lazyccd.io.fits.cards import Cards
-from lazyccd.io.fits.hdus import FitsFile, HduInfo
+from lazyccd.io.fits.scan import Cards, FitsFile, HduInfo
 from lazyccd.io.fits.storage import FitsStorage
 from lazyccd.mask_planes import FlagTable, MaskPlane, MaskSchema, plane_name
 from lazyccd.plan.steps import Source, Step

@@ -14,11 +14,10 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import MASK, UNCERTAINTY, UncertaintyType
-from lazyccd.io.fits.cards import Cards
-from lazyccd.io.fits.hdus import FitsFile, HduInfo, scan_fits
 from lazyccd.io.fits.layout import UNCERTAINTY_CLASSES
-from lazyccd.io.fits.names import is_url
+from lazyccd.io.fits.scan import Cards, FitsFile, HduInfo, scan_fits
 from lazyccd.io.fits.storage import AUXILIARY, COMPANIONS
+from lazyccd.io.names import is_url
 from lazyccd.kernels.block import MAPS
 
 logger = logging.getLogger(__name__)

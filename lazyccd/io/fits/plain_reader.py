@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.errors import ShapeError
-from lazyccd.io.fits.access import ByteSource
+from lazyccd.io.fits.byte_source import ByteSource
 from lazyccd.io.fits.pixels import Decoder, PixelFormat
 from lazyccd.sections import Region
 

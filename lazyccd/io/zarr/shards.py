@@ -183,15 +183,3 @@ def _crc(content: bytes) -> bytes:
     return int(google_crc32c.value(content)).to_bytes(CRC_BYTES, "little")
 
 
-def checksum(pieces: Iterable[bytes]) -> int:
-    """Return the CRC32C of pieces that follow each other.
-
-    Examples
-    --------
-    >>> hex(checksum([b"12345", b"6789"]))
-    '0xe3069283'
-    """
-    value = 0
-    for piece in pieces:
-        value = google_crc32c.extend(value, piece)
-    return value

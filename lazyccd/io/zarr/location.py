@@ -1,6 +1,6 @@
 """Where a store is written: a local folder that gets its name when complete, or objects behind a URL.
 
-Both have the same few verbs, so `lazyccd.io.zarrs` does not know the difference. What is not part of the store, such as
+Both have the same few verbs, so `lazyccd.io.zarr.writer` does not know the difference. What is not part of the store, such as
 files that are being written, is in a folder ``scratch`` beside it: a process that is killed leaves no half of a file.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import fsspec
 
 from lazyccd.errors import MissingFileError, TargetExistsError
-from lazyccd.io.notes import notes_of
+from lazyccd.io.resumable.journal import notes_of
 
 SCRATCH = "scratch"
 

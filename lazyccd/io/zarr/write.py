@@ -14,16 +14,16 @@ import xarray as xr
 from dask.delayed import Delayed
 
 from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, Image, regular_grid, resolve
-from lazyccd.io.fits.kept import KeptBytes
-from lazyccd.io.fits.names import is_url, target_name
-from lazyccd.io.fits.packing import check_steps
-from lazyccd.io.provenance import product_attrs, root_attributes
-from lazyccd.io.sinks import ZarrPart, ZarrProduct
-from lazyccd.io.write import Job, Rules, frames_to_write, refuse_sources, resolved, write
-from lazyccd.io.zarrs import SHARD, ZarrArray, ZarrTarget, shard_grid
+from lazyccd.io.fits.passthrough import KeptBytes
+from lazyccd.io.fits.tile_writer import check_steps
+from lazyccd.io.names import is_url, target_name
+from lazyccd.io.zarr.product import ZarrPart, ZarrProduct
+from lazyccd.io.resumable.write import Job, Rules, frames_to_write, refuse_sources, resolved, write
+from lazyccd.io.zarr.provenance import product_attrs, root_attributes
+from lazyccd.io.zarr.writer import SHARD, ZarrArray, ZarrTarget, shard_grid
 from lazyccd.kernels.block import MAPS
-from lazyccd.plan.serialize import plain
 from lazyccd.plan.evaluate import chunk_boxes
+from lazyccd.plan.serialize import plain
 from lazyccd.sections import Region
 
 KEPT = "hdus"

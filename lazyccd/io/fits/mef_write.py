@@ -18,9 +18,9 @@ from lazyccd.frame.core import DATA, MASK, POWERS, UNCERTAINTY, Image
 from lazyccd.frame.header import REMOVED, append_cards, cards_of, header_from_text, header_to_text
 from lazyccd.frame.output_header import current_names, product_header
 from lazyccd.frame.units import unit_to_text
-from lazyccd.io.fits.companions import BAD
-from lazyccd.io.fits.kept import KeptBytes
+from lazyccd.io.fits.hdu_roles import BAD
 from lazyccd.io.fits.layout import UNCERTAINTY_CLASSES, HduSpec, frame_hdus, mask_cards, pack_hdus
+from lazyccd.io.fits.passthrough import KeptBytes
 from lazyccd.kernels.block import MAPS
 
 ORDER = (UNCERTAINTY, BAD, MASK, *MAPS)

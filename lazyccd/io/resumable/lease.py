@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lazyccd.errors import TargetBusyError
-from lazyccd.io.notes import Notes
+from lazyccd.io.resumable.journal import Notes
 
 LEASE = "lease-"
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.errors import FormatError, MissingFileError, SourceChangedError
-from lazyccd.io.places import place_of
-from lazyccd.io.shards import decode_shard
+from lazyccd.io.zarr.location import place_of
+from lazyccd.io.zarr.shards import decode_shard
 from lazyccd.sections import Region
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class ShardReader:
 
 
 def _is_our_layout(array: zarr.Array[Any]) -> bool:
-    """Return whether shards are as `lazyccd.io.shards` has them: little-endian Blosc chunks with checksums, the index last."""
+    """Return whether shards are as `lazyccd.io.zarr.shards` has them: little-endian Blosc chunks with checksums, the index last."""
     document: Any = array.metadata.to_dict()
     if document["zarr_format"] != 3 or [codec["name"] for codec in document["codecs"]] != ["sharding_indexed"]:
         return False

@@ -13,15 +13,14 @@ import xarray as xr
 from lazyccd.errors import FormatError, ParameterError
 from lazyccd.frame.core import Image, regular_grid, resolve
 from lazyccd.frame.tree import frames_of
-from lazyccd.io.opening import levels_of, open_zarr
-from lazyccd.io.places import read_complete, replace_complete
-from lazyccd.io.write import Rules
-from lazyccd.io.write_zarr import write_level
-from lazyccd.io.zarrs import CHUNK, consolidated, json_bytes
+from lazyccd.io.zarr.open import levels_of, open_zarr
+from lazyccd.io.resumable.write import Rules
+from lazyccd.io.zarr.location import read_complete, replace_complete
+from lazyccd.io.zarr.write import write_level
+from lazyccd.io.zarr.writer import CHUNK, consolidated, json_bytes
 from lazyccd.kernels import block_reduce
-from lazyccd.plan.footprints import Blocks
+from lazyccd.plan.footprints import EVERYTHING, Blocks
 from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
-from lazyccd.plan.footprints import EVERYTHING
 
 CONVENTION = {
     "uuid": "d35379db-88df-4056-af3a-620245f8e347",

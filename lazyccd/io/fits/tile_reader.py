@@ -18,10 +18,10 @@ from astropy.io.fits.hdu.compressed._codecs import PLIO1
 from isal import isal_zlib
 
 from lazyccd.errors import FormatError
-from lazyccd.io.fits.access import ByteSource
+from lazyccd.io.fits.byte_source import ByteSource
 from lazyccd.io.fits.pixels import Decoder, PixelFormat
-from lazyccd.io.fits.plain import RegionReader
-from lazyccd.io.fits.tiles import TileTable
+from lazyccd.io.fits.plain_reader import RegionReader
+from lazyccd.io.fits.tile_table import TileTable
 from lazyccd.kernels.fits import decode
 from lazyccd.kernels.fits.hcompress import HDECOMPRESS_ERRORS, hdecompress
 from lazyccd.kernels.fits.rice import rice_decode

@@ -14,10 +14,10 @@ from lazyccd.frame.core import Image
 from lazyccd.frame.header import header_to_text
 from lazyccd.frame.output_header import product_header
 from lazyccd.frame.units import unit_to_text
-from lazyccd.io.progress import canonical, versions
-from lazyccd.io.shards import checksum
-from lazyccd.plan.serialize import describe, plain, sources
+from lazyccd.io.resumable.progress import canonical, versions
+from lazyccd.io.checksum import checksum
 from lazyccd.plan.limits import job_cpus
+from lazyccd.plan.serialize import describe, plain, sources
 
 FORMAT_VERSION = 1
 """Version of the layout of Zarr stores, docs/format.md."""

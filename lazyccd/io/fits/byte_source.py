@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.errors import FormatError, MissingFileError, SourceChangedError
-from lazyccd.io.fits.names import is_url
+from lazyccd.io.names import is_url
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,99 @@
+"""What a write of FITS files fills, region by region."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+import numpy.typing as npt
+from lazyccd.errors import SourceChangedError, WriteError
+from lazyccd.frame.core import DATA, MASK, UNCERTAINTY
+from lazyccd.io.fits.hdu_roles import BAD
+from lazyccd.io.fits.writer import FitsTarget, Partial
+from lazyccd.io.resumable.progress import Progress, Receipts
+from lazyccd.io.zarr.location import place_of, stamp_of
+from lazyccd.io.checksum import checksum
+from lazyccd.io.zarr.writer import ZarrTarget, complete_store, is_made
+from lazyccd.kernels.fits.quantize import round_chunks
+from lazyccd.sections import Region
+from lazyccd.io.resumable.tracked_write import holds
+
+@dataclass(frozen=True)
+class FitsPart:
+    """The HDUs of a file that hold a frame."""
+
+    target: FitsTarget
+    places: tuple[tuple[str, int], ...]
+    """Variables and the HDUs that hold them; ``bad`` is the mask in 0 and 1."""
+
+    bad_bits: int
+
+    def write(self, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> list[Partial]:
+        """Write one region of all HDUs."""
+        receipts: list[Partial] = []
+        for name, hdu in self.places:
+            array = arrays[MASK if name == BAD else name]
+            if name == BAD:
+                array = (array & array.dtype.type(self.bad_bits)) != 0
+            receipts.append(self.target.write(hdu, region, array))
+        return receipts
+
+    def holds(self, region: Region, receipt: Any, *, verify: bool) -> bool:
+        """Return whether the pixels are there: the file has all its space from the start."""
+        return not verify or all(self.target.datasum(hdu, region) == datasum for hdu, _, datasum in receipt)
+
+
+@dataclass(frozen=True)
+class FitsProduct:
+    """A FITS file to write."""
+
+    target: FitsTarget
+    overwrite: bool
+    frames: tuple[FitsPart, ...]
+
+    @property
+    def name(self) -> str:
+        """Final path."""
+        return self.target.path
+
+    def alone(self, number: int) -> FitsProduct:
+        """Return the file with one frame."""
+        return replace(self, frames=(self.frames[number],))
+
+    def is_begun(self) -> bool:
+        """Return whether there is an unfinished file."""
+        return os.path.exists(self.target.part)
+
+    def exists(self) -> bool:
+        """Return whether there is a file of the final name."""
+        return os.path.lexists(self.target.path)
+
+    def stamp(self) -> str:
+        """Return what tells the file from another that had its name."""
+        return stamp_of(self.target.path)
+
+    def is_made(self) -> bool:
+        """Return whether the file has the headers that this write makes."""
+        return self.target.is_made()
+
+    def lay_out(self) -> None:
+        """Make the unfinished file."""
+        self.target.create(overwrite=self.overwrite)
+
+    def keep_only(self, receipts: Receipts, *, verify: bool) -> Receipts:
+        """Return the receipts that hold; regions without one are written over."""
+        return {unit: receipt for unit, receipt in receipts.items() if holds(self, unit, receipt, verify=verify)}
+
+    def complete(self, receipts: Receipts) -> None:
+        """Write the checksums and give the file its name."""
+        self.target.finish([Partial(*partial) for some in receipts.values() for partial in some])
+
+    def abort(self) -> None:
+        """Remove the unfinished file."""
+        self.target.abort()
+
+    @property
+    def takes_late(self) -> bool:
+        """No: they find no file."""
+        return False

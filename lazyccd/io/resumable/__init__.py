@@ -1,0 +1,1 @@
+"""Writes that can be interrupted and resumed, whatever the format."""

@@ -1,0 +1,126 @@
+"""What a write of Zarr stores fills, shard by shard."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+import numpy.typing as npt
+from lazyccd.errors import SourceChangedError, WriteError
+from lazyccd.frame.core import DATA, MASK, UNCERTAINTY
+from lazyccd.io.fits.hdu_roles import BAD
+from lazyccd.io.fits.writer import FitsTarget, Partial
+from lazyccd.io.resumable.progress import Progress, Receipts
+from lazyccd.io.zarr.location import place_of, stamp_of
+from lazyccd.io.checksum import checksum
+from lazyccd.io.zarr.writer import ZarrTarget, complete_store, is_made
+from lazyccd.kernels.fits.quantize import round_chunks
+from lazyccd.sections import Region
+from lazyccd.io.resumable.tracked_write import frame_and_region, holds
+
+@dataclass(frozen=True)
+class ZarrPart:
+    """The group of a store that holds a frame, or something else that is kept."""
+
+    target: ZarrTarget
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    coords: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict, repr=False)
+    steps: float | None = None
+    """To how many steps per standard deviation of the noise data and uncertainty are rounded; None keeps every bit."""
+
+    def write(self, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, list[int]]:
+        """Write one shard of all variables."""
+        receipt: dict[str, list[int]] = {}
+        for name, array in arrays.items():
+            is_rounded = self.steps is not None and name in {DATA, UNCERTAINTY}
+            pixels = round_chunks(array, self.target.chunks, self.steps or 0) if is_rounded else array
+            receipt.update(self.target.write(name, region, pixels))
+        return receipt
+
+    def holds(self, region: Region, receipt: Any, *, verify: bool) -> bool:
+        """Return whether the files are there, of their size and perhaps their checksum."""
+        return self.holds_all(receipt, place_of(self.target.store).size, verify=verify)
+
+    def holds_all(self, receipt: Any, size_of: Callable[[str], int | None], *, verify: bool) -> bool:
+        """Return whether files are there, by what gives their sizes."""
+        place = place_of(self.target.store)
+        return all(
+            size_of(key) == size and (not verify or checksum([place.read(key)]) == crc)
+            for key, (size, crc) in receipt.items()
+        )
+
+
+@dataclass(frozen=True)
+class ZarrProduct:
+    """A Zarr store to write."""
+
+    name: str
+    overwrite: bool
+    frames: tuple[ZarrPart, ...]
+    kept: tuple[ZarrPart, ...] = ()
+    """Groups that are written whole when the store is laid out."""
+
+    root_attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    def alone(self, number: int) -> ZarrProduct:
+        """Return the store with the pixels of one frame."""
+        return ZarrProduct(self.name, self.overwrite, (replace(self.frames[number], attrs={}, coords={}),))
+
+    @property
+    def _groups(self) -> tuple[ZarrPart, ...]:
+        return (*self.kept, *self.frames)
+
+    def is_begun(self) -> bool:
+        """Return whether there is an unfinished store."""
+        return place_of(self.name).is_begun()
+
+    def exists(self) -> bool:
+        """Return whether there is a store of the final name."""
+        return place_of(self.name).exists()
+
+    def stamp(self) -> str:
+        """Return what tells the store from another that had its name."""
+        return place_of(self.name).stamp()
+
+    def is_made(self) -> bool:
+        """Return whether the store has the write id that this write gives it."""
+        return is_made(self.name, self.root_attrs)
+
+    def lay_out(self) -> None:
+        """Make the unfinished store."""
+        self._groups[0].target.create(overwrite=self.overwrite)
+        for group in self._groups:
+            group.target.add_group(group.attrs, group.coords)
+
+    def keep_only(self, receipts: Receipts, *, verify: bool) -> Receipts:
+        """Return the receipts whose files hold; remove all other shards."""
+        there: dict[str, int] = {}
+        for frame in self.frames:
+            for array in frame.target.arrays:
+                there |= frame.target.shards_of(array.name)
+        kept = {
+            unit: receipt
+            for unit, receipt in receipts.items()
+            if self.frames[frame_and_region(unit)[0]].holds_all(receipt, there.get, verify=verify)
+        }
+        owned = {key for receipt in kept.values() for key in receipt}
+        place_of(self.name).remove(key for key in there if key not in owned)
+        return kept
+
+    def complete(self, receipts: Receipts) -> None:
+        """Write the metadata and give the store its name."""
+        for group in self._groups:
+            group.target.finish_group()
+        names = [group.target.group for group in self._groups]
+        if names != [""]:
+            complete_store(self.name, names, self.root_attrs)
+
+    def abort(self) -> None:
+        """Remove the unfinished store."""
+        place_of(self.name).discard()
+
+    @property
+    def takes_late(self) -> bool:
+        """Whether the place takes what comes late."""
+        return place_of(self.name).takes_late
