@@ -147,7 +147,7 @@ class BareLoop:
             Block(request.region, flat, None, numbers.data),
             norm=self.norm,
             min_value=None,
-            lowest=lazyccd.ops.flat.LOWEST_FLAT,
+            lowest=lazyccd.ops.instrument.flat.LOWEST_FLAT,
             bad_bits=self.schema.bad_bits,
             low_flat=bits("LOW_FLAT"),
             no_data=bits("NO_DATA"),

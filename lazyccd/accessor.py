@@ -16,7 +16,7 @@ from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.header import header_view
 from lazyccd.frame.tree import frames_of, over_trees
 from lazyccd.frame.wcs import lattice, wcs_from_header
-from lazyccd.ops.edit import cut
+from lazyccd.ops.attributes import cut
 from lazyccd.report import PlanReport, plan_report
 from lazyccd.tracing import explain
 

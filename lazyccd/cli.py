@@ -80,7 +80,7 @@ def reduce(
     Exit status: 0 everything complete, 3 something was missing, 1 a frame failed or a file could not be read, 2 the call
     cannot be carried out.
     """
-    from lazyccd.batch.night import Options
+    from lazyccd.batch.night_plan import Options
     from lazyccd.batch.report import print_plan
     from lazyccd.batch.table import save_table
 
@@ -103,8 +103,8 @@ def reduce(
 
 def _plan(night: tuple[str, ...], options: Any) -> Any:
     """Return the plan of a night, from files or from a table."""
-    from lazyccd.batch.build import build_plan
     from lazyccd.batch.collect import collect
+    from lazyccd.batch.make_plan import build_plan
     from lazyccd.batch.table import load_table
     from lazyccd.errors import FormatError
 
@@ -161,7 +161,7 @@ def show(file: str, out: Path | None, stretch: str, interval: str, planes: bool)
     import matplotlib as mpl
 
     mpl.use("Agg")
-    from lazyccd.batch.products import product_stem
+    from lazyccd.batch.make_masters import product_stem
     from lazyccd.plot import save_picture
 
     with friendly_errors():

@@ -91,7 +91,7 @@ def _print_tree(tree: xr.DataTree, console: Console, picture: Path | None) -> No
     from rich.table import Column, Table
 
     from lazyccd.frame.core import DATA
-    from lazyccd.ops.mosaic import places_of
+    from lazyccd.ops.mosaic.assemble import places_of
 
     kept = [hdu for hdu in tree.attrs.get("hdus", ()) if "bytes" in hdu]
     if not any(DATA in node.data_vars for node in tree.subtree):

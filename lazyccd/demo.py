@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lazyccd import io
-from lazyccd.batch.build import build_plan
 from lazyccd.batch.collect import collect
-from lazyccd.batch.products import product_stem
+from lazyccd.batch.make_masters import product_stem
+from lazyccd.batch.make_plan import build_plan
 from lazyccd.batch.report import make_console
 from lazyccd.batch.results import print_results
 from lazyccd.batch.run import Outcome, Run

@@ -18,7 +18,7 @@ from lazyccd.frame.wcs import lattice
 from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import PLANES, Block, Request
 from lazyccd.kernels.stack.combine import combine_frames, reasons
-from lazyccd.ops.common import file_name
+from lazyccd.ops.arguments import file_name
 from lazyccd.plan.footprints import Blocks, Columns, Reads, Replicated, Rows, Same, Shifted, Window
 from lazyccd.plan.lower import lower_image, lower_values, read_label
 from lazyccd.plan.steps import Apply, Chunked, Input, Join, Source, Stack, Step, make_params

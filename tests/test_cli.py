@@ -214,7 +214,7 @@ def test_combine_with_offsets(tmp_path: Path, rng: np.random.Generator) -> None:
     assert not (tmp_path / "x.fits").exists()
 
 
-@pytest.mark.filterwarnings("always::lazyccd.ops.stack_rules.UselessRejectionWarning")
+@pytest.mark.filterwarnings("always::lazyccd.ops.stack.rejection.UselessRejectionWarning")
 def test_combine_says_what_it_did(tmp_path: Path) -> None:
     """A warning is one line without code, a file that exists is refused with the option that replaces it."""
     for i in range(3):

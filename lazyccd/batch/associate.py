@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass, replace
 
 from lazyccd.batch.classify import Stamps
-from lazyccd.batch.facts import Facts, value_to_text
-from lazyccd.batch.night import Choice
+from lazyccd.batch.metadata import Facts, value_to_text
+from lazyccd.batch.night_plan import Choice
 from lazyccd.sections import parse_section
 
 COMMON = ("instrument", "detector", "binning", "window", "readout")

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from lazyccd.batch.cameras import Camera
 from lazyccd.batch.collect import RawFrame
-from lazyccd.batch.facts import Fact
+from lazyccd.batch.metadata import Fact
 from lazyccd.frame import header_values
 from lazyccd.frame.processing_history import STEPS, is_stamp
 

@@ -13,7 +13,7 @@ from typing import Any
 import xarray as xr
 
 from lazyccd import io, ops
-from lazyccd.batch.night import MasterGroup, Recipe
+from lazyccd.batch.night_plan import MasterGroup, Recipe
 from lazyccd.errors import LazyCCDError
 from lazyccd.frame.core import DATA
 from lazyccd.frame.header import cards_of, header_view
@@ -21,7 +21,7 @@ from lazyccd.frame.stack_header import stack_header
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.io.fits.mef import root_attributes
 from lazyccd.io.fits.scan import scan_fits
-from lazyccd.ops.mosaic import detectors_like, places_of
+from lazyccd.ops.mosaic.assemble import detectors_like, places_of
 
 DETECTORS = ("CCDNAME", "CCDNUM", "CHIPID")
 """Keywords that name the detector of an amplifier, the first that all images have."""

@@ -14,8 +14,8 @@ import xarray as xr
 from lazyccd.frame.core import DATA, MASK, resolve
 from lazyccd.kernels.overscan import line_level
 from lazyccd.kernels.quantiles import MAD_TO_SIGMA
-from lazyccd.ops.edit import cut
-from lazyccd.ops.overscan_levels import scatter as residual_scatter
+from lazyccd.ops.attributes import cut
+from lazyccd.ops.instrument.overscan import scatter as residual_scatter
 from lazyccd.sections import Region
 
 SAMPLE = 1024

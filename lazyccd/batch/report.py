@@ -18,8 +18,8 @@ from rich.text import Text
 from lazyccd.batch.associate import away
 from lazyccd.batch.cameras import FACTS
 from lazyccd.batch.exposures import exposures, first_lacking, master_files
-from lazyccd.batch.facts import Fact, value_to_text
-from lazyccd.batch.night import Choice, NightPlan, Recipe
+from lazyccd.batch.metadata import Fact, value_to_text
+from lazyccd.batch.night_plan import Choice, NightPlan, Recipe
 
 PIPED_WIDTH = 100
 _STYLES = {"COMPLETE": "green", "PARTIAL": "yellow", "REFUSED": "red", "LISTED": "dim"}

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lazyccd.batch.night import NightPlan
-from lazyccd.io.resumable.progress import Progress, versions
+from lazyccd.batch.night_plan import NightPlan
 from lazyccd.io.checksum import checksum
+from lazyccd.io.resumable.progress import Progress, versions
 from lazyccd.plan.serialize import plain
 
 

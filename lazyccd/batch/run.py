@@ -15,7 +15,8 @@ import numpy as np
 import xarray as xr
 
 from lazyccd import io, ops
-from lazyccd.batch.cosmic import check_stars, remove_cosmic_rays
+from lazyccd.batch.calibrate import calibrate, open_raw
+from lazyccd.batch.cosmic_rays import check_stars, remove_cosmic_rays
 from lazyccd.batch.exposures import (
     as_exposure,
     as_masters,
@@ -28,11 +29,10 @@ from lazyccd.batch.exposures import (
     put_together,
     said,
 )
-from lazyccd.batch.facts import MEASURED, Fact
+from lazyccd.batch.make_masters import CLIP, FEW, combine_robustly, product_stem, provenance, stamped
 from lazyccd.batch.measure import centre, level, noise, pairs_gain, pairs_noise, pixels_of
-from lazyccd.batch.night import MasterGroup, NightPlan, Pairs, Recipe
-from lazyccd.batch.products import CLIP, FEW, combine_robustly, product_stem, provenance, stamped
-from lazyccd.batch.recipe import calibrate, open_raw
+from lazyccd.batch.metadata import MEASURED, Fact
+from lazyccd.batch.night_plan import MasterGroup, NightPlan, Pairs, Recipe
 from lazyccd.batch.resume import NightNotes
 from lazyccd.errors import LazyCCDError, ParameterError, TargetExistsError
 from lazyccd.frame.tree import make_tree

@@ -16,10 +16,10 @@ from typing import Any
 from astropy.table import Table
 
 from lazyccd.batch.associate import is_same_exposure
-from lazyccd.batch.build import Edit, build_plan, inherit, make_group
 from lazyccd.batch.classify import CALIBRATIONS, calibration_of
 from lazyccd.batch.collect import Collection, collect
-from lazyccd.batch.night import Choice, MasterGroup, NightPlan, Options, Recipe
+from lazyccd.batch.make_plan import Edit, build_plan, inherit, make_group
+from lazyccd.batch.night_plan import Choice, MasterGroup, NightPlan, Options, Recipe
 from lazyccd.errors import FormatError, MissingFileError, ParameterError, TargetExistsError
 
 FACT_COLUMNS = ("type", "mode", "exposure", "filter", "gain", "readnoise", "saturate", "overscan", "trim")

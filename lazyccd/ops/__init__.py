@@ -1,29 +1,30 @@
 """Operations on frames."""
 
 from lazyccd.ops.arithmetic import add, divide, multiply, subtract
-from lazyccd.ops.badpixels import ccdmask, grow_mask, interpolate_bad_pixels
-from lazyccd.ops.blocks import block_average, block_reduce, block_replicate
-from lazyccd.ops.calibrate import create_deviation, gain_correct, subtract_bias, subtract_dark
-from lazyccd.ops.combiner import Combiner
-from lazyccd.ops.combining import combine
-from lazyccd.ops.cosmicrays import cosmicray_lacosmic
-from lazyccd.ops.crosstalk import correct_crosstalk
-from lazyccd.ops.edit import rechunk, settle, with_header, with_mask, with_uncertainty, with_unit
+from lazyccd.ops.attributes import rechunk, settle, with_header, with_mask, with_uncertainty, with_unit
+from lazyccd.ops.bad_pixels import ccdmask, grow_mask, interpolate_bad_pixels
+from lazyccd.ops.binning import block_average, block_reduce, block_replicate
+from lazyccd.ops.cosmic_rays import cosmicray_lacosmic
 from lazyccd.ops.filters import (
     background_deviation_box,
     background_deviation_filter,
     cosmicray_median,
     median_filter,
 )
-from lazyccd.ops.flat import flat_correct
-from lazyccd.ops.incremental import RunningStack
+from lazyccd.ops.instrument.calibrate import create_deviation, gain_correct, subtract_bias, subtract_dark
+from lazyccd.ops.instrument.crosstalk import correct_crosstalk
+from lazyccd.ops.instrument.flat import flat_correct
+from lazyccd.ops.instrument.overscan import subtract_overscan
+from lazyccd.ops.instrument.process import ccd_process
+from lazyccd.ops.instrument.signature import correct_linearity, divide_illumination, subtract_fringe
+from lazyccd.ops.instrument.trim import trim_image
 from lazyccd.ops.masks import bitfield_to_boolean_mask, flag_saturated, flags
-from lazyccd.ops.mosaic import assemble
-from lazyccd.ops.offsets import register
-from lazyccd.ops.overscan import subtract_overscan, trim_image
-from lazyccd.ops.process import ccd_process
-from lazyccd.ops.signature import correct_linearity, divide_illumination, subtract_fringe
-from lazyccd.ops.taps import split_amplifiers
+from lazyccd.ops.mosaic.assemble import assemble
+from lazyccd.ops.mosaic.split import split_amplifiers
+from lazyccd.ops.stack.combine import combine
+from lazyccd.ops.stack.combiner import Combiner
+from lazyccd.ops.stack.offsets import register
+from lazyccd.ops.stack.running import RunningStack
 from lazyccd.ops.transform import transform_image
 
 __all__ = [

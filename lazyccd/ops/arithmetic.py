@@ -12,8 +12,9 @@ from astropy import units as u
 from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.frame.core import resolve
 from lazyccd.frame.units import conversion_factor
-from lazyccd.ops.common import operand, operation
-from lazyccd.ops.pairs import add_images, affine_image, divide_images, multiply_images
+from lazyccd.ops.arguments import operand
+from lazyccd.ops.binary import add_images, affine_image, divide_images, multiply_images
+from lazyccd.ops.decorator import operation
 
 if TYPE_CHECKING:
     from astropy.nddata import CCDData

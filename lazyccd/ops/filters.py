@@ -14,7 +14,8 @@ from lazyccd.frame.core import DATA, Image, as_step, resolve
 from lazyccd.frame.units import conversion_factor, unit_to_text
 from lazyccd.kernels import bad_pixels, filters, iraf_filters
 from lazyccd.kernels.block import PLANES
-from lazyccd.ops.common import called_with_ccddata, operation, pixels_like, single_number, whole_number
+from lazyccd.ops.arguments import pixels_like, single_number, whole_number
+from lazyccd.ops.decorator import called_with_ccddata, operation
 from lazyccd.plan.footprints import MASK_WITH_DATA, POINTWISE, Halo, Lattice, PlaneMap
 from lazyccd.plan.lower import Graph
 from lazyccd.plan.steps import Apply, Input, Value, make_dtypes, make_params

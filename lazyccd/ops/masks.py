@@ -19,8 +19,9 @@ from lazyccd.frame.tree import over_trees
 from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import instrument, pointwise
 from lazyccd.mask_planes import FlagTable
-from lazyccd.ops.badpixels import grown
-from lazyccd.ops.common import operation, single_number
+from lazyccd.ops.arguments import single_number
+from lazyccd.ops.bad_pixels import grown
+from lazyccd.ops.decorator import operation
 from lazyccd.plan.footprints import Halo, PlaneMap
 from lazyccd.plan.steps import Input
 

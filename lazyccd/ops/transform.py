@@ -14,7 +14,7 @@ from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.frame.core import resolve
 from lazyccd.frame.wcs import wcs_from_header
 from lazyccd.kernels import pointwise
-from lazyccd.ops.common import operation
+from lazyccd.ops.decorator import operation
 from lazyccd.plan.footprints import Halo, Reads, Same, Whole
 from lazyccd.plan.steps import Input
 

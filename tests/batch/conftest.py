@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from lazyccd.batch.build import build_plan
 from lazyccd.batch.collect import RawFrame, collect
-from lazyccd.batch.night import NightPlan, Options
+from lazyccd.batch.make_plan import build_plan
+from lazyccd.batch.night_plan import NightPlan, Options
 
 Cards = dict[str, Any]
 MakeFrame = Callable[..., RawFrame]

@@ -14,9 +14,9 @@ from astropy.table import Table
 from click.testing import CliRunner
 
 import lazyccd
-from lazyccd.batch.build import build_plan
 from lazyccd.batch.collect import collect
 from lazyccd.batch.exposures import as_exposure, exposures, put_together
+from lazyccd.batch.make_plan import build_plan
 from lazyccd.batch.table import load_table
 from lazyccd.cli import main
 from lazyccd.frame.tree import frames_of, make_tree

@@ -8,8 +8,8 @@ import pytest
 from astropy.io import fits
 
 from lazyccd.batch.associate import is_same, is_same_exposure
-from lazyccd.batch.build import night_of
-from lazyccd.batch.facts import Fact
+from lazyccd.batch.make_plan import night_of
+from lazyccd.batch.metadata import Fact
 from lazyccd.errors import ParameterError
 
 BIAS = {"IMAGETYP": "BIAS", "EXPTIME": 0.0}

@@ -11,7 +11,7 @@ from astropy.io import fits
 
 from lazyccd.batch.cameras import builtin_cameras, cameras_of, generic_camera, load_camera
 from lazyccd.batch.collect import RawFrame, collect
-from lazyccd.batch.facts import Facts, resolve_facts
+from lazyccd.batch.metadata import Facts, resolve_facts
 from lazyccd.errors import FormatError, MissingFileError, ParameterError
 
 CAMERA = """

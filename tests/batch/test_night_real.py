@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lazyccd.batch.build import build_plan
 from lazyccd.batch.collect import collect
-from lazyccd.batch.night import NightPlan
+from lazyccd.batch.make_plan import build_plan
+from lazyccd.batch.night_plan import NightPlan
 from lazyccd.batch.report import print_plan
 from lazyccd.batch.table import load_table, save_table
 

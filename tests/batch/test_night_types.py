@@ -10,7 +10,7 @@ import pytest
 from lazyccd.batch.cameras import cameras_of, load_camera
 from lazyccd.batch.classify import calibration_of, classify, read_stamps
 from lazyccd.batch.collect import RawFrame
-from lazyccd.batch.facts import Fact, resolve_facts
+from lazyccd.batch.metadata import Fact, resolve_facts
 
 
 def type_of(frame: RawFrame, camera: Path | None = None) -> Fact[str]:

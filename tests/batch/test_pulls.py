@@ -9,8 +9,8 @@ import pytest
 from astropy.io import fits
 
 from lazyccd import io
-from lazyccd.batch.build import build_plan
 from lazyccd.batch.collect import collect
+from lazyccd.batch.make_plan import build_plan
 from lazyccd.batch.run import Run
 from lazyccd.testing import Detector, Sky, make_night
 

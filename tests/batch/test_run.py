@@ -11,10 +11,10 @@ from astropy.io import fits
 from astropy.nddata import CCDData
 
 from lazyccd import io
-from lazyccd.batch.build import build_plan
 from lazyccd.batch.collect import collect
-from lazyccd.batch.night import Options, Recipe
-from lazyccd.batch.products import product_stem
+from lazyccd.batch.make_masters import product_stem
+from lazyccd.batch.make_plan import build_plan
+from lazyccd.batch.night_plan import Options, Recipe
 from lazyccd.batch.resume import NightNotes
 from lazyccd.batch.run import Outcome, Run
 from lazyccd.errors import TargetBusyError, TargetExistsError

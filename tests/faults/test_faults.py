@@ -292,9 +292,9 @@ def test_nothing_read_from_a_store_is_executed(tmp_path: Path, name: str, dtype:
 
 def test_names_from_headers_stay_in_the_folder(tmp_path: Path) -> None:
     """Filters and objects that look like paths do not lead out of the folder of the products."""
-    from lazyccd.batch.build import build_plan
     from lazyccd.batch.collect import collect
-    from lazyccd.batch.night import Options
+    from lazyccd.batch.make_plan import build_plan
+    from lazyccd.batch.night_plan import Options
     from lazyccd.batch.run import Run
     from lazyccd.testing import Detector, Sky, make_night
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lazyccd
-from lazyccd.batch.build import _word
+from lazyccd.batch.make_plan import _word
 from lazyccd.errors import FormatError, LazyCCDError
 from lazyccd.frame.tree import make_tree
 

@@ -22,12 +22,12 @@ from astropy.io import fits
 
 import lazyccd
 from lazyccd.errors import MemoryLimitError, ResumeError, TargetBusyError, TargetExistsError, WriteError
+from lazyccd.io.fits.product import FitsPart, FitsProduct
 from lazyccd.io.resumable.journal import PROGRESS, LocalNotes, RemoteNotes
 from lazyccd.io.resumable.lease import this_process
 from lazyccd.io.resumable.progress import Progress
 from lazyccd.io.resumable.tracked_write import Tracked
 from lazyccd.io.zarr.product import ZarrPart, ZarrProduct
-from lazyccd.io.fits.product import FitsPart, FitsProduct
 from lazyccd.sections import Region
 
 SHAPE = (60, 80)

@@ -19,7 +19,7 @@ from lazyccd.kernels.stack.combine import combine_frames, median_factor
 from lazyccd.kernels.stack.loops import median_and_deviation, median_of, sorting_network
 from lazyccd.kernels.stack.scaling import Levels, find_scaling
 from lazyccd.kernels.stack.types import Noise, Rule
-from lazyccd.ops.stack_rules import critical_values, percentile_order
+from lazyccd.ops.stack.rejection import critical_values, percentile_order
 from lazyccd.sections import Region
 from tests.kernels.stack_reference import BITS, CLASSES, SCHEMA, combine_pixel
 

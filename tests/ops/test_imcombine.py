@@ -38,7 +38,7 @@ def opened(count: int) -> list[xr.Dataset]:
 
 
 @pytest.mark.parametrize(("count", "case"), [(n, c) for n in COUNTS for c in CASES if f"{n} {c} out" in KEPT])
-@pytest.mark.filterwarnings("ignore::lazyccd.ops.stack_rules.UselessRejectionWarning")
+@pytest.mark.filterwarnings("ignore::lazyccd.ops.stack.rejection.UselessRejectionWarning")
 def test_every_bit_is_that_of_imcombine(count: int, case: str) -> None:
     """Values, and how many inputs were left out, for any chunks."""
     options = {"flavor": "iraf", "maps": ("n_used",), **ours(CASES[case])}

@@ -22,7 +22,7 @@ import lazyccd
 from lazyccd import Keyword, combine, errors, from_ccddata, register, with_header, with_mask, with_uncertainty
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops import rechunk
-from lazyccd.ops.stack_rules import UselessRejectionWarning
+from lazyccd.ops.stack.rejection import UselessRejectionWarning
 
 Array = npt.NDArray[Any]
 NO_DATA = MaskSchema().bits("NO_DATA")

@@ -24,7 +24,7 @@ from distributed.protocol.pickle import dumps as distributed_dumps
 import lazyccd
 from lazyccd.errors import PlanError
 from lazyccd.frame.core import resolve
-from lazyccd.ops.flat import flat_mean
+from lazyccd.ops.instrument.flat import flat_mean
 from lazyccd.plan.lower import lower_image, lower_values, read_label
 from lazyccd.plan.steps import Chunked, make_dtypes
 from lazyccd.plan.tasks import tile_groups

@@ -11,10 +11,10 @@ from dask.delayed import Delayed
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import CHUNK_PIXELS, Image, regular_grid
 from lazyccd.io.fits.mef_write import frame_layout, tree_layout
+from lazyccd.io.fits.product import FitsPart, FitsProduct
 from lazyccd.io.fits.tile_writer import check_compression, tile_shape
 from lazyccd.io.fits.writer import FitsTarget
 from lazyccd.io.names import target_name
-from lazyccd.io.fits.product import FitsPart, FitsProduct
 from lazyccd.io.resumable.write import Job, Rules, frames_to_write, refuse_sources, resolved, write
 from lazyccd.plan.cost import task_cost
 from lazyccd.plan.evaluate import chunk_boxes

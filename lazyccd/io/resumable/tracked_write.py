@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy.typing as npt
 
 from lazyccd.errors import SourceChangedError, WriteError
-from lazyccd.frame.core import DATA, MASK, UNCERTAINTY
-from lazyccd.io.fits.hdu_roles import BAD
-from lazyccd.io.fits.writer import FitsTarget, Partial
 from lazyccd.io.resumable.progress import Progress, Receipts
-from lazyccd.io.zarr.location import place_of, stamp_of
-from lazyccd.io.checksum import checksum
-from lazyccd.io.zarr.writer import ZarrTarget, complete_store, is_made
-from lazyccd.kernels.fits.quantize import round_chunks
 from lazyccd.sections import Region
 
 
@@ -86,14 +78,6 @@ class Product(Protocol):
     def takes_late(self) -> bool:
         """Whether what tasks on their way write after `abort` is there, so that it would look like somebody else's."""
         ...
-
-
-
-
-
-
-
-
 
 
 def frame_and_region(unit: str) -> tuple[int, Region]:

@@ -5,21 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from numbers import Integral
-from pathlib import Path
 from typing import Any
+
 import xarray as xr
-from lazyccd.errors import ArgumentTypeError, FormatError, ParameterError
-from lazyccd.frame.ccddata import from_ccddata
+
+from lazyccd.errors import FormatError, ParameterError
 from lazyccd.frame.convert import to_mask, to_variance
 from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, asked_grid, make_image, regular_grid
-from lazyccd.frame.nddata import is_ccddata
-from lazyccd.frame.tree import frames_of, make_tree
+from lazyccd.frame.tree import make_tree
 from lazyccd.frame.units import parse_unit
-from lazyccd.io.fits.hdu_roles import images_of
-from lazyccd.io.fits.mef import open_mef
-from lazyccd.io.fits.open import open_fits
-from lazyccd.io.fits.scan import scan_fits
-from lazyccd.io.names import is_url, parse_name
+from lazyccd.io.names import is_url
 from lazyccd.io.zarr.location import place_of
 from lazyccd.io.zarr.reader import root_attrs
 from lazyccd.io.zarr.writer import open_arrays

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
+
 import numpy.typing as npt
-from lazyccd.errors import SourceChangedError, WriteError
-from lazyccd.frame.core import DATA, MASK, UNCERTAINTY
-from lazyccd.io.fits.hdu_roles import BAD
-from lazyccd.io.fits.writer import FitsTarget, Partial
-from lazyccd.io.resumable.progress import Progress, Receipts
-from lazyccd.io.zarr.location import place_of, stamp_of
+
+from lazyccd.frame.core import DATA, UNCERTAINTY
 from lazyccd.io.checksum import checksum
+from lazyccd.io.resumable.progress import Receipts
+from lazyccd.io.resumable.tracked_write import frame_and_region
+from lazyccd.io.zarr.location import place_of
 from lazyccd.io.zarr.writer import ZarrTarget, complete_store, is_made
 from lazyccd.kernels.fits.quantize import round_chunks
 from lazyccd.sections import Region
-from lazyccd.io.resumable.tracked_write import frame_and_region, holds
+
 
 @dataclass(frozen=True)
 class ZarrPart:

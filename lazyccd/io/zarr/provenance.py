@@ -14,8 +14,8 @@ from lazyccd.frame.core import Image
 from lazyccd.frame.header import header_to_text
 from lazyccd.frame.output_header import product_header
 from lazyccd.frame.units import unit_to_text
-from lazyccd.io.resumable.progress import canonical, versions
 from lazyccd.io.checksum import checksum
+from lazyccd.io.resumable.progress import canonical, versions
 from lazyccd.plan.limits import job_cpus
 from lazyccd.plan.serialize import describe, plain, sources
 

@@ -13,9 +13,9 @@ import xarray as xr
 from lazyccd.errors import FormatError, ParameterError
 from lazyccd.frame.core import Image, regular_grid, resolve
 from lazyccd.frame.tree import frames_of
-from lazyccd.io.zarr.open import levels_of, open_zarr
 from lazyccd.io.resumable.write import Rules
 from lazyccd.io.zarr.location import read_complete, replace_complete
+from lazyccd.io.zarr.open import levels_of, open_zarr
 from lazyccd.io.zarr.write import write_level
 from lazyccd.io.zarr.writer import CHUNK, consolidated, json_bytes
 from lazyccd.kernels import block_reduce

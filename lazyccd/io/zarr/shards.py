@@ -12,7 +12,6 @@ specification, and zarr reads them:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -181,5 +180,3 @@ def _decompress_rows(content: npt.NDArray[np.uint8], rows: slice, out: npt.NDArr
 def _crc(content: bytes) -> bytes:
     """Return the CRC32C of bytes as it stands behind them."""
     return int(google_crc32c.value(content)).to_bytes(CRC_BYTES, "little")
-
-

@@ -17,8 +17,8 @@ from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, Image, regular_grid, res
 from lazyccd.io.fits.passthrough import KeptBytes
 from lazyccd.io.fits.tile_writer import check_steps
 from lazyccd.io.names import is_url, target_name
-from lazyccd.io.zarr.product import ZarrPart, ZarrProduct
 from lazyccd.io.resumable.write import Job, Rules, frames_to_write, refuse_sources, resolved, write
+from lazyccd.io.zarr.product import ZarrPart, ZarrProduct
 from lazyccd.io.zarr.provenance import product_attrs, root_attributes
 from lazyccd.io.zarr.writer import SHARD, ZarrArray, ZarrTarget, shard_grid
 from lazyccd.kernels.block import MAPS

@@ -22,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.errors import ParameterError, ShapeError, WriteError
+from lazyccd.io.checksum import checksum
 from lazyccd.io.zarr.location import Place, place_of, read_complete
 from lazyccd.io.zarr.provenance import with_checksums
 from lazyccd.io.zarr.reader import ZarrContent, ZarrStorage, open_arrays
 from lazyccd.io.zarr.shards import compression, encode_shard
-from lazyccd.io.checksum import checksum
 from lazyccd.sections import Region
 
 __all__ = ["ZarrArray", "ZarrContent", "ZarrStorage", "ZarrTarget", "complete_store", "open_arrays", "shard_grid"]

@@ -17,7 +17,7 @@ from lazyccd.kernels.stack import statistics
 from lazyccd.kernels.stack.combine import only_partial, plane_factor
 from lazyccd.kernels.stack.scaling import Levels, Numbers
 from lazyccd.kernels.stack.types import Noise
-from lazyccd.ops.stack_inputs import Given
+from lazyccd.ops.stack.inputs import Given
 from lazyccd.plan.footprints import Halo
 from lazyccd.plan.lower import lower_values
 from lazyccd.plan.steps import Apply, Input, Reduction, Value, make_dtypes, make_params

@@ -10,7 +10,7 @@ from astropy import units as u
 from lazyccd import ops
 from lazyccd.batch.classify import calibration_of
 from lazyccd.batch.measure import overscan_levels
-from lazyccd.batch.night import Choice, Recipe
+from lazyccd.batch.night_plan import Choice, Recipe
 from lazyccd.errors import ShapeError
 from lazyccd.frame.core import DATA
 from lazyccd.frame.history_log import apply_to_text
@@ -19,7 +19,7 @@ from lazyccd.io import as_frame
 from lazyccd.io.fits.open import frame_of
 from lazyccd.io.fits.scan import scan_fits
 from lazyccd.io.names import parse_name
-from lazyccd.ops.noise import add_noise, scale_noise, subtract_levels
+from lazyccd.ops.instrument.calibrate import add_noise, scale_noise, subtract_levels
 from lazyccd.sections import parse_section
 
 

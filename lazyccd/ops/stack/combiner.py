@@ -16,12 +16,11 @@ from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.frame.core import DATA, MASK
 from lazyccd.frame.tree import call_each, calls_of
 from lazyccd.kernels.stack.types import Clip
-from lazyccd.ops.combining import hand_over, header_of
-from lazyccd.ops.offsets import on_each_other
-from lazyccd.ops.stack_inputs import check_shapes, collect, in_one_unit, stacked_trees, trees_of
-from lazyccd.ops.stack_levels import levels_of, per_frame
-from lazyccd.ops.stack_rules import ccdproc_clips, uncertainty_name, warn_if_useless
-from lazyccd.ops.stacking import Stacking, plain_rule
+from lazyccd.ops.stack.combine import Stacking, hand_over, header_of, plain_rule
+from lazyccd.ops.stack.inputs import check_shapes, collect, in_one_unit, stacked_trees, trees_of
+from lazyccd.ops.stack.offsets import on_each_other
+from lazyccd.ops.stack.rejection import ccdproc_clips, uncertainty_name, warn_if_useless
+from lazyccd.ops.stack.scaling import levels_of, per_frame
 
 AVERAGES = {"average", "mean", "nanmean"}
 MEDIANS = {"median", "nanmedian"}

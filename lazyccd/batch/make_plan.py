@@ -13,9 +13,9 @@ from lazyccd.batch.associate import Candidate, choose, choose_dark, choose_mask,
 from lazyccd.batch.cameras import Camera, cameras_of, load_camera
 from lazyccd.batch.classify import CALIBRATIONS, calibration_of, classify, read_stamps
 from lazyccd.batch.collect import Collection, RawFrame
-from lazyccd.batch.facts import COMMAND_LINE, Fact, Facts, check_kind, resolve_facts
-from lazyccd.batch.masters import existing_masters, missing_use
-from lazyccd.batch.night import MasterGroup, NightPlan, Options, Recipe, needed
+from lazyccd.batch.existing_masters import existing_masters, missing_use
+from lazyccd.batch.metadata import COMMAND_LINE, Fact, Facts, check_kind, resolve_facts
+from lazyccd.batch.night_plan import MasterGroup, NightPlan, Options, Recipe, needed
 from lazyccd.errors import ParameterError
 
 _LISTED = {

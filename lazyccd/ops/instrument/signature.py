@@ -23,10 +23,11 @@ from lazyccd.frame.processing_history import keywords_of, stamped
 from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import instrument
 from lazyccd.kernels.block import PLANES
-from lazyccd.ops.calibrate import Master
-from lazyccd.ops.common import operand, operation, single_number
-from lazyccd.ops.flat import Norm, divided_by, norm_of_all
-from lazyccd.ops.pairs import check_shape, combine_pair
+from lazyccd.ops.arguments import operand, single_number
+from lazyccd.ops.binary import check_shape, combine_pair
+from lazyccd.ops.decorator import operation
+from lazyccd.ops.instrument.calibrate import Master
+from lazyccd.ops.instrument.flat import Norm, divided_by, norm_of_all
 from lazyccd.plan.footprints import MASK_WITH_DATA, POINTWISE
 from lazyccd.plan.steps import Apply, Input, Reduction, Value, make_dtypes, make_params
 from lazyccd.sections import Region

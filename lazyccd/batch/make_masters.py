@@ -9,7 +9,7 @@ from typing import Any
 import xarray as xr
 
 from lazyccd import ops
-from lazyccd.batch.night import MasterGroup
+from lazyccd.batch.night_plan import MasterGroup
 
 FEW = 10
 """Fewer frames than this are combined by their median, others by a mean clipped about the median.

@@ -15,7 +15,7 @@ from lazyccd.errors import ParameterError
 from lazyccd.frame.header import header_view
 from lazyccd.kernels.stack.rejection import FEWEST_FITTED
 from lazyccd.kernels.stack.types import Clip, Rule
-from lazyccd.ops.stack_inputs import Given
+from lazyccd.ops.stack.inputs import Given
 
 CENTRES = {"mean": "mean", "nanmean": "mean", "median": "median", "nanmedian": "median"}
 DEVIATIONS = {"std": "std", "nanstd": "std", "mad_std": "mad_std"}

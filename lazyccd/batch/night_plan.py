@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from lazyccd.batch.classify import CALIBRATIONS, Stamps, calibration_of
-from lazyccd.batch.facts import Fact, Facts
+from lazyccd.batch.metadata import Fact, Facts
 from lazyccd.errors import ParameterError
 from lazyccd.frame.header_values import is_nothing
 from lazyccd.io.fits.mef import OnError

@@ -24,7 +24,8 @@ from lazyccd.frame.settle import settle_image
 from lazyccd.frame.tree import over_trees
 from lazyccd.frame.units import parse_unit
 from lazyccd.kernels import pointwise
-from lazyccd.ops.common import operation, pixels_like
+from lazyccd.ops.arguments import pixels_like
+from lazyccd.ops.decorator import operation
 from lazyccd.plan.steps import Apply, Input, Join, Step, make_dtypes, make_params
 
 

@@ -14,8 +14,8 @@ from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.history_log import apply_to_text, log_entries
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.kernels import instrument
-from lazyccd.ops.common import single_number
-from lazyccd.ops.signature import check_counts
+from lazyccd.ops.arguments import single_number
+from lazyccd.ops.instrument.signature import check_counts
 from lazyccd.plan.footprints import PlaneMap
 from lazyccd.plan.steps import Input
 

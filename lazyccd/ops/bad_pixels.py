@@ -10,7 +10,8 @@ import xarray as xr
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import DATA, Image, resolve
 from lazyccd.kernels import bad_pixels, iraf_filters
-from lazyccd.ops.common import operation, single_number, whole_number
+from lazyccd.ops.arguments import single_number, whole_number
+from lazyccd.ops.decorator import operation
 from lazyccd.ops.filters import box_size
 from lazyccd.plan.footprints import Halo, Lattice, PlaneMap, Reads
 from lazyccd.plan.steps import Apply, Input, Kernel, make_dtypes, make_params

@@ -17,7 +17,7 @@ from lazyccd.frame.header import header_view
 from lazyccd.frame.stack_header import wcs_differs
 from lazyccd.frame.wcs import lattice, wcs_from_header
 from lazyccd.kernels import pointwise
-from lazyccd.ops.stack_inputs import Given, check_shapes, collect, tree_by_tree
+from lazyccd.ops.stack.inputs import Given, check_shapes, collect, tree_by_tree
 from lazyccd.plan.footprints import Blocks, Shifted
 from lazyccd.plan.lower import lower_image
 from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params

@@ -13,7 +13,7 @@ from scipy import ndimage
 from lazyccd import ops
 from lazyccd.batch.measure import centre, pixels_of, robust_std
 from lazyccd.frame.core import MASK, UNCERTAINTY, resolve
-from lazyccd.ops.edit import cut
+from lazyccd.ops.attributes import cut
 from lazyccd.sections import Region
 
 AREA = 2048

@@ -12,7 +12,7 @@ import xarray as xr
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import Image, resolve
 from lazyccd.kernels import block_reduce as kernels
-from lazyccd.ops.common import operation
+from lazyccd.ops.decorator import operation
 from lazyccd.plan.footprints import Blocks, Replicated
 from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
 

@@ -6,8 +6,8 @@ from lazyccd.batch.associate import Candidate, check_stamps
 from lazyccd.batch.cameras import Camera, cameras_of
 from lazyccd.batch.classify import CALIBRATIONS, calibration_of, classify, read_stamps
 from lazyccd.batch.collect import RawFrame, collect
-from lazyccd.batch.facts import resolve_facts
-from lazyccd.batch.night import NightPlan, Options
+from lazyccd.batch.metadata import resolve_facts
+from lazyccd.batch.night_plan import NightPlan, Options
 from lazyccd.errors import FormatError, ParameterError
 
 

@@ -11,11 +11,12 @@ from astropy import units as u
 
 from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.frame.nddata import is_ccddata
-from lazyccd.ops.calibrate import Master, create_deviation, gain_correct, subtract_bias, subtract_dark
-from lazyccd.ops.common import operation
-from lazyccd.ops.edit import with_mask
-from lazyccd.ops.flat import flat_correct, norm_of_all
-from lazyccd.ops.overscan import subtract_overscan, trim_image
+from lazyccd.ops.attributes import with_mask
+from lazyccd.ops.decorator import operation
+from lazyccd.ops.instrument.calibrate import Master, create_deviation, gain_correct, subtract_bias, subtract_dark
+from lazyccd.ops.instrument.flat import flat_correct, norm_of_all
+from lazyccd.ops.instrument.overscan import subtract_overscan
+from lazyccd.ops.instrument.trim import trim_image
 
 if TYPE_CHECKING:
     from astropy.modeling import Model

@@ -14,10 +14,11 @@ from lazyccd.errors import ParameterError
 from lazyccd.frame.core import Image, resolve
 from lazyccd.kernels import flat, moments
 from lazyccd.kernels.block import PLANES
-from lazyccd.ops.calibrate import Master
-from lazyccd.ops.common import operand, operation
-from lazyccd.ops.pairs import combine_pair
-from lazyccd.ops.pasting import below_each_other
+from lazyccd.ops.arguments import operand
+from lazyccd.ops.binary import combine_pair
+from lazyccd.ops.decorator import operation
+from lazyccd.ops.instrument.calibrate import Master
+from lazyccd.ops.mosaic.assemble import below_each_other
 from lazyccd.plan.footprints import MASK_WITH_DATA, PlaneMap
 from lazyccd.plan.lower import Graph
 from lazyccd.plan.steps import Reduction, Value, make_params

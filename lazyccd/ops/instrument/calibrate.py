@@ -1,4 +1,7 @@
-"""Deviation, gain, bias and dark."""
+"""Deviation, gain, bias and dark.
+
+Steps of `lazyccd reduce` that ccdproc does not have: noise on top of a master's, and levels decided beforehand.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,27 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 from astropy import units as u
 
 from lazyccd.errors import ArgumentTypeError, KeywordError, ParameterError, UnitError
-from lazyccd.frame.core import Image, resolve
+from lazyccd.frame.core import UNCERTAINTY, Image, resolve
 from lazyccd.frame.header import header_from_text
 from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.units import conversion_factor
-from lazyccd.kernels import pointwise
-from lazyccd.ops.common import check_range, file_name, operand, operation
-from lazyccd.ops.pairs import add_images, affine_image, multiply_images
-from lazyccd.plan.footprints import PlaneMap
-from lazyccd.plan.steps import Input
+from lazyccd.kernels import overscan, pointwise
+from lazyccd.ops.arguments import check_range, file_name, operand
+from lazyccd.ops.attributes import with_uncertainty
+from lazyccd.ops.binary import add_images, affine_image, multiply_images
+from lazyccd.ops.decorator import operation
+from lazyccd.plan.footprints import WITH_DATA, PlaneMap
+from lazyccd.plan.steps import Input, Value
 
 if TYPE_CHECKING:
     from astropy.nddata import CCDData
+
 
 Master: TypeAlias = "xr.Dataset | CCDData | str"
 FROM_DATA: PlaneMap = (("data", ("data",)), ("variance", ("data",)), ("mask", ("mask",)))
@@ -294,3 +301,93 @@ def _exposure(keyword: Keyword, image: Image, what: str) -> Any:
             "data_exposure, or another keyword."
         )
     return keyword.value_from(header)
+
+
+def add_noise(ccd: xr.Dataset, *, gain: float, readnoise: float, poisson: bool = True) -> xr.Dataset:
+    """Add Poisson and read noise to a frame's variance.
+
+    Parameters
+    ----------
+    ccd
+        A frame whose data are the signal itself: bias or overscan subtracted.
+    gain
+        Electrons per unit of the data.
+    readnoise
+        Electrons.
+    poisson
+        Whether the signal has Poisson noise; a bias has none.
+
+    Returns
+    -------
+    xr.Dataset
+        Lazy, one task per chunk, halo 0. The variance is ``max(data, 0) / gain + (readnoise / gain)**2``, plus the one that
+        the frame has, such as that of a master bias.
+    """
+    image = resolve(ccd)
+    planes: dict[str, Any] = dict(image.plan.planes) | {"variance": image.dtype}
+    plan = image.apply(
+        pointwise.add_noise,
+        (Input(image.plan, uses=WITH_DATA),),
+        planes,
+        gain=gain,
+        readnoise=readnoise,
+        poisson=poisson,
+        dtype=image.dtype.name,
+    )
+    kind = image.uncertainty_type if UNCERTAINTY in ccd else "std"
+    return replace(image, plan=plan, uncertainty_type=kind).to_dataset()
+
+
+def scale_noise(ccd: xr.Dataset, factor: float) -> xr.Dataset:
+    """Multiply a frame's uncertainty; a factor of 0 takes it away.
+
+    Parameters
+    ----------
+    ccd
+        A frame, with or without an uncertainty, which is a standard deviation.
+    factor
+        0 or more.
+
+    Returns
+    -------
+    xr.Dataset
+        Lazy, halo 0; the data keep their plan.
+    """
+    if factor == 1 or UNCERTAINTY not in ccd:
+        return ccd
+    scaled: xr.Dataset = with_uncertainty(ccd, ccd[UNCERTAINTY].data * factor if factor else None)
+    return scaled
+
+
+def subtract_levels(ccd: xr.Dataset, levels: npt.NDArray[Any], axis: int) -> xr.Dataset:
+    """Subtract a level from each row (``axis=1``) or each column (``axis=0``).
+
+    Parameters
+    ----------
+    ccd
+        A frame.
+    levels
+        A level for each line; lines whose level is NaN become NaN and ``NO_DATA``.
+    axis
+        Axis along which the level is constant.
+
+    Returns
+    -------
+    xr.Dataset
+        Lazy, one task per chunk, halo 0.
+    """
+    image = resolve(ccd)
+    planes: dict[str, Any] = dict(image.plan.planes)
+    if np.isnan(levels).any():
+        planes["mask"] = image.schema.dtype
+    plan = image.apply(
+        overscan.subtract_levels,
+        (Input(image.plan),),
+        planes,
+        axis=axis,
+        dtype=image.dtype.name,
+        mask_dtype=image.schema.dtype.name,
+        no_data=image.schema.bits("NO_DATA"),
+        numbers=(("level", Value(given=np.asarray(levels, float), what="overscan")),),
+    )
+    return replace(image, plan=plan).to_dataset()

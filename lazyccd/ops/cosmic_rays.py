@@ -20,7 +20,8 @@ from lazyccd.kernels.block import PLANES
 from lazyccd.kernels.cosmic_rays import block as kernels
 from lazyccd.kernels.cosmic_rays.lacosmic import LACosmic
 from lazyccd.kernels.cosmic_rays.replace import CLEAN_TYPES
-from lazyccd.ops.common import called_with_ccddata, check_range, operation, pixels_like, single_number, whole_number
+from lazyccd.ops.arguments import check_range, pixels_like, single_number, whole_number
+from lazyccd.ops.decorator import called_with_ccddata, operation
 from lazyccd.plan.footprints import Halo, PlaneMap, Reads, Whole
 from lazyccd.plan.lower import Graph
 from lazyccd.plan.steps import Apply, Input, Reduction, Value, make_dtypes, make_params

@@ -20,10 +20,10 @@ from lazyccd.io import as_frame
 from lazyccd.io.open import open_image
 from lazyccd.io.zarr.running_sums import CHUNK, SumsLayout, SumsSink, SumsStorage, read_current, write_current
 from lazyccd.mask_planes import MaskSchema
-from lazyccd.ops.common import file_name
-from lazyccd.ops.pairs import affine_image
-from lazyccd.ops.stack_inputs import exposure_name
-from lazyccd.ops.stacking import plain_rule
+from lazyccd.ops.arguments import file_name
+from lazyccd.ops.binary import affine_image
+from lazyccd.ops.stack.combine import plain_rule
+from lazyccd.ops.stack.inputs import exposure_name
 from lazyccd.plan.evaluate import chunk_boxes
 from lazyccd.plan.lower import WritePart, lower_write
 from lazyccd.plan.steps import Chunked, Source, make_dtypes

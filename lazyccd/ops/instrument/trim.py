@@ -1,0 +1,53 @@
+"""Trimming."""
+
+from __future__ import annotations
+
+import xarray as xr
+
+from lazyccd.errors import ArgumentTypeError
+from lazyccd.frame.core import resolve
+from lazyccd.ops.decorator import operation
+from lazyccd.sections import parse_section
+
+
+@operation()
+def trim_image(ccd: xr.Dataset, fits_section: str | None = None) -> xr.Dataset:
+    """Keep a section of an image.
+
+    Parameters
+    ----------
+    ccd
+        A frame, or a CCDData (then a computed CCDData is returned).
+    fits_section
+        Section to keep, such as ``[1:2048,1:4096]``; None or an empty string keeps everything. A section that is written
+        backwards flips the image, one with a step takes every n-th pixel.
+
+    Returns
+    -------
+    xr.Dataset
+        Lazy, one task per chunk, halo 0. The coordinates keep the original pixel positions, so the WCS stays true.
+
+    Raises
+    ------
+    ArgumentTypeError
+        Raised if the section is not a string.
+    SectionError
+        Raised if the section is malformed or lies outside of the image.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> trim_image(CCDData(np.arange(12.0).reshape(3, 4), unit="adu"), "[2:3,1:2]").data
+    array([[1., 2.],
+           [5., 6.]])
+    """
+    image = resolve(ccd)
+    if fits_section is None or fits_section == "":
+        return image.to_dataset()
+    if not isinstance(fits_section, str):
+        raise ArgumentTypeError(f"fits_section {fits_section!r} must be a string such as '[1:2048,1:4096]'.")
+    region, step = parse_section(fits_section, image.shape)
+    shape = (-(-region.shape.y // abs(step.y)), -(-region.shape.x // abs(step.x)))
+    offset = (region.y0 if step.y > 0 else region.y1 - 1, region.x0 if step.x > 0 else region.x1 - 1)
+    return image.window(offset, (step.y, step.x), shape).to_dataset()

@@ -1,0 +1,1 @@
+"""Amplifiers and detectors put together, and taken apart."""
