@@ -266,7 +266,7 @@ def worker(folder: str, limit: str, options: str) -> dict[str, Any]:
     import dask
 
     import lazyccd
-    from lazyccd.cli import main  # noqa: F401 - what a process of the command has in memory
+    from lazyccd.cli.main import main  # noqa: F401 - what a process of the command has in memory
 
     chosen = json.loads(options)
     paths = sorted(Path(folder).glob("f*.fits"))

@@ -59,7 +59,7 @@ from lazyccd.ops import (
     with_uncertainty,
     with_unit,
 )
-from lazyccd.tracing import explain
+from lazyccd.pixel_history import explain
 
 if _TYPE_CHECKING:
     from astropy.nddata import CCDData

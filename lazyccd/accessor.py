@@ -17,8 +17,8 @@ from lazyccd.frame.header import header_view
 from lazyccd.frame.tree import frames_of, over_trees
 from lazyccd.frame.wcs import lattice, wcs_from_header
 from lazyccd.ops.attributes import cut
-from lazyccd.report import PlanReport, plan_report
-from lazyccd.tracing import explain
+from lazyccd.pixel_history import explain
+from lazyccd.plan_report import PlanReport, plan_report
 
 if TYPE_CHECKING:
     from astropy.coordinates import SkyCoord

@@ -16,8 +16,7 @@ from lazyccd import io
 from lazyccd.batch.collect import collect
 from lazyccd.batch.make_masters import product_stem
 from lazyccd.batch.make_plan import build_plan
-from lazyccd.batch.report import make_console
-from lazyccd.batch.results import print_results
+from lazyccd.batch.report import make_console, print_results
 from lazyccd.batch.run import Outcome, Run
 from lazyccd.errors import TargetExistsError
 from lazyccd.plot import save_picture, show

@@ -11,7 +11,7 @@ from astropy.io import fits
 from click.testing import CliRunner, Result
 
 import lazyccd
-from lazyccd.cli import main
+from lazyccd.cli.main import main
 from lazyccd.testing import Detector, Sky, make_night
 
 PICTURE = Path("picture.fits")

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from dask.distributed import LocalCluster
 from matplotlib import pyplot as plt
 
-from lazyccd.cli import main
+from lazyccd.cli.main import main
 from lazyccd.testing import Detector, Sky, make_exposure, make_night
 
 ROOT = Path(__file__).parents[1]

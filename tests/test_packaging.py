@@ -15,7 +15,7 @@ import yaml
 from click.testing import CliRunner
 
 import lazyccd
-from lazyccd.cli import main
+from lazyccd.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

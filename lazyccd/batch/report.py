@@ -1,10 +1,14 @@
 """What a night's plan looks like on a terminal, and in a file it is piped to.
 
 An exposure of several images has one number; what is not about all of its images names those that it is about.
+
+The table at the end of a reduced night.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -17,9 +21,10 @@ from rich.text import Text
 
 from lazyccd.batch.associate import away
 from lazyccd.batch.cameras import FACTS
-from lazyccd.batch.exposures import exposures, first_lacking, master_files
+from lazyccd.batch.exposures import exposures, file_of, first_lacking, master_files
 from lazyccd.batch.metadata import Fact, value_to_text
 from lazyccd.batch.night_plan import Choice, NightPlan, Recipe
+from lazyccd.batch.run import Outcome, Run
 
 PIPED_WIDTH = 100
 _STYLES = {"COMPLETE": "green", "PARTIAL": "yellow", "REFUSED": "red", "LISTED": "dim"}
@@ -291,3 +296,83 @@ def _verdict(plan: NightPlan) -> Text:
     counts = Counter(first_lacking(recipes).status for recipes in science)
     parts = ", ".join(f"{count} {status}" for status, count in counts.items()) or "none"
     return Text(f"\nScience frames: {parts}. Exit status would be {plan.exit_status}.", style="bold")
+
+
+STYLES = {"COMPLETE": "green", "PARTIAL": "yellow", "FAILED": "red"}
+
+
+def print_results(run: Run, console: Console) -> None:
+    """Print what was measured, the masters, the science frames, what was left, and where everything is."""
+    if run.warnings:
+        console.print(Text("Measured on the pixels", style="bold"))
+        for line in run.warnings:
+            console.print(f"  {line}", markup=False)
+    masters = [outcome for outcome in run.outcomes if outcome.kind != "science"]
+    science = [outcome for outcome in run.outcomes if outcome.kind == "science"]
+    if masters:
+        console.print(_master_outcomes(masters))
+    if science:
+        console.print(_science_outcomes(science))
+    _print_words(run, console)
+    left = [item for item in run.plan.recipes if not item.is_reduced]
+    for item in left:
+        console.print(f"  not reduced: {item.name} ({item.kind}): {item.reason}", markup=False)
+    for name, reason in run.plan.skipped:
+        console.print(f"  skipped: {name}: {reason}", markup=False)
+    counts = {status: sum(o.status == status for o in science) for status in STYLES}
+    total = sum(outcome.seconds for outcome in run.outcomes)
+    done = [f"{count} {status}" for status, count in counts.items() if count] or ["nothing to reduce"]
+    unread = [f"{len(run.plan.skipped)} not usable"] if run.plan.skipped else []
+    summary = ", ".join([*done, *unread])
+    console.print(Text(f"{summary}; {total:.1f} s; products in {run.out}", style="bold"))
+
+
+def _master_outcomes(outcomes: list[Outcome]) -> Table:
+    """Return the table of masters."""
+    table = Table("master", "made as", "status", "s", title="Masters", title_justify="left")
+    for outcome in outcomes:
+        made = "\n".join(outcome.words) or outcome.reason
+        table.add_row(outcome.name, made, _styled(outcome.status), f"{outcome.seconds:.1f}")
+    return table
+
+
+def _science_outcomes(outcomes: list[Outcome]) -> Table:
+    """Return the table of science frames."""
+    columns = ("frame", "masters used", "status", "noise before", "after", "s")
+    units = " or ".join(dict.fromkeys(outcome.unit for outcome in outcomes if outcome.unit))
+    title = f"Science frames (noise of a pixel in {units})" if units else "Science frames"
+    table = Table(title=title, title_justify="left")
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for outcome in outcomes:
+        table.add_row(
+            outcome.name,
+            "\n".join(outcome.used) or "none",
+            _styled(outcome.status),
+            _number(outcome.noise_before),
+            _number(outcome.noise_after),
+            f"{outcome.seconds:.1f}",
+        )
+    return table
+
+
+def _print_words(run: Run, console: Console) -> None:
+    """Print why masters were taken, decisions and reasons, once each, with the frames that they are about."""
+    files = {item.name: os.path.basename(file_of(item)) for item in run.plan.recipes}
+    reasons = why_these_masters(run.plan)
+    lines = {text: list(dict.fromkeys(files[name] for name in names)) for text, names in reasons.items()}
+    for outcome in run.outcomes:
+        words = outcome.words if outcome.kind == "science" else ()
+        for text in (*words, *((outcome.reason,) if outcome.reason else ())):
+            lines.setdefault(text, []).append(os.path.basename(outcome.name))
+    for text, names in lines.items():
+        who = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+        console.print(f"  {who}: {text}", markup=False)
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
+
+
+def _styled(status: str) -> Any:
+    return Text(status, style=STYLES.get(status, ""))

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+import numpy as np
 from numba.core import caching
 
 logger = logging.getLogger(__name__)
@@ -85,8 +86,12 @@ class _KernelLocator(caching._SourceFileBackedLocatorMixin, caching._CacheLocato
         self._lineno = py_func.__code__.co_firstlineno
 
     def get_cache_path(self) -> str:
-        # one folder per installation: each may have its own NumPy, which is in no key of numba's
-        return str(cache_folder() / self.get_suitable_cache_subpath(self._py_file))
+        # All installations share one cache: CI compiles once for two environments, and so does a developer for several work
+        # trees. numba keys on Python, CPU and the source, but not on NumPy, whose array layout the machine code knows.
+        path, package = Path(self._py_file), Path(__file__).parent
+        if not path.is_relative_to(package):
+            return str(cache_folder() / self.get_suitable_cache_subpath(self._py_file))
+        return str(cache_folder() / f"numpy-{np.__version__}" / path.relative_to(package).parent)
 
 
 class _KernelCacheImpl(caching.CompileResultCacheImpl):

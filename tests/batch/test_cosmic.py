@@ -19,7 +19,7 @@ from lazyccd.batch.make_plan import build_plan
 from lazyccd.batch.night_plan import Options
 from lazyccd.batch.run import Run
 from lazyccd.batch.table import load_table, save_table
-from lazyccd.cli import main
+from lazyccd.cli.main import main
 from lazyccd.errors import ParameterError
 from lazyccd.sections import Region
 from lazyccd.testing import Detector, Night, Sky, make_night

@@ -18,7 +18,7 @@ from lazyccd.batch.collect import collect
 from lazyccd.batch.exposures import as_exposure, exposures, put_together
 from lazyccd.batch.make_plan import build_plan
 from lazyccd.batch.table import load_table
-from lazyccd.cli import main
+from lazyccd.cli.main import main
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.testing.simulate import Detector, make_night
 

@@ -12,7 +12,7 @@ from lazyccd.kernels.jit import _SignatureFiles, sources_digest
 SCRIPT = """
 import sys
 import numpy as np
-from lazyccd.cli_common import friendly_errors
+from lazyccd.cli.common import friendly_errors
 from lazyccd.kernels.jit import compiled
 
 @compiled

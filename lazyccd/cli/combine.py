@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from lazyccd.cli_common import friendly_errors, scheduler_options, using_scheduler
+from lazyccd.cli.common import friendly_errors, scheduler_options, using_scheduler
 
 METHODS = ("average", "median", "sum")
 REJECTS = (

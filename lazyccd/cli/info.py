@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lazyccd.cli_common import friendly_errors
+from lazyccd.cli.common import friendly_errors
 
 if TYPE_CHECKING:
     import xarray as xr
