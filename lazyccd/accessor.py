@@ -73,7 +73,7 @@ class CCDAccessor:
         return bad
 
     def plan(self) -> PlanReport:
-        """Return what computing the frame costs: steps, tasks, bytes, memory, unsettled values."""
+        """Return what computing the frame costs: steps, tasks, bytes, memory, pending values."""
         return plan_report(self._image)
 
     def cutout(

@@ -19,8 +19,8 @@ from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import PLANES, Block, Request
 from lazyccd.kernels.stack.combine import combine_frames, reasons
 from lazyccd.ops.arguments import file_name
-from lazyccd.plan.footprints import Blocks, Columns, Reads, Replicated, Rows, Same, Shifted, Window
-from lazyccd.plan.lower import lower_image, lower_values, read_label
+from lazyccd.plan.footprints import Blocks, Columns, Footprint, Replicated, Rows, Same, Shifted, Window
+from lazyccd.plan.lower import lower_image, lower_scalars, read_label
 from lazyccd.plan.steps import Apply, Chunked, Input, Join, Source, Stack, Step, make_params
 from lazyccd.plan.tasks import Kind
 from lazyccd.sections import Region
@@ -130,7 +130,7 @@ def _rows(step: Step, y: int, x: int, frame: str, image: Image, indent: str = ""
             yield from _rows(main, y, x, frame, image, indent)
     elif isinstance(step, Apply):
         for number, source in enumerate(step.sources):
-            below = _pixel_below(source.reads, source.step, y, x)
+            below = _pixel_below(source.footprint, source.step, y, x)
             if below is not None and "data" in source.step.dtypes:
                 more = indent if number == 0 else f"{indent}+ "
                 yield from _rows(source.step, *below, frame, image, more)
@@ -138,19 +138,19 @@ def _rows(step: Step, y: int, x: int, frame: str, image: Image, indent: str = ""
     yield Row(frame, place, f"{indent}{name}")
 
 
-def _pixel_below(reads: Reads, step: Step, y: int, x: int) -> tuple[int, int] | None:
+def _pixel_below(footprint: Footprint, step: Step, y: int, x: int) -> tuple[int, int] | None:
     """Return the pixel of an input that a pixel comes from; None if there is no such one."""
-    if isinstance(reads, Rows | Columns):
+    if isinstance(footprint, Rows | Columns):
         return None
-    if isinstance(reads, Window):
-        y, x = reads.offset[0] + reads.step[0] * y, reads.offset[1] + reads.step[1] * x
-    elif isinstance(reads, Shifted):
-        y, x = y - reads.offset[0], x - reads.offset[1]
-    elif isinstance(reads, Blocks):
-        y, x = y * reads.size[0], x * reads.size[1]
-    elif isinstance(reads, Replicated):
-        y, x = y // reads.size[0], x // reads.size[1]
-    elif isinstance(reads, Same):
+    if isinstance(footprint, Window):
+        y, x = footprint.offset[0] + footprint.step[0] * y, footprint.offset[1] + footprint.step[1] * x
+    elif isinstance(footprint, Shifted):
+        y, x = y - footprint.offset[0], x - footprint.offset[1]
+    elif isinstance(footprint, Blocks):
+        y, x = y * footprint.size[0], x * footprint.size[1]
+    elif isinstance(footprint, Replicated):
+        y, x = y // footprint.size[0], x // footprint.size[1]
+    elif isinstance(footprint, Same):
         y, x = (0 if step.shape[0] == 1 else y), (0 if step.shape[1] == 1 else x)
     inside = 0 <= y < step.shape[0] and 0 <= x < step.shape[1]
     return (y, x) if inside else None
@@ -175,9 +175,9 @@ def _notes(step: Stack, request: Request, image: Image) -> list[str]:
         planes = [name for name in PLANES if name in need.planes]
         arrays += _lower(frame, need.region, planes, image)
         shapes.append((need.region, planes))
-    waiting = [(name, value) for name, value in step.numbers if value.given is None]
-    found = compute(*arrays, *lower_values([value for _, value in waiting], image.graphs))
-    numbers = {name: value.given for name, value in step.numbers if value.given is not None}
+    waiting = [(name, value) for name, value in step.scalars if value.given is None]
+    found = compute(*arrays, *lower_scalars([value for _, value in waiting], image.graphs))
+    numbers = {name: value.given for name, value in step.scalars if value.given is not None}
     numbers |= dict(zip((name for name, _ in waiting), found[len(arrays) :], strict=True))
     blocks, pixels = [], iter(found)
     for region, planes in shapes:

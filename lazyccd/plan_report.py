@@ -13,7 +13,7 @@ from lazyccd.kernels.block import Request
 from lazyccd.plan.cost import declared_limit, fitting_cuts, process_bytes, task_cost
 from lazyccd.plan.evaluate import chunk_boxes
 from lazyccd.plan.schedule import vertical_halo
-from lazyccd.plan.steps import Source, Stack, Value, walk
+from lazyccd.plan.steps import Scalar, Source, Stack, walk
 from lazyccd.sections import Region
 
 DEAR = 1.5
@@ -31,7 +31,7 @@ class PlanReport:
     """Names of the steps, from the sources on."""
 
     tasks: int
-    """Tasks, without those of unsettled values."""
+    """Tasks, without those of pending values."""
 
     chunk: tuple[int, int]
     """Rows and columns of the largest chunk."""
@@ -70,7 +70,7 @@ class PlanReport:
             ("memory per task", format_bytes(self.task_bytes)),
             ("memory per process", format_bytes(self.process_bytes)),
             ("memory limit", limit),
-            ("unsettled values", "; ".join(self.values) or "none"),
+            ("pending values", "; ".join(self.values) or "none"),
             *((("advice", self.advice),) if self.advice else ()),
         ]
 
@@ -109,7 +109,7 @@ def plan_report(image: Image) -> PlanReport:
     cuts = 1 if limit.room is None else fitting_cuts(image.plan, request, limit.room) or 1
     cost = task_cost(image.plan, largest, cuts=cuts)
     values = []
-    for value in _with_those_below(image.plan.unsettled).values():
+    for value in _with_those_below(image.plan.pending).values():
         assert value.reduction is not None
         below = task_cost(value.reduction.step, value.reduction.region, tuple(value.reduction.planes))
         values.append(f"{value.what} (reads {format_bytes(below.read_bytes)})")
@@ -128,12 +128,12 @@ def plan_report(image: Image) -> PlanReport:
     )
 
 
-def _with_those_below(values: Mapping[str, Value]) -> dict[str, Value]:
+def _with_those_below(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """Return global numbers, and before each those that making it needs, by token."""
-    found: dict[str, Value] = {}
+    found: dict[str, Scalar] = {}
     for token, value in values.items():
         assert value.reduction is not None
-        found |= _with_those_below(value.reduction.unsettled) | {token: value}
+        found |= _with_those_below(value.reduction.pending) | {token: value}
     return found
 
 

@@ -29,7 +29,7 @@ from lazyccd.kernels import quantiles as quantile_kernels
 from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 from lazyccd.mask_planes import split_selection
 from lazyccd.plan.lower import lower_numbers
-from lazyccd.plan.steps import Apply, Input, Reduction, Value, make_dtypes, make_params
+from lazyccd.plan.steps import Apply, Input, Reduction, Scalar, make_dtypes, make_params
 from lazyccd.sections import Region
 
 
@@ -60,7 +60,7 @@ def median(ccd: xr.Dataset, bad: str | None = None) -> xr.DataArray:
     3.0
     """
     image = judged(ccd, bad)
-    return _lazy(image, quantile_value(image, (0.5,), bad), 1)[0].rename("median")
+    return _lazy(image, quantile_scalar(image, (0.5,), bad), 1)[0].rename("median")
 
 
 @over_trees
@@ -104,7 +104,7 @@ def percentile(ccd: xr.Dataset, q: float | Sequence[float], bad: str | None = No
         if not 0 <= number <= 100:
             raise ParameterError(f"percentile {number:g} must be between 0 and 100.")
     image = judged(ccd, bad)
-    numbers = _lazy(image, quantile_value(image, tuple(n / 100 for n in wanted), bad), len(wanted))
+    numbers = _lazy(image, quantile_scalar(image, tuple(n / 100 for n in wanted), bad), len(wanted))
     if np.ndim(q) == 0:
         return numbers[0].rename("percentile")
     return xr.concat(numbers, "percentile").assign_coords(percentile=wanted).rename("percentiles")
@@ -135,7 +135,7 @@ def mad_std(ccd: xr.Dataset, bad: str | None = None) -> xr.DataArray:
     1.4826
     """
     image = judged(ccd, bad)
-    centre = quantile_value(image, (0.5,), bad)
+    centre = quantile_scalar(image, (0.5,), bad)
     planes = {plane: dtype for plane, dtype in image.plan.planes if plane != "variance"}
     distances = Apply(
         image.shape,
@@ -143,9 +143,9 @@ def mad_std(ccd: xr.Dataset, bad: str | None = None) -> xr.DataArray:
         kernel=moments.distance,
         sources=(Input(image.plan),),
         params=make_params(dtype=image.dtype.name),
-        numbers=(("centre", centre),),
+        scalars=(("centre", centre),),
     )
-    numbers = _lazy(image, quantile_value(image, (0.5,), bad, step=distances), 1)
+    numbers = _lazy(image, quantile_scalar(image, (0.5,), bad, step=distances), 1)
     scaled: xr.DataArray = numbers[0] * image.dtype.type(MAD_TO_SIGMA)
     return scaled.assign_attrs(numbers[0].attrs).rename("mad_std")
 
@@ -188,7 +188,7 @@ def sigma_clipped(ccd: xr.Dataset, sigma: float = 3.0, maxiters: int = 5, bad: s
     if not sigma > 0 or maxiters < 0:
         raise ParameterError(f"sigma {sigma} must be above 0 and maxiters {maxiters} not below 0.")
     image = judged(ccd, bad)
-    numbers = _lazy(image, clipped_value(image, float(sigma), int(maxiters), bad), 5, np.dtype(np.float64))
+    numbers = _lazy(image, clipped_scalar(image, float(sigma), int(maxiters), bad), 5, np.dtype(np.float64))
     return xr.Dataset({"mean": numbers[3], "median": numbers[2], "std": numbers[4]})
 
 
@@ -203,15 +203,15 @@ def judged(ccd: xr.Dataset, bad: str | None) -> Image:
     return replace(image, plan=plan)
 
 
-def quantile_value(
+def quantile_scalar(
     image: Image,
     quantiles: tuple[float, ...],
     bad: str | None = None,
     *,
     lower: bool = False,
-    bounds: Value | None = None,
+    bounds: Scalar | None = None,
     step: Apply | None = None,
-) -> Value:
+) -> Scalar:
     """Return exact quantiles of an image's good pixels as a global number.
 
     Parameters
@@ -232,7 +232,7 @@ def quantile_value(
     plan = step or image.plan
     passes = plan.dtypes[DATA].itemsize // 2
     fixed: dict[str, Any] = {"bad_bits": image.schema.select(bad)}
-    state = Value(given=np.zeros((0, 2), np.uint64))
+    state = Scalar(given=np.zeros((0, 2), np.uint64))
     limits = () if bounds is None else (("bounds", bounds),)
     for k in range(passes):
         last = k == passes - 1
@@ -243,35 +243,35 @@ def quantile_value(
             final=quantile_kernels.last_digit if last else quantile_kernels.next_digit,
             merge=quantile_kernels.add_counts,
             params=make_params(step=k, **fixed, **final),
-            numbers=(("state", state), *limits),
+            scalars=(("state", state), *limits),
             planes=frozenset({"data", "mask"} & plan.dtypes.keys()),
             region=Region.full(image.shape),
         )
-        state = Value(reduction=reduction, what=f"quantiles, pass {k + 1} of {passes}")
+        state = Scalar(reduction=reduction, what=f"quantiles, pass {k + 1} of {passes}")
     return state
 
 
-def clipped_value(image: Image, sigma: float, maxiters: int, bad: str | None = None) -> Value:
+def clipped_scalar(image: Image, sigma: float, maxiters: int, bad: str | None = None) -> Scalar:
     """Return bounds, median, mean and standard deviation after clipping about the median, as a global number."""
-    bounds: Value | None = None
+    bounds: Scalar | None = None
     for k in range(maxiters + 1):
-        centre = quantile_value(image, (0.5,), bad, bounds=bounds)
+        centre = quantile_scalar(image, (0.5,), bad, bounds=bounds)
         limits = () if bounds is None else (("bounds", bounds),)
         reduction = Reduction(
             image.plan,
             partial=moments.moments,
             final=moments.mean_and_deviation,
             params=make_params(bad_bits=image.schema.select(bad), sigma=sigma),
-            numbers=(("centre", centre), *limits),
+            scalars=(("centre", centre), *limits),
             planes=frozenset({"data", "mask"} & image.plan.dtypes.keys()),
             region=Region.full(image.shape),
         )
-        bounds = Value(reduction=reduction, what=f"clipped statistics, iteration {k} of {maxiters}")
+        bounds = Scalar(reduction=reduction, what=f"clipped statistics, iteration {k} of {maxiters}")
     assert bounds is not None
     return bounds
 
 
-def _lazy(image: Image, value: Value, count: int, dtype: np.dtype[Any] | None = None) -> list[xr.DataArray]:
+def _lazy(image: Image, value: Scalar, count: int, dtype: np.dtype[Any] | None = None) -> list[xr.DataArray]:
     """Return the elements of a global number as lazy DataArrays with the unit of the data."""
     attrs = {"units": unit_to_text(image.units)}
     arrays = lower_numbers(value, dtype or image.dtype, image.graphs, count)

@@ -27,7 +27,7 @@ from lazyccd.frame.core import (
 )
 from lazyccd.frame.header import append_cards, header_from_text, text_from_meta
 from lazyccd.frame.history_log import apply_to_meta
-from lazyccd.frame.settle import has_cards, settle_numbers
+from lazyccd.frame.settle import has_cards, settle_scalars
 from lazyccd.frame.tree import over_trees
 from lazyccd.frame.units import parse_unit
 from lazyccd.frame.wcs import wcs_from_header
@@ -146,7 +146,7 @@ def to_ccddata(ds: xr.Dataset, *, like: CCDData | None = None, log: Iterable[tup
     cards: list[tuple[str, float, str]] = []
     image = resolve(ds, maps=True)
     if has_cards(image):
-        image, cards = settle_numbers(image)
+        image, cards = settle_scalars(image)
         ds = image.to_dataset()
     computed = ds.compute()
     kinds = {kind: cls for cls, kind in uncertainty_classes().items()}

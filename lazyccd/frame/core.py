@@ -29,7 +29,7 @@ from lazyccd.kernels.block import MAPS
 from lazyccd.mask_planes import FlagTable, MaskSchema
 from lazyccd.plan.footprints import Window
 from lazyccd.plan.lower import Graph, Grid, LabelLayer, lower_image, read_label
-from lazyccd.plan.steps import Apply, Chunked, Input, Join, Step, Value, make_dtypes, make_params
+from lazyccd.plan.steps import Apply, Chunked, Input, Join, Scalar, Step, make_dtypes, make_params
 from lazyccd.plan.tasks import Kind
 
 DATA = "data"
@@ -123,12 +123,12 @@ class Image:
         sources: tuple[Input, ...],
         planes: Mapping[str, Any],
         *,
-        numbers: tuple[tuple[str, Value], ...] = (),
+        scalars: tuple[tuple[str, Scalar], ...] = (),
         **params: Any,
     ) -> Apply:
         """Return a pointwise step of this image's shape."""
         dtypes = make_dtypes(**planes)
-        return Apply(self.shape, dtypes, kernel=kernel, sources=sources, params=make_params(**params), numbers=numbers)
+        return Apply(self.shape, dtypes, kernel=kernel, sources=sources, params=make_params(**params), scalars=scalars)
 
     def window(self, offset: tuple[int, int], step: tuple[int, int], shape: tuple[int, int]) -> Image:
         """Return the image of the pixels ``offset + step * i``, with its original coordinates."""

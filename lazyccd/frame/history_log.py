@@ -16,7 +16,7 @@ from astropy.io import fits
 from lazyccd.frame.header import append_cards
 from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.nddata import is_nddata
-from lazyccd.plan.steps import Value
+from lazyccd.plan.steps import Scalar
 
 SHORT_NAMES = {
     "background_deviation_box": "bakdevbx",
@@ -95,7 +95,7 @@ def _shown(value: Any) -> Any:
         return "<CCDData>"
     if isinstance(value, u.Quantity):
         return value if value.isscalar else f"<{type(value).__name__}>"
-    if isinstance(value, Value):
+    if isinstance(value, Scalar):
         return f"<{value.what}>"
     if isinstance(value, np.ndarray | xr.DataArray) or is_nddata(value) or hasattr(value, "__dask_graph__"):
         shape = getattr(value, "shape", ())  # np.size would compute a lazy array

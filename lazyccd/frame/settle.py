@@ -9,22 +9,22 @@ from dask.base import compute
 
 from lazyccd.frame.core import Image
 from lazyccd.frame.header import append_cards
-from lazyccd.plan.lower import lower_values
-from lazyccd.plan.steps import Stack, Step, Value, settled
+from lazyccd.plan.lower import lower_scalars
+from lazyccd.plan.steps import Scalar, Stack, Step, settled
 
 
 def settle_image(image: Image) -> Image:
     """Return the image with the global numbers of its plan computed and put in; what they tell is in the header."""
-    image, cards = settle_numbers(image)
+    image, cards = settle_scalars(image)
     return replace(image, header=append_cards(image.header, cards)) if cards else image
 
 
-def settle_numbers(image: Image) -> tuple[Image, list[tuple[str, float, str]]]:
+def settle_scalars(image: Image) -> tuple[Image, list[tuple[str, float, str]]]:
     """Return the image with the global numbers of its plan put in, and the cards for its header."""
-    wanted = {value.token: value for value in _own_values(image.plan) if value.given is None and value.cards}
+    wanted = {value.token: value for value in _own_scalars(image.plan) if value.given is None and value.cards}
     found = {}
-    while values := image.plan.unsettled:
-        lazy = lower_values(values.values(), image.graphs)
+    while values := image.plan.pending:
+        lazy = lower_scalars(values.values(), image.graphs)
         numbers = dict(zip(values, compute(*lazy), strict=True))
         found.update({token: numbers[token] for token in wanted if token in numbers})
         image = replace(image, plan=settled(image.plan, numbers))
@@ -39,13 +39,13 @@ def settle_numbers(image: Image) -> tuple[Image, list[tuple[str, float, str]]]:
 
 def has_cards(image: Image) -> bool:
     """Return whether numbers that are not known yet belong into the header."""
-    return any(value.given is None and value.cards for value in _own_values(image.plan))
+    return any(value.given is None and value.cards for value in _own_scalars(image.plan))
 
 
-def _own_values(plan: Step) -> Iterator[Value]:
+def _own_scalars(plan: Step) -> Iterator[Scalar]:
     """Yield the values of the frame's own steps, oldest first: not those of masters, nor of the inputs of a stack."""
     chain = [plan]
     while chain[-1].inputs and not isinstance(chain[-1], Stack):
         chain.append(chain[-1].inputs[0])
     for step in reversed(chain):
-        yield from step.values
+        yield from step.global_scalars

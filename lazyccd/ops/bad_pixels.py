@@ -13,7 +13,7 @@ from lazyccd.kernels import bad_pixels, iraf_filters
 from lazyccd.ops.arguments import single_number, whole_number
 from lazyccd.ops.decorator import operation
 from lazyccd.ops.filters import box_size
-from lazyccd.plan.footprints import Halo, Lattice, PlaneMap, Reads
+from lazyccd.plan.footprints import Footprint, Halo, Lattice, PlaneMap
 from lazyccd.plan.steps import Apply, Input, Kernel, make_dtypes, make_params
 
 FILLED: PlaneMap = (("data", ("data", "mask")), ("variance", ("variance", "data", "mask")), ("mask", ("data", "mask")))
@@ -104,21 +104,21 @@ def ccdmask(
         return _mask_of(image, iraf_filters.find_bad, columns, shared)
     rows = 2 * (ngood + 1) if findbadcolumns else 0
     reach = (rows + median[0] // 2, median[1] // 2)
-    reads: Reads = Halo((reach[0] + sigma[0] // 2, reach[1] + sigma[1] // 2))
+    footprint: Footprint = Halo((reach[0] + sigma[0] // 2, reach[1] + sigma[1] // 2))
     if byblocks:
-        reads = Lattice(sigma, reach)
+        footprint = Lattice(sigma, reach)
     return _mask_of(
-        image, bad_pixels.find_bad, reads, {**shared, "by_blocks": bool(byblocks), "columns": bool(findbadcolumns)}
+        image, bad_pixels.find_bad, footprint, {**shared, "by_blocks": bool(byblocks), "columns": bool(findbadcolumns)}
     )
 
 
-def _mask_of(image: Image, kernel: Kernel, reads: Reads, params: dict[str, Any]) -> xr.DataArray:
+def _mask_of(image: Image, kernel: Kernel, footprint: Footprint, params: dict[str, Any]) -> xr.DataArray:
     """Return the booleans that a kernel makes of the data of an image."""
     plan = Apply(
         image.shape,
         make_dtypes(data=bool),
         kernel=kernel,
-        sources=(Input(image.plan, reads),),
+        sources=(Input(image.plan, footprint),),
         params=make_params(**params),
     )
     return replace(image, plan=plan).to_dataset()[DATA].drop_attrs()

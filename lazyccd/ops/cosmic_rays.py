@@ -22,9 +22,9 @@ from lazyccd.kernels.cosmic_rays.lacosmic import LACosmic
 from lazyccd.kernels.cosmic_rays.replace import CLEAN_TYPES
 from lazyccd.ops.arguments import check_range, pixels_like, single_number, whole_number
 from lazyccd.ops.decorator import called_with_ccddata, operation
-from lazyccd.plan.footprints import Halo, PlaneMap, Reads, Whole
+from lazyccd.plan.footprints import Footprint, Halo, PlaneMap, Whole
 from lazyccd.plan.lower import Graph
-from lazyccd.plan.steps import Apply, Input, Reduction, Value, make_dtypes, make_params
+from lazyccd.plan.steps import Apply, Input, Reduction, Scalar, make_dtypes, make_params
 from lazyccd.sections import Region
 
 Background: TypeAlias = Literal["image"] | tuple[float, float] | None
@@ -172,8 +172,8 @@ def cosmicray_lacosmic(
     settings = LACosmic(sigclip, sigfrac, objlim, factor, noise, level, count, bool(sepmed), cleantype, psf)
     library = _library_arguments(settings, fsmode, bool(verbose)) if engine == "astroscrappy" else None
     whole = background == "image" and library is None and len(image.grid[0]) == len(image.grid[1]) == 1
-    reads: Reads = Whole() if whole else Halo((settings.halo, settings.halo))
-    sources, extras, graphs = _sources(image, reads, inbkg, invar, own=use_uncertainty)
+    footprint: Footprint = Whole() if whole else Halo((settings.halo, settings.halo))
+    sources, extras, graphs = _sources(image, footprint, inbkg, invar, own=use_uncertainty)
     schema = image.schema
     shared = {
         "extras": extras,
@@ -185,7 +185,7 @@ def cosmicray_lacosmic(
         kernels.lacosmic,
         sources,
         dict(image.plan.planes) | {"mask": schema.dtype},
-        numbers=() if whole or library is not None else _levels(image, sources, background, factor, shared),
+        scalars=() if whole or library is not None else _levels(image, sources, background, factor, shared),
         flags=(schema.bits("CR"), schema.bits("INTERP"), schema.bits("NO_DATA")),
         scale=factor if gain_apply else 1.0,
         whole=whole,
@@ -317,18 +317,18 @@ def _library_arguments(settings: LACosmic, fsmode: str, verbose: bool) -> tuple[
 
 
 def _sources(
-    image: Image, reads: Reads, inbkg: Any, invar: Any, *, own: bool
+    image: Image, footprint: Footprint, inbkg: Any, invar: Any, *, own: bool
 ) -> tuple[tuple[Input, ...], tuple[str, ...], tuple[Graph, ...]]:
     """Return what the kernel reads, the names of what it reads besides the frame, and the graphs of that."""
     uses = RAYS_BY_VARIANCE if own else RAYS
-    sources, extras = [Input(image.plan, reads, uses)], []
+    sources, extras = [Input(image.plan, footprint, uses)], []
     graphs: list[Graph] = []
     every: PlaneMap = tuple((plane, ("data",)) for plane in PLANES)
     for name, array, unit in (("background", inbkg, image.units), ("variance", invar, image.units**2)):
         if array is not None:
             pixels = pixels_like(_in_unit(array, unit, name), image, name)
             step, more = as_step(pixels, float_dtype(pixels.dtype), name)
-            sources.append(Input(step, reads, every))
+            sources.append(Input(step, footprint, every))
             extras.append(name)
             graphs.extend(more)
     return tuple(sources), (*extras, *(("own",) if own else ())), tuple(graphs)
@@ -344,7 +344,7 @@ def _in_unit(array: Any, unit: u.UnitBase, name: str) -> Any:
 
 def _levels(
     image: Image, sources: tuple[Input, ...], background: Background, gain: float, shared: dict[str, Any]
-) -> tuple[tuple[str, Value], ...]:
+) -> tuple[tuple[str, Scalar], ...]:
     """Return what replaces data and variance where nothing near is good, in electrons, as a global number."""
     if background is None:
         return ()
@@ -353,13 +353,13 @@ def _levels(
             _number(number, "background", image.units**power) for power, number in enumerate(background, 1)
         )
         given = np.array([level * gain, variance * gain**2], np.float32)
-        return (("levels", Value(given=given, what="background levels")),)
+        return (("levels", Scalar(given=given, what="background levels")),)
     if background != "image":
         raise ParameterError(f"background {background!r} must be 'image', a pair of numbers, or None.")
     return (("levels", _measured_levels(image, sources, shared)),)
 
 
-def _measured_levels(image: Image, sources: tuple[Input, ...], shared: dict[str, Any]) -> Value:
+def _measured_levels(image: Image, sources: tuple[Input, ...], shared: dict[str, Any]) -> Scalar:
     """Return the lower medians of image and variance over the pixels that are looked at, in electrons."""
     margin = Halo((8, 8))  # of masks: the median of the saturation test, 3, and what grows, 4
     every: PlaneMap = tuple((plane, PLANES if "own" in shared["extras"] else (DATA, "mask")) for plane in PLANES)
@@ -372,7 +372,7 @@ def _measured_levels(image: Image, sources: tuple[Input, ...], shared: dict[str,
     )
     own_variance = {"variance", "own"} & set(shared["extras"])
     noise = None if own_variance else shared["settings"].noise
-    state = Value(given=np.zeros((0, 2), np.uint64))
+    state = Scalar(given=np.zeros((0, 2), np.uint64))
     for k in range(2):
         reduction = Reduction(
             step,
@@ -380,9 +380,9 @@ def _measured_levels(image: Image, sources: tuple[Input, ...], shared: dict[str,
             final=kernels.next_level_digits,
             merge=quantiles.add_counts,
             params=make_params(step=k, noise=noise),
-            numbers=(("state", state),),
+            scalars=(("state", state),),
             planes=frozenset({DATA, "mask"} | ({"variance"} if own_variance else set())),
             region=Region.full(image.shape),
         )
-        state = Value(reduction=reduction, what=f"background levels, pass {k + 1} of 2")
+        state = Scalar(reduction=reduction, what=f"background levels, pass {k + 1} of 2")
     return state

@@ -18,8 +18,8 @@ from lazyccd.ops.arguments import pixels_like, single_number, whole_number
 from lazyccd.ops.decorator import called_with_ccddata, operation
 from lazyccd.plan.footprints import MASK_WITH_DATA, POINTWISE, Halo, Lattice, PlaneMap
 from lazyccd.plan.lower import Graph
-from lazyccd.plan.steps import Apply, Input, Value, make_dtypes, make_params
-from lazyccd.stats import clipped_value
+from lazyccd.plan.steps import Apply, Input, Scalar, make_dtypes, make_params
+from lazyccd.stats import clipped_scalar
 
 BY_VARIANCE: PlaneMap = tuple((plane, PLANES) for plane in PLANES)
 """Where the frame's variance says what is noise."""
@@ -183,7 +183,7 @@ def cosmicray_median(
         filters.cosmicray_median,
         sources,
         dict(image.plan.planes) | {"mask": image.schema.dtype},
-        numbers=numbers,
+        scalars=numbers,
         thresh=single_number(thresh, "thresh"),
         boxes=tuple(boxes),
         shape=image.shape,
@@ -213,26 +213,26 @@ def _crmedian(
 
 
 def _noise(
-    image: Image, error: Any, reads: Halo
-) -> tuple[tuple[Input, ...], tuple[tuple[str, Value], ...], tuple[Graph, ...]]:
+    image: Image, error: Any, footprint: Halo
+) -> tuple[tuple[Input, ...], tuple[tuple[str, Scalar], ...], tuple[Graph, ...]]:
     """Return what says how large the noise of an image is: a further input, or a global number; and its graphs."""
     if error is None and image.has_variance:
-        return (Input(image.plan, reads, tuple((plane, ("variance",)) for plane in PLANES)),), (), ()
+        return (Input(image.plan, footprint, tuple((plane, ("variance",)) for plane in PLANES)),), (), ()
     if error is None:
         if not called_with_ccddata():
             raise ParameterError(
                 "cosmicray_median() needs an uncertainty or error_image=: an array, or a number; see create_deviation."
             )
-        return (), (("sigma", clipped_value(image, np.inf, 0)),), ()
+        return (), (("sigma", clipped_scalar(image, np.inf, 0)),), ()
     if isinstance(error, u.Quantity):
         error = error.value * conversion_factor(error.unit, image.units, "error image")
     if np.ndim(error) == 0:
         sigma = single_number(error, "error_image", 0.0)
         if sigma == 0:
             raise ParameterError(f"error_image {error} must be above 0.")
-        return (), (("sigma", Value(given=np.array([sigma]), what="error")),), ()
+        return (), (("sigma", Scalar(given=np.array([sigma]), what="error")),), ()
     step, graphs = as_step(pixels_like(error, image, "error image"), image.dtype, "error image")
-    return (Input(step, reads, tuple((plane, (DATA,)) for plane in PLANES)),), (), graphs
+    return (Input(step, footprint, tuple((plane, (DATA,)) for plane in PLANES)),), (), graphs
 
 
 @operation(arrays=("data",))
@@ -299,13 +299,13 @@ def background_deviation_filter(data: xr.Dataset, bbox: int) -> xr.DataArray:
     return _only_data(image, filters.deviation_filter, box_halo(box), box)
 
 
-def _only_data(image: Image, kernel: Any, reads: Halo | Lattice, box: tuple[int, int]) -> xr.DataArray:
+def _only_data(image: Image, kernel: Any, footprint: Halo | Lattice, box: tuple[int, int]) -> xr.DataArray:
     """Return what a kernel makes of the data of an image alone."""
     plan = Apply(
         image.shape,
         make_dtypes(data=image.dtype),
         kernel=kernel,
-        sources=(Input(image.plan, reads),),
+        sources=(Input(image.plan, footprint),),
         params=make_params(size=box, shape=image.shape),
     )
     array = replace(image, plan=plan).to_dataset()[DATA]

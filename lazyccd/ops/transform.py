@@ -15,7 +15,7 @@ from lazyccd.frame.core import resolve
 from lazyccd.frame.wcs import wcs_from_header
 from lazyccd.kernels import pointwise
 from lazyccd.ops.decorator import operation
-from lazyccd.plan.footprints import Halo, Reads, Same, Whole
+from lazyccd.plan.footprints import Footprint, Halo, Same, Whole
 from lazyccd.plan.steps import Input
 
 
@@ -64,17 +64,17 @@ def transform_image(
         warnings.warn(
             "WCS information may be incorrect as no transformation was applied to it", UserWarning, stacklevel=4
         )
-    reads: Reads = Whole()
+    footprint: Footprint = Whole()
     grid: Any = ((image.shape[0],), (image.shape[1],))
     if halo is not None:
         pair = (int(halo), int(halo)) if np.ndim(halo) == 0 else tuple(halo)  # type: ignore[arg-type]
         if len(pair) != 2 or min(pair) < 0:
             raise ParameterError(f"halo {halo!r} must be one or two numbers of pixels, in the order y, x, not below 0.")
-        reads = Same() if pair == (0, 0) else Halo(pair)
+        footprint = Same() if pair == (0, 0) else Halo(pair)
         grid = image.grid
     plan = image.apply(
         pointwise.transform,
-        (Input(image.plan, reads),),
+        (Input(image.plan, footprint),),
         dict(image.plan.planes),
         func=transform_func,
         kwargs=tuple(sorted(kwargs.items())),

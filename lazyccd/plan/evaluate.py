@@ -144,7 +144,7 @@ class Evaluation:
 
     def _numbers(self, step: Apply | Stack) -> dict[str, npt.NDArray[Any]]:
         """Return the global numbers that a step uses."""
-        return {n: v.given if v.given is not None else self._values[v.token] for n, v in step.numbers}
+        return {n: v.given if v.given is not None else self._values[v.token] for n, v in step.scalars}
 
     def _reader(self, step: Source) -> Reader:
         """Return the open reader of a source, opening it if it is the first time."""
@@ -219,7 +219,7 @@ def band_rows(step: Stack, request: Request, cuts: int = 1) -> int:
     needs = [(frame, need) for frame, need in zip(step.frames, step.needs(first), strict=True) if need is not None]
     columns = max((need.region.shape.x for _, need in needs), default=1)
     each = max((sum(f.dtypes[p].itemsize for p in need.planes) for f, need in needs), default=1) * columns
-    margin = 2 * int(getattr(step.reads, "halo", (0, 0))[0])
+    margin = 2 * int(getattr(step.footprint, "halo", (0, 0))[0])
     halo = max(vertical_halo(frame) for frame in step.frames)
     least = min(max(1, BANDS_PER_HALO * halo), request.region.shape.y) + margin
     rows = budget // max(1, len(needs) * each)

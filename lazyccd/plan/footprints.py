@@ -18,7 +18,7 @@ from lazyccd.kernels.block import ALL_PLANES, PLANES
 from lazyccd.sections import Region
 
 
-class Reads(Protocol):
+class Footprint(Protocol):
     """A rule from output regions to input regions."""
 
     local: ClassVar[bool]
@@ -28,9 +28,9 @@ class Reads(Protocol):
         ...
 
 
-def words_of(reads: Reads) -> tuple[str, tuple[tuple[str, object], ...]]:
+def words_of(footprint: Footprint) -> tuple[str, tuple[tuple[str, object], ...]]:
     """Return what tells a rule from others; dask would pickle its class to find that out."""
-    return type(reads).__name__, tuple(vars(reads).items())
+    return type(footprint).__name__, tuple(vars(footprint).items())
 
 
 @dataclass(frozen=True)

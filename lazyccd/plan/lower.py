@@ -25,7 +25,7 @@ from dask.tokenize import tokenize
 
 from lazyccd.errors import PlanError
 from lazyccd.kernels.block import Request
-from lazyccd.plan.steps import Step, Value, walk
+from lazyccd.plan.steps import Scalar, Step, walk
 from lazyccd.plan.tasks import (
     PLANE_OF,
     Kind,
@@ -39,8 +39,8 @@ from lazyccd.plan.tasks import (
     run_merge,
     run_partial,
     run_write,
+    scalar_key,
     tile_groups,
-    value_key,
 )
 from lazyccd.sections import Region
 
@@ -139,7 +139,7 @@ class ImageLayer(PlanLayer):
     """The chunks of a frame's variables."""
 
     def __init__(self, name: str, plan: Step, grid: Grid, outputs: tuple[Output, ...]) -> None:
-        super().__init__(plan, plan.unsettled)
+        super().__init__(plan, plan.pending)
         self.name = name
         self.grid = grid
         self.outputs = outputs
@@ -171,10 +171,10 @@ class ImageLayer(PlanLayer):
 class ValueLayer(PlanLayer):
     """The tasks of one global number: a partial task per group of tiles, and one that puts them together."""
 
-    def __init__(self, value: Value) -> None:
+    def __init__(self, value: Scalar) -> None:
         assert value.reduction is not None
-        super().__init__(value.reduction.step, value.reduction.unsettled)
-        self.key = value_key(value.token)
+        super().__init__(value.reduction.step, value.reduction.pending)
+        self.key = scalar_key(value.token)
         self.reduction = value.reduction
 
     def get_output_keys(self) -> Set[Key]:
@@ -200,8 +200,8 @@ class ValueLayer(PlanLayer):
         if self.reduction.merge is not None:
             yield from self._merges(partials)
             places = [(k,) for k in range(len(partials))]
-        tokens = tuple(v.token for _, v in self.reduction.numbers if v.given is None)
-        refs = [TaskRef(value_key(token)) for token in tokens]
+        tokens = tuple(v.token for _, v in self.reduction.scalars if v.given is None)
+        refs = [TaskRef(scalar_key(token)) for token in tokens]
         yield Task(self.key, run_final, self.reduction, places, List(*partials), tokens, *refs)
 
     def _merges(self, partials: list[TaskRef]) -> Iterator[GraphNode]:
@@ -251,7 +251,7 @@ class WriteLayer(TaskLayer):
         self.sink = sink
         # the graphs are in the layers below, and this one is pickled
         self.parts = tuple(part._replace(graphs=()) for part in parts)
-        self.makers = tuple(PartLayer(part.plan, part.plan.unsettled) for part in parts)
+        self.makers = tuple(PartLayer(part.plan, part.plan.pending) for part in parts)
 
     def get_output_keys(self) -> Set[Key]:
         """Return the key of the last task."""
@@ -321,9 +321,9 @@ def lower_image(
         hidden = f"{plan.label}_variance-{token}-var"
         outputs.append(Output(hidden, "var"))
     name = f"{plan.label}-{token}-{'-'.join([*kinds, *(out.kind for out in outputs)])}"
-    layers, dependencies = _leaf_layers(plan, plan.unsettled, graphs)
+    layers, dependencies = _leaf_layers(plan, plan.pending, graphs)
     layers[name] = ImageLayer(name, plan, grid, tuple(outputs))
-    dependencies[name] = _direct_dependencies(plan, plan.unsettled)
+    dependencies[name] = _direct_dependencies(plan, plan.pending)
     if hidden is not None:
         layers[hidden] = LabelLayer(plan, "var", boundary=boundary, variance=None)
         dependencies[hidden] = {name}
@@ -345,49 +345,49 @@ def lower_write(parts: Sequence[WritePart], sink: Sink, name: str) -> Delayed:
     dependencies: dict[str, set[str]] = {}
     direct: set[str] = set()
     for part in parts:
-        below = _leaf_layers(part.plan, part.plan.unsettled, part.graphs)
+        below = _leaf_layers(part.plan, part.plan.pending, part.graphs)
         layers |= below[0]
         dependencies |= below[1]
-        direct |= _direct_dependencies(part.plan, part.plan.unsettled)
+        direct |= _direct_dependencies(part.plan, part.plan.pending)
     layers[name] = WriteLayer(name, parts, sink)
     dependencies[name] = direct
     return Delayed(name, HighLevelGraph(layers, dependencies), layer=name)
 
 
-def lower_values(values: Iterable[Value], graphs: Sequence[HighLevelGraph]) -> list[Delayed]:
+def lower_scalars(values: Iterable[Scalar], graphs: Sequence[HighLevelGraph]) -> list[Delayed]:
     """Return the lazy global numbers."""
     lazy = []
     for value in values:
-        key = value_key(value.token)
-        layers, dependencies = _value_layers(value, graphs)
+        key = scalar_key(value.token)
+        layers, dependencies = _scalar_layers(value, graphs)
         lazy.append(Delayed(key, HighLevelGraph(layers, dependencies), layer=key))
     return lazy
 
 
-def lower_numbers(value: Value, dtype: np.dtype[Any], graphs: Sequence[HighLevelGraph], count: int) -> list[da.Array]:
+def lower_numbers(value: Scalar, dtype: np.dtype[Any], graphs: Sequence[HighLevelGraph], count: int) -> list[da.Array]:
     """Return the ``count`` global numbers of a value as lazy arrays without axes."""
-    (lazy,) = lower_values([value], graphs)
+    (lazy,) = lower_scalars([value], graphs)
     array = da.from_delayed(lazy, (count,), dtype)
     return [array[k] for k in range(count)]
 
 
-def _value_layers(value: Value, graphs: Sequence[HighLevelGraph]) -> tuple[dict[str, Any], dict[str, set[str]]]:
+def _scalar_layers(value: Scalar, graphs: Sequence[HighLevelGraph]) -> tuple[dict[str, Any], dict[str, set[str]]]:
     """Return the layers that make a global number, its own among them."""
     assert value.reduction is not None
-    below = value.reduction.unsettled
+    below = value.reduction.pending
     layers, dependencies = _leaf_layers(value.reduction.step, below, graphs)
-    layers[value_key(value.token)] = ValueLayer(value)
-    dependencies[value_key(value.token)] = _direct_dependencies(value.reduction.step, below)
+    layers[scalar_key(value.token)] = ValueLayer(value)
+    dependencies[scalar_key(value.token)] = _direct_dependencies(value.reduction.step, below)
     return layers, dependencies
 
 
 def _direct_dependencies(plan: Step, values: Iterable[str]) -> set[str]:
     """Return the names of the layers whose keys a plan's tasks depend on."""
-    return set(plan.arrays) | {value_key(token) for token in values}
+    return set(plan.arrays) | {scalar_key(token) for token in values}
 
 
 def _leaf_layers(
-    plan: Step, values: Mapping[str, Value], graphs: Sequence[HighLevelGraph]
+    plan: Step, values: Mapping[str, Scalar], graphs: Sequence[HighLevelGraph]
 ) -> tuple[dict[str, Any], dict[str, set[str]]]:
     """Return the layers below a plan: those of the arrays that it reads, and of its global numbers."""
     layers: dict[str, Any] = {}
@@ -406,8 +406,8 @@ def _leaf_layers(
         dependencies[name] = set(graph.dependencies[name])
         todo.extend(dependencies[name])
     for token, value in values.items():
-        if value_key(token) not in layers:
-            below = _value_layers(value, graphs)
+        if scalar_key(token) not in layers:
+            below = _scalar_layers(value, graphs)
             layers |= below[0]
             dependencies |= below[1]
     return layers, dependencies

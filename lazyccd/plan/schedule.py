@@ -256,7 +256,7 @@ def moves(steps: Iterable[Step]) -> bool:
 
     Not where frames begin or end inside of the image, which no row before that tells.
     """
-    reads = [source.reads for step in steps if isinstance(step, Apply) for source in step.sources]
+    reads = [source.footprint for step in steps if isinstance(step, Apply) for source in step.sources]
     return not any(isinstance(each, ENDING) for each in reads)
 
 
@@ -264,11 +264,11 @@ def needs_the_same(segment: Sequence[Step], request: Request) -> bool:
     """Return whether no frame begins or ends inside of what a request asks of the steps of a segment."""
     asked = demand(segment, [(segment[-1], request)], in_strip=True)
     return not any(
-        source.reads.splits(wanted.region, source.step.shape)
+        source.footprint.splits(wanted.region, source.step.shape)
         for step in segment
         if isinstance(step, Apply)
         for source in step.sources
-        if isinstance(source.reads, ENDING)
+        if isinstance(source.footprint, ENDING)
         for wanted in asked.get(step.token, ())
     )
 
@@ -302,7 +302,7 @@ def bands(step: Stack, request: Request, rows: int) -> Iterator[tuple[Request, R
     frames with halos differ at the edges.
     """
     region = request.region
-    can_repeat = all(each.local for each in walk(*step.frames)) and step.reads.local and moves(walk(*step.frames))
+    can_repeat = all(each.local for each in walk(*step.frames)) and step.footprint.local and moves(walk(*step.frames))
     roots: Roots = []
     actions: list[Action] = []
     repeats = False
@@ -326,8 +326,8 @@ def vertical_halo(step: Step) -> int:
     """Return how many rows beyond its own a region of this step needs of its sources, at most."""
     halos: dict[str, int] = {}
     for at in walk(step):
-        reads = [getattr(source.reads, "halo", (0, 0))[0] for source in getattr(at, "sources", ())]
-        own = getattr(getattr(at, "reads", None), "halo", (0, 0))[0]
+        reads = [getattr(source.footprint, "halo", (0, 0))[0] for source in getattr(at, "sources", ())]
+        own = getattr(getattr(at, "footprint", None), "halo", (0, 0))[0]
         reads = reads or [own] * len(at.inputs)
         halos[at.token] = max((r + halos[i.token] for r, i in zip(reads, at.inputs, strict=True)), default=0)
     return halos[step.token]

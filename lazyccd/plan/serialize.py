@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from dask.tokenize import tokenize
 
-from lazyccd.plan.steps import Apply, Chunked, Join, Reduction, Source, Stack, Step, Value, kernel_name, walk
+from lazyccd.plan.steps import Apply, Chunked, Join, Reduction, Scalar, Source, Stack, Step, kernel_name, walk
 
 LONGEST_LIST = 64
 """Arrays of more numbers are named by a hash."""
@@ -23,7 +23,7 @@ def describe(root: Step) -> list[dict[str, Any]]:
     """Return the steps of a plan, inputs first, as what JSON can hold; equal plans give equal lists in any process.
 
     Each has ``step`` (its name), ``inputs`` (positions in the list) and what else defines it: ``source``, ``kernel``,
-    ``parameters``, ``numbers``. Steps from which global numbers are made come before those that use them. The list is kept
+    ``parameters``, ``scalars``. Steps from which global numbers are made come before those that use them. The list is kept
     for the next call, and must not be changed.
     """
     records: list[dict[str, Any]] = []
@@ -37,15 +37,15 @@ def sources(root: Step) -> Iterator[Source]:
     for step in walk(root):
         if isinstance(step, Source):
             yield step
-        for value in step.values:
+        for value in step.global_scalars:
             yield from _sources_of(value)
 
 
-def _sources_of(value: Value) -> Iterator[Source]:
+def _sources_of(value: Scalar) -> Iterator[Source]:
     """Yield what is read for a global number."""
     if value.reduction is not None:
         yield from sources(value.reduction.step)
-        for _, below in value.reduction.numbers:
+        for _, below in value.reduction.scalars:
             yield from _sources_of(below)
 
 
@@ -54,10 +54,10 @@ def _add(root: Step, records: list[dict[str, Any]], places: dict[str, int]) -> i
     for step in walk(root):
         if step.token in places:
             continue
-        numbers = {name: _number(value, records, places) for name, value in getattr(step, "numbers", ())}
+        numbers = {name: _number(value, records, places) for name, value in getattr(step, "scalars", ())}
         record = {"step": step.label, "inputs": [places[i.token] for i in step.inputs], **_definition(step)}
         places[step.token] = len(records)
-        records.append(record | ({"numbers": numbers} if numbers else {}))
+        records.append(record | ({"scalars": numbers} if numbers else {}))
     return places[root.token]
 
 
@@ -70,7 +70,7 @@ def _definition(step: Step) -> dict[str, Any]:
     if isinstance(step, Join):
         return {"parts": [[name, plane] for name, _, plane in step.parts]}
     assert isinstance(step, Apply | Stack)
-    reads = [s.reads for s in step.sources] if isinstance(step, Apply) else [step.reads]
+    reads = [s.footprint for s in step.sources] if isinstance(step, Apply) else [step.footprint]
     return {
         "kernel": kernel_name(step.kernel),
         "parameters": plain(dict(step.params)),
@@ -79,20 +79,20 @@ def _definition(step: Step) -> dict[str, Any]:
     }
 
 
-def _number(value: Value, records: list[dict[str, Any]], places: dict[str, int]) -> Any:
+def _number(value: Scalar, records: list[dict[str, Any]], places: dict[str, int]) -> Any:
     """Return a global number, or how it is made."""
     if value.given is not None:
         return plain(value.given)
     reduction = value.reduction
     assert isinstance(reduction, Reduction)
-    below = {name: _number(v, records, places) for name, v in reduction.numbers}
+    below = {name: _number(v, records, places) for name, v in reduction.scalars}
     return {
         "of": _add(reduction.step, records, places),
         "what": value.what,
         "kernel": kernel_name(reduction.partial),
         "parameters": plain(dict(reduction.params)),
         "region": list(reduction.region),
-        **({"numbers": below} if below else {}),
+        **({"scalars": below} if below else {}),
     }
 
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from dask.tokenize import tokenize
 
 from lazyccd.kernels.block import ALL_PLANES, Block, Request
-from lazyccd.plan.footprints import EVERYTHING, POINTWISE, PlaneMap, Reads, Same, token_of_words, words_of
+from lazyccd.plan.footprints import EVERYTHING, POINTWISE, Footprint, PlaneMap, Same, token_of_words, words_of
 from lazyccd.plan.storage import Storage
 from lazyccd.sections import Region
 
@@ -58,7 +58,7 @@ class Step:
     token: str = field(init=False, default="")
     """Deterministic identity, computed once."""
 
-    unsettled: Mapping[str, Value] = field(init=False, repr=False)
+    pending: Mapping[str, Scalar] = field(init=False, repr=False)
     """The global numbers of this step and of those below that are not known yet, by token; their own plans are not searched."""
 
     arrays: Mapping[str, None] = field(init=False, repr=False)
@@ -69,8 +69,8 @@ class Step:
         object.__setattr__(self, "shape", (int(self.shape[0]), int(self.shape[1])))
         planes = token_of_words(self.planes)
         object.__setattr__(self, "token", tokenize(type(self).__name__, self.shape, planes, self.identity()))
-        own = {value.token: value for value in self.values if value.given is None}
-        object.__setattr__(self, "unsettled", _united([*(i.unsettled for i in self.inputs), own]))
+        own = {value.token: value for value in self.global_scalars if value.given is None}
+        object.__setattr__(self, "pending", _united([*(i.pending for i in self.inputs), own]))
         object.__setattr__(self, "arrays", _united(i.arrays for i in self.inputs))
 
     def __eq__(self, other: object) -> bool:
@@ -95,7 +95,7 @@ class Step:
         return ()
 
     @property
-    def values(self) -> tuple[Value, ...]:
+    def global_scalars(self) -> tuple[Scalar, ...]:
         """Global numbers that this step uses."""
         return ()
 
@@ -118,7 +118,7 @@ class Step:
         """Return what is needed of each input; None where nothing is."""
         return ()
 
-    def with_inputs(self, inputs: tuple[Step, ...], values: tuple[Value, ...]) -> Step:
+    def with_inputs(self, inputs: tuple[Step, ...], values: tuple[Scalar, ...]) -> Step:
         """Return the same step on other inputs and values."""
         return self
 
@@ -190,7 +190,7 @@ class Join(Step):
             for name, _, plane in self.parts
         )
 
-    def with_inputs(self, inputs: tuple[Step, ...], values: tuple[Value, ...]) -> Step:
+    def with_inputs(self, inputs: tuple[Step, ...], values: tuple[Scalar, ...]) -> Step:
         """Return the join of other steps."""
         parts = tuple((name, new, plane) for (name, _, plane), new in zip(self.parts, inputs, strict=True))
         return replace(self, parts=parts)
@@ -203,7 +203,7 @@ class Input:
     step: Step
     """The step that is read."""
 
-    reads: Reads = field(default_factory=Same)
+    footprint: Footprint = field(default_factory=Same)
     """Which region of it is needed."""
 
     uses: PlaneMap = POINTWISE
@@ -213,7 +213,7 @@ class Input:
         """Return what a request on the output needs of this input."""
         wanted = {plane for name, planes in self.uses if name in request.planes for plane in planes}
         wanted &= self.step.dtypes.keys()
-        region = self.reads.region(request.region, self.step.shape)
+        region = self.footprint.region(request.region, self.step.shape)
         return Request(region, frozenset(wanted)) if wanted and region.size else None
 
 
@@ -234,13 +234,13 @@ class Apply(Step):
     params: Params = field(kw_only=True, default=())
     """Numbers and words passed to the kernel."""
 
-    numbers: tuple[tuple[str, Value], ...] = field(kw_only=True, default=())
+    scalars: tuple[tuple[str, Scalar], ...] = field(kw_only=True, default=())
     """Global numbers passed to the kernel by name."""
 
     def identity(self) -> tuple[Any, ...]:
         """Return the kernel's name, parameters and inputs."""
-        sources = tuple((i.step.token, words_of(i.reads), token_of_words(i.uses)) for i in self.sources)
-        numbers = tuple((name, value.token) for name, value in self.numbers)
+        sources = tuple((i.step.token, words_of(i.footprint), token_of_words(i.uses)) for i in self.sources)
+        numbers = tuple((name, value.token) for name, value in self.scalars)
         return (kernel_name(self.kernel), self.params, sources, numbers)
 
     @property
@@ -249,9 +249,9 @@ class Apply(Step):
         return tuple(source.step for source in self.sources)
 
     @property
-    def values(self) -> tuple[Value, ...]:
+    def global_scalars(self) -> tuple[Scalar, ...]:
         """Global numbers that are used."""
-        return tuple(value for _, value in self.numbers)
+        return tuple(value for _, value in self.scalars)
 
     @property
     def label(self) -> str:
@@ -261,17 +261,17 @@ class Apply(Step):
     @property
     def local(self) -> bool:
         """Whether all inputs are read locally."""
-        return all(source.reads.local for source in self.sources)
+        return all(source.footprint.local for source in self.sources)
 
     def needs(self, request: Request) -> tuple[Request | None, ...]:
         """Return what is needed of each input."""
         return tuple(source.need(request) for source in self.sources)
 
-    def with_inputs(self, inputs: tuple[Step, ...], values: tuple[Value, ...]) -> Step:
+    def with_inputs(self, inputs: tuple[Step, ...], values: tuple[Scalar, ...]) -> Step:
         """Return the kernel applied to other inputs."""
         sources = tuple(replace(s, step=new) for s, new in zip(self.sources, inputs, strict=True))
-        numbers = tuple((name, new) for (name, _), new in zip(self.numbers, values, strict=True))
-        return replace(self, sources=sources, numbers=numbers)
+        numbers = tuple((name, new) for (name, _), new in zip(self.scalars, values, strict=True))
+        return replace(self, sources=sources, scalars=numbers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,13 +290,13 @@ class Stack(Step):
     params: Params = field(kw_only=True, default=())
     """Parameters of the kernel."""
 
-    numbers: tuple[tuple[str, Value], ...] = field(kw_only=True, default=())
+    scalars: tuple[tuple[str, Scalar], ...] = field(kw_only=True, default=())
     """Global numbers passed to the kernel by name."""
 
     uses: PlaneMap = field(kw_only=True, default=EVERYTHING)
     """Which planes of a frame are needed for which planes of the output."""
 
-    reads: Reads = field(kw_only=True, default_factory=Same)
+    footprint: Footprint = field(kw_only=True, default_factory=Same)
     """Which region of a frame is needed: more than the same where neighbours are looked at, or whole lines."""
 
     scratch_bytes: int = field(kw_only=True, default=0)
@@ -308,8 +308,15 @@ class Stack(Step):
     def identity(self) -> tuple[Any, ...]:
         """Return the kernel's name, parameters and frames; bands do not change pixels."""
         frames = tuple(frame.token for frame in self.frames)
-        numbers = tuple((name, value.token) for name, value in self.numbers)
-        return (kernel_name(self.kernel), self.params, numbers, token_of_words(self.uses), words_of(self.reads), frames)
+        numbers = tuple((name, value.token) for name, value in self.scalars)
+        return (
+            kernel_name(self.kernel),
+            self.params,
+            numbers,
+            token_of_words(self.uses),
+            words_of(self.footprint),
+            frames,
+        )
 
     @property
     def inputs(self) -> tuple[Step, ...]:
@@ -317,9 +324,9 @@ class Stack(Step):
         return self.frames
 
     @property
-    def values(self) -> tuple[Value, ...]:
+    def global_scalars(self) -> tuple[Scalar, ...]:
         """Global numbers that are used."""
-        return tuple(value for _, value in self.numbers)
+        return tuple(value for _, value in self.scalars)
 
     @property
     def label(self) -> str:
@@ -333,12 +340,12 @@ class Stack(Step):
 
     def needs(self, request: Request) -> tuple[Request | None, ...]:
         """Return what is needed of every frame."""
-        return tuple(Input(frame, self.reads, self.uses).need(request) for frame in self.frames)
+        return tuple(Input(frame, self.footprint, self.uses).need(request) for frame in self.frames)
 
-    def with_inputs(self, inputs: tuple[Step, ...], values: tuple[Value, ...]) -> Step:
+    def with_inputs(self, inputs: tuple[Step, ...], values: tuple[Scalar, ...]) -> Step:
         """Return the stack of other frames."""
-        numbers = tuple((name, new) for (name, _), new in zip(self.numbers, values, strict=True))
-        return replace(self, frames=inputs, numbers=numbers)
+        numbers = tuple((name, new) for (name, _), new in zip(self.scalars, values, strict=True))
+        return replace(self, frames=inputs, scalars=numbers)
 
 
 @dataclass(frozen=True)
@@ -363,7 +370,7 @@ class Reduction:
     params: Params = field(kw_only=True, default=())
     """Parameters of ``partial`` and ``final``."""
 
-    numbers: tuple[tuple[str, Value], ...] = field(kw_only=True, default=())
+    scalars: tuple[tuple[str, Scalar], ...] = field(kw_only=True, default=())
     """Global numbers passed to both by name, as arrays."""
 
     planes: frozenset[str] = field(kw_only=True, default=frozenset({"data"}))
@@ -378,17 +385,17 @@ class Reduction:
     def identity(self) -> tuple[Any, ...]:
         """Return what tells this reduction from others."""
         functions = (kernel_name(self.partial), kernel_name(self.final))
-        numbers = tuple((name, value.token) for name, value in self.numbers)
+        numbers = tuple((name, value.token) for name, value in self.scalars)
         return (self.step.token, functions, self.params, numbers, sorted(self.planes), self.region, self.tile)
 
     @property
-    def unsettled(self) -> Mapping[str, Value]:
+    def pending(self) -> Mapping[str, Scalar]:
         """The values that the tasks of this reduction depend on, by token."""
-        return _united([self.step.unsettled, {v.token: v for _, v in self.numbers if v.given is None}])
+        return _united([self.step.pending, {v.token: v for _, v in self.scalars if v.given is None}])
 
 
 @dataclass(frozen=True, eq=False)
-class Value:
+class Scalar:
     """A small array of global numbers: given, or to be reduced from a step once."""
 
     given: npt.NDArray[Any] | None = None
@@ -409,7 +416,7 @@ class Value:
     def __post_init__(self) -> None:
         """Compute the token."""
         identity = self.given if self.reduction is None else self.reduction.identity()
-        object.__setattr__(self, "token", tokenize("Value", identity))
+        object.__setattr__(self, "token", tokenize("Scalar", identity))
 
     def __dask_tokenize__(self) -> str:
         """Return the token."""
@@ -450,10 +457,10 @@ def rebuilt(root: Step, steps: Mapping[str, Step], numbers: Mapping[str, npt.NDA
             continue
         inputs = tuple(new[i.token] for i in step.inputs)
         values = tuple(
-            Value(given=numbers[v.token], what=v.what, cards=v.cards) if v.given is None and v.token in numbers else v
-            for v in step.values
+            Scalar(given=numbers[v.token], what=v.what, cards=v.cards) if v.given is None and v.token in numbers else v
+            for v in step.global_scalars
         )
-        changed = any(a is not b for a, b in zip(inputs, step.inputs, strict=True)) or values != step.values
+        changed = any(a is not b for a, b in zip(inputs, step.inputs, strict=True)) or values != step.global_scalars
         new[step.token] = step.with_inputs(inputs, values) if changed else step
     return new[root.token]
 

@@ -104,7 +104,7 @@ class Work:
     @property
     def keys(self) -> list[Any]:
         """Keys of the dependencies."""
-        return [(name, *index) for name, index in self.chunks] + [value_key(token) for token in self.values]
+        return [(name, *index) for name, index in self.chunks] + [scalar_key(token) for token in self.values]
 
     def pull(self, deps: Sequence[Any]) -> Block:
         """Pull the region, given the dependencies' results; raises as `start`."""
@@ -201,11 +201,11 @@ def run_final(
 
 def _arguments(reduction: Reduction, known: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
     """Return the parameters and global numbers of a reduction by name."""
-    numbers = {name: v.given if v.given is not None else known[v.token] for name, v in reduction.numbers}
+    numbers = {name: v.given if v.given is not None else known[v.token] for name, v in reduction.scalars}
     return dict(reduction.params) | numbers
 
 
-def value_key(token: str) -> str:
+def scalar_key(token: str) -> str:
     """Return the key under which a graph holds a global number."""
     return f"value-{token}"
 

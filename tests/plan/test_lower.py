@@ -25,7 +25,7 @@ import lazyccd
 from lazyccd.errors import PlanError
 from lazyccd.frame.core import resolve
 from lazyccd.ops.instrument.flat import flat_mean
-from lazyccd.plan.lower import lower_image, lower_values, read_label
+from lazyccd.plan.lower import lower_image, lower_scalars, read_label
 from lazyccd.plan.steps import Chunked, make_dtypes
 from lazyccd.plan.tasks import tile_groups
 from lazyccd.sections import Region
@@ -170,8 +170,8 @@ def test_reductions_do_not_see_chunks() -> None:
     results = []
     for chunks in (shape, (512, 512), (100, 1300), (333, 77)):
         image = resolve(loaded.chunk(dict(zip(("y", "x"), chunks, strict=True))))
-        results.append(lower_values([flat_mean(image, None)], image.graphs)[0].compute(scheduler="sync"))
-    results.append(lower_values([flat_mean(resolve(ds), None)], ())[0].compute(scheduler="sync"))
+        results.append(lower_scalars([flat_mean(image, None)], image.graphs)[0].compute(scheduler="sync"))
+    results.append(lower_scalars([flat_mean(resolve(ds), None)], ())[0].compute(scheduler="sync"))
     assert len({float(result).hex() for result in results}) == 1
     good = loaded["data"].values[(loaded["mask"].values & resolve(ds).schema.bad_bits) == 0].astype(float)
     assert math.isclose(float(results[0]), math.fsum(good[np.isfinite(good)]) / np.isfinite(good).sum(), rel_tol=1e-12)

@@ -16,8 +16,8 @@ from lazyccd.plan.footprints import (
     WITH_DATA,
     Blocks,
     Columns,
+    Footprint,
     Halo,
-    Reads,
     Replicated,
     Rows,
     Same,
@@ -29,9 +29,9 @@ from lazyccd.plan.steps import (
     Input,
     Join,
     Reduction,
+    Scalar,
     Source,
     Step,
-    Value,
     make_dtypes,
     make_params,
     settled,
@@ -49,19 +49,19 @@ def source(seed: int = 0, dtype: type = np.float32) -> Source:
     return Source.of(FormulaStorage(SHAPE, np.dtype(dtype), seed))
 
 
-def affine(step: Step, scale: float = 2.0, **numbers: Value) -> Apply:
+def affine(step: Step, scale: float = 2.0, **numbers: Scalar) -> Apply:
     """Return a step with a parameter."""
     params = make_params(scale=scale, offset=0.0, dtype="float32")
     sources = (Input(step),)
     return Apply(
-        SHAPE, step.planes, kernel=pointwise.affine, sources=sources, params=params, numbers=tuple(numbers.items())
+        SHAPE, step.planes, kernel=pointwise.affine, sources=sources, params=params, scalars=tuple(numbers.items())
     )
 
 
-def mean(step: Step) -> Value:
+def mean(step: Step) -> Scalar:
     """Return the mean of a step as a value."""
     params = make_params(bad_bits=0, min_value=None)
-    return Value(
+    return Scalar(
         reduction=Reduction(
             step, partial=moments.sum_and_count, final=moments.mean_of_sums, params=params, region=Region.full(SHAPE)
         )
@@ -69,7 +69,7 @@ def mean(step: Step) -> Value:
 
 
 @pytest.mark.parametrize(
-    ("reads", "expected"),
+    ("footprint", "expected"),
     [
         (Same(), REGION),
         (Window((3, 4)), Region(13, 17, 24, 30)),
@@ -84,9 +84,9 @@ def mean(step: Step) -> Value:
         (Whole(), Region(0, 30, 0, 40)),
     ],
 )
-def test_reads(reads: Reads, expected: Region) -> None:
+def test_footprints(footprint: Footprint, expected: Region) -> None:
     """Each rule asks for the region that its docstring says."""
-    assert reads.region(REGION, SHAPE) == expected
+    assert footprint.region(REGION, SHAPE) == expected
 
 
 @pytest.mark.parametrize(("shape", "expected"), [((1, 40), Region(0, 1, 20, 26)), ((30, 1), Region(10, 14, 0, 1))])
@@ -120,7 +120,7 @@ def test_equal_work_has_equal_tokens() -> None:
     assert hash(affine(source())) == hash(affine(source()))
     others = [affine(source(), 3.0), affine(source(1)), affine(source(0, np.float64)), box_step(one_source(), 1)]
     assert len({step.token for step in [affine(source()), *others]}) == 5
-    assert affine(source(), level=Value(given=np.array(1.0))) != affine(source(), level=Value(given=np.array(2.0)))
+    assert affine(source(), level=Scalar(given=np.array(1.0))) != affine(source(), level=Scalar(given=np.array(2.0)))
 
 
 def one_source() -> Image:
@@ -154,9 +154,9 @@ def test_settled_puts_numbers_in() -> None:
     """A plan whose values are given has none to compute, other tokens, and the steps below untouched."""
     value = mean(source(3))
     plan = affine(affine(source(), level=value), 5.0)
-    assert list(plan.unsettled) == [value.token]
+    assert list(plan.pending) == [value.token]
     done = settled(plan, {value.token: np.array(4.0)})
-    assert not done.unsettled
+    assert not done.pending
     assert done != plan
     assert done.inputs[0].inputs[0] is plan.inputs[0].inputs[0]
 

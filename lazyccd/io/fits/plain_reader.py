@@ -91,7 +91,7 @@ class RegionReader:
 
 
 class PlainReader(RegionReader):
-    """Reads windows of an uncompressed image."""
+    """Footprint windows of an uncompressed image."""
 
     def __init__(
         self,

@@ -58,7 +58,7 @@ class Tile(NamedTuple):
 
 
 class TileReader(RegionReader):
-    """Reads windows of a tile-compressed image."""
+    """Footprint windows of a tile-compressed image."""
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ from lazyccd.ops.attributes import with_uncertainty
 from lazyccd.ops.binary import add_images, affine_image, multiply_images
 from lazyccd.ops.decorator import operation
 from lazyccd.plan.footprints import WITH_DATA, PlaneMap
-from lazyccd.plan.steps import Input, Value
+from lazyccd.plan.steps import Input, Scalar
 
 if TYPE_CHECKING:
     from astropy.nddata import CCDData
@@ -388,6 +388,6 @@ def subtract_levels(ccd: xr.Dataset, levels: npt.NDArray[Any], axis: int) -> xr.
         dtype=image.dtype.name,
         mask_dtype=image.schema.dtype.name,
         no_data=image.schema.bits("NO_DATA"),
-        numbers=(("level", Value(given=np.asarray(levels, float), what="overscan")),),
+        scalars=(("level", Scalar(given=np.asarray(levels, float), what="overscan")),),
     )
     return replace(image, plan=plan).to_dataset()

@@ -21,9 +21,9 @@ from lazyccd.ops.instrument.calibrate import Master
 from lazyccd.ops.mosaic.assemble import below_each_other
 from lazyccd.plan.footprints import MASK_WITH_DATA, PlaneMap
 from lazyccd.plan.lower import Graph
-from lazyccd.plan.steps import Reduction, Value, make_params
+from lazyccd.plan.steps import Reduction, Scalar, make_params
 from lazyccd.sections import Region
-from lazyccd.stats import quantile_value
+from lazyccd.stats import quantile_scalar
 
 FLAT: PlaneMap = (("data", ("data", "mask")), ("variance", PLANES), ("mask", ("data", "mask")))
 """The mask of a flat says where nothing is divided."""
@@ -36,7 +36,7 @@ LOWEST_FLAT = 0.1
 class Norm(NamedTuple):
     """What the flats of several frames are divided by, and the graphs of the arrays that it is made of."""
 
-    value: Value
+    value: Scalar
     graphs: tuple[Graph, ...]
 
 
@@ -129,25 +129,25 @@ def divided_by(image: Image, master: Image, what: str, min_value: float | None, 
         bad_bits=master.schema.bad_bits,
         low_flat=image.schema.bits("LOW_FLAT"),
         no_data=image.schema.bits("NO_DATA"),
-        numbers=(("norm", norm.value),),
+        scalars=(("norm", norm.value),),
     )
 
 
-def _flat_norm(flat: Image, min_value: float | None, norm_value: Any) -> Value:
+def _flat_norm(flat: Image, min_value: float | None, norm_value: Any) -> Scalar:
     """Return what a flat is divided by."""
     if norm_value is None or norm_value == "mean":
         return flat_mean(flat, min_value)
     if norm_value == "median":
-        return quantile_value(flat, (0.5,))
+        return quantile_scalar(flat, (0.5,))
     if isinstance(norm_value, str):
         raise ParameterError(f"norm_value {norm_value!r} must be a number, 'mean' or 'median'.")
     number = float(u.Quantity(norm_value).value)
     if not number > 0:
         raise ParameterError(f"norm_value {norm_value} must be greater than 0.")
-    return Value(given=np.array(number), what="flat norm")
+    return Scalar(given=np.array(number), what="flat norm")
 
 
-def flat_mean(flat: Image, min_value: float | None) -> Value:
+def flat_mean(flat: Image, min_value: float | None) -> Scalar:
     """Return the mean of a flat over good, finite pixels, as a lazy global number."""
     reduction = Reduction(
         flat.plan,
@@ -157,4 +157,4 @@ def flat_mean(flat: Image, min_value: float | None) -> Value:
         planes=frozenset({"data", "mask"} & flat.plan.dtypes.keys()),
         region=Region.full(flat.shape),
     )
-    return Value(reduction=reduction, what="mean of the flat")
+    return Scalar(reduction=reduction, what="mean of the flat")

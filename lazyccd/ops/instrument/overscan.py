@@ -28,7 +28,7 @@ from lazyccd.ops.binary import affine_image
 from lazyccd.ops.decorator import operation
 from lazyccd.plan.footprints import Columns, PlaneMap, Rows
 from lazyccd.plan.lower import Graph
-from lazyccd.plan.steps import Apply, Input, Reduction, Step, Value, make_dtypes, make_params
+from lazyccd.plan.steps import Apply, Input, Reduction, Scalar, Step, make_dtypes, make_params
 from lazyccd.sections import Region, parse_section
 
 if TYPE_CHECKING:
@@ -194,14 +194,14 @@ def _check_lines(image: Image, strip: Strip, axis: int) -> None:
 def _line_plan(image: Image, strip: Strip, axis: int, statistic: Statistic) -> Apply:
     """Return the plan that subtracts each line's own level."""
     r = strip.region
-    reads = Rows(r.x0, r.x1) if axis == 1 else Columns(r.y0, r.y1)
+    footprint = Rows(r.x0, r.x1) if axis == 1 else Columns(r.y0, r.y1)
     first, stop = strip.lines(axis)
     step = strip.step
     if stop - first != image.shape[1 - axis]:
         step = _only_lines(step, axis, first, stop)
     return image.apply(
         overscan_kernels.subtract_lines,
-        (Input(image.plan), Input(step, reads, WITH_STRIP)),
+        (Input(image.plan), Input(step, footprint, WITH_STRIP)),
         _planes(image, strip, axis, fitted=False),
         axis=axis,
         statistic=statistic,
@@ -255,7 +255,7 @@ def _level_plan(image: Image, strip: Strip, axis: int, recorded: bool, **how: An
         ("OVERMEAN", -2, f"{unit} mean level of the overscan"),
         ("OVERRMS", -1, f"{unit} scatter of the overscan: read noise"),
     )
-    value = Value(reduction=reduction, what="overscan fit", cards=cards if recorded else ())
+    value = Scalar(reduction=reduction, what="overscan fit", cards=cards if recorded else ())
     return image.apply(
         overscan_kernels.subtract_levels,
         (Input(image.plan),),
@@ -264,7 +264,7 @@ def _level_plan(image: Image, strip: Strip, axis: int, recorded: bool, **how: An
         dtype=image.dtype.name,
         mask_dtype=image.schema.dtype.name,
         no_data=image.schema.bits("NO_DATA"),
-        numbers=(("level", value),),
+        scalars=(("level", value),),
     )
 
 

@@ -29,7 +29,7 @@ from lazyccd.ops.decorator import operation
 from lazyccd.ops.instrument.calibrate import Master
 from lazyccd.ops.instrument.flat import Norm, divided_by, norm_of_all
 from lazyccd.plan.footprints import MASK_WITH_DATA, POINTWISE
-from lazyccd.plan.steps import Apply, Input, Reduction, Value, make_dtypes, make_params
+from lazyccd.plan.steps import Apply, Input, Reduction, Scalar, make_dtypes, make_params
 from lazyccd.sections import Region
 
 COUNTS = (u.adu, u.DN, u.ct)
@@ -213,7 +213,7 @@ def subtract_fringe(ccd: xr.Dataset, fringe: Master, scale: float | None = None,
     value = (
         _fringe_fit(image, pattern, factor, bad)
         if scale is None
-        else Value(given=np.array([single_number(scale, "scale")]), what="fringes")
+        else Scalar(given=np.array([single_number(scale, "scale")]), what="fringes")
     )
     result = combine_pair(
         image,
@@ -222,12 +222,12 @@ def subtract_fringe(ccd: xr.Dataset, fringe: Master, scale: float | None = None,
         (POINTWISE, POINTWISE),
         what="fringe frame",
         factor=factor,
-        numbers=(("scale", value),),
+        scalars=(("scale", value),),
     )
     return result.to_dataset()
 
 
-def _fringe_fit(image: Image, pattern: Image, factor: float, bad: str | None) -> Value:
+def _fringe_fit(image: Image, pattern: Image, factor: float, bad: str | None) -> Scalar:
     """Return by how much a fringe frame is in an image, as a lazy global number."""
     both = Apply(
         image.shape,
@@ -244,7 +244,7 @@ def _fringe_fit(image: Image, pattern: Image, factor: float, bad: str | None) ->
         region=Region.full(image.shape),
     )
     cards = (("FRNGSCAL", 0, "scale of the fringe frame"), ("FRNGSERR", 1, "its uncertainty"))
-    return Value(reduction=reduction, what="scale of the fringes", cards=cards)
+    return Scalar(reduction=reduction, what="scale of the fringes", cards=cards)
 
 
 def _norm_of_all(calls: Sequence[Mapping[str, Any]]) -> dict[str, Norm]:

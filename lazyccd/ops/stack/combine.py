@@ -41,10 +41,10 @@ from lazyccd.ops.stack.rejection import (
 )
 from lazyccd.ops.stack.scaling import Spec, found_levels, levels_of, noise_of
 from lazyccd.plan.evaluate import BANDS_PER_HALO
-from lazyccd.plan.footprints import Halo, Lines, PlaneMap, Reads, Same
+from lazyccd.plan.footprints import Footprint, Halo, Lines, PlaneMap, Same
 from lazyccd.plan.lower import lower_image
 from lazyccd.plan.schedule import vertical_halo
-from lazyccd.plan.steps import Apply, Input, Join, Stack, Step, Value, make_dtypes, make_params, rebuilt, shared_by_all
+from lazyccd.plan.steps import Apply, Input, Join, Scalar, Stack, Step, make_dtypes, make_params, rebuilt, shared_by_all
 
 
 @tree_by_tree
@@ -388,7 +388,7 @@ class Stacking:
     images: tuple[Image, ...]
     schema: MaskSchema
     rule: Rule
-    numbers: tuple[tuple[str, Value], ...]
+    scalars: tuple[tuple[str, Scalar], ...]
     weights: tuple[Image, ...]
     """Weights of pixels, one per frame, or none."""
 
@@ -417,8 +417,8 @@ class Stacking:
             frames=frames,
             uses=uses,
             params=make_params(rule=rule),
-            numbers=self.numbers,
-            reads=self.reads,
+            scalars=self.scalars,
+            footprint=self.footprint,
             scratch_bytes=2 * rule.count if rule.grow >= 1 else 0,
             budget_bytes=self.budget(frames),
         )
@@ -442,7 +442,7 @@ class Stacking:
         return [_only_variance(rebuilt(plan, exact, {})) for plan in plans] if exact else []
 
     @property
-    def reads(self) -> Reads:
+    def footprint(self) -> Footprint:
         """Which region of a frame a region of the stack needs."""
         reach = int(self.rule.grow)
         whole = self.rule.reject is not None and self.rule.reject[0] in WHOLE_LINES

@@ -19,10 +19,10 @@ from lazyccd.kernels.stack.scaling import Levels, Numbers
 from lazyccd.kernels.stack.types import Noise
 from lazyccd.ops.stack.inputs import Given
 from lazyccd.plan.footprints import Halo
-from lazyccd.plan.lower import lower_values
-from lazyccd.plan.steps import Apply, Input, Reduction, Value, make_dtypes, make_params
+from lazyccd.plan.lower import lower_scalars
+from lazyccd.plan.steps import Apply, Input, Reduction, Scalar, make_dtypes, make_params
 from lazyccd.sections import Region, parse_section
-from lazyccd.stats import clipped_value, quantile_value
+from lazyccd.stats import clipped_scalar, quantile_scalar
 
 Spec: TypeAlias = Sequence[float] | Callable[[Any], float] | str | Keyword | None
 
@@ -38,12 +38,12 @@ class Found(NamedTuple):
 
     numbers: Numbers
     is_statistic: bool
-    values: tuple[tuple[str, Value], ...] = ()
+    values: tuple[tuple[str, Scalar], ...] = ()
 
 
 def levels_of(
     given: Given, scale: Spec, zero: Spec, weights: Any, section: str | None, *, sampled: bool = False
-) -> tuple[Levels, tuple[tuple[str, Value], ...], list[Image]]:
+) -> tuple[Levels, tuple[tuple[str, Scalar], ...], list[Image]]:
     """Return how frames are brought to one level, the global numbers for it, and images of the weights of pixels.
 
     With ``sampled``, statistics are IRAF's, of at most 100000 pixels.
@@ -64,11 +64,11 @@ def levels_of(
     return levels, scales.values + zeros.values + weighting.values, list(images)
 
 
-def found_levels(levels: Levels, values: Sequence[tuple[str, Value]], given: Given) -> Levels:
+def found_levels(levels: Levels, values: Sequence[tuple[str, Scalar]], given: Given) -> Levels:
     """Return the levels with the numbers that tasks find, which run now."""
     graphs = [graph for image in given.images for graph in image.graphs]
     numbers = dict(
-        zip((name for name, _ in values), compute(*lower_values([v for _, v in values], graphs)), strict=True)
+        zip((name for name, _ in values), compute(*lower_scalars([v for _, v in values], graphs)), strict=True)
     )
 
     def known(given: Numbers) -> Numbers:
@@ -113,7 +113,7 @@ def per_frame(numbers: Any, count: int, what: str) -> tuple[float, ...]:
     return tuple(array.tolist())
 
 
-def statistic(image: Image, what: str, section: str | None, sampled: bool) -> Value:
+def statistic(image: Image, what: str, section: str | None, sampled: bool) -> Scalar:
     """Return a statistic of an image's good pixels in a section as a global number."""
     part = image
     if section is not None:
@@ -124,12 +124,12 @@ def statistic(image: Image, what: str, section: str | None, sampled: bool) -> Va
     if sampled or what == "mode":
         return _sampled(part, what)
     if what == "median":
-        return quantile_value(part, (0.5,))
-    value = clipped_value(part, 3.0, 0 if what == "mean" else 5)
+        return quantile_scalar(part, (0.5,))
+    value = clipped_scalar(part, 3.0, 0 if what == "mean" else 5)
     return _element(value, 3)
 
 
-def _element(value: Value, index: int) -> Value:
+def _element(value: Scalar, index: int) -> Scalar:
     """Return one element of a global number."""
     reduction = value.reduction
     assert reduction is not None
@@ -138,16 +138,16 @@ def _element(value: Value, index: int) -> Value:
         partial=reduction.partial,
         final=statistics.mean_only,
         params=reduction.params,
-        numbers=reduction.numbers,
+        scalars=reduction.scalars,
         planes=reduction.planes,
         region=reduction.region,
         tile=reduction.tile,
     )
     assert index == statistics.MEAN
-    return Value(reduction=single, what=value.what)
+    return Scalar(reduction=single, what=value.what)
 
 
-def _sampled(image: Image, what: str) -> Value:
+def _sampled(image: Image, what: str) -> Scalar:
     """Return a statistic of a grid of pixels, as IRAF's imcombine takes it."""
     step = next((n for n in range(1, 10) if _grid(image.shape, n) < statistics.MOST_PIXELS), 10)
     shape = tuple((length - 1) // step + 1 for length in image.shape)
@@ -161,14 +161,14 @@ def _sampled(image: Image, what: str) -> Value:
         region=Region.full(grid.shape),
         tile=None,
     )
-    return Value(reduction=reduction, what=f"{what} of a frame")
+    return Scalar(reduction=reduction, what=f"{what} of a frame")
 
 
 def _grid(shape: tuple[int, int], step: int) -> int:
     return ((shape[0] - 1) // step + 1) * ((shape[1] - 1) // step + 1)
 
 
-def _by_function(image: Image, func: Callable[[Any], float]) -> Value:
+def _by_function(image: Image, func: Callable[[Any], float]) -> Scalar:
     """Return a user's function of the image's whole plane as a global number."""
     reduction = Reduction(
         image.plan,
@@ -179,7 +179,7 @@ def _by_function(image: Image, func: Callable[[Any], float]) -> Value:
         region=Region.full(image.shape),
         tile=None,
     )
-    return Value(reduction=reduction, what="scale of a frame")
+    return Scalar(reduction=reduction, what="scale of a frame")
 
 
 def _weights(given: Given, weights: Any) -> tuple[Found, tuple[Image, ...], bool]:
@@ -245,14 +245,14 @@ def _inverse(image: Image, *, smooth: bool) -> Image:
     return replace(image, plan=step)
 
 
-def _median_variance(image: Image) -> Value:
+def _median_variance(image: Image) -> Scalar:
     """Return the median variance of an image's good pixels."""
     planes = {"data": image.plan.dtypes["variance"], "mask": image.plan.dtypes.get("mask")}
     uses = (("data", ("variance",)), ("mask", ("mask",)))
     step = Apply(
         image.shape, make_dtypes(**planes), kernel=statistics.variance_as_data, sources=(Input(image.plan, uses=uses),)
     )
-    return quantile_value(image, (0.5,), step=step)
+    return quantile_scalar(image, (0.5,), step=step)
 
 
 def noise_of(given: Given, gain: Any, readnoise: Any, snoise: Any) -> Noise:
