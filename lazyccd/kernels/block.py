@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from lazyccd.sections import Region
+
+Array: TypeAlias = npt.NDArray[Any]
+"""Pixels of any dtype; everything but the kernels that need a narrower type imports it from here."""
 
 BITWISE_OR: Any = np.bitwise_or
 """The ufunc without a type: what the stubs of its methods accept differs between versions of NumPy."""
@@ -36,14 +39,14 @@ class Block(NamedTuple):
     """
 
     region: Region
-    data: npt.NDArray[Any] | None = None
-    variance: npt.NDArray[Any] | None = None
-    mask: npt.NDArray[Any] | None = None
-    n_used: npt.NDArray[Any] | None = None
-    n_rejected: npt.NDArray[Any] | None = None
-    exposure: npt.NDArray[Any] | None = None
+    data: Array | None = None
+    variance: Array | None = None
+    mask: Array | None = None
+    n_used: Array | None = None
+    n_rejected: Array | None = None
+    exposure: Array | None = None
 
-    def plane(self, name: str) -> npt.NDArray[Any]:
+    def plane(self, name: str) -> Array:
         """Return the named plane, which must be there."""
         array = getattr(self, name)
         assert array is not None, f"plane {name!r} was not asked for"
