@@ -147,7 +147,7 @@ def resumed(folder: Path) -> dict[str, Any]:
     store = folder / "many.zarr"
     original = lazyccd.io.resumable.write.lower_write
     lazyccd.io.resumable.write.lower_write = lambda *args: 1 / 0  # begins, and stops before the first unit
-    sinks = lazyccd.io.resumable.tracked_write.Tracked
+    sinks = lazyccd.io.resumable.tracked_write.TrackedWrite
     give_up = sinks.give_up
     sinks.give_up = lambda self, error: self.progress.release()
     try:

@@ -12,7 +12,7 @@ from lazyccd.io.resumable.progress import Progress, versions
 from lazyccd.plan.serialize import plain
 
 
-class NightNotes:
+class NightJournal:
     """What is done of a night, noted in the folder of its products while it is being reduced.
 
     Parameters
@@ -23,11 +23,11 @@ class NightNotes:
         Folder of the products.
     format
         Format of the products.
-    takeover
+    break_lock
         Whether to go on although another process is noted, of which it cannot be said that it is gone.
     """
 
-    def __init__(self, plan: NightPlan, out: Path, format: str, *, takeover: bool) -> None:
+    def __init__(self, plan: NightPlan, out: Path, format: str, *, break_lock: bool) -> None:
         sources = {item.source.partition("[")[0] for item in plan.recipes}
         record = {
             "inputs": {name: _state(Path(name)) for name in sorted(sources)},
@@ -35,7 +35,7 @@ class NightNotes:
             "versions": versions(),
             "layout": {"format": format, "options": plain(plan.options)},
         }
-        self._progress = Progress.of(f"{out}/night", record, title=str(out), takeover=takeover)
+        self._progress = Progress.of(f"{out}/night", record, title=str(out), break_lock=break_lock)
         self._known: dict[Any, Any] = {}
 
     def begin(self, check: Callable[[], None], *, overwrite: bool) -> bool:

@@ -33,7 +33,7 @@ from lazyccd.batch.make_masters import CLIP, FEW, combine_robustly, product_stem
 from lazyccd.batch.measure import centre, level, noise, pairs_gain, pairs_noise, pixels_of
 from lazyccd.batch.metadata import MEASURED, Fact
 from lazyccd.batch.night_plan import MasterGroup, NightPlan, Pairs, Recipe
-from lazyccd.batch.resume import NightNotes
+from lazyccd.batch.resume import NightJournal
 from lazyccd.errors import LazyCCDError, ParameterError, TargetExistsError
 from lazyccd.frame.tree import make_tree
 from lazyccd.io.open import open_image
@@ -103,7 +103,7 @@ class Run:
         Replace products that exist.
     verify
         Before a night goes on that was interrupted, compare checksums of what is written, and not only sizes.
-    takeover
+    break_lock
         Go on although another process is noted as reducing the night, of which it cannot be said that it is gone.
     draw
         Draws a product, given its path, into a picture.
@@ -116,7 +116,7 @@ class Run:
     format: Format = "fits"
     overwrite: bool = False
     verify: bool = False
-    takeover: bool = False
+    break_lock: bool = False
     draw: Draw = lambda _path, _target: None
     report: Report = lambda _: None
     outcomes: list[Outcome] = field(default_factory=list)
@@ -129,20 +129,20 @@ class Run:
         """Reduce the night, or go on where the same call was interrupted."""
         for folder in (self.out / "masters", self.out / "pictures"):
             folder.mkdir(parents=True, exist_ok=True)
-        notes = NightNotes(self.plan, self.out, self.format, takeover=self.takeover)
+        journal = NightJournal(self.plan, self.out, self.format, break_lock=self.break_lock)
         # What a night that goes on has begun may be replaced: nothing was there when it began, or it was asked for.
-        self.overwrite |= notes.begin(self._check_targets, overwrite=self.overwrite)
+        self.overwrite |= journal.begin(self._check_targets, overwrite=self.overwrite)
         try:
             self.measure()
             for name, groups in master_files(self.plan.groups).items():
-                self._keep(notes, name, groups[0].kind, partial(self._make_masters, name, groups))
+                self._keep(journal, name, groups[0].kind, partial(self._make_masters, name, groups))
                 self._take(name, groups)
             for name, recipes in exposures(self.plan.science).items():
-                self._keep(notes, name, "science", partial(self._reduce, name, recipes))
+                self._keep(journal, name, "science", partial(self._reduce, name, recipes))
         except BaseException:
-            notes.release()
+            journal.release()
             raise
-        notes.end()
+        journal.end()
         return self.outcomes
 
     @property
@@ -159,7 +159,7 @@ class Run:
     @property
     def _writing(self) -> dict[str, Any]:
         """How products are written."""
-        return {"overwrite": self.overwrite, "verify": self.verify, "takeover": self.takeover}
+        return {"overwrite": self.overwrite, "verify": self.verify, "break_lock": self.break_lock}
 
     def _check_targets(self) -> None:
         """Refuse to begin where products exist, or two frames would have one product."""
@@ -230,7 +230,7 @@ class Run:
             text += f"; they differ by {abs(value / stated.value - 1):.0%}: --gain measured uses the measured ones"
         self.warnings.append(text)
 
-    def _keep(self, ledger: NightNotes, name: str, kind: str, make: Callable[[], Outcome]) -> None:
+    def _keep(self, ledger: NightJournal, name: str, kind: str, make: Callable[[], Outcome]) -> None:
         """Make one product, unless it is done; what goes wrong is kept to it."""
         self.report(name)
         known = ledger.known(name, verify=self.verify)

@@ -32,7 +32,7 @@ def info(file: str, picture: Path | None) -> None:
     from lazyccd.batch.report import make_console
     from lazyccd.errors import LazyCCDError, ParameterError
     from lazyccd.io import open_mef
-    from lazyccd.io.fits.hdu_roles import beside, images_of
+    from lazyccd.io.fits.hdu_roles import companion_files, images_of
     from lazyccd.io.fits.scan import scan_fits
     from lazyccd.io.names import parse_name
     from lazyccd.io.open import is_store, open_image
@@ -44,7 +44,7 @@ def info(file: str, picture: Path | None) -> None:
         if scanned is not None:
             _print_hdus(scanned, console)
             for other, plane in sorted(
-                {(c.file.path, n) for some in beside(scanned).values() for n, c in some.items()}
+                {(c.file.path, n) for some in companion_files(scanned).values() for n, c in some.items()}
             ):
                 console.print(f"beside it: {os.path.basename(other)}, which open_mef takes as {plane}", markup=False)
         # tables alone are a tree without frames

@@ -56,7 +56,9 @@ def main() -> None:
 @click.option("--format", "format_", type=click.Choice(["fits", "zarr"]), default="fits", show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace products that exist.")
 @click.option("--verify", is_flag=True, help="When going on after an interruption: compare checksums, not only sizes.")
-@click.option("--takeover", is_flag=True, help="Go on although a process on another machine may still be at it.")
+@click.option(
+    "--break-lock", is_flag=True, help="Write although a process on another machine may still be writing the same."
+)
 @scheduler_options
 def reduce(
     night: tuple[str, ...],
@@ -67,7 +69,7 @@ def reduce(
     format_: Any,
     overwrite: bool,
     verify: bool,
-    takeover: bool,
+    break_lock: bool,
     scheduler: str,
     memory_limit: str | None,
     **options: Any,
@@ -99,7 +101,7 @@ def reduce(
         if out is None:
             raise click.UsageError("give the folder for the products with -o OUT, or --dry-run.")
         with using_scheduler(scheduler, memory_limit):
-            sys.exit(_run(plan, out, format_, overwrite=overwrite, verify=verify, takeover=takeover))
+            sys.exit(_run(plan, out, format_, overwrite=overwrite, verify=verify, break_lock=break_lock))
 
 
 @main.command()

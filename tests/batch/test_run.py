@@ -15,7 +15,7 @@ from lazyccd.batch.collect import collect
 from lazyccd.batch.make_masters import product_stem
 from lazyccd.batch.make_plan import build_plan
 from lazyccd.batch.night_plan import Options, Recipe
-from lazyccd.batch.resume import NightNotes
+from lazyccd.batch.resume import NightJournal
 from lazyccd.batch.run import Outcome, Run
 from lazyccd.errors import TargetBusyError, TargetExistsError
 from lazyccd.testing import Detector, Night, Sky, make_night
@@ -100,7 +100,7 @@ def test_products_that_exist_are_refused(run: Run) -> None:
 def test_a_night_that_another_reduces(run: Run, tmp_path: Path) -> None:
     """It is refused by the name of the folder that the caller gave."""
     (tmp_path / "out").mkdir()
-    notes = NightNotes(run.plan, tmp_path / "out", "fits", takeover=False)
+    notes = NightJournal(run.plan, tmp_path / "out", "fits", break_lock=False)
     notes.begin(lambda: None, overwrite=False)
     with pytest.raises(TargetBusyError, match=rf"^{tmp_path}/out is being written by process"):
         Run(run.plan, tmp_path / "out")()

@@ -34,7 +34,7 @@ from distributed.utils import get_mp_context
 import lazyccd
 from lazyccd.errors import TargetExistsError
 from lazyccd.io.resumable.journal import PROGRESS
-from lazyccd.io.resumable.tracked_write import Tracked
+from lazyccd.io.resumable.tracked_write import TrackedWrite
 from lazyccd.sections import Region
 
 SIDE, CHUNK = 192, 32
@@ -60,9 +60,9 @@ def frame(raw: Path) -> Any:
 
 def slow_and_logged(log: str) -> None:
     """Make every region take a while, and note those whose receipt was written."""
-    original = Tracked.write
+    original = TrackedWrite.write
 
-    def write(sink: Tracked, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
+    def write(sink: TrackedWrite, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
         time.sleep(PAUSE / 2)
         receipt = original(sink, region, arrays)
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -71,7 +71,7 @@ def slow_and_logged(log: str) -> None:
         time.sleep(PAUSE / 2)
         return receipt
 
-    Tracked.write = write  # type: ignore[method-assign]
+    TrackedWrite.write = write  # type: ignore[method-assign]
 
 
 def run(raw: Path, out: Path, form: str, log: str) -> None:

@@ -26,7 +26,7 @@ from astropy.io import fits
 import lazyccd
 from lazyccd.errors import FormatError, SourceChangedError, TargetBusyError, WriteError
 from lazyccd.io.resumable.journal import PROGRESS
-from lazyccd.io.resumable.tracked_write import Tracked
+from lazyccd.io.resumable.tracked_write import TrackedWrite
 from lazyccd.sections import Region
 
 FORMS = ("fits", "zarr")
@@ -110,16 +110,16 @@ def test_an_input_that_changes_during_the_run(
     form: str, how: str, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is named, and nothing of the product is left: it could not be completed."""
-    original = Tracked.write
+    original = TrackedWrite.write
 
-    def write_then_disturb(sink: Tracked, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
+    def write_then_disturb(sink: TrackedWrite, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
         receipt = original(sink, region, arrays)
         if raw.exists() and not (tmp_path / "done").exists():
             (tmp_path / "done").touch()
             disturb(raw, how)
         return receipt
 
-    monkeypatch.setattr(Tracked, "write", write_then_disturb)
+    monkeypatch.setattr(TrackedWrite, "write", write_then_disturb)
     ds = frame(raw)
     with dask.config.set(scheduler="sync"), pytest.raises((SourceChangedError, FileNotFoundError), match=r"raw\.fits"):
         write(ds, form, tmp_path)
@@ -150,13 +150,13 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_faults import frame, write
-from lazyccd.io.resumable.tracked_write import Tracked
-if Tracked.write.__name__ != "slow":  # a preloaded module is loaded twice
-    original = Tracked.write
+from lazyccd.io.resumable.tracked_write import TrackedWrite
+if TrackedWrite.write.__name__ != "slow":  # a preloaded module is loaded twice
+    original = TrackedWrite.write
     def slow(sink, region, arrays):
         time.sleep(0.1)
         return original(sink, region, arrays)
-    Tracked.write = slow
+    TrackedWrite.write = slow
 print(write(frame(Path(sys.argv[2])), sys.argv[3], Path(sys.argv[4])))
 """
 

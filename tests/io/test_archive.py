@@ -21,7 +21,7 @@ from lazyccd.errors import FormatError, ParameterError
 from lazyccd.frame.header import header_from_text
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.io.checksum import checksum
-from lazyccd.io.zarr.product import ZarrPart
+from lazyccd.io.zarr.product import ZarrGroup
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.testing.steps import formula_frame, formula_tree
 
@@ -264,15 +264,15 @@ def test_levels_go_on_and_are_made_anew(tmp_path: Path, monkeypatch: pytest.Monk
 def limit_writes(patch: pytest.MonkeyPatch, count: int) -> list[tuple[str, Any]]:
     """Let so many regions be written; return a list of those that were, by group."""
     written: list[tuple[str, Any]] = []
-    original = ZarrPart.write
+    original = ZarrGroup.write
 
-    def limited(part: ZarrPart, region: Any, arrays: Any) -> Any:
+    def limited(part: ZarrGroup, region: Any, arrays: Any) -> Any:
         if len(written) == count:
             raise ZeroDivisionError
         written.append((part.target.group, region))
         return original(part, region, arrays)
 
-    patch.setattr(ZarrPart, "write", limited)
+    patch.setattr(ZarrGroup, "write", limited)
     return written
 
 

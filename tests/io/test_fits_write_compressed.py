@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from lazyccd import from_ccddata, open_fits, open_mef, open_zarr, to_fits, to_zarr
 from lazyccd.errors import FormatError, ParameterError, ShapeError
 from lazyccd.io.fits.layout import HduSpec
-from lazyccd.io.fits.product import FitsPart
+from lazyccd.io.fits.product import FitsFrame
 from lazyccd.io.fits.tile_writer import COMPRESSIONS, Packing
 from lazyccd.io.fits.writer import FitsTarget
 from lazyccd.sections import Region
@@ -302,9 +302,9 @@ def test_an_interrupted_write_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     undisturbed = Path(to_fits(ds, tmp_path / "a.fits.fz", **options)).read_bytes()
     path = tmp_path / "b.fits.fz"
     written: list[Region] = []
-    write, replace = FitsPart.write, os.replace
+    write, replace = FitsFrame.write, os.replace
 
-    def limited(self: FitsPart, region: Region, arrays: Any) -> Any:
+    def limited(self: FitsFrame, region: Region, arrays: Any) -> Any:
         if len(written) == 3 and where == "between regions":
             raise Killed
         written.append(region)
@@ -316,7 +316,7 @@ def test_an_interrupted_write_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
         replace(source, target)
 
     with monkeypatch.context() as patch, dask.config.set(scheduler="sync"):
-        patch.setattr(FitsPart, "write", limited)
+        patch.setattr(FitsFrame, "write", limited)
         patch.setattr(os, "replace", stopping)
         with pytest.raises(Killed):
             to_fits(ds, path, **options)
@@ -329,7 +329,7 @@ def test_an_interrupted_write_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
         (tmp_path / "b.fits.fz.part").write_bytes(content)
         done -= 1
     written.clear()
-    monkeypatch.setattr(FitsPart, "write", lambda *args: (written.append(args[1]), write(*args))[1])
+    monkeypatch.setattr(FitsFrame, "write", lambda *args: (written.append(args[1]), write(*args))[1])
     to_fits(ds, path, verify=True, **options)
     assert len(written) == 12 - done
     assert path.read_bytes() == undisturbed

@@ -147,10 +147,10 @@ def test_interrupted_writes_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     tree = make_tree({name: formula_frame((40, 16), (10, 16), seed=i) for i, name in enumerate("ab")}, {})
     write: Any = lazyccd.to_fits if kind == "fits" else lazyccd.to_zarr
     expected = write(tree, tmp_path / f"expected.{kind}")
-    from lazyccd.io.fits.product import FitsPart
-    from lazyccd.io.zarr.product import ZarrPart
+    from lazyccd.io.fits.product import FitsFrame
+    from lazyccd.io.zarr.product import ZarrGroup
 
-    cls: Any = FitsPart if kind == "fits" else ZarrPart
+    cls: Any = FitsFrame if kind == "fits" else ZarrGroup
     original, calls = cls.write, []
 
     def failing(self: Any, region: Any, arrays: Any) -> Any:

@@ -22,16 +22,16 @@ from astropy.io import fits
 
 import lazyccd
 from lazyccd.errors import MemoryLimitError, ResumeError, TargetBusyError, TargetExistsError, WriteError
-from lazyccd.io.fits.product import FitsPart, FitsProduct
-from lazyccd.io.resumable.journal import PROGRESS, LocalNotes, RemoteNotes
+from lazyccd.io.fits.product import FitsFrame, FitsProduct
+from lazyccd.io.resumable.journal import PROGRESS, LocalJournal, RemoteJournal
 from lazyccd.io.resumable.lease import this_process
 from lazyccd.io.resumable.progress import Progress
-from lazyccd.io.resumable.tracked_write import Tracked
-from lazyccd.io.zarr.product import ZarrPart, ZarrProduct
+from lazyccd.io.resumable.tracked_write import TrackedWrite
+from lazyccd.io.zarr.product import ZarrGroup, ZarrProduct
 from lazyccd.sections import Region
 
 SHAPE = (60, 80)
-FORMS = {"fits": FitsPart, "zarr": ZarrPart}
+FORMS = {"fits": FitsFrame, "zarr": ZarrGroup}
 PRODUCTS = {"fits": FitsProduct, "zarr": ZarrProduct}
 
 
@@ -203,10 +203,10 @@ def test_a_second_run_is_refused(form: str, raw: Path, stop: Stop) -> None:
         other.kill()
         other.communicate()
     lease.write_text(json.dumps({"host": "elsewhere", "boot": "", "run": "x", "pid": 1, "start": "1"}))
-    with pytest.raises(TargetBusyError, match=r"process 1 on elsewhere.*takeover=True"):
+    with pytest.raises(TargetBusyError, match=r"process 1 on elsewhere.*break_lock=True"):
         write(frame(raw), form, folder)
     stop.left = 99
-    write(frame(raw), form, folder, takeover=True)
+    write(frame(raw), form, folder, break_lock=True)
     assert not (folder / PROGRESS).exists()
 
 
@@ -272,7 +272,7 @@ def test_receipts_are_read_once(where: str, raw: Path, monkeypatch: pytest.Monke
     """However many units there are, a process reads of the notes only what is new."""
     monkeypatch.setattr("lazyccd.io.resumable.journal.SEGMENT", 5)
     read: list[int] = []
-    cls = RemoteNotes if where != "local" else LocalNotes
+    cls = RemoteJournal if where != "local" else LocalJournal
     original = cls.read
 
     def counted(notes: Any, name: str, start: int = 0) -> bytes:
@@ -308,7 +308,7 @@ def test_errors_before_anything_is_done_leave_nothing(form: str, raw: Path, stop
 
 def test_regions_that_are_missing_are_not_forgotten(form: str, raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write completes only if every region has a receipt."""
-    monkeypatch.setattr(Tracked, "write", lambda self, region, arrays: (Region(0, 1, 0, 1), []))
+    monkeypatch.setattr(TrackedWrite, "write", lambda self, region, arrays: (Region(0, 1, 0, 1), []))
     with pytest.raises(WriteError, match="1 regions are written and there are 12"):
         write(frame(raw), form, raw.parent)
     assert sorted(p.name for p in raw.parent.iterdir()) == ["raw.fits"]
@@ -408,7 +408,7 @@ def test_a_lazy_write_survives_a_death_while_it_begins(
 
     with monkeypatch.context() as patch:
         patch.setattr(product, "lay_out", die)
-        patch.setattr(LocalNotes, "end", lambda notes, last: None)  # the dead do not tidy up
+        patch.setattr(LocalJournal, "end", lambda notes, last: None)  # the dead do not tidy up
         with pytest.raises(Stopped):
             lazy.compute()
     assert [path.name for path in (raw.parent / PROGRESS / f"a.{form}").glob("lease-*")]

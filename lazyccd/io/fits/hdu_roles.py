@@ -141,7 +141,7 @@ def _stored_as(file: FitsFile, hdu: HduInfo, role: Role) -> UncertaintyType:
     return role  # type: ignore[return-value]
 
 
-def beside(file: FitsFile) -> Companions:
+def companion_files(file: FitsFile) -> Companions:
     """Return the planes that files beside an ``ooi`` file hold: weights (``oow``) and data quality (``ood``)."""
     found: Companions = {}
     path = Path(file.path)

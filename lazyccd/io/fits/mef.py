@@ -23,7 +23,15 @@ from lazyccd.errors import LazyCCDError, ParameterError
 from lazyccd.frame.core import DATA, MASK, regular_grid
 from lazyccd.frame.tree import make_tree
 from lazyccd.io.fits.dq import DQ
-from lazyccd.io.fits.hdu_roles import Companion, Companions, Role, beside, check_roles, companions_of, images_of
+from lazyccd.io.fits.hdu_roles import (
+    Companion,
+    Companions,
+    Role,
+    check_roles,
+    companion_files,
+    companions_of,
+    images_of,
+)
 from lazyccd.io.fits.open import Chunks, frame_of, inherited_header
 from lazyccd.io.fits.passthrough import KeptBytes
 from lazyccd.io.fits.scan import FitsFile, HduInfo, scan_fits
@@ -168,7 +176,7 @@ def _check_region(storage: FitsStorage, region: Region) -> None:
 def _planes(file: FitsFile, roles: Mapping[str, Role]) -> Companions:
     """Return the planes of each image: those of the file, then those of files beside it."""
     planes = companions_of(file, roles)
-    for index, found in beside(file).items():
+    for index, found in companion_files(file).items():
         planes[index] = found | planes.get(index, {})
     return planes
 

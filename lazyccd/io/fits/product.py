@@ -19,7 +19,7 @@ from lazyccd.sections import Region
 
 
 @dataclass(frozen=True)
-class FitsPart:
+class FitsFrame:
     """The HDUs of a file that hold a frame."""
 
     target: FitsTarget
@@ -49,7 +49,7 @@ class FitsProduct:
 
     target: FitsTarget
     overwrite: bool
-    frames: tuple[FitsPart, ...]
+    frames: tuple[FitsFrame, ...]
 
     @property
     def name(self) -> str:

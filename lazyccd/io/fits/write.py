@@ -11,7 +11,7 @@ from dask.delayed import Delayed
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import CHUNK_PIXELS, Image, regular_grid
 from lazyccd.io.fits.mef_write import frame_layout, tree_layout
-from lazyccd.io.fits.product import FitsPart, FitsProduct
+from lazyccd.io.fits.product import FitsFrame, FitsProduct
 from lazyccd.io.fits.tile_writer import check_compression, tile_shape
 from lazyccd.io.fits.writer import FitsTarget
 from lazyccd.io.names import target_name
@@ -35,7 +35,7 @@ def to_fits(
     quantize: float | None = None,
     dither: str = "SUBTRACTIVE_DITHER_2",
     verify: bool = False,
-    takeover: bool = False,
+    break_lock: bool = False,
 ) -> str | Delayed:
     """Write a frame or a tree to a FITS file, region by region; the same call again resumes a write that was interrupted.
 
@@ -63,7 +63,7 @@ def to_fits(
         ``NO_DITHER``.
     verify
         Before a write is resumed, compare the checksums of all that is written, and not only sizes.
-    takeover
+    break_lock
         Write although another process is noted as writing the same, of which it cannot be said that it is gone.
 
     Returns
@@ -125,13 +125,15 @@ def to_fits(
         for image in images.values()
     ]
     file = FitsTarget(name, tuple(layout.hdus))
-    parts = [FitsPart(file, tuple(layout.places[frame]), image.schema.bad_bits) for frame, image in images.items()]
+    parts = [FitsFrame(file, tuple(layout.places[frame]), image.schema.bad_bits) for frame, image in images.items()]
     described = {
         "hdus": [{**plain(spec), "header": spec.header.split("\n")} for spec in layout.hdus],
         "band": [list(job.regions[0]) for job in jobs],
     }
     product = FitsProduct(file, overwrite, tuple(parts))
-    return write(dict(zip(images, jobs, strict=True)), product, described, Rules(overwrite, verify, takeover), compute)
+    return write(
+        dict(zip(images, jobs, strict=True)), product, described, Rules(overwrite, verify, break_lock), compute
+    )
 
 
 def regions_of(image: Image, tile: tuple[int, int]) -> Iterable[Region]:

@@ -22,7 +22,7 @@ SEGMENT = 256
 """Lines of an object that grows: objects cannot be appended to, so each addition writes the last segment anew."""
 
 
-class Notes(Protocol):
+class Journal(Protocol):
     """What is known about a write, by file name."""
 
     where: str
@@ -53,15 +53,15 @@ class Notes(Protocol):
         ...
 
 
-def notes_of(target: str) -> Notes:
+def journal_of(target: str) -> Journal:
     """Return the notes about a target, a path or URL."""
     parent, _, name = target.rstrip("/").rpartition("/")
     where = f"{parent or '.'}/{PROGRESS}/{name}"
-    return RemoteNotes(where) if "://" in target else LocalNotes(where)
+    return RemoteJournal(where) if "://" in target else LocalJournal(where)
 
 
-class LocalNotes:
-    """Notes in a folder of the file system."""
+class LocalJournal:
+    """Journal in a folder of the file system."""
 
     def __init__(self, where: str) -> None:
         self.where = where
@@ -129,8 +129,8 @@ class LocalNotes:
             os.rmdir(os.path.dirname(self.where))
 
 
-class RemoteNotes:
-    """Notes as objects behind an fsspec URL."""
+class RemoteJournal:
+    """Journal as objects behind an fsspec URL."""
 
     def __init__(self, where: str) -> None:
         self.where = where

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from lazyccd.errors import TargetBusyError
-from lazyccd.io.resumable.journal import Notes
+from lazyccd.io.resumable.journal import Journal
 
 LEASE = "lease-"
 
 
-def take_lease(notes: Notes, run: str, target: str, *, takeover: bool) -> str:
+def take_lease(notes: Journal, run: str, target: str, *, break_lock: bool) -> str:
     """Note that a run writes a target; return the name of the note.
 
     Leases are numbered, and the last one counts. A new number can be made by one process only, so two that find the same
@@ -28,7 +28,7 @@ def take_lease(notes: Notes, run: str, target: str, *, takeover: bool) -> str:
         Name of the run; it may take its own lease again.
     target
         What is written, for the message.
-    takeover
+    break_lock
         Whether to take it from a process that lives, or of which that cannot be said.
 
     Raises
@@ -42,7 +42,7 @@ def take_lease(notes: Notes, run: str, target: str, *, takeover: bool) -> str:
         held = json.loads(found[last] or "{}") if last else {}
         if held.get("run") == run:
             return last
-        if held and not takeover:
+        if held and not break_lock:
             _refuse_living(held, target)
         mine = f"{LEASE}{int(last.removeprefix(LEASE) or -1) + 1:06d}"
         if not notes.create(mine, json.dumps({"run": run, **this_process()}).encode()):
@@ -53,7 +53,7 @@ def take_lease(notes: Notes, run: str, target: str, *, takeover: bool) -> str:
         notes.remove([mine])  # a run ended and another began meanwhile: look again
 
 
-def leases(notes: Notes) -> dict[str, str]:
+def leases(notes: Journal) -> dict[str, str]:
     """Return the leases by name."""
     names = [name for name in notes.sizes() if name.startswith(LEASE)]
     return {name: notes.read(name).decode() for name in names}
@@ -65,8 +65,8 @@ def _refuse_living(held: dict[str, Any], target: str) -> None:
     who = f"process {held.get('pid')} on {held.get('host')}"
     if held.get("host") != me["host"]:
         raise TargetBusyError(
-            f"{target} is being written by {who}, or was when that died; if you know that it is gone, pass takeover=True "
-            "(--takeover)."
+            f"{target} is being written by {who}, or was when that died; if you know that it is gone, pass break_lock=True "
+            "(--break-lock)."
         )
     if held.get("boot") == me["boot"] and held.get("start") == process_start(int(held.get("pid", 0))):
         raise TargetBusyError(

@@ -27,7 +27,7 @@ from functools import lru_cache
 from typing import Any, NoReturn, TypeAlias
 
 from lazyccd.errors import LazyCCDError, ResumeError, SourceChangedError, WriteError
-from lazyccd.io.resumable.journal import Notes, notes_of
+from lazyccd.io.resumable.journal import Journal, journal_of
 from lazyccd.io.resumable.lease import LEASE, leases, take_lease
 
 Receipts: TypeAlias = dict[str, Any]
@@ -74,14 +74,14 @@ class Progress:
     title: str = ""
     """What messages call the target."""
 
-    takeover: bool = False
+    break_lock: bool = False
     """Whether to take the lease of a process of which it cannot be said that it is gone."""
 
     @classmethod
-    def of(cls, target: str, record: Mapping[str, Any], *, title: str = "", takeover: bool = False) -> Progress:
+    def of(cls, target: str, record: Mapping[str, Any], *, title: str = "", break_lock: bool = False) -> Progress:
         """Return the progress of a write of a new run."""
         content = canonical(record)
-        return cls(target, hashlib.sha256(content).hexdigest(), uuid.uuid4().hex, content, title or target, takeover)
+        return cls(target, hashlib.sha256(content).hexdigest(), uuid.uuid4().hex, content, title or target, break_lock)
 
     @property
     def writer(self) -> Progress:
@@ -142,7 +142,7 @@ class Progress:
         """
         notes = _notes(self.target, self.run)
         with _explained(notes):
-            lease = take_lease(notes, self.run, self.title, takeover=self.takeover)
+            lease = take_lease(notes, self.run, self.title, break_lock=self.break_lock)
         try:
             runs = [name for name in notes.sizes() if name.startswith("run-")]
             if runs == [self._note] and is_begun():
@@ -183,7 +183,7 @@ class Progress:
         notes = _notes(self.target, self.run)
         names = notes.sizes()
         if names and not any(name.startswith("run-") for name in names):
-            take_lease(notes, self.run, self.title, takeover=self.takeover)
+            take_lease(notes, self.run, self.title, break_lock=self.break_lock)
             self.end()
 
     def receipts(self) -> Receipts:
@@ -235,7 +235,7 @@ class Progress:
 class _Tail:
     """The receipts of all processes as far as they were read, and the note of this process."""
 
-    def __init__(self, notes: Notes) -> None:
+    def __init__(self, notes: Journal) -> None:
         self._notes = notes
         self._mine = f"{RECEIPTS}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
         self._read: dict[str, int] = {}
@@ -276,9 +276,9 @@ def _parse(lines: bytes) -> Iterator[tuple[str, Any]]:
 
 
 @lru_cache(maxsize=64)
-def _notes(target: str, run: str) -> Notes:
+def _notes(target: str, run: str) -> Journal:
     """Return the notes of a run; one object in a process."""
-    return notes_of(target)
+    return journal_of(target)
 
 
 @lru_cache(maxsize=64)
@@ -288,7 +288,7 @@ def _tail(target: str, run: str) -> _Tail:
 
 
 @contextlib.contextmanager
-def _explained(notes: Notes) -> Iterator[None]:
+def _explained(notes: Journal) -> Iterator[None]:
     """Turn an OSError of the system into a WriteError that names the notes."""
     try:
         yield

@@ -110,7 +110,7 @@ def holds(product: Product, unit: str, receipt: Any, *, verify: bool) -> bool:
 
 
 @dataclass(frozen=True)
-class Tracked:
+class TrackedWrite:
     """A product with receipts, so that its write can be interrupted and resumed."""
 
     product: Product
@@ -129,7 +129,7 @@ class Tracked:
     before: str = ""
     """Stamp of what had the final name when a lazy write was made."""
 
-    def of_frame(self, number: int) -> Tracked:
+    def of_frame(self, number: int) -> TrackedWrite:
         """Return what writes one of the frames: small, without what only `create` and `finish` need."""
         return replace(self, product=self.product.alone(number), progress=self.progress.writer, number=number)
 

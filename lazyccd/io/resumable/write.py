@@ -17,7 +17,7 @@ from lazyccd.frame.settle import has_cards, settle_image
 from lazyccd.frame.tree import frames_of
 from lazyccd.io.names import is_url
 from lazyccd.io.resumable.progress import Progress, Receipts, versions
-from lazyccd.io.resumable.tracked_write import Product, Tracked, unit_of
+from lazyccd.io.resumable.tracked_write import Product, TrackedWrite, unit_of
 from lazyccd.plan.cost import check_memory
 from lazyccd.plan.lower import WritePart, lower_write
 from lazyccd.plan.serialize import describe, plain, sources
@@ -33,7 +33,7 @@ class Rules(NamedTuple):
     verify: bool = False
     """Compare checksums before an interrupted write goes on."""
 
-    takeover: bool = False
+    break_lock: bool = False
     """Take the lease of a process of which it cannot be said that it is gone."""
 
 
@@ -119,9 +119,9 @@ def write(
     for image, regions in jobs.values():
         check_memory(image.plan, regions)
     record = _record({frame: job.image for frame, job in jobs.items()}, layout)
-    progress = Progress.of(product.name, record, takeover=rules.takeover)
+    progress = Progress.of(product.name, record, break_lock=rules.break_lock)
     units = sum(len(job.regions) for job in jobs.values())
-    sink = Tracked(product, progress, units, rules.overwrite, rules.verify)
+    sink = TrackedWrite(product, progress, units, rules.overwrite, rules.verify)
     name, key = product.name, f"write-{progress.run}"
     if compute and sink.finish_renamed():
         return name
@@ -144,7 +144,7 @@ def write(
     return name
 
 
-def _parts(jobs: Mapping[str, Job], sink: Tracked, done: Receipts) -> list[WritePart]:
+def _parts(jobs: Mapping[str, Job], sink: TrackedWrite, done: Receipts) -> list[WritePart]:
     """Return what is left to be written of each image."""
     parts = []
     for number, (image, regions) in enumerate(jobs.values()):

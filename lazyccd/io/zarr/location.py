@@ -18,12 +18,12 @@ from typing import Any, Protocol
 import fsspec
 
 from lazyccd.errors import MissingFileError, TargetExistsError
-from lazyccd.io.resumable.journal import notes_of
+from lazyccd.io.resumable.journal import journal_of
 
 SCRATCH = "scratch"
 
 
-class Place(Protocol):
+class Location(Protocol):
     """What a writer of stores needs."""
 
     address: str
@@ -95,11 +95,11 @@ class Place(Protocol):
         ...
 
 
-def place_of(store: str) -> Place:
+def location_of(store: str) -> Location:
     """Return the place that a path or URL means."""
     if "://" in store and not store.startswith("file://"):
-        return RemotePlace(store)
-    return LocalPlace(store.removeprefix("file://"))
+        return RemoteLocation(store)
+    return LocalLocation(store.removeprefix("file://"))
 
 
 def read_complete(path: str) -> bytes:
@@ -143,7 +143,7 @@ def _refuse(store: str, overwrite: bool, is_store: bool) -> None:
         raise TargetExistsError(f"{store} exists and is not a Zarr store, so it is not replaced; give another name.")
 
 
-class LocalPlace:
+class LocalLocation:
     """A folder, written as ``<folder>.part`` and renamed."""
 
     takes_late = False
@@ -152,7 +152,7 @@ class LocalPlace:
         self.address = path.rstrip("/")
         self.folder: str | None = self.address
         self.unfinished = f"{self.address}.part"
-        self._progress = notes_of(self.address).where
+        self._progress = journal_of(self.address).where
         self._scratch = f"{self._progress}/{SCRATCH}"
 
     def exists(self) -> bool:
@@ -306,7 +306,7 @@ def _write_all(descriptor: int, pieces: Iterable[bytes]) -> None:
             view = view[os.write(descriptor, view) :]
 
 
-class RemotePlace:
+class RemoteLocation:
     """Objects behind an fsspec URL; there is no rename, so the root metadata comes last."""
 
     takes_late = True
@@ -316,7 +316,7 @@ class RemotePlace:
         self.folder: str | None = None
         self._files: Any
         self._files, self._root = fsspec.url_to_fs(self.address)
-        _, self._progress = fsspec.url_to_fs(notes_of(self.address).where)
+        _, self._progress = fsspec.url_to_fs(journal_of(self.address).where)
 
     def exists(self) -> bool:
         """Return whether a store was completed there, or a Zarr v2 one is there."""

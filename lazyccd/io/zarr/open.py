@@ -15,7 +15,7 @@ from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, asked_grid, make_image, 
 from lazyccd.frame.tree import make_tree
 from lazyccd.frame.units import parse_unit
 from lazyccd.io.names import is_url
-from lazyccd.io.zarr.location import place_of
+from lazyccd.io.zarr.location import location_of
 from lazyccd.io.zarr.reader import root_attrs
 from lazyccd.io.zarr.writer import open_arrays
 from lazyccd.kernels.block import MAPS
@@ -76,7 +76,7 @@ def open_zarr(
 def levels_of(store: str) -> int:
     """Return how many levels a store has, the full image included."""
     there = 1
-    while place_of(f"{store}/{there}").exists():
+    while location_of(f"{store}/{there}").exists():
         there += 1
     return there
 
@@ -86,7 +86,7 @@ def _level_prefix(store: str, level: int) -> str:
     given: Any = level
     if not isinstance(given, Integral) or given < 0:
         raise ParameterError(f"level {level!r} must be an integer of at least 0, the full image.")
-    if level and not place_of(f"{store}/{level}").exists():
+    if level and not location_of(f"{store}/{level}").exists():
         raise FormatError(
             f"{store} has no level {level}; it has {levels_of(store)}, counted from 0, and build_pyramid() makes more."
         )

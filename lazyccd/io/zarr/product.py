@@ -12,14 +12,14 @@ from lazyccd.frame.core import DATA, UNCERTAINTY
 from lazyccd.io.checksum import checksum
 from lazyccd.io.resumable.progress import Receipts
 from lazyccd.io.resumable.tracked_write import frame_and_region
-from lazyccd.io.zarr.location import place_of
+from lazyccd.io.zarr.location import location_of
 from lazyccd.io.zarr.writer import ZarrTarget, complete_store, is_made
 from lazyccd.kernels.fits.quantize import round_chunks
 from lazyccd.sections import Region
 
 
 @dataclass(frozen=True)
-class ZarrPart:
+class ZarrGroup:
     """The group of a store that holds a frame, or something else that is kept."""
 
     target: ZarrTarget
@@ -39,11 +39,11 @@ class ZarrPart:
 
     def holds(self, region: Region, receipt: Any, *, verify: bool) -> bool:
         """Return whether the files are there, of their size and perhaps their checksum."""
-        return self.holds_all(receipt, place_of(self.target.store).size, verify=verify)
+        return self.holds_all(receipt, location_of(self.target.store).size, verify=verify)
 
     def holds_all(self, receipt: Any, size_of: Callable[[str], int | None], *, verify: bool) -> bool:
         """Return whether files are there, by what gives their sizes."""
-        place = place_of(self.target.store)
+        place = location_of(self.target.store)
         return all(
             size_of(key) == size and (not verify or checksum([place.read(key)]) == crc)
             for key, (size, crc) in receipt.items()
@@ -56,8 +56,8 @@ class ZarrProduct:
 
     name: str
     overwrite: bool
-    frames: tuple[ZarrPart, ...]
-    kept: tuple[ZarrPart, ...] = ()
+    frames: tuple[ZarrGroup, ...]
+    kept: tuple[ZarrGroup, ...] = ()
     """Groups that are written whole when the store is laid out."""
 
     root_attrs: Mapping[str, Any] = field(default_factory=dict)
@@ -67,20 +67,20 @@ class ZarrProduct:
         return ZarrProduct(self.name, self.overwrite, (replace(self.frames[number], attrs={}, coords={}),))
 
     @property
-    def _groups(self) -> tuple[ZarrPart, ...]:
+    def _groups(self) -> tuple[ZarrGroup, ...]:
         return (*self.kept, *self.frames)
 
     def is_begun(self) -> bool:
         """Return whether there is an unfinished store."""
-        return place_of(self.name).is_begun()
+        return location_of(self.name).is_begun()
 
     def exists(self) -> bool:
         """Return whether there is a store of the final name."""
-        return place_of(self.name).exists()
+        return location_of(self.name).exists()
 
     def stamp(self) -> str:
         """Return what tells the store from another that had its name."""
-        return place_of(self.name).stamp()
+        return location_of(self.name).stamp()
 
     def is_made(self) -> bool:
         """Return whether the store has the write id that this write gives it."""
@@ -104,7 +104,7 @@ class ZarrProduct:
             if self.frames[frame_and_region(unit)[0]].holds_all(receipt, there.get, verify=verify)
         }
         owned = {key for receipt in kept.values() for key in receipt}
-        place_of(self.name).remove(key for key in there if key not in owned)
+        location_of(self.name).remove(key for key in there if key not in owned)
         return kept
 
     def complete(self, receipts: Receipts) -> None:
@@ -117,9 +117,9 @@ class ZarrProduct:
 
     def abort(self) -> None:
         """Remove the unfinished store."""
-        place_of(self.name).discard()
+        location_of(self.name).discard()
 
     @property
     def takes_late(self) -> bool:
         """Whether the place takes what comes late."""
-        return place_of(self.name).takes_late
+        return location_of(self.name).takes_late

@@ -37,7 +37,7 @@ def build_pyramid(
     overwrite: bool = False,
     *,
     verify: bool = False,
-    takeover: bool = False,
+    break_lock: bool = False,
 ) -> int:
     """Make sure that an archived image, or each of a tree, has a number of levels; those that are missing are appended.
 
@@ -55,7 +55,7 @@ def build_pyramid(
         Make levels anew that are there; each is replaced when the new one is complete.
     verify
         Before an interrupted level goes on, compare the checksums of all that is written of it, and not only sizes.
-    takeover
+    break_lock
         Go on although another process is noted as writing a level, of which it cannot be said that it is gone.
 
     Returns
@@ -105,7 +105,7 @@ def build_pyramid(
         if min(map(min, shapes)) < 2 or (levels is None and max(map(max, shapes)) <= CHUNK):
             break
         frames = {group: halved(image).to_dataset() for group, image in images.items()}
-        write_level(frames, f"{name}/{level}", Rules(overwrite, verify, takeover))
+        write_level(frames, f"{name}/{level}", Rules(overwrite, verify, break_lock))
         level += 1
         there = max(there, level)
         _register(name, there)

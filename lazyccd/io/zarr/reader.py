@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.errors import FormatError, MissingFileError, SourceChangedError
-from lazyccd.io.zarr.location import place_of
+from lazyccd.io.zarr.location import location_of
 from lazyccd.io.zarr.shards import decode_shard
 from lazyccd.sections import Region
 
@@ -70,7 +70,7 @@ class ZarrStorage:
         SourceChangedError
             Raised if the store was written anew since the plan was made.
         """
-        folder = place_of(self.store).folder
+        folder = location_of(self.store).folder
         opened = _opened(self.store, self.path, None if folder is None else _state(folder))
         if not opened.is_ours:  # nothing in the root tells whether the array is what it was
             opened = _opened.__wrapped__(self.store, self.path, None)
@@ -279,7 +279,7 @@ def _open_root(store: str) -> zarr.Group:
     """Return the root group of a store, opened for reading."""
     import zarr
 
-    place = place_of(store)
+    place = location_of(store)
     if not place.exists():
         raise MissingFileError(f"the Zarr store {store} does not exist; check the path.")
     try:

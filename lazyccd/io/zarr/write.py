@@ -18,7 +18,7 @@ from lazyccd.io.fits.passthrough import KeptBytes
 from lazyccd.io.fits.tile_writer import check_steps
 from lazyccd.io.names import is_url, target_name
 from lazyccd.io.resumable.write import Job, Rules, frames_to_write, refuse_sources, resolved, write
-from lazyccd.io.zarr.product import ZarrPart, ZarrProduct
+from lazyccd.io.zarr.product import ZarrGroup, ZarrProduct
 from lazyccd.io.zarr.provenance import product_attrs, root_attributes
 from lazyccd.io.zarr.writer import SHARD, ZarrArray, ZarrTarget, shard_grid
 from lazyccd.kernels.block import MAPS
@@ -42,7 +42,7 @@ def to_zarr(
     *,
     quantize: float | None = None,
     verify: bool = False,
-    takeover: bool = False,
+    break_lock: bool = False,
 ) -> str | Delayed:
     """Write a frame or a tree to a Zarr v3 store, shard by shard; the same call again resumes a write that was interrupted.
 
@@ -67,7 +67,7 @@ def to_zarr(
         pixels: no pixel depends on the frame's chunks.
     verify
         Before a write is resumed, compare the checksums of all that is written, and not only sizes.
-    takeover
+    break_lock
         Write although another process is noted as writing the same, of which it cannot be said that it is gone.
 
     Returns
@@ -118,7 +118,7 @@ def to_zarr(
         for frame, image in images.items()
     }
     layouts = {group: _layout(part) for group, part in parts.items()}
-    kept: tuple[ZarrPart, ...] = ()
+    kept: tuple[ZarrGroup, ...] = ()
     if isinstance(ccd, xr.Dataset):
         root = root_attributes({"0": images[""]}, layouts)
     else:
@@ -130,7 +130,7 @@ def to_zarr(
     if quantize is not None:
         root["lazyccd"] = {**root["lazyccd"], "quantize": _stated(quantize)}
     product = ZarrProduct(name, overwrite, tuple(parts.values()), kept, root)
-    return _write(images, product, layouts, Rules(overwrite, verify, takeover), compute)
+    return _write(images, product, layouts, Rules(overwrite, verify, break_lock), compute)
 
 
 def write_level(frames: Mapping[str, xr.Dataset], store: str, rules: Rules) -> None:
@@ -169,7 +169,7 @@ def _part(
     group: str,
     shards: tuple[int, int] | None,
     steps: float | None,
-) -> ZarrPart:
+) -> ZarrGroup:
     """Return the group that a frame is written to."""
     shard, chunk = shard_grid(image.shape, _chunk_shards(image) if shards is None else shards)
     fills = {
@@ -184,10 +184,10 @@ def _part(
     )
     attrs = {"header": image.header, **{str(k): v for k, v in image.attrs.items()}, **product_attrs(image)}
     target = ZarrTarget(store, image.shape, arrays, shard, chunk, group)
-    return ZarrPart(target, attrs, {"y": image.y, "x": image.x}, steps)
+    return ZarrGroup(target, attrs, {"y": image.y, "x": image.x}, steps)
 
 
-def _layout(part: ZarrPart) -> dict[str, Any]:
+def _layout(part: ZarrGroup) -> dict[str, Any]:
     """Return all of a group that decides its bytes, but its pixels."""
     layout = {
         "arrays": {**plain(part.target), "store": ""},
@@ -215,7 +215,7 @@ def _dtype(image: Image, variable: str) -> np.dtype[Any]:
     return image.plan.dtypes["variance" if variable == UNCERTAINTY else variable]
 
 
-def _kept_group(store: str, hdus: list[dict[str, Any]]) -> tuple[ZarrPart, list[dict[str, Any]]]:
+def _kept_group(store: str, hdus: list[dict[str, Any]]) -> tuple[ZarrGroup, list[dict[str, Any]]]:
     """Return the group that holds the bytes of HDUs that are no frames, and the list of HDUs that says so."""
     arrays: dict[str, Any] = {}
     told = []
@@ -227,4 +227,4 @@ def _kept_group(store: str, hdus: list[dict[str, Any]]) -> tuple[ZarrPart, list[
             told.append({**hdu, "bytes": kept, "sha256": hashlib.sha256(content).hexdigest()})
         else:
             told.append(hdu)
-    return ZarrPart(ZarrTarget(store, (1, 1), (), (1, 1), (1, 1), KEPT), {}, arrays), told
+    return ZarrGroup(ZarrTarget(store, (1, 1), (), (1, 1), (1, 1), KEPT), {}, arrays), told

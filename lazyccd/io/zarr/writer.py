@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from lazyccd.errors import ParameterError, ShapeError, WriteError
 from lazyccd.io.checksum import checksum
-from lazyccd.io.zarr.location import Place, place_of, read_complete
+from lazyccd.io.zarr.location import Location, location_of, read_complete
 from lazyccd.io.zarr.provenance import with_checksums
 from lazyccd.io.zarr.reader import ZarrContent, ZarrStorage, open_arrays
 from lazyccd.io.zarr.shards import compression, encode_shard
@@ -163,7 +163,7 @@ class ZarrTarget:
         WriteError
             Raised if there is no space or no permission; nothing is left behind.
         """
-        place = place_of(self.store)
+        place = location_of(self.store)
         place.check_free(overwrite)
         try:
             with _explained(place, "the metadata"):
@@ -184,7 +184,7 @@ class ZarrTarget:
         coords
             One-dimensional arrays named after their dimension, ``y`` and ``x``.
         """
-        place = place_of(self.store)
+        place = location_of(self.store)
         files = self._metadata(attrs or {}, coords or {})
         group = json.loads(files.pop("zarr.json"))
         names = [key.removesuffix("/zarr.json") for key in files if key.endswith("/zarr.json")]
@@ -226,14 +226,14 @@ class ZarrTarget:
         if not pieces:
             return {}
         key = f"{self._prefix}{name}/c/{region.y0 // self.shards[0]}/{region.x0 // self.shards[1]}"
-        place = place_of(self.store)
+        place = location_of(self.store)
         with _explained(place, f"{name} {region.to_fits()}"):
             place.put(key, pieces)
         return {key: [sum(map(len, pieces)), checksum(pieces)]}
 
     def shards_of(self, name: str) -> dict[str, int]:
         """Return the bytes of all files of an array's pixels that are there, by name in the store."""
-        return place_of(self.store).sizes(f"{self._prefix}{name}/c")
+        return location_of(self.store).sizes(f"{self._prefix}{name}/c")
 
     def finish_group(self, attrs: Mapping[str, Any] | None = None) -> None:
         """Write the metadata of the group; if that is the root, the store gets its final name.
@@ -248,7 +248,7 @@ class ZarrTarget:
         WriteError
             Raised if the system refuses.
         """
-        place = place_of(self.store)
+        place = location_of(self.store)
         with _explained(place, "the metadata"):
             noted = json.loads(place.noted(self._note))
             noted["group"]["attributes"].update(attrs or {})
@@ -260,7 +260,7 @@ class ZarrTarget:
 
     def abort(self) -> None:
         """Remove the unfinished store; a local final name is never touched."""
-        place_of(self.store).discard()
+        location_of(self.store).discard()
 
     @property
     def _prefix(self) -> str:
@@ -340,7 +340,7 @@ def complete_store(store: str, groups: Sequence[str], root_attrs: Mapping[str, A
     WriteError
         Raised if the system refuses; the final name is untouched.
     """
-    place = place_of(store)
+    place = location_of(store)
     with _explained(place, "the metadata"):
         members: dict[str, Any] = {}
         for parent in sorted({name[:i] for name in groups for i, c in enumerate(name) if c == "/"} - set(groups)):
@@ -365,7 +365,7 @@ def is_made(store: str, root_attrs: Mapping[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def _explained(place: Place, what: str) -> Iterator[None]:
+def _explained(place: Location, what: str) -> Iterator[None]:
     """Turn an OSError into a WriteError that names the store and what was being written."""
     try:
         yield
