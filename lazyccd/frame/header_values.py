@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import date, datetime, time, timedelta
-from typing import Any
+from typing import Any, cast
 
 from lazyccd.errors import SectionError
 from lazyccd.sections import Region, parse_section
@@ -34,6 +34,14 @@ _NUMBER = re.compile(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eEdD][+-]?\d+)?")
 _BETWEEN = re.compile(r"\s*;\s*|\s*,\s+|\s+(?=[+-]?\d)")
 _BETWEEN_WITH_POINTS = re.compile(r"\s*[,;]\s*|\s+(?=[+-]?\.?\d)")
 _EPOCH = datetime(1858, 11, 17)
+_DAY_AND_CLOCK = re.compile(r"([^T,\s]+)\s*(?:[T,]\s*|\s)(.*)", re.DOTALL)
+_NO_CLOCK = cast("re.Match[str]", re.match("()()", ""))
+_MILLISECONDS = re.compile(r"(?<![a-z])(?:m(?:illi[\s-]?)?s(?:ec(?:ond)?s?)?)(?![a-z])", re.IGNORECASE)
+_YEAR_LAST = re.compile(r"\d{1,2}[-/.]\d{1,2}[-/.]\d{4}\b")
+_OFFSET = re.compile(r"(.*?)\s*(?:Z|UTC?|([+-])(\d\d):?(\d\d))?\s*", re.IGNORECASE | re.DOTALL)
+
+FIRST_MJD = 40587.0
+"""1970: a clock that was never set writes 0, or a date long before there were CCDs."""
 
 
 class UnusableError(ValueError):
@@ -129,12 +137,20 @@ def read_positive(value: Any, name: str = "") -> float | None:
     return number
 
 
-def read_exposure(value: Any) -> float | None:
-    """Return an exposure time in seconds, 0 or more."""
-    number = read_number(value, "exposure")
+def read_exposure(value: Any, comment: str = "") -> float | None:
+    """Return an exposure time in seconds, 0 or more; milliseconds where the value or the card's comment says so.
+
+    Examples
+    --------
+    >>> read_exposure(5000, "[ms] exposure time"), read_exposure("250 ms"), read_exposure(30.0, "in seconds")
+    (5.0, 0.25, 30.0)
+    """
+    text = as_text(value)
+    number = read_number(_MILLISECONDS.sub("", text) if _MILLISECONDS.search(text) else value, "exposure")
     if number is not None and number < 0:
         raise UnusableError("is below 0")
-    return number
+    is_milli = _MILLISECONDS.search(text) or _MILLISECONDS.search(comment)
+    return number / 1000 if number is not None and is_milli else number
 
 
 def read_region(value: Any, shape: tuple[int, int]) -> str | None:
@@ -185,19 +201,33 @@ def read_unit(value: Any) -> str | None:
 
 
 def read_time(value: Any) -> float | None:
-    """Return a time as MJD, from ISO, 'date, time of day', dd/mm/yy, MJD or JD.
+    """Return a time as MJD, from an ISO date and time, 'date, time of day', dd/mm/yy of the last century, MJD or JD.
+
+    Between date and time of day stands a T, a blank or a comma; behind them may stand Z, UT, UTC or an offset from UTC.
+
+    Raises
+    ------
+    UnusableError
+        Raised if there is no time of day, the calendar has no such day, or the year stands last: whether such a date begins
+        with the day or with the month differs from program to program.
 
     Examples
     --------
-    >>> read_time("2018-08-01, 19:23:13.5"), read_time(2458332.25)
-    (58331.80779513889, 58331.75)
+    >>> read_time("2018-08-01, 19:23:13.5"), read_time("2018-08-01 21:23:13.5+02:00"), read_time(2458332.25)
+    (58331.80779513889, 58331.80779513889, 58331.75)
     """
     if is_nothing(value):
         return None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _finite(value - 2400000.5 if value > 2400000.5 else float(value))
-    day, _, clock = as_text(value).partition("T") if "T" in as_text(value) else as_text(value).partition(",")
-    if not clock.strip():
+        days = _finite(value - 2400000.5 if value > 2400000.5 else float(value))
+        if days < FIRST_MJD:
+            raise UnusableError("is before the first CCD")
+        return days
+    text = as_text(value)
+    if _YEAR_LAST.match(text):
+        raise UnusableError("may begin with the day or with the month; dates are read as YYYY-MM-DD")
+    day, clock = (_DAY_AND_CLOCK.fullmatch(text) or _NO_CLOCK).groups()
+    if not (clock or "").strip():
         raise UnusableError("has no time of day")
     try:
         moment = datetime.combine(_day(day.strip()), time())
@@ -237,16 +267,25 @@ def _finite(number: float) -> float:
 
 
 def _day(text: str) -> date:
-    """Return a date from 2018-08-01, or 01/08/98 as FITS wrote it before 2000."""
-    if "/" in text:
-        day, month, year = (int(part) for part in text.split("/"))
-        return date(year + 1900 if year < 100 else year, month, day)
-    return date.fromisoformat(text)
+    """Return a date from 2018-08-01, or 01/08/98, which the FITS standard defines for the years 1900 to 1999."""
+    if "/" not in text:
+        return date.fromisoformat(text.replace(".", "-"))
+    parts = [int(part) for part in text.split("/")]
+    if parts[0] > 99:
+        return date(*parts)
+    return date(parts[2] + 1900, parts[1], parts[0])
 
 
 def _seconds(text: str) -> float:
-    """Return the seconds of a time of day, from 19:23:13.5 or from seconds alone."""
-    parts = [float(part) for part in text.strip().removesuffix("Z").split(":")]
-    if len(parts) > 3:
+    """Return the seconds of a time of day in UTC, from 19:23:13.5 or from seconds alone."""
+    clock, sign, hours, minutes = cast("re.Match[str]", _OFFSET.fullmatch(text.strip())).groups()
+    parts = [float(part) for part in clock.split(":")]
+    if len(parts) > 3 or (len(parts) > 1 and not (0 <= parts[0] < 24 and all(0 <= part < 61 for part in parts[1:]))):
         raise ValueError(text)
-    return parts[0] if len(parts) == 1 else sum(part * scale for part, scale in zip(parts, (3600, 60, 1), strict=False))
+    if len(parts) == 1 and not 0 <= parts[0] <= 86400:
+        raise ValueError(text)
+    away = (int(hours) * 3600 + int(minutes) * 60) * (-1 if sign == "-" else 1) if sign else 0
+    found = (
+        parts[0] if len(parts) == 1 else sum(part * scale for part, scale in zip(parts, (3600, 60, 1), strict=False))
+    )
+    return found - away

@@ -72,6 +72,14 @@ def test_unusable_gains(value: Any, message: str) -> None:
         ("01/03/98, 12:00", 50873.5),
         (60370.5, 60370.5),
         (2460371.0, 60370.5),
+        ("2024-03-01 12:00:00", 60370.5),
+        ("2024-03-01 12:00:00.000", 60370.5),
+        ("2024-03-01T14:00:00+02:00", 60370.5),
+        ("2024-03-01T07:00:00-0500", 60370.5),
+        ("2024-03-01T12:00:00 UTC", 60370.5),
+        ("2024-03-01, 12:00:00 UT", 60370.5),
+        ("2024/03/01 12:00:00", 60370.5),
+        ("2024.03.01 12:00", 60370.5),
         ("UNKNOWN", None),
     ],
 )
@@ -80,9 +88,25 @@ def test_times(value: Any, expected: float | None) -> None:
     assert header_values.read_time(value) == expected
 
 
-@pytest.mark.parametrize("value", ["2024-03-01", "yesterday, 12:00", "2024-03-01T1:2:3:4"])
-def test_unusable_times(value: str) -> None:
-    """A date without a time of day is no time."""
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2024-03-01",
+        "yesterday, 12:00",
+        "2024-03-01T1:2:3:4",
+        "10/03/2024 20:00:00",
+        "10-03-2024T20:00:00",
+        "10.03.2024, 20:00:00",
+        "2024-02-30T20:00:00",
+        "2024-13-01 20:00:00",
+        "2024-03-01T25:00:00",
+        "2024-03-01, 86401",
+        0.0,
+        -1,
+    ],
+)
+def test_unusable_times(value: Any) -> None:
+    """A date without a time of day, with the year last, or that no calendar has, is no time."""
     with pytest.raises(UnusableError):
         header_values.read_time(value)
 
@@ -92,6 +116,25 @@ def test_time_and_text_agree() -> None:
     moment = header_values.read_time("2022-01-28T08:43:07.204")
     assert moment is not None
     assert header_values.time_to_text(moment) == "2022-01-28 08:43:07"
+
+
+@pytest.mark.parametrize(
+    ("value", "comment", "expected"),
+    [
+        (5000, "[ms] exposure time", 5.0),
+        (5000, "exposure time in milliseconds", 5.0),
+        (5000.0, "Exposure (msec)", 5.0),
+        ("5000 ms", "", 5.0),
+        (5000, "exposure time, milli-seconds", 5.0),
+        (5.0, "[s] exposure time", 5.0),
+        (5.0, "exposure of items", 5.0),
+        ("5 s", "", 5.0),
+        ("UNKNOWN", "ms", None),
+    ],
+)
+def test_exposures(value: Any, comment: str, expected: float | None) -> None:
+    """An exposure is in seconds, and in milliseconds where its value or comment says so."""
+    assert header_values.read_exposure(value, comment) == expected
 
 
 @pytest.mark.parametrize(
