@@ -121,7 +121,7 @@ def first_calls() -> dict[str, Any]:
         "median_filter": lambda: lazyccd.median_filter(ds, 5),
         "ccdmask": lambda: lazyccd.ccdmask(ds, findbadcolumns=True),
         "interpolate_bad_pixels": lambda: lazyccd.interpolate_bad_pixels(ds),
-        "grow_mask": lambda: lazyccd.grow_mask(lazyccd.with_mask(ds, pixels > 120), "BAD", 2),
+        "grow_mask": lambda: lazyccd.grow_mask(lazyccd.add_mask(ds, pixels > 120), "BAD", 2),
     }
     seconds = {}
     for name, call in calls.items():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from lazyccd import accessor as accessor
+from lazyccd import mask_planes as mask_planes
 from lazyccd import stats as stats
 from lazyccd.frame.ccddata import from_ccddata, to_ccddata
 from lazyccd.frame.history_log import conf
@@ -18,6 +19,7 @@ from lazyccd.ops import (
     Combiner,
     RunningStack,
     add,
+    add_mask,
     assemble,
     background_deviation_box,
     background_deviation_filter,
@@ -36,11 +38,11 @@ from lazyccd.ops import (
     divide,
     divide_illumination,
     flag_saturated,
-    flags,
     flat_correct,
     gain_correct,
     grow_mask,
     interpolate_bad_pixels,
+    is_flagged,
     median_filter,
     multiply,
     rechunk,
@@ -82,6 +84,7 @@ __all__ = [
     "Keyword",
     "RunningStack",
     "add",
+    "add_mask",
     "as_frame",
     "assemble",
     "background_deviation_box",
@@ -104,12 +107,12 @@ __all__ = [
     "divide_illumination",
     "explain",
     "flag_saturated",
-    "flags",
     "flat_correct",
     "from_ccddata",
     "gain_correct",
     "grow_mask",
     "interpolate_bad_pixels",
+    "is_flagged",
     "median_filter",
     "multiply",
     "open_fits",

@@ -69,7 +69,7 @@ class CCDAccessor:
     @property
     def bad(self) -> xr.DataArray:
         """Lazy booleans: True where a plane is set that counts as bad, or everywhere False if there is no mask."""
-        bad: xr.DataArray = ops.flags(self._ds)
+        bad: xr.DataArray = ops.is_flagged(self._ds)
         return bad
 
     def plan(self) -> PlanReport:
@@ -210,7 +210,7 @@ class CCDTreeAccessor:
     @property
     def bad(self) -> xr.DataTree:
         """Lazy booleans for each frame, as `CCDAccessor.bad`."""
-        bad: xr.DataTree = ops.flags(self._tree)
+        bad: xr.DataTree = ops.is_flagged(self._tree)
         return bad
 
     @property

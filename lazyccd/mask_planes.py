@@ -223,7 +223,7 @@ class FlagTable:
         if exclusive and "flag_masks" in attrs:
             raise ParameterError(
                 "flag_masks together with flag_values make several codes in one integer; split them, and add each as a "
-                "plane by with_mask(array, plane='NAME')."
+                "plane by add_mask(array, plane='NAME')."
             )
         if not names:
             return cls(NATIVE, exclusive)

@@ -58,7 +58,7 @@ def test_what_a_frame_knows() -> None:
         assert ds.ccd.header["GAIN"] == 1.5
         assert ds.ccd.unit == u.adu
         assert ds.ccd.wcs.wcs.crval.tolist() == [150.0, 2.0]
-        bad, hit = ds.ccd.bad, ds.ccd.flags("CR", "SAT")
+        bad, hit = ds.ccd.bad, ds.ccd.is_flagged("CR", "SAT")
     mask = ds["mask"].values
     assert bad.dtype == hit.dtype == bool
     np.testing.assert_array_equal(hit, mask & 6 != 0)
@@ -142,7 +142,7 @@ def test_frames_with_other_parts() -> None:
     before = ds.copy()
     hot = np.zeros(SHAPE, "f4")
     hot[3, 4] = np.nan
-    assert ds.ccd.with_mask(hot, "HOT", "hot pixel").ccd.flags("HOT").values.nonzero()[0].tolist() == [3]
+    assert ds.ccd.add_mask(hot, "HOT", "hot pixel").ccd.is_flagged("HOT").values.nonzero()[0].tolist() == [3]
     assert ds.ccd.with_uncertainty(np.full(SHAPE, 4.0), "var")["uncertainty"].attrs["uncertainty_type"] == "var"
     assert ds.ccd.with_unit("electron").ccd.unit == u.electron
     assert ds.ccd.with_header(exposure=30.0).ccd.header["EXPOSURE"] == 30.0
@@ -188,7 +188,7 @@ def test_picture(tmp_path: Path) -> None:
     ds = lazyccd.from_ccddata(CCDData(data, unit="adu"))
     blob = np.zeros(data.shape, bool)
     blob[40:50, 20:40] = True
-    ax = ds.ccd.with_mask(blob, "SAT").isel(x=slice(10, None)).ccd.show()
+    ax = ds.ccd.add_mask(blob, "SAT").isel(x=slice(10, None)).ccd.show()
     picture, layer = ax.images
     assert picture.origin == "lower"
     assert tuple(map(float, picture.get_extent())) == (9.5, 79.5, -0.5, 59.5)
@@ -227,7 +227,7 @@ def test_planes_of_other_cameras_have_colours_of_their_own() -> None:
     """Whoever looks at a picture can tell two planes apart that are no standard ones."""
     ds = frame()
     for number, name in enumerate(("GHOST", "GLINT", "SAT")):
-        ds = ds.ccd.with_mask(np.arange(ds["data"].size).reshape(ds["data"].shape) % 7 == number, name)
+        ds = ds.ccd.add_mask(np.arange(ds["data"].size).reshape(ds["data"].shape) % 7 == number, name)
     ax = ds.ccd.show()
     handles = ax.get_legend().legend_handles
     assert len({handle.get_facecolor() for handle in handles}) == len(handles) == 10  # eight standard planes, and two

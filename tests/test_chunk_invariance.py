@@ -94,7 +94,8 @@ POINTWISE: dict[str, Operation] = {
     "flat with least value": lambda ds: lazyccd.flat_correct(ds, flat(ds, dtype=np.float64), min_value=0.3),
     "flat with norm": lambda ds: lazyccd.flat_correct(ds, flat(ds, uncertainty=False), norm_value=1.2),
     "saturated": lambda ds: lazyccd.flag_saturated(ds, 900),
-    "with mask": lambda ds: lazyccd.with_mask(ds, master(ds, 2)["mask"], "GHOST"),
+    "add mask": lambda ds: lazyccd.add_mask(ds, master(ds, 2)["mask"], "GHOST"),
+    "with mask": lambda ds: lazyccd.with_mask(ds, master(ds, 2)["mask"]),
     "with uncertainty": lambda ds: lazyccd.with_uncertainty(ds, master(ds, 2)["data"] + 1, "ivar"),
 }
 OTHERS: dict[str, Operation] = {

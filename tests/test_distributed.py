@@ -42,7 +42,7 @@ def reduced(folder: Path) -> xr.Dataset:
     ds = lazyccd.subtract_overscan(ds, fits_section="[141:150,*]", model=Polynomial1D(1))
     ds = lazyccd.create_deviation(ds, 1.5 * u.electron / u.adu, 4 * u.electron, disregard_nan=True)
     ds = lazyccd.subtract_bias(ds, lazyccd.with_unit(lazyccd.open_fits(folder / "bias.fits"), "adu"))
-    ds = lazyccd.with_mask(ds, dask.array.from_array(np.eye(*SHAPE), chunks=(33, 44)), "GHOST")
+    ds = lazyccd.add_mask(ds, dask.array.from_array(np.eye(*SHAPE), chunks=(33, 44)), "GHOST")
     ds = lazyccd.flat_correct(ds, formula_frame(SHAPE, (50, 50), seed=3, low=0.5, high=2.0))
     out: xr.Dataset = lazyccd.subtract(ds, box_filter(lazyccd.multiply(ds, 0.01), 2))
     return out

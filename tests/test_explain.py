@@ -11,7 +11,7 @@ from astropy.io import fits
 from astropy.nddata import CCDData
 
 import lazyccd
-from lazyccd import combine, errors, explain, from_ccddata, with_mask, with_uncertainty
+from lazyccd import add_mask, combine, errors, explain, from_ccddata, with_uncertainty
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def night(tmp_path: Path, rng: np.random.Generator) -> tuple[list[Any], np.ndarr
     for i, plane in enumerate(raw):
         fits.PrimaryHDU(plane, fits.Header({"BUNIT": "adu"})).writeto(tmp_path / f"f{i}.fits")
         frame = with_uncertainty(lazyccd.open_fits(tmp_path / f"f{i}.fits"), np.full((60, 70), 2.0))
-        frame = with_mask(frame, np.arange(60 * 70).reshape(60, 70) == 20 * 70 + 30) if i == 2 else frame
+        frame = add_mask(frame, np.arange(60 * 70).reshape(60, 70) == 20 * 70 + 30) if i == 2 else frame
         frames.append(lazyccd.trim_image(lazyccd.subtract_bias(frame, bias), "[11:70,6:60]"))
     return frames, raw
 

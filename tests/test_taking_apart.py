@@ -14,7 +14,7 @@ import xarray as xr
 from astropy import units as u
 
 import lazyccd
-from lazyccd.errors import FrameError, ShapeError, UnitError
+from lazyccd.errors import ArgumentTypeError, FrameError, ShapeError, UnitError
 from lazyccd.frame.core import resolve
 from lazyccd.plan.steps import Chunked, walk
 from lazyccd.testing.asserts import assert_frames_equal
@@ -203,7 +203,7 @@ def test_bits_that_no_plane_names() -> None:
 
 def test_planes_of_ones_own() -> None:
     """Bits of a plane that was added are kept, and counted as bad."""
-    ds = lazyccd.with_mask(frame(), np.eye(*SHAPE), "GHOST", "Optical ghost")
+    ds = lazyccd.add_mask(frame(), np.eye(*SHAPE), "GHOST", "Optical ghost")
     ds = ds.assign(mask=ds["mask"] | 256)
     assert bool(lazyccd.add(ds, 0.0 * u.adu).ccd.bad.all())
 
@@ -262,9 +262,35 @@ def unknown_chunks(ds: xr.Dataset) -> xr.Dataset:
 @pytest.mark.parametrize("shape", [(40,), (3, 30, 40), (40, 30), (30, 1)])
 def test_arrays_of_other_shapes(shape: tuple[int, ...]) -> None:
     """Masks and uncertainties of another shape are refused with both shapes."""
-    for operation in (lazyccd.with_mask, lazyccd.with_uncertainty):
+    for operation in (lazyccd.add_mask, lazyccd.with_mask, lazyccd.with_uncertainty):
         with pytest.raises(ShapeError, match=rf"shape \({shape[0]},.* does not match the image shape \(30, 40\)"):
             operation(frame(), np.ones(shape))
+
+
+def test_a_mask_is_replaced() -> None:
+    """Booleans are BAD, integers the bits of the frame's planes or of their own; nothing of the old mask stays."""
+    ds = lazyccd.add_mask(frame(), np.eye(*SHAPE), "GHOST", "Optical ghost")
+    assert (ds["mask"].values & 2).any()
+    rows = np.zeros(SHAPE, bool)
+    rows[3] = True
+    for given in (rows, rows.tolist(), xr.DataArray(rows.T, dims=("x", "y")), da.from_array(rows, chunks=7)):
+        replaced = lazyccd.with_mask(ds, given)
+        np.testing.assert_array_equal(replaced["mask"].values, rows)
+        assert replaced["mask"].attrs == ds["mask"].attrs  # GHOST is still a plane that can be set
+    bits = lazyccd.with_mask(ds, np.where(rows, 256 + 4, 0))
+    np.testing.assert_array_equal(bits.ccd.is_flagged("GHOST").values & bits.ccd.is_flagged("CR").values, rows)
+    own = xr.DataArray(np.where(rows, 2, 0), dims=("y", "x"), attrs={"flag_masks": [2], "flag_meanings": "TRAIL"})
+    named = lazyccd.with_mask(ds, own)
+    np.testing.assert_array_equal(named.ccd.is_flagged("TRAIL").values, rows)
+    assert "GHOST" not in named["mask"].attrs["flag_meanings"]
+    np.testing.assert_array_equal(named["data"].values, ds["data"].values)
+    np.testing.assert_array_equal(named["uncertainty"].values, ds["uncertainty"].values)
+    assert "mask" not in lazyccd.with_mask(ds, None)
+    np.testing.assert_array_equal(lazyccd.with_mask(lazyccd.with_mask(ds, None), rows)["mask"].values, rows)
+    with pytest.raises(ArgumentTypeError, match=r"dtype float64 and must be boolean or integer; compare it first"):
+        lazyccd.with_mask(ds, np.eye(*SHAPE))
+    with pytest.raises(FrameError, match="bits 512, which no plane names"):
+        lazyccd.with_mask(ds, np.full(SHAPE, 512)).compute(scheduler="sync")
 
 
 def test_transposed_arrays_with_dims() -> None:
@@ -272,5 +298,5 @@ def test_transposed_arrays_with_dims() -> None:
     ds = frame()
     turned = lazyccd.with_uncertainty(ds, ds["uncertainty"].transpose("x", "y"))
     np.testing.assert_allclose(turned["uncertainty"].values, ds["uncertainty"].values, rtol=1e-6)
-    marked = lazyccd.with_mask(ds, (ds["data"] > 900).transpose("x", "y"), "GHOST")
-    np.testing.assert_array_equal(marked.ccd.flags("GHOST").values, ds["data"].values > 900)
+    marked = lazyccd.add_mask(ds, (ds["data"] > 900).transpose("x", "y"), "GHOST")
+    np.testing.assert_array_equal(marked.ccd.is_flagged("GHOST").values, ds["data"].values > 900)

@@ -83,8 +83,9 @@ PAIRS: dict[str, tuple[Operation, Operation]] = {
         lambda ds: lazyccd.transform_image(ds, np.roll, shift=2),
     ),
     "level": (lambda ds: lazyccd.flag_saturated(ds, 9), lambda ds: lazyccd.flag_saturated(ds, 10)),
-    "array": (lambda ds: lazyccd.with_mask(ds, ramp(1) > 9), lambda ds: lazyccd.with_mask(ds, ramp(1) > 10)),
-    "plane": (lambda ds: lazyccd.with_mask(ds, ramp(1)), lambda ds: lazyccd.with_mask(ds, ramp(1), "CR")),
+    "array": (lambda ds: lazyccd.add_mask(ds, ramp(1) > 9), lambda ds: lazyccd.add_mask(ds, ramp(1) > 10)),
+    "mask": (lambda ds: lazyccd.with_mask(ds, ramp(1) > 9), lambda ds: lazyccd.with_mask(ds, ramp(1) > 10)),
+    "plane": (lambda ds: lazyccd.add_mask(ds, ramp(1)), lambda ds: lazyccd.add_mask(ds, ramp(1), "CR")),
     "type": (
         lambda ds: lazyccd.with_uncertainty(ds, ramp(1)),
         lambda ds: lazyccd.with_uncertainty(ds, ramp(1), "var"),
@@ -157,7 +158,7 @@ from lazyccd.testing.steps import box_filter, formula_frame
 
 ds = lazyccd.subtract_overscan(lazyccd.open_fits(sys.argv[1]), fits_section="[27:30,*]", model=Polynomial1D(1))
 ds = lazyccd.create_deviation(ds, 1.5 * u.electron / u.adu, 4 * u.electron)
-ds = lazyccd.with_mask(ds, np.arange(600).reshape(20, 30) > 500, "GHOST")
+ds = lazyccd.add_mask(ds, np.arange(600).reshape(20, 30) > 500, "GHOST")
 ds = lazyccd.flat_correct(ds, formula_frame((20, 30), seed=3, low=1.0, high=2.0))
 ds = box_filter(lazyccd.block_reduce(ds, 2, np.nanmedian), 1)
 ds = lazyccd.transform_image(ds, np.roll, shift=1)

@@ -82,7 +82,7 @@ def _overscan_and_trim(recipe: Recipe, done: Calibrated) -> None:
     facts = recipe.facts
     bad = as_frame(recipe.bpm.master, "bad pixel mask") if recipe.bpm else None
     if bad is not None and bad[DATA].shape == recipe.shape:
-        done.frame = ops.with_mask(done.frame, bad[DATA])
+        done.frame = ops.add_mask(done.frame, bad[DATA])
         bad = None
     if facts.overscan.value is not None:
         strip = parse_section(facts.overscan.value, recipe.shape).region
@@ -105,7 +105,7 @@ def _overscan_and_trim(recipe: Recipe, done: Calibrated) -> None:
                 f"bad pixel mask {recipe.bpm.master} has shape {bad[DATA].shape}; it must be that of {recipe.name}, "
                 f"{recipe.shape}, or of its trimmed part, {done.frame[DATA].shape}."
             )
-        done.frame = ops.with_mask(done.frame, bad[DATA].data)
+        done.frame = ops.add_mask(done.frame, bad[DATA].data)
 
 
 def _dark_and_flat(recipe: Recipe, masters: dict[str, str], done: Calibrated) -> None:

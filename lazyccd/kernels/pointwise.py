@@ -245,7 +245,7 @@ def named_bits(request: Request, a: Block, *, known: int) -> Block:
     if unknown:
         raise FrameError(
             f"the mask has the bits {unknown}, which no plane names, besides {known}; add planes by "
-            "with_mask(array, plane='NAME'), or name them in the attributes flag_masks and flag_meanings."
+            "add_mask(array, plane='NAME'), or name them in the attributes flag_masks and flag_meanings."
         )
     return Block(request.region, data=bits)
 

@@ -1,7 +1,7 @@
 """Operations on frames."""
 
 from lazyccd.ops.arithmetic import add, divide, multiply, subtract
-from lazyccd.ops.attributes import rechunk, settle, with_header, with_mask, with_uncertainty, with_unit
+from lazyccd.ops.attributes import add_mask, rechunk, settle, with_header, with_mask, with_uncertainty, with_unit
 from lazyccd.ops.bad_pixels import ccdmask, grow_mask, interpolate_bad_pixels
 from lazyccd.ops.binning import block_average, block_reduce, block_replicate
 from lazyccd.ops.cosmic_rays import cosmicray_lacosmic
@@ -18,7 +18,7 @@ from lazyccd.ops.instrument.overscan import subtract_overscan
 from lazyccd.ops.instrument.process import ccd_process
 from lazyccd.ops.instrument.signature import correct_linearity, divide_illumination, subtract_fringe
 from lazyccd.ops.instrument.trim import trim_image
-from lazyccd.ops.masks import bitfield_to_boolean_mask, flag_saturated, flags
+from lazyccd.ops.masks import bitfield_to_boolean_mask, flag_saturated, is_flagged
 from lazyccd.ops.mosaic.assemble import assemble
 from lazyccd.ops.mosaic.split import split_amplifiers
 from lazyccd.ops.stack.combine import combine
@@ -31,6 +31,7 @@ __all__ = [
     "Combiner",
     "RunningStack",
     "add",
+    "add_mask",
     "assemble",
     "background_deviation_box",
     "background_deviation_filter",
@@ -49,11 +50,11 @@ __all__ = [
     "divide",
     "divide_illumination",
     "flag_saturated",
-    "flags",
     "flat_correct",
     "gain_correct",
     "grow_mask",
     "interpolate_bad_pixels",
+    "is_flagged",
     "median_filter",
     "multiply",
     "rechunk",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, TypeAlias
 
+import dask.array as da
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 from astropy import units as u
 
@@ -13,6 +15,9 @@ from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError
 from lazyccd.frame.core import DATA, DIMS, Image, resolve
 from lazyccd.io import as_frame
 from lazyccd.plan.steps import Source, Step
+
+Pixels: TypeAlias = npt.ArrayLike | da.Array | xr.DataArray
+"""An array of pixels that a user passes: anything that NumPy reads as an array, or a lazy one."""
 
 
 def file_name(plan: Step) -> str:

@@ -8,9 +8,11 @@ from typing import Any
 import xarray as xr
 from astropy import units as u
 
-from lazyccd.errors import ParameterError, SectionError
+from lazyccd.errors import ArgumentTypeError, ParameterError, SectionError
 from lazyccd.frame.convert import to_variance
 from lazyccd.frame.core import (
+    DIMS,
+    MASK,
     Image,
     UncertaintyType,
     as_step,
@@ -24,14 +26,14 @@ from lazyccd.frame.settle import settle_image
 from lazyccd.frame.tree import over_trees
 from lazyccd.frame.units import parse_unit
 from lazyccd.kernels import pointwise
-from lazyccd.ops.arguments import pixels_like
+from lazyccd.ops.arguments import Pixels, pixels_like
 from lazyccd.ops.decorator import operation
 from lazyccd.plan.steps import Apply, Input, Join, Step, make_dtypes, make_params
 
 
 @operation(log=False)
-def with_mask(ccd: xr.Dataset, array: Any, plane: str = "BAD", description: str = "") -> xr.Dataset:
-    """Return a frame with a mask plane set where an array is not 0.
+def add_mask(ccd: xr.Dataset, array: Pixels, plane: str = "BAD", description: str = "") -> xr.Dataset:
+    """Set a mask plane where an array is not 0; `with_mask` replaces the whole mask.
 
     Parameters
     ----------
@@ -53,7 +55,7 @@ def with_mask(ccd: xr.Dataset, array: Any, plane: str = "BAD", description: str 
     --------
     >>> import numpy as np
     >>> from astropy.nddata import CCDData
-    >>> with_mask(CCDData(np.ones((1, 3)), unit="adu"), [[0, 1, 0]]).mask
+    >>> add_mask(CCDData(np.ones((1, 3)), unit="adu"), [[0, 1, 0]]).mask
     array([[False,  True, False]])
     """
     image = resolve(ccd)
@@ -77,7 +79,57 @@ def with_mask(ccd: xr.Dataset, array: Any, plane: str = "BAD", description: str 
 
 
 @operation(log=False)
-def with_uncertainty(ccd: xr.Dataset, array: Any, uncertainty_type: UncertaintyType = "std") -> xr.Dataset:
+def with_mask(ccd: xr.Dataset, mask: Pixels | None) -> xr.Dataset:
+    """Replace the mask of a frame; `add_mask` sets pixels of one plane and keeps the others.
+
+    Parameters
+    ----------
+    ccd
+        A frame, or a CCDData (then a computed CCDData is returned).
+    mask
+        NumPy, dask or xarray array of the frame's shape; None removes the mask. Booleans set the plane ``BAD``. Integers are
+        bits: those of the frame's planes, or those that a DataArray's own attributes ``flag_masks`` and ``flag_meanings``
+        name.
+
+    Returns
+    -------
+    xr.Dataset
+        Lazy, one task per chunk, halo 0; data and uncertainty as before. The mask planes that the frame knows stay known.
+
+    Raises
+    ------
+    ArgumentTypeError
+        Raised if the mask is neither boolean nor integer.
+    ShapeError
+        Raised if its shape is not that of the frame.
+    FrameError
+        Raised, when pixels are computed, if integers have a bit that no plane names.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> ccd = CCDData(np.ones((1, 3)), unit="adu", mask=[[True, False, False]])
+    >>> with_mask(ccd, [[False, True, False]]).mask
+    array([[False,  True, False]])
+    >>> with_mask(ccd, None).mask is None
+    True
+    """
+    if mask is None:
+        return ccd.drop_vars(MASK, errors="ignore")
+    values = pixels_like(mask, resolve(ccd), "mask")
+    if values.dtype.kind not in "biu":
+        raise ArgumentTypeError(
+            f"the mask has dtype {values.dtype} and must be boolean or integer; compare it first, such as mask > 0."
+        )
+    # integers without names of their own are bits of the planes that the frame has: a user's plane keeps its name
+    own = mask.attrs if isinstance(mask, xr.DataArray) else {}
+    attrs = own if "flag_meanings" in own or MASK not in ccd else ccd[MASK].attrs
+    return resolve(ccd.assign({MASK: (DIMS, values, attrs)})).to_dataset()
+
+
+@operation(log=False)
+def with_uncertainty(ccd: xr.Dataset, array: Pixels | None, uncertainty_type: UncertaintyType = "std") -> xr.Dataset:
     """Return a frame with another uncertainty.
 
     Parameters

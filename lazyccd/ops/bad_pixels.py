@@ -61,7 +61,7 @@ def ccdmask(
     Returns
     -------
     xr.DataArray
-        Lazy booleans, True is bad, for `with_mask`; one task per chunk with a halo of half of both boxes, or whole blocks.
+        Lazy booleans, True is bad, for `add_mask`; one task per chunk with a halo of half of both boxes, or whole blocks.
         IRAF's flavor reads whole columns: chunks of whole columns are cheapest.
         Pixels that are not finite are bad and left out of median and scatter; a mask of the frame is not used.
 
@@ -160,7 +160,7 @@ def grow_mask(ccd: xr.Dataset, planes: str, radius: float) -> xr.Dataset:
     """
     image = resolve(ccd)
     if not image.has_mask:
-        raise ParameterError("grow_mask() needs a frame with a mask; see with_mask.")
+        raise ParameterError("grow_mask() needs a frame with a mask; see add_mask.")
     return grown(image, planes, single_number(radius, "radius", 0.0)).to_dataset()
 
 

@@ -142,7 +142,7 @@ def _header_level(image: Image, keys: tuple[str, ...]) -> float:
 
 
 @over_trees
-def flags(ccd: xr.Dataset, *planes: str) -> xr.DataArray:
+def is_flagged(ccd: xr.Dataset, *planes: str) -> xr.DataArray:
     """Return where a frame has mask planes.
 
     Parameters
@@ -167,9 +167,9 @@ def flags(ccd: xr.Dataset, *planes: str) -> xr.DataArray:
     --------
     >>> import numpy as np
     >>> from astropy.nddata import CCDData
-    >>> from lazyccd import from_ccddata, with_mask
-    >>> ds = with_mask(from_ccddata(CCDData(np.ones((1, 3)), unit="adu")), [[0, 1, 0]], plane="CR")
-    >>> flags(ds, "CR", "SAT").values, flags(ds, "~CR").values
+    >>> from lazyccd import from_ccddata, add_mask
+    >>> ds = add_mask(from_ccddata(CCDData(np.ones((1, 3)), unit="adu")), [[0, 1, 0]], plane="CR")
+    >>> is_flagged(ds, "CR", "SAT").values, is_flagged(ds, "~CR").values
     (array([[False,  True, False]]), array([[False, False, False]]))
     """
     schema = resolve(ccd).schema

@@ -118,7 +118,7 @@ def test_flagged_stars_are_warned_about() -> None:
     blank = lazyccd.from_ccddata(CCDData(rng.normal(100.0, 5.0, (60, 60)), unit="electron"))
     stars = measure_stars(blank)
     assert math.isnan(stars.fwhm)
-    flagged = lazyccd.with_mask(blank, np.ones((60, 60)), plane="CR")
+    flagged = lazyccd.add_mask(blank, np.ones((60, 60)), plane="CR")
     assert check_stars(flagged, stars) == ["cosmic rays: 100.000% of the pixels"]
     image = np.full((60, 60), 100.0)
     image[10::20, 10::20] = 9000.0
@@ -126,7 +126,7 @@ def test_flagged_stars_are_warned_about() -> None:
     from scipy.ndimage import gaussian_filter
 
     ds = lazyccd.from_ccddata(CCDData(gaussian_filter(image, 1.5), unit="electron"))
-    words = check_stars(lazyccd.with_mask(ds, np.ones((60, 60)), plane="CR"), measure_stars(ds))
+    words = check_stars(lazyccd.add_mask(ds, np.ones((60, 60)), plane="CR"), measure_stars(ds))
     assert "9 of 9 stars flagged at their peak: WARNING, more than 1%; --cosmic-rays none" in words[0]
 
 
@@ -140,7 +140,7 @@ def test_a_few_flagged_stars_are_chance(count: int, wrong: int, warned: bool) ->
     mask.ravel()[:wrong] = 1
     places = np.argwhere(np.ones((30, 30)))[:count]
     frame = lazyccd.from_ccddata(CCDData(np.ones((30, 30)), unit="electron"))
-    words = check_stars(lazyccd.with_mask(frame, mask, plane="CR"), Stars(Region(0, 30, 0, 30), places, 3.0))
+    words = check_stars(lazyccd.add_mask(frame, mask, plane="CR"), Stars(Region(0, 30, 0, 30), places, 3.0))
     assert f"; {wrong} of {count} stars flagged at their peak" in words[0]
     assert ("WARNING" in words[0]) is warned
 

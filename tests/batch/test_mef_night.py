@@ -332,7 +332,7 @@ def test_sinistro(shared_data: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     detector = lazyccd.open_fits(tmp_path / "mef_raw_test_frame_red.fits")
     assert detector["data"].shape == (2048, 2048)
-    good = ~detector.ccd.flags("NO_DATA").values
+    good = ~detector.ccd.is_flagged("NO_DATA").values
     assert int(good.sum()) == 1024**2
     values = detector["data"].values[512:1536, 512:1536]
     levels = [float(np.median(values[y : y + 512, x : x + 512])) for y in (0, 512) for x in (0, 512)]

@@ -68,7 +68,7 @@ def test_saturated_pixels_are_flagged(night: Night, run: Run) -> None:
     truths = {Path(name).name: truth for name, truth in night.truths.items()}
     for outcome in (item for item in run.outcomes if item.kind == "science"):
         ds = io.open_fits(outcome.path)
-        flagged = ds.ccd.flags("SAT").values
+        flagged = ds.ccd.is_flagged("SAT").values
         truth = truths[outcome.name]
         full = truth.saturated & ~truth.bad
         assert flagged[full].mean() > 0.6 if full.any() else not flagged.any()

@@ -146,7 +146,7 @@ def test_masks_of_many_planes_are_of_32_bits() -> None:
     """Seventeen planes do not fit into 16 bits; the bits stay."""
     ds = formula_frame(SHAPE, uncertainty=False)
     for k in range(9):
-        ds = lazyccd.with_mask(ds, np.full(SHAPE, k == 8), f"OWN{k}")
+        ds = lazyccd.add_mask(ds, np.full(SHAPE, k == 8), f"OWN{k}")
     assert ds["mask"].dtype == np.uint32
     assert int(ds["mask"].values.min()) >= 1 << 16
     np.testing.assert_array_equal(ds["mask"].values & 255, formula_frame(SHAPE)["mask"].values)
@@ -157,12 +157,12 @@ def test_masks_of_many_planes_are_of_32_bits() -> None:
 
 def test_planes_are_matched_by_name() -> None:
     """Two frames with own planes in different order are joined by the names of their planes."""
-    one = lazyccd.with_mask(formula_frame(SHAPE, mask=False), np.eye(*SHAPE), "GHOST")
-    two = lazyccd.with_mask(formula_frame(SHAPE, mask=False), np.zeros(SHAPE), "TRAIL")
-    two = lazyccd.with_mask(two, np.eye(*SHAPE, k=3), "GHOST")
+    one = lazyccd.add_mask(formula_frame(SHAPE, mask=False), np.eye(*SHAPE), "GHOST")
+    two = lazyccd.add_mask(formula_frame(SHAPE, mask=False), np.zeros(SHAPE), "TRAIL")
+    two = lazyccd.add_mask(two, np.eye(*SHAPE, k=3), "GHOST")
     joined = lazyccd.add(one, two)
-    np.testing.assert_array_equal(joined.ccd.flags("GHOST").values, np.eye(*SHAPE) + np.eye(*SHAPE, k=3) > 0)
-    assert not joined.ccd.flags("TRAIL").values.any()
+    np.testing.assert_array_equal(joined.ccd.is_flagged("GHOST").values, np.eye(*SHAPE) + np.eye(*SHAPE, k=3) > 0)
+    assert not joined.ccd.is_flagged("TRAIL").values.any()
 
 
 @pytest.mark.parametrize(

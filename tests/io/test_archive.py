@@ -46,7 +46,7 @@ def frame(folder: Path) -> xr.Dataset:
     ds = lazyccd.flat_correct(lazyccd.flag_saturated(ds, 8000), lazyccd.open_fits(folder / "flat.fits"))
     dead = np.zeros(SHAPE, bool)
     dead[10:14, 20:26] = True
-    out: xr.Dataset = lazyccd.with_mask(ds, dead)
+    out: xr.Dataset = lazyccd.add_mask(ds, dead)
     return out
 
 

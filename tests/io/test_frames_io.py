@@ -43,9 +43,9 @@ def full_frame(kind: str = "std", dtype: str = "float32", chunks: Any = (33, 41)
     header["HISTORY"] = "taken"
     ds = lazyccd.from_ccddata(CCDData(data, unit="electron", meta=header))
     ds = lazyccd.with_uncertainty(ds, rng.uniform(1, 2, SHAPE).astype(dtype), kind)  # type: ignore[arg-type]
-    ds = lazyccd.with_mask(lazyccd.with_mask(ds, np.isnan(data), "NO_DATA"), rng.random(SHAPE) < 0.1)
-    ds = lazyccd.with_mask(ds, rng.random(SHAPE) < 0.1, "INTERP")
-    ds = lazyccd.with_mask(ds, rng.random(SHAPE) < 0.1, "SATELLITE", "trail of a satellite")
+    ds = lazyccd.add_mask(lazyccd.add_mask(ds, np.isnan(data), "NO_DATA"), rng.random(SHAPE) < 0.1)
+    ds = lazyccd.add_mask(ds, rng.random(SHAPE) < 0.1, "INTERP")
+    ds = lazyccd.add_mask(ds, rng.random(SHAPE) < 0.1, "SATELLITE", "trail of a satellite")
     return lazyccd.rechunk(ds, chunks)
 
 

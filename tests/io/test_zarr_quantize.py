@@ -35,7 +35,7 @@ def noisy(sigma: float = 10.0) -> xr.Dataset:
     std = np.sqrt(np.abs(data) / 1.7).astype(np.float32)
     mask = rng.integers(0, 4, SHAPE).astype(np.uint16)
     ds = xr.Dataset({"data": (("y", "x"), data, {"units": "electron"}), "mask": (("y", "x"), mask)})
-    out: xr.Dataset = lazyccd.with_mask(ds, mask == 3).assign(
+    out: xr.Dataset = lazyccd.add_mask(ds, mask == 3).assign(
         uncertainty=(("y", "x"), std, {"units": "electron", "uncertainty_type": "std"})
     )
     return out

@@ -148,7 +148,7 @@ CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "31",
     ),
-    "unknown plane": (lambda: frame().ccd.flags("COSMIC"), ValueError, "COSMIC.*BAD, SAT"),
+    "unknown plane": (lambda: frame().ccd.is_flagged("COSMIC"), ValueError, "COSMIC.*BAD, SAT"),
     "block larger than the image": (lambda: lazyccd.block_reduce(frame(), (21, 2)), ValueError, "21.*20"),
     "block of 0": (lambda: lazyccd.block_average(frame(), 0), ValueError, "0"),
     "transform that is no function": (lambda: lazyccd.transform_image(frame(), 3), TypeError, "3.*callable"),  # type: ignore[arg-type]

@@ -175,7 +175,7 @@ def test_the_saturation_plane_of_a_frame_is_used() -> None:
     assert sat.sum() >= 144
     expected = library(pixels, satlevel=30000.0)
     np.testing.assert_array_equal((ours["mask"].values & CR) != 0, expected[0])
-    everywhere = lazyccd.cosmicray_lacosmic(lazyccd.with_mask(frame(pixels, 64), np.zeros(pixels.shape)))
+    everywhere = lazyccd.cosmicray_lacosmic(lazyccd.add_mask(frame(pixels, 64), np.zeros(pixels.shape)))
     assert ((everywhere["mask"].values & CR) != 0)[36:56, 56:76].any()
 
 

@@ -180,7 +180,7 @@ def test_pixels_that_are_not_finite_are_bad() -> None:
 def test_a_mask_of_bad_pixels_goes_into_a_frame() -> None:
     """The way that users go: find, put in, as page and frame."""
     ds = frame(noise((50, 50)), 20)
-    flagged = lazyccd.with_mask(ds, lazyccd.ccdmask(ds))
+    flagged = lazyccd.add_mask(ds, lazyccd.ccdmask(ds))
     assert ((flagged["mask"].values & BAD) != 0).sum() == lazyccd.ccdmask(ds).values.sum() > 30
     ccd = CCDData(noise((50, 50)), unit="adu")
     ccd.mask = lazyccd.ccdmask(ccd)
@@ -215,7 +215,7 @@ def test_masks_grow_by_a_disc(shape: tuple[int, int], chunk: tuple[int, int], ra
     bits = (rng.random(shape) < 0.03) * BAD + (rng.random(shape) < 0.02) * SAT + (rng.random(shape) < 0.1) * CR
     ds = frame(noise(shape), (chunk[0] + 3, chunk[1] + 3))
     for name, bit in (("BAD", BAD), ("SAT", SAT), ("CR", CR)):
-        ds = lazyccd.with_mask(ds, bits & bit, plane=name)
+        ds = lazyccd.add_mask(ds, bits & bit, plane=name)
     grown = lazyccd.grow_mask(ds, "SAT+BAD", radius)["mask"].values
     y, x = np.mgrid[-8:9, -8:9]
     for bit in (SAT, BAD):
@@ -309,9 +309,9 @@ def test_filled_pixels_count_if_they_are_trusted() -> None:
         (lambda ds: lazyccd.background_deviation_box(ds, 0), ParameterError, "bbox 0"),
         (lambda ds: lazyccd.background_deviation_filter(ds, 0), ParameterError, "bbox 0"),
         (lambda ds: lazyccd.grow_mask(ds, "SAT", 1), ParameterError, "needs a frame with a mask"),
-        (lambda ds: lazyccd.grow_mask(lazyccd.with_mask(ds, ds["data"]), "SATT", 1), ParameterError, "SATT"),
-        (lambda ds: lazyccd.grow_mask(lazyccd.with_mask(ds, ds["data"]), ["SAT"], 1), ArgumentTypeError, "one string"),
-        (lambda ds: lazyccd.grow_mask(lazyccd.with_mask(ds, ds["data"]), "SAT", -1), ParameterError, "radius -1"),
+        (lambda ds: lazyccd.grow_mask(lazyccd.add_mask(ds, ds["data"]), "SATT", 1), ParameterError, "SATT"),
+        (lambda ds: lazyccd.grow_mask(lazyccd.add_mask(ds, ds["data"]), ["SAT"], 1), ArgumentTypeError, "one string"),
+        (lambda ds: lazyccd.grow_mask(lazyccd.add_mask(ds, ds["data"]), "SAT", -1), ParameterError, "radius -1"),
         (lambda ds: lazyccd.interpolate_bad_pixels(ds, axis="z"), ParameterError, "'z'"),
         (lambda ds: lazyccd.interpolate_bad_pixels(ds, reach=0), ParameterError, "reach 0"),
     ],

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lazyccd
-from lazyccd import RunningStack, combine, errors, from_ccddata, with_header, with_mask, with_uncertainty
+from lazyccd import RunningStack, add_mask, combine, errors, from_ccddata, with_header, with_uncertainty
 from lazyccd.mask_planes import MaskSchema
 
 
@@ -28,7 +28,7 @@ def make_frames(count: int, seed: int = 3) -> list[xr.Dataset]:
         values[rng.random(values.shape) < 0.05] = np.nan
         frame = with_uncertainty(from_ccddata(CCDData(values, unit="adu")), rng.uniform(1, 3, values.shape))
         for plane, share in (("SAT", 0.3), ("CR", 0.2), ("BAD", 0.1), ("INTERP", 0.2)):
-            frame = with_mask(frame, rng.random(values.shape) < share, plane)
+            frame = add_mask(frame, rng.random(values.shape) < share, plane)
         frames.append(with_header(frame, exptime=10.0 + i, airmass=1.0 + i))
     return frames
 
@@ -141,7 +141,7 @@ def test_a_result_of_an_older_generation(tmp_path: Path) -> None:
         (lambda s, f: s.add(f, 0, "b"), "weight 0 of b must be above 0"),
         (lambda s, f: s.add(f.isel(y=slice(3, 9)), 1, "b"), r"b shape \(6, 30\) does not match the shape \(20, 30\)"),
         (lambda s, f: s.add(f.drop_vars("uncertainty"), 1, "b"), "b has no uncertainty and the frames"),
-        (lambda s, f: s.add(with_mask(f, np.ones((20, 30)), "GHOST"), 1, "b"), "the mask planes of b are not those"),
+        (lambda s, f: s.add(add_mask(f, np.ones((20, 30)), "GHOST"), 1, "b"), "the mask planes of b are not those"),
         (lambda s, f: s.veto("b"), "has no frame 'b'; it has a"),
         (lambda s, f: s.veto("a"), "was not added by its path"),
         (lambda s, f: RunningStack(s.path, "median"), "must be average or sum; use combine"),
@@ -174,8 +174,8 @@ def test_a_folder_that_is_something_else(tmp_path: Path) -> None:
 def test_planes_are_counted(tmp_path: Path) -> None:
     """A plane that only a vetoed frame had is gone."""
     frames = [from_ccddata(CCDData(np.ones((2, 2)), unit="adu")) for _ in range(2)]
-    frames[1] = with_mask(frames[1].assign(data=frames[1]["data"] + 1), np.eye(2), "INTERP")
-    frames[0] = with_mask(frames[0], np.zeros((2, 2)), "INTERP")
+    frames[1] = add_mask(frames[1].assign(data=frames[1]["data"] + 1), np.eye(2), "INTERP")
+    frames[0] = add_mask(frames[0], np.zeros((2, 2)), "INTERP")
     stack = RunningStack(tmp_path / "deep")
     for i, frame in enumerate(frames):
         stack.add(frame, name=str(i))

@@ -181,7 +181,7 @@ def test_gaps_and_sizes() -> None:
     expected = np.full((4, 6), np.nan)
     expected[1:3, 2:5], expected[2:4, :1] = 1, 2
     np.testing.assert_array_equal(ds["data"].values, expected)
-    np.testing.assert_array_equal(ds.ccd.flags("NO_DATA").values, np.isnan(expected))
+    np.testing.assert_array_equal(ds.ccd.is_flagged("NO_DATA").values, np.isnan(expected))
     header = ds.ccd.header
     assert [header[f"LTV{i}"] + header[f"LTM{i}_{i}"] * 5.5 for i in (1, 2)] == [3.0, 3.0]
 
@@ -305,7 +305,7 @@ def test_sinistro(shared_data: Path) -> None:
         raw = [hdu.data[:512, :512].astype(float) * hdu.header["GAIN"] for hdu in file[1:]]
     expected = np.block([[raw[1], raw[2][:, ::-1]], [raw[0][::-1], raw[3][::-1, ::-1]]])
     np.testing.assert_allclose(ds["data"].values[512:1536, 512:1536], expected, rtol=1e-6)
-    assert int(ds.ccd.flags("NO_DATA").sum()) == 2048**2 - 1024**2
+    assert int(ds.ccd.is_flagged("NO_DATA").sum()) == 2048**2 - 1024**2
 
 
 def test_keywords_that_are_missing() -> None:

@@ -55,9 +55,9 @@ def test_trails(seed: int, length: int, chunk: tuple[int, int]) -> None:
     out = lazyccd.flag_saturated(frame(pixels, chunk), 60000, bleed=5000, trail=length, grow=1)
     cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
     np.testing.assert_array_equal(
-        lazyccd.mask_planes(out, "BLEED"), binary_dilation(slow_trails(pixels >= 5000, length), cross)
+        lazyccd.is_flagged(out, "BLEED"), binary_dilation(slow_trails(pixels >= 5000, length), cross)
     )
-    np.testing.assert_array_equal(lazyccd.mask_planes(out, "SAT"), binary_dilation(pixels >= 60000, cross))
+    np.testing.assert_array_equal(lazyccd.is_flagged(out, "SAT"), binary_dilation(pixels >= 60000, cross))
     np.testing.assert_array_equal(out["data"], pixels)
 
 
@@ -71,7 +71,7 @@ def test_levels() -> None:
         (25 * u.adu, [0, 0, 1]),
         (10, [1, 1, 1]),
     ):
-        np.testing.assert_array_equal(lazyccd.flag_saturated(raw, level).ccd.flags("SAT"), [expected])
+        np.testing.assert_array_equal(lazyccd.flag_saturated(raw, level).ccd.is_flagged("SAT"), [expected])
     with pytest.raises(KeywordError, match="none of TEXT as a number"):
         lazyccd.flag_saturated(raw, "TEXT")
     done = lazyccd.subtract_bias(raw, frame(np.zeros((1, 3))))
@@ -120,10 +120,10 @@ def test_beyond_the_range() -> None:
     out = lazyccd.correct_linearity(ds, table=([0, 100], [0, 200])).compute()
     np.testing.assert_array_equal(out["data"], [[-5.0, 0.0, 100.0, 200.0, 250.0, np.nan]])
     np.testing.assert_array_equal(out["uncertainty"], [[4, 16, 16, 16, 4, 4]])
-    np.testing.assert_array_equal(out.ccd.flags("NONLINEAR"), [[0, 0, 0, 0, 1, 0]])
+    np.testing.assert_array_equal(out.ccd.is_flagged("NONLINEAR"), [[0, 0, 0, 0, 1, 0]])
     out = lazyccd.correct_linearity(ds, [0, 1, 0.01], limit=60)
     np.testing.assert_allclose(out["data"].values[0, :4], [-4.75, 0, 75, 200])
-    np.testing.assert_array_equal(out.ccd.flags("NONLINEAR"), [[0, 0, 0, 1, 1, 0]])
+    np.testing.assert_array_equal(out.ccd.is_flagged("NONLINEAR"), [[0, 0, 0, 1, 1, 0]])
     assert "mask" not in lazyccd.correct_linearity(ds, [0, 1, 0.01])
 
 
@@ -192,7 +192,7 @@ def test_simulated_crosstalk() -> None:
         assert after < 1.1  # rounding, and the product of two fractions
         assert name == "C" or before > 15
     bright = (images["B"] >= 20000) | (images["C"] >= 20000)
-    np.testing.assert_array_equal(lazyccd.mask_planes(out["A"].to_dataset(), "CROSSTALK"), bright)
+    np.testing.assert_array_equal(lazyccd.is_flagged(out["A"].to_dataset(), "CROSSTALK"), bright)
     assert not out["A"].to_dataset().ccd.bad.any()
     assert out["A"].to_dataset().ccd.header["XTALKCOR"].startswith("coefficients=")
     xr.testing.assert_identical(out["C"].to_dataset(), tree["C"].to_dataset())
@@ -226,13 +226,13 @@ def test_bad_sources_leave_nothing(corner: Any) -> None:
     source[rng.random(source.shape) < 0.1] = np.nan
     victim = frame(np.full(source.shape, 100.0), (8, 9))
     b = lazyccd.with_uncertainty(frame(source, (7, 31)), np.full(source.shape, 200.0))
-    b = lazyccd.with_mask(lazyccd.with_mask(b, bad), hit, "CR")
+    b = lazyccd.add_mask(lazyccd.add_mask(b, bad), hit, "CR")
     out = lazyccd.correct_crosstalk({"A": victim, "B": b}, {"A": {"B": 0.01}}, {"B": corner}, mask_above=30000)["A"]
     known = np.where(bad | ~np.isfinite(source), 0, source)
     order = np.s_[:, :] if corner == "LL" else np.s_[::-1, ::-1]
     np.testing.assert_allclose(out["data"], 100 - 0.01 * known[order], rtol=1e-6)
     np.testing.assert_allclose(out["uncertainty"], np.where(known, 2.0, 0.0)[order], rtol=1e-6)
-    np.testing.assert_array_equal(lazyccd.mask_planes(out, "CROSSTALK"), (known >= 30000)[order])
+    np.testing.assert_array_equal(lazyccd.is_flagged(out, "CROSSTALK"), (known >= 30000)[order])
     assert not out.ccd.bad.any()
 
 
@@ -292,7 +292,7 @@ def test_fringes_by_a_given_scale() -> None:
     """Data less the scaled frame, variances with its square, masks joined; units are converted."""
     ds = frame(np.full((4, 6), 100.0), unit="electron", header=FLAT, variance=np.full((4, 6), 9.0))
     fringe = frame(np.arange(24.0).reshape(4, 6), unit="electron", header="", variance=np.full((4, 6), 4.0))
-    out = lazyccd.subtract_fringe(ds, lazyccd.with_mask(fringe, np.eye(4, 6)), scale=2.5)
+    out = lazyccd.subtract_fringe(ds, lazyccd.add_mask(fringe, np.eye(4, 6)), scale=2.5)
     np.testing.assert_allclose(out["data"], 100 - 2.5 * np.arange(24).reshape(4, 6))
     np.testing.assert_allclose(out["uncertainty"], np.full((4, 6), 9 + 2.5**2 * 4))
     np.testing.assert_array_equal(out.ccd.bad, np.eye(4, 6))
@@ -306,7 +306,7 @@ def test_fringes_that_cannot_be_fitted() -> None:
     """Nothing good, or a fringe frame without structure."""
     ds = frame(np.full((64, 64), 100.0), header=FLAT)
     with pytest.raises(ParameterError, match="no box of 8 x 8"):
-        lazyccd.subtract_fringe(lazyccd.with_mask(ds, np.ones((64, 64))), frame(np.ones((64, 64)), unit=""))[
+        lazyccd.subtract_fringe(lazyccd.add_mask(ds, np.ones((64, 64))), frame(np.ones((64, 64)), unit=""))[
             "data"
         ].compute()
     with pytest.raises(ParameterError, match="no structure"):

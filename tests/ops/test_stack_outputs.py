@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 import lazyccd
-from lazyccd import Keyword, combine, errors, from_ccddata, register, with_header, with_mask, with_uncertainty
+from lazyccd import Keyword, add_mask, combine, errors, from_ccddata, register, with_header, with_uncertainty
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops import rechunk
 from lazyccd.ops.stack.rejection import UselessRejectionWarning
@@ -44,7 +44,7 @@ def values(rng: np.random.Generator) -> Array:
 def test_maps_of_a_stack(values: Array) -> None:
     """How many inputs were used and rejected, and the exposure time of those used."""
     frames = [with_header(f, exptime=10.0 * (i + 1)) for i, f in enumerate(frames_of(values))]
-    frames[3] = with_mask(frames[3], np.arange(1200).reshape(30, 40) % 7 == 0)
+    frames[3] = add_mask(frames[3], np.arange(1200).reshape(30, 40) % 7 == 0)
     maps = ("n_used", "n_rejected", "exposure")
     result = combine(frames, reject="sigclip", deviation="mad_std", low=5, high=5, maps=maps, rejections=True)
     rejected = result["rejected"].values
@@ -60,7 +60,7 @@ def test_maps_of_a_stack(values: Array) -> None:
     )
     np.testing.assert_allclose(result["data"].values, np.where(used, values, 0).sum(axis=0) / used.sum(axis=0))
     assert result["exposure"].attrs["units"] == "s"
-    np.testing.assert_array_equal(result.ccd.flags("CLIPPED").values, rejected.any(axis=0))
+    np.testing.assert_array_equal(result.ccd.is_flagged("CLIPPED").values, rejected.any(axis=0))
 
 
 def test_maps_are_made_by_the_same_tasks(values: Array) -> None:
@@ -136,7 +136,7 @@ def test_levels_by_statistics(values: Array, statistic: str, section: str | None
     bad = np.zeros(values.shape, bool)
     bad[:, 6, 7] = True
     spoiled = np.where(bad, 1e6, values)
-    frames = [with_mask(f, b) for f, b in zip(frames_of(spoiled), bad, strict=True)]
+    frames = [add_mask(f, b) for f, b in zip(frames_of(spoiled), bad, strict=True)]
     cut = (slice(4, 20), slice(2, 30)) if section else (slice(None), slice(None))
     found = np.array([STATISTICS[statistic](v[cut][~b[cut]]) for v, b in zip(values, bad, strict=True)])
     for options, expected in (
@@ -213,7 +213,7 @@ def test_offsets_cover_the_union(rng: np.random.Generator) -> None:
     for y, x in places:
         covered[y : y + 15, x : x + 20] += 1
     np.testing.assert_array_equal(result["n_used"].values, covered[2:23, 2:29])
-    np.testing.assert_array_equal(result.ccd.flags("NO_DATA").values, covered[2:23, 2:29] == 0)
+    np.testing.assert_array_equal(result.ccd.is_flagged("NO_DATA").values, covered[2:23, 2:29] == 0)
     assert (float(result["y"][0]), float(result["x"][0])) == (-3, -4)
 
 
@@ -259,7 +259,7 @@ def test_registered_frames(rng: np.random.Generator) -> None:
         frames = frames_of([sky[y : y + size, x : x + size] + rng.normal(0, 1, (size, size)) for y, x in shifts])
         bad = np.zeros((size, size), bool)
         bad[:, 50] = True
-        frames = [with_mask(f.assign(data=f["data"] + 1e5 * bad), bad) for f in frames]
+        frames = [add_mask(f.assign(data=f["data"] + 1e5 * bad), bad) for f in frames]
         found = register(frames)
         assert found.tolist() == [[0, 0], [-7, 12], [21, 0]]
 

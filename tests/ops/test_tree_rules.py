@@ -87,7 +87,7 @@ def test_what_a_tree_knows() -> None:
     frames = frames_of(tree)
     for name, ds in frames.items():
         np.testing.assert_array_equal(tree.ccd.bad[name]["data"].values, ds.ccd.bad.values)
-        np.testing.assert_array_equal(tree.ccd.flags("CR")[name]["data"].values, ds.ccd.flags("CR").values)
+        np.testing.assert_array_equal(tree.ccd.is_flagged("CR")[name]["data"].values, ds.ccd.is_flagged("CR").values)
         part = tree.ccd.cutout(y=slice(1, 3), x={"CCD0": slice(0, 2), "CCD1": slice(3, 5)})[name]
         assert part["data"].shape == (2, 2)
         assert tree.ccd.unit[name] == ds.ccd.unit

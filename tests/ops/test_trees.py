@@ -88,7 +88,7 @@ CALLS: dict[str, list[Callable[[Frames], dict[str, Any]]]] = {
         lambda f: {"gain": lazyccd.Keyword("GAIN", unit=GAIN), "readnoise": 4 * E},
     ],
     "divide_illumination": [lambda f: {"illumination": masters(f, 5), "common_norm": False}],
-    "flags": [lambda f: {}],
+    "is_flagged": [lambda f: {}],
     "flag_saturated": [lambda f: {"level": numbered(f, u.adu, 500.0)}, lambda f: {"level": 600.0}],
     "flat_correct": [
         lambda f: {"flat": masters(f, 5), "common_norm": False},
@@ -117,7 +117,11 @@ CALLS: dict[str, list[Callable[[Frames], dict[str, Any]]]] = {
     "transform_image": [lambda f: {"transform_func": np.fliplr}],
     "trim_image": [lambda f: {"fits_section": Each({n: f"[1:{ds.sizes['x'] - 1},-*]" for n, ds in f.items()})}],
     "with_header": [lambda f: {"cards": {"OBJECT": "M 1"}}, lambda f: {"gain": numbered(f)}],
-    "with_mask": [lambda f: {"array": Each({n: ds["data"] > 700 for n, ds in f.items()}), "plane": "GHOST"}],
+    "add_mask": [lambda f: {"array": Each({n: ds["data"] > 700 for n, ds in f.items()}), "plane": "GHOST"}],
+    "with_mask": [
+        lambda f: {"mask": Each({n: ds["data"] > 700 for n, ds in f.items()})},
+        lambda f: {"mask": None},
+    ],
     "with_uncertainty": [lambda f: {"array": Each({n: np.ones((ds.sizes["y"], ds.sizes["x"])) for n, ds in f.items()})}],
     "with_unit": [lambda f: {"unit": "electron"}],
 }  # fmt: skip

@@ -11,7 +11,7 @@ from astropy import units as u
 
 from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.frame.nddata import is_ccddata
-from lazyccd.ops.attributes import with_mask
+from lazyccd.ops.attributes import add_mask
 from lazyccd.ops.decorator import operation
 from lazyccd.ops.instrument.calibrate import Master, create_deviation, gain_correct, subtract_bias, subtract_dark
 from lazyccd.ops.instrument.flat import flat_correct, norm_of_all
@@ -108,7 +108,7 @@ def ccd_process(
     if error:
         ccd = create_deviation(ccd, gain=gain, readnoise=readnoise)
     if bad_pixel_mask is not None:
-        ccd = with_mask(ccd, bad_pixel_mask)
+        ccd = add_mask(ccd, bad_pixel_mask)
     if gain is not None and gain_corrected:
         ccd = gain_correct(ccd, gain)
     if master_bias is not None:
