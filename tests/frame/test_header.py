@@ -20,6 +20,7 @@ import lazyccd
 from lazyccd.errors import FrameError, KeywordError, UnitError
 from lazyccd.frame.header import append_cards, header_from_text, header_to_text, merge_headers
 from lazyccd.frame.output_header import after_gain, product_header
+from lazyccd.frame.processing_history import is_stamp
 from lazyccd.frame.units import parse_unit
 
 SHAPE = (40, 50)
@@ -338,3 +339,43 @@ def test_product_header_of_the_whole_image_adds_only_the_unit() -> None:
     header = product_header(ds.attrs["header"], ds["y"].values, ds["x"].values, "adu")
     before = [tuple(card) for card in header_from_text(ds.attrs["header"]).cards]
     assert [tuple(card) for card in header.cards if card.keyword != "BUNIT"] == before
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "done"),
+    [
+        ("OVERSCAN", "[57 64 1 64]", False),
+        ("OVERSCAN", "[57:64,1:64]", False),
+        ("OVERSCAN", 32, False),
+        ("OVERSCAN", 1, False),
+        ("OVERSCAN", "32", False),
+        ("OVERSCAN", "Jul 13 12:40 Overscan section is [57:64,1:64] with mean=1003.2", True),
+        ("OVERSCAN", "2024-03-10T20:00:00", True),
+        ("OVERSCAN", True, True),
+        ("OVERSCAN", "T", True),
+        ("OVERSCAN", "LEFT", False),
+        ("TRIM", "[1:52,1:64]", False),
+        ("TRIM", "no", False),
+        ("TRIM", "Jul 13 12:40 Trim data section is [17:528,1:520]", True),
+        ("FLATCOR", "PERFORM", False),
+        ("FLATCOR", "OMIT", False),
+        ("FLATCOR", "", False),
+        ("FLATCOR", 0, False),
+        ("FLATCOR", 1, True),
+        ("FLATCOR", "yes", True),
+        ("FLATCOR", "done", True),
+        ("FLATCOR", "COMPLETE", True),
+        ("FLATCOR", "flat_R.fits", True),
+        ("FLATCOR", "Flat field image is FlatR with scale=22000.", True),
+        ("FLATCOR", "not corrected", False),
+        ("FLATCOR", "ccd=<CCDData>, flat=<CCDData>", True),
+        ("ZEROCOR", False, False),
+        ("DARKCOR", "N/A", False),
+        ("SUBBIAS", "ccd=<CCDData>, master=<CCDData>", True),
+        ("SUBBIAS", "no", False),
+        ("GAINCOR", 1.5, True),
+    ],
+)
+def test_what_says_that_a_step_was_done(keyword: str, value: Any, done: bool) -> None:
+    """Dates, files and words such as yes say that a step was done; sections, numbers and what is still to be done do not."""
+    assert is_stamp(keyword, value) is done
