@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from astropy.wcs import WCS
 
 
-@xr.register_dataset_accessor("ccd")
 class CCDAccessor:
     """The frame behind a Dataset. Everything is read anew at each use; nothing is cached.
 
@@ -174,7 +173,6 @@ class CCDAccessor:
         return to_ccddata(self._ds)
 
 
-@xr.register_datatree_accessor("ccd")
 class CCDTreeAccessor:
     """The frames of a DataTree, such as an exposure of several detectors or amplifiers.
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from lazyccd.cli.main import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = "lazyccd"
 
@@ -37,7 +39,9 @@ _layer("stats", "frame")
 _layer("ops", "io", "stats", packages=("astropy.modeling", "scipy"))
 _layer("batch", "ops", packages=("astropy.table", "astropy.time", "rich"))
 _layer("testing", "io", packages=("astropy.modeling", "hypothesis", "scipy"))
-_layer("faces", "batch", "testing", packages=("astropy", "click", "matplotlib", "rich"))  # accessor, plot, cli, ...
+_layer(
+    "faces", "batch", "testing", packages=("astropy", "click", "lazy_loader", "matplotlib", "rich")
+)  # accessor, plot, cli, ...
 
 BASE = {"errors", "mask_planes", "sections"}
 
@@ -177,9 +181,29 @@ UNNEEDED = (
 """What only some users need, and takes its time to import."""
 
 
-def test_importing_lazyccd_imports_nothing_that_few_need() -> None:
-    """`import lazyccd` brings numba, dask, xarray, and units and FITS of astropy; all else waits until it is used."""
-    code = "import sys, lazyccd; print(*sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "xarray" in found
+@cache
+def modules_after(code: str) -> set[str]:
+    """Return the modules that a new process has imported after some code."""
+    code = f"{code}\nimport sys; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(run.stdout.splitlines()[-1].split())
+
+
+def test_operations_import_nothing_that_few_need() -> None:
+    """The operations bring numba, dask, xarray, and units and FITS of astropy; all else waits until it is used."""
+    found = modules_after("import lazyccd.accessor; from lazyccd import conf, explain, open_fits, stats, to_zarr")
+    assert {"xarray", "numba"} <= found
     assert not {name for name in found if is_inside(name, UNNEEDED)}
+
+
+LIGHT = ("import lazyccd", "from lazyccd.cli.main import main")
+HELP = [["--version"], ["--help"], *([command, "--help"] for command in COMMANDS)]
+
+
+@pytest.mark.parametrize(
+    "code", [*LIGHT, *(f"from lazyccd.cli.main import main; main({words}, standalone_mode=False)" for words in HELP)]
+)
+def test_the_package_and_every_help_import_no_library(code: str) -> None:
+    """`import lazyccd` imports lazy_loader alone, and a help only click besides, so that it answers at once."""
+    found = {name.split(".")[0] for name in modules_after(code) - modules_after("")} - sys.stdlib_module_names
+    assert found <= {"lazyccd", "lazy_loader", "click"}, found

@@ -107,7 +107,6 @@ def combine(files: tuple[str, ...], out: Path, scheduler: str, memory_limit: str
 
 def _combined(files: tuple[str, ...], out: Path, options: dict[str, Any]) -> Any:
     """Run `lazyccd.combine` with the options as they were typed."""
-    from lazyccd import accessor as accessor
     from lazyccd import combine
 
     hdu = options.pop("hdu")

@@ -28,7 +28,6 @@ def info(file: str, picture: Path | None) -> None:
     """Say what FILE holds: its images, and what opening each would give; of several, how they lie on the detector."""
     import xarray as xr
 
-    from lazyccd import accessor as accessor
     from lazyccd.batch.report import make_console
     from lazyccd.errors import LazyCCDError, ParameterError
     from lazyccd.io import open_mef

@@ -10,7 +10,17 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 if TYPE_CHECKING:
-    from astropy.nddata import CCDData, NDData
+    from astropy.nddata import CCDData as CCDData
+    from astropy.nddata import NDData
+
+
+def __getattr__(name: str) -> Any:
+    """Import CCDData when `lazyccd.CCDData` is asked for."""
+    if name != "CCDData":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from astropy.nddata import CCDData
+
+    return CCDData
 
 
 def is_ccddata(given: object) -> TypeGuard[CCDData]:

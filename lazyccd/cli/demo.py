@@ -1,0 +1,21 @@
+"""``lazyccd demo``: a simulated night, reduced."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from lazyccd.cli.common import friendly_errors, scheduler_options, using_scheduler
+
+
+@click.command()
+@click.argument("folder", default="lazyccd_demo", type=click.Path(path_type=Path))
+@scheduler_options
+def demo(folder: Path, scheduler: str, memory_limit: str | None) -> None:
+    """Simulate a small night of a camera in FOLDER and reduce it, as `lazyccd reduce` would."""
+    from lazyccd.demo import run_demo
+
+    with friendly_errors(), using_scheduler(scheduler, memory_limit):
+        sys.exit(run_demo(folder))
