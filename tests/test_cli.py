@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import dask
+import distributed.config  # noqa: F401 its defaults, before `dask.config.set` sets one of them and takes all back
 import numpy as np
 import pytest
 from astropy.io import fits
