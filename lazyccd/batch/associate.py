@@ -15,7 +15,11 @@ from lazyccd.batch.metadata import Facts, value_to_text
 from lazyccd.batch.night_plan import Choice
 from lazyccd.sections import parse_section
 
-COMMON = ("instrument", "detector", "binning", "window", "readout")
+COMMON = (
+    "telescope", "instrument", "detector", "binning", "window", "readout", "gain_setting", "offset", "iso", "em", "row_order",
+)  # fmt: skip
+"""What changes the pixels of every frame, and is compared to the letter."""
+
 EXPOSURE_S = 0.1
 EXPOSURE_RELATIVE = 0.01
 TEMPERATURE_K = 1.0

@@ -3,12 +3,14 @@
 A table is a TOML file with
 
 - ``[match]`` (or several ``[[match]]``): keyword = pattern; all of one table must fit. Without it, it fits every frame.
-- ``[keys]``: fact = keyword, or a list of them, the first usable one wins; ``"A + B"`` joins two keywords.
+- ``[keys]``: fact = keyword, or a list of them, of which the first usable one wins; ``"A + B"`` joins two keywords that are
+  both there, ``"A & B"`` those of several that are there. ``"EXPTIME [ms]"`` says that a keyword is in milliseconds.
 - ``[fix]``: fact = value, against whatever the header says.
 - ``[types]``: spelling = type; the first pattern that fits decides.
 - ``[needs]``: ``dark = false`` where a product without dark subtraction is complete.
 
 Names in ``[fix]`` and ``[types]`` may carry conditions: ``"DARK@EXPTIME=0"``, ``"trim@NAXIS1=1030,NAXIS2=1030"``.
+``FILE`` stands for the file's name below the night's folder: ``"*@FILE=flats/*" = "flat"``.
 Patterns are shell patterns without regard to case; numbers are compared as numbers; ``KEY=`` means that it is absent.
 """
 
@@ -30,7 +32,8 @@ from lazyccd.frame.header_values import as_text
 TABLES = ("match", "keys", "fix", "types", "needs")
 FACTS = (
     "type", "mode", "exposure", "filter", "object", "time", "gain", "readnoise", "saturate", "overscan", "trim", "unit",
-    "temperature", "set_temperature", "readout", "binning", "window", "instrument", "detector", "grating", "slit",
+    "temperature", "set_temperature", "readout", "binning", "window", "telescope", "instrument", "detector",
+    "gain_setting", "offset", "iso", "em", "row_order", "cfa", "grating", "slit",
 )  # fmt: skip
 """What is known of a frame, in the order of reports."""
 
@@ -50,7 +53,7 @@ class Condition:
 
     def holds(self, frame: RawFrame) -> bool:
         """Return whether a frame's header fits."""
-        value = frame.get(self.keyword)
+        value = frame.name if self.keyword == "FILE" else frame.get(self.keyword)
         if value is None:
             return self.pattern == ""
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from lazyccd.batch.cameras import Camera
@@ -46,6 +47,12 @@ def normalize(text: str) -> str:
 def classify(frame: RawFrame, cameras: tuple[Camera, ...], exposure: Fact[float], *, master: bool = False) -> Fact[str]:
     """Find the type of a frame, and the rule and keyword that decide.
 
+    1. ``[fix] type`` of a table.
+    2. Signs that another program made it of several frames: then it is a master.
+    3. The keywords of the type, by the spellings of the tables. A dark of 0 seconds is a bias.
+    4. Without any keyword of the type: 0 seconds mean a bias; else words in the names of file and folders, or in OBJECT, propose a
+       type, which stays in doubt until it is confirmed.
+
     Parameters
     ----------
     frame
@@ -53,33 +60,110 @@ def classify(frame: RawFrame, cameras: tuple[Camera, ...], exposure: Fact[float]
     cameras
         Tables to ask, in order.
     exposure
-        A frame of 0 seconds is a bias, whatever its type says.
+        A dark or untyped frame of 0 seconds is a bias.
     master
         Whether the file was given as a master: then 'MASTER' in a spelling is left out, and 0 seconds mean nothing.
     """
+    for camera in cameras:
+        for rule in camera.fix:
+            if rule.name == "type" and rule.holds(frame):
+                return Fact(rule.values[0], camera.source("fixed"))
     keywords = tuple(dict.fromkeys(keyword for camera in cameras for keyword in camera.keywords("type")))
     texts = {keyword: value for keyword in keywords if not header_values.is_nothing(value := frame.get(keyword))}
     found = _by_spelling(frame, cameras, texts, master)
-    if exposure.value == 0 and not master and found.value not in {"bias", "master"}:
+    combined = "" if master else why_combined(frame)
+    if combined and (calibration_of(found.value or "") or not texts):
+        return Fact("master", combined)
+    if exposure.value == 0 and not master and (found.value == "dark" or not texts):
         instead = f", against {found.source}" if texts else ""
         return Fact("bias", f"exposure 0 s ({exposure.source}){instead}")
-    return found
+    return found if texts else _by_names(frame)
 
 
 def _by_spelling(frame: RawFrame, cameras: tuple[Camera, ...], texts: dict[str, object], master: bool) -> Fact[str]:
     """Compare what the keywords say with the spellings of the tables."""
     for camera in cameras:
-        for keyword, text in texts.items():
+        for keyword, text in (texts or {"": ""}).items():
             spelling = normalize(str(text))
             spelling = normalize(spelling.replace("MASTER", "")) if master else spelling
             for rule in camera.types:
-                if fnmatchcase(spelling, normalize(rule.name)) and rule.holds(frame):
+                if fnmatchcase(spelling, normalize(rule.name)) and rule.holds(frame) and (texts or rule.conditions):
                     extra = "".join(f", {condition}" for condition in rule.conditions)
-                    return Fact(rule.values[0], f"{keyword} = {str(text).strip()!r}{extra}" + _of(camera))
+                    said = f"{keyword} = {str(text).strip()!r}{extra}" if texts else extra.removeprefix(", ")
+                    return Fact(rule.values[0], said + _of(camera))
     if not texts:
-        return Fact("unknown", "no keyword of the type")
+        return Fact("unknown", _UNTYPED)
     said = ", ".join(f"{key} = {str(text).strip()!r}" for key, text in texts.items())
-    return Fact("unknown", f"{said} is no known type")
+    return Fact("unknown", f"{said} is no known type{_nearest(cameras, texts)}")
+
+
+def _nearest(cameras: tuple[Camera, ...], texts: dict[str, object]) -> str:
+    """Return the known spelling that is most like an unknown one, and how to state what it means."""
+    known = {normalize(rule.name).strip("* "): rule.values[0] for camera in cameras for rule in camera.types}
+    for text in texts.values():
+        for like in get_close_matches(normalize(str(text)), list(known), 1, 0.6):
+            return f"; the nearest is {like!r}, {known[like]}; state it by [types] in a camera table"
+    return "; state it by [types] in a camera table"
+
+
+_UNTYPED = (
+    "no keyword of the type (IMAGETYP, OBSTYPE, ...) and no name that tells; give it by [fix] type or [types] in a camera table "
+    "(--camera), or in the table of --dry-run --save"
+)
+
+_PROPOSED = {
+    "dark": r"dark[ _-]?flat|flat[ _-]?dark|darks?",
+    "skyflat": r"sky[ _-]?flats?|twi(?:light)?[ _-]?flats?|twilights?|dusk[ _-]?flats?|dawn[ _-]?flats?|sflats?",
+    "domeflat": r"dome[ _-]?flats?|dflats?",
+    "flat": r"flats?|ff",
+    "bias": r"bias(?:es)?|zeros?|offsets?",
+    "science": r"lights?|science|sci|objects?|obj|targets?|raws?(?=[ _-]*light)",
+}
+_WORDS = {kind: re.compile(rf"(?<![a-z])(?:{words})(?![a-z])", re.IGNORECASE) for kind, words in _PROPOSED.items()}
+
+
+def _by_names(frame: RawFrame) -> Fact[str]:
+    """Propose the type of a frame whose header has none by the name of its file, of its folders, and by OBJECT."""
+    title = header_values.read_text(frame.get("OBJECT")) or ""
+    *folders, file = re.sub(r"(?<=[a-z])(?=[A-Z0-9])", " ", frame.source if not frame.name else frame.name).split("/")
+    for what, text in [("file name", file), *(("folder", folder) for folder in reversed(folders)), ("OBJECT", title)]:
+        for kind, words in _WORDS.items():
+            if words.search(text.replace("_", " ")):
+                return _proposed(kind, f"{what} {text.replace(' ', '') if what != 'OBJECT' else text!r}")
+    if title:
+        return _proposed("science", f"OBJECT {title!r} and no word for a calibration")
+    return Fact("unknown", _UNTYPED)
+
+
+def _proposed(kind: str, why: str) -> Fact[str]:
+    """Return a type that nothing but a name tells."""
+    return Fact(kind, f"proposed by {why}", doubt=f"{kind} is proposed by {why}; confirm it in a table or by [types]")
+
+
+def why_combined(frame: RawFrame) -> str:
+    """Return the card that says that a frame was made of several, by any program; empty for a single exposure."""
+    for keyword in ("NCOMBINE", "STACKCNT", "NSTACK", "NUMCOMB", "SNAPSHOT", "LZNFRAME"):
+        count = header_values.find_number(frame.get(keyword))
+        if count is not None and count > 1:
+            return f"{keyword} = {count:g}"
+    if frame.get("COMBINED") is True or str(frame.get("COMBINED")).strip().upper() in {"T", "TRUE", "YES"}:
+        return f"COMBINED = {frame.get('COMBINED')}"
+    names = [keyword for keyword in frame.keywords() if re.fullmatch(r"IMCMB\d+", keyword)]
+    if names:
+        return f"{names[0]} = {_short(frame.get(names[0]))}"
+    if "M" in _calstat(frame):
+        return f"CALSTAT = {_short(frame.get('CALSTAT'))}"
+    kind = header_values.read_text(frame.get("LZKIND")) or ""
+    return f"LZKIND = {kind!r}" if kind.startswith("master") else ""
+
+
+_CALSTAT = {"B": "bias", "D": "dark", "F": "flat"}
+"""Letters of MaxIm's CALSTAT; M is a master."""
+
+
+def _calstat(frame: RawFrame) -> str:
+    """Return the letters of CALSTAT."""
+    return str(frame.get("CALSTAT") or "").strip().upper()
 
 
 def _of(camera: Camera) -> str:
@@ -96,6 +180,10 @@ def read_stamps(frame: RawFrame) -> Stamps:
         if found:
             done.append(step)
             reasons.append(f"{found[0]} = {_short(frame.get(found[0]))}")
+    letters = [_CALSTAT[letter] for letter in _calstat(frame) if letter in _CALSTAT]
+    if letters:
+        done = list(dict.fromkeys([*done, *letters]))
+        reasons.append(f"CALSTAT = {_short(frame.get('CALSTAT'))}")
     general = [keyword for keyword in ("CCDPROC", "ESO PRO CATG") if is_stamp(keyword, frame.get(keyword))]
     reasons += [f"{keyword} = {_short(frame.get(keyword))}" for keyword in general]
     level = frame.get("RLEVEL")

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from astropy.io import fits
 from astropy.io.fits.verify import VerifyError, VerifyWarning
@@ -20,6 +20,17 @@ from lazyccd.io.fits.storage import COMPANIONS
 from lazyccd.io.names import InputName, Name, Selector, expand_names, is_url
 
 _ENDINGS = tuple(stem + packed for stem in (".fits", ".fit", ".fts") for packed in ("", ".gz", ".bz2", ".xz", ".fz"))
+
+
+class Cards(NamedTuple):
+    """What the cards of a header say, by keyword."""
+
+    values: dict[str, Any]
+    """The first readable value of each keyword."""
+
+    comments: dict[str, str]
+    others: dict[str, tuple[Any, ...]]
+    """Values of repeated keywords that differ from the first."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +68,22 @@ class RawFrame:
     """Its name in the tree of the file, which its products keep; empty for the only one."""
 
     @cached_property
-    def cards(self) -> Mapping[str, Any]:
-        """Values of the image's own header."""
+    def _own(self) -> Cards:
         return _parse(self.header)
 
     @cached_property
+    def _of_file(self) -> Cards:
+        return _parse(self.root)
+
+    @property
+    def cards(self) -> Mapping[str, Any]:
+        """Values of the image's own header."""
+        return self._own.values
+
+    @property
     def root_cards(self) -> Mapping[str, Any]:
         """Values of the primary header behind it."""
-        return _parse(self.root)
+        return self._of_file.values
 
     @property
     def top(self) -> int | None:
@@ -90,9 +109,26 @@ class RawFrame:
             value = self.root_cards.get(keyword)
         return value
 
+    def comment(self, keyword: str) -> str:
+        """Return the comment of the card that `get` takes the value from."""
+        cards = self._own if self.cards.get(keyword) is not None else self._of_file
+        return cards.comments.get(keyword, "")
+
+    def other_values(self, keyword: str) -> tuple[Any, ...]:
+        """Return the values of further cards of a keyword that differ from the one that `get` returns."""
+        cards = self._own if self.cards.get(keyword) is not None else self._of_file
+        return cards.others.get(keyword, ())
+
+    def keywords(self) -> tuple[str, ...]:
+        """Return the keywords of both headers, the image's own first."""
+        return tuple(dict.fromkeys([*self.cards, *self.root_cards]))
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave the parsed cards behind."""
-        return {key: value for key, value in self.__dict__.items() if key not in {"cards", "root_cards"}}
+        return {key: value for key, value in self.__dict__.items() if key not in {"_own", "_of_file"}}
+
+
+_COMMENTARY = frozenset({"", "COMMENT", "HISTORY"})
 
 
 @dataclass(frozen=True)
@@ -237,19 +273,24 @@ def _frame(file: FitsFile, hdu: HduInfo, short: str, child: str, *, named: bool)
     )
 
 
-def _parse(text: str) -> Mapping[str, Any]:
-    """Return the values of all cards that have a readable one; the first card of a keyword counts."""
-    values: dict[str, Any] = {}
+def _parse(text: str) -> Cards:
+    """Return what all cards say that have a readable value; the first card of a keyword counts."""
+    found = Cards({}, {}, {})
     if not text:
-        return values
+        return found
     with warnings.catch_warnings():
         # A card that breaks the standard is left out or read as far as it goes; nothing here depends on its style.
         warnings.simplefilter("ignore", VerifyWarning)
         for card in fits.Header.fromstring(text, sep="\n").cards:
             try:
-                keyword, value = card.keyword, card.value
+                keyword, value, comment = card.keyword, card.value, card.comment
             except (VerifyError, ValueError):
                 continue
-            if keyword not in values and isinstance(value, (str, int, float, bool)):
-                values[keyword] = value
-    return values
+            if keyword in _COMMENTARY or not isinstance(value, (str, int, float, bool)):
+                continue
+            if keyword not in found.values:
+                found.values[keyword] = value
+                found.comments[keyword] = comment
+            elif value != found.values[keyword]:
+                found.others[keyword] = (*found.others.get(keyword, ()), value)
+    return found

@@ -7,10 +7,12 @@ fact by `Facts.with_fact(name, Fact(value, MEASURED))`.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from lazyccd.batch.cameras import FACTS, KINDS, Camera, Rule
 from lazyccd.batch.collect import RawFrame
@@ -27,7 +29,22 @@ MEASURED = "measured by pairs"
 LOCAL = frozenset({"gain", "overscan", "trim", "window"})
 """Facts that one extension of several takes from the primary header only where INHERIT is T."""
 
-_LOUD = frozenset({"gain", "readnoise", "saturate", "overscan", "trim", "exposure", "unit"})
+Reader: TypeAlias = Callable[[Any, str], Any]
+"""Reads the value of a card, given its comment; raises `UnusableError`."""
+
+EXPOSURES = ("EXPTIME", "EXPOSURE", "XPOSURE", "EXP_TIME")
+"""Keywords of an exposure that must agree if several are there."""
+
+CLEAR = frozenset({"CLEAR", "OPEN", "EMPTY", "NOFILTER", "NONE", "FREE", "AIR", "HOLE", "OUT"})
+"""Positions of a wheel that hold no filter."""
+
+MOST_ELECTRONS = 2e6
+"""More than the full range of a detector: a gain beyond it is a setting of the camera."""
+
+_LIKE_FILTER = re.compile(r".*FLTNM.*|.*FILTNM.*|FILT[A-Z0-9_-]*|.*FILTER[A-Z0-9]?|.*FILT \S*NAME")
+_GAIN_UNIT = re.compile(r"e-|electron|e/|adu", re.IGNORECASE)
+
+_LOUD = frozenset({"gain", "readnoise", "saturate", "overscan", "trim", "exposure", "unit", "time"})
 """Facts whose unusable keywords are worth a note."""
 
 
@@ -39,6 +56,12 @@ class Fact(Generic[T]):
     source: str
     note: str = ""
     """What was found and not used."""
+
+    doubt: str = ""
+    """Why the value may be wrong; a product that depends on it is not complete."""
+
+    keyword: str = ""
+    """The keyword that the value was read from; empty for other sources."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +106,27 @@ class Facts:
 
     set_temperature: Fact[float]
     readout: Fact[str]
+    """Mode, speed and port, as far as the header has them."""
+
     binning: Fact[str]
     window: Fact[str]
     """Origin 'x,y'; the size is the image's."""
 
+    telescope: Fact[str]
     instrument: Fact[str]
     detector: Fact[str]
+    gain_setting: Fact[str]
+    """What the camera was told, not electrons per adu."""
+
+    offset: Fact[str]
+    iso: Fact[str]
+    em: Fact[str]
+    """Electron multiplication: mode and gain."""
+
+    row_order: Fact[str]
+    cfa: Fact[str]
+    """Pattern of the colour filters on the pixels; None for a monochrome detector."""
+
     grating: Fact[str]
     slit: Fact[str]
 
@@ -110,9 +148,19 @@ class Facts:
         """What was found and not used, for each fact."""
         return tuple(f"{item.name}: {note}" for item in fields(self) if (note := self.get(item.name).note))
 
+    @property
+    def doubts(self) -> dict[str, str]:
+        """Why facts may be wrong, by the name of the fact."""
+        return {item.name: doubt for item in fields(self) if (doubt := self.get(item.name).doubt)}
+
 
 def resolve_facts(
-    frame: RawFrame, cameras: tuple[Camera, ...], overrides: Mapping[str, str], source: str = COMMAND_LINE
+    frame: RawFrame,
+    cameras: tuple[Camera, ...],
+    overrides: Mapping[str, str],
+    source: str = COMMAND_LINE,
+    *,
+    master: bool = False,
 ) -> Facts:
     """Find all facts about a frame but its type, which `classify` adds.
 
@@ -126,13 +174,15 @@ def resolve_facts(
         Facts that were given, as text; 'none' for overscan and trim switches them off.
     source
         Where the overrides come from.
+    master
+        Whether the file was given as a master: floats without BUNIT are then taken as adu.
 
     Raises
     ------
     ParameterError
         Raised if a given value cannot be used.
     """
-    readers = _readers(frame.shape)
+    readers = _readers(frame)
     found: dict[str, Fact[Any]] = {"type": Fact(None, "")}
     for name in FACTS[1:]:
         if name in overrides:
@@ -141,37 +191,165 @@ def resolve_facts(
             found[name] = look_up(frame, cameras, name, readers[name])
     if found["saturate"].value is None and frame.top is not None:
         found["saturate"] = Fact(float(frame.top), f"largest value of {frame.levels[0]} bits", found["saturate"].note)
-    found["unit"] = _unit(frame, found["unit"])
+    found["unit"] = _unit(frame, found["unit"], master=master)
+    if found["filter"].value is None and "filter" not in overrides:
+        found["filter"] = _guess_filter(frame, found["filter"])
+    found["exposure"] = _compare_exposures(frame, found["exposure"])
+    found["gain_setting"] = _gain_setting(frame, found)
     if frame.part and "detector" not in overrides:
         names = (found["detector"].value, frame.child or frame.part)
         found["detector"] = Fact(" ".join(name for name in names if name), "extension")
     return _sections(frame, cameras, Facts(**found), overrides)
 
 
-def look_up(frame: RawFrame, cameras: tuple[Camera, ...], name: str, read: Callable[[Any], Any]) -> Fact[Any]:
+def look_up(frame: RawFrame, cameras: tuple[Camera, ...], name: str, read: Reader) -> Fact[Any]:
     """Ask the tables for one fact."""
     notes: list[str] = []
     for camera in cameras:
         for rule in _that_hold(camera.fix, name, frame):
-            value = _try(read, rule.values[0], f"{camera.label}: fixed value", notes)
+            value = _try(read, Found(rule.values[0], ""), f"{camera.label}: fixed value", notes)
             if value is not None:
                 return Fact(value, _fixed(camera, rule), _note(name, notes))
         for rule in _that_hold(camera.keys, name, frame):
-            for keyword in rule.values:
-                value = _try(read, joined(frame, keyword, local=name in LOCAL), keyword, notes)
+            for expression in rule.values:
+                found = find(frame, expression, name)
+                value = _try(read, found, found.keyword or expression, notes)
                 if value is not None:
-                    return Fact(value, camera.source(keyword), _note(name, notes))
+                    note = _note(name, notes)
+                    return Fact(
+                        value, camera.source(found.keyword), note, _doubled(frame, found.keyword), found.keyword
+                    )
     return Fact(None, "no keyword", _note(name, notes))
 
 
-def joined(frame: RawFrame, keyword: str, *, local: bool = False) -> Any:
-    """Return the value of ``KEY``, or of ``A + B`` both as text; None unless all are there."""
-    parts = [frame.get(part.strip(), local=local) for part in keyword.split(" + ")]
+class Found(NamedTuple):
+    """What a header says where a table looks."""
+
+    value: Any
+    """None where nothing is."""
+
+    comment: str
+    keyword: str = ""
+    """The keyword, or the keywords that were joined as ``A + B`` or ``A & B``."""
+
+
+def find(frame: RawFrame, expression: str, name: str) -> Found:
+    """Return what stands behind ``KEY``, behind ``A + B`` if both are there, or behind those of ``A & B`` that are.
+
+    Parameters
+    ----------
+    frame
+        Its headers are asked.
+    expression
+        As camera tables have it; ``KEY [ms]`` says that the value is in milliseconds.
+    name
+        The fact: of the wheels of a filter, those that are clear or open leave the name.
+    """
+    plain, _, unit = expression.partition(" [")
+    sign = " & " if " & " in plain else " + "
+    parts = [(keyword, frame.get(keyword, local=name in LOCAL)) for keyword in " ".join(plain.split()).split(sign)]
+    there = [(keyword, value) for keyword, value in parts if not header_values.is_nothing(value)]
     if len(parts) == 1:
-        return parts[0]
-    return (
-        None if any(header_values.is_nothing(part) for part in parts) else ", ".join(map(header_values.as_text, parts))
-    )
+        keyword, value = parts[0]
+        return Found(value, f"{frame.comment(keyword)} {unit}", keyword)
+    if not there or (sign == " + " and len(there) < len(parts)):
+        return Found(None, "")
+    if name == "filter":
+        there = [part for part in there if not is_clear(part[1])] or there[:1]
+    texts = list(dict.fromkeys(header_values.as_text(value) for _, value in there))
+    return Found(there[0][1] if len(texts) == 1 else ", ".join(texts), "", sign.join(keyword for keyword, _ in there))
+
+
+def is_clear(position: object) -> bool:
+    """Return whether a position of a filter wheel holds no filter.
+
+    Examples
+    --------
+    >>> is_clear("NO_FILTER"), is_clear("Clear 2"), is_clear("air"), is_clear("C-star")
+    (True, True, True, False)
+    """
+    return re.sub(r"[^A-Z]|\d", "", header_values.as_text(position).upper()) in CLEAR
+
+
+def _doubled(frame: RawFrame, keywords: str) -> str:
+    """Say that a card stands several times in a header with different values."""
+    for keyword in re.split(r" [+&] ", keywords):
+        others = frame.other_values(keyword)
+        if others:
+            values = " and ".join(map(str, (frame.get(keyword), *others)))
+            return f"the header has {keyword} {len(others) + 1} times, {values}; the first is used"
+    return ""
+
+
+def _guess_filter(frame: RawFrame, unknown: Fact[str]) -> Fact[str]:
+    """Look for a filter under a keyword that no table names, but that sounds like one."""
+    for keyword in frame.keywords():
+        if _LIKE_FILTER.fullmatch(keyword) and not header_values.is_nothing(value := frame.get(keyword)):
+            note = f'taken from {keyword} for its name; confirm it by [keys] filter = "{keyword}" in a camera table'
+            return Fact(header_values.read_text(value), f"keyword {keyword}", note, "", keyword)
+    return unknown
+
+
+def _compare_exposures(frame: RawFrame, used: Fact[float]) -> Fact[float]:
+    """Doubt an exposure that another keyword contradicts by more than 1 %: one of them may be in milliseconds."""
+    if not used.keyword or used.value is None or used.doubt:
+        return used
+    for keyword in EXPOSURES:
+        value = frame.get(keyword)
+        if keyword == used.keyword or header_values.is_nothing(value):
+            continue
+        try:
+            other = header_values.read_exposure(value, frame.comment(keyword))
+        except UnusableError:
+            continue
+        if other is not None and abs(other - used.value) > max(0.1, 0.01 * used.value):
+            doubt = f"{used.keyword} says {used.value:g} s and {keyword} {other:g} s; state it in a camera table"
+            return replace(used, doubt=doubt)
+    return used
+
+
+def _gain_setting(frame: RawFrame, found: Mapping[str, Fact[Any]]) -> Fact[str]:
+    """Return the setting of a camera that stands in GAIN, where that is not electrons per adu."""
+    fact = found["gain_setting"]
+    value = frame.get("GAIN", local=True)
+    if fact.value is not None or header_values.is_nothing(value):
+        return fact
+    used = found["gain"]
+    try:
+        number = read_gain(value, frame.comment("GAIN"), frame.top)
+    except UnusableError:
+        number = None
+    other = used.value if used.keyword not in {"", "GAIN"} else None
+    if number is None or (other is not None and not math.isclose(number, other, rel_tol=0.01)):
+        return Fact(header_values.as_text(value), "keyword GAIN", "", "", "GAIN")
+    return fact
+
+
+def read_gain(value: Any, comment: str, top: int | None) -> float | None:
+    """Return electrons per adu, if that is what a gain can be.
+
+    Parameters
+    ----------
+    value
+        Of the card.
+    comment
+        Of the card; the unit in it tells a gain from a setting.
+    top
+        The largest value that the image can hold, in adu.
+
+    Raises
+    ------
+    UnusableError
+        Raised if the number is a setting of the camera: it would make the full range more than 2e6 electrons, or is a whole
+        number of 10 or more without a unit.
+    """
+    number = header_values.read_positive(value, "gain")
+    if number is None:
+        return None
+    has_unit = _GAIN_UNIT.search(comment) or _GAIN_UNIT.search(str(value))
+    if number * (top or 65535) > MOST_ELECTRONS or (number >= 10 and number.is_integer() and not has_unit):
+        raise UnusableError("is a setting of the camera and not electrons per adu; give --gain")
+    return number
 
 
 def value_to_text(name: str, value: Any) -> str:
@@ -187,23 +365,28 @@ def value_to_text(name: str, value: Any) -> str:
     return f"{text} {unit}".strip()
 
 
-def _readers(shape: tuple[int, int]) -> dict[str, Callable[[Any], Any]]:
-    """Return what reads each fact's value."""
-    special: dict[str, Callable[[Any], Any]] = {
+def _readers(frame: RawFrame) -> dict[str, Reader]:
+    """Return what reads each fact's value and the comment of its card."""
+
+    def plain(read: Callable[..., Any], **how: Any) -> Reader:
+        return lambda value, _comment: read(value, **how)
+
+    special: dict[str, Reader] = {
         "exposure": header_values.read_exposure,
-        "time": header_values.read_time,
-        "unit": header_values.read_unit,
-        "temperature": header_values.read_number,
-        "set_temperature": header_values.read_number,
-        "binning": header_values.read_binning,
-        "window": header_values.read_origin,
-        "mode": _mode,
+        "time": plain(header_values.read_time),
+        "unit": plain(header_values.read_unit),
+        "temperature": plain(header_values.read_number),
+        "set_temperature": plain(header_values.read_number),
+        "binning": plain(header_values.read_binning),
+        "window": plain(header_values.read_origin),
+        "mode": plain(_mode),
+        "gain": partial(read_gain, top=frame.top),
     }
-    for name in ("gain", "readnoise", "saturate"):
-        special[name] = partial(header_values.read_positive, name=name)
+    for name in ("readnoise", "saturate"):
+        special[name] = plain(header_values.read_positive, name=name)
     for name in ("overscan", "trim"):
-        special[name] = partial(header_values.read_region, shape=shape)
-    return {name: special.get(name, header_values.read_text) for name in FACTS}
+        special[name] = plain(header_values.read_region, shape=frame.shape)
+    return {name: special.get(name, plain(header_values.read_text)) for name in FACTS}
 
 
 def _mode(value: Any) -> str | None:
@@ -218,14 +401,14 @@ def _that_hold(rules: tuple[Rule, ...], name: str, frame: RawFrame) -> list[Rule
     return [rule for rule in rules if rule.name == name and rule.holds(frame)]
 
 
-def _try(read: Callable[[Any], Any], value: Any, where: str, notes: list[str]) -> Any:
+def _try(read: Reader, found: Found, where: str, notes: list[str]) -> Any:
     """Return what can be read, None after noting what cannot."""
-    if value is None:
+    if found.value is None:
         return None
     try:
-        return read(value)
+        return read(found.value, found.comment)
     except UnusableError as error:
-        text = value if isinstance(value, (int, float)) else repr(header_values.as_text(value))
+        text = found.value if isinstance(found.value, (int, float)) else repr(header_values.as_text(found.value))
         notes.append(f"{where} = {text} {error}")
         return None
 
@@ -243,25 +426,29 @@ def _note(name: str, notes: list[str]) -> str:
     return "; ".join(f"{note}, ignored" for note in dict.fromkeys(notes)) if name in _LOUD else ""
 
 
-def _given(name: str, text: str, read: Callable[[Any], Any], source: str, where: str) -> Fact[Any]:
+def _given(name: str, text: str, read: Reader, source: str, where: str) -> Fact[Any]:
     """Return a fact that was given; what cannot be used is an error here, not a note."""
     if name in {"overscan", "trim"} and text.strip().lower() == "none":
         return Fact(None, f"{source}: none")
     try:
-        value = read(text)
+        value = header_values.read_positive(text, name) if name == "gain" else read(text, "")
     except UnusableError as error:
         raise ParameterError(f"{where}: {name} {text!r} of the {source} {error}; correct it.") from None
     return Fact(value, source)
 
 
-def _unit(frame: RawFrame, fact: Fact[Any]) -> Fact[Any]:
-    """Complete the unit: integers are adu where nothing else is said, floats are nobody knows what."""
-    if fact.value is not None:
+def _unit(frame: RawFrame, fact: Fact[Any], *, master: bool) -> Fact[Any]:
+    """Return the unit: counts of a raw image are adu, integers without BUNIT too, and floats are nobody knows what."""
+    is_integer = frame.levels[0] > 0
+    if fact.value in {"ct", "DN"} and is_integer:
+        return Fact("adu", fact.source, f"{fact.keyword or 'BUNIT'} = {fact.value!r} of integers is taken as adu")
+    if fact.value is not None or fact.note:
         return fact
-    if frame.levels[0] > 0 and not fact.note:
+    if is_integer:
         return Fact("adu", "integers without BUNIT")
-    note = fact.note or "no BUNIT on an image of floats"
-    return Fact("", "dimensionless", f'{note}; give [fix] unit = "adu" in a camera table')
+    if master:
+        return Fact("adu", "floats without BUNIT", "a master of floats without BUNIT is taken as adu")
+    return Fact(None, "no BUNIT", 'no BUNIT on an image of floats; give [fix] unit = "adu" in a camera table')
 
 
 def _sections(frame: RawFrame, cameras: tuple[Camera, ...], facts: Facts, overrides: Mapping[str, str]) -> Facts:
@@ -271,7 +458,7 @@ def _sections(frame: RawFrame, cameras: tuple[Camera, ...], facts: Facts, overri
         facts = facts.with_fact("trim", Fact(None, f"{facts.trim.source}: whole image", facts.trim.note))
     if facts.overscan.value is not None or facts.overscan.source.endswith(": none"):
         return facts
-    data = look_up(frame, cameras[-1:], "trim", partial(header_values.read_region, shape=frame.shape))
+    data = look_up(frame, cameras[-1:], "trim", lambda value, _: header_values.read_region(value, frame.shape))
     if data.value is None or not data.source.endswith("DATASEC") or data.value == whole:
         return facts
     strip = header_values.trim_strip(parse_section(data.value, frame.shape).region, frame.shape)

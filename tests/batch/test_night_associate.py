@@ -206,7 +206,7 @@ def test_what_is_listed_and_what_is_refused(plan_night: Any) -> None:
         ("odd.fits", "LISTED"),
         ("zero.fits", "REFUSED"),
     ]
-    assert plan.recipe("odd.fits").reason == "IMAGETYP = 'XYZ' is no known type"
+    assert plan.recipe("odd.fits").reason.startswith("IMAGETYP = 'XYZ' is no known type")
     assert "processed already (FLATCOR = 'Jul 13 12:40" in plan.recipe("done.fits").reason
     assert (plan.groups, plan.science, plan.exit_status) == ((), (), 1)
     forced = plan_night({}, force=True)

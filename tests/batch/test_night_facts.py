@@ -40,7 +40,7 @@ def test_order_of_sources(make_frame: Any, tmp_path: Path) -> None:
     facts = facts_of(frame, camera)
     assert (facts.gain.value, facts.gain.source) == (3.5, "camera my.toml: fixed for SPEED=fast")
     assert (facts.readnoise.value, facts.readnoise.source) == (7.0, "camera my.toml: fixed")
-    assert (facts.filter.value, facts.filter.source) == ("g, clear", "camera my.toml: WHEEL1 + WHEEL2")
+    assert (facts.filter.value, facts.filter.source) == ("g", "camera my.toml: WHEEL1")
     facts = facts_of(frame)
     assert (facts.gain.value, facts.gain.source) == (2.0, "keyword GAIN")
 
@@ -99,17 +99,19 @@ def test_maxlin_where_saturate_is_missing(make_frame: Any) -> None:
     ("cards", "value", "source"),
     [
         ({}, "adu", "integers without BUNIT"),
-        ({"BUNIT": "Counts"}, "ct", "keyword BUNIT"),
-        ({"DTYPE": "float32"}, "", "dimensionless"),
-        ({"BUNIT": "bananas"}, "", "dimensionless"),
+        ({"BUNIT": "ADU"}, "adu", "keyword BUNIT"),
+        ({"BUNIT": "Counts"}, "adu", "keyword BUNIT"),
+        ({"BUNIT": "dn"}, "adu", "keyword BUNIT"),
+        ({"DTYPE": "float32"}, None, "no BUNIT"),
+        ({"BUNIT": "electron"}, "electron", "keyword BUNIT"),
+        ({"BUNIT": "bananas"}, None, "no keyword"),
     ],
 )
-def test_units_of_pixels(make_frame: Any, cards: dict[str, Any], value: str, source: str) -> None:
-    """Integers without BUNIT are adu; floats without it and unknown units are dimensionless, with a way out."""
+def test_units_of_pixels(make_frame: Any, cards: dict[str, Any], value: str | None, source: str) -> None:
+    """Integers without BUNIT or in counts are adu; floats without it and unknown units are in no unit, which is said."""
     fact = facts_of(make_frame(**cards)).unit
     assert (fact.value, fact.source) == (value, source)
-    assert bool(fact.note) == (value == "")
-    assert value or "[fix] unit" in fact.note
+    assert bool(fact.note) == (value is None or cards.get("BUNIT") in {"Counts", "dn"})
 
 
 def test_sections(make_frame: Any) -> None:
@@ -200,3 +202,114 @@ def test_builtin_tables() -> None:
     """The tables that come along are these, and can be read."""
     assert [camera.name for camera in builtin_cameras()] == ["efosc2", "isis", "sbig", "sinistro"]
     assert generic_camera().keywords("gain")[0] == "EGAIN"
+
+
+@pytest.mark.parametrize(
+    ("cards", "value", "source"),
+    [
+        ({"FILTER": "NO_FILTER", "FILTER2": "V"}, "V", "keyword FILTER2"),
+        ({"FILTER": "R"}, "R", "keyword FILTER"),
+        ({"FILTER": 6563}, "6563", "keyword FILTER"),
+        ({"FILTER1": "air", "FILTER2": "rp", "FILTER3": "AIR"}, "rp", "keyword FILTER2"),
+        ({"FILTER1": "Ha", "FILTER2": "ND1"}, "Ha, ND1", "keyword FILTER1 & FILTER2"),
+        ({"FILTER": "V", "FILTER1": "V", "FILTER2": "Clear"}, "V", "keyword FILTER & FILTER1"),
+        ({"FILTER": "Clear", "FILTER2": "Open"}, "Clear", "keyword FILTER"),
+        ({"ESO INS FILT1 NAME": "free", "ESO INS FILT2 NAME": "B#900"}, "B#900", "keyword ESO INS FILT2 NAME"),
+        ({"FILTSEL": "OIII"}, "OIII", "keyword FILTSEL"),
+        ({"XFLTNM": "OIII"}, "OIII", "keyword XFLTNM"),
+        ({}, None, "no keyword"),
+    ],
+)
+def test_filters(make_frame: Any, cards: dict[str, Any], value: str | None, source: str) -> None:
+    """All wheels of a header make the filter, clear ones aside; a keyword that only sounds like one is used and said."""
+    fact = facts_of(make_frame(**cards)).filter
+    assert (fact.value, fact.source) == (value, source)
+    assert bool(fact.note) == bool({"FILTSEL", "XFLTNM"} & cards.keys())
+
+
+@pytest.mark.parametrize(
+    ("cards", "gain", "setting"),
+    [
+        ({"GAIN": 1.4}, 1.4, None),
+        ({"GAIN": 360}, None, "360"),
+        ({"GAIN": 31.5}, None, "31.5"),
+        ({"GAIN": 10}, None, "10"),
+        ({"GAIN": 120.0}, None, "120.0"),
+        ({"GAIN": 0, "EGAIN": 4.0}, 4.0, "0"),
+        ({"GAIN": 100, "EGAIN": 1.0}, 1.0, "100"),
+        ({"GAIN": 1.4, "EGAIN": 1.4}, 1.4, None),
+        ({"GAIN": 1.0, "EGAIN": 2.3}, 2.3, "1.0"),
+        ({"GAIN": "UNKNOWN"}, None, None),
+        ({"GAIN": None, "GAINRAW": 139}, None, "139"),
+    ],
+)
+def test_gains_that_are_settings(
+    make_frame: Any, cards: dict[str, Any], gain: float | None, setting: str | None
+) -> None:
+    """What a camera was set to is no gain in electrons per adu, and tells frames apart."""
+    facts = facts_of(make_frame(**cards))
+    assert (facts.gain.value, facts.gain_setting.value) == (gain, setting)
+    assert ("setting" in facts.gain.note) == (gain is None and "GAINRAW" not in cards and setting is not None)
+
+
+def test_a_gain_with_a_unit_is_one(make_night: Any) -> None:
+    """A whole number of 10 or more is a gain if its comment has a unit; one given by hand is taken as it is."""
+    path = make_night({"one": {}}) / "one.fits"
+    with fits.open(path, mode="update") as hdus:
+        hdus[0].header["GAIN"] = (15, "[e-/ADU] gain")
+    frame = collect(path).frames[0]
+    assert facts_of(frame).gain.value == 15.0
+    with fits.open(path, mode="update") as hdus:
+        hdus[0].header["GAIN"] = (15, "gain")
+    facts = facts_of(collect(path).frames[0], gain="15")
+    assert (facts.gain.value, facts.gain_setting.value) == (15.0, "15")
+
+
+def test_milliseconds(make_night: Any, tmp_path: Path) -> None:
+    """An exposure is in milliseconds where its comment or a camera table says so."""
+    path = make_night({"one": {"EXPTIME": 5000, "INSTRUME": "CAM1"}}) / "one.fits"
+    assert facts_of(collect(path).frames[0]).exposure.value == 5000.0
+    camera = tmp_path / "my.toml"
+    camera.write_text('[keys]\nexposure = "EXPTIME [ms]"\n')
+    assert facts_of(collect(path).frames[0], camera).exposure.value == 5.0
+    with fits.open(path, mode="update") as hdus:
+        hdus[0].header.comments["EXPTIME"] = "exposure time in milliseconds"
+    assert facts_of(collect(path).frames[0]).exposure.value == 5.0
+
+
+@pytest.mark.parametrize(
+    ("cards", "doubtful"),
+    [
+        ({"EXPTIME": 5000, "EXPOSURE": 5.0}, True),
+        ({"EXPTIME": 60.0, "EXPOSURE": 60.05}, False),
+        ({"EXPTIME": 60.0, "XPOSURE": 30.0}, True),
+        ({"EXPTIME": 60.0, "EXPOSURE": "UNKNOWN"}, False),
+    ],
+)
+def test_exposures_that_contradict_each_other(make_frame: Any, cards: dict[str, Any], doubtful: bool) -> None:
+    """Two exposures that differ by more than 1 % are a doubt that names both."""
+    fact = facts_of(make_frame(**cards)).exposure
+    assert fact.value == float(cards["EXPTIME"])
+    assert bool(fact.doubt) == doubtful
+    assert not doubtful or "EXPTIME says" in fact.doubt
+
+
+def test_a_card_that_stands_twice(make_night: Any) -> None:
+    """A repeated card of another value is a doubt; one of the same value is none."""
+    path = make_night({"one": {}}) / "one.fits"
+    with fits.open(path, mode="update") as hdus:
+        hdus[0].header.append(("EXPTIME", 6.0))
+        hdus[0].header.append(("RDNOISE", 5.0))
+    facts = facts_of(collect(path).frames[0])
+    assert facts.exposure.value == 60.0
+    assert facts.doubts == {"exposure": "the header has EXPTIME 2 times, 60.0 and 6.0; the first is used"}
+
+
+def test_settings_that_change_pixels(make_frame: Any) -> None:
+    """Speed and port count beside the mode; so do offset, ISO, electron multiplication and the order of rows."""
+    cards = {"READMODE": "slow", "RDSPEED": 100, "OFFSET": 50, "ISOSPEED": 800, "EMGAIN": 20, "ROWORDER": "TOP-DOWN"}
+    facts = facts_of(make_frame(**cards, TELESCOP="A", DETECTOR="E2V", DETSER="220052"))
+    assert facts.readout.value == "slow, 100"
+    assert (facts.offset.value, facts.iso.value, facts.em.value) == ("50", "800", "20")
+    assert (facts.row_order.value, facts.telescope.value) == ("TOP-DOWN", "A")
+    assert facts.detector.value == "E2V, 220052"

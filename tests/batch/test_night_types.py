@@ -9,7 +9,7 @@ import pytest
 
 from lazyccd.batch.cameras import cameras_of, load_camera
 from lazyccd.batch.classify import calibration_of, classify, read_stamps
-from lazyccd.batch.collect import RawFrame
+from lazyccd.batch.collect import RawFrame, collect
 from lazyccd.batch.metadata import Fact, resolve_facts
 
 
@@ -60,6 +60,15 @@ def type_of(frame: RawFrame, camera: Path | None = None) -> Fact[str]:
         ("ESO DPR TYPE", "WAVE,LAMP", "arc"),
         ("ESO DPR TYPE", "STD", "science"),
         ("ESO DPR CATG", "SCIENCE", "science"),
+        ("OBSTYPE", "SPECTRUM", "science"),
+        ("OBSTYPE", "ZERO", "bias"),
+        ("OBSTYPE", "TWILIGHT", "skyflat"),
+        ("OBSTYPE", "SKY FLAT", "skyflat"),
+        ("OBSTYPE", "EXPERIMENTAL", "science"),
+        ("IMAGETYP", "LightFrame", "science"),
+        ("IMAGETYP", "comparison", "arc"),
+        ("FLAVOR", "science", "science"),
+        ("OBSTYPE", "HARTMANN", "focus"),
     ],
 )
 def test_spellings(make_frame: Any, keyword: str, text: str, expected: str) -> None:
@@ -70,7 +79,7 @@ def test_spellings(make_frame: Any, keyword: str, text: str, expected: str) -> N
 
 
 def test_zero_seconds_are_a_bias(make_frame: Any) -> None:
-    """An exposure of 0 is a bias whatever its type says, and the source says both."""
+    """A dark of 0 seconds is a bias, and the source says both."""
     found = type_of(make_frame(IMAGETYP="Dark Frame", EXPTIME=0.0))
     assert found == Fact("bias", "exposure 0 s (keyword EXPTIME), against IMAGETYP = 'Dark Frame'")
 
@@ -94,8 +103,103 @@ def test_user_spellings(make_frame: Any, tmp_path: Path) -> None:
 
 
 def test_no_keyword(make_frame: Any) -> None:
-    """A frame without any type is unknown."""
-    assert type_of(make_frame()) == Fact("unknown", "no keyword of the type")
+    """A frame without any type and whose name tells nothing is unknown, and the way out is named."""
+    found = type_of(make_frame())
+    assert found.value == "unknown"
+    assert found.source.startswith("no keyword of the type (IMAGETYP, OBSTYPE, ...)")
+    assert "[types]" in found.source
+
+
+@pytest.mark.parametrize(
+    ("name", "cards", "expected", "why"),
+    [
+        ("bias_001", {}, "bias", "file name 'bias_001.fits'"),
+        ("Zero-03", {}, "bias", "file name"),
+        ("dark60s", {}, "dark", "file name"),
+        ("masterless_flatR1", {}, "flat", "file name"),
+        ("skyflat_V", {}, "skyflat", "file name"),
+        ("DarkFlat_2s", {}, "dark", "file name"),
+        ("M31_Light_60s", {}, "science", "file name"),
+        ("calib/darks/0001", {}, "dark", "folder 'darks'"),
+        ("flat/R/0001", {}, "flat", "folder 'flat'"),
+        ("a0001", {"OBJECT": "dome flat B"}, "domeflat", "OBJECT 'dome flat B'"),
+        ("a0002", {"OBJECT": "NGC 7331"}, "science", "OBJECT 'NGC 7331'"),
+        ("a0003", {"EXPTIME": 0.0}, "bias", "exposure 0 s"),
+        ("flatland_a", {}, "unknown", ""),
+        ("a0004", {"OBJECT": "N/A"}, "unknown", ""),
+    ],
+)
+def test_types_from_names(make_night: Any, name: str, cards: dict[str, Any], expected: str, why: str) -> None:
+    """Names of files and folders, and OBJECT, propose a type where no keyword has one; a proposal is in doubt."""
+    night = make_night({})
+    (night / name).parent.mkdir(parents=True, exist_ok=True)
+    make_night({name: cards, "other": {"IMAGETYP": "light"}})
+    frame = next(
+        item for item in collect([night / "other.fits", night / f"{name}.fits"]).frames if "other" not in item.name
+    )
+    found = type_of(frame)
+    assert found.value == expected
+    assert why in found.source
+    assert bool(found.doubt) == (found.source.startswith("proposed"))
+
+
+@pytest.mark.parametrize(
+    ("cards", "expected"),
+    [
+        ({"IMAGETYP": "Flat", "EXPTIME": 0.0}, "flat"),
+        ({"IMAGETYP": "Light", "EXPTIME": 0.0}, "science"),
+        ({"IMAGETYP": "Dark", "EXPTIME": 0.0}, "bias"),
+        ({"EXPTIME": 0.0}, "bias"),
+        ({"IMAGETYP": "ARC", "EXPTIME": 0.0}, "arc"),
+        ({"IMAGETYP": "XYZ", "EXPTIME": 0.0}, "unknown"),
+    ],
+)
+def test_zero_seconds(make_frame: Any, cards: dict[str, Any], expected: str) -> None:
+    """0 seconds make a bias of a dark and of a frame without a type, and of nothing else."""
+    assert type_of(make_frame(**cards)).value == expected
+
+
+@pytest.mark.parametrize(
+    ("cards", "reason"),
+    [
+        ({"IMAGETYP": "Bias", "NCOMBINE": 20}, "NCOMBINE = 20"),
+        ({"IMAGETYP": "Bias", "IMCMB001": "a.fits"}, "IMCMB001 = 'a.fits'"),
+        ({"IMAGETYP": "Flat", "STACKCNT": 9}, "STACKCNT = 9"),
+        ({"IMAGETYP": "Dark", "COMBINED": True}, "COMBINED = True"),
+        ({"IMAGETYP": "Dark Frame", "CALSTAT": "BM"}, "CALSTAT = 'BM'"),
+        ({"IMAGETYP": "Bias", "LZKIND": "master bias"}, "LZKIND = 'master bias'"),
+        ({"EXPTIME": 0.0, "NCOMBINE": 5}, "NCOMBINE = 5"),
+    ],
+)
+def test_what_others_combined_is_a_master(make_frame: Any, cards: dict[str, Any], reason: str) -> None:
+    """A calibration that was made of several frames is no raw one, whichever program made it."""
+    assert type_of(make_frame(**cards)) == Fact("master", reason)
+
+
+def test_one_frame_is_no_combination(make_frame: Any) -> None:
+    """NCOMBINE = 1 and a false COMBINED are written for raw frames too."""
+    assert type_of(make_frame(IMAGETYP="Bias", NCOMBINE=1, COMBINED=False, CALSTAT="")).value == "bias"
+
+
+def test_calstat_says_what_was_done(make_frame: Any) -> None:
+    """The letters of MaxIm's CALSTAT are steps."""
+    stamps = read_stamps(make_frame(IMAGETYP="Light", CALSTAT="BDF"))
+    assert (stamps.done, stamps.reason) == (("bias", "dark", "flat"), "CALSTAT = 'BDF'")
+
+
+def test_unknown_words_have_a_nearest_one(make_frame: Any) -> None:
+    """A misspelled type is listed with the spelling that it is most like."""
+    assert "the nearest is 'BIAS', bias" in type_of(make_frame(IMAGETYP="BAIS")).source
+
+
+def test_a_type_can_be_fixed(make_frame: Any, tmp_path: Path) -> None:
+    """[fix] type goes before all keywords, and FILE stands for the name of the file."""
+    camera = tmp_path / "my.toml"
+    camera.write_text('[fix]\n"type@FILE=one*" = "flat"\n')
+    frame = make_frame()
+    assert type_of(frame, camera) == Fact("flat", "camera my.toml: fixed")
+    camera.write_text('[types]\n"*@FILE=ONE*" = "dark"\n')
+    assert type_of(frame, camera) == Fact("dark", "FILE=ONE* (camera my.toml)")
 
 
 @pytest.mark.parametrize(
