@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -56,13 +56,17 @@ class Conf(ConfigNamespace):  # type: ignore[misc]
 conf = Conf()
 
 
+LogEntry: TypeAlias = bool | str | Keyword | Mapping[str, Any] | None
+"""What ``add_keyword`` may be: True for name and arguments, something else to note instead, False or None for nothing."""
+
+
 def bind_arguments(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments that were passed, by name, in the order in which they were."""
     names = list(inspect.signature(inspect.unwrap(func)).parameters)
     return dict(zip(names, args, strict=False)) | dict(kwargs)
 
 
-def log_entries(name: str, arguments: Mapping[str, Any], add_keyword: Any) -> list[tuple[str, Any]]:
+def log_entries(name: str, arguments: Mapping[str, Any], add_keyword: LogEntry) -> list[tuple[str, Any]]:
     """Return the keys and values by which an operation notes itself.
 
     Parameters

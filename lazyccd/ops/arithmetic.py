@@ -45,7 +45,7 @@ def _add(frame: xr.Dataset, other: Operand, sign: float) -> xr.Dataset:
     return affine_image(image, 1.0, sign * factor * float(number.value)).to_dataset()
 
 
-@operation(log=False)
+@operation()
 def add(frame: xr.Dataset, other: Operand) -> xr.Dataset:
     """Add a number, a quantity or a frame.
 
@@ -80,7 +80,7 @@ def add(frame: xr.Dataset, other: Operand) -> xr.Dataset:
     return _add(frame, other, 1.0)
 
 
-@operation(log=False)
+@operation()
 def subtract(frame: xr.Dataset, other: Operand) -> xr.Dataset:
     """Subtract a number, a quantity or a frame.
 
@@ -113,7 +113,7 @@ def subtract(frame: xr.Dataset, other: Operand) -> xr.Dataset:
     return _add(frame, other, -1.0)
 
 
-@operation(log=False)
+@operation()
 def multiply(frame: xr.Dataset, other: Operand) -> xr.Dataset:
     """Multiply by a number, a quantity or a frame.
 
@@ -150,7 +150,7 @@ def multiply(frame: xr.Dataset, other: Operand) -> xr.Dataset:
     return replace(result, units=image.units * number.unit).to_dataset()
 
 
-@operation(log=False)
+@operation()
 def divide(frame: xr.Dataset, other: Operand) -> xr.Dataset:
     """Divide by a number, a quantity or a frame.
 

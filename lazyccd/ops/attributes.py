@@ -31,7 +31,7 @@ from lazyccd.ops.decorator import operation
 from lazyccd.plan.steps import Apply, Input, Join, Step, make_dtypes, make_params
 
 
-@operation(log=False)
+@operation()
 def add_mask(ccd: xr.Dataset, array: Pixels, plane: str = "BAD", description: str = "") -> xr.Dataset:
     """Set a mask plane where an array is not 0; `with_mask` replaces the whole mask.
 
@@ -78,7 +78,7 @@ def add_mask(ccd: xr.Dataset, array: Pixels, plane: str = "BAD", description: st
     return replace(image, plan=plan, schema=schema, graphs=(*image.graphs, *graphs)).to_dataset()
 
 
-@operation(log=False)
+@operation()
 def with_mask(ccd: xr.Dataset, mask: Pixels | None) -> xr.Dataset:
     """Replace the mask of a frame; `add_mask` sets pixels of one plane and keeps the others.
 
@@ -128,7 +128,7 @@ def with_mask(ccd: xr.Dataset, mask: Pixels | None) -> xr.Dataset:
     return resolve(ccd.assign({MASK: (DIMS, values, attrs)})).to_dataset()
 
 
-@operation(log=False)
+@operation()
 def with_uncertainty(ccd: xr.Dataset, array: Pixels | None, uncertainty_type: UncertaintyType = "std") -> xr.Dataset:
     """Return a frame with another uncertainty.
 
@@ -176,7 +176,7 @@ def _only(step: Step, plane: str) -> Step:
     return Join.of(data=(step, plane))
 
 
-@operation(log=False)
+@operation()
 def with_unit(ccd: xr.Dataset, unit: u.UnitBase | str) -> xr.Dataset:
     """Return a frame whose numbers are in another unit, unchanged; to convert, use `multiply`.
 

@@ -9,6 +9,7 @@ import xarray as xr
 
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import DATA, Image, resolve
+from lazyccd.frame.history_log import LogEntry
 from lazyccd.kernels import bad_pixels, iraf_filters
 from lazyccd.ops.arguments import single_number, whole_number
 from lazyccd.ops.decorator import operation
@@ -34,6 +35,7 @@ def ccdmask(
     ngood: int = 5,
     *,
     flavor: Literal["ccdproc", "iraf"] = "ccdproc",
+    add_keyword: LogEntry = True,
 ) -> xr.DataArray:
     """Find the bad pixels of a detector in an image without structure, best the ratio of two flats of different level.
 
@@ -57,6 +59,8 @@ def ccdmask(
     flavor
         ``"iraf"`` finds what IRAF's task does: medians whose box is pushed inside at the edge, scatter in blocks (the distance of
         the percentiles, not half of it), then sums over stretches of columns, which find what no single pixel shows.
+    add_keyword
+        What the header says about the operation; see `subtract_bias`.
 
     Returns
     -------
@@ -125,7 +129,7 @@ def _mask_of(image: Image, kernel: Kernel, footprint: Footprint, params: dict[st
 
 
 @operation()
-def grow_mask(ccd: xr.Dataset, planes: str, radius: float) -> xr.Dataset:
+def grow_mask(ccd: xr.Dataset, planes: str, radius: float, *, add_keyword: LogEntry = True) -> xr.Dataset:
     """Grow mask planes by a disc.
 
     Parameters
@@ -136,6 +140,8 @@ def grow_mask(ccd: xr.Dataset, planes: str, radius: float) -> xr.Dataset:
         Which planes grow, such as ``"SAT"`` or ``"SAT+CR"``; each keeps its name.
     radius
         Pixels whose centre is at most so far from one that has the plane get it too.
+    add_keyword
+        What the header says about the operation; see `subtract_bias`.
 
     Returns
     -------
@@ -179,7 +185,12 @@ def grown(image: Image, planes: str, radius: float) -> Image:
 
 @operation()
 def interpolate_bad_pixels(
-    ccd: xr.Dataset, bad: str | None = None, axis: Literal["y", "x"] | None = None, reach: int = 32
+    ccd: xr.Dataset,
+    bad: str | None = None,
+    axis: Literal["y", "x"] | None = None,
+    reach: int = 32,
+    *,
+    add_keyword: LogEntry = True,
 ) -> xr.Dataset:
     """Fill bad pixels by linear interpolation between their nearest good neighbours.
 
@@ -194,6 +205,8 @@ def interpolate_bad_pixels(
         IRAF's fixpix does.
     reach
         How far good pixels are looked for.
+    add_keyword
+        What the header says about the operation; see `subtract_bias`.
 
     Returns
     -------

@@ -33,7 +33,7 @@ def _block_size(block_size: Any, image: Image | None) -> tuple[int, int]:
     return by, bx
 
 
-@operation(log=False)
+@operation()
 def block_reduce(ccd: xr.Dataset, block_size: int | tuple[int, int], func: Callable[..., Any] = np.sum) -> xr.Dataset:
     """Reduce blocks of pixels to one pixel each.
 
@@ -94,7 +94,7 @@ def _shrink(sizes: tuple[int, ...], block: int, length: int) -> tuple[int, ...]:
     return tuple(int(n) for n in np.diff(np.concatenate(([0], ends))) if n) or (length,)
 
 
-@operation(log=False)
+@operation()
 def block_average(ccd: xr.Dataset, block_size: int | tuple[int, int]) -> xr.Dataset:
     """Average blocks of pixels.
 
@@ -122,10 +122,10 @@ def block_average(ccd: xr.Dataset, block_size: int | tuple[int, int]) -> xr.Data
     >>> block_average(CCDData(np.arange(4.0).reshape(2, 2), unit="adu"), 2).data
     array([[1.5]])
     """
-    return block_reduce(ccd, block_size, np.mean)  # type: ignore[no-any-return]
+    return block_reduce(ccd, block_size, np.mean)
 
 
-@operation(log=False)
+@operation()
 def block_replicate(ccd: xr.Dataset, block_size: int | tuple[int, int], conserve_sum: bool = True) -> xr.Dataset:
     """Make a block of equal pixels of each pixel.
 

@@ -13,6 +13,8 @@ from astropy import units as u
 
 from lazyccd.errors import ArgumentTypeError, ParameterError, UnitError
 from lazyccd.frame.core import DATA, Image, as_step, float_dtype, resolve
+from lazyccd.frame.history_log import LogEntry
+from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.nddata import is_nddata
 from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import quantiles
@@ -47,9 +49,9 @@ def cosmicray_lacosmic(
     sigclip: float = 4.5,
     sigfrac: float = 0.3,
     objlim: float = 5.0,
-    gain: float | u.Quantity = 1.0,
-    readnoise: float | u.Quantity = 6.5,
-    satlevel: float | None = None,
+    gain: float | u.Quantity | Keyword = 1.0,
+    readnoise: float | u.Quantity | Keyword = 6.5,
+    satlevel: float | u.Quantity | Keyword | None = None,
     pssl: float = 0.0,
     niter: int = 4,
     sepmed: bool = True,
@@ -68,6 +70,7 @@ def cosmicray_lacosmic(
     use_uncertainty: bool = False,
     background: Background = "image",
     engine: Literal["lazyccd", "astroscrappy"] = "lazyccd",
+    add_keyword: LogEntry = True,
 ) -> xr.Dataset:
     r"""Find cosmic rays by LA Cosmic, flag them and replace them.
 
@@ -122,6 +125,8 @@ def cosmicray_lacosmic(
         of the data; None leaves it flagged and not replaced.
     engine
         ``"astroscrappy"`` runs that library on each chunk, for comparison.
+    add_keyword
+        What the header says about the operation; see `subtract_bias`.
 
     Returns
     -------

@@ -7,9 +7,10 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, LazyCCDError
@@ -21,8 +22,16 @@ from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.tree import call_each, calls_of, gather
 
+if TYPE_CHECKING:
+    from astropy.nddata import CCDData
+
 P = ParamSpec("P")
-T = TypeVar("T")
+A_co = TypeVar("A_co", covariant=True)
+ImageT = TypeVar("ImageT", bound="xr.Dataset | xr.DataTree | CCDData")
+"""A frame, a tree of frames or a CCDData."""
+
+Shared: TypeAlias = Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]]
+"""Finds the arguments that hold for all frames of a tree together."""
 
 SECTIONS = frozenset({"fits_section", "oscan", "trim"})
 """Arguments that are text, even such as '[5,5]'."""
@@ -44,33 +53,91 @@ def _collect_log() -> Iterator[list[tuple[str, Any]]]:
         _collected.reset(token)
 
 
+class FrameOperation(Protocol[P]):
+    """An operation that returns the kind of image that it is given; a function of a frame, after `operation`."""
+
+    # one type variable rather than an overload for each kind: astropy has no types, so that CCDData is Any to mypy, and an
+    # overload for it would make the result Any as soon as another argument is a Quantity
+    @overload
+    def __call__(self, ccd: ImageT, /, *args: P.args, **kwargs: P.kwargs) -> ImageT: ...
+    @overload  # with a tree, any argument may be a tree or a mapping that gives each frame its own
+    def __call__(self, ccd: xr.DataTree, /, *args: Any, **kwargs: Any) -> xr.DataTree: ...
+
+
+class ImageOperation(Protocol[P, A_co]):
+    """A `FrameOperation` that takes a bare array too, and then returns one array or two."""
+
+    @overload
+    def __call__(self, ccd: npt.NDArray[Any], /, *args: P.args, **kwargs: P.kwargs) -> A_co: ...
+    @overload
+    def __call__(self, ccd: ImageT, /, *args: P.args, **kwargs: P.kwargs) -> ImageT: ...
+    @overload
+    def __call__(self, ccd: xr.DataTree, /, *args: Any, **kwargs: Any) -> xr.DataTree: ...
+
+
+class ArrayOperation(Protocol[P]):
+    """An operation that returns one array of pixels instead of an image, lazy for a frame."""
+
+    @overload
+    def __call__(self, ccd: xr.Dataset, /, *args: P.args, **kwargs: P.kwargs) -> xr.DataArray: ...
+    @overload
+    def __call__(self, ccd: xr.DataTree, /, *args: P.args, **kwargs: P.kwargs) -> xr.DataTree: ...
+    @overload
+    def __call__(self, ccd: xr.DataTree, /, *args: Any, **kwargs: Any) -> xr.DataTree: ...
+    @overload
+    def __call__(self, ccd: npt.NDArray[Any] | CCDData, /, *args: P.args, **kwargs: P.kwargs) -> npt.NDArray[Any]: ...
+
+
+class ImageDecorator(Protocol[A_co]):
+    """Makes an `ImageOperation` of what returns a frame, an `ArrayOperation` of what returns an array."""
+
+    @overload
+    def __call__(self, func: Callable[Concatenate[xr.Dataset, P], xr.Dataset], /) -> ImageOperation[P, A_co]: ...
+    @overload
+    def __call__(self, func: Callable[Concatenate[xr.Dataset, P], xr.DataArray], /) -> ArrayOperation[P]: ...
+
+
+@overload
 def operation(
-    *,
-    log: bool = True,
-    arrays: tuple[str, ...] = (),
-    shared: Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]] | None = None,
-) -> Callable[[Callable[P, T]], Callable[..., Any]]:
+    *, shared: Shared | None = None
+) -> Callable[[Callable[Concatenate[xr.Dataset, P], xr.Dataset]], FrameOperation[P]]: ...
+@overload
+def operation(*, arrays: tuple[str]) -> ImageDecorator[npt.NDArray[Any]]: ...
+@overload
+def operation(*, arrays: tuple[str, str]) -> ImageDecorator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]: ...
+def operation(*, arrays: tuple[str, ...] = (), shared: Shared | None = None) -> Any:
     """Make an operation of a function whose first argument is a frame.
 
-    A CCDData as the first argument is converted, and the result converted back and computed; a tree is taken frame by
-    frame. A `Keyword` as an argument stands for its value in the frame's header, and where that is text and reads as a
-    number, for the number. With ``log``, the operation takes ``add_keyword=`` and notes itself in the header as ccdproc
-    does. With ``arrays``, a NumPy array may be the first argument; the result is then these variables, computed. A result
-    that is a DataArray becomes an array. Arguments that hold for all frames of a tree together come from ``shared``, which
-    is given those of each frame by name.
+    The operation takes four kinds of images, and returns the kind that it is given:
+
+    1. A frame is handed to the function as it is, and stays lazy.
+    2. A tree is taken frame by frame; see `lazyccd.frame.tree` for arguments that differ between the frames.
+    3. A CCDData is converted to a frame, and the result computed and converted back; a DataArray becomes an array.
+    4. A NumPy array, with ``arrays``; the result is then the variables that it names, computed.
+
+    A `Keyword` as an argument stands for its value in the frame's header; where that is text that reads as a number, for the
+    number. A function with a parameter ``add_keyword`` is noted in the header, as ccdproc does. It never sees what was
+    passed: the parameter stands in its signature so that editors, type checkers and `inspect` show it.
+
+    Parameters
+    ----------
+    arrays
+        Names of the attributes of a CCDData that are returned for a bare array, such as ``("data", "mask")``.
+    shared
+        Finds the arguments that hold for all frames of a tree together, from those of each frame by name.
     """
 
-    def decorate(func: Callable[P, T]) -> Callable[..., Any]:
-        call = cast("Callable[..., Any]", func)
-        names = list(inspect.signature(func).parameters)
-        first = names[0]
-        run = functools.partial(_on_frame, call, first, log=log, arrays=arrays)
+    def decorate(func: Callable[..., Any]) -> Callable[..., Any]:
+        parameters = inspect.signature(func).parameters
+        positional = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        first = positional[0]
+        run = functools.partial(_on_frame, func, first, log="add_keyword" in parameters, arrays=arrays)
 
         @functools.wraps(func)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             arguments = bind_arguments(func, args, kwargs)
-            if len(args) > len(names) or kwargs.keys() & set(names[: len(args)]):
-                return call(*args, **kwargs)  # which raises, and says so better
+            if len(args) > len(positional) or kwargs.keys() & set(positional[: len(args)]):
+                return func(*args, **kwargs)  # which raises, and Python's own message names the argument
             if first not in arguments:
                 raise ArgumentTypeError(f"{func.__name__}() needs the frame as its first argument.")
             tree = arguments[first]

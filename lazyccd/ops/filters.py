@@ -11,6 +11,7 @@ from astropy import units as u
 
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import DATA, Image, as_step, resolve
+from lazyccd.frame.history_log import LogEntry
 from lazyccd.frame.units import conversion_factor, unit_to_text
 from lazyccd.kernels import bad_pixels, filters, iraf_filters
 from lazyccd.kernels.block import PLANES
@@ -39,7 +40,7 @@ def box_halo(*sizes: tuple[int, int]) -> Halo:
 
 
 @operation(arrays=("data",))
-def median_filter(data: xr.Dataset, size: int | tuple[int, int]) -> xr.Dataset:
+def median_filter(data: xr.Dataset, size: int | tuple[int, int], *, add_keyword: LogEntry = True) -> xr.Dataset:
     """Replace each pixel by the median of the box about it.
 
     Parameters
@@ -49,6 +50,8 @@ def median_filter(data: xr.Dataset, size: int | tuple[int, int]) -> xr.Dataset:
     size
         Rows and columns of the box, or one number for both. A box of even size reaches one pixel further towards the
         beginning, and its median is the upper one of the two in the middle.
+    add_keyword
+        What the header says about the operation; see `subtract_bias`.
 
     Returns
     -------
@@ -100,6 +103,7 @@ def cosmicray_median(
     hsigma: float = 3,
     sbox: int = 25,
     noise: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    add_keyword: LogEntry = True,
 ) -> xr.Dataset:
     """Find cosmic rays as pixels far above the median of a box, flag them, and replace them if asked to.
 
@@ -129,6 +133,8 @@ def cosmicray_median(
     noise
         ``var0``, ``var1``, ``var2`` of the variance ``var0 + var1 m + var2 m**2`` of a median m, instead of the scatter; for
         IRAF's flavor.
+    add_keyword
+        What the header says about the operation; see `subtract_bias`.
 
     Returns
     -------
@@ -236,7 +242,7 @@ def _noise(
 
 
 @operation(arrays=("data",))
-def background_deviation_box(data: xr.Dataset, bbox: int) -> xr.DataArray:
+def background_deviation_box(data: xr.Dataset, bbox: int, *, add_keyword: LogEntry = True) -> xr.DataArray:
     """Return the noise of the background in boxes side by side.
 
     Parameters
@@ -245,6 +251,8 @@ def background_deviation_box(data: xr.Dataset, bbox: int) -> xr.DataArray:
         A frame; or a CCDData or an array (then a computed array is returned).
     bbox
         Side of a box. Boxes are counted from pixel (0, 0); those at the end are cut by the edge.
+    add_keyword
+        What the header says about the operation; see `subtract_bias`.
 
     Returns
     -------
@@ -268,7 +276,7 @@ def background_deviation_box(data: xr.Dataset, bbox: int) -> xr.DataArray:
 
 
 @operation(arrays=("data",))
-def background_deviation_filter(data: xr.Dataset, bbox: int) -> xr.DataArray:
+def background_deviation_filter(data: xr.Dataset, bbox: int, *, add_keyword: LogEntry = True) -> xr.DataArray:
     """Return the noise of the background in the box about each pixel.
 
     Parameters
@@ -277,6 +285,8 @@ def background_deviation_filter(data: xr.Dataset, bbox: int) -> xr.DataArray:
         A frame; or a CCDData or an array (then a computed array is returned).
     bbox
         Side of the box.
+    add_keyword
+        What the header says about the operation; see `subtract_bias`.
 
     Returns
     -------

@@ -14,6 +14,8 @@ from lazyccd.errors import ArgumentTypeError, KeywordError, ParameterError
 from lazyccd.frame.core import DATA, MASK, Image, resolve
 from lazyccd.frame.header import header_from_text
 from lazyccd.frame.header_values import find_number
+from lazyccd.frame.history_log import LogEntry
+from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.processing_history import stamped
 from lazyccd.frame.tree import over_trees
 from lazyccd.frame.units import conversion_factor
@@ -38,10 +40,12 @@ SUBTRACTED = ("overscan", "bias", "dark", "flat", "gain")
 @operation()
 def flag_saturated(
     ccd: xr.Dataset,
-    level: float | u.Quantity | str | None = None,
+    level: float | u.Quantity | Keyword | str | None = None,
     grow: float = 0,
     bleed: float | u.Quantity | None = None,
     trail: int = 20,
+    *,
+    add_keyword: LogEntry = True,
 ) -> xr.Dataset:
     """Set the plane ``SAT`` where the data are at or above a level, and ``BLEED`` where charge ran along columns.
 
@@ -58,6 +62,8 @@ def flag_saturated(
         Level of trails, in the frame's units or a quantity; None looks for none.
     trail
         Pixels at or above ``bleed`` in a row along a column that make a trail.
+    add_keyword
+        What the header says about the operation; see `subtract_bias`.
 
     Returns
     -------

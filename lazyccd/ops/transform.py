@@ -12,6 +12,7 @@ import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.frame.core import resolve
+from lazyccd.frame.history_log import LogEntry
 from lazyccd.frame.wcs import wcs_from_header
 from lazyccd.kernels import pointwise
 from lazyccd.ops.decorator import operation
@@ -19,9 +20,14 @@ from lazyccd.plan.footprints import Footprint, Halo, Same, Whole
 from lazyccd.plan.steps import Input
 
 
-@operation()
+@operation()  # type: ignore[arg-type]  # mypy wants ccd to be positional only, lest kwargs hold it too
 def transform_image(
-    ccd: xr.Dataset, transform_func: Callable[..., Any], halo: int | tuple[int, int] | None = None, **kwargs: Any
+    ccd: xr.Dataset,
+    transform_func: Callable[..., Any],
+    halo: int | tuple[int, int] | None = None,
+    *,
+    add_keyword: LogEntry = True,
+    **kwargs: Any,
 ) -> xr.Dataset:
     """Apply a function to the planes of an image.
 
@@ -35,6 +41,8 @@ def transform_image(
     halo
         How many pixels around a region the function needs to be right inside of it: 0 for one that works pixel by pixel.
         None gives the function the whole plane, in one task.
+    add_keyword
+        What the header says about the operation; see `subtract_bias`.
     kwargs
         Passed to the function.
 

@@ -16,6 +16,7 @@ from astropy import units as u
 from lazyccd.errors import ArgumentTypeError, KeywordError, ParameterError, UnitError
 from lazyccd.frame.core import UNCERTAINTY, Image, resolve
 from lazyccd.frame.header import header_from_text
+from lazyccd.frame.history_log import LogEntry
 from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.units import conversion_factor
@@ -39,9 +40,11 @@ FROM_DATA: PlaneMap = (("data", ("data",)), ("variance", ("data",)), ("mask", ("
 @operation()
 def create_deviation(
     ccd_data: xr.Dataset,
-    gain: u.Quantity | None = None,
-    readnoise: u.Quantity | None = None,
+    gain: u.Quantity | Keyword | None = None,
+    readnoise: u.Quantity | Keyword | None = None,
     disregard_nan: bool = False,
+    *,
+    add_keyword: LogEntry = True,
 ) -> xr.Dataset:
     r"""Give a frame the uncertainty of Poisson and read noise.
 
@@ -56,6 +59,8 @@ def create_deviation(
         Such as 5 electron.
     disregard_nan
         Count negative signals as 0. Otherwise the uncertainty is NaN where the data are negative.
+    add_keyword
+        What the header says about the operation; see `subtract_bias`.
 
     Returns
     -------
@@ -119,7 +124,11 @@ def create_deviation(
 
 @operation()
 def gain_correct(
-    ccd: xr.Dataset, gain: u.Quantity | Keyword | float | Master, gain_unit: u.UnitBase | None = None
+    ccd: xr.Dataset,
+    gain: u.Quantity | Keyword | float | Master,
+    gain_unit: u.UnitBase | None = None,
+    *,
+    add_keyword: LogEntry = True,
 ) -> xr.Dataset:
     """Multiply by the gain.
 
@@ -132,6 +141,8 @@ def gain_correct(
         the image's shape.
     gain_unit
         Unit of a number; without it, the units of the frame stay.
+    add_keyword
+        What the header says about the operation; see `subtract_bias`.
 
     Returns
     -------
@@ -169,7 +180,7 @@ def gain_correct(
 
 
 @operation()
-def subtract_bias(ccd: xr.Dataset, master: Master) -> xr.Dataset:
+def subtract_bias(ccd: xr.Dataset, master: Master, *, add_keyword: LogEntry = True) -> xr.Dataset:
     """Subtract a master bias.
 
     Parameters
@@ -178,6 +189,9 @@ def subtract_bias(ccd: xr.Dataset, master: Master) -> xr.Dataset:
         A frame, or a CCDData (then a computed CCDData is returned).
     master
         The master bias: a frame, a CCDData or a path; one row or one column is broadcast.
+    add_keyword
+        What the header says about the operation: True notes its name and arguments; a string, a `Keyword` or a mapping of
+        cards is noted instead; None or False notes nothing.
 
     Returns
     -------
@@ -208,11 +222,13 @@ def subtract_bias(ccd: xr.Dataset, master: Master) -> xr.Dataset:
 def subtract_dark(
     ccd: xr.Dataset,
     master: Master,
-    dark_exposure: u.Quantity | None = None,
-    data_exposure: u.Quantity | None = None,
+    dark_exposure: u.Quantity | Keyword | None = None,
+    data_exposure: u.Quantity | Keyword | None = None,
     exposure_time: str | Keyword | None = None,
     exposure_unit: u.UnitBase | None = None,
     scale: bool = False,
+    *,
+    add_keyword: LogEntry = True,
 ) -> xr.Dataset:
     """Subtract a master dark.
 
@@ -230,6 +246,8 @@ def subtract_dark(
         Unit of the exposure times if they are given as numbers or read from a keyword.
     scale
         Scale the dark by the ratio of the exposure times.
+    add_keyword
+        What the header says about the operation; see `subtract_bias`.
 
     Returns
     -------

@@ -11,7 +11,7 @@ import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError, UnitError
 from lazyccd.frame.core import Image, resolve
-from lazyccd.frame.history_log import apply_to_text, log_entries
+from lazyccd.frame.history_log import LogEntry, apply_to_text, log_entries
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.kernels import instrument
 from lazyccd.ops.arguments import single_number
@@ -36,7 +36,7 @@ def correct_crosstalk(
     corners: Mapping[str, Corner] | None = None,
     mask_above: float | None = None,
     *,
-    add_keyword: Any = True,
+    add_keyword: LogEntry = True,
 ) -> Any:
     r"""Subtract from each amplifier or detector what the others leave in it while they are read at the same time.
 
@@ -54,7 +54,7 @@ def correct_crosstalk(
     mask_above
         Pixels get the plane ``CROSSTALK``, which does not count as bad, where a source is at or above it.
     add_keyword
-        As in all operations; see `subtract_bias`.
+        What the header says about the operation; see `subtract_bias`.
 
     Returns
     -------

@@ -12,6 +12,7 @@ from astropy import units as u
 
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import Image, resolve
+from lazyccd.frame.history_log import LogEntry
 from lazyccd.kernels import flat, moments
 from lazyccd.kernels.block import PLANES
 from lazyccd.ops.arguments import operand
@@ -65,6 +66,7 @@ def flat_correct(
     norm_value: float | u.Quantity | Literal["mean", "median"] | None = None,
     *,
     common_norm: bool = True,
+    add_keyword: LogEntry = True,
 ) -> xr.Dataset:
     r"""Divide by a flat field that is first normalised.
 
@@ -81,6 +83,8 @@ def flat_correct(
         which are global numbers; one task per about four million pixels computes them.
     common_norm
         For trees: whether all frames have one mean or median together; one each leaves steps between amplifiers.
+    add_keyword
+        What the header says about the operation; see `subtract_bias`.
 
     Returns
     -------

@@ -15,6 +15,8 @@ import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError
 from lazyccd.frame.core import Image, resolve
+from lazyccd.frame.history_log import LogEntry
+from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.units import conversion_factor, unit_to_text
 from lazyccd.kernels import overscan as overscan_kernels
@@ -60,12 +62,14 @@ def subtract_overscan(
     ccd: xr.Dataset,
     overscan: xr.Dataset | CCDData | None = None,
     overscan_axis: int | None = 1,
-    fits_section: str | None = None,
+    fits_section: str | Keyword | None = None,
     median: bool = False,
     model: Model | None = None,
     statistic: Statistic | None = None,
     sigma: float | None = None,
     skip_bleeds: bool = False,
+    *,
+    add_keyword: LogEntry = True,
 ) -> xr.Dataset:
     r"""Subtract the level of the overscan, line by line or as a fitted model.
 
@@ -99,6 +103,8 @@ def subtract_overscan(
         Leave out what bled from saturated stars: pixels of the strip within 7 of one with the plane ``SAT``, and lines more
         than 5 robust standard deviations above the median of the 65 lines about them, with 2 lines on either side. Without
         a model they get the median of the 5 nearest good lines on each side.
+    add_keyword
+        What the header says about the operation; see `subtract_bias`.
 
     Returns
     -------

@@ -10,6 +10,8 @@ import xarray as xr
 from astropy import units as u
 
 from lazyccd.errors import ArgumentTypeError, ParameterError
+from lazyccd.frame.history_log import LogEntry
+from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.nddata import is_ccddata
 from lazyccd.ops.attributes import add_mask
 from lazyccd.ops.decorator import operation
@@ -26,20 +28,20 @@ if TYPE_CHECKING:
 @operation(shared=partial(norm_of_all, flat="master_flat"))
 def ccd_process(
     ccd: xr.Dataset,
-    oscan: xr.Dataset | CCDData | str | None = None,
-    trim: str | None = None,
+    oscan: xr.Dataset | CCDData | str | Keyword | None = None,
+    trim: str | Keyword | None = None,
     error: bool = False,
     master_bias: Master | None = None,
     dark_frame: Master | None = None,
     master_flat: Master | None = None,
     bad_pixel_mask: Any = None,
-    gain: u.Quantity | None = None,
-    readnoise: u.Quantity | None = None,
+    gain: u.Quantity | Keyword | None = None,
+    readnoise: u.Quantity | Keyword | None = None,
     oscan_median: bool = True,
     oscan_model: Model | None = None,
     min_value: float | None = None,
-    dark_exposure: u.Quantity | None = None,
-    data_exposure: u.Quantity | None = None,
+    dark_exposure: u.Quantity | Keyword | None = None,
+    data_exposure: u.Quantity | Keyword | None = None,
     exposure_key: str | None = None,
     exposure_unit: u.UnitBase | None = None,
     dark_scale: bool = False,
@@ -47,6 +49,7 @@ def ccd_process(
     *,
     norm_value: Any = None,
     common_norm: bool = True,
+    add_keyword: LogEntry = True,
 ) -> xr.Dataset:
     """Reduce a raw frame: overscan, trim, deviation, bad pixels, gain, bias, dark, flat, in this order.
 
@@ -76,6 +79,8 @@ def ccd_process(
         Whether the masters are in units after the gain; if not, the gain is applied last.
     norm_value, common_norm
         See `flat_correct`.
+    add_keyword
+        What the header says about the operation; see `subtract_bias`.
 
     Returns
     -------

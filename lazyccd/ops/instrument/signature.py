@@ -19,6 +19,7 @@ from astropy import units as u
 from lazyccd.errors import ParameterError, UnitError
 from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.header import header_from_text
+from lazyccd.frame.history_log import LogEntry
 from lazyccd.frame.processing_history import keywords_of, stamped
 from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import instrument
@@ -68,6 +69,8 @@ def correct_linearity(
     coefficients: Sequence[float] | None = None,
     table: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     limit: float | None = None,
+    *,
+    add_keyword: LogEntry = True,
 ) -> xr.Dataset:
     r"""Correct the response of a detector that is not linear.
 
@@ -83,6 +86,8 @@ def correct_linearity(
         between true and measured stays that of the end.
     limit
         Measured signals above it get the plane ``NONLINEAR``, which counts as bad; the last one of a table if None.
+    add_keyword
+        What the header says about the operation; see `subtract_bias`.
 
     Returns
     -------
@@ -153,7 +158,9 @@ def _points(table: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 @operation()
-def subtract_fringe(ccd: xr.Dataset, fringe: Master, scale: float | None = None, bad: str | None = None) -> xr.Dataset:
+def subtract_fringe(
+    ccd: xr.Dataset, fringe: Master, scale: float | None = None, bad: str | None = None, *, add_keyword: LogEntry = True
+) -> xr.Dataset:
     r"""Subtract the fringes of night sky lines, scaled to how strong they are.
 
     Parameters
@@ -166,6 +173,8 @@ def subtract_fringe(ccd: xr.Dataset, fringe: Master, scale: float | None = None,
         By how much it is multiplied; fitted if None.
     bad
         Which mask planes leave a pixel out of the fit, such as ``"~CR"``; all that count as bad if None.
+    add_keyword
+        What the header says about the operation; see `subtract_bias`.
 
     Returns
     -------
@@ -259,6 +268,7 @@ def divide_illumination(
     norm_value: float | u.Quantity | Literal["mean", "median"] | None = None,
     *,
     common_norm: bool = True,
+    add_keyword: LogEntry = True,
 ) -> xr.Dataset:
     """Divide a flat-fielded frame by the large-scale illumination that its flat did not have.
 
@@ -270,6 +280,8 @@ def divide_illumination(
         A smooth image of the night sky over the flat: a frame, a CCDData or a path; its units do not matter.
     norm_value, common_norm
         What it is divided by first; as in `flat_correct`.
+    add_keyword
+        What the header says about the operation; see `subtract_bias`.
 
     Returns
     -------

@@ -6,12 +6,16 @@ import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError
 from lazyccd.frame.core import resolve
+from lazyccd.frame.history_log import LogEntry
+from lazyccd.frame.keyword import Keyword
 from lazyccd.ops.decorator import operation
 from lazyccd.sections import parse_section
 
 
 @operation()
-def trim_image(ccd: xr.Dataset, fits_section: str | None = None) -> xr.Dataset:
+def trim_image(
+    ccd: xr.Dataset, fits_section: str | Keyword | None = None, *, add_keyword: LogEntry = True
+) -> xr.Dataset:
     """Keep a section of an image.
 
     Parameters
@@ -21,6 +25,8 @@ def trim_image(ccd: xr.Dataset, fits_section: str | None = None) -> xr.Dataset:
     fits_section
         Section to keep, such as ``[1:2048,1:4096]``; None or an empty string keeps everything. A section that is written
         backwards flips the image, one with a step takes every n-th pixel.
+    add_keyword
+        What the header says about the operation; see `subtract_bias`.
 
     Returns
     -------
