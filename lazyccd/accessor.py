@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import functools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -23,6 +24,14 @@ from lazyccd.plan_report import PlanReport, plan_report
 if TYPE_CHECKING:
     from astropy.coordinates import SkyCoord
     from astropy.wcs import WCS
+
+Position: TypeAlias = "SkyCoord | None"
+Size: TypeAlias = "u.Quantity | tuple[u.Quantity, u.Quantity] | int | tuple[int, int] | None"
+"""Height and width, as angles or pixels; one number for both."""
+
+T = TypeVar("T")
+EachFrame: TypeAlias = "T | Mapping[str, T]"
+"""An argument that is the same for all frames of a tree, or a mapping that has one for each."""
 
 
 class CCDAccessor:
@@ -68,8 +77,7 @@ class CCDAccessor:
     @property
     def bad(self) -> xr.DataArray:
         """Lazy booleans: True where a plane is set that counts as bad, or everywhere False if there is no mask."""
-        bad: xr.DataArray = ops.is_flagged(self._ds)
-        return bad
+        return ops.is_flagged(self._ds)
 
     def plan(self) -> PlanReport:
         """Return what computing the frame costs: steps, tasks, bytes, memory, pending values."""
@@ -77,8 +85,8 @@ class CCDAccessor:
 
     def cutout(
         self,
-        position: SkyCoord | None = None,
-        size: u.Quantity | tuple[u.Quantity, u.Quantity] | int | tuple[int, int] | None = None,
+        position: Position = None,
+        size: Size = None,
         *,
         y: slice | None = None,
         x: slice | None = None,
@@ -117,7 +125,7 @@ class CCDAccessor:
             y, x = self._sky_ranges(position, size, image.shape)
         return cut(image, y or slice(None), x or slice(None)).to_dataset()
 
-    def _sky_ranges(self, position: SkyCoord, size: Any, shape: tuple[int, int]) -> tuple[slice, slice]:
+    def _sky_ranges(self, position: SkyCoord, size: Size, shape: tuple[int, int]) -> tuple[slice, slice]:
         from astropy.wcs.utils import skycoord_to_pixel
 
         wcs = self.wcs
@@ -208,8 +216,7 @@ class CCDTreeAccessor:
     @property
     def bad(self) -> xr.DataTree:
         """Lazy booleans for each frame, as `CCDAccessor.bad`."""
-        bad: xr.DataTree = ops.is_flagged(self._tree)
-        return bad
+        return ops.is_flagged(self._tree)
 
     @property
     def wcs(self) -> dict[str, WCS | None]:
@@ -221,24 +228,28 @@ class CCDTreeAccessor:
         """Unit of the data of each frame by name."""
         return {name: frame.ccd.unit for name, frame in self.frames.items()}
 
-    def cutout(self, position: Any = None, size: Any = None, *, y: Any = None, x: Any = None) -> xr.DataTree:
+    def cutout(
+        self,
+        position: EachFrame[Position] = None,
+        size: EachFrame[Size] = None,
+        *,
+        y: EachFrame[slice | None] = None,
+        x: EachFrame[slice | None] = None,
+    ) -> xr.DataTree:
         """Return the same part of each frame, or with mappings by name a part of each, as `CCDAccessor.cutout`."""
-        tree: xr.DataTree = over_trees(_cutout)(self._tree, position, size, y, x)
-        return tree
+        return over_trees(_cutout)(self._tree, position, size, y, x)
 
-    def pixel(self, y: Any, x: Any) -> xr.DataTree:
+    def pixel(self, y: EachFrame[float], x: EachFrame[float]) -> xr.DataTree:
         """Return a pixel of each frame at original coordinates, the same or with mappings by name, as `CCDAccessor.pixel`."""
-        tree: xr.DataTree = over_trees(lambda frame, y, x: frame.ccd.pixel(y, x))(self._tree, y, x)
-        return tree
+        return over_trees(_pixel)(self._tree, y, x)
 
     def plan(self) -> dict[str, PlanReport]:
         """Return what computing each frame costs."""
         return {name: frame.ccd.plan() for name, frame in self.frames.items()}
 
-    def explain(self, y: Any, x: Any) -> dict[str, Any]:
+    def explain(self, y: EachFrame[float], x: EachFrame[float]) -> dict[str, Any]:
         """Return for each frame a table of what became of a pixel; see `lazyccd.explain`."""
-        tables: dict[str, Any] = explain(self._tree, y, x)
-        return tables
+        return explain(self._tree, y, x)
 
     def show(self, stretch: str = "asinh", interval: str = "zscale", planes: bool = True) -> Any:
         """Draw all frames, each by itself; see `lazyccd.plot.show_tree`."""
@@ -248,12 +259,15 @@ class CCDTreeAccessor:
 
     def to_ccddata(self) -> dict[str, Any]:
         """Return each frame by name as a CCDData, computed."""
-        images: dict[str, Any] = to_ccddata(self._tree)
-        return images
+        return to_ccddata(self._tree)
 
 
-def _cutout(frame: xr.Dataset, position: Any, size: Any, y: Any, x: Any) -> Any:
-    return frame.ccd.cutout(position, size, y=y, x=x)
+def _cutout(frame: xr.Dataset, position: Position, size: Size, y: slice | None, x: slice | None) -> xr.Dataset:
+    return CCDAccessor(frame).cutout(position, size, y=y, x=x)
+
+
+def _pixel(frame: xr.Dataset, y: float, x: float) -> xr.Dataset:
+    return CCDAccessor(frame).pixel(y, x)
 
 
 NOT_METHODS = {"Combiner", "RunningStack", "bitfield_to_boolean_mask", "combine", "register"}
@@ -263,21 +277,22 @@ OF_TREES = {"assemble", "correct_crosstalk"}
 """What takes a tree, and no frame."""
 
 
-def _add_method(cls: type, held: str, name: str, function: Callable[..., Any]) -> None:
-    """Make a function of a frame or tree a method of an accessor."""
+def _add_method(cls: type, held: str, function: Callable[..., Any]) -> None:
+    """Make a function of a frame or tree a method of an accessor, with the function's own signature and docstring."""
 
+    # wraps() leaves the function behind as __wrapped__: `inspect` takes the signature from there and drops the parameter that
+    # self stands for, and doctest, which goes by __module__, runs the examples once, where the function is
+    @functools.wraps(function)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         return function(getattr(self, held), *args, **kwargs)
 
-    method.__name__ = name
-    method.__qualname__ = f"{cls.__name__}.{name}"
-    method.__doc__ = f"Apply `lazyccd.{name}`.\n\n{(function.__doc__ or '').split('Examples')[0]}"
-    setattr(cls, name, method)
+    method.__qualname__ = f"{cls.__name__}.{function.__name__}"
+    setattr(cls, function.__name__, method)
 
 
 for _name in (*ops.__all__, "to_fits", "to_zarr"):
     if _name not in NOT_METHODS:
         _function = getattr(ops if _name in ops.__all__ else io, _name)
         if _name not in OF_TREES:
-            _add_method(CCDAccessor, "_ds", _name, _function)
-        _add_method(CCDTreeAccessor, "_tree", _name, _function)
+            _add_method(CCDAccessor, "_ds", _function)
+        _add_method(CCDTreeAccessor, "_tree", _function)

@@ -13,7 +13,7 @@ from dask.base import compute
 
 from lazyccd.errors import SectionError
 from lazyccd.frame.core import Image, resolve
-from lazyccd.frame.tree import over_trees
+from lazyccd.frame.tree import by_frame
 from lazyccd.frame.wcs import lattice
 from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import PLANES, Block, Request
@@ -46,7 +46,7 @@ class Row:
     note: str = ""
 
 
-@over_trees
+@by_frame
 def explain(ccd: xr.Dataset, y: float, x: float) -> Any:
     """Return what became of one pixel of a frame, step by step.
 

@@ -149,19 +149,34 @@ def test_frames_with_other_parts() -> None:
     assert_frames_equal(ds, before)
 
 
-def test_every_operation_is_a_method() -> None:
-    """With the docstring of the function; those of trees of the tree's accessor."""
+METHODS = sorted({*lazyccd.ops.__all__, "to_fits", "to_zarr"} - NOT_METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_operation_is_a_method(name: str) -> None:
+    """With the docstring of the function, and its signature after the frame; those of trees are the tree's only."""
     ds = frame()
     tree = xr.DataTree.from_dict({"a": ds})
-    for name in lazyccd.ops.__all__:
-        if name in NOT_METHODS:
-            continue
-        assert hasattr(ds.ccd, name) == (name not in OF_TREES)
-        method = getattr(tree.ccd, name)
-        first = inspect.getdoc(getattr(lazyccd.ops, name)).splitlines()[0]  # type: ignore[union-attr]
-        assert first in inspect.getdoc(method)  # type: ignore[operator]
+    assert hasattr(ds.ccd, name) == (name not in OF_TREES)
+    function = getattr(lazyccd, name)
+    after_the_frame = list(inspect.signature(function).parameters.values())[1:]
+    for accessor in (ds.ccd, tree.ccd) if name not in OF_TREES else (tree.ccd,):
+        method = getattr(accessor, name)
+        assert list(inspect.signature(method).parameters.values()) == after_the_frame
+        assert inspect.signature(method).return_annotation == inspect.signature(function).return_annotation
+        assert method.__doc__ == function.__doc__
+        assert method.__name__ == name
+        assert method.__qualname__ == f"{type(accessor).__name__}.{name}"
+
+
+def test_methods_do_what_functions_do() -> None:
+    """With positional arguments and by name."""
+    ds = frame()
     assert_frames_equal(ds.ccd.gain_correct(2.0), lazyccd.gain_correct(ds, 2.0))
+    assert_frames_equal(ds.ccd.gain_correct(gain=2.0), lazyccd.gain_correct(ds, gain=2.0))
     assert isinstance(ds.ccd.to_ccddata(), CCDData)
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'gain'"):
+        ds.ccd.gain_correct()
 
 
 def test_plan_says_what_it_costs() -> None:

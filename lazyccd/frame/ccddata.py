@@ -28,7 +28,7 @@ from lazyccd.frame.core import (
 from lazyccd.frame.header import append_cards, header_from_text, text_from_meta
 from lazyccd.frame.history_log import apply_to_meta
 from lazyccd.frame.settle import has_cards, settle_scalars
-from lazyccd.frame.tree import over_trees
+from lazyccd.frame.tree import by_frame
 from lazyccd.frame.units import parse_unit
 from lazyccd.frame.wcs import wcs_from_header
 from lazyccd.mask_planes import MaskSchema
@@ -122,7 +122,7 @@ def _check_plane(array: Any, values: Any, name: str) -> None:
         raise ShapeError(f"{name} shape {np.shape(array)} does not match the data shape {values.shape} of the CCDData.")
 
 
-@over_trees
+@by_frame
 def to_ccddata(ds: xr.Dataset, *, like: CCDData | None = None, log: Iterable[tuple[str, Any]] = ()) -> CCDData:
     """Return a frame as a CCDData, computed.
 

@@ -15,12 +15,19 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain, repeat
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
 
 import xarray as xr
 
 from lazyccd.errors import FrameError, LazyCCDError, ParameterError
 from lazyccd.frame.core import DATA
+
+P = ParamSpec("P")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+R_co = TypeVar("R_co", covariant=True)
+NodeT = TypeVar("NodeT", bound=xr.Dataset | xr.DataArray | xr.DataTree)
+"""What becomes a node, or a branch, of a tree."""
 
 Call: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of one call."""
@@ -69,8 +76,26 @@ def first_tree(given: object) -> xr.DataTree | None:
     return given if isinstance(given, xr.DataTree) else None
 
 
-def over_trees(func: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a function whose first argument is a frame take a tree too."""
+class TreeFunction(Protocol[P, T_co, R_co]):
+    """A function of a frame that takes a tree too; with a tree, any argument may have a part for each frame."""
+
+    @overload
+    def __call__(self, ccd: xr.Dataset, /, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
+    @overload
+    def __call__(self, ccd: xr.DataTree, /, *args: Any, **kwargs: Any) -> R_co: ...
+
+
+def over_trees(func: Callable[Concatenate[xr.Dataset, P], NodeT]) -> TreeFunction[P, NodeT, xr.DataTree]:
+    """Let a function of a frame take a tree too, and return a tree of what it returns."""
+    return cast("TreeFunction[P, NodeT, xr.DataTree]", _over_trees(func))
+
+
+def by_frame(func: Callable[Concatenate[xr.Dataset, P], T]) -> TreeFunction[P, T, dict[str, T]]:
+    """Let a function of a frame take a tree too, and return what it returns by the names of the frames."""
+    return cast("TreeFunction[P, T, dict[str, T]]", _over_trees(func))
+
+
+def _over_trees(func: Callable[..., Any]) -> Callable[..., Any]:
     labels = list(inspect.signature(func).parameters)
 
     @functools.wraps(func)

@@ -207,7 +207,7 @@ def with_unit(ccd: xr.Dataset, unit: u.UnitBase | str) -> xr.Dataset:
     return replace(resolve(bare), units=parsed).to_dataset()
 
 
-@over_trees
+@over_trees  # type: ignore[arg-type]  # mypy wants ccd to be positional only, lest keywords hold it too
 def with_header(ccd: xr.Dataset, cards: dict[str, Any] | None = None, **keywords: Any) -> xr.Dataset:
     """Return a frame with header cards added or replaced.
 

@@ -32,7 +32,7 @@ def frame() -> xr.Dataset:
 
 def test_a_frame_stays_a_frame() -> None:
     """So that calls can be chained, with what editors know about a Dataset."""
-    ds: xr.Dataset = lazyccd.with_header(frame(), TRIMSEC="[1:9,1:8]")
+    ds = lazyccd.with_header(frame(), TRIMSEC="[1:9,1:8]")
     assert isinstance(assert_type(lazyccd.gain_correct(ds, 2 * u.electron / u.adu), xr.Dataset), xr.Dataset)
     assert isinstance(assert_type(lazyccd.subtract_bias(ds, frame()), xr.Dataset), xr.Dataset)
     assert isinstance(assert_type(lazyccd.multiply(ds, 2), xr.Dataset), xr.Dataset)
@@ -60,6 +60,23 @@ def test_ccddata_and_arrays() -> None:
     clean, rays = assert_type(lazyccd.cosmicray_median(pixels, 0.1), tuple[Array, Array])
     assert clean.shape == rays.shape == pixels.shape
     assert isinstance(assert_type(lazyccd.ccdmask(pixels), Array), np.ndarray)
+
+
+def test_functions_of_frames_and_trees() -> None:
+    """What is not logged: a tree where the result is pixels, else a value for each frame by name."""
+    ds = frame()
+    tree = make_tree({"a": ds, "b": ds}, {})
+    assert isinstance(assert_type(lazyccd.rechunk(ds, 5), xr.Dataset), xr.Dataset)
+    assert isinstance(assert_type(lazyccd.rechunk(tree, 5), xr.DataTree), xr.DataTree)
+    assert isinstance(assert_type(lazyccd.with_header(ds, OBJECT="M 1"), xr.Dataset), xr.Dataset)
+    assert isinstance(assert_type(lazyccd.is_flagged(ds, "SAT", "CR"), xr.DataArray), xr.DataArray)
+    assert isinstance(assert_type(lazyccd.is_flagged(tree), xr.DataTree), xr.DataTree)
+    assert isinstance(assert_type(lazyccd.stats.median(tree), xr.DataTree), xr.DataTree)
+    assert isinstance(assert_type(lazyccd.split_amplifiers(ds, {"A": "[1:9,*]"}), xr.DataTree), xr.DataTree)
+    images: dict[str, CCDData] = lazyccd.to_ccddata(tree)
+    assert list(images) == ["a", "b"]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'sizes'"):
+        lazyccd.rechunk(ds, sizes=5)  # type: ignore[call-overload]
 
 
 def test_wrong_arguments() -> None:

@@ -373,8 +373,7 @@ def scale_noise(ccd: xr.Dataset, factor: float) -> xr.Dataset:
     """
     if factor == 1 or UNCERTAINTY not in ccd:
         return ccd
-    scaled: xr.Dataset = with_uncertainty(ccd, ccd[UNCERTAINTY].data * factor if factor else None)
-    return scaled
+    return with_uncertainty(ccd, ccd[UNCERTAINTY].data * factor if factor else None)
 
 
 def subtract_levels(ccd: xr.Dataset, levels: npt.NDArray[Any], axis: int) -> xr.Dataset:
