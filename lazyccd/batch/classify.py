@@ -71,13 +71,14 @@ def classify(frame: RawFrame, cameras: tuple[Camera, ...], exposure: Fact[float]
     keywords = tuple(dict.fromkeys(keyword for camera in cameras for keyword in camera.keywords("type")))
     texts = {keyword: value for keyword in keywords if not header_values.is_nothing(value := frame.get(keyword))}
     found = _by_spelling(frame, cameras, texts, master)
+    is_untyped = found.value == "unknown" and not texts
     combined = "" if master else why_combined(frame)
-    if combined and (calibration_of(found.value or "") or not texts):
+    if combined and (calibration_of(found.value or "") or is_untyped):
         return Fact("master", combined)
-    if exposure.value == 0 and not master and (found.value == "dark" or not texts):
-        instead = f", against {found.source}" if texts else ""
+    if exposure.value == 0 and not master and (found.value == "dark" or is_untyped):
+        instead = "" if is_untyped else f", against {found.source}"
         return Fact("bias", f"exposure 0 s ({exposure.source}){instead}")
-    return found if texts else _by_names(frame)
+    return _by_names(frame) if is_untyped else found
 
 
 def _by_spelling(frame: RawFrame, cameras: tuple[Camera, ...], texts: dict[str, object], master: bool) -> Fact[str]:
