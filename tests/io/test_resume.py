@@ -24,7 +24,7 @@ import lazyccd
 from lazyccd.errors import MemoryLimitError, ResumeError, TargetBusyError, TargetExistsError, WriteError
 from lazyccd.io.fits.product import FitsFrame, FitsProduct
 from lazyccd.io.resumable.journal import PROGRESS, LocalJournal, RemoteJournal
-from lazyccd.io.resumable.lease import this_process
+from lazyccd.io.resumable.lease import Holder, process_start, this_process
 from lazyccd.io.resumable.progress import Progress
 from lazyccd.io.resumable.tracked_write import TrackedWrite
 from lazyccd.io.zarr.product import ZarrGroup, ZarrProduct
@@ -190,24 +190,45 @@ def test_a_second_run_is_refused(form: str, raw: Path, stop: Stop) -> None:
     stop.after(1, frame(raw), form, folder)
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        start = Path(f"/proc/{other.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        start = process_start(other.pid)
+        assert start is not None
         lease = folder / PROGRESS / f"a.{form}" / "lease-000000"
-        lease.write_text(json.dumps({**this_process(), "run": "x", "pid": other.pid, "start": start}))
+        lease.write_text(json.dumps(this_process("x")._replace(pid=other.pid, start=start)._asdict()))
         with pytest.raises(TargetBusyError, match=f"process {other.pid} on"):
             write(frame(raw), form, folder)
-        lease.write_text(json.dumps({**this_process(), "run": "x", "pid": other.pid, "start": "1"}))
+        lease.write_text(json.dumps(this_process("x")._replace(pid=other.pid, start=1.0)._asdict()))
         stop.left = 1  # another process has its number now
         with pytest.raises(Stopped), dask.config.set(scheduler="sync"):
             write(frame(raw), form, folder)
     finally:
         other.kill()
         other.communicate()
-    lease.write_text(json.dumps({"host": "elsewhere", "boot": "", "run": "x", "pid": 1, "start": "1"}))
+    lease.write_text(json.dumps(Holder("elsewhere", "", 1, 1.0, "x")._asdict()))
     with pytest.raises(TargetBusyError, match=r"process 1 on elsewhere.*break_lock=True"):
         write(frame(raw), form, folder)
     stop.left = 99
     write(frame(raw), form, folder, break_lock=True)
     assert not (folder / PROGRESS).exists()
+
+
+def test_a_dead_holder_is_noticed() -> None:
+    """A process is known by its start, whatever its number; one that ended and waits for its parent is gone."""
+    me = this_process()
+    start = process_start(me.pid)
+    assert start is not None
+    assert abs(start - me.start) < 0.1
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        begun = process_start(other.pid)
+        assert begun is not None
+        assert begun > me.start
+        other.kill()
+        os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)  # dead, and nobody asked for its status: a zombie
+        assert process_start(other.pid) is None
+    finally:
+        other.kill()
+        other.communicate()
+    assert process_start(other.pid) is None
 
 
 def test_killed_before_the_last_notes_went(form: str, raw: Path, stop: Stop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +257,7 @@ def test_killed_while_the_last_notes_went(
     for path in notes.iterdir():
         if path.name not in left:
             path.unlink()
-    (notes / "lease-000000").write_text(json.dumps({**this_process(), "run": "x", "start": "1"}))
+    (notes / "lease-000000").write_text(json.dumps(this_process("x")._replace(start=1.0)._asdict()))
     with pytest.raises(TargetExistsError):
         write(frame(raw), form, folder)
     assert sorted(p.name for p in folder.iterdir()) == [f"a.{form}", "raw.fits"]

@@ -1,4 +1,4 @@
-"""One run at a time for each target: who writes it is noted, and a second run is refused while that process lives."""
+"""One run at a time for each target: a lease says which process writes it, and keeps others out while that process lives."""
 
 from __future__ import annotations
 
@@ -6,30 +6,48 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from lazyccd.errors import TargetBusyError
 from lazyccd.io.resumable.journal import Journal
 
 LEASE = "lease-"
 
+SAME_START = 2.0
+"""Seconds by which two readings of one start may differ: psutil gives the time of boot in whole seconds."""
 
-def take_lease(notes: Journal, run: str, target: str, *, break_lock: bool) -> str:
-    """Note that a run writes a target; return the name of the note.
 
-    Leases are numbered, and the last one counts. A new number can be made by one process only, so two that find the same
+class Holder(NamedTuple):
+    """The process that holds a lease, and what tells it from all others."""
+
+    host: str = ""
+    boot: str = ""
+    """Identity of the boot of the system; empty where the system does not tell."""
+
+    pid: int = 0
+    start: float = 0.0
+    """Seconds from the boot of the system to the start of the process."""
+
+    run: str = ""
+    """Name of the run; one process may make several."""
+
+
+def take_lease(journal: Journal, run: str, target: str, *, break_lock: bool) -> str:
+    """Claim a target for a run; return the name of the lease.
+
+    Leases are numbered, and the last one counts. Only one process can create a given number, so two that find the same
     stale lease cannot both have it.
 
     Parameters
     ----------
-    notes
-        Where.
+    journal
+        Where leases are kept.
     run
         Name of the run; it may take its own lease again.
     target
         What is written, for the message.
     break_lock
-        Whether to take it from a process that lives, or of which that cannot be said.
+        Whether to take the lease from a process that lives, or that may live.
 
     Raises
     ------
@@ -37,74 +55,79 @@ def take_lease(notes: Journal, run: str, target: str, *, break_lock: bool) -> st
         Raised if another process has it.
     """
     while True:
-        found = leases(notes)
+        found = leases(journal)
         last = max(found, default="")
-        held = json.loads(found[last] or "{}") if last else {}
-        if held.get("run") == run:
+        # The process may have died, or the disk filled up, before the lease had its content.
+        held = Holder(**json.loads(found[last] or "{}")) if last else Holder()
+        if last and held.run == run:
             return last
-        if held and not break_lock:
+        if held.run and not break_lock:
             _refuse_living(held, target)
         mine = f"{LEASE}{int(last.removeprefix(LEASE) or -1) + 1:06d}"
-        if not notes.create(mine, json.dumps({"run": run, **this_process()}).encode()):
+        if not journal.create(mine, json.dumps(this_process(run)._asdict()).encode()):
             continue
-        if {name: text for name, text in leases(notes).items() if name != mine} == found:
-            notes.remove(found)
+        if {name: text for name, text in leases(journal).items() if name != mine} == found:
+            journal.remove(found)
             return mine
-        notes.remove([mine])  # a run ended and another began meanwhile: look again
+        journal.remove([mine])  # a run ended and another began meanwhile: look again
 
 
-def leases(notes: Journal) -> dict[str, str]:
+def leases(journal: Journal) -> dict[str, str]:
     """Return the leases by name."""
-    names = [name for name in notes.sizes() if name.startswith(LEASE)]
-    return {name: notes.read(name).decode() for name in names}
+    names = [name for name in journal.sizes() if name.startswith(LEASE)]
+    return {name: journal.read(name).decode() for name in names}
 
 
-def _refuse_living(held: dict[str, Any], target: str) -> None:
-    """Raise if the holder of a lease lives, or is on another machine and may."""
+def _refuse_living(held: Holder, target: str) -> None:
+    """Raise if the holder of a lease lives, or is on another machine and may live."""
     me = this_process()
-    who = f"process {held.get('pid')} on {held.get('host')}"
-    if held.get("host") != me["host"]:
+    who = f"process {held.pid} on {held.host}"
+    if held.host != me.host:
+        # Nothing here can tell whether a process of another machine lives, and two writers would mix their regions.
         raise TargetBusyError(
-            f"{target} is being written by {who}, or was when that died; if you know that it is gone, pass break_lock=True "
-            "(--break-lock)."
+            f"{target} is being written by {who}, which may have died since; if you know that it is gone, pass "
+            "break_lock=True (--break-lock)."
         )
-    if held.get("boot") == me["boot"] and held.get("start") == process_start(int(held.get("pid", 0))):
+    if held.boot == me.boot and _is_running(held):
         raise TargetBusyError(
-            f"{target} is being written by {who}; wait for it, or stop it, or give another name. The same call then goes on "
-            "where it stopped."
+            f"{target} is being written by {who}; wait for it, or stop it, or give another name. The same call then resumes "
+            "the write."
         )
 
 
-def this_process() -> dict[str, Any]:
-    """Return what tells this process from all others: host, boot of the system, process number and its start."""
+def _is_running(held: Holder) -> bool:
+    """Return whether the holder lives, and is not another process that got its number."""
+    start = process_start(held.pid)
+    return start is not None and abs(start - held.start) < SAME_START
+
+
+def this_process(run: str = "") -> Holder:
+    """Return what tells this process from all others."""
     pid = os.getpid()
-    return {"host": socket.gethostname(), "boot": _boot(), "pid": pid, "start": process_start(pid)}
+    start = process_start(pid)
+    assert start is not None, "this process runs"
+    return Holder(socket.gethostname(), _boot(), pid, start, run)
 
 
-def process_start(pid: int) -> str | None:
-    """Return when a process of this machine started, in the system's own units; None if there is none.
+def process_start(pid: int) -> float | None:
+    """Return how many seconds after the boot a process of this machine started; None if there is none."""
+    import psutil  # takes 30 ms, and only writes need it
 
-    Where the system does not tell, it is an empty string for every process that exists.
-    """
-    if os.path.exists("/proc/self/stat"):
-        try:
-            text = Path(f"/proc/{pid}/stat").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            return None
-        state, start = (text.rpartition(")")[2].split()[k] for k in (0, 19))
-        return None if state in {"Z", "X"} else start  # dead, and its parent did not ask for its exit status yet
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        process = psutil.Process(pid)
+        # A zombie has ended; only its parent did not ask for the exit status yet.
+        if process.status() in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}:
+            return None
+        # psutil adds the time of boot, which moves when the clock is set: the difference does not.
+        return float(process.create_time() - psutil.boot_time())
+    except psutil.NoSuchProcess:
         return None
-    except PermissionError:
-        return ""
-    return ""
 
 
 def _boot() -> str:
     """Return what tells this boot of the system from others; empty where the system does not tell."""
     try:
+        # psutil only knows the time of boot, which is another one after the clock is set.
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
