@@ -42,10 +42,32 @@ class FileLayout:
         self.hdus.append(spec)
 
 
-def frame_layout(
-    image: Image, compress: str | None = None, steps: float = 0.0, dither: str = "NO_DITHER"
+def file_layout(
+    images: Mapping[str, Image],
+    attrs: Mapping[Any, Any] | None = None,
+    compress: str | None = None,
+    steps: float = 0.0,
+    dither: str = "NO_DITHER",
 ) -> FileLayout:
-    """Return the layout of a file of one frame; the arguments are those of `tree_layout`."""
+    """Return the layout of a file.
+
+    Parameters
+    ----------
+    images
+        The frames by name.
+    attrs
+        Attributes of the root of a tree. None for a single frame, whose image is the primary HDU: that is where
+        ``CCDData.read`` and older programs look. The frames of a tree are extensions.
+    compress, steps, dither
+        As in `frame_hdus`.
+    """
+    if attrs is None:
+        return _frame_layout(images[""], compress, steps, dither)
+    return _tree_layout(images, attrs, compress, steps, dither)
+
+
+def _frame_layout(image: Image, compress: str | None, steps: float, dither: str) -> FileLayout:
+    """Return the layout of a file of one frame."""
     header = product_header(image.header, image.y, image.x, unit_to_text(image.units))
     hdus = _standard(image, header_to_text(header), compress=compress, steps=steps, dither=dither)
     names = [name for kind in image.kinds for name in ((BAD, MASK) if kind == MASK else (kind,))]
@@ -74,24 +96,10 @@ def _standard(image: Image, header: str, **packing: Any) -> tuple[HduSpec, ...]:
     )
 
 
-def tree_layout(
-    images: Mapping[str, Image],
-    attrs: Mapping[Any, Any],
-    compress: str | None = None,
-    steps: float = 0.0,
-    dither: str = "NO_DITHER",
+def _tree_layout(
+    images: Mapping[str, Image], attrs: Mapping[Any, Any], compress: str | None, steps: float, dither: str
 ) -> FileLayout:
-    """Return the layout of a file.
-
-    Parameters
-    ----------
-    images
-        The frames by name.
-    attrs
-        Attributes of the root.
-    compress, steps, dither
-        As in `frame_hdus`.
-    """
+    """Return the layout of a file of several frames."""
     root = current_names(str(attrs.get("header", "")))
     listed: Sequence[Mapping[str, Any]] = attrs.get("hdus", ())
     given: dict[str, dict[str, str]] = {name: {} for name in images}
@@ -272,6 +280,3 @@ def own_header(text: str, inherited: str, root: str) -> tuple[str, bool | None]:
         return text, False
     kept = [lines for keyword, lines in cards if keyword not in keywords or (keyword, lines) not in shared]
     return "\n".join(line for lines in kept for line in lines), inherit
-
-
-__all__ = ["FileLayout", "frame_layout", "tree_layout"]

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from lazyccd.frame.core import MASK
 from lazyccd.io.fits.hdu_roles import BAD
 from lazyccd.io.fits.writer import FitsTarget, Partial
+from lazyccd.io.resumable.disk import stamp_of
 from lazyccd.io.resumable.progress import Receipts
-from lazyccd.io.resumable.tracked_write import holds
-from lazyccd.io.zarr.location import stamp_of
+from lazyccd.io.resumable.tracked_write import holding
 from lazyccd.sections import Region
 
 
@@ -82,7 +82,7 @@ class FitsProduct:
 
     def keep_only(self, receipts: Receipts, *, verify: bool) -> Receipts:
         """Return the receipts that hold; regions without one are written over."""
-        return {unit: receipt for unit, receipt in receipts.items() if holds(self, unit, receipt, verify=verify)}
+        return holding(self, receipts, verify=verify)
 
     def complete(self, receipts: Receipts) -> None:
         """Write the checksums and give the file its name."""

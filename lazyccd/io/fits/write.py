@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import xarray as xr
 from dask.delayed import Delayed
 
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import CHUNK_PIXELS, Image, regular_grid
-from lazyccd.io.fits.mef_write import frame_layout, tree_layout
+from lazyccd.io.fits.mef_write import file_layout
 from lazyccd.io.fits.product import FitsFrame, FitsProduct
 from lazyccd.io.fits.tile_writer import check_compression, tile_shape
 from lazyccd.io.fits.writer import FitsTarget
 from lazyccd.io.names import target_name
-from lazyccd.io.resumable.write import Job, Rules, frames_to_write, refuse_sources, resolved, write
+from lazyccd.io.resumable.write import Rules, frames_to_write, resolve_frames, write
 from lazyccd.plan.cost import task_cost
 from lazyccd.plan.evaluate import chunk_boxes
 from lazyccd.plan.serialize import plain, sources
@@ -109,34 +109,30 @@ def to_fits(
     ...     float(abs(noisy["data"].values - CCDData.read(packed, hdu=1).data).max()) < 10 / 4
     True
     """
-    images = resolved(frames_to_write(ccd), compute)
+    images = resolve_frames(frames_to_write(ccd), compute=compute)
     name = os.path.abspath(target_name(path))
     check_compression(compress, quantize, dither)
     _check_suffix(name, compress)
-    settings = (compress, float(quantize or 0), dither)
-    layout = (
-        frame_layout(images[""], *settings)
-        if isinstance(ccd, xr.Dataset)
-        else tree_layout(images, ccd.attrs, *settings)
+    layout = file_layout(
+        images, ccd.attrs if isinstance(ccd, xr.DataTree) else None, compress, float(quantize or 0), dither
     )
-    refuse_sources(images.values(), name, [spec.kept.path for spec in layout.hdus if spec.kept is not None])
-    jobs = [
-        Job(image, tuple(regions_of(image, (1, 1) if compress is None else tile_shape(compress, image.shape))))
-        for image in images.values()
-    ]
+    regions = {
+        frame: regions_of(image, (1, 1) if compress is None else tile_shape(compress, image.shape))
+        for frame, image in images.items()
+    }
     file = FitsTarget(name, tuple(layout.hdus))
     parts = [FitsFrame(file, tuple(layout.places[frame]), image.schema.bad_bits) for frame, image in images.items()]
     described = {
         "hdus": [{**plain(spec), "header": spec.header.split("\n")} for spec in layout.hdus],
-        "band": [list(job.regions[0]) for job in jobs],
+        "band": [list(some[0]) for some in regions.values()],
     }
     product = FitsProduct(file, overwrite, tuple(parts))
-    return write(
-        dict(zip(images, jobs, strict=True)), product, described, Rules(overwrite, verify, break_lock), compute
-    )
+    copied = [spec.kept.path for spec in layout.hdus if spec.kept is not None]
+    rules = Rules(overwrite, verify, break_lock)
+    return write(images, regions, product, described, rules, compute=compute, copied=copied)
 
 
-def regions_of(image: Image, tile: tuple[int, int]) -> Iterable[Region]:
+def regions_of(image: Image, tile: tuple[int, int]) -> Sequence[Region]:
     """Return the regions in which an image is written to FITS: of whole tiles, about as large as its largest chunk.
 
     Whole rows lie one behind the other in a file. But a band of a wide image has few, and may need many more of its inputs:

@@ -17,7 +17,6 @@ Compressed tiles in the unfinished file, each with room for its most bytes, and 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from collections import Counter
@@ -32,7 +31,6 @@ import numpy.typing as npt
 
 from lazyccd.errors import (
     FormatError,
-    LazyCCDError,
     MissingFileError,
     ParameterError,
     ShapeError,
@@ -43,6 +41,7 @@ from lazyccd.io.fits.layout import CARD, HduSpec, header_block, padded
 from lazyccd.io.fits.passthrough import KeptBytes
 from lazyccd.io.fits.scan import scan_fits
 from lazyccd.io.fits.tile_writer import RECORD, pack, table_bytes
+from lazyccd.io.resumable.disk import explained, flush
 from lazyccd.kernels.fits.encode import encode_big_endian, fold_datasum, shift_datasum, sum_words
 from lazyccd.sections import Region
 
@@ -120,7 +119,7 @@ class FitsTarget:
             raise MissingFileError(f"the folder {folder} of {self.path} does not exist; create it first.")
         try:
             size = _data_offset(self, len(self.hdus))
-            with self._explained(f"{size} bytes"):
+            with explained(f"{self.part}: {size} bytes"):
                 self._lay_out(size)
         except WriteError:
             self.abort()
@@ -152,7 +151,7 @@ class FitsTarget:
         spec = self.hdus[hdu]
         pixels = pixels.view(np.uint8) if pixels.dtype == bool else pixels
         _check_piece(spec, region, pixels)
-        with self._explained(f"HDU {hdu} ({spec.name or 'image'}) region {region.to_fits()}"):
+        with explained(f"{self.part}: HDU {hdu} ({spec.name or 'image'}) region {region.to_fits()}"):
             descriptor = os.open(self.part, os.O_WRONLY)
             try:
                 if spec.packing is None:
@@ -206,7 +205,7 @@ class FitsTarget:
                     f"{self.path}[{spec.name or 0}]: {count} pixels were written and the image has {expected}; "
                     "write every region exactly once before finish()."
                 )
-        with self._explained("what completes the file"):
+        with explained(f"{self.part}: what completes the file"):
             if all(spec.packing is None for spec in self.hdus):
                 self._add_checksums(sums)
                 os.replace(self.part, self.path)
@@ -214,7 +213,7 @@ class FitsTarget:
                 self._pack(sums)
                 os.replace(self.packed, self.path)
                 Path(self.part).unlink()
-            _sync_folder(self.path)
+            flush(os.path.dirname(os.path.abspath(self.path)))  # or the rename may not survive a power cut
 
     def is_made(self) -> bool:
         """Return whether a file of the final name has all cards that this one gets, those aside that its pixels decide."""
@@ -278,22 +277,6 @@ class FitsTarget:
                     _copy_kept(descriptor, spec.kept, _data_offset(self, i))
         finally:
             os.close(descriptor)
-
-    @contextlib.contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
-        """Turn an OSError into a WriteError that names the file and what was being written."""
-        try:
-            yield
-        except LazyCCDError:  # of an input
-            raise
-        except OSError as error:
-            way_out = {
-                errno.ENOSPC: "free some space or write elsewhere",
-                errno.EDQUOT: "free some quota or write elsewhere",
-                errno.EFBIG: "raise the limit on file sizes or write elsewhere",
-                errno.ENOENT: "call create() first, and keep the unfinished file until finish()",
-            }.get(error.errno or 0, "check the path and its permissions")
-            raise WriteError(f"{self.part}: {what} cannot be written: {error.strerror}; {way_out}.") from error
 
 
 def _check_piece(spec: HduSpec, region: Region, pixels: npt.NDArray[Any]) -> None:
@@ -377,15 +360,6 @@ def _allocate(descriptor: int, size: int) -> None:
         except OSError as error:
             if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}:
                 raise
-
-
-def _sync_folder(path: str) -> None:
-    """Make a rename in the folder of a file outlive a power cut."""
-    descriptor = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @lru_cache(maxsize=256)

@@ -12,7 +12,6 @@ A write whose fingerprint differs from that of the interrupted one is refused, o
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -26,7 +25,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NoReturn, TypeAlias
 
-from lazyccd.errors import LazyCCDError, ResumeError, SourceChangedError, WriteError
+from lazyccd.errors import ResumeError, SourceChangedError
+from lazyccd.io.resumable.disk import explained
 from lazyccd.io.resumable.journal import Journal, journal_of
 from lazyccd.io.resumable.lease import LEASE, leases, take_lease
 
@@ -141,7 +141,7 @@ class Progress:
             Raised if the interrupted write was another, and ``overwrite`` is false; the message says what changed.
         """
         notes = _notes(self.target, self.run)
-        with _explained(notes):
+        with explained(notes.where):
             lease = take_lease(notes, self.run, self.title, break_lock=self.break_lock)
         try:
             runs = [name for name in notes.sizes() if name.startswith("run-")]
@@ -204,7 +204,7 @@ class Progress:
     def add(self, unit: str, receipt: Any) -> None:
         """Note that a unit is done."""
         line = _line(unit, receipt)
-        with _explained(_notes(self.target, self.run)):
+        with explained(_notes(self.target, self.run).where):
             _tail(self.target, self.run).append(line.encode())
 
     def keep(self, receipts: Receipts) -> None:
@@ -285,20 +285,6 @@ def _notes(target: str, run: str) -> Journal:
 def _tail(target: str, run: str) -> _Tail:
     """Return what this process knows of a run's receipts."""
     return _Tail(_notes(target, run))
-
-
-@contextlib.contextmanager
-def _explained(notes: Journal) -> Iterator[None]:
-    """Turn an OSError of the system into a WriteError that names the notes."""
-    try:
-        yield
-    except LazyCCDError:
-        raise
-    except OSError as error:
-        raise WriteError(
-            f"{notes.where} cannot be written: {error.strerror or error}; free some space, check the path and its permissions, "
-            "or write elsewhere."
-        ) from error
 
 
 def _difference(before: bytes, after: bytes) -> str:

@@ -103,10 +103,14 @@ def unit_of(frame: int, region: Region) -> str:
     return f"{frame}:{','.join(map(str, region))}"
 
 
-def holds(product: Product, unit: str, receipt: Any, *, verify: bool) -> bool:
-    """Return whether what a receipt says is there."""
-    number, region = frame_and_region(unit)
-    return product.frames[number].holds(region, receipt, verify=verify)
+def holding(product: Product, receipts: Receipts, *, verify: bool) -> Receipts:
+    """Return the receipts whose regions are there; for formats where regions without one are simply written over."""
+    return {
+        unit: receipt
+        for unit, receipt in receipts.items()
+        for number, region in [frame_and_region(unit)]
+        if product.frames[number].holds(region, receipt, verify=verify)
+    }
 
 
 @dataclass(frozen=True)

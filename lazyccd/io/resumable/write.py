@@ -1,9 +1,9 @@
-"""What writing frames has in common, whatever the format: one task per region, begun, resumed and completed."""
+"""Write frames to any format: one task per region, begun, resumed and completed. Entry functions such as `to_fits` end here."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,24 +28,17 @@ class Rules(NamedTuple):
     """What a writer may do about what it finds."""
 
     overwrite: bool = False
-    """Replace what has the final name, and begin anew what was interrupted and was another."""
+    """Replace what has the final name, and discard an interrupted write of something else."""
 
     verify: bool = False
-    """Compare checksums before an interrupted write goes on."""
+    """Compare checksums, and not only sizes, before an interrupted write is resumed."""
 
     break_lock: bool = False
-    """Take the lease of a process of which it cannot be said that it is gone."""
-
-
-class Job(NamedTuple):
-    """An image and the regions in which it is written."""
-
-    image: Image
-    regions: tuple[Region, ...]
+    """Take the lease of another process, even if that may live."""
 
 
 def frames_to_write(ccd: xr.Dataset | xr.DataTree) -> dict[str, xr.Dataset]:
-    """Return the frames that are written: those of a tree by name, one alone without one.
+    """Return the frames of a tree by name; a single frame is a tree of one, whose name is empty.
 
     Raises
     ------
@@ -58,12 +51,84 @@ def frames_to_write(ccd: xr.Dataset | xr.DataTree) -> dict[str, xr.Dataset]:
     return {} if only_kept else frames_of(ccd)
 
 
-def resolved(frames: Mapping[str, xr.Dataset], compute: bool) -> dict[str, Image]:
-    """Return the images of frames."""
-    return {
-        name: _recorded(resolve(frame, f"frame {name!r}" if name else "frame", maps=True), compute)
-        for name, frame in frames.items()
-    }
+def resolve_frames(frames: Mapping[str, xr.Dataset], *, compute: bool) -> dict[str, Image]:
+    """Return the images of frames.
+
+    Parameters
+    ----------
+    frames
+        The frames by name.
+    compute
+        Whether they are written now. Global numbers that belong into headers, such as the mean of a flat, are then
+        computed here; for a lazy write they would have to be computed at the call.
+    """
+    images = {name: resolve(frame, f"frame {name!r}" if name else "frame", maps=True) for name, frame in frames.items()}
+    return {name: settle_image(image) if compute and has_cards(image) else image for name, image in images.items()}
+
+
+def write(
+    images: Mapping[str, Image],
+    regions: Mapping[str, Sequence[Region]],
+    product: Product,
+    layout: Mapping[str, Any],
+    rules: Rules,
+    *,
+    compute: bool = True,
+    copied: Iterable[str] = (),
+) -> str | Delayed:
+    """Write what is not yet written, now, or return the lazy write.
+
+    Parameters
+    ----------
+    images
+        The images by frame, in the order of the product's frames.
+    regions
+        For each frame, the regions in which it is written, a task each.
+    product
+        The file or store to write.
+    layout
+        Everything but steps, inputs and versions that decides the bytes of the product, as values that go into JSON. An
+        interrupted write is resumed only if this is the same.
+    rules
+        What to do about what is there.
+    compute
+        Whether to write now.
+    copied
+        Files whose bytes are copied, besides those that the plans read.
+
+    Raises
+    ------
+    ParameterError
+        Raised if the product is one of the inputs.
+    TargetExistsError
+        Raised if the product exists and may not be replaced.
+    """
+    _refuse_sources(images.values(), product.name, copied)
+    for name, image in images.items():
+        check_memory(image.plan, regions[name])
+    progress = Progress.of(product.name, _record(images, layout), break_lock=rules.break_lock)
+    count = sum(map(len, regions.values()))
+    tracked = TrackedWrite(product, progress, count, rules.overwrite, rules.verify)
+    if compute and tracked.finish_renamed():
+        return product.name
+    if not (rules.overwrite or is_url(product.name)) and product.exists():
+        raise TargetExistsError(f"{product.name} exists; pass overwrite=True to replace it, or give another name.")
+    key = f"write-{progress.run}"
+    if not compute:
+        tracked = replace(tracked, before=product.stamp())
+        return lower_write(_parts(images, regions, tracked, {}), tracked, key)
+    done = tracked.begin()
+    try:
+        tracked = replace(tracked, begun=True)
+        parts = _parts(images, regions, tracked, done)
+        if parts:
+            lower_write(parts, tracked, key).compute()
+        else:
+            tracked.finish([])
+    except BaseException as error:
+        tracked.give_up(error)
+        raise
+    return product.name
 
 
 def _record(images: Mapping[str, Image], layout: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,17 +139,12 @@ def _record(images: Mapping[str, Image], layout: Mapping[str, Any]) -> dict[str,
     return {"inputs": inputs, "steps": steps, "layout": plain(layout), "versions": versions()}
 
 
-def _recorded(image: Image, compute: bool) -> Image:
-    """Return the image with global numbers in its header that belong there, unless it is to be written later."""
-    return settle_image(image) if compute and has_cards(image) else image
-
-
-def refuse_sources(images: Iterable[Image], name: str, more: Iterable[str] = ()) -> None:
+def _refuse_sources(images: Iterable[Image], name: str, copied: Iterable[str]) -> None:
     """Refuse a target that is read: by a plan, or for HDUs that are copied."""
     if is_url(name):
         return
-    full = os.path.realpath(name)
-    for path in dict.fromkeys([*(path for image in images for path in _source_paths(image)), *more]):
+    full = os.path.realpath(name)  # a link to an input is that input
+    for path in dict.fromkeys([*(path for image in images for path in _source_paths(image)), *copied]):
         if os.path.realpath(path) == full:
             raise ParameterError(
                 f"the frame is made from {path}, which cannot be written at the same time; give another name."
@@ -98,57 +158,13 @@ def _source_paths(image: Image) -> Iterator[str]:
             yield place
 
 
-def write(
-    jobs: Mapping[str, Job], product: Product, layout: Mapping[str, Any], rules: Rules, compute: bool
-) -> str | Delayed:
-    """Write what is not yet written, now, or return the lazy write.
-
-    Parameters
-    ----------
-    jobs
-        What is written, by frame; in the order of the product's frames.
-    product
-        What is written to.
-    layout
-        All of it that decides its bytes, in the types of JSON or near.
-    rules
-        What to do about what is there.
-    compute
-        Whether to write now.
-    """
-    for image, regions in jobs.values():
-        check_memory(image.plan, regions)
-    record = _record({frame: job.image for frame, job in jobs.items()}, layout)
-    progress = Progress.of(product.name, record, break_lock=rules.break_lock)
-    units = sum(len(job.regions) for job in jobs.values())
-    sink = TrackedWrite(product, progress, units, rules.overwrite, rules.verify)
-    name, key = product.name, f"write-{progress.run}"
-    if compute and sink.finish_renamed():
-        return name
-    if not (rules.overwrite or is_url(name)) and product.exists():
-        raise TargetExistsError(f"{name} exists; pass overwrite=True to replace it, or give another name.")
-    if not compute:
-        sink = replace(sink, before=product.stamp())
-        return lower_write(_parts(jobs, sink, {}), sink, key)
-    done = sink.begin()
-    try:
-        sink = replace(sink, begun=True)
-        parts = _parts(jobs, sink, done)
-        if parts:
-            lower_write(parts, sink, key).compute()
-        else:
-            sink.finish([])
-    except BaseException as error:
-        sink.give_up(error)
-        raise
-    return name
-
-
-def _parts(jobs: Mapping[str, Job], sink: TrackedWrite, done: Receipts) -> list[WritePart]:
+def _parts(
+    images: Mapping[str, Image], regions: Mapping[str, Sequence[Region]], tracked: TrackedWrite, done: Receipts
+) -> list[WritePart]:
     """Return what is left to be written of each image."""
     parts = []
-    for number, (image, regions) in enumerate(jobs.values()):
-        todo = tuple(region for region in regions if unit_of(number, region) not in done)
+    for number, (name, image) in enumerate(images.items()):
+        todo = tuple(region for region in regions[name] if unit_of(number, region) not in done)
         if todo:
-            parts.append(WritePart(image.plan, todo, image.kinds, image.graphs, sink.of_frame(number)))
+            parts.append(WritePart(image.plan, todo, image.kinds, image.graphs, tracked.of_frame(number)))
     return parts

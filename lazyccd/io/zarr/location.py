@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import fsspec
 
 from lazyccd.errors import MissingFileError, TargetExistsError
+from lazyccd.io.resumable.disk import flush, stamp_of
 from lazyccd.io.resumable.journal import journal_of
 
 SCRATCH = "scratch"
@@ -119,20 +120,11 @@ def replace_complete(path: str, content: bytes) -> None:
     temporary = f"{path}.{uuid.uuid4().hex}"
     try:
         Path(temporary).write_bytes(content)
-        _flush_one(temporary)
+        flush(temporary)
         os.replace(temporary, path)
     except OSError:
         Path(temporary).unlink(missing_ok=True)
         raise
-
-
-def stamp_of(path: str) -> str:
-    """Return what tells a file or folder from another that had its name; empty if there is none."""
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return ""
-    return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
 
 
 def _refuse(store: str, overwrite: bool, is_store: bool) -> None:
@@ -245,12 +237,12 @@ class LocalLocation:
     def complete(self, key: str, content: bytes) -> None:
         """Write the last file, then rename; an older store steps aside first and goes last."""
         self.put(key, [content])
-        _flush(self.unfinished)
+        _flush_all(self.unfinished)
         if self.exists():
             shutil.rmtree(f"{self._scratch}/old", ignore_errors=True)
             os.rename(self.address, f"{self._scratch}/old")
         os.rename(self.unfinished, self.address)
-        _flush_one(os.path.dirname(self.address) or ".")
+        flush(os.path.dirname(self.address) or ".")
         self._tidy()
 
     def discard(self) -> None:
@@ -271,29 +263,20 @@ class LocalLocation:
             os.rmdir(os.path.dirname(self._progress))
 
 
-def _flush(folder: str) -> None:
+def _flush_all(folder: str) -> None:
     """Wait until all files below a folder are on the disk: a name must not outlive a failure of power that they do not.
 
     The file system of the folder as a whole, once: it has its files on the disk five to ten times sooner than when it is asked
     for one after the other. Python has no ``syncfs``, and systems other than Linux have none; there it is all file systems.
     """
-    flush: Any = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-    if flush is None:
+    syncfs: Any = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs is None:
         os.sync()
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        if flush(descriptor) != 0:
+        if syncfs(descriptor) != 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), folder)
-    finally:
-        os.close(descriptor)
-
-
-def _flush_one(path: str) -> None:
-    """Wait until a file or folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, Image, regular_grid, res
 from lazyccd.io.fits.passthrough import KeptBytes
 from lazyccd.io.fits.tile_writer import check_steps
 from lazyccd.io.names import is_url, target_name
-from lazyccd.io.resumable.write import Job, Rules, frames_to_write, refuse_sources, resolved, write
+from lazyccd.io.resumable.write import Rules, frames_to_write, resolve_frames, write
 from lazyccd.io.zarr.product import ZarrGroup, ZarrProduct
 from lazyccd.io.zarr.provenance import product_attrs, root_attributes
 from lazyccd.io.zarr.writer import SHARD, ZarrArray, ZarrTarget, shard_grid
@@ -25,6 +25,9 @@ from lazyccd.kernels.block import MAPS
 from lazyccd.plan.evaluate import chunk_boxes
 from lazyccd.plan.serialize import plain
 from lazyccd.sections import Region
+
+ALONE = "0"
+"""Group of a frame that is no part of a tree; levels of a pyramid stand beside it as 1, 2, ..."""
 
 KEPT = "hdus"
 """Group of a store with the bytes of HDUs that are no frames."""
@@ -107,30 +110,31 @@ def to_zarr(
     """
     check_steps(quantize)
     frames = frames_to_write(ccd)
-    images = resolved(frames, compute)
+    images = resolve_frames(frames, compute=compute)
     name = target_name(store)
     name = name if is_url(name) else os.path.abspath(name)
-    hdus = [] if isinstance(ccd, xr.Dataset) else [dict(hdu) for hdu in ccd.attrs.get("hdus", ())]
-    refuse_sources(images.values(), name, [hdu["bytes"]["path"] for hdu in hdus if "bytes" in hdu])
     given = (SHARD, SHARD) if shards is None and quantize is not None else shards
-    parts = {
-        frame or "0": _part(frames[frame], image, name, frame or "0", given, quantize)
+    groups = {
+        frame or ALONE: _group(frames[frame], image, name, frame or ALONE, given, quantize)
         for frame, image in images.items()
     }
-    layouts = {group: _layout(part) for group, part in parts.items()}
+    layouts = {group: _layout(part) for group, part in groups.items()}
     kept: tuple[ZarrGroup, ...] = ()
-    if isinstance(ccd, xr.Dataset):
-        root = root_attributes({"0": images[""]}, layouts)
-    else:
-        group, hdus = _kept_group(name, hdus)
+    copied: list[str] = []
+    if isinstance(ccd, xr.DataTree):
+        copied = [hdu["bytes"]["path"] for hdu in ccd.attrs.get("hdus", ()) if "bytes" in hdu]
+        group, hdus = _kept_group(name, ccd.attrs.get("hdus", ()))
         kept = (group,)
         root = {**root_attributes(images, {**layouts, "hdus": hdus}), "hdus": hdus}
         root = {str(key): value for key, value in ccd.attrs.items()} | root
         root["lazyccd"] = {**root["lazyccd"], "frames": list(images)}
+    else:
+        root = root_attributes({ALONE: images[""]}, layouts)
     if quantize is not None:
         root["lazyccd"] = {**root["lazyccd"], "quantize": _stated(quantize)}
-    product = ZarrProduct(name, overwrite, tuple(parts.values()), kept, root)
-    return _write(images, product, layouts, Rules(overwrite, verify, break_lock), compute)
+    product = ZarrProduct(name, overwrite, tuple(groups.values()), kept, root)
+    rules = Rules(overwrite, verify, break_lock)
+    return write(images, _shards(images, product), product, layouts, rules, compute=compute, copied=copied)
 
 
 def write_level(frames: Mapping[str, xr.Dataset], store: str, rules: Rules) -> None:
@@ -146,23 +150,21 @@ def write_level(frames: Mapping[str, xr.Dataset], store: str, rules: Rules) -> N
         What to do about what is there.
     """
     images = {group: resolve(frame) for group, frame in frames.items()}
-    parts = {group: _part(frames[group], image, store, group, None, None) for group, image in images.items()}
-    product = ZarrProduct(store, rules.overwrite, tuple(parts.values()))
-    _write(images, product, {group: _layout(part) for group, part in parts.items()}, rules)
+    groups = {name: _group(frames[name], image, store, name, None, None) for name, image in images.items()}
+    product = ZarrProduct(store, rules.overwrite, tuple(groups.values()))
+    write(images, _shards(images, product), product, {name: _layout(part) for name, part in groups.items()}, rules)
 
 
-def _write(
-    images: Mapping[str, Image], product: ZarrProduct, layout: Mapping[str, Any], rules: Rules, compute: bool = True
-) -> str | Delayed:
-    """Write images into a store, shard by shard."""
-    jobs = {}
-    for (frame, image), part in zip(images.items(), product.frames, strict=True):
-        grid = regular_grid(image.shape, part.target.shards)
-        jobs[frame] = Job(image, tuple(box for _, box in chunk_boxes(grid, Region.full(image.shape))))
-    return write(jobs, product, layout, rules, compute)
+def _shards(images: Mapping[str, Image], product: ZarrProduct) -> dict[str, list[Region]]:
+    """Return the regions of the shards of each frame."""
+    grids = [regular_grid(group.target.shape, group.target.shards) for group in product.frames]
+    return {
+        frame: [box for _, box in chunk_boxes(grid, Region.full(image.shape))]
+        for (frame, image), grid in zip(images.items(), grids, strict=True)
+    }
 
 
-def _part(
+def _group(
     ccd: xr.Dataset,
     image: Image,
     store: str,
@@ -215,7 +217,7 @@ def _dtype(image: Image, variable: str) -> np.dtype[Any]:
     return image.plan.dtypes["variance" if variable == UNCERTAINTY else variable]
 
 
-def _kept_group(store: str, hdus: list[dict[str, Any]]) -> tuple[ZarrGroup, list[dict[str, Any]]]:
+def _kept_group(store: str, hdus: Sequence[Mapping[str, Any]]) -> tuple[ZarrGroup, list[dict[str, Any]]]:
     """Return the group that holds the bytes of HDUs that are no frames, and the list of HDUs that says so."""
     arrays: dict[str, Any] = {}
     told = []
@@ -226,5 +228,5 @@ def _kept_group(store: str, hdus: list[dict[str, Any]]) -> tuple[ZarrGroup, list
             kept = KeptBytes("", len(content), array=f"{KEPT}/hdu{number}").to_json()
             told.append({**hdu, "bytes": kept, "sha256": hashlib.sha256(content).hexdigest()})
         else:
-            told.append(hdu)
+            told.append(dict(hdu))
     return ZarrGroup(ZarrTarget(store, (1, 1), (), (1, 1), (1, 1), KEPT), {}, arrays), told

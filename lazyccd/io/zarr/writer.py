@@ -11,9 +11,8 @@ Equal pixels and attributes give equal bytes. The image is in group ``0``; the r
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -23,7 +22,8 @@ import numpy.typing as npt
 
 from lazyccd.errors import ParameterError, ShapeError, WriteError
 from lazyccd.io.checksum import checksum
-from lazyccd.io.zarr.location import Location, location_of, read_complete
+from lazyccd.io.resumable.disk import explained
+from lazyccd.io.zarr.location import location_of, read_complete
 from lazyccd.io.zarr.provenance import with_checksums
 from lazyccd.io.zarr.reader import ZarrContent, ZarrStorage, open_arrays
 from lazyccd.io.zarr.shards import compression, encode_shard
@@ -166,7 +166,7 @@ class ZarrTarget:
         place = location_of(self.store)
         place.check_free(overwrite)
         try:
-            with _explained(place, "the metadata"):
+            with explained(f"{place.unfinished}: the metadata"):
                 place.begin()
         except WriteError:
             self.abort()
@@ -189,7 +189,7 @@ class ZarrTarget:
         group = json.loads(files.pop("zarr.json"))
         names = [key.removesuffix("/zarr.json") for key in files if key.endswith("/zarr.json")]
         arrays = {name: json.loads(files[f"{name}/zarr.json"]) for name in names}
-        with _explained(place, "the metadata"):
+        with explained(f"{place.unfinished}: the metadata"):
             for key, content in files.items():
                 place.put(f"{self._prefix}{key}", [content])
             place.note(self._note, json_bytes({"group": group, "arrays": arrays}))
@@ -227,7 +227,7 @@ class ZarrTarget:
             return {}
         key = f"{self._prefix}{name}/c/{region.y0 // self.shards[0]}/{region.x0 // self.shards[1]}"
         place = location_of(self.store)
-        with _explained(place, f"{name} {region.to_fits()}"):
+        with explained(f"{place.unfinished}: {name} {region.to_fits()}"):
             place.put(key, pieces)
         return {key: [sum(map(len, pieces)), checksum(pieces)]}
 
@@ -249,7 +249,7 @@ class ZarrTarget:
             Raised if the system refuses.
         """
         place = location_of(self.store)
-        with _explained(place, "the metadata"):
+        with explained(f"{place.unfinished}: the metadata"):
             noted = json.loads(place.noted(self._note))
             noted["group"]["attributes"].update(attrs or {})
             document = json_bytes(consolidated(noted["group"], noted["arrays"]))
@@ -341,7 +341,7 @@ def complete_store(store: str, groups: Sequence[str], root_attrs: Mapping[str, A
         Raised if the system refuses; the final name is untouched.
     """
     place = location_of(store)
-    with _explained(place, "the metadata"):
+    with explained(f"{place.unfinished}: the metadata"):
         members: dict[str, Any] = {}
         for parent in sorted({name[:i] for name in groups for i, c in enumerate(name) if c == "/"} - set(groups)):
             members[parent] = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
@@ -362,18 +362,6 @@ def is_made(store: str, root_attrs: Mapping[str, Any]) -> bool:
     except (OSError, ValueError, LookupError, TypeError):
         return False  # something else
     return bool(found == with_checksums(root_attrs)["lazyccd"]["write_id"])
-
-
-@contextlib.contextmanager
-def _explained(place: Location, what: str) -> Iterator[None]:
-    """Turn an OSError into a WriteError that names the store and what was being written."""
-    try:
-        yield
-    except OSError as error:
-        raise WriteError(
-            f"{place.unfinished}: {what} cannot be written: {error.strerror or error}; free some space, "
-            "check the path and its permissions, or write elsewhere."
-        ) from error
 
 
 def json_bytes(document: Any) -> bytes:

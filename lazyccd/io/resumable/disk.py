@@ -1,0 +1,57 @@
+"""What every writer of local files needs: errors that say what to do, content that survives a power cut, file states."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+
+from lazyccd.errors import LazyCCDError, WriteError
+
+WAYS_OUT = {
+    errno.ENOSPC: "free some space or write elsewhere",
+    errno.EDQUOT: "free some quota or write elsewhere",
+    errno.EFBIG: "raise the limit on file sizes or write elsewhere",
+    errno.ENOENT: "keep the unfinished file or store until it is complete, and call again",
+}
+"""What to do about an error of the system; for all others, see `explained`."""
+
+
+@contextlib.contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn an `OSError` into a `WriteError` that names what was being written and the way out.
+
+    Parameters
+    ----------
+    what
+        The file or store, and the part of it, such as ``a.fits.part: HDU 1 region [1:100,1:20]``.
+    """
+    try:
+        yield
+    except LazyCCDError:  # of an input, or explained already; several are an OSError too
+        raise
+    except OSError as error:
+        way_out = WAYS_OUT.get(
+            error.errno or 0, "free some space, check the path and its permissions, or write elsewhere"
+        )
+        raise WriteError(f"{what} cannot be written: {error.strerror or error}; {way_out}.") from error
+
+
+def flush(path: str) -> None:
+    """Wait until a file is on the disk; for a folder, until the names in it are."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def stamp_of(path: str) -> str:
+    """Return what tells a file or folder from another that had its name; empty if there is none."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return ""
+    # The inode alone does not tell: file systems give the number of a deleted file to the next new one.
+    return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
