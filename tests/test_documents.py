@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from dask.distributed import LocalCluster
 from matplotlib import pyplot as plt
 
+from lazyccd.batch.cameras import FACTS, KINDS, load_camera
 from lazyccd.cli.main import main
 from lazyccd.testing import Detector, Sky, make_exposure, make_night
 
@@ -24,14 +25,19 @@ SCHEDULER = "tcp://head:8786"
 """The scheduler of the documents; here one of this machine."""
 
 
-def blocks(document: str, language: str) -> list[str]:
-    """Return the examples of a document in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
+def documents() -> list[str]:
+    """Return all documents of the project, by their names below its root."""
+    paths = [path for pattern in ("*.md", "docs/**/*.md", "benchmarks/*.md") for path in ROOT.glob(pattern)]
+    return sorted(str(path.relative_to(ROOT)) for path in paths if "_build" not in path.parts)
 
 
-def documents() -> list[Path]:
-    """Return all documents of the project."""
-    return [path for folder in (".", "docs", "benchmarks") for path in (ROOT / folder).glob("*.md")]
+def blocks(document: str, *languages: str) -> list[tuple[str, str]]:
+    """Return the examples of a document in some languages, each with its language, in order."""
+    text = (ROOT / document).read_text()
+    return re.findall(rf"^```({'|'.join(languages)})\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+WITH_PYTHON = [document for document in documents() if blocks(document, "python")]
 
 
 def write_mef(path: Path, pixels: dict[str, np.ndarray]) -> None:
@@ -44,17 +50,18 @@ def write_mef(path: Path, pixels: dict[str, np.ndarray]) -> None:
     fits.HDUList(hdus).writeto(path)
 
 
-@pytest.mark.parametrize("document", sorted(str(path.relative_to(ROOT)) for path in documents()))
+@pytest.mark.parametrize("document", documents())
 def test_links_lead_somewhere(document: str) -> None:
     """A link from a document to another file of the project is that of a file that is there."""
     path = ROOT / document
-    links = re.findall(r"\]\(([^)#:]+)\)", path.read_text())
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text())
     assert not [link for link in links if not (path.parent / link).exists()]
 
 
-@pytest.fixture
-def observatory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make the working folder one with the files that the documents name, simulated."""
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the files that the documents name, simulated."""
+    tmp_path = tmp_path_factory.mktemp("observatory")
     detector, sky = Detector((2048, 2048), overscan=32), Sky(stars=50)
     (tmp_path / "raw").mkdir()
     (tmp_path / "masters").mkdir()
@@ -74,40 +81,78 @@ def observatory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         fits.writeto(tmp_path / f"{name}.fits", 1 + 0.01 * noise, fits.Header({"BUNIT": "adu"}))
     for name, width in {"raw": 50, "bias": 40, "flat": 40}.items():
         write_mef(tmp_path / f"{name}.fits", {amp: 1000 + rng.normal(0, 5, (64, width)) for amp in "AB"})
-    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
+def observatory(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make the working folder a fresh one with the files that the documents name."""
+    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
     """Return the address of a scheduler with two workers that are processes."""
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
         yield cluster.scheduler_address
 
 
-def test_examples_run(observatory: Path, scheduler: str) -> None:
-    """The examples in Python run one after the other: those of README, then those of the guide."""
+@pytest.mark.parametrize("document", WITH_PYTHON)
+def test_examples_run(document: str, observatory: Path, scheduler: str) -> None:
+    """The examples of a document in Python run one after the other, without those of any other document."""
     mpl.use("Agg")
     names: dict[str, object] = {}
-    for document in ("README.md", "docs/guide.md"):
-        for number, example in enumerate(blocks(document, "python")):
-            code = example.replace(SCHEDULER, scheduler).replace("/archive", str(observatory))
-            exec(compile(code, f"{document}[{number}]", "exec"), names)
+    for number, (_, example) in enumerate(blocks(document, "python")):
+        code = example.replace(SCHEDULER, scheduler).replace("/archive", str(observatory))
+        exec(compile(code, f"{document}[{number}]", "exec"), names)
     plt.close("all")
 
 
-def test_commands_run(tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commands of README reduce a simulated night; each ends with status 0: all products are complete."""
+def run_command(command: str, scheduler: str) -> str:
+    """Run a command of a document, which must end with status 0: all products are complete; return what it prints."""
     mpl.use("Agg")
+    words = shlex.split(command.replace(SCHEDULER, scheduler), comments=True)
+    done = CliRunner(env={"COLUMNS": "120"}).invoke(main, words[1:], catch_exceptions=False)
+    assert done.exit_code == 0, f"{command}: {done.output}"
+    return done.output
+
+
+def test_commands_run(tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands of README reduce a simulated night."""
     monkeypatch.chdir(tmp_path)
     make_night("NIGHT", Detector((200, 200)), Sky(stars=30, galaxies=0), lights=1)
     commands = [
-        line for block in blocks("README.md", "sh") for line in block.splitlines() if line.startswith("lazyccd")
+        line for _, block in blocks("README.md", "sh") for line in block.splitlines() if line.startswith("lazyccd")
     ]
     assert len(commands) >= 3
     for command in commands:
         shutil.rmtree("OUT", ignore_errors=True)
-        words = shlex.split(command.replace(SCHEDULER, scheduler), comments=True)
-        done = CliRunner().invoke(main, words[1:], catch_exceptions=False)
-        assert done.exit_code == 0, f"{command}: {done.output}"
-        assert bool(list(Path().glob("OUT/*_red.*"))) == ("--dry-run" not in words)
+        run_command(command, scheduler)
+        assert bool(list(Path().glob("OUT/*_red.*"))) == ("--dry-run" not in command)
+
+
+def test_the_night_is_as_its_tutorial_says(tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands of the tutorial run one after the other, and print the lines that it shows."""
+    monkeypatch.chdir(tmp_path)
+    printed = ""
+    for language, block in blocks("docs/tutorials/night.md", "sh", "text"):
+        if language == "sh":
+            printed += "".join(run_command(command, scheduler) for command in block.splitlines())
+            continue
+        for line in block.splitlines():
+            assert " ".join(line.split()) in " ".join(printed.split()), line
+    assert list(Path("edited").glob("*_red.fits"))
+
+
+def test_camera_table_of_the_guide(tmp_path: Path) -> None:
+    """The camera table that the guide shows can be read, and has all that the guide explains."""
+    ((_, table),) = blocks("docs/howto/cameras.md", "toml")
+    (tmp_path / "mycam.toml").write_text(table)
+    camera = load_camera(tmp_path / "mycam.toml")
+    assert camera.match
+    assert camera.keywords("filter") == ("FILT1 + FILT2",)
+    assert not camera.needs_dark
+    text = " ".join((ROOT / "docs/howto/cameras.md").read_text().split())
+    assert not [name for name in (*FACTS, *KINDS) if f"`{name}`" not in text]

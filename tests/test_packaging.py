@@ -37,10 +37,11 @@ def in_conda(requirement: str) -> str:
 
 
 def test_environment_yml_equals_pyproject() -> None:
-    """The conda environment has the requirements of the package and of its tests, with equal limits."""
+    """The conda environment has the requirements of the package, its tests and its documentation, with equal limits."""
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    extras = PROJECT["optional-dependencies"]
     expected = [f"python{PROJECT['requires-python']}", "pip"]
-    expected += map(in_conda, PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"])
+    expected += map(in_conda, PROJECT["dependencies"] + extras["test"] + extras["docs"])
     assert sorted(environment["dependencies"]) == sorted(expected)
 
 

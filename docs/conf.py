@@ -1,0 +1,68 @@
+"""Configuration of the documentation: ``sphinx-build -n -W docs docs/_build/html``."""
+
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+project = "lazyccd"
+author = "the lazyccd developers"
+copyright = "the lazyccd developers"
+version = release = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "myst_nb",
+    "sphinx_click",
+]
+exclude_patterns = ["_build", "api/generated/README*"]
+templates_path = ["_templates"]
+nitpicky = True
+# a name in single backticks is a cross-reference, as in the docstrings of NumPy, astropy and xarray
+default_role = "py:obj"
+add_module_names = False
+
+# API reference
+autosummary_generate = True
+autodoc_typehints_format = "short"
+autodoc_member_order = "bysource"
+# types stand in the signature; beyond this many columns each parameter has a line of its own
+python_maximum_signature_line_length = 88
+# members have pages or sections of their own, so numpydoc need not list them once more
+numpydoc_show_class_members = False
+
+# Markdown and notebooks
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
+nb_merge_streams = True
+
+html_theme = "pydata_sphinx_theme"
+html_title = "lazyccd"
+html_static_path = ["_static"]
+html_show_sourcelink = False
+html_theme_options = {
+    "header_links_before_dropdown": 6,
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "show_toc_level": 2,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+
+nitpick_ignore_regex = [
+    # names of Python and of other projects: their inventories would have to be fetched from the network
+    (r"py:.*", r"(numpy|np|npt|xarray|xr|dask|da|astropy|u|fits|scipy|click|matplotlib|ccdproc|astroscrappy)\..*"),
+    (r"py:.*", r"(collections\.abc|pathlib|os|typing)\..*|True|False|None"),
+    # classes of astropy that are imported for type checkers only, so that importing lazyccd stays quick
+    (r"py:class", r"WCS|Model|SkyCoord"),
+    # aliases of types, which signatures show by name
+    (r"py:class", r"Master|Operand|Statistic"),
+    # methods that CCDData inherits from astropy, in the words of its docstring
+    (r"py:func", r"fits_ccddata_(reader|writer)"),
+]
