@@ -31,7 +31,7 @@ from lazyccd.io.fits.writer import FitsTarget, Partial
 from lazyccd.io.resumable.journal import PROGRESS
 from lazyccd.io.resumable.tracked_write import unit_of
 from lazyccd.io.zarr.writer import open_arrays
-from lazyccd.plan.tasks import tile_groups
+from lazyccd.plan.chunks import tile_groups
 from lazyccd.sections import Region
 
 VARIABLES = ("data", "uncertainty", "mask")

@@ -30,11 +30,11 @@ from common import fresh, row, save, spread
 import lazyccd
 from lazyccd.io.fits.scan import FitsFile, scan_fits
 from lazyccd.io.fits.storage import FitsStorage
-from lazyccd.io.zarr.writer import ZarrArray, ZarrTarget, complete_store, open_arrays, shard_grid
+from lazyccd.io.zarr.writer import ZarrArray, ZarrTarget, complete_store, open_arrays
 from lazyccd.kernels import flat, overscan, pointwise
 from lazyccd.kernels.block import Block, Request
 from lazyccd.mask_planes import MaskSchema
-from lazyccd.plan.schedule import STRIP_PIXELS
+from lazyccd.plan.chunks import STRIP_PIXELS, shard_grid
 from lazyccd.sections import Region
 
 DETECTORS, OVERSCAN = 16, 32

@@ -30,12 +30,11 @@ from distributed import Client, LocalCluster
 import lazyccd
 from lazyccd.io.fits.scan import scan_fits
 from lazyccd.io.fits.storage import FitsStorage, find_hdu
-from lazyccd.io.zarr.writer import ZarrArray, ZarrTarget, complete_store, shard_grid
+from lazyccd.io.zarr.writer import ZarrArray, ZarrTarget, complete_store
 from lazyccd.kernels import moments, pointwise
 from lazyccd.kernels.block import PLANES, Block, Request, empty_block
 from lazyccd.mask_planes import MaskSchema
-from lazyccd.plan.schedule import STRIP_PIXELS
-from lazyccd.plan.tasks import tile_groups
+from lazyccd.plan.chunks import STRIP_PIXELS, shard_grid, tile_groups
 from lazyccd.sections import Region
 
 LIMIT = "1GB"

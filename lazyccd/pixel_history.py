@@ -19,9 +19,9 @@ from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import PLANES, Block, Request
 from lazyccd.kernels.stack.combine import combine_frames, reasons
 from lazyccd.ops.arguments import file_name
-from lazyccd.plan.footprints import Blocks, Columns, Footprint, Replicated, Rows, Same, Shifted, Window
+from lazyccd.plan.footprints import Window
 from lazyccd.plan.lower import lower_image, lower_scalars, read_label
-from lazyccd.plan.steps import Apply, Chunked, Input, Join, Source, Stack, Step, make_params
+from lazyccd.plan.steps import Apply, Input, Stack, Step, make_params
 from lazyccd.plan.tasks import Kind
 from lazyccd.sections import Region
 
@@ -124,36 +124,11 @@ def _rows(step: Step, y: int, x: int, frame: str, image: Image, indent: str = ""
         yield from _stack_rows(step, y, x, image)
         yield Row(frame or "result", place, f"{indent}stack")
         return
-    if isinstance(step, Join):
-        main = next((s for name, s, _ in step.parts if name == "data"), None)
-        if main is not None:
-            yield from _rows(main, y, x, frame, image, indent)
-    elif isinstance(step, Apply):
-        for number, source in enumerate(step.sources):
-            below = _pixel_below(source.footprint, source.step, y, x)
-            if below is not None and "data" in source.step.dtypes:
-                more = indent if number == 0 else f"{indent}+ "
-                yield from _rows(source.step, *below, frame, image, more)
-    name = step.storage.name if isinstance(step, Source) else ("array" if isinstance(step, Chunked) else step.label)
-    yield Row(frame, place, f"{indent}{name}")
-
-
-def _pixel_below(footprint: Footprint, step: Step, y: int, x: int) -> tuple[int, int] | None:
-    """Return the pixel of an input that a pixel comes from; None if there is no such one."""
-    if isinstance(footprint, Rows | Columns):
-        return None
-    if isinstance(footprint, Window):
-        y, x = footprint.offset[0] + footprint.step[0] * y, footprint.offset[1] + footprint.step[1] * x
-    elif isinstance(footprint, Shifted):
-        y, x = y - footprint.offset[0], x - footprint.offset[1]
-    elif isinstance(footprint, Blocks):
-        y, x = y * footprint.size[0], x * footprint.size[1]
-    elif isinstance(footprint, Replicated):
-        y, x = y // footprint.size[0], x // footprint.size[1]
-    elif isinstance(footprint, Same):
-        y, x = (0 if step.shape[0] == 1 else y), (0 if step.shape[1] == 1 else x)
-    inside = 0 <= y < step.shape[0] and 0 <= x < step.shape[1]
-    return (y, x) if inside else None
+    for number, (below, pixel) in enumerate(step.pixels_below(y, x)):
+        if pixel is not None and "data" in below.dtypes:
+            more = indent if number == 0 else f"{indent}+ "
+            yield from _rows(below, *pixel, frame, image, more)
+    yield Row(frame, place, f"{indent}{step.origin or step.label}")
 
 
 def _stack_rows(step: Stack, y: int, x: int, image: Image) -> Iterator[Row]:
@@ -175,15 +150,15 @@ def _notes(step: Stack, request: Request, image: Image) -> list[str]:
         planes = [name for name in PLANES if name in need.planes]
         arrays += _lower(frame, need.region, planes, image)
         shapes.append((need.region, planes))
-    waiting = [(name, value) for name, value in step.scalars if value.given is None]
-    found = compute(*arrays, *lower_scalars([value for _, value in waiting], image.graphs))
-    numbers = {name: value.given for name, value in step.scalars if value.given is not None}
-    numbers |= dict(zip((name for name, _ in waiting), found[len(arrays) :], strict=True))
+    pending = {name: scalar for name, scalar in step.scalars if scalar.given is None}
+    found = compute(*arrays, *lower_scalars(pending.values(), image.graphs))
+    scalars = {name: scalar.given for name, scalar in step.scalars if scalar.given is not None}
+    scalars |= dict(zip(pending, found[len(arrays) :], strict=True))
     blocks, pixels = [], iter(found)
     for region, planes in shapes:
         blocks.append(Block(region, **{name: next(pixels) for name in planes}))
     rule = dict(step.params)["rule"]
-    return reasons(request, blocks, rule=rule, **numbers)[1]
+    return reasons(request, blocks, rule=rule, **scalars)[1]
 
 
 def _lower(step: Step, region: Region, planes: list[str], image: Image) -> list[Any]:

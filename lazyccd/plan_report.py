@@ -10,11 +10,10 @@ from dask.utils import format_bytes
 
 from lazyccd.frame.core import Image
 from lazyccd.kernels.block import Request
+from lazyccd.plan.chunks import grid_boxes
 from lazyccd.plan.cost import declared_limit, fitting_cuts, process_bytes, task_cost
-from lazyccd.plan.evaluate import chunk_boxes
 from lazyccd.plan.schedule import vertical_halo
-from lazyccd.plan.steps import Scalar, Source, Stack, walk
-from lazyccd.sections import Region
+from lazyccd.plan.steps import Scalar, walk
 
 DEAR = 1.5
 """Pixels computed for each one kept from which larger chunks are advised."""
@@ -31,7 +30,7 @@ class PlanReport:
     """Names of the steps, from the sources on."""
 
     tasks: int
-    """Tasks, without those of pending values."""
+    """Tasks, without those of pending scalars."""
 
     chunk: tuple[int, int]
     """Rows and columns of the largest chunk."""
@@ -54,8 +53,8 @@ class PlanReport:
     limit_bytes: int | None
     """Declared memory limit, if there is one."""
 
-    values: tuple[str, ...]
-    """Global numbers that are not settled, and what they cost."""
+    scalars: tuple[str, ...]
+    """Pending scalars, and what they cost."""
 
     @property
     def rows(self) -> list[tuple[str, str]]:
@@ -70,7 +69,7 @@ class PlanReport:
             ("memory per task", format_bytes(self.task_bytes)),
             ("memory per process", format_bytes(self.process_bytes)),
             ("memory limit", limit),
-            ("pending values", "; ".join(self.values) or "none"),
+            ("pending scalars", "; ".join(self.scalars) or "none"),
             *((("advice", self.advice),) if self.advice else ()),
         ]
 
@@ -102,20 +101,20 @@ class PlanReport:
 
 def plan_report(image: Image) -> PlanReport:
     """Return what computing an image costs. Nothing is read or computed."""
-    boxes = [box for _, box in chunk_boxes(image.grid, Region.full(image.shape))]
+    boxes = grid_boxes(image.grid)
     largest = max(boxes, key=lambda box: box.size)
     limit = declared_limit()
     request = Request(largest, frozenset(image.plan.dtypes))
     cuts = 1 if limit.room is None else fitting_cuts(image.plan, request, limit.room) or 1
     cost = task_cost(image.plan, largest, cuts=cuts)
-    values = []
-    for value in _with_those_below(image.plan.pending).values():
-        assert value.reduction is not None
-        below = task_cost(value.reduction.step, value.reduction.region, tuple(value.reduction.planes))
-        values.append(f"{value.what} (reads {format_bytes(below.read_bytes)})")
+    scalars = []
+    for scalar in _with_those_below(image.plan.pending).values():
+        assert scalar.reduction is not None
+        below = task_cost(scalar.reduction.step, scalar.reduction.region, tuple(scalar.reduction.planes))
+        scalars.append(f"{scalar.what} (reads {format_bytes(below.read_bytes)})")
     share = cost.read_bytes / largest.size
     return PlanReport(
-        steps=tuple(dict.fromkeys(_name(step) for step in walk(image.plan))),
+        steps=tuple(dict.fromkeys(step.summary for step in walk(image.plan))),
         tasks=len(boxes),
         chunk=(largest.shape.y, largest.shape.x),
         halo_rows=vertical_halo(image.plan),
@@ -124,23 +123,14 @@ def plan_report(image: Image) -> PlanReport:
         task_bytes=cost.peak_bytes,
         process_bytes=process_bytes(cost, limit),
         limit_bytes=limit.bytes,
-        values=tuple(values),
+        scalars=tuple(scalars),
     )
 
 
-def _with_those_below(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Return global numbers, and before each those that making it needs, by token."""
+def _with_those_below(scalars: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Return scalars, and before each those that making it needs, by token."""
     found: dict[str, Scalar] = {}
-    for token, value in values.items():
-        assert value.reduction is not None
-        found |= _with_those_below(value.reduction.pending) | {token: value}
+    for token, scalar in scalars.items():
+        assert scalar.reduction is not None
+        found |= _with_those_below(scalar.reduction.pending) | {token: scalar}
     return found
-
-
-def _name(step: object) -> str:
-    """Return how a step is called in the report."""
-    if isinstance(step, Source):
-        return f"read {step.storage.name.rsplit('/', 1)[-1]}"
-    if isinstance(step, Stack):
-        return f"{step.label} of {len(step.frames)} frames"
-    return str(getattr(step, "label", step)).replace("_", " ")

@@ -26,11 +26,12 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import StrMethodFormatter
 
 from lazyccd.errors import ParameterError
-from lazyccd.frame.core import DATA, MASK, Image, regular_grid, resolve
+from lazyccd.frame.core import DATA, MASK, Image, resolve
 from lazyccd.frame.detector_geometry import Placement
 from lazyccd.frame.tree import frames_of
 from lazyccd.frame.units import unit_to_text
 from lazyccd.io.open import open_image
+from lazyccd.plan.chunks import regular_grid
 from lazyccd.sections import Region
 
 MAX_PIXELS = 1024

@@ -28,8 +28,8 @@ from lazyccd.kernels import moments, pointwise
 from lazyccd.kernels import quantiles as quantile_kernels
 from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 from lazyccd.mask_planes import split_selection
-from lazyccd.plan.lower import lower_numbers
-from lazyccd.plan.steps import Apply, Input, Reduction, Scalar, make_dtypes, make_params
+from lazyccd.plan.lower import lower_elements
+from lazyccd.plan.steps import Apply, Input, Reduction, Scalar, Step, make_dtypes, make_params
 from lazyccd.sections import Region
 
 
@@ -59,7 +59,7 @@ def median(ccd: xr.Dataset, bad: str | None = None) -> xr.DataArray:
     >>> float(median(from_ccddata(CCDData([[4.0, np.nan], [1.0, 3.0]], unit="adu"))))
     3.0
     """
-    image = judged(ccd, bad)
+    image = apply_selection(ccd, bad)
     return _lazy(image, quantile_scalar(image, (0.5,), bad), 1)[0].rename("median")
 
 
@@ -103,7 +103,7 @@ def percentile(ccd: xr.Dataset, q: float | Sequence[float], bad: str | None = No
     for number in wanted:
         if not 0 <= number <= 100:
             raise ParameterError(f"percentile {number:g} must be between 0 and 100.")
-    image = judged(ccd, bad)
+    image = apply_selection(ccd, bad)
     numbers = _lazy(image, quantile_scalar(image, tuple(n / 100 for n in wanted), bad), len(wanted))
     if np.ndim(q) == 0:
         return numbers[0].rename("percentile")
@@ -134,7 +134,7 @@ def mad_std(ccd: xr.Dataset, bad: str | None = None) -> xr.DataArray:
     >>> round(float(mad_std(from_ccddata(CCDData([[1.0, 2.0, 3.0, 4.0, 900.0]], unit="adu")))), 4)
     1.4826
     """
-    image = judged(ccd, bad)
+    image = apply_selection(ccd, bad)
     centre = quantile_scalar(image, (0.5,), bad)
     planes = {plane: dtype for plane, dtype in image.plan.planes if plane != "variance"}
     distances = Apply(
@@ -187,12 +187,12 @@ def sigma_clipped(ccd: xr.Dataset, sigma: float = 3.0, maxiters: int = 5, bad: s
     """
     if not sigma > 0 or maxiters < 0:
         raise ParameterError(f"sigma {sigma} must be above 0 and maxiters {maxiters} not below 0.")
-    image = judged(ccd, bad)
+    image = apply_selection(ccd, bad)
     numbers = _lazy(image, clipped_scalar(image, float(sigma), int(maxiters), bad), 5, np.dtype(np.float64))
     return xr.Dataset({"mean": numbers[3], "median": numbers[2], "std": numbers[4]})
 
 
-def judged(ccd: xr.Dataset, bad: str | None) -> Image:
+def apply_selection(ccd: xr.Dataset, bad: str | None) -> Image:
     """Return the image of a frame; with ``"~INTERP"``, filled pixels have no plane but that."""
     image = resolve(ccd)
     if bad is None or not image.has_mask or "INTERP" not in split_selection(bad)[1]:
@@ -210,9 +210,9 @@ def quantile_scalar(
     *,
     lower: bool = False,
     bounds: Scalar | None = None,
-    step: Apply | None = None,
+    step: Step | None = None,
 ) -> Scalar:
-    """Return exact quantiles of an image's good pixels as a global number.
+    """Return exact quantiles of an image's good pixels as a scalar.
 
     Parameters
     ----------
@@ -225,7 +225,7 @@ def quantile_scalar(
     lower
         Take the lower of the two pixels between which a quantile lies, instead of interpolating.
     bounds
-        A number whose first two elements are the lowest and the highest value that count.
+        A scalar whose first two elements are the lowest and the highest value that count.
     step
         A step with data and mask, in place of the image's plan.
     """
@@ -252,7 +252,7 @@ def quantile_scalar(
 
 
 def clipped_scalar(image: Image, sigma: float, maxiters: int, bad: str | None = None) -> Scalar:
-    """Return bounds, median, mean and standard deviation after clipping about the median, as a global number."""
+    """Return bounds, median, mean and standard deviation after clipping about the median, as a scalar."""
     bounds: Scalar | None = None
     for k in range(maxiters + 1):
         centre = quantile_scalar(image, (0.5,), bad, bounds=bounds)
@@ -271,8 +271,8 @@ def clipped_scalar(image: Image, sigma: float, maxiters: int, bad: str | None = 
     return bounds
 
 
-def _lazy(image: Image, value: Scalar, count: int, dtype: np.dtype[Any] | None = None) -> list[xr.DataArray]:
-    """Return the elements of a global number as lazy DataArrays with the unit of the data."""
+def _lazy(image: Image, scalar: Scalar, count: int, dtype: np.dtype[Any] | None = None) -> list[xr.DataArray]:
+    """Return the elements of a scalar as lazy DataArrays with the unit of the data."""
     attrs = {"units": unit_to_text(image.units)}
-    arrays = lower_numbers(value, dtype or image.dtype, image.graphs, count)
+    arrays = lower_elements(scalar, dtype or image.dtype, image.graphs, count)
     return [xr.DataArray(array, attrs=attrs) for array in arrays]

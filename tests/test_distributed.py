@@ -104,7 +104,7 @@ def test_persisted_and_lazy_together(client: Client, folder: Path, expected: xr.
 def test_settle_on_a_cluster(client: Client, folder: Path, expected: xr.Dataset) -> None:
     """Global numbers are computed by the workers and put into the plan."""
     ds = reduced(folder).ccd.settle()
-    assert "none" in str(ds.ccd.plan()).rsplit("pending values", 1)[1]
+    assert "none" in str(ds.ccd.plan()).rsplit("pending scalars", 1)[1]
     assert_frames_equal(ds.compute(), expected)
 
 

@@ -10,9 +10,8 @@ Nothing here computes a pixel.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from numbers import Integral
 from typing import Any, Literal, TypeAlias, cast
 
 import dask.array as da
@@ -21,29 +20,25 @@ import numpy.typing as npt
 import xarray as xr
 from astropy import units as u
 
-from lazyccd.errors import FrameError, ParameterError, ShapeError, UnitError
+from lazyccd.errors import FrameError, ShapeError, UnitError
 from lazyccd.frame.convert import cast_step, named_bits, refuse_arithmetic, to_mask, to_variance
 from lazyccd.frame.units import parse_unit, unit_to_text
 from lazyccd.kernels import pointwise
-from lazyccd.kernels.block import MAPS
+from lazyccd.kernels.block import MAPS, Array
 from lazyccd.mask_planes import FlagTable, MaskSchema
+from lazyccd.plan.chunks import Grid, cut_sizes, default_grid
 from lazyccd.plan.footprints import Window
-from lazyccd.plan.lower import Graph, Grid, LabelLayer, lower_image, read_label
-from lazyccd.plan.steps import Apply, Chunked, Input, Join, Scalar, Step, make_dtypes, make_params
+from lazyccd.plan.lower import Graph, LabelLayer, lower_image, read_label
+from lazyccd.plan.steps import Apply, Chunked, Input, Join, Scalars, Step, make_dtypes, make_params
 from lazyccd.plan.tasks import Kind
 
 DATA = "data"
 UNCERTAINTY = "uncertainty"
 MASK = "mask"
 DIMS = ("y", "x")
-CHUNK_PIXELS = 2048 * 2048
-"""About how many pixels a chunk has where nothing else decides."""
-
 UncertaintyType: TypeAlias = Literal["std", "var", "ivar"]
 POWERS: dict[UncertaintyType, int] = {"std": 1, "var": 2, "ivar": -2}
 """Power of the units of the data that each type of uncertainty has."""
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -123,7 +118,7 @@ class Image:
         sources: tuple[Input, ...],
         planes: Mapping[str, Any],
         *,
-        scalars: tuple[tuple[str, Scalar], ...] = (),
+        scalars: Scalars = (),
         **params: Any,
     ) -> Apply:
         """Return a pointwise step of this image's shape."""
@@ -165,43 +160,6 @@ class Image:
         return {"units": unit_to_text(units), "uncertainty_type": self.uncertainty_type}
 
 
-def cut_sizes(sizes: tuple[int, ...], offset: int, step: int, length: int) -> tuple[int, ...]:
-    """Return the chunk sizes of the pixels ``offset + step * i`` of a chunked axis."""
-    ends = np.cumsum(sizes)
-    number = np.searchsorted(ends, offset + step * np.arange(length), side="right")
-    starts = np.flatnonzero(np.diff(number)) + 1
-    return tuple(int(n) for n in np.diff(np.concatenate(([0], starts, [length]))))
-
-
-def regular_grid(shape: tuple[int, int], chunk: tuple[int, int]) -> Grid:
-    """Return the chunk sizes of an image cut into chunks of one shape, the last ones smaller."""
-
-    def cut(length: int, size: int) -> tuple[int, ...]:
-        size = max(1, min(size, length))
-        return (size,) * (length // size) + ((length % size,) if length % size else ())
-
-    return cut(shape[0], chunk[0]), cut(shape[1], chunk[1])
-
-
-def asked_grid(shape: tuple[int, int], chunks: int | tuple[int, int]) -> Grid:
-    """Return the chunk sizes of an image that was asked for in chunks of a shape.
-
-    Raises
-    ------
-    ParameterError
-        Raised if ``chunks`` is not one or two integers, each -1 or at least 1.
-    """
-    given: Any = chunks
-    pair = (given, given) if isinstance(given, Integral) else given
-    whole = isinstance(pair, Sequence) and len(pair) == 2 and all(isinstance(size, Integral) for size in pair)
-    if not whole or any(size != -1 and size < 1 for size in pair):
-        raise ParameterError(
-            f"chunks {chunks!r} must be one or two integers in the order y, x, each at least 1, or -1 for the whole axis."
-        )
-    y, x = (length if size == -1 else int(size) for size, length in zip(pair, shape, strict=True))
-    return regular_grid(shape, (y, x))
-
-
 def wrap_array(array: Any, name: str = DATA) -> tuple[da.Array, tuple[Graph, ...]]:
     """Return an array as a dask array in chunks of moderate size, and its graph."""
     if not isinstance(array, da.Array):
@@ -211,8 +169,7 @@ def wrap_array(array: Any, name: str = DATA) -> tuple[da.Array, tuple[Graph, ...
                 "open the frame with xarray's default chunk manager."
             )
         values = np.asarray(array)
-        side = int(CHUNK_PIXELS**0.5)
-        array = da.from_array(values, chunks=regular_grid(values.shape, (side, side)))
+        array = da.from_array(values, chunks=default_grid(values.shape))
     if any(np.isnan(size) for sizes in array.chunks for size in sizes):
         raise FrameError(f"variable {name!r} has chunks of unknown size; call compute_chunk_sizes() on it first.")
     return array, (array.dask,)

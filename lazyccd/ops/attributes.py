@@ -16,9 +16,7 @@ from lazyccd.frame.core import (
     Image,
     UncertaintyType,
     as_step,
-    asked_grid,
     make_image,
-    regular_grid,
     resolve,
 )
 from lazyccd.frame.header import REMOVED, append_cards
@@ -28,6 +26,7 @@ from lazyccd.frame.units import parse_unit
 from lazyccd.kernels import pointwise
 from lazyccd.ops.arguments import Pixels, pixels_like
 from lazyccd.ops.decorator import operation
+from lazyccd.plan.chunks import asked_grid, default_grid
 from lazyccd.plan.steps import Apply, Input, Join, Step, make_dtypes, make_params
 
 
@@ -288,4 +287,4 @@ def cut(image: Image, y: slice, x: slice) -> Image:
         bounds.append((start, stop))
     (y0, y1), (x0, x1) = bounds
     part_image = image.window((y0, x0), (1, 1), (y1 - y0, x1 - x0))
-    return replace(part_image, grid=regular_grid(part_image.shape, (2048, 2048)))
+    return replace(part_image, grid=default_grid(part_image.shape))

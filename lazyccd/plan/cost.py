@@ -21,10 +21,11 @@ from dask.utils import format_bytes, parse_bytes
 
 from lazyccd.errors import MemoryLimitError, ParameterError
 from lazyccd.kernels.block import Request
-from lazyccd.plan.evaluate import KEPT_BYTES, band_rows, chunk_boxes, cut_request
+from lazyccd.plan.chunks import KEPT_BYTES
+from lazyccd.plan.evaluate import band_rows, cut_request
 from lazyccd.plan.limits import job_bytes, job_cpus
-from lazyccd.plan.schedule import Action, Demands, demand, make_schedule, strip_rows
-from lazyccd.plan.steps import Chunked, Source, Stack, Step, walk
+from lazyccd.plan.schedule import Action, demand, make_schedule, strip_rows
+from lazyccd.plan.steps import Stack, Step, walk
 from lazyccd.sections import Region
 
 BASELINE_BYTES = 260 * 2**20
@@ -60,31 +61,17 @@ def task_cost(plan: Step, region: Region, planes: Sequence[str] | None = None, c
     bands = list(cut_request(request, cuts))
     order = list(walk(plan))
     deep = demand(order, [(plan, request)], through_stacks=True)
-    held = sum(_chunk_bytes(step, deep.get(step.token, [])) for step in order if isinstance(step, Chunked))
+    held = sum(step.held_bytes(deep.get(step.token, ())) for step in order)
     # a band in the middle has the whole halo
     band = bands[len(bands) // 2]
     deep = demand(order, [(plan, band)], through_stacks=True)
-    read = sum(
-        r.region.size * step.dtypes["data"].itemsize
-        for step in order
-        if isinstance(step, Source)
-        for r in deep.get(step.token, [])
-    )
+    read = sum(step.read_bytes(deep.get(step.token, ())) for step in order)
+    kept = min(sum(step.decoded_bytes(deep.get(step.token, ())) for step in order), KEPT_BYTES)
     computed = max((sum(r.region.size for r in requests) for requests in deep.values()), default=0)
     # The block handed on, and a copy of it as what users hold.
     result = 2 * _bytes(plan, request)
-    peak = held + _decoded_bytes(order, deep) + _peak([(plan, band)], cuts) + result
+    peak = held + kept + _peak([(plan, band)], cuts) + result
     return TaskCost(peak, read * len(bands), computed * len(bands))
-
-
-def _decoded_bytes(order: Sequence[Step], demands: Demands) -> int:
-    """Return the most bytes of decoded rows that a task keeps for its next strips."""
-    total = 0
-    for step in order:
-        if isinstance(step, Source) and step.storage.rows > 1:
-            columns = max((request.region.shape.x for request in demands.get(step.token, ())), default=0)
-            total += columns * min(step.storage.rows, step.shape[0]) * step.dtypes["data"].itemsize
-    return min(total, KEPT_BYTES)
 
 
 def _peak(roots: Sequence[tuple[Step, Request]], cuts: int) -> int:
@@ -124,12 +111,6 @@ def _scratch(action: Action, request: Request, cuts: int) -> int:
 def _bytes(step: Step, request: Request) -> int:
     """Return the bytes of a block."""
     return request.region.size * sum(dtype.itemsize for plane, dtype in step.planes if plane in request.planes)
-
-
-def _chunk_bytes(step: Chunked, requests: Sequence[Request]) -> int:
-    """Return the bytes of the chunks that requests touch."""
-    boxes = {index: box for request in requests for index, box in chunk_boxes(step.chunks, request.region)}
-    return sum(box.size for box in boxes.values()) * step.dtypes["data"].itemsize
 
 
 @dataclass(frozen=True)

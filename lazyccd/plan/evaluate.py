@@ -4,26 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from lazyccd.errors import MemoryLimitError
-from lazyccd.kernels.block import ALL_PLANES, Block, Request, empty_block
-from lazyccd.plan.schedule import STRIP_PIXELS, Action, Call, Demands, bands, demand, make_schedule, vertical_halo
-from lazyccd.plan.steps import Apply, Chunked, Join, Source, Stack, Step, walk
+from lazyccd.kernels.block import ALL_PLANES, Array, Block, Request, empty_block
+from lazyccd.plan.chunks import BANDS_PER_HALO, KEPT_BYTES, STRIP_PIXELS
+from lazyccd.plan.schedule import Action, Call, Demands, bands, demand, make_schedule, vertical_halo
+from lazyccd.plan.steps import Source, Stack, Step, walk
 from lazyccd.plan.storage import Reader
 from lazyccd.sections import Region
 
-Chunks = Mapping[str, Mapping[tuple[int, int], npt.NDArray[Any]]]
+Chunks: TypeAlias = Mapping[str, Mapping[tuple[int, int], Array]]
 """The chunks of dask arrays that a task was given, by array name and position."""
-
-BANDS_PER_HALO = 8
-"""A stack over inputs with a halo of h rows is read in bands of at least so many times h."""
-
-KEPT_BYTES = 48 * 2**20
-"""Decoded rows that a task keeps for its next strips: a chunk of 2048 x 2048 pixels of two float32 planes and a mask fits."""
 
 
 class Evaluation:
@@ -33,18 +27,16 @@ class Evaluation:
     ----------
     chunks
         Chunks that `Chunked` steps read.
-    values
-        Numbers of values that were not known when the plan was made, by token.
+    scalars
+        Scalars that were pending when the plan was made, by token.
     cuts
         Into how many bands of rows `bands` cuts a region, and by how much it lowers the byte budget of stacks.
     """
 
-    def __init__(
-        self, chunks: Chunks | None = None, values: Mapping[str, npt.NDArray[Any]] | None = None, cuts: int = 1
-    ) -> None:
+    def __init__(self, chunks: Chunks | None = None, scalars: Mapping[str, Array] | None = None, cuts: int = 1) -> None:
         self._cuts = cuts
         self._chunks = chunks or {}
-        self._values = values or {}
+        self._scalars = scalars or {}
         self._readers: dict[str, Reader] = {}
         self._decoded: dict[str, Block] = {}
         self._root: tuple[Step, Request] | None = None
@@ -120,31 +112,23 @@ class Evaluation:
         return _find(here[calls[-1].step.token], request)
 
     def _call(self, step: Step, request: Request, given: Sequence[Block | None]) -> Block:
-        """Run one step on the blocks that it needs."""
+        """Run one step on the blocks that it needs; an error gets a note that says where it happened."""
         try:
-            if isinstance(step, Source):
-                return Block(request.region, data=self._read(step, request.region))
-            if isinstance(step, Chunked):
-                return Block(request.region, data=assemble(step, request.region, self._chunks[step.name]))
-            if isinstance(step, Join):
-                planes = {
-                    name: block.plane(plane)
-                    for (name, _, plane), block in zip(step.parts, given, strict=True)
-                    if block is not None
-                }
-                return Block(request.region, **planes)
-            assert isinstance(step, Apply)
-            return step.kernel(request, *given, **dict(step.params), **self._numbers(step))
+            return step.run(request, given, self)
         except Exception as error:
-            place = f" of {step.storage.name}" if isinstance(step, Source) else ""
+            place = f" of {step.origin}" if step.origin else ""
             note = f"in step {step.label!r}{place}, region {request.region.to_fits()}"
             if note not in getattr(error, "__notes__", ()):
                 error.add_note(note)
             raise
 
-    def _numbers(self, step: Apply | Stack) -> dict[str, npt.NDArray[Any]]:
-        """Return the global numbers that a step uses."""
-        return {n: v.given if v.given is not None else self._values[v.token] for n, v in step.scalars}
+    def scalars_of(self, step: Step) -> dict[str, Array]:
+        """Return the scalars of a step by name."""
+        return {n: s.given if s.given is not None else self._scalars[s.token] for n, s in step.scalars}
+
+    def chunks_of(self, name: str) -> Mapping[tuple[int, int], Array]:
+        """Return the chunks of a dask array that the task was given, by position."""
+        return self._chunks[name]
 
     def _reader(self, step: Source) -> Reader:
         """Return the open reader of a source, opening it if it is the first time."""
@@ -152,7 +136,7 @@ class Evaluation:
             self._readers[step.token] = step.storage.open()
         return self._readers[step.token]
 
-    def _read(self, step: Source, region: Region) -> npt.NDArray[Any]:
+    def read(self, step: Source, region: Region) -> Array:
         """Read a region; where it is lower than the rows that are decoded together, these are kept for the next strip."""
         reader = self._reader(step)
         rows = step.storage.rows
@@ -166,7 +150,7 @@ class Evaluation:
             out[part.within(region)] = self._rows(step, reader, part)
         return out
 
-    def _rows(self, step: Source, reader: Reader, region: Region) -> npt.NDArray[Any]:
+    def _rows(self, step: Source, reader: Reader, region: Region) -> Array:
         """Return some of the rows that are decoded together, a view of those that are kept; none are if they are too many.
 
         Kept are only those that the task asks for at all.
@@ -195,7 +179,7 @@ class Evaluation:
         """Combine the frames in bands of rows."""
         for band, roots, schedule in bands(step, request, band_rows(step, request, self._cuts)):
             frames = self._follow(schedule, roots)
-            yield step.kernel(band, frames, **dict(step.params), **self._numbers(step))
+            yield self._call(step, band, frames)
 
 
 def cut_request(request: Request, cuts: int) -> Iterator[Request]:
@@ -219,7 +203,7 @@ def band_rows(step: Stack, request: Request, cuts: int = 1) -> int:
     needs = [(frame, need) for frame, need in zip(step.frames, step.needs(first), strict=True) if need is not None]
     columns = max((need.region.shape.x for _, need in needs), default=1)
     each = max((sum(f.dtypes[p].itemsize for p in need.planes) for f, need in needs), default=1) * columns
-    margin = 2 * int(getattr(step.footprint, "halo", (0, 0))[0])
+    margin = 2 * step.footprint.halo[0]
     halo = max(vertical_halo(frame) for frame in step.frames)
     least = min(max(1, BANDS_PER_HALO * halo), request.region.shape.y) + margin
     rows = budget // max(1, len(needs) * each)
@@ -234,37 +218,6 @@ def band_rows(step: Stack, request: Request, cuts: int = 1) -> int:
     if not halo and not margin:
         rows = min(rows, max(1, STRIP_PIXELS // columns))
     return rows - margin
-
-
-def assemble(step: Chunked, region: Region, chunks: Mapping[tuple[int, int], npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """Return a region of a chunked array: a view if it lies in one chunk, else a new array."""
-    boxes = chunk_boxes(step.chunks, region)
-    dtype = step.dtypes["data"]
-    if len(boxes) == 1:
-        index, box = boxes[0]
-        return np.asarray(chunks[index])[region.within(box)].astype(dtype, copy=False)
-    out = np.empty(region.shape, dtype)
-    for index, box in boxes:
-        part = box.intersect(region)
-        out[part.within(region)] = np.asarray(chunks[index])[part.within(box)]
-    return out
-
-
-def chunk_boxes(
-    chunks: tuple[tuple[int, ...], tuple[int, ...]], region: Region
-) -> list[tuple[tuple[int, int], Region]]:
-    """Return position and region of every chunk that touches a region."""
-    rows = _axis_boxes(chunks[0], region.y0, region.y1)
-    columns = _axis_boxes(chunks[1], region.x0, region.x1)
-    return [((i, j), Region(y0, y1, x0, x1)) for i, y0, y1 in rows for j, x0, x1 in columns]
-
-
-def _axis_boxes(sizes: tuple[int, ...], first: int, stop: int) -> list[tuple[int, int, int]]:
-    """Return number, start and stop of the chunks along one axis that touch a range."""
-    ends = np.cumsum(sizes)
-    low = int(np.searchsorted(ends, first, side="right"))
-    high = int(np.searchsorted(ends, stop, side="left"))
-    return [(i, int(ends[i]) - sizes[i], int(ends[i])) for i in range(low, min(high + 1, len(sizes)))]
 
 
 def _take(blocks: Mapping[str, list[Block]], step: Step, need: Request | None) -> Block | None:

@@ -1,16 +1,15 @@
-"""Which region of an input a step needs for a region of its output.
+"""Footprints: which region of an input a step needs for a region of its output, and which planes for which plane.
 
-Each rule is a frozen dataclass with `region(out, shape)`. A rule is *local* if neighbouring output rows need disjoint
-input rows, so that a task can evaluate the step strip by strip without computing anything twice.
-
-Which planes of an input a step uses, for each plane that it makes.
+Each kind of footprint is a frozen dataclass with `region(out, shape)`. Nothing else in a plan knows what an operation does
+to coordinates: schedule, evaluation, cost and `explain` all ask the footprint.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from dask.tokenize import tokenize
 
@@ -18,14 +17,46 @@ from lazyccd.kernels.block import ALL_PLANES, PLANES
 from lazyccd.sections import Region
 
 
-class Footprint(Protocol):
+class Footprint(ABC):
     """A rule from output regions to input regions."""
 
     local: ClassVar[bool]
+    """Whether neighbouring output rows need disjoint input rows: such a step is evaluated strip by strip at no extra cost."""
 
+    can_end: ClassVar[bool] = False
+    """Whether the input may end inside of the output, so that other rows need other inputs."""
+
+    # no field of the base class: tokens and archives list the fields of a footprint, and most have no margin
+    halo: tuple[int, int] = (0, 0)
+    """Margin in pixels along y and x about the region that is asked for."""
+
+    @abstractmethod
     def region(self, out: Region, shape: tuple[int, int]) -> Region:
         """Return the region needed of an input of ``shape``."""
-        ...
+
+    def pixel(self, y: int, x: int, shape: tuple[int, int]) -> tuple[int, int] | None:
+        """Return the input pixel that an output pixel shows, the first of several; None if it shows none."""
+        first = self.region(Region(y, y + 1, x, x + 1), shape)
+        return _inside(first.y0, first.x0, shape) if first.size else None
+
+    def splits(self, out: Region, shape: tuple[int, int]) -> bool:
+        """Return whether some rows of a region need the input and others do not."""
+        return False
+
+
+class Neighbourhood(Footprint):
+    """Base of the rules by which an output pixel is made from the input pixel at its own place and others about it."""
+
+    local: ClassVar[bool] = False
+
+    def pixel(self, y: int, x: int, shape: tuple[int, int]) -> tuple[int, int] | None:
+        """Return the pixel in the middle of the neighbourhood."""
+        return _inside(y, x, shape)
+
+
+def _inside(y: int, x: int, shape: tuple[int, int]) -> tuple[int, int] | None:
+    """Return a pixel if an image has it."""
+    return (y, x) if 0 <= y < shape[0] and 0 <= x < shape[1] else None
 
 
 def words_of(footprint: Footprint) -> tuple[str, tuple[tuple[str, object], ...]]:
@@ -34,7 +65,7 @@ def words_of(footprint: Footprint) -> tuple[str, tuple[tuple[str, object], ...]]
 
 
 @dataclass(frozen=True)
-class Same:
+class Same(Footprint):
     """The same region: pointwise arithmetic. An input with one row or one column is broadcast along that axis."""
 
     local: ClassVar[bool] = True
@@ -47,7 +78,7 @@ class Same:
 
 
 @dataclass(frozen=True)
-class Window:
+class Window(Footprint):
     """Output pixel ``i`` is input pixel ``offset + step * i``, per axis: trim, flip, decimation."""
 
     local: ClassVar[bool] = True
@@ -72,12 +103,10 @@ def _span(first: int, stop: int, offset: int, step: int) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Halo:
+class Halo(Neighbourhood):
     """The region grown by a margin and clipped at the true edge: neighbourhood operations."""
 
-    local: ClassVar[bool] = False
-
-    halo: tuple[int, int]
+    halo: tuple[int, int] = field()  # without a field it would have the default of the base class
     """Margin in pixels along y and x."""
 
     def region(self, out: Region, shape: tuple[int, int]) -> Region:
@@ -86,10 +115,8 @@ class Halo:
 
 
 @dataclass(frozen=True)
-class Lattice:
+class Lattice(Neighbourhood):
     """All boxes of a lattice from pixel (0, 0) that the region touches, and a margin about them: statistics of boxes."""
-
-    local: ClassVar[bool] = False
 
     size: tuple[int, int]
     """Rows and columns of a box."""
@@ -111,7 +138,7 @@ class Lattice:
 
 
 @dataclass(frozen=True)
-class Lines:
+class Lines(Neighbourhood):
     """All columns of the same rows, and a margin: statistics of whole lines."""
 
     local: ClassVar[bool] = True
@@ -125,10 +152,11 @@ class Lines:
 
 
 @dataclass(frozen=True)
-class Shifted:
+class Shifted(Footprint):
     """The same pixels of an input that lies elsewhere and may end inside of the output: frames with offsets."""
 
     local: ClassVar[bool] = True
+    can_end: ClassVar[bool] = True
 
     offset: tuple[int, int]
     """Row and column of the output where the input's pixel (0, 0) lies."""
@@ -149,10 +177,11 @@ def _splits(out: Region, place: Region) -> bool:
 
 
 @dataclass(frozen=True)
-class Placed:
+class Placed(Footprint):
     """A part of an input, flipped or not, that lies at a place of the output: amplifiers of a detector."""
 
     local: ClassVar[bool] = True
+    can_end: ClassVar[bool] = True
 
     place: Region
     """Where the part lies in the output."""
@@ -185,7 +214,7 @@ class Placed:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(Footprint):
     """Fixed columns of the same rows: an overscan strip beside the data."""
 
     local: ClassVar[bool] = True
@@ -200,9 +229,12 @@ class Rows:
         """Return the strip's part in the rows of ``out``."""
         return Region(out.y0, out.y1, self.x0, self.x1).clip(shape)
 
+    def pixel(self, y: int, x: int, shape: tuple[int, int]) -> None:
+        """Return nothing: a pixel of the data shows none of the strip."""
+
 
 @dataclass(frozen=True)
-class Columns:
+class Columns(Footprint):
     """Fixed rows of the same columns: an overscan strip above or below the data."""
 
     local: ClassVar[bool] = False
@@ -217,9 +249,12 @@ class Columns:
         """Return the strip's part in the columns of ``out``."""
         return Region(self.y0, self.y1, out.x0, out.x1).clip(shape)
 
+    def pixel(self, y: int, x: int, shape: tuple[int, int]) -> None:
+        """Return nothing: a pixel of the data shows none of the strip."""
+
 
 @dataclass(frozen=True)
-class Blocks:
+class Blocks(Footprint):
     """Output pixel ``i`` is made of the input's pixels ``size * i ... size * (i + 1) - 1``: block_reduce."""
 
     local: ClassVar[bool] = True
@@ -234,7 +269,7 @@ class Blocks:
 
 
 @dataclass(frozen=True)
-class Replicated:
+class Replicated(Footprint):
     """Each input pixel becomes a block of output pixels: block_replicate."""
 
     local: ClassVar[bool] = False
@@ -249,18 +284,12 @@ class Replicated:
 
 
 @dataclass(frozen=True)
-class Whole:
+class Whole(Neighbourhood):
     """The whole image, whatever is asked for: user callables that declare no halo."""
-
-    local: ClassVar[bool] = False
 
     def region(self, out: Region, shape: tuple[int, int]) -> Region:
         """Return the whole image."""
         return Region.full(shape)
-
-
-ENDING = (Shifted, Placed)
-"""Rules by which an input may end inside of the output, so that other rows need other inputs."""
 
 
 PlaneMap: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]

@@ -2,9 +2,9 @@
 
 1. The variables of a frame share one `ImageLayer`. When dask culls, the layer sees which planes of which chunks are asked
    for and makes one task for each chunk, and one pick each where several planes are asked for.
-2. A task depends on the chunks of dask arrays and on the global numbers that its region needs, and on nothing else.
+2. A task depends on the chunks of dask arrays and on the scalars that the plan has pending, and on nothing else.
 3. An empty `LabelLayer` per variable carries the plan, so that the next operation reads it back from the array.
-4. `ValueLayer` makes the tasks of a global number, `WriteLayer` those of a file or store.
+4. `ScalarLayer` makes the tasks of a scalar, `WriteLayer` those of a file or store.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from dask.tokenize import tokenize
 
 from lazyccd.errors import PlanError
 from lazyccd.kernels.block import Request
-from lazyccd.plan.steps import Scalar, Step, walk
+from lazyccd.plan.chunks import Grid, tile_groups
+from lazyccd.plan.steps import Reduction, Scalar, Step, walk
 from lazyccd.plan.tasks import (
     PLANE_OF,
     Kind,
@@ -40,13 +41,11 @@ from lazyccd.plan.tasks import (
     run_partial,
     run_write,
     scalar_key,
-    tile_groups,
 )
 from lazyccd.sections import Region
 
 Key: TypeAlias = Any
 Graph: TypeAlias = HighLevelGraph
-Grid: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
 
 FAN_IN = 16
 """How many partial results are merged at a time."""
@@ -115,10 +114,10 @@ class TaskLayer(Layer):
 class PlanLayer(TaskLayer):
     """Tasks that pull regions through a plan."""
 
-    def __init__(self, plan: Step, values: Iterable[str]) -> None:
+    def __init__(self, plan: Step, scalars: Iterable[str]) -> None:
         super().__init__()
         self.plan = plan
-        self._values = tuple(values)
+        self._scalars = tuple(scalars)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the order, which is quickly had again."""
@@ -132,7 +131,7 @@ class PlanLayer(TaskLayer):
     def work(self, region: Region, planes: Iterable[str]) -> Work:
         """Return the work of pulling a region."""
         request = Request(region, frozenset(planes))
-        return make_work(self.plan, request, self._order, self._values, has_chunks=bool(self.plan.arrays))
+        return make_work(self.plan, request, self._order, self._scalars)
 
 
 class ImageLayer(PlanLayer):
@@ -168,14 +167,13 @@ class ImageLayer(PlanLayer):
                     yield Task((out.name, i, j), operator.getitem, TaskRef(key), k)
 
 
-class ValueLayer(PlanLayer):
-    """The tasks of one global number: a partial task per group of tiles, and one that puts them together."""
+class ScalarLayer(PlanLayer):
+    """The tasks of one scalar: a partial task per group of tiles, and one that puts their results together."""
 
-    def __init__(self, value: Scalar) -> None:
-        assert value.reduction is not None
-        super().__init__(value.reduction.step, value.reduction.pending)
-        self.key = scalar_key(value.token)
-        self.reduction = value.reduction
+    def __init__(self, token: str, reduction: Reduction) -> None:
+        super().__init__(reduction.step, reduction.pending)
+        self.key = scalar_key(token)
+        self.reduction = reduction
 
     def get_output_keys(self) -> Set[Key]:
         """Return the one key that others depend on."""
@@ -200,7 +198,7 @@ class ValueLayer(PlanLayer):
         if self.reduction.merge is not None:
             yield from self._merges(partials)
             places = [(k,) for k in range(len(partials))]
-        tokens = tuple(v.token for _, v in self.reduction.scalars if v.given is None)
+        tokens = tuple(s.token for _, s in self.reduction.scalars if s.given is None)
         refs = [TaskRef(scalar_key(token)) for token in tokens]
         yield Task(self.key, run_final, self.reduction, places, List(*partials), tokens, *refs)
 
@@ -341,7 +339,7 @@ def lower_image(
 
 def lower_write(parts: Sequence[WritePart], sink: Sink, name: str) -> Delayed:
     """Return a lazy write of images to one target; ``name`` is a key that no other write has."""
-    layers: dict[str, Any] = {}
+    layers: dict[str, Layer] = {}
     dependencies: dict[str, set[str]] = {}
     direct: set[str] = set()
     for part in parts:
@@ -354,43 +352,45 @@ def lower_write(parts: Sequence[WritePart], sink: Sink, name: str) -> Delayed:
     return Delayed(name, HighLevelGraph(layers, dependencies), layer=name)
 
 
-def lower_scalars(values: Iterable[Scalar], graphs: Sequence[HighLevelGraph]) -> list[Delayed]:
-    """Return the lazy global numbers."""
+def lower_scalars(scalars: Iterable[Scalar], graphs: Sequence[HighLevelGraph]) -> list[Delayed]:
+    """Return pending scalars as lazy arrays."""
     lazy = []
-    for value in values:
-        key = scalar_key(value.token)
-        layers, dependencies = _scalar_layers(value, graphs)
+    for scalar in scalars:
+        key = scalar_key(scalar.token)
+        layers, dependencies = _scalar_layers(scalar, graphs)
         lazy.append(Delayed(key, HighLevelGraph(layers, dependencies), layer=key))
     return lazy
 
 
-def lower_numbers(value: Scalar, dtype: np.dtype[Any], graphs: Sequence[HighLevelGraph], count: int) -> list[da.Array]:
-    """Return the ``count`` global numbers of a value as lazy arrays without axes."""
-    (lazy,) = lower_scalars([value], graphs)
+def lower_elements(
+    scalar: Scalar, dtype: np.dtype[Any], graphs: Sequence[HighLevelGraph], count: int
+) -> list[da.Array]:
+    """Return the ``count`` elements of a scalar as lazy arrays without axes."""
+    (lazy,) = lower_scalars([scalar], graphs)
     array = da.from_delayed(lazy, (count,), dtype)
     return [array[k] for k in range(count)]
 
 
-def _scalar_layers(value: Scalar, graphs: Sequence[HighLevelGraph]) -> tuple[dict[str, Any], dict[str, set[str]]]:
-    """Return the layers that make a global number, its own among them."""
-    assert value.reduction is not None
-    below = value.reduction.pending
-    layers, dependencies = _leaf_layers(value.reduction.step, below, graphs)
-    layers[scalar_key(value.token)] = ValueLayer(value)
-    dependencies[scalar_key(value.token)] = _direct_dependencies(value.reduction.step, below)
+def _scalar_layers(scalar: Scalar, graphs: Sequence[HighLevelGraph]) -> tuple[dict[str, Layer], dict[str, set[str]]]:
+    """Return the layers that make a scalar, its own among them."""
+    assert scalar.reduction is not None
+    below = scalar.reduction.pending
+    layers, dependencies = _leaf_layers(scalar.reduction.step, below, graphs)
+    layers[scalar_key(scalar.token)] = ScalarLayer(scalar.token, scalar.reduction)
+    dependencies[scalar_key(scalar.token)] = _direct_dependencies(scalar.reduction.step, below)
     return layers, dependencies
 
 
-def _direct_dependencies(plan: Step, values: Iterable[str]) -> set[str]:
+def _direct_dependencies(plan: Step, scalars: Iterable[str]) -> set[str]:
     """Return the names of the layers whose keys a plan's tasks depend on."""
-    return set(plan.arrays) | {scalar_key(token) for token in values}
+    return set(plan.arrays) | {scalar_key(token) for token in scalars}
 
 
 def _leaf_layers(
-    plan: Step, values: Mapping[str, Scalar], graphs: Sequence[HighLevelGraph]
-) -> tuple[dict[str, Any], dict[str, set[str]]]:
-    """Return the layers below a plan: those of the arrays that it reads, and of its global numbers."""
-    layers: dict[str, Any] = {}
+    plan: Step, scalars: Mapping[str, Scalar], graphs: Sequence[HighLevelGraph]
+) -> tuple[dict[str, Layer], dict[str, set[str]]]:
+    """Return the layers below a plan: those of the arrays that it reads, and of its scalars."""
+    layers: dict[str, Layer] = {}
     dependencies: dict[str, set[str]] = {}
     todo = list(plan.arrays)
     while todo:
@@ -405,9 +405,9 @@ def _leaf_layers(
         layers[name] = graph.layers[name]
         dependencies[name] = set(graph.dependencies[name])
         todo.extend(dependencies[name])
-    for token, value in values.items():
+    for token, scalar in scalars.items():
         if scalar_key(token) not in layers:
-            below = _scalar_layers(value, graphs)
+            below = _scalar_layers(scalar, graphs)
             layers |= below[0]
             dependencies |= below[1]
     return layers, dependencies

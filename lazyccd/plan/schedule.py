@@ -15,12 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from lazyccd.kernels.block import Request
-from lazyccd.plan.footprints import ENDING
-from lazyccd.plan.steps import Apply, Stack, Step, walk
+from lazyccd.plan.chunks import STRIP_PIXELS
+from lazyccd.plan.steps import Stack, Step, walk
 from lazyccd.sections import Region
-
-STRIP_PIXELS = 2**17
-"""Pixels of a strip: a few planes of this size stay in a core's share of the cache."""
 
 WASTE = 1.25
 """Two requests on a step are united if the union has at most so many times the pixels of both."""
@@ -68,7 +65,7 @@ def demand(
     for step, request in roots:
         add_request(demands.setdefault(step.token, []), request, in_strip=in_strip)
     for step in reversed(order):
-        if isinstance(step, Stack) and not through_stacks:
+        if step.pulls_inputs and not through_stacks:
             continue
         for request in demands.get(step.token, ()):
             for source, need in zip(step.inputs, step.needs(request), strict=True):
@@ -179,7 +176,7 @@ def _kept(order: Sequence[Step], demands: Demands, roots: set[str]) -> set[str]:
             continue
         if not step.local:
             kept.add(step.token)
-        if isinstance(step, Stack):
+        if step.pulls_inputs:
             continue
         mine = step.token if step.token in kept else owner[step.token]
         for source in step.inputs:
@@ -195,7 +192,7 @@ def _segment(step: Step, kept: set[str], demands: Demands) -> tuple[Step, ...]:
 
     def visit(at: Step) -> None:
         seen.add(at.token)
-        if not isinstance(at, Stack):
+        if not at.pulls_inputs:
             for source in at.inputs:
                 if source.token not in seen and source.token not in kept and source.token in demands:
                     visit(source)
@@ -208,7 +205,7 @@ def _segment(step: Step, kept: set[str], demands: Demands) -> tuple[Step, ...]:
 def _leaves(segment: Sequence[Step], kept: set[str], root: Step) -> Iterator[str]:
     """Yield the tokens of kept steps that a segment reads."""
     for step in segment:
-        if not isinstance(step, Stack):
+        if not step.pulls_inputs:
             yield from (s.token for s in step.inputs if s.token in kept and s.token != root.token)
 
 
@@ -256,19 +253,16 @@ def moves(steps: Iterable[Step]) -> bool:
 
     Not where frames begin or end inside of the image, which no row before that tells.
     """
-    reads = [source.footprint for step in steps if isinstance(step, Apply) for source in step.sources]
-    return not any(isinstance(each, ENDING) for each in reads)
+    return not any(footprint.can_end for step in steps for footprint in step.footprints)
 
 
 def needs_the_same(segment: Sequence[Step], request: Request) -> bool:
     """Return whether no frame begins or ends inside of what a request asks of the steps of a segment."""
     asked = demand(segment, [(segment[-1], request)], in_strip=True)
     return not any(
-        source.footprint.splits(wanted.region, source.step.shape)
+        footprint.splits(wanted.region, source.shape)
         for step in segment
-        if isinstance(step, Apply)
-        for source in step.sources
-        if isinstance(source.footprint, ENDING)
+        for source, footprint in zip(step.inputs, step.footprints, strict=True)
         for wanted in asked.get(step.token, ())
     )
 
@@ -326,8 +320,6 @@ def vertical_halo(step: Step) -> int:
     """Return how many rows beyond its own a region of this step needs of its sources, at most."""
     halos: dict[str, int] = {}
     for at in walk(step):
-        reads = [getattr(source.footprint, "halo", (0, 0))[0] for source in getattr(at, "sources", ())]
-        own = getattr(getattr(at, "footprint", None), "halo", (0, 0))[0]
-        reads = reads or [own] * len(at.inputs)
-        halos[at.token] = max((r + halos[i.token] for r, i in zip(reads, at.inputs, strict=True)), default=0)
+        reads = zip(at.inputs, at.footprints, strict=True)
+        halos[at.token] = max((footprint.halo[0] + halos[i.token] for i, footprint in reads), default=0)
     return halos[step.token]

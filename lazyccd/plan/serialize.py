@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from dask.tokenize import tokenize
 
-from lazyccd.plan.steps import Apply, Chunked, Join, Reduction, Scalar, Source, Stack, Step, kernel_name, walk
+from lazyccd.plan.steps import Reduction, Scalar, Scalars, Source, Step, kernel_name, walk
 
 LONGEST_LIST = 64
 """Arrays of more numbers are named by a hash."""
@@ -23,7 +23,7 @@ def describe(root: Step) -> list[dict[str, Any]]:
     """Return the steps of a plan, inputs first, as what JSON can hold; equal plans give equal lists in any process.
 
     Each has ``step`` (its name), ``inputs`` (positions in the list) and what else defines it: ``source``, ``kernel``,
-    ``parameters``, ``scalars``. Steps from which global numbers are made come before those that use them. The list is kept
+    ``parameters``, ``scalars``. Steps from which scalars are made come before those that use them. The list is kept
     for the next call, and must not be changed.
     """
     records: list[dict[str, Any]] = []
@@ -33,20 +33,19 @@ def describe(root: Step) -> list[dict[str, Any]]:
 
 
 def sources(root: Step) -> Iterator[Source]:
-    """Yield the files and stores that a plan reads, those of its global numbers included."""
+    """Yield the files and stores that a plan reads, those of its scalars included."""
     for step in walk(root):
         if isinstance(step, Source):
             yield step
-        for value in step.global_scalars:
-            yield from _sources_of(value)
+        yield from _sources_of(step.scalars)
 
 
-def _sources_of(value: Scalar) -> Iterator[Source]:
-    """Yield what is read for a global number."""
-    if value.reduction is not None:
-        yield from sources(value.reduction.step)
-        for _, below in value.reduction.scalars:
-            yield from _sources_of(below)
+def _sources_of(scalars: Scalars) -> Iterator[Source]:
+    """Yield what is read for scalars."""
+    for _, scalar in scalars:
+        if scalar.reduction is not None:
+            yield from sources(scalar.reduction.step)
+            yield from _sources_of(scalar.reduction.scalars)
 
 
 def _add(root: Step, records: list[dict[str, Any]], places: dict[str, int]) -> int:
@@ -54,41 +53,28 @@ def _add(root: Step, records: list[dict[str, Any]], places: dict[str, int]) -> i
     for step in walk(root):
         if step.token in places:
             continue
-        numbers = {name: _number(value, records, places) for name, value in getattr(step, "scalars", ())}
-        record = {"step": step.label, "inputs": [places[i.token] for i in step.inputs], **_definition(step)}
+        scalars = _describe_scalars(step.scalars, records, places)
+        record = {"step": step.label, "inputs": [places[i.token] for i in step.inputs], **plain(step.describe())}
         places[step.token] = len(records)
-        records.append(record | ({"scalars": numbers} if numbers else {}))
+        records.append(record | ({"scalars": scalars} if scalars else {}))
     return places[root.token]
 
 
-def _definition(step: Step) -> dict[str, Any]:
-    """Return what defines a step of its class, besides its inputs."""
-    if isinstance(step, Source):
-        return {"source": step.storage.name, "dtype": step.storage.dtype.name}
-    if isinstance(step, Chunked):
-        return {"array": step.name}
-    if isinstance(step, Join):
-        return {"parts": [[name, plane] for name, _, plane in step.parts]}
-    assert isinstance(step, Apply | Stack)
-    reads = [s.footprint for s in step.sources] if isinstance(step, Apply) else [step.footprint]
-    return {
-        "kernel": kernel_name(step.kernel),
-        "parameters": plain(dict(step.params)),
-        "reads": plain(reads),
-        "planes": {name: dtype.name for name, dtype in step.planes},
-    }
+def _describe_scalars(scalars: Scalars, records: list[dict[str, Any]], places: dict[str, int]) -> dict[str, Any]:
+    """Return scalars by name: their numbers, or how these are made."""
+    return {name: _describe_scalar(scalar, records, places) for name, scalar in scalars}
 
 
-def _number(value: Scalar, records: list[dict[str, Any]], places: dict[str, int]) -> Any:
-    """Return a global number, or how it is made."""
-    if value.given is not None:
-        return plain(value.given)
-    reduction = value.reduction
+def _describe_scalar(scalar: Scalar, records: list[dict[str, Any]], places: dict[str, int]) -> Any:
+    """Return the numbers of a scalar, or how these are made."""
+    if scalar.given is not None:
+        return plain(scalar.given)
+    reduction = scalar.reduction
     assert isinstance(reduction, Reduction)
-    below = {name: _number(v, records, places) for name, v in reduction.scalars}
+    below = _describe_scalars(reduction.scalars, records, places)
     return {
         "of": _add(reduction.step, records, places),
-        "what": value.what,
+        "what": scalar.what,
         "kernel": kernel_name(reduction.partial),
         "parameters": plain(dict(reduction.params)),
         "region": list(reduction.region),

@@ -1,32 +1,43 @@
-"""The steps of a plan: a DAG of frozen, picklable descriptions that hold no pixels.
+"""The steps of a plan: a directed graph of frozen, picklable descriptions that hold no pixels.
 
-1. A step knows its shape, the dtype of each plane it can give, and its inputs.
-2. `needs(request)` says, for a region and planes of its output, which region and planes of each input it uses.
-3. `lazyccd.plan.evaluate` walks down with requests and up with blocks; kernels do the arithmetic.
+1. A step knows its shape, the dtype of each plane that it can give, its inputs and its scalars.
+2. `Step.needs` says, for a region and planes of its output, which region and planes of each input it uses.
+3. `lazyccd.plan.evaluate` walks down with requests and up with blocks; `Step.run` makes the block of a step from those of
+   its inputs, by a kernel.
+4. `walk` lists the steps of a plan; `rebuilt`, `settled` and `shared_by_all` make plans from other plans.
 
-Inside a plan the uncertainty is always a variance. Two steps with the same token are the same work.
-
-The steps of a plan in order.
-Plans made from other plans: numbers put in, steps replaced, what several have in common.
+Inside a plan the uncertainty is always a variance: a root taken and squared again between two steps would move bits. Two
+steps with the same token are the same work. A new kind of computation is a new kernel in `Apply`, not a new class of steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from dask.tokenize import tokenize
 
-from lazyccd.kernels.block import ALL_PLANES, Block, Request
+from lazyccd.kernels.block import ALL_PLANES, Array, Block, Request
+from lazyccd.plan.chunks import REDUCTION_TILE, STACK_BYTES, Grid, chunk_boxes
 from lazyccd.plan.footprints import EVERYTHING, POINTWISE, Footprint, PlaneMap, Same, token_of_words, words_of
 from lazyccd.plan.storage import Storage
 from lazyccd.sections import Region
 
 Dtypes: TypeAlias = tuple[tuple[str, np.dtype[Any]], ...]
+"""The dtype of each plane, in the order of `ALL_PLANES`."""
+
 Params: TypeAlias = tuple[tuple[str, Any], ...]
+"""Parameters of a kernel by name; tuples, since steps are hashed and a dict would carry the order of writing into tokens."""
+
+Scalars: TypeAlias = "tuple[tuple[str, Scalar], ...]"
+"""Scalars by the names under which a kernel gets them."""
+
+ChunkKey: TypeAlias = tuple[str, tuple[int, int]]
+"""Name of a dask array and position of one of its chunks."""
+
 Kernel: TypeAlias = Callable[..., Block]
 
 
@@ -45,6 +56,22 @@ def kernel_name(kernel: Callable[..., Any]) -> str:
     return f"{kernel.__module__}.{kernel.__qualname__}"
 
 
+class Resources(Protocol):
+    """What a task has at hand for its steps besides the blocks of their inputs."""
+
+    def read(self, source: Source, region: Region) -> Array:
+        """Return a region of a file or store."""
+        ...
+
+    def chunks_of(self, name: str) -> Mapping[tuple[int, int], Array]:
+        """Return the chunks of a dask array that the task depends on, by position."""
+        ...
+
+    def scalars_of(self, step: Step) -> dict[str, Array]:
+        """Return the scalars of a step by name, all of them known."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Step:
     """Base of all steps; equal tokens mean equal pixels."""
@@ -55,21 +82,27 @@ class Step:
     planes: Dtypes
     """The planes that the step can give, each with its dtype."""
 
+    scalars: Scalars = field(kw_only=True, default=())
+    """Scalars that the step's kernel gets by name."""
+
     token: str = field(init=False, default="")
     """Deterministic identity, computed once."""
 
     pending: Mapping[str, Scalar] = field(init=False, repr=False)
-    """The global numbers of this step and of those below that are not known yet, by token; their own plans are not searched."""
+    """Scalars of this step and of those below that are not known yet, by token; their own plans are not searched."""
 
     arrays: Mapping[str, None] = field(init=False, repr=False)
     """Names of the dask arrays that this step and those below read."""
 
     def __post_init__(self) -> None:
-        """Compute the token, and what is known of the steps below: a walk at each new step would cost the square of a plan."""
+        """Compute the token, and gather what is pending and read below.
+
+        It is gathered step by step: a walk at each new step would make a plan of n steps cost n squared.
+        """
         object.__setattr__(self, "shape", (int(self.shape[0]), int(self.shape[1])))
         planes = token_of_words(self.planes)
         object.__setattr__(self, "token", tokenize(type(self).__name__, self.shape, planes, self.identity()))
-        own = {value.token: value for value in self.global_scalars if value.given is None}
+        own = {scalar.token: scalar for _, scalar in self.scalars if scalar.given is None}
         object.__setattr__(self, "pending", _united([*(i.pending for i in self.inputs), own]))
         object.__setattr__(self, "arrays", _united(i.arrays for i in self.inputs))
 
@@ -95,19 +128,34 @@ class Step:
         return ()
 
     @property
-    def global_scalars(self) -> tuple[Scalar, ...]:
-        """Global numbers that this step uses."""
+    def footprints(self) -> tuple[Footprint, ...]:
+        """For each input, which region of it a region of the output needs."""
         return ()
 
     @property
     def label(self) -> str:
-        """Readable name, for task names and reports."""
+        """Readable name, for task names and archives."""
         return type(self).__name__.lower()
+
+    @property
+    def origin(self) -> str:
+        """Where the pixels come from, if the step makes them from no other step; else empty."""
+        return ""
+
+    @property
+    def summary(self) -> str:
+        """What the step does, for a report of the plan."""
+        return self.label.replace("_", " ")
 
     @property
     def local(self) -> bool:
         """Whether the step can be evaluated strip by strip at no extra cost."""
         return True
+
+    @property
+    def pulls_inputs(self) -> bool:
+        """Whether the step pulls its inputs itself, band by band, so that no schedule looks below it."""
+        return False
 
     @property
     def dtypes(self) -> dict[str, np.dtype[Any]]:
@@ -118,9 +166,37 @@ class Step:
         """Return what is needed of each input; None where nothing is."""
         return ()
 
-    def with_inputs(self, inputs: tuple[Step, ...], values: tuple[Scalar, ...]) -> Step:
-        """Return the same step on other inputs and values."""
+    def run(self, request: Request, blocks: Sequence[Block | None], resources: Resources) -> Block:
+        """Return the block of a request, made from those that `needs` asks of the inputs."""
+        raise NotImplementedError
+
+    def with_inputs(self, inputs: tuple[Step, ...], scalars: Scalars) -> Step:
+        """Return the same step with other inputs and scalars."""
         return self
+
+    def describe(self) -> dict[str, Any]:
+        """Return what defines the step besides its inputs and scalars, for archives."""
+        raise NotImplementedError
+
+    def pixels_below(self, y: int, x: int) -> list[tuple[Step, tuple[int, int] | None]]:
+        """Return each input and the pixel of it that an output pixel shows, if it shows one; the main input comes first."""
+        return [(i, f.pixel(y, x, i.shape)) for i, f in zip(self.inputs, self.footprints, strict=True)]
+
+    def chunk_keys(self, region: Region) -> list[ChunkKey]:
+        """Return the chunks of dask arrays that a region of this step reads by itself."""
+        return []
+
+    def held_bytes(self, requests: Sequence[Request]) -> int:
+        """Return the bytes of the dask chunks that requests touch: a task holds them whole, however little it uses."""
+        return 0
+
+    def read_bytes(self, requests: Sequence[Request]) -> int:
+        """Return the bytes, after decoding, that requests read from storage."""
+        return 0
+
+    def decoded_bytes(self, requests: Sequence[Request]) -> int:
+        """Return the bytes of the rows that are decoded together with those of requests, if storage decodes several at once."""
+        return 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +215,35 @@ class Source(Step):
         """Return the storage's token."""
         return (self.storage.token,)
 
+    @property
+    def origin(self) -> str:
+        """The file or store."""
+        return self.storage.name
+
+    @property
+    def summary(self) -> str:
+        """Which file is read."""
+        return f"read {self.storage.name.rsplit('/', 1)[-1]}"
+
+    def run(self, request: Request, blocks: Sequence[Block | None], resources: Resources) -> Block:
+        """Read the region."""
+        return Block(request.region, data=resources.read(self, request.region))
+
+    def describe(self) -> dict[str, Any]:
+        """Return the name and dtype of the storage."""
+        return {"source": self.storage.name, "dtype": self.storage.dtype}
+
+    def read_bytes(self, requests: Sequence[Request]) -> int:
+        """Return the bytes of all regions."""
+        return sum(request.region.size for request in requests) * self.dtypes["data"].itemsize
+
+    def decoded_bytes(self, requests: Sequence[Request]) -> int:
+        """Return the bytes of one row of tiles or chunks; none where rows are read one by one."""
+        if self.storage.rows == 1:
+            return 0
+        columns = max((request.region.shape.x for request in requests), default=0)
+        return columns * min(self.storage.rows, self.shape[0]) * self.dtypes["data"].itemsize
+
 
 @dataclass(frozen=True, eq=False)
 class Chunked(Step):
@@ -147,17 +252,52 @@ class Chunked(Step):
     name: str = field(kw_only=True)
     """Name of the dask array."""
 
-    chunks: tuple[tuple[int, ...], tuple[int, ...]] = field(kw_only=True)
+    chunks: Grid = field(kw_only=True)
     """Its chunks."""
-
-    def identity(self) -> tuple[Any, ...]:
-        """Return the array's name and chunks."""
-        return (self.name, self.chunks)
 
     def __post_init__(self) -> None:
         """Note the array."""
         super().__post_init__()
         object.__setattr__(self, "arrays", {self.name: None})
+
+    def identity(self) -> tuple[Any, ...]:
+        """Return the array's name and chunks."""
+        return (self.name, self.chunks)
+
+    @property
+    def origin(self) -> str:
+        """An array; its name is a token, which tells nobody anything."""
+        return "array"
+
+    def run(self, request: Request, blocks: Sequence[Block | None], resources: Resources) -> Block:
+        """Put the region together from the chunks."""
+        return Block(request.region, data=self.assemble(request.region, resources.chunks_of(self.name)))
+
+    def assemble(self, region: Region, chunks: Mapping[tuple[int, int], Array]) -> Array:
+        """Return a region of the array: a view if it lies in one chunk, else a new array."""
+        boxes = chunk_boxes(self.chunks, region)
+        dtype = self.dtypes["data"]
+        if len(boxes) == 1:
+            index, box = boxes[0]
+            return np.asarray(chunks[index])[region.within(box)].astype(dtype, copy=False)
+        out = np.empty(region.shape, dtype)
+        for index, box in boxes:
+            part = box.intersect(region)
+            out[part.within(region)] = np.asarray(chunks[index])[part.within(box)]
+        return out
+
+    def describe(self) -> dict[str, Any]:
+        """Return the array's name."""
+        return {"array": self.name}
+
+    def chunk_keys(self, region: Region) -> list[ChunkKey]:
+        """Return the chunks that a region touches."""
+        return [(self.name, index) for index, _ in chunk_boxes(self.chunks, region)]
+
+    def held_bytes(self, requests: Sequence[Request]) -> int:
+        """Return the bytes of the chunks that requests touch, each counted once."""
+        boxes = {index: box for request in requests for index, box in chunk_boxes(self.chunks, request.region)}
+        return sum(box.size for box in boxes.values()) * self.dtypes["data"].itemsize
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,6 +323,11 @@ class Join(Step):
         """The step of each part."""
         return tuple(step for _, step, _ in self.parts)
 
+    @property
+    def footprints(self) -> tuple[Footprint, ...]:
+        """The same region of each part."""
+        return (Same(),) * len(self.parts)
+
     def needs(self, request: Request) -> tuple[Request | None, ...]:
         """Return a request for each part whose plane is asked for."""
         return tuple(
@@ -190,10 +335,25 @@ class Join(Step):
             for name, _, plane in self.parts
         )
 
-    def with_inputs(self, inputs: tuple[Step, ...], values: tuple[Scalar, ...]) -> Step:
+    def run(self, request: Request, blocks: Sequence[Block | None], resources: Resources) -> Block:
+        """Take each plane from the block of its part."""
+        given = zip(self.parts, blocks, strict=True)
+        return Block(
+            request.region, **{name: block.plane(plane) for (name, _, plane), block in given if block is not None}
+        )
+
+    def with_inputs(self, inputs: tuple[Step, ...], scalars: Scalars) -> Step:
         """Return the join of other steps."""
         parts = tuple((name, new, plane) for (name, _, plane), new in zip(self.parts, inputs, strict=True))
         return replace(self, parts=parts)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the plane that each part gives, and its name there."""
+        return {"parts": [[name, plane] for name, _, plane in self.parts]}
+
+    def pixels_below(self, y: int, x: int) -> list[tuple[Step, tuple[int, int] | None]]:
+        """Return the pixel of the part that gives the data; the other parts tell nothing of its value."""
+        return [(step, (y, x)) for name, step, _ in self.parts if name == "data"]
 
 
 @dataclass(frozen=True)
@@ -221,7 +381,7 @@ class Input:
 class Apply(Step):
     """A kernel applied to regions of its inputs.
 
-    The kernel is called as ``kernel(request, *blocks, **params, **values)`` and returns a `Block`; an input of which
+    The kernel is called as ``kernel(request, *blocks, **params, **scalars)`` and returns a `Block`; an input of which
     nothing is needed is passed as None.
     """
 
@@ -232,16 +392,12 @@ class Apply(Step):
     """What is read, and by which rule."""
 
     params: Params = field(kw_only=True, default=())
-    """Numbers and words passed to the kernel."""
-
-    scalars: tuple[tuple[str, Scalar], ...] = field(kw_only=True, default=())
-    """Global numbers passed to the kernel by name."""
+    """Parameters of the kernel."""
 
     def identity(self) -> tuple[Any, ...]:
         """Return the kernel's name, parameters and inputs."""
         sources = tuple((i.step.token, words_of(i.footprint), token_of_words(i.uses)) for i in self.sources)
-        numbers = tuple((name, value.token) for name, value in self.scalars)
-        return (kernel_name(self.kernel), self.params, sources, numbers)
+        return (kernel_name(self.kernel), self.params, sources, _tokens(self.scalars))
 
     @property
     def inputs(self) -> tuple[Step, ...]:
@@ -249,9 +405,9 @@ class Apply(Step):
         return tuple(source.step for source in self.sources)
 
     @property
-    def global_scalars(self) -> tuple[Scalar, ...]:
-        """Global numbers that are used."""
-        return tuple(value for _, value in self.scalars)
+    def footprints(self) -> tuple[Footprint, ...]:
+        """The rule of each source."""
+        return tuple(source.footprint for source in self.sources)
 
     @property
     def label(self) -> str:
@@ -267,18 +423,25 @@ class Apply(Step):
         """Return what is needed of each input."""
         return tuple(source.need(request) for source in self.sources)
 
-    def with_inputs(self, inputs: tuple[Step, ...], values: tuple[Scalar, ...]) -> Step:
+    def run(self, request: Request, blocks: Sequence[Block | None], resources: Resources) -> Block:
+        """Call the kernel."""
+        return self.kernel(request, *blocks, **dict(self.params), **resources.scalars_of(self))
+
+    def with_inputs(self, inputs: tuple[Step, ...], scalars: Scalars) -> Step:
         """Return the kernel applied to other inputs."""
         sources = tuple(replace(s, step=new) for s, new in zip(self.sources, inputs, strict=True))
-        numbers = tuple((name, new) for (name, _), new in zip(self.scalars, values, strict=True))
-        return replace(self, sources=sources, scalars=numbers)
+        return replace(self, sources=sources, scalars=scalars)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the kernel, its parameters, and what it reads."""
+        return _describe_kernel(self.kernel, self.params, self.footprints, self.planes)
 
 
 @dataclass(frozen=True, eq=False)
 class Stack(Step):
     """Many inputs of one shape combined pixel by pixel, read in bands of rows under a byte budget.
 
-    The kernel is called as ``kernel(request, blocks, **params, **values)`` with a list of blocks, one per frame.
+    The kernel is called as ``kernel(request, blocks, **params, **scalars)`` with a list of blocks, one per frame.
     """
 
     kernel: Kernel = field(kw_only=True)
@@ -290,9 +453,6 @@ class Stack(Step):
     params: Params = field(kw_only=True, default=())
     """Parameters of the kernel."""
 
-    scalars: tuple[tuple[str, Scalar], ...] = field(kw_only=True, default=())
-    """Global numbers passed to the kernel by name."""
-
     uses: PlaneMap = field(kw_only=True, default=EVERYTHING)
     """Which planes of a frame are needed for which planes of the output."""
 
@@ -302,17 +462,16 @@ class Stack(Step):
     scratch_bytes: int = field(kw_only=True, default=0)
     """How many bytes the kernel takes for each pixel of a band, besides the blocks."""
 
-    budget_bytes: int = field(kw_only=True, default=128 * 2**20)
+    budget_bytes: int = field(kw_only=True, default=STACK_BYTES)
     """How many bytes the blocks of a band may take, over all frames."""
 
     def identity(self) -> tuple[Any, ...]:
         """Return the kernel's name, parameters and frames; bands do not change pixels."""
         frames = tuple(frame.token for frame in self.frames)
-        numbers = tuple((name, value.token) for name, value in self.scalars)
         return (
             kernel_name(self.kernel),
             self.params,
-            numbers,
+            _tokens(self.scalars),
             token_of_words(self.uses),
             words_of(self.footprint),
             frames,
@@ -324,9 +483,9 @@ class Stack(Step):
         return self.frames
 
     @property
-    def global_scalars(self) -> tuple[Scalar, ...]:
-        """Global numbers that are used."""
-        return tuple(value for _, value in self.scalars)
+    def footprints(self) -> tuple[Footprint, ...]:
+        """The same rule for every frame."""
+        return (self.footprint,) * len(self.frames)
 
     @property
     def label(self) -> str:
@@ -334,18 +493,47 @@ class Stack(Step):
         return self.kernel.__name__
 
     @property
+    def summary(self) -> str:
+        """The kernel and how many frames it combines."""
+        return f"{self.label} of {len(self.frames)} frames"
+
+    @property
     def local(self) -> bool:
         """A stack makes its own bands."""
         return False
+
+    @property
+    def pulls_inputs(self) -> bool:
+        """Blocks of all frames at once would not fit into memory."""
+        return True
 
     def needs(self, request: Request) -> tuple[Request | None, ...]:
         """Return what is needed of every frame."""
         return tuple(Input(frame, self.footprint, self.uses).need(request) for frame in self.frames)
 
-    def with_inputs(self, inputs: tuple[Step, ...], values: tuple[Scalar, ...]) -> Step:
+    def run(self, request: Request, blocks: Sequence[Block | None], resources: Resources) -> Block:
+        """Call the kernel on one band, with the blocks of the frames of which something is needed."""
+        return self.kernel(request, blocks, **dict(self.params), **resources.scalars_of(self))
+
+    def with_inputs(self, inputs: tuple[Step, ...], scalars: Scalars) -> Step:
         """Return the stack of other frames."""
-        numbers = tuple((name, new) for (name, _), new in zip(self.scalars, values, strict=True))
-        return replace(self, frames=inputs, scalars=numbers)
+        return replace(self, frames=inputs, scalars=scalars)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the kernel, its parameters, and what it reads of every frame."""
+        return _describe_kernel(self.kernel, self.params, (self.footprint,), self.planes)
+
+
+def _tokens(scalars: Scalars) -> tuple[tuple[str, str], ...]:
+    """Return the token of each scalar by name."""
+    return tuple((name, scalar.token) for name, scalar in scalars)
+
+
+def _describe_kernel(
+    kernel: Kernel, params: Params, footprints: tuple[Footprint, ...], planes: Dtypes
+) -> dict[str, Any]:
+    """Return what defines a step that calls a kernel."""
+    return {"kernel": kernel_name(kernel), "parameters": dict(params), "reads": footprints, "planes": dict(planes)}
 
 
 @dataclass(frozen=True)
@@ -358,20 +546,20 @@ class Reduction:
     step: Step
     """What is reduced."""
 
-    partial: Callable[..., npt.NDArray[Any]] = field(kw_only=True)
+    partial: Callable[..., Array] = field(kw_only=True)
     """``partial(block, **params)`` of one tile."""
 
-    final: Callable[..., npt.NDArray[Any]] = field(kw_only=True)
+    final: Callable[..., Array] = field(kw_only=True)
     """``final(partials, **params)`` with the list of all partial results in the order of the tiles."""
 
-    merge: Callable[[Sequence[npt.NDArray[Any]]], npt.NDArray[Any]] | None = field(kw_only=True, default=None)
+    merge: Callable[[Sequence[Array]], Array] | None = field(kw_only=True, default=None)
     """Puts partial results together whose order and grouping do not matter."""
 
     params: Params = field(kw_only=True, default=())
     """Parameters of ``partial`` and ``final``."""
 
-    scalars: tuple[tuple[str, Scalar], ...] = field(kw_only=True, default=())
-    """Global numbers passed to both by name, as arrays."""
+    scalars: Scalars = field(kw_only=True, default=())
+    """Scalars that both get by name."""
 
     planes: frozenset[str] = field(kw_only=True, default=frozenset({"data"}))
     """Planes that are needed."""
@@ -379,36 +567,47 @@ class Reduction:
     region: Region = field(kw_only=True)
     """What is reduced."""
 
-    tile: tuple[int, int] | None = field(kw_only=True, default=(512, 512))
+    tile: tuple[int, int] | None = field(kw_only=True, default=REDUCTION_TILE)
     """Shape of the tiles, anchored at pixel (0, 0) of the image; None for the whole region at once."""
 
     def identity(self) -> tuple[Any, ...]:
         """Return what tells this reduction from others."""
         functions = (kernel_name(self.partial), kernel_name(self.final))
-        numbers = tuple((name, value.token) for name, value in self.scalars)
-        return (self.step.token, functions, self.params, numbers, sorted(self.planes), self.region, self.tile)
+        scalars = _tokens(self.scalars)
+        return (self.step.token, functions, self.params, scalars, sorted(self.planes), self.region, self.tile)
 
     @property
     def pending(self) -> Mapping[str, Scalar]:
-        """The values that the tasks of this reduction depend on, by token."""
-        return _united([self.step.pending, {v.token: v for _, v in self.scalars if v.given is None}])
+        """The scalars that the tasks of this reduction depend on, by token."""
+        own = {scalar.token: scalar for _, scalar in self.scalars if scalar.given is None}
+        return _united([self.step.pending, own])
+
+
+class ScalarCard(NamedTuple):
+    """A header card whose value is known when a scalar is."""
+
+    keyword: str
+    element: int
+    """Position of the value in the flattened array of the scalar."""
+
+    comment: str
 
 
 @dataclass(frozen=True, eq=False)
 class Scalar:
-    """A small array of global numbers: given, or to be reduced from a step once."""
+    """A number of a whole image, or a small array of them: given, or reduced from a step once for all tasks."""
 
-    given: npt.NDArray[Any] | None = None
+    given: Array | None = None
     """The numbers, if they are known."""
 
     reduction: Reduction | None = None
-    """How to make them, if they are not."""
+    """How to make them, if they are not: the scalar is pending."""
 
     what: str = ""
     """What the numbers are, for reports."""
 
-    cards: tuple[tuple[str, int, str], ...] = ()
-    """Keyword, index and comment of numbers that go into the header when they are known."""
+    cards: tuple[ScalarCard, ...] = ()
+    """Numbers that go into the header when they are known."""
 
     token: str = field(init=False, default="")
     """Deterministic identity, computed once."""
@@ -421,6 +620,12 @@ class Scalar:
     def __dask_tokenize__(self) -> str:
         """Return the token."""
         return self.token
+
+    def settled(self, scalars: Mapping[str, Array]) -> Scalar:
+        """Return the scalar with its numbers, if they are among those given by token; else itself."""
+        if self.given is not None or self.token not in scalars:
+            return self
+        return Scalar(given=scalars[self.token], what=self.what, cards=self.cards)
 
 
 def _united(mappings: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -443,25 +648,23 @@ def walk(*roots: Step) -> Iterator[Step]:
             todo.extend((i, False) for i in reversed(step.inputs) if i.token not in seen)
 
 
-def settled(root: Step, numbers: dict[str, npt.NDArray[Any]]) -> Step:
-    """Return the plan with the values whose tokens are in ``numbers`` put in."""
-    return rebuilt(root, {}, numbers)
+def settled(root: Step, scalars: Mapping[str, Array]) -> Step:
+    """Return the plan with scalars put in, by token."""
+    return rebuilt(root, {}, scalars)
 
 
-def rebuilt(root: Step, steps: Mapping[str, Step], numbers: Mapping[str, npt.NDArray[Any]]) -> Step:
-    """Return the plan with other steps for those whose tokens are in ``steps``, and with values put in."""
+def rebuilt(root: Step, steps: Mapping[str, Step], scalars: Mapping[str, Array]) -> Step:
+    """Return the plan with other steps for those whose tokens are in ``steps``, and with scalars put in, by token."""
     new: dict[str, Step] = {}
     for step in walk(root):
         if step.token in steps:
             new[step.token] = steps[step.token]
             continue
         inputs = tuple(new[i.token] for i in step.inputs)
-        values = tuple(
-            Scalar(given=numbers[v.token], what=v.what, cards=v.cards) if v.given is None and v.token in numbers else v
-            for v in step.global_scalars
-        )
-        changed = any(a is not b for a, b in zip(inputs, step.inputs, strict=True)) or values != step.global_scalars
-        new[step.token] = step.with_inputs(inputs, values) if changed else step
+        own = tuple((name, scalar.settled(scalars)) for name, scalar in step.scalars)
+        changed = any(a is not b for a, b in zip(inputs, step.inputs, strict=True)) or own != step.scalars
+        # a step that does not change stays the same object, so plans that share it still share it
+        new[step.token] = step.with_inputs(inputs, own) if changed else step
     return new[root.token]
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from lazyccd.kernels.block import Block, Request
+from lazyccd.kernels.block import Array, Block, Request
 from lazyccd.plan.cost import cuts_of_task, declared_bytes
-from lazyccd.plan.evaluate import Evaluation, chunk_boxes
+from lazyccd.plan.evaluate import Evaluation
 from lazyccd.plan.limits import keep_freed_memory
 from lazyccd.plan.schedule import demand
-from lazyccd.plan.steps import Chunked, Reduction, Step
+from lazyccd.plan.steps import ChunkKey, Reduction, Step
 from lazyccd.sections import Region
 
 Kind: TypeAlias = Literal["data", "mask", "std", "var", "ivar", "n_used", "n_rejected", "exposure"]
@@ -31,13 +30,6 @@ PLANE_OF: dict[Kind, str] = {
 """The plane of a plan that each kind of variable is made from."""
 
 
-GROUP_PIXELS = 2048 * 2048
-"""About how many pixels one task of a reduction pulls."""
-
-GROUP_WIDTH = 8192
-"""How wide they are, if the image is: rows of a file are read once."""
-
-
 class Sink(Protocol):
     """Where tasks write regions to; picklable, and every method may run in another process."""
 
@@ -49,7 +41,7 @@ class Sink(Protocol):
         """Return the receipt of a region that is written already, by a task that was lost; None if there is none."""
         ...
 
-    def write(self, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
+    def write(self, region: Region, arrays: Mapping[str, Array]) -> Any:
         """Write one region of all variables and return a receipt."""
         ...
 
@@ -74,7 +66,7 @@ class Output:
         return PLANE_OF[self.kind]
 
 
-def convert(block: Block, kind: Kind, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+def convert(block: Block, kind: Kind, out: Array | None = None) -> Array:
     """Return the plane of a block as what users hold; the array is ``out``, or owns its memory."""
     array = block.plane(PLANE_OF[kind])
     owned = array.base is None and array.flags.carray
@@ -96,15 +88,17 @@ class Work:
 
     plan: Step
     request: Request
-    chunks: tuple[tuple[str, tuple[int, int]], ...]
-    values: tuple[str, ...]
+    chunks: tuple[ChunkKey, ...]
+    scalars: tuple[str, ...]
+    """Tokens of the scalars that it depends on."""
+
     limit_bytes: int | None = None
     """The memory limit that was declared where the graph was made; a process may have one of its own."""
 
     @property
     def keys(self) -> list[Any]:
         """Keys of the dependencies."""
-        return [(name, *index) for name, index in self.chunks] + [scalar_key(token) for token in self.values]
+        return [(name, *index) for name, index in self.chunks] + [scalar_key(token) for token in self.scalars]
 
     def pull(self, deps: Sequence[Any]) -> Block:
         """Pull the region, given the dependencies' results; raises as `start`."""
@@ -124,28 +118,24 @@ class Work:
         chunks: dict[str, dict[tuple[int, int], Any]] = {}
         for (name, index), array in zip(self.chunks, deps, strict=False):
             chunks.setdefault(name, {})[index] = array
-        return Evaluation(chunks, self.numbers(deps), cuts)
+        return Evaluation(chunks, self.scalars_among(deps), cuts)
 
-    def numbers(self, deps: Sequence[Any]) -> dict[str, npt.NDArray[Any]]:
-        """Return the global numbers among the dependencies' results, by token."""
-        return dict(zip(self.values, deps[len(self.chunks) :], strict=True))
+    def scalars_among(self, deps: Sequence[Any]) -> dict[str, Array]:
+        """Return the scalars among the dependencies' results, by token."""
+        return dict(zip(self.scalars, deps[len(self.chunks) :], strict=True))
 
 
-def make_work(plan: Step, request: Request, order: Sequence[Step], values: Iterable[str], *, has_chunks: bool) -> Work:
-    """Return the work of one task; ``order`` holds the plan's steps, inputs first, ``values`` tokens of its numbers."""
-    values = tuple(values)
+def make_work(plan: Step, request: Request, order: Sequence[Step], scalars: Iterable[str]) -> Work:
+    """Return the work of one task; ``order`` holds the plan's steps, inputs first, ``scalars`` tokens of what is pending."""
     limit = declared_bytes()
-    if not has_chunks:
-        return Work(plan, request, (), values, limit)
+    if not plan.arrays:
+        # most plans read files alone: no need to walk them once per task for chunks that are not there
+        return Work(plan, request, (), tuple(scalars), limit)
     demands = demand(order, [(plan, request)], through_stacks=True)
     touched = {
-        (step.name, index): None
-        for step in order
-        if isinstance(step, Chunked)
-        for wanted in demands.get(step.token, ())
-        for index, _ in chunk_boxes(step.chunks, wanted.region)
+        key: None for step in order for wanted in demands.get(step.token, ()) for key in step.chunk_keys(wanted.region)
     }
-    return Work(plan, request, tuple(touched), values, limit)
+    return Work(plan, request, tuple(touched), tuple(scalars), limit)
 
 
 def run_image(work: Work, outputs: tuple[Output, ...], *deps: Any) -> Any:
@@ -173,61 +163,42 @@ def run_finish(sink: Sink, _created: None, receipts: Sequence[Any]) -> Any:
     return sink.finish(receipts)
 
 
-def run_partial(work: Work, reduction: Reduction, tiles: tuple[Region, ...], *deps: Any) -> list[npt.NDArray[Any]]:
+def run_partial(work: Work, reduction: Reduction, tiles: tuple[Region, ...], *deps: Any) -> list[Array]:
     """Reduce each tile of a group to its partial result, or the whole group to one if they can be merged."""
     block = work.pull(deps)
-    arguments = _arguments(reduction, work.numbers(deps))
+    arguments = _arguments(reduction, work.scalars_among(deps))
     if reduction.merge is not None:
         return [reduction.partial(block, **arguments)]
     return [reduction.partial(block.crop(tile), **arguments) for tile in tiles]
 
 
-def run_merge(reduction: Reduction, groups: Sequence[list[npt.NDArray[Any]]]) -> list[npt.NDArray[Any]]:
+def run_merge(reduction: Reduction, groups: Sequence[list[Array]]) -> list[Array]:
     """Merge the partial results of some groups into one."""
     assert reduction.merge is not None
     return [reduction.merge([partial for group in groups for partial in group])]
 
 
 def run_final(
-    reduction: Reduction, places: Sequence[Sequence[int]], groups: Sequence[Any], tokens: tuple[str, ...], *values: Any
-) -> npt.NDArray[Any]:
-    """Put the partial results together in the order of the tiles; ``values`` are the global numbers of ``tokens``."""
+    reduction: Reduction,
+    places: Sequence[Sequence[int]],
+    groups: Sequence[Any],
+    tokens: tuple[str, ...],
+    *scalars: Array,
+) -> Array:
+    """Put the partial results together in the order of the tiles; ``scalars`` are those of ``tokens``."""
     ordered: dict[int, Any] = {}
     for numbers, partials in zip(places, groups, strict=True):
         ordered.update(zip(numbers, partials, strict=True))
-    arguments = _arguments(reduction, dict(zip(tokens, values, strict=True)))
+    arguments = _arguments(reduction, dict(zip(tokens, scalars, strict=True)))
     return np.asarray(reduction.final([ordered[i] for i in sorted(ordered)], **arguments))
 
 
-def _arguments(reduction: Reduction, known: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
-    """Return the parameters and global numbers of a reduction by name."""
-    numbers = {name: v.given if v.given is not None else known[v.token] for name, v in reduction.scalars}
-    return dict(reduction.params) | numbers
+def _arguments(reduction: Reduction, known: Mapping[str, Array]) -> dict[str, Any]:
+    """Return the parameters and scalars of a reduction by name."""
+    scalars = {name: s.given if s.given is not None else known[s.token] for name, s in reduction.scalars}
+    return dict(reduction.params) | scalars
 
 
 def scalar_key(token: str) -> str:
-    """Return the key under which a graph holds a global number."""
-    return f"value-{token}"
-
-
-def tile_groups(region: Region, tile: tuple[int, int] | None) -> Iterator[list[tuple[int, Region]]]:
-    """Yield groups of numbered tiles of a lattice anchored at pixel (0, 0), about `GROUP_PIXELS` each."""
-    if tile is None:
-        yield [(0, region)]
-        return
-    rows = _lattice(region.y0, region.y1, tile[0])
-    columns = _lattice(region.x0, region.x1, tile[1])
-    wide = min(len(columns), max(1, GROUP_WIDTH // tile[1]))
-    high = max(1, GROUP_PIXELS // (tile[0] * tile[1] * wide))
-    for i in range(0, len(rows), high):
-        for j in range(0, len(columns), wide):
-            yield [
-                (r * len(columns) + c, Region(*rows[r], *columns[c]))
-                for r in range(i, min(i + high, len(rows)))
-                for c in range(j, min(j + wide, len(columns)))
-            ]
-
-
-def _lattice(first: int, stop: int, size: int) -> list[tuple[int, int]]:
-    """Return the ranges into which multiples of ``size`` cut a range."""
-    return [(max(k * size, first), min((k + 1) * size, stop)) for k in range(first // size, -(-stop // size))]
+    """Return the key under which a graph holds a scalar."""
+    return f"scalar-{token}"

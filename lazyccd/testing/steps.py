@@ -13,12 +13,12 @@ import numpy.typing as npt
 import xarray as xr
 from astropy import units as u
 
-from lazyccd.frame.core import Image, make_image, regular_grid, resolve
+from lazyccd.frame.core import Image, make_image, resolve
 from lazyccd.frame.tree import make_tree
 from lazyccd.kernels.block import Block, Request
 from lazyccd.mask_planes import MaskSchema
+from lazyccd.plan.chunks import Grid, regular_grid
 from lazyccd.plan.footprints import Halo
-from lazyccd.plan.lower import Grid
 from lazyccd.plan.steps import Apply, Input, Source, make_params
 from lazyccd.sections import Region
 

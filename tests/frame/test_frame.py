@@ -19,14 +19,13 @@ from lazyccd.frame.convert import to_mask
 from lazyccd.frame.core import (
     Image,
     as_step,
-    cut_sizes,
     float_dtype,
     make_image,
-    regular_grid,
     resolve,
     wrap_array,
 )
 from lazyccd.mask_planes import MaskSchema
+from lazyccd.plan.chunks import cut_sizes, regular_grid
 from lazyccd.plan.steps import Join, Source
 from lazyccd.testing.asserts import assert_frames_equal
 from lazyccd.testing.steps import FormulaStorage, formula_frame

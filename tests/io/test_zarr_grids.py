@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lazyccd.io.zarr.writer import ZarrArray, ZarrTarget, complete_store, open_arrays, shard_grid
+from lazyccd.io.zarr.writer import ZarrArray, ZarrTarget, complete_store, open_arrays
+from lazyccd.plan.chunks import shard_grid
 from lazyccd.sections import Region
 
 

@@ -29,7 +29,8 @@ from lazyccd.errors import (
     TargetExistsError,
     WriteError,
 )
-from lazyccd.io.zarr.writer import ZarrArray, ZarrStorage, ZarrTarget, complete_store, open_arrays, shard_grid
+from lazyccd.io.zarr.writer import ZarrArray, ZarrStorage, ZarrTarget, complete_store, open_arrays
+from lazyccd.plan.chunks import shard_grid
 from lazyccd.sections import Region
 
 NO_DATA = 8

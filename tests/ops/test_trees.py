@@ -338,7 +338,7 @@ def test_statistics_of_trees(frames: Frames) -> None:
         "sigma_clipped": lambda f: lazyccd.stats.sigma_clipped(f, 2.5),
     }
     assert set(functions) == {name for name, value in vars(lazyccd.stats).items() if is_our_function(value, "lazyccd.stats")} - {
-        "judged", "quantile_scalar", "clipped_scalar",
+        "apply_selection", "quantile_scalar", "clipped_scalar",
     }  # fmt: skip
     for function in functions.values():
         with raise_if_computes():

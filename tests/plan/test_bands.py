@@ -24,8 +24,9 @@ from lazyccd.errors import MemoryLimitError
 from lazyccd.frame.core import resolve
 from lazyccd.kernels.block import PLANES, Request
 from lazyccd.plan import cost, evaluate
+from lazyccd.plan.chunks import chunk_boxes
 from lazyccd.plan.cost import BASELINE_BYTES, cuts_of_task, fitting_cuts, process_limit, task_cost
-from lazyccd.plan.evaluate import Evaluation, chunk_boxes
+from lazyccd.plan.evaluate import Evaluation
 from lazyccd.plan.lower import read_label
 from lazyccd.plan.steps import Chunked, Step, walk
 from lazyccd.sections import Region

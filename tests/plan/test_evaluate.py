@@ -9,11 +9,12 @@ import numpy.typing as npt
 import pytest
 
 from lazyccd.errors import MemoryLimitError
-from lazyccd.frame.core import Image, make_image, regular_grid
+from lazyccd.frame.core import Image, make_image
 from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import Block, Request
 from lazyccd.ops import subtract_overscan
-from lazyccd.plan.evaluate import Evaluation, assemble, chunk_boxes
+from lazyccd.plan.chunks import chunk_boxes, regular_grid
+from lazyccd.plan.evaluate import Evaluation
 from lazyccd.plan.footprints import Halo, Window
 from lazyccd.plan.schedule import make_schedule, vertical_halo
 from lazyccd.plan.steps import Apply, Chunked, Input, Join, Source, Stack, Step, make_dtypes, make_params
@@ -237,7 +238,7 @@ def test_assemble_cuts_a_region_out_of_chunks(region: Region) -> None:
     values = np.arange(60.0).reshape(6, 10)
     step = Chunked((6, 10), make_dtypes(data="f8"), name="a", chunks=chunks)
     given = {index: values[box.slices] for index, box in chunk_boxes(chunks, region)}
-    np.testing.assert_array_equal(assemble(step, region, given), values[region.slices])
+    np.testing.assert_array_equal(step.assemble(region, given), values[region.slices])
     np.testing.assert_array_equal(pull(step, region, chunks={"a": given}).plane("data"), values[region.slices])
 
 

@@ -25,9 +25,9 @@ import lazyccd
 from lazyccd.errors import PlanError
 from lazyccd.frame.core import resolve
 from lazyccd.ops.instrument.flat import flat_mean
+from lazyccd.plan.chunks import tile_groups
 from lazyccd.plan.lower import lower_image, lower_scalars, read_label
 from lazyccd.plan.steps import Chunked, make_dtypes
-from lazyccd.plan.tasks import tile_groups
 from lazyccd.sections import Region
 from lazyccd.testing.steps import box_filter, formula_frame
 

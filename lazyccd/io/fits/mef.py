@@ -20,7 +20,7 @@ import xarray as xr
 from astropy import units as u
 
 from lazyccd.errors import LazyCCDError, ParameterError
-from lazyccd.frame.core import DATA, MASK, regular_grid
+from lazyccd.frame.core import DATA, MASK
 from lazyccd.frame.tree import make_tree
 from lazyccd.io.fits.dq import DQ
 from lazyccd.io.fits.hdu_roles import (
@@ -37,7 +37,7 @@ from lazyccd.io.fits.passthrough import KeptBytes
 from lazyccd.io.fits.scan import FitsFile, HduInfo, scan_fits
 from lazyccd.io.fits.storage import FitsStorage
 from lazyccd.io.names import Name, parse_name
-from lazyccd.plan.evaluate import chunk_boxes
+from lazyccd.plan.chunks import grid_boxes, regular_grid
 from lazyccd.plan.limits import job_cpus
 from lazyccd.sections import Region
 
@@ -162,8 +162,7 @@ def _check_tiles(images: Iterable[Companion]) -> None:
             if storage.tiles is None:
                 continue
             grid = regular_grid(storage.shape, storage.chunks)
-            boxes = [box for _, box in chunk_boxes(grid, Region.full(storage.shape))]
-            for _ in pool.map(partial(_check_region, storage), boxes):
+            for _ in pool.map(partial(_check_region, storage), grid_boxes(grid)):
                 pass
 
 

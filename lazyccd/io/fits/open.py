@@ -16,7 +16,7 @@ from astropy import units as u
 
 from lazyccd.errors import ParameterError, UnitError
 from lazyccd.frame.convert import to_variance
-from lazyccd.frame.core import MASK, UNCERTAINTY, Image, UncertaintyType, asked_grid, make_image, regular_grid
+from lazyccd.frame.core import MASK, UNCERTAINTY, Image, UncertaintyType, make_image
 from lazyccd.frame.header import inherit, merge_headers
 from lazyccd.frame.units import parse_unit
 from lazyccd.io.fits.dq import DQ, read_planes
@@ -27,6 +27,7 @@ from lazyccd.io.names import InputName, Name, Selector, expand_names, parse_name
 from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import MAPS
 from lazyccd.mask_planes import MaskSchema
+from lazyccd.plan.chunks import asked_grid, regular_grid
 from lazyccd.plan.steps import Apply, Input, Source, Step, make_dtypes, make_params
 
 logger = logging.getLogger(__name__)

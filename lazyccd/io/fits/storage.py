@@ -19,17 +19,9 @@ from lazyccd.io.fits.tile_reader import TileReader
 from lazyccd.io.fits.tile_table import TileTable
 from lazyccd.io.names import Selector, parse_selector
 from lazyccd.kernels.block import MAPS
+from lazyccd.plan.chunks import storage_chunk
 
 logger = logging.getLogger(__name__)
-
-BAND_PIXELS = 4 << 20
-"""Pixels of a chunk, where the storage leaves the choice."""
-
-WIDEST_BAND = 8192
-"""Images up to this width are cut into bands of full rows."""
-
-TILE = 2048
-"""Side of a chunk of wider images."""
 
 COMPANIONS = frozenset(
     ("UNCERT", "UNCERTAINTY", "ERR", "ERROR", "STD", "SIGMA", "VAR", "VARIANCE", "IVAR", "WHT", "WEIGHT")
@@ -156,7 +148,7 @@ class FitsStorage:
             hdu=hdu.label,
             shape=shape,
             dtype=pixels.resolve_dtype(dtype, name),
-            chunks=_chunks(shape, hdu.tiles, is_packed=bool(file.encoding)),
+            chunks=storage_chunk(shape, hdu.tiles.shape if hdu.tiles else (1, 1), is_packed=bool(file.encoding)),
             pixels=pixels,
             data_offset=hdu.data_offset,
             tiles=hdu.tiles,
@@ -219,15 +211,3 @@ def _check_plane(hdu: HduInfo, name: str) -> tuple[int, int]:
     if len(hdu.shape) > 2:
         logger.info("%s has shape %s; read as an image of shape %s.", name, hdu.shape, hdu.plane_shape)
     return hdu.plane_shape[0], hdu.plane_shape[1]
-
-
-def _chunks(shape: tuple[int, int], tiles: TileTable | None, *, is_packed: bool) -> tuple[int, int]:
-    """Return the chunk shape that suits the storage."""
-    ny, nx = shape
-    if is_packed:
-        return shape
-    th, tw = tiles.shape if tiles is not None else (1, 1)
-    if nx <= WIDEST_BAND or tw == nx:
-        rows = max(BAND_PIXELS // nx // th, 1) * th
-        return min(rows, ny), nx
-    return min(max(TILE // th, 1) * th, ny), min(max(TILE // tw, 1) * tw, nx)

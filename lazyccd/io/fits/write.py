@@ -9,20 +9,17 @@ import xarray as xr
 from dask.delayed import Delayed
 
 from lazyccd.errors import ParameterError
-from lazyccd.frame.core import CHUNK_PIXELS, Image, regular_grid
+from lazyccd.frame.core import Image
 from lazyccd.io.fits.mef_write import file_layout
 from lazyccd.io.fits.product import FitsFrame, FitsProduct
 from lazyccd.io.fits.tile_writer import check_compression, tile_shape
 from lazyccd.io.fits.writer import FitsTarget
 from lazyccd.io.names import target_name
 from lazyccd.io.resumable.write import Rules, frames_to_write, resolve_frames, write
+from lazyccd.plan.chunks import CHUNK_PIXELS, WIDEST_BAND, band_height, bands_of, grid_boxes, regular_grid
 from lazyccd.plan.cost import task_cost
-from lazyccd.plan.evaluate import chunk_boxes
 from lazyccd.plan.serialize import plain, sources
 from lazyccd.sections import Region
-
-WIDEST_BAND = 8192
-"""Images up to this width are written in bands of whole rows; wider ones too, unless squares need less of the inputs."""
 
 
 def to_fits(
@@ -138,15 +135,15 @@ def regions_of(image: Image, tile: tuple[int, int]) -> Sequence[Region]:
     Whole rows lie one behind the other in a file. But a band of a wide image has few, and may need many more of its inputs:
     margins, or chunks of arrays and stores that are higher.
     """
-    ny, nx = image.shape
+    nx = image.shape[1]
     largest = [max(sizes) for sizes in image.grid]
-    rows = max(1, min(CHUNK_PIXELS, largest[0] * largest[1]) // nx // tile[0]) * tile[0]
-    bands = [Region(y0, min(y0 + rows, ny), 0, nx) for y0 in range(0, ny, rows)]
+    rows = band_height(nx, min(CHUNK_PIXELS, largest[0] * largest[1]), tile[0])
+    bands = bands_of(image.shape, rows)
     if nx <= WIDEST_BAND:
         return bands
     step = [-(-length // tile[i]) * tile[i] for i, length in enumerate(largest)]
     grid = image.grid if tile == (1, 1) else regular_grid(image.shape, (step[0], step[1]))
-    squares = [box for _, box in chunk_boxes(grid, Region.full(image.shape))]
+    squares = grid_boxes(grid)
     is_coarse = bool(image.plan.arrays) or any(source.storage.rows > rows for source in sources(image.plan))
     if is_coarse or rows * nx > 2 * max(box.size for box in squares):
         return squares

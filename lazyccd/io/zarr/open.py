@@ -11,7 +11,7 @@ import xarray as xr
 
 from lazyccd.errors import FormatError, ParameterError
 from lazyccd.frame.convert import to_mask, to_variance
-from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, asked_grid, make_image, regular_grid
+from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, make_image
 from lazyccd.frame.tree import make_tree
 from lazyccd.frame.units import parse_unit
 from lazyccd.io.names import is_url
@@ -20,6 +20,7 @@ from lazyccd.io.zarr.reader import root_attrs
 from lazyccd.io.zarr.writer import open_arrays
 from lazyccd.kernels.block import MAPS
 from lazyccd.mask_planes import FlagTable
+from lazyccd.plan.chunks import asked_grid, regular_grid
 from lazyccd.plan.steps import Source
 
 OF_STORES = {"lazyccd", "zarr_conventions", "multiscales"}

@@ -11,14 +11,15 @@ from typing import Any
 import xarray as xr
 
 from lazyccd.errors import FormatError, ParameterError
-from lazyccd.frame.core import Image, regular_grid, resolve
+from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.tree import frames_of
 from lazyccd.io.resumable.write import Rules
 from lazyccd.io.zarr.location import read_complete, replace_complete
 from lazyccd.io.zarr.open import levels_of, open_zarr
 from lazyccd.io.zarr.write import write_level
-from lazyccd.io.zarr.writer import CHUNK, consolidated, json_bytes
+from lazyccd.io.zarr.writer import consolidated, json_bytes
 from lazyccd.kernels import block_reduce
+from lazyccd.plan.chunks import INNER_CHUNK, regular_grid
 from lazyccd.plan.footprints import EVERYTHING, Blocks
 from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
 
@@ -102,7 +103,7 @@ def build_pyramid(
     while levels is None or level < levels:
         images = {group: resolve(frame) for group, frame in _frames(name, level - 1).items()}
         shapes = [image.shape for image in images.values()]
-        if min(map(min, shapes)) < 2 or (levels is None and max(map(max, shapes)) <= CHUNK):
+        if min(map(min, shapes)) < 2 or (levels is None and max(map(max, shapes)) <= INNER_CHUNK):
             break
         frames = {group: halved(image).to_dataset() for group, image in images.items()}
         write_level(frames, f"{name}/{level}", Rules(overwrite, verify, break_lock))

@@ -13,16 +13,16 @@ import numpy as np
 import xarray as xr
 from dask.delayed import Delayed
 
-from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, Image, regular_grid, resolve
+from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, Image, resolve
 from lazyccd.io.fits.passthrough import KeptBytes
 from lazyccd.io.fits.tile_writer import check_steps
 from lazyccd.io.names import is_url, target_name
 from lazyccd.io.resumable.write import Rules, frames_to_write, resolve_frames, write
 from lazyccd.io.zarr.product import ZarrGroup, ZarrProduct
 from lazyccd.io.zarr.provenance import product_attrs, root_attributes
-from lazyccd.io.zarr.writer import SHARD, ZarrArray, ZarrTarget, shard_grid
+from lazyccd.io.zarr.writer import ZarrArray, ZarrTarget
 from lazyccd.kernels.block import MAPS
-from lazyccd.plan.evaluate import chunk_boxes
+from lazyccd.plan.chunks import CHUNK_SIDE, grid_boxes, regular_grid, shard_grid, usual_shards
 from lazyccd.plan.serialize import plain
 from lazyccd.sections import Region
 
@@ -31,9 +31,6 @@ ALONE = "0"
 
 KEPT = "hdus"
 """Group of a store with the bytes of HDUs that are no frames."""
-
-LARGEST_SHARD = 4096
-"""Chunks of more pixels along an axis are cut into usual shards."""
 
 
 def to_zarr(
@@ -113,7 +110,7 @@ def to_zarr(
     images = resolve_frames(frames, compute=compute)
     name = target_name(store)
     name = name if is_url(name) else os.path.abspath(name)
-    given = (SHARD, SHARD) if shards is None and quantize is not None else shards
+    given = (CHUNK_SIDE, CHUNK_SIDE) if shards is None and quantize is not None else shards
     groups = {
         frame or ALONE: _group(frames[frame], image, name, frame or ALONE, given, quantize)
         for frame, image in images.items()
@@ -158,10 +155,7 @@ def write_level(frames: Mapping[str, xr.Dataset], store: str, rules: Rules) -> N
 def _shards(images: Mapping[str, Image], product: ZarrProduct) -> dict[str, list[Region]]:
     """Return the regions of the shards of each frame."""
     grids = [regular_grid(group.target.shape, group.target.shards) for group in product.frames]
-    return {
-        frame: [box for _, box in chunk_boxes(grid, Region.full(image.shape))]
-        for (frame, image), grid in zip(images.items(), grids, strict=True)
-    }
+    return {frame: grid_boxes(grid) for frame, grid in zip(images, grids, strict=True)}
 
 
 def _group(
@@ -173,7 +167,7 @@ def _group(
     steps: float | None,
 ) -> ZarrGroup:
     """Return the group that a frame is written to."""
-    shard, chunk = shard_grid(image.shape, _chunk_shards(image) if shards is None else shards)
+    shard, chunk = shard_grid(image.shape, usual_shards(image.grid) if shards is None else shards)
     fills = {
         DATA: float("nan"),
         UNCERTAINTY: float("nan"),
@@ -205,12 +199,6 @@ def _stated(steps: float) -> dict[str, float]:
     The error of a value is uniform over a step of at most 1 / steps of the noise, so that its variance is step^2 / 12.
     """
     return {"steps": steps, "noise_increase": math.sqrt(1 + 1 / (12 * steps**2)) - 1}
-
-
-def _chunk_shards(image: Image) -> tuple[int, int]:
-    """Return the shape of the frame's chunks, or of usual shards where they are larger than those should be."""
-    ny, nx = (max(sizes) if max(sizes) <= LARGEST_SHARD else SHARD for sizes in image.grid)
-    return ny, nx
 
 
 def _dtype(image: Image, variable: str) -> np.dtype[Any]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -29,64 +28,7 @@ from lazyccd.io.zarr.reader import ZarrContent, ZarrStorage, open_arrays
 from lazyccd.io.zarr.shards import compression, encode_shard
 from lazyccd.sections import Region
 
-__all__ = ["ZarrArray", "ZarrContent", "ZarrStorage", "ZarrTarget", "complete_store", "open_arrays", "shard_grid"]
-
-SHARD = 2048
-CHUNK = 512
-
-
-def shard_grid(
-    shape: tuple[int, int], shard: tuple[int, int] = (SHARD, SHARD)
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the shapes of shards and inner chunks for an image.
-
-    Parameters
-    ----------
-    shape
-        Shape ``(ny, nx)`` of the image.
-    shard
-        Wanted shape; axes shorter than it get a shard that is just large enough.
-
-    Returns
-    -------
-    tuple
-        The shard and the inner chunk. An axis longer than the shard has chunks of 512 pixels, or of the largest divisor of
-        the shard below it (the shard itself if that divisor is small); one shard that holds a whole axis has chunks of
-        equal length up to 512, a multiple of 8.
-
-    Raises
-    ------
-    ParameterError
-        Raised if the wanted shape is not two numbers from 1 on.
-
-    Examples
-    --------
-    >>> shard_grid((4096, 7))
-    ((2048, 7), (512, 7))
-    >>> shard_grid((9000, 600), (1000, 1000))
-    ((1000, 608), (500, 304))
-    """
-    given: Any = shard
-    whole = isinstance(given, Sequence) and len(given) == 2 and all(isinstance(length, Integral) for length in given)
-    if not whole or min(given) < 1:
-        raise ParameterError(f"shards {shard!r} must be two integers, rows and columns, each at least 1.")
-    pairs = [_axis_grid(length, wanted) for length, wanted in zip(shape, shard, strict=True)]
-    return (pairs[0][0], pairs[1][0]), (pairs[0][1], pairs[1][1])
-
-
-def _axis_grid(length: int, wanted: int) -> tuple[int, int]:
-    """Return the length of shard and inner chunk along one axis."""
-    if length <= min(wanted, CHUNK):
-        return length, length
-    if wanted >= length:
-        # Blosc shuffles no bits of a chunk whose number of pixels 8 does not divide: it would not get smaller at all
-        count = -(-length // CHUNK)
-        chunk = -(-length // (8 * count)) * 8
-        return count * chunk, chunk
-    chunk = next(c for c in range(min(wanted, CHUNK), 0, -1) if wanted % c == 0)
-    if 4 * chunk < min(wanted, CHUNK):
-        return wanted, wanted
-    return min(wanted, -(-length // chunk) * chunk), chunk
+__all__ = ["ZarrArray", "ZarrContent", "ZarrStorage", "ZarrTarget", "complete_store", "open_arrays"]
 
 
 @dataclass(frozen=True)
@@ -130,7 +72,7 @@ class ZarrTarget:
     """The arrays, such as data, uncertainty, mask."""
 
     shards: tuple[int, int]
-    """Shape of the pieces that `write` takes; see `shard_grid`."""
+    """Shape of the pieces that `write` takes; see `lazyccd.plan.chunks.shard_grid`."""
 
     chunks: tuple[int, int]
     """Shape of what can be read alone; divides the shards."""

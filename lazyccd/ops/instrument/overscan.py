@@ -30,7 +30,7 @@ from lazyccd.ops.binary import affine_image
 from lazyccd.ops.decorator import operation
 from lazyccd.plan.footprints import Columns, PlaneMap, Rows
 from lazyccd.plan.lower import Graph
-from lazyccd.plan.steps import Apply, Input, Reduction, Scalar, Step, make_dtypes, make_params
+from lazyccd.plan.steps import Apply, Input, Reduction, Scalar, ScalarCard, Step, make_dtypes, make_params
 from lazyccd.sections import Region, parse_section
 
 if TYPE_CHECKING:
@@ -258,8 +258,8 @@ def _level_plan(image: Image, strip: Strip, axis: int, recorded: bool, **how: An
     )
     unit = f"[{unit_to_text(image.units)}]" if unit_to_text(image.units) else ""
     cards = (
-        ("OVERMEAN", -2, f"{unit} mean level of the overscan"),
-        ("OVERRMS", -1, f"{unit} scatter of the overscan: read noise"),
+        ScalarCard("OVERMEAN", -2, f"{unit} mean level of the overscan"),
+        ScalarCard("OVERRMS", -1, f"{unit} scatter of the overscan: read noise"),
     )
     value = Scalar(reduction=reduction, what="overscan fit", cards=cards if recorded else ())
     return image.apply(

@@ -30,7 +30,7 @@ from lazyccd.ops.decorator import operation
 from lazyccd.ops.instrument.calibrate import Master
 from lazyccd.ops.instrument.flat import Norm, divided_by, norm_of_all
 from lazyccd.plan.footprints import MASK_WITH_DATA, POINTWISE
-from lazyccd.plan.steps import Apply, Input, Reduction, Scalar, make_dtypes, make_params
+from lazyccd.plan.steps import Apply, Input, Reduction, Scalar, ScalarCard, make_dtypes, make_params
 from lazyccd.sections import Region
 
 COUNTS = (u.adu, u.DN, u.ct)
@@ -252,7 +252,7 @@ def _fringe_fit(image: Image, pattern: Image, factor: float, bad: str | None) ->
         planes=frozenset({"data", "variance"}),
         region=Region.full(image.shape),
     )
-    cards = (("FRNGSCAL", 0, "scale of the fringe frame"), ("FRNGSERR", 1, "its uncertainty"))
+    cards = (ScalarCard("FRNGSCAL", 0, "scale of the fringe frame"), ScalarCard("FRNGSERR", 1, "its uncertainty"))
     return Scalar(reduction=reduction, what="scale of the fringes", cards=cards)
 
 

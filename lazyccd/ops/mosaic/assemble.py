@@ -16,7 +16,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, ParameterError, SectionError
-from lazyccd.frame.core import DATA, Image, regular_grid, resolve
+from lazyccd.frame.core import DATA, Image, resolve
 from lazyccd.frame.detector_geometry import Placement, placement, read_section, size_of
 from lazyccd.frame.header import REMOVED, WCS_KEYWORD, append_cards, header_from_text, header_view
 from lazyccd.frame.output_header import product_header
@@ -25,6 +25,7 @@ from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.frame.units import conversion_factor
 from lazyccd.frame.wcs import lattice
 from lazyccd.kernels import assemble as kernels
+from lazyccd.plan.chunks import default_grid
 from lazyccd.plan.footprints import Placed
 from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
 from lazyccd.sections import YX, Region, Section
@@ -360,10 +361,6 @@ def _is_close(keyword: str, one: Any, other: Any) -> bool:
     return math.isclose(one, other, rel_tol=1e-6, abs_tol=0.01 if keyword.startswith("CRPIX") else 1e-12)
 
 
-SIDE = 2048
-"""Side of the chunks of what is put together."""
-
-
 @dataclass(frozen=True)
 class Piece:
     """A part of an image and where it goes."""
@@ -426,7 +423,7 @@ def paste(pieces: Sequence[Piece], shape: tuple[int, int]) -> Image:
     return replace(
         first,
         plan=plan,
-        grid=regular_grid(shape, (SIDE, SIDE)),
+        grid=default_grid(shape),
         schema=schema,
         y=np.arange(shape[0]),
         x=np.arange(shape[1]),

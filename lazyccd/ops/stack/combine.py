@@ -16,7 +16,7 @@ import xarray as xr
 
 from lazyccd.errors import ParameterError
 from lazyccd.frame.ccddata import to_ccddata
-from lazyccd.frame.core import DATA, Image, regular_grid
+from lazyccd.frame.core import DATA, Image
 from lazyccd.frame.stack_header import StackHeader, stack_header
 from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import MAPS
@@ -40,7 +40,7 @@ from lazyccd.ops.stack.rejection import (
     warn_if_useless,
 )
 from lazyccd.ops.stack.scaling import Spec, found_levels, levels_of, noise_of
-from lazyccd.plan.evaluate import BANDS_PER_HALO
+from lazyccd.plan.chunks import BANDS_PER_HALO, LARGEST_STACK_BYTES, STACK_BYTES, stack_grid
 from lazyccd.plan.footprints import Footprint, Halo, Lines, PlaneMap, Same
 from lazyccd.plan.lower import lower_image
 from lazyccd.plan.schedule import vertical_halo
@@ -330,15 +330,6 @@ def hand_over(
     return ccd
 
 
-CHUNK_PIXELS = 2**20
-"""About how many pixels a chunk of a stack has: many frames are read for each."""
-
-BUDGET_BYTES = 32 * 2**20
-"""Bytes that the bands of all frames take in a task if that is enough; they stay in a core's share of the caches."""
-
-LARGEST_BUDGET = 256 * 2**20
-"""Bytes that they may take where rows are long, or bands must be high for the sake of halos."""
-
 WITHOUT_VARIANCE: PlaneMap = (("data", ("data",)), ("mask", ("mask",)))
 """Each plane from the same plane; the variance from nothing."""
 
@@ -452,14 +443,14 @@ class Stacking:
 
     def budget(self, frames: Sequence[Step]) -> int:
         """Return how many bytes the bands may take."""
-        limit = LARGEST_BUDGET
+        limit = LARGEST_STACK_BYTES
         if self.mem_limit is not None:
             if not self.mem_limit > 0:
                 raise ParameterError(f"mem_limit {self.mem_limit} must be greater than 0 bytes.")
-            limit = int(min(self.mem_limit, LARGEST_BUDGET))
+            limit = int(min(self.mem_limit, LARGEST_STACK_BYTES))
         row = sum(sum(dtype.itemsize for _, dtype in step.planes) for step in frames) * self.images[0].shape[1]
         halo = max(vertical_halo(step) for step in frames) + int(self.rule.grow)
-        return max(1, min(limit, max(BUDGET_BYTES, 4 * BANDS_PER_HALO * halo * row, 2 * row)))
+        return max(1, min(limit, max(STACK_BYTES, 4 * BANDS_PER_HALO * halo * row, 2 * row)))
 
     def result(self, header: StackHeader, maps: Sequence[str], *, rejections: bool) -> xr.Dataset:
         """Return the lazy result.
@@ -473,14 +464,13 @@ class Stacking:
         if unknown:
             raise ParameterError(f"maps {unknown} must be among {', '.join(MAPS)}.")
         first = self.images[0]
-        rows = max(1, CHUNK_PIXELS // first.shape[1])
         image = replace(
             first,
             plan=self.step(maps),
             schema=self.schema,
             uncertainty_type=first.uncertainty_type if first.has_variance else "std",
             header=header.apply(first.header),
-            grid=regular_grid(first.shape, (rows, first.shape[1])),
+            grid=stack_grid(first.shape),
             graphs=tuple(graph for each in (*self.images, *self.weights) for graph in each.graphs),
         )
         ds = image.to_dataset(boundary=True)

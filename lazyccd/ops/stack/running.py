@@ -12,7 +12,7 @@ from typing import Any, Literal
 import xarray as xr
 
 from lazyccd.errors import ParameterError, ShapeError
-from lazyccd.frame.core import Image, make_image, regular_grid, resolve
+from lazyccd.frame.core import Image, make_image, resolve
 from lazyccd.frame.stack_header import stack_header
 from lazyccd.frame.tree import Names, frames_of, make_tree
 from lazyccd.frame.units import conversion_factor, parse_unit, unit_to_text
@@ -24,11 +24,10 @@ from lazyccd.ops.arguments import file_name
 from lazyccd.ops.binary import affine_image
 from lazyccd.ops.stack.combine import plain_rule
 from lazyccd.ops.stack.inputs import exposure_name
-from lazyccd.plan.evaluate import chunk_boxes
+from lazyccd.plan.chunks import grid_boxes, regular_grid
 from lazyccd.plan.lower import WritePart, lower_write
 from lazyccd.plan.steps import Chunked, Source, make_dtypes
 from lazyccd.plan.tasks import Kind
-from lazyccd.sections import Region
 
 
 class RunningStack:
@@ -270,7 +269,7 @@ def _write_sums(image: Image, sink: SumsSink) -> None:
     kinds: dict[str, Kind] = dict(image.kinds)
     if image.has_variance:
         kinds["uncertainty"] = "var"
-    regions = [box for _, box in chunk_boxes(regular_grid(image.shape, (CHUNK, CHUNK)), Region.full(image.shape))]
+    regions = grid_boxes(regular_grid(image.shape, (CHUNK, CHUNK)))
     part = WritePart(image.plan, tuple(regions), kinds, image.graphs, sink.writer)
     lower_write([part], sink, f"running-{uuid.uuid4().hex}").compute()
 
