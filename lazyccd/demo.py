@@ -14,7 +14,7 @@ from rich.table import Table
 
 from lazyccd import io
 from lazyccd.batch.collect import collect
-from lazyccd.batch.make_masters import product_stem
+from lazyccd.batch.make_masters import product_name
 from lazyccd.batch.make_plan import build_plan
 from lazyccd.batch.report import make_console, print_results
 from lazyccd.batch.run import Outcome, Run
@@ -47,7 +47,7 @@ def run_demo(folder: Path) -> int:
     print_results(run, console)
     science = [outcome for outcome in run.outcomes if outcome.kind == "science" and outcome.path]
     for outcome in science:
-        io.to_zarr(io.open_fits(outcome.path), folder / "reduced" / f"{product_stem(outcome.name)}_red.zarr")
+        io.to_zarr(io.open_fits(outcome.path), folder / "reduced" / f"{product_name(outcome.name)}_red.zarr")
     if science:
         _before_and_after(night, science[0], folder / "before_and_after.png")
         console.print(_against_truth(night, science))

@@ -1,4 +1,4 @@
-"""One frame by its recipe: the steps of a right reduction, in their order, with what was decided on the way."""
+"""One frame by its frame_plan: the steps of a right reduction, in their order, with what was decided on the way."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from astropy import units as u
 from lazyccd import ops
 from lazyccd.batch.classify import calibration_of
 from lazyccd.batch.measure import overscan_levels
-from lazyccd.batch.night_plan import Choice, Recipe
+from lazyccd.batch.night_plan import Choice, FramePlan
 from lazyccd.errors import ShapeError
 from lazyccd.frame.core import DATA
 from lazyccd.frame.history_log import apply_to_text
@@ -31,14 +31,14 @@ class Calibrated:
     words: list[str] = field(default_factory=list)
 
 
-def open_raw(recipe: Recipe) -> xr.Dataset:
-    """Open the image of a recipe, of a file of which others may be damaged."""
-    name = parse_name(recipe.source)
+def open_raw(frame_plan: FramePlan) -> xr.Dataset:
+    """Open the image of a frame_plan, of a file of which others may be damaged."""
+    name = parse_name(frame_plan.source)
     file = scan_fits(name.path, keep_going=True)
-    return frame_of(file, name.hdu, "auto", None, recipe.facts.unit.value or None)
+    return frame_of(file, name.hdu, "auto", None, frame_plan.facts.unit.value or None)
 
 
-def calibrate(recipe: Recipe, masters: dict[str, str], bias_noise: float = 1.0) -> Calibrated:
+def calibrate(frame_plan: FramePlan, masters: dict[str, str], bias_noise: float = 1.0) -> Calibrated:
     """Reduce one frame, lazily but for its overscan strip.
 
     1. Raw adu: SAT, overscan, trim, bad pixels, bias.
@@ -49,43 +49,43 @@ def calibrate(recipe: Recipe, masters: dict[str, str], bias_noise: float = 1.0) 
 
     Parameters
     ----------
-    recipe
+    frame_plan
         What to do.
     masters
         Paths of the masters that were made, by name.
     bias_noise
         Factor of the noise that the master bias adds.
     """
-    facts = recipe.facts
-    done = Calibrated(open_raw(recipe))
+    facts = frame_plan.facts
+    done = Calibrated(open_raw(frame_plan))
     if facts.saturate.value is not None:
         done.frame = ops.flag_saturated(done.frame, float(facts.saturate.value))
-    _overscan_and_trim(recipe, done)
-    kind = calibration_of(recipe.kind)
+    _overscan_and_trim(frame_plan, done)
+    kind = calibration_of(frame_plan.kind)
     gain, read = facts.gain.value, facts.readnoise.value
-    if recipe.bias:
-        done.frame = ops.subtract_bias(done.frame, scale_noise(_master(recipe.bias, masters), bias_noise))
-    if gain is not None and read is not None and not recipe.contains_bias:
-        signal = bool(recipe.bias) or (kind != "bias" and facts.overscan.value is not None)
+    if frame_plan.bias:
+        done.frame = ops.subtract_bias(done.frame, scale_noise(_master(frame_plan.bias, masters), bias_noise))
+    if gain is not None and read is not None and not frame_plan.contains_bias:
+        signal = bool(frame_plan.bias) or (kind != "bias" and facts.overscan.value is not None)
         done.frame = add_noise(done.frame, gain=gain, readnoise=read, poisson=signal)
     if kind == "bias":
         return done
     if gain is not None:
         done.frame = ops.gain_correct(done.frame, gain * u.electron / u.adu)
         done.frame = done.frame.assign_attrs(header=after_gain(done.frame.attrs["header"], gain, read))
-    _dark_and_flat(recipe, masters, done)
+    _dark_and_flat(frame_plan, masters, done)
     return done
 
 
-def _overscan_and_trim(recipe: Recipe, done: Calibrated) -> None:
+def _overscan_and_trim(frame_plan: FramePlan, done: Calibrated) -> None:
     """Subtract the overscan, trim, mark bad pixels."""
-    facts = recipe.facts
-    bad = as_frame(recipe.bpm.master, "bad pixel mask") if recipe.bpm else None
-    if bad is not None and bad[DATA].shape == recipe.shape:
+    facts = frame_plan.facts
+    bad = as_frame(frame_plan.bpm.master, "bad pixel mask") if frame_plan.bpm else None
+    if bad is not None and bad[DATA].shape == frame_plan.shape:
         done.frame = ops.add_mask(done.frame, bad[DATA])
         bad = None
     if facts.overscan.value is not None:
-        strip = parse_section(facts.overscan.value, recipe.shape).region
+        strip = parse_section(facts.overscan.value, frame_plan.shape).region
         read = facts.readnoise.value
         adu = None if read is None or facts.gain.value is None else float(read) / float(facts.gain.value)
         found = overscan_levels(done.frame, strip, adu)
@@ -102,28 +102,28 @@ def _overscan_and_trim(recipe: Recipe, done: Calibrated) -> None:
     if bad is not None:
         if bad[DATA].shape != done.frame[DATA].shape:
             raise ShapeError(
-                f"bad pixel mask {recipe.bpm.master} has shape {bad[DATA].shape}; it must be that of {recipe.name}, "
-                f"{recipe.shape}, or of its trimmed part, {done.frame[DATA].shape}."
+                f"bad pixel mask {frame_plan.bpm.master} has shape {bad[DATA].shape}; it must be that of {frame_plan.name}, "
+                f"{frame_plan.shape}, or of its trimmed part, {done.frame[DATA].shape}."
             )
         done.frame = ops.add_mask(done.frame, bad[DATA].data)
 
 
-def _dark_and_flat(recipe: Recipe, masters: dict[str, str], done: Calibrated) -> None:
+def _dark_and_flat(frame_plan: FramePlan, masters: dict[str, str], done: Calibrated) -> None:
     """Subtract the dark and divide by the flat."""
-    facts = recipe.facts
-    if recipe.dark:
-        is_scaled = recipe.dark.scale != 1
+    facts = frame_plan.facts
+    if frame_plan.dark:
+        is_scaled = frame_plan.dark.scale != 1
         # Both are known if one is scaled; else they are equal.
-        ours = facts.exposure.value or recipe.dark.exposure or 0.0
-        theirs = recipe.dark.exposure or ours
+        ours = facts.exposure.value or frame_plan.dark.exposure or 0.0
+        theirs = frame_plan.dark.exposure or ours
         times = {"dark_exposure": theirs * u.s, "data_exposure": ours * u.s}
-        done.frame = ops.subtract_dark(done.frame, _master(recipe.dark, masters), **times, scale=is_scaled)
+        done.frame = ops.subtract_dark(done.frame, _master(frame_plan.dark, masters), **times, scale=is_scaled)
         if is_scaled:
-            done.words.append(f"dark scaled by {recipe.dark.scale:.4g}")
-        if recipe.contains_bias and facts.gain.value is not None and facts.readnoise.value is not None:
+            done.words.append(f"dark scaled by {frame_plan.dark.scale:.4g}")
+        if frame_plan.contains_bias and facts.gain.value is not None and facts.readnoise.value is not None:
             done.frame = add_noise(done.frame, gain=1.0, readnoise=float(facts.readnoise.value))
-    if recipe.flat:
-        done.frame = ops.flat_correct(done.frame, _master(recipe.flat, masters), norm_value=1.0)
+    if frame_plan.flat:
+        done.frame = ops.flat_correct(done.frame, _master(frame_plan.flat, masters), norm_value=1.0)
 
 
 def _master(choice: Choice, masters: dict[str, str]) -> xr.Dataset:

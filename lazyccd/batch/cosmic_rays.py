@@ -11,7 +11,7 @@ import xarray as xr
 from scipy import ndimage
 
 from lazyccd import ops
-from lazyccd.batch.measure import centre, pixels_of, robust_std
+from lazyccd.batch.measure import central_region, read_pixels, robust_std
 from lazyccd.frame.core import MASK, UNCERTAINTY, resolve
 from lazyccd.ops.attributes import cut
 from lazyccd.sections import Region
@@ -60,8 +60,8 @@ def measure_stars(frame: xr.Dataset) -> Stars:
     A star is a local maximum whose eight neighbours stand out too, about as wide along y as along x: a cosmic ray is not.
     The logarithm of a Gaussian has the second difference -1 / sigma**2 wherever it is sampled.
     """
-    region = centre((frame.sizes["y"], frame.sizes["x"]), 1.0, most=AREA)
-    values = pixels_of(frame, region)
+    region = central_region((frame.sizes["y"], frame.sizes["x"]), 1.0, most=AREA)
+    values = read_pixels(frame, region)
     known = np.isfinite(values)
     if known.sum() < 100:
         return Stars(region, np.zeros((0, 2), np.intp), math.nan)

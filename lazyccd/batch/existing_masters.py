@@ -53,7 +53,7 @@ def missing_use(plan: NightPlan, existing: list[Candidate]) -> tuple[str, ...]:
         Raised if one serves nothing because it was treated differently from every frame: by overscan or trim.
     """
     notes = []
-    frames = [item for item in plan.recipes if item.is_reduced]
+    frames = [item for item in plan.frames if item.is_reduced]
     used = {choice.master for item in frames for choice in item.choices}
     for master in existing:
         if not master.explicit or master.name in used or not frames:

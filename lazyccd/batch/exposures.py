@@ -13,7 +13,7 @@ from typing import Any
 import xarray as xr
 
 from lazyccd import io, ops
-from lazyccd.batch.night_plan import MasterGroup, Recipe
+from lazyccd.batch.night_plan import FramePlan, MasterGroup
 from lazyccd.errors import LazyCCDError
 from lazyccd.frame.core import DATA
 from lazyccd.frame.header import cards_of, header_view
@@ -27,22 +27,22 @@ DETECTORS = ("CCDNAME", "CCDNUM", "CHIPID")
 """Keywords that name the detector of an amplifier, the first that all images have."""
 
 
-def file_of(recipe: Recipe) -> str:
+def exposure_name(frame_plan: FramePlan) -> str:
     """Return the name of the product of a frame: that of its file if this has several images."""
-    return recipe.name.partition("[")[0] if recipe.child else recipe.name
+    return frame_plan.name.partition("[")[0] if frame_plan.child else frame_plan.name
 
 
-def exposures(recipes: Iterable[Recipe]) -> dict[str, list[Recipe]]:
-    """Return the recipes that become one product each, by its name."""
-    found: dict[str, list[Recipe]] = {}
-    for recipe in recipes:
-        found.setdefault(file_of(recipe), []).append(recipe)
+def exposures(frame_plans: Iterable[FramePlan]) -> dict[str, list[FramePlan]]:
+    """Return the frame plans that become one product each, by its name."""
+    found: dict[str, list[FramePlan]] = {}
+    for frame_plan in frame_plans:
+        found.setdefault(exposure_name(frame_plan), []).append(frame_plan)
     return found
 
 
-def first_lacking(recipes: Sequence[Recipe]) -> Recipe:
-    """Return the first of some recipes whose product is not complete, else the first: its status is that of all."""
-    return next((recipe for recipe in recipes if recipe.status != "COMPLETE"), recipes[0])
+def least_complete(frame_plans: Sequence[FramePlan]) -> FramePlan:
+    """Return the first of some frames whose product is not complete, else the first: its status is that of all."""
+    return next((frame_plan for frame_plan in frame_plans if frame_plan.status != "COMPLETE"), frame_plans[0])
 
 
 def master_files(groups: Iterable[MasterGroup]) -> dict[str, list[MasterGroup]]:
@@ -53,29 +53,29 @@ def master_files(groups: Iterable[MasterGroup]) -> dict[str, list[MasterGroup]]:
     return found
 
 
-def as_exposure(recipes: Sequence[Recipe], frames: Sequence[xr.Dataset]) -> xr.Dataset | xr.DataTree:
+def as_exposure(frame_plans: Sequence[FramePlan], frames: Sequence[xr.Dataset]) -> xr.Dataset | xr.DataTree:
     """Return the frames of one file as a tree like that of the file, with its tables; the only image of a file as it is."""
-    if not recipes[0].child:
+    if not frame_plans[0].child:
         return frames[0]
-    named = {recipe.child: frame for recipe, frame in zip(recipes, frames, strict=True)}
-    return _tree_like(named, root_attributes(_path(recipes[0]), named))
+    named = {frame_plan.child: frame for frame_plan, frame in zip(frame_plans, frames, strict=True)}
+    return _tree_like(named, root_attributes(_path(frame_plans[0]), named))
 
 
-def as_masters(members: Sequence[Sequence[Recipe]], frames: Sequence[xr.Dataset]) -> xr.Dataset | xr.DataTree:
+def as_masters(members: Sequence[Sequence[FramePlan]], frames: Sequence[xr.Dataset]) -> xr.Dataset | xr.DataTree:
     """Return masters of images of the same files as a tree, the primary header a stack's; a single one as it is."""
     if not members[0][0].child:
         return frames[0]
     # a file that lacks an image still gives the others
-    files = {recipe.name.partition("[")[0]: _path(recipe) for some in members for recipe in some}
+    files = {frame_plan.name.partition("[")[0]: _path(frame_plan) for some in members for frame_plan in some}
     texts = [scan_fits(path, keep_going=True).hdus[0].header for path in files.values()]
     names = list(files)
     header = stack_header(texts, names, [1.0] * len(texts), method="average").apply(texts[0])
-    children = [recipes[0].child for recipes in members]
+    children = [frame_plans[0].child for frame_plans in members]
     return _tree_like(dict(zip(children, frames, strict=True)), {"header": header})
 
 
-def _path(recipe: Recipe) -> str:
-    return recipe.source.partition("[")[0]
+def _path(frame_plan: FramePlan) -> str:
+    return frame_plan.source.partition("[")[0]
 
 
 def _tree_like(frames: Mapping[str, xr.Dataset], attrs: Mapping[Any, Any]) -> xr.DataTree:
@@ -88,7 +88,7 @@ def _tree_like(frames: Mapping[str, xr.Dataset], attrs: Mapping[Any, Any]) -> xr
     return make_tree(parts, attrs)
 
 
-def put_together(exposure: xr.Dataset | xr.DataTree) -> tuple[xr.Dataset | xr.DataTree, list[str]]:
+def assemble_amplifiers(exposure: xr.Dataset | xr.DataTree) -> tuple[xr.Dataset | xr.DataTree, list[str]]:
     """Return an exposure whose amplifiers are put together into detectors, and what is said of it."""
     if not isinstance(exposure, xr.DataTree):
         return exposure, []
@@ -125,12 +125,12 @@ def _why_apart(frames: Mapping[str, xr.Dataset]) -> str:
     return ""
 
 
-def said(words: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
+def merge_messages(words: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
     """Return what is said of images, each text once; before it those that it is about, if not all.
 
     Examples
     --------
-    >>> said({"SCI_1": ["trimmed", "12 cosmic rays"], "SCI_2": ["trimmed"]})
+    >>> merge_messages({"SCI_1": ["trimmed", "12 cosmic rays"], "SCI_2": ["trimmed"]})
     ('trimmed', 'SCI_1: 12 cosmic rays')
     """
     found: dict[str, list[str]] = {}
@@ -140,12 +140,12 @@ def said(words: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
     return tuple(text if len(names) == len(words) else f"{', '.join(names)}: {text}" for text, names in found.items())
 
 
-def parts_of(exposure: xr.Dataset | xr.DataTree) -> dict[str, xr.Dataset]:
+def frames_by_name(exposure: xr.Dataset | xr.DataTree) -> dict[str, xr.Dataset]:
     """Return the frames of an exposure by name; that of a single image has none."""
     return frames_of(exposure) if isinstance(exposure, xr.DataTree) else {"": exposure}
 
 
-def labels_of(path: str, groups: Sequence[MasterGroup]) -> dict[str, str]:
+def master_locations(path: str, groups: Sequence[MasterGroup]) -> dict[str, str]:
     """Return for each master of a file what opens it."""
     if not groups[0].exposure:
         return {groups[0].name: path}

@@ -21,12 +21,12 @@ CLIP = 5.0
 """Robust standard deviations beyond which a value is left out of a master."""
 
 
-def product_stem(name: str) -> str:
+def product_name(name: str) -> str:
     """Return a file's name without folder, extension and ending.
 
     Examples
     --------
-    >>> product_stem("r/obj12.fits.gz"), product_stem("a.fit[SCI,2]")
+    >>> product_name("r/obj12.fits.gz"), product_name("a.fit[SCI,2]")
     ('obj12', 'a_SCI_2')
     """
     base, _, selector = os.path.basename(name).partition("[")
@@ -55,7 +55,7 @@ def combine_robustly(frames: list[xr.Dataset]) -> xr.Dataset:
     return clipped
 
 
-def stamped(master: xr.Dataset, group: MasterGroup, count: int, bias: str) -> xr.Dataset:
+def with_master_cards(master: xr.Dataset, group: MasterGroup, count: int, bias: str) -> xr.Dataset:
     """Return a master whose header says what it is."""
     cards: dict[str, Any] = {
         "LZKIND": (f"master {group.kind}", "what lazyccd made of it"),
@@ -69,7 +69,7 @@ def stamped(master: xr.Dataset, group: MasterGroup, count: int, bias: str) -> xr
     return made
 
 
-def provenance(frame: xr.Dataset, source: str, used: Iterable[str], status: str) -> xr.Dataset:
+def with_provenance(frame: xr.Dataset, source: str, used: Iterable[str], status: str) -> xr.Dataset:
     """Return a product whose header names its source and its masters."""
     cards: dict[str, Any] = {"LZSOURCE": (os.path.basename(source), "file that was reduced")}
     for number, name in enumerate(used, 1):

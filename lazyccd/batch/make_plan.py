@@ -15,7 +15,7 @@ from lazyccd.batch.classify import CALIBRATIONS, calibration_of, classify, read_
 from lazyccd.batch.collect import Collection, RawFrame
 from lazyccd.batch.existing_masters import existing_masters, missing_use
 from lazyccd.batch.metadata import COMMAND_LINE, Fact, Facts, check_kind, resolve_facts
-from lazyccd.batch.night_plan import MasterGroup, NightPlan, Options, Recipe, needed
+from lazyccd.batch.night_plan import FramePlan, MasterGroup, NightPlan, Options, needed
 from lazyccd.errors import ParameterError
 
 _LISTED = {
@@ -64,14 +64,14 @@ def build_plan(
             f"camera table {options.camera!r} matches none of the {len(collection.frames)} files; correct its [match]."
         )
     edits = edits or {}
-    recipes = [_describe(frame, options, user, edits.get(frame.name, Edit())) for frame in collection.frames]
-    _check_unique(recipes)
-    noon = night_noon(recipes)
-    recipes = [replace(item, night=night_of(item.facts.time.value, noon)) for item in recipes]
+    frame_plans = [_describe(frame, options, user, edits.get(frame.name, Edit())) for frame in collection.frames]
+    _check_unique(frame_plans)
+    noon = night_noon(frame_plans)
+    frame_plans = [replace(item, night=night_of(item.facts.time.value, noon)) for item in frame_plans]
     if options.on_error == "skip":
-        recipes = [replace(item, lost=_lost(item, collection)) for item in recipes]
+        frame_plans = [replace(item, lost=_lost(item, collection)) for item in frame_plans]
     existing, notes = existing_masters(options, user)
-    plan = NightPlan(collection.folder, tuple(recipes), (), collection.skipped, options, notes)
+    plan = NightPlan(collection.folder, tuple(frame_plans), (), collection.skipped, options, notes)
     for kind in CALIBRATIONS:
         plan = _add_groups(plan, kind, existing)
     plan = _mark_measurable(_assign(plan, "science", existing))
@@ -79,18 +79,18 @@ def build_plan(
     return replace(plan, notes=(*plan.notes, *missing_use(plan, existing)))
 
 
-def _lost(item: Recipe, collection: Collection) -> tuple[str, ...]:
+def _lost(item: FramePlan, collection: Collection) -> tuple[str, ...]:
     """Return the images of the file of an image that cannot be read."""
     file = item.name.partition("[")[0]
     return tuple(name for name, _ in collection.skipped if name.startswith(f"{file}["))
 
 
-def night_noon(recipes: list[Recipe]) -> float:
+def night_noon(frame_plans: list[FramePlan]) -> float:
     """Return the time of day, as a fraction of a day, at which one night ends and the next begins.
 
     It is the middle of the longest part of the day in which no exposure of the sky begins; so no longitude is needed.
     """
-    science = [item for item in recipes if item.kind == "science"] or recipes
+    science = [item for item in frame_plans if item.kind == "science"] or frame_plans
     times = sorted(item.facts.time.value % 1 for item in science if item.facts.time.value is not None)
     if not times:
         return 0.0
@@ -111,17 +111,17 @@ def inherit(plan: NightPlan) -> NightPlan:
             group.name: tuple(dict.fromkeys(kind for item in plan.members(group.name) for kind in item.missing))
             for group in plan.groups
         }
-        recipes = tuple(
+        frame_plans = tuple(
             replace(item, inherited=tuple((c.master, lacking[c.master]) for c in item.choices if lacking.get(c.master)))
             if (calibration_of(item.kind) or item.kind) == kind
             else item
-            for item in plan.recipes
+            for item in plan.frames
         )
-        plan = replace(plan, recipes=recipes)
+        plan = replace(plan, frames=frame_plans)
     return plan
 
 
-def _describe(frame: RawFrame, options: Options, user: Camera | None, edit: Edit) -> Recipe:
+def _describe(frame: RawFrame, options: Options, user: Camera | None, edit: Edit) -> FramePlan:
     """Resolve what one file is, before anything is assigned."""
     cameras = cameras_of(frame, user)
     facts = resolve_facts(frame, cameras, options.facts, COMMAND_LINE)
@@ -135,7 +135,7 @@ def _describe(frame: RawFrame, options: Options, user: Camera | None, edit: Edit
     reason = f"processed already ({stamps.reason})" if stamps.reason else ""
     forced = options.force or edit.forced
     listed = _why_listed(facts) or (f"left out by {edit.source}" if edit.left_out else "")
-    return Recipe(
+    return FramePlan(
         name=frame.name,
         source=frame.source,
         shape=frame.shape,
@@ -162,9 +162,9 @@ def _why_listed(facts: Facts) -> str:
     return facts.type.source if facts.kind == "unknown" else _LISTED.get(facts.kind, "")
 
 
-def _check_unique(recipes: list[Recipe]) -> None:
+def _check_unique(frame_plans: list[FramePlan]) -> None:
     """Refuse two images of one name."""
-    names = [item.name for item in recipes]
+    names = [item.name for item in frame_plans]
     for name in names:
         if names.count(name) > 1:
             raise ParameterError(f"file {name!r} is given twice with different extensions; name them one by one.")
@@ -172,9 +172,9 @@ def _check_unique(recipes: list[Recipe]) -> None:
 
 def _add_groups(plan: NightPlan, kind: str, existing: list[Candidate]) -> NightPlan:
     """Group the frames of one kind, and give them their own masters."""
-    frames = [item for item in plan.recipes if calibration_of(item.kind) == kind and item.is_reduced]
+    frames = [item for item in plan.frames if calibration_of(item.kind) == kind and item.is_reduced]
     frames.sort(key=lambda item: (item.facts.time.value is None, item.facts.time.value or 0.0, item.name))
-    gathered: list[list[Recipe]] = []
+    gathered: list[list[FramePlan]] = []
     for item in frames:
         for group in gathered:
             if _belongs(kind, group[0], item):
@@ -186,11 +186,11 @@ def _add_groups(plan: NightPlan, kind: str, existing: list[Candidate]) -> NightP
     for group in gathered:
         groups.append(make_group(kind, group, groups))
     joined = {member: group.name for group in groups for member in group.members}
-    recipes = tuple(replace(item, group=joined.get(item.name, "")) for item in plan.recipes)
-    return _assign(replace(plan, recipes=recipes, groups=tuple(groups)), kind, existing)
+    frame_plans = tuple(replace(item, group=joined.get(item.name, "")) for item in plan.frames)
+    return _assign(replace(plan, frames=frame_plans, groups=tuple(groups)), kind, existing)
 
 
-def _belongs(kind: str, first: Recipe, item: Recipe) -> bool:
+def _belongs(kind: str, first: FramePlan, item: FramePlan) -> bool:
     """Return whether a frame goes into the group of another."""
     if (first.night, first.shape, first.kind) != (item.night, item.shape, item.kind):
         return False
@@ -199,7 +199,7 @@ def _belongs(kind: str, first: Recipe, item: Recipe) -> bool:
 
 
 def make_group(
-    kind: str, members: list[Recipe], others: Iterable[MasterGroup], name: str = "", why: str = ""
+    kind: str, members: list[FramePlan], others: Iterable[MasterGroup], name: str = "", why: str = ""
 ) -> MasterGroup:
     """Make a group, with a name that says what it is and that no other has."""
     first = members[0]
@@ -219,7 +219,7 @@ def make_group(
     )
 
 
-def _group_name(kind: str, first: Recipe) -> str:
+def _group_name(kind: str, first: FramePlan) -> str:
     """Return a name such as 'skyflat_g-782_2022-01-27', fit for a file."""
     facts = first.facts
     parts: list[str | None] = [facts.kind]
@@ -257,15 +257,15 @@ def _assign(plan: NightPlan, kind: str, existing: list[Candidate]) -> NightPlan:
     """Give the frames of one kind their masters."""
     steps = CALIBRATIONS[: CALIBRATIONS.index(kind)] if kind in CALIBRATIONS else CALIBRATIONS
     candidates = {step: candidates_of(plan, step, existing) for step in (*steps, "bpm")}
-    recipes = []
-    for item in plan.recipes:
+    frame_plans = []
+    for item in plan.frames:
         concerned = item.is_reduced and (calibration_of(item.kind) or item.kind) == kind
-        recipes.append(_with_masters(item, candidates) if concerned else item)
-    return replace(plan, recipes=tuple(recipes))
+        frame_plans.append(_with_masters(item, candidates) if concerned else item)
+    return replace(plan, frames=tuple(frame_plans))
 
 
-def _with_masters(item: Recipe, candidates: Mapping[str, list[Candidate]]) -> Recipe:
-    """Return a recipe with its masters chosen."""
+def _with_masters(item: FramePlan, candidates: Mapping[str, list[Candidate]]) -> FramePlan:
+    """Return a frame plan with its masters chosen."""
     item = replace(item, bpm=choose_mask(item.facts, item.shape, candidates["bpm"]))
     if "bias" in candidates:
         item = replace(item, bias=choose("bias", item.facts, item.shape, candidates["bias"]))
@@ -285,12 +285,12 @@ def _mark_measurable(plan: NightPlan) -> NightPlan:
         limit = ", an upper limit" if plan.group(pairs.zero).kind == "dark" else ""
         zeros.update(dict.fromkeys(pairs.frames, f"pairs of {pairs.zero}{limit}"))
         gains.update(dict.fromkeys(pairs.frames if pairs.flat else (), f"pairs of {pairs.zero} and {pairs.flat}"))
-    recipes = []
-    for item in plan.recipes:
+    frame_plans = []
+    for item in plan.frames:
         for name, sources in (("gain", gains), ("readnoise", zeros)):
             has_gain = name == "gain" or item.facts.gain.value is not None or "gain" in item.to_measure
             if item.is_reduced and item.facts.get(name).value is None and item.name in sources and has_gain:
                 fact = replace(item.facts.get(name), source=f"to be measured, {sources[item.name]}")
                 item = replace(item, facts=item.facts.with_fact(name, fact), to_measure=(*item.to_measure, name))
-        recipes.append(item)
-    return replace(plan, recipes=tuple(recipes))
+        frame_plans.append(item)
+    return replace(plan, frames=tuple(frame_plans))

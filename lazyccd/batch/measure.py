@@ -37,7 +37,7 @@ def robust_std(values: Array) -> float:
     return float(np.std(kept))
 
 
-def pixels_of(ds: xr.Dataset, region: Region, allowed: str = "") -> Array:
+def read_pixels(ds: xr.Dataset, region: Region, allowed: str = "") -> Array:
     """Return the data of a region in double precision, NaN where a pixel is bad. Pulls this region only.
 
     A mask plane that is allowed makes no pixel bad.
@@ -52,7 +52,7 @@ def pixels_of(ds: xr.Dataset, region: Region, allowed: str = "") -> Array:
     return data
 
 
-def centre(shape: tuple[int, int], fraction: float = 0.5, most: int | None = None) -> Region:
+def central_region(shape: tuple[int, int], fraction: float = 0.5, most: int | None = None) -> Region:
     """Return the central part of an image: a fraction of each axis, at most so many pixels."""
     ranges = []
     for length in shape:
@@ -65,7 +65,7 @@ def centre(shape: tuple[int, int], fraction: float = 0.5, most: int | None = Non
 
 def level(ds: xr.Dataset) -> float:
     """Return the median of the central half of a frame: of the good pixels, and of saturated ones, whose level is high."""
-    values = pixels_of(ds, centre((ds.sizes["y"], ds.sizes["x"])), allowed="SAT")
+    values = read_pixels(ds, central_region((ds.sizes["y"], ds.sizes["x"])), allowed="SAT")
     values = values[np.isfinite(values)]
     return float(np.median(values)) if values.size else float("nan")
 
@@ -75,7 +75,7 @@ def noise(ds: xr.Dataset) -> float:
 
     Clipping leaves the edges of stars and cosmic rays out.
     """
-    values = pixels_of(ds, centre((ds.sizes["y"], ds.sizes["x"]), most=SAMPLE))
+    values = read_pixels(ds, central_region((ds.sizes["y"], ds.sizes["x"]), most=SAMPLE))
     return robust_std(np.diff(values, axis=1)) / math.sqrt(2)
 
 
@@ -87,12 +87,12 @@ def pair_std(one: Array, other: Array) -> float:
     return robust_std(difference) / math.sqrt(2)
 
 
-def pairs_noise(frames: list[Array]) -> float:
+def noise_from_pairs(frames: list[Array]) -> float:
     """Return the median noise of all neighbouring pairs of equal exposures."""
     return float(np.median([pair_std(a, b) for a, b in pairwise(frames)]))
 
 
-def pairs_gain(flats: list[Array], zero_level: float, read_adu: float) -> float:
+def gain_from_pairs(flats: list[Array], zero_level: float, read_adu: float) -> float:
     """Return electrons per adu from flats, by photon transfer of neighbouring pairs.
 
     With means ``m1``, ``m2`` above the zero level, flat 2 is scaled to flat 1 by ``m1 / m2``, so that
@@ -149,7 +149,7 @@ def overscan_levels(ds: xr.Dataset, strip: Region, readnoise_adu: float | None) 
     Lines that the strip does not cover get the constant.
     """
     axis = 0 if strip.shape.x > strip.shape.y else 1
-    values = pixels_of(ds, strip)
+    values = read_pixels(ds, strip)
     values = values if axis == 1 else values.T
     lines = line_level(values, None, 1, "mad")
     good = lines[np.isfinite(lines)]

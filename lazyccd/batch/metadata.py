@@ -1,7 +1,7 @@
 """Facts about a frame: each a value and where it comes from.
 
 Order of the sources: command line (or an edited table), the user's camera table, the built-in table that fits, the
-generic keywords, and where nothing is said, what the image itself tells. Numbers measured on the pixels replace a
+generic keywords, and where nothing is merge_messages, what the image itself tells. Numbers measured on the pixels replace a
 fact by `Facts.with_fact(name, Fact(value, MEASURED))`.
 """
 

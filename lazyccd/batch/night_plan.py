@@ -2,8 +2,8 @@
 
 A `NightPlan` is all that the runner needs; it reads no header for a decision:
 
-1. For each of `NightPlan.groups`, in order: reduce the members by their recipes, combine, write ``masters/<file>``.
-2. For each of `NightPlan.science`: reduce by its recipe. Images of one file, and their masters, become one file again.
+1. For each of `NightPlan.groups`, in order: reduce the members by their frame plans, combine, write ``masters/<file>``.
+2. For each of `NightPlan.science`: reduce by its frame plan. Images of one file, and their masters, become one file again.
 3. Measured gains and read noises go in by `NightPlan.with_fact`, before, from the groups that `pairs` names.
 """
 
@@ -127,7 +127,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class FramePlan:
     """What one file is, and what will be done with it."""
 
     name: str
@@ -289,7 +289,7 @@ class NightPlan:
     """What will be done with a night."""
 
     folder: str
-    recipes: tuple[Recipe, ...]
+    frames: tuple[FramePlan, ...]
     """One for each image, in the order of the files."""
 
     groups: tuple[MasterGroup, ...]
@@ -302,15 +302,15 @@ class NightPlan:
     notes: tuple[str, ...] = ()
 
     @property
-    def science(self) -> tuple[Recipe, ...]:
+    def science(self) -> tuple[FramePlan, ...]:
         """Frames of the sky that are reduced."""
-        return tuple(item for item in self.recipes if item.kind == "science" and item.is_reduced)
+        return tuple(item for item in self.frames if item.kind == "science" and item.is_reduced)
 
-    def recipe(self, name: str) -> Recipe:
-        """Return the recipe of a file."""
-        if name not in self._recipes:
+    def frame(self, name: str) -> FramePlan:
+        """Return the plan of a frame."""
+        if name not in self._frames_by_name:
             raise ParameterError(f"file {name!r} is not part of the night in {self.folder!r}; use a name of its table.")
-        return self._recipes[name]
+        return self._frames_by_name[name]
 
     def group(self, name: str) -> MasterGroup:
         """Return a master to make."""
@@ -320,8 +320,8 @@ class NightPlan:
         raise ParameterError(f"master {name!r} must be one of {[item.name for item in self.groups]}.")
 
     @cached_property
-    def _recipes(self) -> dict[str, Recipe]:
-        return {item.name: item for item in self.recipes}
+    def _frames_by_name(self) -> dict[str, FramePlan]:
+        return {item.name: item for item in self.frames}
 
     @cached_property
     def _files(self) -> dict[str, str]:
@@ -331,21 +331,21 @@ class NightPlan:
         """Return the name of the file of a master, which may have those of other images too."""
         return self._files.get(master) or os.path.basename(master).partition("[")[0]
 
-    def members(self, name: str) -> tuple[Recipe, ...]:
-        """Return the recipes of a master's frames."""
-        return tuple(self.recipe(member) for member in self.group(name).members)
+    def members(self, name: str) -> tuple[FramePlan, ...]:
+        """Return the plans of a master's frames."""
+        return tuple(self.frame(member) for member in self.group(name).members)
 
     def with_fact(self, names: Iterable[str], fact: str, value: Fact[Any]) -> NightPlan:
         """Return a plan where some frames have another fact, such as a measured gain, or one that could not be."""
         chosen = set(names)
 
-        def change(item: Recipe) -> Recipe:
+        def change(item: FramePlan) -> FramePlan:
             left = tuple(name for name in item.to_measure if name != fact)
             return replace(item, facts=item.facts.with_fact(fact, value), to_measure=left)
 
-        return replace(self, recipes=tuple(change(item) if item.name in chosen else item for item in self.recipes))
+        return replace(self, frames=tuple(change(item) if item.name in chosen else item for item in self.frames))
 
-    def bias_noise(self, item: Recipe) -> float:
+    def bias_noise(self, item: FramePlan) -> float:
         r"""Return the factor of the noise that the master bias adds to a frame.
 
         With a dark of the night scaled by :math:`k`, the frame is :math:`L - B - k (D - B)` and the bias' error goes in by
@@ -365,7 +365,7 @@ class NightPlan:
         """What gain and read noise can be measured from: for each zero of two frames, its flat of two or more."""
         found = []
         for zero in self.groups:
-            users = [item for item in self.recipes if zero.name in {item.bias.master, item.dark.master, item.group}]
+            users = [item for item in self.frames if zero.name in {item.bias.master, item.dark.master, item.group}]
             if len(zero.members) < 2 or zero.kind == "flat" or (zero.kind == "dark" and _has_bias(users)):
                 continue
             flats = [item for item in users if calibration_of(item.kind) == "flat" and item.group]
@@ -377,8 +377,8 @@ class NightPlan:
     @property
     def exit_status(self) -> int:
         """0: all complete; 3: some lack more than was allowed; 1: a file cannot be used as asked."""
-        lost = {name for item in self.recipes for name in item.lost}
-        if any(name not in lost for name, _ in self.skipped) or any(item.refused for item in self.recipes):
+        lost = {name for item in self.frames for name in item.lost}
+        if any(name not in lost for name, _ in self.skipped) or any(item.refused for item in self.frames):
             return 1
         lacking = {kind for item in self.science for kind in item.missing}
         return 3 if lost or lacking - set(self.options.allow_missing) else 0
@@ -391,7 +391,7 @@ def needed(kind: str, needs_dark: bool) -> tuple[str, ...]:
     return ("bias",) if calibration_of(kind) == "flat" else ()
 
 
-def _has_bias(users: list[Recipe]) -> bool:
+def _has_bias(users: list[FramePlan]) -> bool:
     """Return whether frames have a bias, whose pairs are the better ones."""
     return any(item.bias for item in users)
 
@@ -400,11 +400,11 @@ __all__ = [
     "CALIBRATIONS",
     "MISSABLE",
     "Choice",
+    "FramePlan",
     "MasterGroup",
     "NightPlan",
     "Options",
     "Pairs",
-    "Recipe",
     "Status",
     "needed",
 ]

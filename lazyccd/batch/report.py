@@ -21,9 +21,9 @@ from rich.text import Text
 
 from lazyccd.batch.associate import away
 from lazyccd.batch.cameras import FACTS
-from lazyccd.batch.exposures import exposures, file_of, first_lacking, master_files
+from lazyccd.batch.exposures import exposure_name, exposures, least_complete, master_files
 from lazyccd.batch.metadata import Fact, value_to_text
-from lazyccd.batch.night_plan import Choice, NightPlan, Recipe
+from lazyccd.batch.night_plan import Choice, FramePlan, NightPlan
 from lazyccd.batch.run import Outcome, Run
 
 PIPED_WIDTH = 100
@@ -43,7 +43,7 @@ def print_plan(plan: NightPlan, console: Console | None = None) -> None:
     numbers = Numbers(plan)
     console.print(Text(f"Night {plan.folder}: {_count(plan)}", style="bold"))
     console.print(_files(plan, numbers))
-    if plan.recipes:
+    if plan.frames:
         console.print(_facts(plan, numbers))
     if plan.groups:
         console.print(_masters(plan, numbers))
@@ -67,9 +67,9 @@ class Numbers:
     def __init__(self, plan: NightPlan) -> None:
         self._places: dict[str, tuple[int, str]] = {}
         self._images: dict[int, int] = {}
-        for number, recipes in enumerate(exposures(plan.recipes).values(), 1):
-            self._images[number] = len(recipes)
-            self._places |= {item.name: (number, item.part) for item in recipes}
+        for number, frame_plans in enumerate(exposures(plan.frames).values(), 1):
+            self._images[number] = len(frame_plans)
+            self._places |= {item.name: (number, item.part) for item in frame_plans}
 
     def __call__(self, names: Iterable[str]) -> str:
         """Return the numbers of the exposures of some images, and which images where it is not all of them."""
@@ -106,7 +106,9 @@ def ranges(files: Iterable[int]) -> str:
 def _count(plan: NightPlan) -> str:
     """Return how many exposures of each type there are."""
     kinds = Counter(
-        kind for recipes in exposures(plan.recipes).values() for kind in dict.fromkeys(item.kind for item in recipes)
+        kind
+        for frame_plans in exposures(plan.frames).values()
+        for kind in dict.fromkeys(item.kind for item in frame_plans)
     )
     parts = [f"{count} {kind}" for kind, count in kinds.items()]
     if plan.skipped:
@@ -137,13 +139,13 @@ def _files(plan: NightPlan, numbers: Numbers) -> Table:
     rigid = ("#", "type", "s", "UT", "status")
     table = _table("Files", "#", "file", "type", "s", "UT", "filter", "object", "status", rigid=rigid)
     night = ""
-    for number, (file, recipes) in enumerate(exposures(plan.recipes).items(), 1):
-        if recipes[0].night != night:
-            night = recipes[0].night
+    for number, (file, frame_plans) in enumerate(exposures(plan.frames).items(), 1):
+        if frame_plans[0].night != night:
+            night = frame_plans[0].night
             table.add_row("", Text(f"night of {night}" if night else "time unknown", style="italic"))
-        rows = [(item.name, *_cells(item)) for item in recipes]
-        if len(rows) > 1 and len({_cells(item) for item in recipes}) == 1:
-            rows = [(f"{file}, {len(rows)} images", *_cells(recipes[0]))]
+        rows = [(item.name, *_cells(item)) for item in frame_plans]
+        if len(rows) > 1 and len({_cells(item) for item in frame_plans}) == 1:
+            rows = [(f"{file}, {len(rows)} images", *_cells(frame_plans[0]))]
         for name, *cells, status in rows:
             table.add_row(str(number), *map(Text, (name, *cells)), Text(status, style=_STYLES[status]))
     for name, _ in plan.skipped:
@@ -151,7 +153,7 @@ def _files(plan: NightPlan, numbers: Numbers) -> Table:
     return table
 
 
-def _cells(item: Recipe) -> tuple[str, ...]:
+def _cells(item: FramePlan) -> tuple[str, ...]:
     """Return type, exposure, time, filter, object and status as the table of files shows them."""
     facts = item.facts
     seconds = "-" if facts.exposure.value is None else f"{facts.exposure.value:.4g}"
@@ -162,12 +164,12 @@ def _cells(item: Recipe) -> tuple[str, ...]:
 def _facts(plan: NightPlan, numbers: Numbers) -> Table:
     """Return the table of facts: each value, its source, and the files that have it."""
     table = _table("Facts", "fact", "value", "source", "files", rigid=("fact",))
-    spectra = any(item.facts.mode.value == "spectrum" for item in plan.recipes)
+    spectra = any(item.facts.mode.value == "spectrum" for item in plan.frames)
     for name in FACTS:
         if name in {"grating", "slit"} and not spectra:
             continue
         for place, (value, source, files) in enumerate(_fact_rows(plan, name)):
-            shown = "all" if len(files) == len(plan.recipes) else numbers(files)
+            shown = "all" if len(files) == len(plan.frames) else numbers(files)
             table.add_row(name if place == 0 else "", Text(value), Text(source), Text(shown))
     return table
 
@@ -175,7 +177,7 @@ def _facts(plan: NightPlan, numbers: Numbers) -> Table:
 def _fact_rows(plan: NightPlan, name: str) -> list[tuple[str, str, list[str]]]:
     """Return the values of one fact, their sources and files; many numbers of one source as their range."""
     found: dict[str, dict[Any, list[str]]] = {}
-    for item in plan.recipes:
+    for item in plan.frames:
         fact: Fact[Any] = item.facts.get(name)
         found.setdefault(fact.source, {}).setdefault(fact.value, []).append(item.name)
     rows = []
@@ -198,7 +200,7 @@ def _masters(plan: NightPlan, numbers: Numbers) -> Table:
     for file, groups in master_files(plan.groups).items():
         members = [item for group in groups for item in plan.members(group.name)]
         lacking = list(dict.fromkeys(kind for item in members for kind in item.missing))
-        status = first_lacking(members).status
+        status = least_complete(members).status
         after = list(dict.fromkeys(_steps(plan, item) for item in members))
         table.add_row(
             Text(file),
@@ -209,7 +211,7 @@ def _masters(plan: NightPlan, numbers: Numbers) -> Table:
     return table
 
 
-def _steps(plan: NightPlan, item: Recipe) -> str:
+def _steps(plan: NightPlan, item: FramePlan) -> str:
     """Return what is done to a member before it is combined."""
     steps = [name for name in ("overscan", "trim") if item.facts.get(name).value is not None]
     return ", ".join([*steps, *(_shown(plan, choice) for choice in item.choices if choice)]) or "nothing"
@@ -241,7 +243,7 @@ def _remarks(plan: NightPlan) -> dict[str, dict[str, list[str]]]:
     complete: dict[str, list[str]] = {}
     others: dict[str, list[str]] = {}
     notes: dict[str, list[str]] = {}
-    for item in plan.recipes:
+    for item in plan.frames:
         for reason in item.reasons:
             complete.setdefault(f"{item.status}: {reason}", []).append(item.name)
         for note in (*item.facts.notes, *item.notes):
@@ -292,8 +294,8 @@ def _lines(title: str, lines: dict[str, list[str]], numbers: Numbers) -> Table:
 
 def _verdict(plan: NightPlan) -> Text:
     """Return the last line: what to expect."""
-    science = exposures(item for item in plan.recipes if item.kind == "science").values()
-    counts = Counter(first_lacking(recipes).status for recipes in science)
+    science = exposures(item for item in plan.frames if item.kind == "science").values()
+    counts = Counter(least_complete(frame_plans).status for frame_plans in science)
     parts = ", ".join(f"{count} {status}" for status, count in counts.items()) or "none"
     return Text(f"\nScience frames: {parts}. Exit status would be {plan.exit_status}.", style="bold")
 
@@ -314,7 +316,7 @@ def print_results(run: Run, console: Console) -> None:
     if science:
         console.print(_science_outcomes(science))
     _print_words(run, console)
-    left = [item for item in run.plan.recipes if not item.is_reduced]
+    left = [item for item in run.plan.frames if not item.is_reduced]
     for item in left:
         console.print(f"  not reduced: {item.name} ({item.kind}): {item.reason}", markup=False)
     for name, reason in run.plan.skipped:
@@ -358,7 +360,7 @@ def _science_outcomes(outcomes: list[Outcome]) -> Table:
 
 def _print_words(run: Run, console: Console) -> None:
     """Print why masters were taken, decisions and reasons, once each, with the frames that they are about."""
-    files = {item.name: os.path.basename(file_of(item)) for item in run.plan.recipes}
+    files = {item.name: os.path.basename(exposure_name(item)) for item in run.plan.frames}
     reasons = why_these_masters(run.plan)
     lines = {text: list(dict.fromkeys(files[name] for name in names)) for text, names in reasons.items()}
     for outcome in run.outcomes:

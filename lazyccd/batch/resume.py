@@ -28,10 +28,10 @@ class NightJournal:
     """
 
     def __init__(self, plan: NightPlan, out: Path, format: str, *, break_lock: bool) -> None:
-        sources = {item.source.partition("[")[0] for item in plan.recipes}
+        sources = {item.source.partition("[")[0] for item in plan.frames}
         record = {
             "inputs": {name: _state(Path(name)) for name in sorted(sources)},
-            "steps": plain([plan.recipes, plan.groups]),
+            "steps": plain([plan.frames, plan.groups]),
             "versions": versions(),
             "layout": {"format": format, "options": plain(plan.options)},
         }

@@ -20,19 +20,26 @@ from lazyccd.batch.cosmic_rays import check_stars, remove_cosmic_rays
 from lazyccd.batch.exposures import (
     as_exposure,
     as_masters,
+    assemble_amplifiers,
+    exposure_name,
     exposures,
-    file_of,
-    first_lacking,
-    labels_of,
+    frames_by_name,
+    least_complete,
     master_files,
-    parts_of,
-    put_together,
-    said,
+    master_locations,
+    merge_messages,
 )
-from lazyccd.batch.make_masters import CLIP, FEW, combine_robustly, product_stem, provenance, stamped
-from lazyccd.batch.measure import centre, level, noise, pairs_gain, pairs_noise, pixels_of
+from lazyccd.batch.make_masters import (
+    CLIP,
+    FEW,
+    combine_robustly,
+    product_name,
+    with_master_cards,
+    with_provenance,
+)
+from lazyccd.batch.measure import central_region, gain_from_pairs, level, noise, noise_from_pairs, read_pixels
 from lazyccd.batch.metadata import MEASURED, Fact
-from lazyccd.batch.night_plan import MasterGroup, NightPlan, Pairs, Recipe
+from lazyccd.batch.night_plan import FramePlan, MasterGroup, NightPlan, Pairs
 from lazyccd.batch.resume import NightJournal
 from lazyccd.errors import LazyCCDError, ParameterError, TargetExistsError
 from lazyccd.frame.tree import make_tree
@@ -137,8 +144,8 @@ class Run:
             for name, groups in master_files(self.plan.groups).items():
                 self._keep(journal, name, groups[0].kind, partial(self._make_masters, name, groups))
                 self._take(name, groups)
-            for name, recipes in exposures(self.plan.science).items():
-                self._keep(journal, name, "science", partial(self._reduce, name, recipes))
+            for name, frame_plans in exposures(self.plan.science).items():
+                self._keep(journal, name, "science", partial(self._reduce, name, frame_plans))
         except BaseException:
             journal.release()
             raise
@@ -154,7 +161,7 @@ class Run:
 
     def target(self, name: str) -> Path:
         """Return the path of a science product."""
-        return self.out / f"{product_stem(name)}_red.{self.format}"
+        return self.out / f"{product_name(name)}_red.{self.format}"
 
     @property
     def _writing(self) -> dict[str, Any]:
@@ -194,31 +201,31 @@ class Run:
         zeros = self._raw_centres(pairs.zero)
         if len(zeros) < 2:
             return math.nan, math.nan
-        read_adu = pairs_noise(zeros)
+        read_adu = noise_from_pairs(zeros)
         gain = math.nan
         if pairs.flat:
             zero_level = float(np.mean([np.nanmedian(zero) for zero in zeros]))
-            gain = pairs_gain(self._raw_centres(pairs.flat), zero_level, read_adu)
-        stated = self.plan.recipe(pairs.frames[0]).facts.gain.value
+            gain = gain_from_pairs(self._raw_centres(pairs.flat), zero_level, read_adu)
+        stated = self.plan.frame(pairs.frames[0]).facts.gain.value
         factor = gain if math.isfinite(gain) and (self.plan.options.measured or stated is None) else stated
         return gain, math.nan if factor is None else read_adu * factor
 
     def _raw_centres(self, group: str) -> list[Any]:
         """Return the pixels of the central areas of a group's raw frames, without those that are mostly bad."""
-        areas = [self._raw_centre(recipe) for recipe in self.plan.members(group)]
+        areas = [self._raw_centre(frame_plan) for frame_plan in self.plan.members(group)]
         return [area for area in areas if np.isfinite(area).mean() > 0.5]
 
-    def _raw_centre(self, recipe: Recipe) -> Any:
+    def _raw_centre(self, frame_plan: FramePlan) -> Any:
         """Return the pixels of the central area of a raw frame, saturated ones left out."""
-        ds = open_raw(recipe)
-        if recipe.facts.saturate.value is not None:
-            ds = ops.flag_saturated(ds, float(recipe.facts.saturate.value))
-        return pixels_of(ds, centre(recipe.shape, most=512))
+        ds = open_raw(frame_plan)
+        if frame_plan.facts.saturate.value is not None:
+            ds = ops.flag_saturated(ds, float(frame_plan.facts.saturate.value))
+        return read_pixels(ds, central_region(frame_plan.shape, most=512))
 
     def _compare(self, pairs: Pairs, name: str, value: float) -> None:
         """Hold a measured number against the stated one."""
         unit = {"gain": "e-/adu", "readnoise": "e-"}[name]
-        stated = self.plan.recipe(pairs.frames[0]).facts.get(name)
+        stated = self.plan.frame(pairs.frames[0]).facts.get(name)
         shown = "nothing" if stated.value is None else f"{stated.value:.3g} {unit} ({stated.source})"
         source = pairs.flat if name == "gain" else pairs.zero
         text = f"{name}: measured {value:.3g} {unit} from pairs of {source}, stated {shown}"
@@ -253,7 +260,7 @@ class Run:
         """Note where masters are that are in one file, unless they failed."""
         path = self.outcomes[-1].path
         if name not in self.failed:
-            self.masters |= labels_of(path, groups)
+            self.masters |= master_locations(path, groups)
 
     def _make_masters(self, name: str, groups: list[MasterGroup]) -> Outcome:
         """Make the masters of one file."""
@@ -262,10 +269,10 @@ class Run:
         path = self.out / "masters" / f"{name}.fits"
         written = str(io.to_fits(as_masters(members, [master for master, _ in made]), path, **self._writing))
         self._picture(written, name)
-        children = [recipes[0].child for recipes in members]
-        words = said({child: words for child, (_, words) in zip(children, made, strict=True)})
-        lacking = first_lacking([recipe for some in members for recipe in some])
-        files = tuple(dict.fromkeys(file_of(recipe) for some in members for recipe in some))
+        children = [frame_plans[0].child for frame_plans in members]
+        words = merge_messages({child: words for child, (_, words) in zip(children, made, strict=True)})
+        lacking = least_complete([frame_plan for some in members for frame_plan in some])
+        files = tuple(dict.fromkeys(exposure_name(frame_plan) for some in members for frame_plan in some))
         return Outcome(name, groups[0].kind, lacking.status, lacking.reason, written, files, words)
 
     def _combined(self, group: MasterGroup) -> tuple[xr.Dataset, list[str]]:
@@ -273,27 +280,27 @@ class Run:
         frames: list[xr.Dataset] = []
         words: list[str] = []
         members = self.plan.members(group.name)
-        for recipe in members:
-            frame = self._calibrated(recipe).frame
+        for frame_plan in members:
+            frame = self._calibrated(frame_plan).frame
             if group.kind == "flat":
-                excluded, frame = self._scaled_flat(recipe, frame)
+                excluded, frame = self._scaled_flat(frame_plan, frame)
                 if excluded:
-                    words.append(f"{recipe.name} excluded: {excluded}")
+                    words.append(f"{frame_plan.name} excluded: {excluded}")
                     continue
             frames.append(frame)
         if not frames:
             raise ParameterError(f"no frame of {group.name} can be used: {'; '.join(words)}.")
         how = "median" if len(frames) < FEW else f"mean, clipped at {CLIP:g} robust sigma"
         bias = next((item.bias.master for item in members if item.bias), "")
-        master = stamped(combine_robustly(frames), group, len(frames), self.plan.master_file(bias))
+        master = with_master_cards(combine_robustly(frames), group, len(frames), self.plan.master_file(bias))
         return master, [f"{how} of {len(frames)}", *words]
 
-    def _scaled_flat(self, recipe: Recipe, frame: xr.Dataset) -> tuple[str, xr.Dataset]:
+    def _scaled_flat(self, frame_plan: FramePlan, frame: xr.Dataset) -> tuple[str, xr.Dataset]:
         """Return why a flat is excluded, if it is, and the flat divided by its level."""
-        facts = recipe.facts
+        facts = frame_plan.facts
         value = level(frame)
         gain = facts.gain.value or 1.0
-        lacking = self._lacking(recipe)
+        lacking = self._lacking(frame_plan)
         if lacking:
             return f"its file has no {', '.join(lacking)}, so its level is not that of the others", frame
         if not value > 0:
@@ -307,52 +314,55 @@ class Run:
         snr = value / math.sqrt(value + read**2)
         if snr < LEAST_SNR:
             return f"signal-to-noise {snr:.1f} per pixel is below {LEAST_SNR:g}", frame
-        common = self._exposure_level(recipe) if recipe.child else value
+        common = self._exposure_level(frame_plan) if frame_plan.child else value
         return "", ops.divide(frame, common * frame.ccd.unit)
 
-    def _exposure_level(self, recipe: Recipe) -> float:
+    def _exposure_level(self, frame_plan: FramePlan) -> float:
         """Return the median level of all images of a flat's file: one for all, so that amplifiers keep their steps."""
-        name = file_of(recipe)
+        name = exposure_name(frame_plan)
         if name not in self.levels:
-            alike = [item for item in self.plan.recipes if file_of(item) == name and item.is_reduced]
+            alike = [item for item in self.plan.frames if exposure_name(item) == name and item.is_reduced]
             self.levels[name] = float(np.median([level(self._calibrated(item).frame) for item in alike]))
         return self.levels[name]
 
-    def _lacking(self, recipe: Recipe) -> list[str]:
-        """Return the images that other files of a recipe's master have and its own has not."""
-        if not recipe.child:
+    def _lacking(self, frame_plan: FramePlan) -> list[str]:
+        """Return the images that other files of a frame's master have and its own has not."""
+        if not frame_plan.child:
             return []
-        file, master = file_of(recipe), self.plan.master_file(recipe.group)
-        there = {item.child for item in self.plan.recipes if item.group and self.plan.master_file(item.group) == master}
-        own = {item.child for item in self.plan.recipes if item.is_reduced and file_of(item) == file}
+        file, master = exposure_name(frame_plan), self.plan.master_file(frame_plan.group)
+        there = {item.child for item in self.plan.frames if item.group and self.plan.master_file(item.group) == master}
+        own = {item.child for item in self.plan.frames if item.is_reduced and exposure_name(item) == file}
         return sorted(there - own)
 
-    def _calibrated(self, recipe: Recipe) -> Any:
+    def _calibrated(self, frame_plan: FramePlan) -> Any:
         """Calibrate a frame, if its masters could be made."""
-        for choice in recipe.choices:
+        for choice in frame_plan.choices:
             if choice and not choice.is_file and choice.master not in self.masters:
                 why = self.failed.get(self.plan.group(choice.master).file, "it was not made")
                 raise ParameterError(f"{choice.kind} master {choice.master} is missing: {why}")
-        return calibrate(recipe, self.masters, self.plan.bias_noise(recipe))
+        return calibrate(frame_plan, self.masters, self.plan.bias_noise(frame_plan))
 
-    def _reduce(self, name: str, recipes: list[Recipe]) -> Outcome:
+    def _reduce(self, name: str, frame_plans: list[FramePlan]) -> Outcome:
         """Reduce and write an exposure: its images, or the detectors that these are parts of."""
-        calibrated = [self._calibrated(recipe) for recipe in recipes]
-        whole, words = put_together(as_exposure(recipes, [done.frame for done in calibrated]))
-        lacking = first_lacking(recipes)
-        masters = [choice.master for recipe in recipes for choice in recipe.choices if choice]
+        calibrated = [self._calibrated(frame_plan) for frame_plan in frame_plans]
+        whole, words = assemble_amplifiers(as_exposure(frame_plans, [done.frame for done in calibrated]))
+        lacking = least_complete(frame_plans)
+        masters = [choice.master for frame_plan in frame_plans for choice in frame_plan.choices if choice]
         used = tuple(dict.fromkeys(map(self.plan.master_file, masters)))
         asked = self.plan.options.cosmic_rays
-        spectrum = recipes[0].facts.mode.value == "spectrum"  # one spectrograph lights all images of a file
-        cleaned = {part: remove_cosmic_rays(frame, asked, spectrum=spectrum) for part, frame in parts_of(whole).items()}
+        spectrum = frame_plans[0].facts.mode.value == "spectrum"  # one spectrograph lights all images of a file
+        cleaned = {
+            part: remove_cosmic_rays(frame, asked, spectrum=spectrum) for part, frame in frames_by_name(whole).items()
+        }
         frames = {
-            part: provenance(frame, file_of(recipes[0]), used, lacking.status) for part, (frame, *_) in cleaned.items()
+            part: with_provenance(frame, exposure_name(frame_plans[0]), used, lacking.status)
+            for part, (frame, *_) in cleaned.items()
         }
         write = io.to_fits if self.format == "fits" else io.to_zarr
         ready = make_tree(frames, whole.attrs) if isinstance(whole, xr.DataTree) else frames[""]
         path = str(write(ready, self.target(name), **self._writing))
-        self._picture(path, product_stem(name))
-        products = list(parts_of(open_image(path)).values())
+        self._picture(path, product_name(name))
+        products = list(frames_by_name(open_image(path)).values())
         after = {
             part: [*text, *check_stars(product, stars)]
             for product, (part, (_, text, stars)) in zip(products, cleaned.items(), strict=True)
@@ -361,18 +371,22 @@ class Run:
             name,
             "science",
             lacking.status,
-            "; ".join(said({recipe.child: recipe.reasons for recipe in recipes})),
+            "; ".join(merge_messages({frame_plan.child: frame_plan.reasons for frame_plan in frame_plans})),
             path,
             used,
-            (*said({r.child: done.words for r, done in zip(recipes, calibrated, strict=True)}), *words, *said(after)),
-            float(np.median([self._raw_noise(recipe) for recipe in recipes])),
+            (
+                *merge_messages({r.child: done.words for r, done in zip(frame_plans, calibrated, strict=True)}),
+                *words,
+                *merge_messages(after),
+            ),
+            float(np.median([self._raw_noise(frame_plan) for frame_plan in frame_plans])),
             float(np.median([noise(product) for product in products])),
             f"{products[0].ccd.unit}",
         )
 
-    def _raw_noise(self, recipe: Recipe) -> float:
+    def _raw_noise(self, frame_plan: FramePlan) -> float:
         """Return the noise of a raw pixel, in electrons if the gain is known."""
-        return noise(open_raw(recipe)) * (recipe.facts.gain.value or 1.0)
+        return noise(open_raw(frame_plan)) * (frame_plan.facts.gain.value or 1.0)
 
     def _picture(self, path: str, name: str) -> None:
         """Draw a product."""

@@ -19,7 +19,7 @@ from lazyccd.batch.associate import is_same_exposure
 from lazyccd.batch.classify import CALIBRATIONS, calibration_of
 from lazyccd.batch.collect import Collection, collect
 from lazyccd.batch.make_plan import Edit, build_plan, inherit, make_group
-from lazyccd.batch.night_plan import Choice, MasterGroup, NightPlan, Options, Recipe
+from lazyccd.batch.night_plan import Choice, FramePlan, MasterGroup, NightPlan, Options
 from lazyccd.errors import FormatError, MissingFileError, ParameterError, TargetExistsError
 
 FACT_COLUMNS = ("type", "mode", "exposure", "filter", "gain", "readnoise", "saturate", "overscan", "trim")
@@ -56,7 +56,7 @@ def save_table(plan: NightPlan, path: str | Path, *, overwrite: bool = False) ->
     target = Path(path)
     if target.exists() and not overwrite:
         raise TargetExistsError(f"table {str(target)!r} exists; name another, or pass overwrite=True.")
-    rows = [_row(item, plan.folder) for item in plan.recipes]
+    rows = [_row(item, plan.folder) for item in plan.frames]
     rows += [_unusable_row(name, reason) for name, reason in plan.skipped]
     table = Table(rows=rows or None, names=COLUMNS, dtype=[str] * len(COLUMNS))
     here = target.absolute().parent
@@ -107,12 +107,12 @@ def load_table(path: str | Path, options: Options | None = None) -> NightPlan:
             raise ParameterError(f"{text}; write a new table by --dry-run --save.")
     rows = [row for row in rows if row["file"] in readable]
     automatic = build_plan(collection, given)
-    edits = {row["file"]: _edit(row, automatic.recipe(row["file"]), source) for row in rows}
+    edits = {row["file"]: _edit(row, automatic.frame(row["file"]), source) for row in rows}
     plan = build_plan(collection, given, {name: edit for name, edit in edits.items() if edit is not None})
     return _apply(plan, rows, source)
 
 
-def _row(item: Recipe, folder: str) -> tuple[str, ...]:
+def _row(item: FramePlan, folder: str) -> tuple[str, ...]:
     """Return the cells of one file."""
     facts = [_cell(item.facts.get(name).value) for name in FACT_COLUMNS]
     masters = [_master_cell(getattr(item, kind), folder) for kind in MASTER_COLUMNS]
@@ -189,7 +189,7 @@ def _collect(names: list[str], folder: str, options: Options) -> Collection:
     return Collection(folder, frames, tuple((full(name), reason) for name, reason in collection.skipped))
 
 
-def _edit(row: dict[str, str], automatic: Recipe, source: str) -> Edit | None:
+def _edit(row: dict[str, str], automatic: FramePlan, source: str) -> Edit | None:
     """Return what a row changes of a file's facts and status; None for nothing."""
     changed = {}
     for name in FACT_COLUMNS:
@@ -204,25 +204,27 @@ def _edit(row: dict[str, str], automatic: Recipe, source: str) -> Edit | None:
 
 def _apply(plan: NightPlan, rows: list[dict[str, str]], source: str) -> NightPlan:
     """Put the groups and masters of a table into a plan."""
-    recipes = {item.name: item for item in plan.recipes}
-    wanted: dict[str, list[Recipe]] = {}
+    frame_plans = {item.name: item for item in plan.frames}
+    wanted: dict[str, list[FramePlan]] = {}
     for row in rows:
-        item = recipes[row["file"]]
+        item = frame_plans[row["file"]]
         if row["group"] and item.is_reduced:
             wanted.setdefault(row["group"], []).append(item)
-        recipes[item.name] = replace(item, group=row["group"] if item.is_reduced else "")
+        frame_plans[item.name] = replace(item, group=row["group"] if item.is_reduced else "")
     groups = _groups(plan.groups, wanted, source)
     changed = replace(plan, groups=groups)
     kinds = {group.name: group.kind for group in groups}
     # Biases of the darks come first: whether a dark can be scaled depends on them.
-    for row in sorted(rows, key=lambda row: recipes[row["file"]].kind != "dark"):
-        item = recipes[row["file"]]
+    for row in sorted(rows, key=lambda row: frame_plans[row["file"]].kind != "dark"):
+        item = frame_plans[row["file"]]
         if item.is_reduced:
-            recipes[item.name] = _check_dark(_masters(item, row, kinds, plan.folder, source), recipes, source)
-    return inherit(replace(changed, recipes=tuple(recipes[item.name] for item in plan.recipes)))
+            frame_plans[item.name] = _check_dark(_masters(item, row, kinds, plan.folder, source), frame_plans, source)
+    return inherit(replace(changed, frames=tuple(frame_plans[item.name] for item in plan.frames)))
 
 
-def _groups(automatic: Iterable[MasterGroup], wanted: dict[str, list[Recipe]], source: str) -> tuple[MasterGroup, ...]:
+def _groups(
+    automatic: Iterable[MasterGroup], wanted: dict[str, list[FramePlan]], source: str
+) -> tuple[MasterGroup, ...]:
     """Return the groups that a table asks for; those that nothing changed as they were."""
     as_they_were = {group.name: group for group in automatic}
     found = []
@@ -245,8 +247,8 @@ def _groups(automatic: Iterable[MasterGroup], wanted: dict[str, list[Recipe]], s
     return tuple(sorted(found, key=lambda group: (CALIBRATIONS.index(group.kind), place[group.name])))
 
 
-def _masters(item: Recipe, row: dict[str, str], kinds: dict[str, str], folder: str, source: str) -> Recipe:
-    """Return a recipe with the masters of its row."""
+def _masters(item: FramePlan, row: dict[str, str], kinds: dict[str, str], folder: str, source: str) -> FramePlan:
+    """Return a frame plan with the masters of its row."""
     for kind in MASTER_COLUMNS:
         choice: Choice = getattr(item, kind)
         if row[kind] == _master_cell(choice, folder) and (not row[kind] or row[kind] in kinds or choice.is_file):
@@ -256,7 +258,7 @@ def _masters(item: Recipe, row: dict[str, str], kinds: dict[str, str], folder: s
     return item
 
 
-def _choice(item: Recipe, kind: str, cell: str, kinds: dict[str, str], folder: str, source: str) -> Choice:
+def _choice(item: FramePlan, kind: str, cell: str, kinds: dict[str, str], folder: str, source: str) -> Choice:
     """Return the master that an edited cell names."""
     where = f"table {source!r}, {item.name}: {kind} {cell!r}"
     if not cell:
@@ -271,13 +273,15 @@ def _choice(item: Recipe, kind: str, cell: str, kinds: dict[str, str], folder: s
     return Choice(kind, path, f"as {source} says", is_file=True)
 
 
-def _check_dark(item: Recipe, recipes: dict[str, Recipe], source: str) -> Recipe:
-    """Return a recipe whose dark has its factor; a dark is scaled only if both are bias-subtracted."""
-    members = [recipe for recipe in recipes.values() if recipe.group and recipe.group == item.dark.master]
+def _check_dark(item: FramePlan, frame_plans: dict[str, FramePlan], source: str) -> FramePlan:
+    """Return a frame plan whose dark has its factor; a dark is scaled only if both are bias-subtracted."""
+    members = [
+        frame_plan for frame_plan in frame_plans.values() if frame_plan.group and frame_plan.group == item.dark.master
+    ]
     if item.dark.is_file or not members:
         return item
     where = f"table {source!r}, {item.name}: dark {item.dark.master!r}"
-    subtracted = all(recipe.bias for recipe in members)
+    subtracted = all(frame_plan.bias for frame_plan in members)
     if not subtracted and item.bias:
         raise ParameterError(f"{where} contains the bias and must be used without one; empty one of both cells.")
     ours, theirs = item.facts.exposure.value, members[0].facts.exposure.value

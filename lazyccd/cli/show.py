@@ -22,10 +22,10 @@ def show(file: str, out: Path | None, stretch: str, interval: str, planes: bool)
     import matplotlib as mpl
 
     mpl.use("Agg")
-    from lazyccd.batch.make_masters import product_stem
+    from lazyccd.batch.make_masters import product_name
     from lazyccd.plot import save_picture
 
     with friendly_errors():
-        target = out if out is not None else Path(f"{product_stem(file)}.png")
+        target = out if out is not None else Path(f"{product_name(file)}.png")
         save_picture(file, target, stretch, interval, planes)
         click.echo(target)

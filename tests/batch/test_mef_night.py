@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 import lazyccd
 from lazyccd.batch.collect import collect
-from lazyccd.batch.exposures import as_exposure, exposures, put_together
+from lazyccd.batch.exposures import as_exposure, assemble_amplifiers, exposures
 from lazyccd.batch.make_plan import build_plan
 from lazyccd.batch.table import load_table
 from lazyccd.cli.main import main
@@ -60,10 +60,10 @@ def test_each_image_finds_its_own(night: Path) -> None:
     """Masters are made for each amplifier, and science frames get those of theirs."""
     plan = build_plan(collect([night]))
     assert [len(some) for some in exposures(plan.science).values()] == [2, 2]
-    for recipe in plan.science:
-        assert recipe.facts.gain.value == pytest.approx(GAINS[int(recipe.part[-1]) - 1])
-        for choice in recipe.choices[:3]:
-            assert all(member.part == recipe.part for member in plan.members(choice.master))
+    for frame_plan in plan.science:
+        assert frame_plan.facts.gain.value == pytest.approx(GAINS[int(frame_plan.part[-1]) - 1])
+        for choice in frame_plan.choices[:3]:
+            assert all(member.part == frame_plan.part for member in plan.members(choice.master))
     assert plan.exit_status == 0
 
 
@@ -183,7 +183,7 @@ LEFT, RIGHT = "[1:6,1:4]", "[12:7,1:4]"
 )
 def test_what_belongs_together(cards: list[dict[str, Any]], shapes: dict[str, tuple[int, int]], text: str) -> None:
     """Amplifiers of a detector are put together, detectors of a mosaic never; what does not fit is left apart and said."""
-    made, words = put_together(exposure_of(*cards))
+    made, words = assemble_amplifiers(exposure_of(*cards))
     assert {name: frame["data"].shape for name, frame in frames_of(made).items()} == shapes
     assert text in " ".join(words)
     assert made.attrs["header"] == "INSTRUME= 'CAM     '"

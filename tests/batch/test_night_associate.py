@@ -66,12 +66,12 @@ def test_a_whole_night(plan_night: Any) -> None:
         ("dark_60s_2024-03-01", ("d1.fits",)),
         ("flat_r_2024-03-01", ("f1.fits", "f2.fits")),
     ]
-    recipe = plan.recipe("s1.fits")
-    assert recipe.status == "COMPLETE"
-    assert [choice.master for choice in recipe.choices] == [*(group.name for group in plan.groups), ""]
-    assert plan.recipe("d1.fits").bias.master == "bias_2024-03-01"
-    assert plan.recipe("f1.fits").dark.scale == pytest.approx(3 / 60)
-    assert plan.recipe("f1.fits").dark.exposure == 60
+    frame_plan = plan.frame("s1.fits")
+    assert frame_plan.status == "COMPLETE"
+    assert [choice.master for choice in frame_plan.choices] == [*(group.name for group in plan.groups), ""]
+    assert plan.frame("d1.fits").bias.master == "bias_2024-03-01"
+    assert plan.frame("f1.fits").dark.scale == pytest.approx(3 / 60)
+    assert plan.frame("f1.fits").dark.exposure == 60
     assert plan.exit_status == 0
     assert [item.name for item in plan.science] == ["s1.fits"]
 
@@ -100,24 +100,24 @@ def test_why_a_candidate_fails(plan_night: Any, kind: dict[str, Any], change: di
     common |= {"SET-TEMP": -10.0} if "SET-TEMP" in change else {}
     plan = plan_night({"cal": {**common, **kind, **change}, "s1": {**common, **LIGHT}})
     (group,) = plan.groups
-    choice = getattr(plan.recipe("s1.fits"), group.kind)
+    choice = getattr(plan.frame("s1.fits"), group.kind)
     assert not choice
     assert reason in dict(choice.why_not)[group.name]
-    assert plan.recipe("s1.fits").status == "PARTIAL"
-    assert f"no {group.kind}: {group.name} does not match" in plan.recipe("s1.fits").reason
+    assert plan.frame("s1.fits").status == "PARTIAL"
+    assert f"no {group.kind}: {group.name} does not match" in plan.frame("s1.fits").reason
 
 
 def test_temperatures_match_within_a_kelvin(plan_night: Any) -> None:
     """Set temperatures go before measured ones; 1 K is near enough."""
     sets = {"SET-TEMP": -10.0, "CCD-TEMP": -7.0}
     plan = plan_night({"d": {**DARK, **sets}, "s": {**LIGHT, "SET-TEMP": -11.0, "CCD-TEMP": -12.0}})
-    assert plan.recipe("s.fits").dark.master == "dark_60s_2024-03-01"
+    assert plan.frame("s.fits").dark.master == "dark_60s_2024-03-01"
 
 
 def test_key_of_one_only_is_not_compared(plan_night: Any) -> None:
     """A key that only one frame has is ignored, and the reason says so."""
     plan = plan_night({"b": BIAS, "s": {**LIGHT, "CCDSUM": "1 1"}})
-    choice = plan.recipe("s.fits").bias
+    choice = plan.frame("s.fits").bias
     assert choice.master == "bias_2024-03-01"
     assert choice.why == "1 frame; not compared, only one has it: binning"
 
@@ -133,8 +133,8 @@ def test_nearest_in_time(plan_night: Any) -> None:
     }
     plan = plan_night(files)
     assert [group.name for group in plan.groups] == ["bias_2024-03-01", "bias_2024-03-02"]
-    assert plan.recipe("s1.fits").bias.master == "bias_2024-03-01"
-    choice = plan.recipe("s2.fits").bias
+    assert plan.frame("s1.fits").bias.master == "bias_2024-03-01"
+    choice = plan.frame("s2.fits").bias
     assert (choice.master, choice.away) == ("bias_2024-03-02", pytest.approx(5 / 24))
     assert choice.why_not == (("bias_2024-03-01", "farther in time: 29.0 h away, the chosen one 5.0 h away"),)
 
@@ -143,31 +143,31 @@ def test_nights_need_no_longitude(plan_night: Any) -> None:
     """A night ends where no exposure of the sky begins, wherever the telescope is."""
     hawaii = {f"s{hour}": {**LIGHT, **at(1, hour)} for hour in range(5, 16, 2)}
     plan = plan_night({**hawaii, "b1": {**BIAS, **at(1, 3)}, "b2": {**BIAS, **at(1, 17)}})
-    assert {item.night for item in plan.recipes} == {"2024-02-29"}
+    assert {item.night for item in plan.frames} == {"2024-02-29"}
     assert night_of(None, 0.5) == ""
 
 
 def test_no_bias_dark_of_equal_exposure(plan_night: Any) -> None:
     """Without a bias, a dark of equal exposure contains it, and the bias is not missing."""
     plan = plan_night({"d1": DARK, "d2": {**DARK, "EXPTIME": 300.0}, "f": FLAT, "s": LIGHT})
-    recipe = plan.recipe("s.fits")
-    assert (recipe.dark.master, recipe.contains_bias, recipe.dark.scale) == ("dark_60s_2024-03-01", True, 1.0)
-    assert recipe.bias.why == "contained in dark_60s_2024-03-01"
-    assert "without a bias subtracted it cannot be scaled" in dict(recipe.dark.why_not)["dark_300s_2024-03-01"]
-    assert recipe.lacks == ()
-    assert recipe.reason == "flat_r_2024-03-01 has no bias"
+    frame_plan = plan.frame("s.fits")
+    assert (frame_plan.dark.master, frame_plan.contains_bias, frame_plan.dark.scale) == ("dark_60s_2024-03-01", True, 1.0)
+    assert frame_plan.bias.why == "contained in dark_60s_2024-03-01"
+    assert "without a bias subtracted it cannot be scaled" in dict(frame_plan.dark.why_not)["dark_300s_2024-03-01"]
+    assert frame_plan.lacks == ()
+    assert frame_plan.reason == "flat_r_2024-03-01 has no bias"
 
 
 def test_scaled_dark(plan_night: Any) -> None:
     """With a bias the longest dark is scaled where none has equal exposure; equal exposure is preferred."""
     darks = {f"d{seconds}": {**DARK, "EXPTIME": float(seconds)} for seconds in (30, 120, 300)}
     plan = plan_night({"b": BIAS, **darks, "s": LIGHT})
-    choice = plan.recipe("s.fits").dark
+    choice = plan.frame("s.fits").dark
     assert (choice.master, choice.scale) == ("dark_300s_2024-03-01", pytest.approx(0.2))
     assert choice.why.startswith("longest, scaled by 0.2 from 300 s")
     assert dict(choice.why_not)["dark_30s_2024-03-01"] == "exposure 30 s, the chosen one has 300 s"
     plan = plan_night({"d60": DARK})
-    choice = plan.recipe("s.fits").dark
+    choice = plan.frame("s.fits").dark
     assert (choice.master, choice.scale) == ("dark_60s_2024-03-01", 1.0)
     assert choice.why.startswith("equal exposure")
 
@@ -188,7 +188,7 @@ def test_flats_are_not_mixed(plan_night: Any) -> None:
         "skyflat_r_2024-03-01": ("f1.fits", "f2.fits"),
         "skyflat_g-782_2024-03-01": ("f4.fits",),
     }
-    assert plan.recipe("s.fits").flat.master == "skyflat_r_2024-03-01"
+    assert plan.frame("s.fits").flat.master == "skyflat_r_2024-03-01"
 
 
 def test_what_is_listed_and_what_is_refused(plan_night: Any) -> None:
@@ -200,18 +200,18 @@ def test_what_is_listed_and_what_is_refused(plan_night: Any) -> None:
         "zero": {**BIAS, "SUBOSCAN": "ccd"},
     }
     plan = plan_night(files)
-    assert [(item.name, item.status) for item in plan.recipes] == [
+    assert [(item.name, item.status) for item in plan.frames] == [
         ("arc.fits", "LISTED"),
         ("done.fits", "REFUSED"),
         ("odd.fits", "LISTED"),
         ("zero.fits", "REFUSED"),
     ]
-    assert plan.recipe("odd.fits").reason.startswith("IMAGETYP = 'XYZ' is no known type")
-    assert "processed already (FLATCOR = 'Jul 13 12:40" in plan.recipe("done.fits").reason
+    assert plan.frame("odd.fits").reason.startswith("IMAGETYP = 'XYZ' is no known type")
+    assert "processed already (FLATCOR = 'Jul 13 12:40" in plan.frame("done.fits").reason
     assert (plan.groups, plan.science, plan.exit_status) == ((), (), 1)
     forced = plan_night({}, force=True)
     assert [item.name for item in forced.science] == ["done.fits"]
-    assert "reduced as if it were raw" in forced.recipe("done.fits").notes[0]
+    assert "reduced as if it were raw" in forced.frame("done.fits").notes[0]
 
 
 def test_allowed_to_be_missing(plan_night: Any) -> None:
@@ -234,17 +234,17 @@ def test_masters_that_exist(plan_night: Any, tmp_path: Any) -> None:
     (tmp_path / "calib").mkdir()
     given = tmp_path / "calib" / "mybias.fits"
     fits.PrimaryHDU(fits.getdata(tmp_path / "night" / "b.fits").astype("f4"), header).writeto(given)
-    choice = plan_night({}, bias=(str(given),)).recipe("s.fits").bias
+    choice = plan_night({}, bias=(str(given),)).frame("s.fits").bias
     assert (choice.master, choice.is_file, choice.why) == (str(given), True, "given")
     assert dict(choice.why_not)["bias_2024-03-01"] == "mybias.fits was given"
-    choice = plan_night({}, calib=str(tmp_path / "calib")).recipe("s.fits").bias
+    choice = plan_night({}, calib=str(tmp_path / "calib")).frame("s.fits").bias
     assert choice.master == "bias_2024-03-01"
     assert "farther in time: 60.8 d away" in dict(choice.why_not)["mybias.fits"]
     plan = plan_night({}, flat=(str(given),), bpm=str(given))
-    assert plan.recipe("s.fits").bpm.master == str(given)
-    assert plan.recipe("s.fits").flat.why == "given; not compared, only one has it: filter"
+    assert plan.frame("s.fits").bpm.master == str(given)
+    assert plan.frame("s.fits").flat.why == "given; not compared, only one has it: filter"
     plan = plan_night({}, dark=(str(given),))
-    assert plan.recipe("s.fits").dark.master == ""
+    assert plan.frame("s.fits").dark.master == ""
     assert plan.notes[0].startswith("--dark mybias.fits is not used: exposure - is not 60 s")
 
 
@@ -257,8 +257,8 @@ def test_master_treated_differently(plan_night: Any, tmp_path: Any) -> None:
     given = str(tmp_path / "given.fits")
     with pytest.raises(ParameterError, match="it is not overscan-subtracted and the frame will be; make it the same"):
         plan_night({}, bias=(given,))
-    assert plan_night({}, bias=(given,), force=True).recipe("s.fits").bias.master == given
-    assert plan_night({}, bias=(given,), overscan="none").recipe("s.fits").bias.master == given
+    assert plan_night({}, bias=(given,), force=True).frame("s.fits").bias.master == given
+    assert plan_night({}, bias=(given,), overscan="none").frame("s.fits").bias.master == given
     with pytest.raises(ParameterError, match="size 8 x 8 is not the frame's 10 x 8 after trimming"):
         plan_night({}, bias=(given,), overscan="none", trim="none")
 
@@ -270,15 +270,15 @@ def test_what_can_be_measured(plan_night: Any) -> None:
     plan = plan_night({name: {**cards, **bare} for name, cards in files.items()})
     (pairs,) = plan.pairs
     assert (pairs.zero, pairs.flat) == ("bias_2024-03-01", "flat_r_2024-03-01")
-    recipe = plan.recipe("s.fits")
-    assert recipe.to_measure == ("gain", "readnoise")
-    assert recipe.status == "COMPLETE"
-    assert recipe.facts.gain.source == "to be measured, pairs of bias_2024-03-01 and flat_r_2024-03-01"
+    frame_plan = plan.frame("s.fits")
+    assert frame_plan.to_measure == ("gain", "readnoise")
+    assert frame_plan.status == "COMPLETE"
+    assert frame_plan.facts.gain.source == "to be measured, pairs of bias_2024-03-01 and flat_r_2024-03-01"
     measured = plan.with_fact(pairs.frames, "gain", Fact(1.17, "measured by pairs"))
-    assert measured.recipe("s.fits").facts.gain.value == 1.17
+    assert measured.frame("s.fits").facts.gain.value == 1.17
     failed = plan.with_fact(pairs.frames, "gain", Fact(None, "too few electrons"))
-    assert failed.recipe("s.fits").status == "PARTIAL"
-    assert failed.recipe("s.fits").reason == "no gain: too few electrons"
+    assert failed.frame("s.fits").status == "PARTIAL"
+    assert failed.frame("s.fits").reason == "no gain: too few electrons"
 
 
 def test_camera_table_that_fits_nothing(plan_night: Any, tmp_path: Any) -> None:

@@ -27,7 +27,7 @@ def test_efosc2(shared_data: Path) -> None:
     plan = plan_of(shared_data, "efosc2_ntt")
     assert [group.name for group in plan.groups] == ["bias_2022-01-26", "skyflat_g-782_2022-01-27"]
     assert [len(group.members) for group in plan.groups] == [5, 3]
-    *_, last = plan.recipes
+    *_, last = plan.frames
     facts = last.facts
     assert (facts.gain.value, facts.gain.source) == (1.1, "built-in efosc2: ESO DET OUT1 CONAD")
     assert (facts.readnoise.value, facts.saturate.value) == (11.4, 65535.0)
@@ -44,7 +44,7 @@ def test_efosc2(shared_data: Path) -> None:
 def test_isis(shared_data: Path) -> None:
     """Keywords of two headers, spectra, overscan in rows, no flat."""
     plan = plan_of(shared_data, "isis_wht")
-    assert [item.kind for item in plan.recipes] == ["bias"] * 3 + ["science"] * 2
+    assert [item.kind for item in plan.frames] == ["bias"] * 3 + ["science"] * 2
     for item in plan.science:
         facts = item.facts
         assert (facts.mode.value, facts.gain.value, facts.readnoise.value) == ("spectrum", 0.98, 4.0)
@@ -64,14 +64,14 @@ def test_sbig(shared_data: Path) -> None:
 def test_sinistro(shared_data: Path) -> None:
     """A processed frame is refused, each amplifier is a frame with its own gain, a list of gains is missing by name."""
     plan = plan_of(shared_data, "lco_sinistro_mef")
-    assert plan.recipe("banzai_test_frame.fits.fz").status == "REFUSED"
-    parts = [item for item in plan.recipes if item.part]
+    assert plan.frame("banzai_test_frame.fits.fz").status == "REFUSED"
+    parts = [item for item in plan.frames if item.part]
     assert [item.name for item in parts] == [f"mef_raw_test_frame.fits[SCI,{i}]" for i in (1, 2, 3, 4)]
     assert [item.facts.gain.value for item in parts] == [6.42, 6.23, 6.27, 6.26]
-    frame = plan.recipe("cpt1m012-fl10-20151216-0073-e00.fits.fz")
+    frame = plan.frame("cpt1m012-fl10-20151216-0073-e00.fits.fz")
     assert "lists 4 values" in frame.facts.gain.note
     assert "instrument 'fl08' is not 'fl10'" in dict(frame.bias.why_not)["bias_2015-12-16"]
-    amplifier = build_plan(collect(f"{shared_data}/lco_sinistro_mef/mef_raw_test_frame.fits[SCI,2]")).recipes[0]
+    amplifier = build_plan(collect(f"{shared_data}/lco_sinistro_mef/mef_raw_test_frame.fits[SCI,2]")).frames[0]
     assert (amplifier.facts.gain.value, amplifier.facts.readnoise.value) == (6.23, 7.0)
     assert (amplifier.facts.overscan.value, amplifier.facts.trim.value) == ("[520:540,1:512]", "[1:512,1:512]")
 

@@ -80,15 +80,13 @@ def test_table_remembers_options_and_unusable_files(plan_night: Any, tmp_path: P
     table = Table.read(tmp_path / "night.ecsv", format="ascii.ecsv")
     assert list(table["file"])[-1] == "broken.fits"
     again = load_table(tmp_path / "night.ecsv", Options(gain="4.0"))
-    assert again.recipe("s1.fits").facts.gain.value == 4.0
+    assert again.frame("s1.fits").facts.gain.value == 4.0
     assert again.options.allow_missing == ("flat",)
 
 
 def test_edited_facts(edited: Callable[..., NightPlan]) -> None:
     """An edited fact has the table as its source; the others keep theirs."""
-    changed = (
-        edited({("s2", "filter"): "r", ("s2", "gain"): "2.5", ("s2", "trim"): "[1:8,1:8]"}).recipe("s2.fits").facts
-    )
+    changed = edited({("s2", "filter"): "r", ("s2", "gain"): "2.5", ("s2", "trim"): "[1:8,1:8]"}).frame("s2.fits").facts
     assert (changed.gain.value, changed.gain.source) == (2.5, "night.ecsv")
     assert (changed.trim.value, changed.trim.source) == ("[1:8,1:8]", "night.ecsv")
     assert (changed.filter.value, changed.filter.source) == ("r", "night.ecsv")
@@ -98,9 +96,9 @@ def test_edited_facts(edited: Callable[..., NightPlan]) -> None:
 def test_edited_type(edited: Callable[..., NightPlan]) -> None:
     """An unknown frame that is given a type is reduced, with the masters of its row."""
     plan = edited({("odd", "type"): "science", ("odd", "bias"): "bias_2024-03-01"})
-    recipe = plan.recipe("odd.fits")
-    assert (recipe.kind, recipe.facts.type.source, recipe.is_reduced) == ("science", "night.ecsv", True)
-    assert (recipe.bias.master, recipe.flat.master) == ("bias_2024-03-01", "")
+    frame_plan = plan.frame("odd.fits")
+    assert (frame_plan.kind, frame_plan.facts.type.source, frame_plan.is_reduced) == ("science", "night.ecsv", True)
+    assert (frame_plan.bias.master, frame_plan.flat.master) == ("bias_2024-03-01", "")
     with pytest.raises(ParameterError, match=r"odd\.fits: type 'sciense' must be one of bias, dark"):
         edited({("odd", "type"): "sciense"})
 
@@ -112,8 +110,8 @@ def test_edited_groups(edited: Callable[..., NightPlan]) -> None:
         "bias_2024-03-01": ("b2.fits",),
         "mine": ("b3.fits",),
     }
-    assert (plan.recipe("s1.fits").bias.master, plan.recipe("s1.fits").bias.why) == ("mine", "as night.ecsv says")
-    assert plan.recipe("s2.fits").bias.master == "bias_2024-03-01"
+    assert (plan.frame("s1.fits").bias.master, plan.frame("s1.fits").bias.why) == ("mine", "as night.ecsv says")
+    assert plan.frame("s2.fits").bias.master == "bias_2024-03-01"
     with pytest.raises(ParameterError, match=r"group 'mine' holds bias, dark frames"):
         edited({("b3", "group"): "mine", ("d", "group"): "mine"})
 
@@ -121,11 +119,11 @@ def test_edited_groups(edited: Callable[..., NightPlan]) -> None:
 def test_edited_masters(edited: Callable[..., NightPlan], tmp_path: Path) -> None:
     """An emptied cell is a missing master; a path is a file; anything else is an error with the row."""
     plan = edited({("s1", "flat"): "", ("s2", "flat"): "flat_r_2024-03-01", ("s2", "bias"): "b1.fits"})
-    assert plan.recipe("s1.fits").status == "PARTIAL"
-    assert plan.recipe("s1.fits").reason == "no flat: as night.ecsv says"
-    assert plan.recipe("s2.fits").flat.master == "flat_r_2024-03-01"
-    assert plan.recipe("s2.fits").bias.master == str(tmp_path / "night" / "b1.fits")
-    assert plan.recipe("s2.fits").bias.is_file
+    assert plan.frame("s1.fits").status == "PARTIAL"
+    assert plan.frame("s1.fits").reason == "no flat: as night.ecsv says"
+    assert plan.frame("s2.fits").flat.master == "flat_r_2024-03-01"
+    assert plan.frame("s2.fits").bias.master == str(tmp_path / "night" / "b1.fits")
+    assert plan.frame("s2.fits").bias.is_file
     with pytest.raises(ParameterError, match=r"s1\.fits: flat 'falt' is neither a group of the table .* nor a file"):
         edited({("s1", "flat"): "falt"})
     with pytest.raises(ParameterError, match="is a group of dark frames and must be one of flat frames"):
@@ -134,23 +132,23 @@ def test_edited_masters(edited: Callable[..., NightPlan], tmp_path: Path) -> Non
 
 def test_dark_without_bias_is_not_scaled(edited: Callable[..., NightPlan]) -> None:
     """A dark of another exposure needs a bias on both sides, also by hand."""
-    scaled = edited({}).recipe("s1.fits").dark
+    scaled = edited({}).frame("s1.fits").dark
     assert scaled.scale == pytest.approx(0.2)
     with pytest.raises(ParameterError, match="must be scaled to 60 s, which needs a bias for both"):
         edited({("d", "bias"): "", ("f", "dark"): "", ("s1", "bias"): ""})
     with pytest.raises(ParameterError, match="contains the bias and must be used without one; empty one of both"):
         edited({("d", "bias"): ""})
     sure = {(name, "bias"): "" for name in ("d", "f", "s1", "s2")} | {("f", "dark"): "", ("s2", "dark"): ""}
-    recipe = edited({**sure, ("s1", "exposure"): "300"}).recipe("s1.fits")
-    assert (recipe.dark.scale, recipe.contains_bias, recipe.lacks) == (1.0, True, ())
+    frame_plan = edited({**sure, ("s1", "exposure"): "300"}).frame("s1.fits")
+    assert (frame_plan.dark.scale, frame_plan.contains_bias, frame_plan.lacks) == (1.0, True, ())
 
 
 def test_left_out_and_forced(edited: Callable[..., NightPlan]) -> None:
     """LISTED or no row leaves a file out; COMPLETE reduces one that was processed."""
     plan = edited({("s1", "status"): "LISTED", ("s2", ""): "", ("old", "status"): "COMPLETE"})
     assert [item.name for item in plan.science] == ["old.fits"]
-    assert plan.recipe("s1.fits").reason == "left out by night.ecsv"
-    assert "s2.fits" not in [item.name for item in plan.recipes]
+    assert plan.frame("s1.fits").reason == "left out by night.ecsv"
+    assert "s2.fits" not in [item.name for item in plan.frames]
     with pytest.raises(ParameterError, match=r"s1\.fits: status 'yes' must be COMPLETE or LISTED"):
         edited({("s1", "status"): "yes"})
 

@@ -12,9 +12,9 @@ from astropy.nddata import CCDData
 
 from lazyccd import io
 from lazyccd.batch.collect import collect
-from lazyccd.batch.make_masters import product_stem
+from lazyccd.batch.make_masters import product_name
 from lazyccd.batch.make_plan import build_plan
-from lazyccd.batch.night_plan import Options, Recipe
+from lazyccd.batch.night_plan import FramePlan, Options
 from lazyccd.batch.resume import NightJournal
 from lazyccd.batch.run import Outcome, Run
 from lazyccd.errors import TargetBusyError, TargetExistsError
@@ -132,7 +132,7 @@ def test_zarr_products(night: Night, tmp_path: Path) -> None:
     plan = build_plan(collect(night.folder))
     for form in ("fits", "zarr"):
         Run(plan, tmp_path / form, form)()  # type: ignore[arg-type]
-    name = product_stem(plan.science[0].name)
+    name = product_name(plan.science[0].name)
     one = io.open_fits(tmp_path / "fits" / f"{name}_red.fits").compute()
     other = io.open_zarr(tmp_path / "zarr" / f"{name}_red.zarr").compute()
     for variable in ("data", "uncertainty", "mask"):
@@ -173,11 +173,11 @@ def test_an_interrupted_night_goes_on(
     made: list[str] = []
     original = Run._reduce
 
-    def reduce(self: Run, name: str, recipes: list[Recipe]) -> Outcome:
+    def reduce(self: Run, name: str, frame_plans: list[FramePlan]) -> Outcome:
         if len(made) == 2:
             raise KeyboardInterrupt
         made.append(name)
-        return original(self, name, recipes)
+        return original(self, name, frame_plans)
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "_reduce", reduce)
