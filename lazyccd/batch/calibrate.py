@@ -1,41 +1,114 @@
-"""One frame by its frame_plan: the steps of a right reduction, in their order, with what was decided on the way."""
+"""One exposure: each frame by its plan, the steps of a right reduction in their order, and what was decided on the way."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import xarray as xr
 from astropy import units as u
 
 from lazyccd import ops
 from lazyccd.batch.classify import calibration_of
-from lazyccd.batch.measure import overscan_levels
-from lazyccd.batch.night_plan import Choice, FramePlan
-from lazyccd.errors import ShapeError
+from lazyccd.batch.cosmic_rays import Cleaned, remove_cosmic_rays
+from lazyccd.batch.exposures import (
+    as_exposure,
+    assemble_amplifiers,
+    exposure_name,
+    frames_by_name,
+    least_complete,
+    merge_messages,
+    open_raw,
+)
+from lazyccd.batch.metadata import Facts
+from lazyccd.batch.night_plan import Choice, FramePlan, NightPlan
+from lazyccd.errors import ParameterError, ShapeError
 from lazyccd.frame.core import DATA
-from lazyccd.frame.history_log import apply_to_text
 from lazyccd.frame.output_header import after_gain
+from lazyccd.frame.tree import make_tree
 from lazyccd.io import as_frame
-from lazyccd.io.fits.open import frame_of
-from lazyccd.io.fits.scan import scan_fits
-from lazyccd.io.names import parse_name
-from lazyccd.ops.instrument.calibrate import add_noise, scale_noise, subtract_levels
-from lazyccd.sections import parse_section
+from lazyccd.ops.instrument.calibrate import add_noise, scale_noise
+from lazyccd.ops.instrument.overscan import overscan_levels
 
 
 @dataclass
 class Calibrated:
-    """A calibrated frame, and in words what was done."""
+    """A calibrated frame, and the messages of what was done."""
 
     frame: xr.Dataset
-    words: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
 
-def open_raw(frame_plan: FramePlan) -> xr.Dataset:
-    """Open the image of a frame_plan, of a file of which others may be damaged."""
-    name = parse_name(frame_plan.source)
-    file = scan_fits(name.path, keep_going=True)
-    return frame_of(file, name.hdu, "auto", None, frame_plan.facts.unit.value or None)
+@dataclass
+class MadeMasters:
+    """Masters of the night that are there, and those that could not be made."""
+
+    paths: dict[str, str] = field(default_factory=dict)
+    """What opens each master, by its name."""
+
+    failed: dict[str, str] = field(default_factory=dict)
+    """Why a file of masters could not be made, by its name."""
+
+
+@dataclass
+class Reduced:
+    """An exposure that is ready to be written."""
+
+    exposure: xr.Dataset | xr.DataTree
+    masters: tuple[str, ...]
+    """Files of the masters that were used."""
+
+    messages: tuple[str, ...]
+    cleaned: dict[str, Cleaned]
+    """For each frame of the exposure, what became of its cosmic rays."""
+
+
+def reduce_exposure(plan: NightPlan, frame_plans: list[FramePlan], made: MadeMasters) -> Reduced:
+    """Calibrate the images of an exposure, assemble amplifiers into detectors, and remove cosmic rays, all lazily.
+
+    Cosmic rays come last because LA Cosmic needs whole detectors: it would find a step between amplifiers.
+    """
+    calibrated = [calibrate_frame(plan, item, made) for item in frame_plans]
+    whole, assembly = assemble_amplifiers(as_exposure(frame_plans, [done.frame for done in calibrated]))
+    names = [choice.master for item in frame_plans for choice in item.choices if choice]
+    masters = tuple(dict.fromkeys(map(plan.master_file, names)))
+    spectrum = frame_plans[0].facts.mode.value == "spectrum"  # one spectrograph lights all images of a file
+    cleaned = {
+        name: remove_cosmic_rays(frame, plan.options.cosmic_rays, spectrum=spectrum)
+        for name, frame in frames_by_name(whole).items()
+    }
+    source, status = exposure_name(frame_plans[0]), least_complete(frame_plans).status
+    frames = {name: with_provenance(done.frame, source, masters, status) for name, done in cleaned.items()}
+    messages = merge_messages({item.child: done.messages for item, done in zip(frame_plans, calibrated, strict=True)})
+    ready = make_tree(frames, whole.attrs) if isinstance(whole, xr.DataTree) else frames[""]
+    return Reduced(ready, masters, (*messages, *assembly), cleaned)
+
+
+def calibrate_frame(plan: NightPlan, frame_plan: FramePlan, made: MadeMasters) -> Calibrated:
+    """Calibrate a frame of the night with the masters that were made.
+
+    Raises
+    ------
+    ParameterError
+        Raised if one of its masters could not be made.
+    """
+    for choice in frame_plan.choices:
+        if choice and not choice.is_file and choice.master not in made.paths:
+            why = made.failed.get(plan.group(choice.master).file, "it was not made")
+            raise ParameterError(f"{choice.kind} master {choice.master} is missing: {why}")
+    return calibrate(frame_plan, made.paths, plan.bias_noise(frame_plan))
+
+
+def with_provenance(frame: xr.Dataset, source: str, masters: Iterable[str], status: str) -> xr.Dataset:
+    """Return a product whose header names its source and its masters."""
+    cards: dict[str, Any] = {"LZSOURCE": (os.path.basename(source), "file that was reduced")}
+    for number, name in enumerate(masters, 1):
+        cards[f"LZMAST{number}"] = (os.path.basename(name), "master used")
+    cards["LZSTATUS"] = (status, "whether all steps were done")
+    made: xr.Dataset = ops.with_header(frame, cards)
+    return made
 
 
 def calibrate(frame_plan: FramePlan, masters: dict[str, str], bias_noise: float = 1.0) -> Calibrated:
@@ -85,20 +158,10 @@ def _overscan_and_trim(frame_plan: FramePlan, done: Calibrated) -> None:
         done.frame = ops.add_mask(done.frame, bad[DATA])
         bad = None
     if facts.overscan.value is not None:
-        strip = parse_section(facts.overscan.value, frame_plan.shape).region
-        read = facts.readnoise.value
-        adu = None if read is None or facts.gain.value is None else float(read) / float(facts.gain.value)
-        found = overscan_levels(done.frame, strip, adu)
-        done.frame = ops.with_header(subtract_levels(done.frame, found.levels, found.axis), found.cards)
-        done.words.append(f"overscan {facts.overscan.value}: {found.words}")
-        entries = [
-            ("subtract_overscan", f"ccd=<CCDData>, fits_section={facts.overscan.value}"),
-            ("HISTORY", done.words[-1]),
-        ]
-        done.frame = done.frame.assign_attrs(header=apply_to_text(done.frame.attrs["header"], entries))
+        _subtract_overscan(facts, facts.overscan.value, done)
     if facts.trim.value is not None:
         done.frame = ops.trim_image(done.frame, facts.trim.value)
-        done.words.append(f"trimmed to {facts.trim.value}")
+        done.messages.append(f"trimmed to {facts.trim.value}")
     if bad is not None:
         if bad[DATA].shape != done.frame[DATA].shape:
             raise ShapeError(
@@ -106,6 +169,19 @@ def _overscan_and_trim(frame_plan: FramePlan, done: Calibrated) -> None:
                 f"{frame_plan.shape}, or of its trimmed part, {done.frame[DATA].shape}."
             )
         done.frame = ops.add_mask(done.frame, bad[DATA].data)
+
+
+def _subtract_overscan(facts: Facts, section: str, done: Calibrated) -> None:
+    """Subtract the overscan, as a constant or line by line, and note in the header which and why."""
+    gain, read = facts.gain.value, facts.readnoise.value
+    adu = None if read is None or gain is None else float(read) / float(gain)
+    chosen = overscan_levels(done.frame, section, readnoise=adu)
+    done.messages.append(f"overscan {section}: {chosen.reason}")
+    # The log names what was asked for, not the numbers that were chosen: HISTORY has these.
+    entries = {"subtract_overscan": f"ccd=<CCDData>, fits_section={section}", "HISTORY": done.messages[-1]}
+    done.frame = ops.subtract_overscan(
+        done.frame, fits_section=section, overscan_axis=None, statistic=chosen, add_keyword=entries
+    )
 
 
 def _dark_and_flat(frame_plan: FramePlan, masters: dict[str, str], done: Calibrated) -> None:
@@ -119,7 +195,7 @@ def _dark_and_flat(frame_plan: FramePlan, masters: dict[str, str], done: Calibra
         times = {"dark_exposure": theirs * u.s, "data_exposure": ours * u.s}
         done.frame = ops.subtract_dark(done.frame, _master(frame_plan.dark, masters), **times, scale=is_scaled)
         if is_scaled:
-            done.words.append(f"dark scaled by {frame_plan.dark.scale:.4g}")
+            done.messages.append(f"dark scaled by {frame_plan.dark.scale:.4g}")
         if frame_plan.contains_bias and facts.gain.value is not None and facts.readnoise.value is not None:
             done.frame = add_noise(done.frame, gain=1.0, readnoise=float(facts.readnoise.value))
     if frame_plan.flat:

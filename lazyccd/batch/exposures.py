@@ -7,20 +7,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import xarray as xr
 
 from lazyccd import io, ops
-from lazyccd.batch.night_plan import FramePlan, MasterGroup
+from lazyccd.batch.night_plan import Doubt, FramePlan, MasterGroup
 from lazyccd.errors import LazyCCDError
 from lazyccd.frame.core import DATA
 from lazyccd.frame.header import cards_of, header_view
 from lazyccd.frame.stack_header import stack_header
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.io.fits.mef import root_attributes
+from lazyccd.io.fits.open import frame_of
 from lazyccd.io.fits.scan import scan_fits
+from lazyccd.io.names import parse_name
 from lazyccd.ops.mosaic.assemble import detectors_like, places_of
 
 DETECTORS = ("CCDNAME", "CCDNUM", "CHIPID")
@@ -30,6 +34,23 @@ DETECTORS = ("CCDNAME", "CCDNUM", "CHIPID")
 def exposure_name(frame_plan: FramePlan) -> str:
     """Return the name of the product of a frame: that of its file if this has several images."""
     return frame_plan.name.partition("[")[0] if frame_plan.child else frame_plan.name
+
+
+def product_name(name: str) -> str:
+    """Return a file's name without folder, extension and ending.
+
+    Examples
+    --------
+    >>> product_name("r/obj12.fits.gz"), product_name("a.fit[SCI,2]")
+    ('obj12', 'a_SCI_2')
+    """
+    base, _, selector = os.path.basename(name).partition("[")
+    for packed in (".gz", ".bz2", ".xz", ".fz", ""):
+        for stem in (".fits", ".fit", ".fts"):
+            if base.lower().endswith(stem + packed):
+                base = base[: -len(stem + packed)]
+                return base + ("_" + selector.rstrip("]").replace(",", "_") if selector else "")
+    return base
 
 
 def exposures(frame_plans: Iterable[FramePlan]) -> dict[str, list[FramePlan]]:
@@ -51,6 +72,13 @@ def master_files(groups: Iterable[MasterGroup]) -> dict[str, list[MasterGroup]]:
     for group in groups:
         found.setdefault(group.file, []).append(group)
     return found
+
+
+def open_raw(frame_plan: FramePlan) -> xr.Dataset:
+    """Open the raw image of a frame, from a file of which others may be damaged."""
+    name = parse_name(frame_plan.source)
+    file = scan_fits(name.path, keep_going=True)
+    return frame_of(file, name.hdu, "auto", None, frame_plan.facts.unit.value or None)
 
 
 def as_exposure(frame_plans: Sequence[FramePlan], frames: Sequence[xr.Dataset]) -> xr.Dataset | xr.DataTree:
@@ -138,6 +166,18 @@ def merge_messages(words: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
         for text in texts:
             found.setdefault(text, []).append(name)
     return tuple(text if len(names) == len(words) else f"{', '.join(names)}: {text}" for text, names in found.items())
+
+
+def merge_doubts(doubts: Mapping[str, Iterable[Doubt]]) -> tuple[Doubt, ...]:
+    """Return the doubts about images, each once; before its text those that it is about, if not all."""
+    found: dict[Doubt, list[str]] = {}
+    for name, some in doubts.items():
+        for doubt in some:
+            found.setdefault(doubt, []).append(name)
+    return tuple(
+        doubt if len(names) == len(doubts) else replace(doubt, text=f"{', '.join(names)}: {doubt.text}")
+        for doubt, names in found.items()
+    )
 
 
 def frames_by_name(exposure: xr.Dataset | xr.DataTree) -> dict[str, xr.Dataset]:

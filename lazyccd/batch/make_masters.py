@@ -1,15 +1,22 @@
-"""What is written of a night: names, masters and the cards that say what they are."""
+"""Masters: the frames of a group are calibrated, checked, scaled and combined, and the header says what came of it."""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from lazyccd import ops
-from lazyccd.batch.night_plan import MasterGroup
+from lazyccd.batch.calibrate import MadeMasters, calibrate_frame
+from lazyccd.batch.exposures import exposure_name
+from lazyccd.batch.measure import level
+from lazyccd.batch.metadata import Facts
+from lazyccd.batch.night_plan import FramePlan, MasterGroup, NightPlan
+from lazyccd.errors import ParameterError
 
 FEW = 10
 """Fewer frames than this are combined by their median, others by a mean clipped about the median.
@@ -21,21 +28,113 @@ CLIP = 5.0
 """Robust standard deviations beyond which a value is left out of a master."""
 
 
-def product_name(name: str) -> str:
-    """Return a file's name without folder, extension and ending.
+FULL_FLAT = 0.8
+"""Flats above this fraction of saturation are excluded."""
 
-    Examples
-    --------
-    >>> product_name("r/obj12.fits.gz"), product_name("a.fit[SCI,2]")
-    ('obj12', 'a_SCI_2')
+LEAST_SNR = 30.0
+"""Flats with a lower signal-to-noise per pixel are excluded."""
+
+
+@dataclass(frozen=True)
+class Master:
+    """A master that is ready to be written."""
+
+    frame: xr.Dataset
+    messages: tuple[str, ...]
+    """How it was combined, and which frames were left out."""
+
+
+@dataclass
+class MasterMaker:
+    """Makes the masters of a night.
+
+    Parameters
+    ----------
+    plan
+        What is combined.
+    made
+        Masters that are there already, which frames of the others are calibrated with.
     """
-    base, _, selector = os.path.basename(name).partition("[")
-    for packed in (".gz", ".bz2", ".xz", ".fz", ""):
-        for stem in (".fits", ".fit", ".fts"):
-            if base.lower().endswith(stem + packed):
-                base = base[: -len(stem + packed)]
-                return base + ("_" + selector.rstrip("]").replace(",", "_") if selector else "")
-    return base
+
+    plan: NightPlan
+    made: MadeMasters
+    _levels: dict[str, float] = field(default_factory=dict)
+
+    def make(self, group: MasterGroup) -> Master:
+        """Return the master of the calibrated members of a group.
+
+        Raises
+        ------
+        ParameterError
+            Raised if no member can be used.
+        """
+        frames: list[xr.Dataset] = []
+        excluded: list[str] = []
+        members = self.plan.members(group.name)
+        for member in members:
+            frame = calibrate_frame(self.plan, member, self.made).frame
+            if group.kind == "flat":
+                value = level(frame)
+                reason = why_flat_is_excluded(value, member.facts, missing_images(self.plan, member))
+                if reason:
+                    excluded.append(f"{member.name} excluded: {reason}")
+                    continue
+                common = self._exposure_level(member) if member.child else value
+                frame = ops.divide(frame, common * frame.ccd.unit)
+            frames.append(frame)
+        if not frames:
+            raise ParameterError(f"no frame of {group.name} can be used: {'; '.join(excluded)}.")
+        bias = next((item.bias.master for item in members if item.bias), "")
+        master = with_master_cards(combine_robustly(frames), group, len(frames), self.plan.master_file(bias))
+        return Master(master, (describe_combination(len(frames)), *excluded))
+
+    def _exposure_level(self, frame_plan: FramePlan) -> float:
+        """Return the median level of all images of a flat's file: one for all, so that amplifiers keep their steps."""
+        name = exposure_name(frame_plan)
+        if name not in self._levels:
+            alike = [item for item in self.plan.frames if exposure_name(item) == name and item.is_reduced]
+            levels = [level(calibrate_frame(self.plan, item, self.made).frame) for item in alike]
+            self._levels[name] = float(np.median(levels))
+        return self._levels[name]
+
+
+def why_flat_is_excluded(value: float, facts: Facts, missing: list[str]) -> str:
+    """Return why a flat is left out of its master; empty if it is used.
+
+    Parameters
+    ----------
+    value
+        Its level: electrons, or adu where the gain is not known.
+    facts
+        Gain, read noise and saturation of its frame.
+    missing
+        Images that the file lacks and other files of the master have.
+    """
+    gain, saturate = facts.gain.value or 1.0, facts.saturate.value
+    if missing:
+        return f"its file has no {', '.join(missing)}, so its level is not that of the others"
+    if not value > 0:
+        return f"its level is {value:.4g}"
+    if saturate is not None and value / gain > FULL_FLAT * saturate:
+        return f"level {value / gain:.0f} adu is above {FULL_FLAT:.0%} of saturation ({saturate:.0f} adu)"
+    read = facts.readnoise.value or 0.0
+    snr = value / math.sqrt(value + read**2)
+    return f"signal-to-noise {snr:.1f} per pixel is below {LEAST_SNR:g}" if snr < LEAST_SNR else ""
+
+
+def missing_images(plan: NightPlan, frame_plan: FramePlan) -> list[str]:
+    """Return the images that other files of a frame's master have and its own has not."""
+    if not frame_plan.child:
+        return []
+    file, master = exposure_name(frame_plan), plan.master_file(frame_plan.group)
+    there = {item.child for item in plan.frames if item.group and plan.master_file(item.group) == master}
+    own = {item.child for item in plan.frames if item.is_reduced and exposure_name(item) == file}
+    return sorted(there - own)
+
+
+def describe_combination(count: int) -> str:
+    """Return how a number of frames is combined."""
+    return f"{'median' if count < FEW else f'mean, clipped at {CLIP:g} robust sigma'} of {count}"
 
 
 def combine_robustly(frames: list[xr.Dataset]) -> xr.Dataset:
@@ -66,14 +165,4 @@ def with_master_cards(master: xr.Dataset, group: MasterGroup, count: int, bias: 
     if bias and group.kind == "dark":
         cards["LZNOISE"] = ("own frames", "UNCERT leaves out the noise of the bias")
     made: xr.Dataset = ops.with_header(master, cards)
-    return made
-
-
-def with_provenance(frame: xr.Dataset, source: str, used: Iterable[str], status: str) -> xr.Dataset:
-    """Return a product whose header names its source and its masters."""
-    cards: dict[str, Any] = {"LZSOURCE": (os.path.basename(source), "file that was reduced")}
-    for number, name in enumerate(used, 1):
-        cards[f"LZMAST{number}"] = (os.path.basename(name), "master used")
-    cards["LZSTATUS"] = (status, "whether all steps were done")
-    made: xr.Dataset = ops.with_header(frame, cards)
     return made

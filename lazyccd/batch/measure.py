@@ -1,55 +1,33 @@
-"""Numbers measured on pixels: levels, noise, gain and read noise by pairs, the overscan."""
+"""Numbers measured on pixels: levels, noise, and gain and read noise from pairs of frames."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
-from lazyccd.frame.core import DATA, MASK, resolve
-from lazyccd.kernels.overscan import line_level
-from lazyccd.kernels.quantiles import MAD_TO_SIGMA
-from lazyccd.ops.attributes import cut
-from lazyccd.ops.instrument.overscan import scatter as residual_scatter
+from lazyccd import ops
+from lazyccd.batch.exposures import open_raw
+from lazyccd.batch.metadata import Fact
+from lazyccd.batch.night_plan import Doubt, FramePlan, NightPlan, Pairs
+from lazyccd.frame.core import resolve
+from lazyccd.kernels.block import Array
+from lazyccd.ops.sample import read_pixels, robust_std
 from lazyccd.sections import Region
 
 SAMPLE = 1024
 """Side of the central area in which noise is measured, at most."""
 
-Array = npt.NDArray[Any]
+PAIR_SAMPLE = 512
+"""Side of the central area of which pairs are compared, at most."""
 
+SUSPICIOUS = 0.15
+"""Relative difference between a measured and a stated gain or read noise beyond which it is warned about."""
 
-def robust_std(values: Array) -> float:
-    """Return the standard deviation of the values within four robust sigma of their median; NaN of nothing.
-
-    The median absolute deviation alone would be a multiple of the step of digitised values.
-    """
-    values = values[np.isfinite(values)]
-    if not values.size:
-        return float("nan")
-    away = np.abs(values - np.median(values))
-    kept = values[away <= 4 * max(MAD_TO_SIGMA * float(np.median(away)), 0.5)]
-    return float(np.std(kept))
-
-
-def read_pixels(ds: xr.Dataset, region: Region, allowed: str = "") -> Array:
-    """Return the data of a region in double precision, NaN where a pixel is bad. Pulls this region only.
-
-    A mask plane that is allowed makes no pixel bad.
-    """
-    part = cut(resolve(ds), *region.slices).to_dataset().drop_vars("uncertainty", errors="ignore").compute()
-    data = part[DATA].values.astype(float)
-    if MASK in part:
-        image = resolve(ds)
-        bits = part[MASK].values
-        bad = image.schema.bad_bits & ~(image.schema.bits(allowed) if allowed else 0)
-        data[(bits & bits.dtype.type(bad)) != 0] = np.nan
-    return data
+UNITS = {"gain": "e-/adu", "readnoise": "e-"}
 
 
 def central_region(shape: tuple[int, int], fraction: float = 0.5, most: int | None = None) -> Region:
@@ -65,7 +43,7 @@ def central_region(shape: tuple[int, int], fraction: float = 0.5, most: int | No
 
 def level(ds: xr.Dataset) -> float:
     """Return the median of the central half of a frame: of the good pixels, and of saturated ones, whose level is high."""
-    values = read_pixels(ds, central_region((ds.sizes["y"], ds.sizes["x"])), allowed="SAT")
+    values = read_pixels(resolve(ds), central_region((ds.sizes["y"], ds.sizes["x"])), allowed="SAT")
     values = values[np.isfinite(values)]
     return float(np.median(values)) if values.size else float("nan")
 
@@ -75,7 +53,7 @@ def noise(ds: xr.Dataset) -> float:
 
     Clipping leaves the edges of stars and cosmic rays out.
     """
-    values = read_pixels(ds, central_region((ds.sizes["y"], ds.sizes["x"]), most=SAMPLE))
+    values = read_pixels(resolve(ds), central_region((ds.sizes["y"], ds.sizes["x"]), most=SAMPLE))
     return robust_std(np.diff(values, axis=1)) / math.sqrt(2)
 
 
@@ -115,57 +93,77 @@ def gain_from_pairs(flats: list[Array], zero_level: float, read_adu: float) -> f
 
 
 @dataclass(frozen=True)
-class OverscanLevels:
-    """The levels that are subtracted, and in words what they are."""
+class Measurement:
+    """A gain or read noise measured from pairs of frames, beside the stated one."""
 
-    levels: Array
-    """One for each line of the image."""
+    name: str
+    """gain or readnoise."""
 
-    axis: int
-    """1: a level per row; 0: per column."""
+    value: float
+    source: str
+    """Master whose frames are the pairs."""
 
-    words: str
-    """Form chosen, and why."""
-
-    mean: float
-    """Mean level."""
-
-    noise: float
-    """Scatter of the strip about what is subtracted: an estimate of the read noise."""
+    stated: Fact[float]
+    used: bool
+    """Whether it replaces the stated one."""
 
     @property
-    def cards(self) -> dict[str, tuple[float, str]]:
-        """What the header of the product says of them."""
-        found = {"OVERMEAN": (self.mean, "[adu] mean level of the overscan")}
-        found["OVERRMS"] = (self.noise, "[adu] scatter of the overscan: read noise")
-        return {key: (float(f"{value:.6g}"), text) for key, (value, text) in found.items() if math.isfinite(value)}
+    def difference(self) -> float:
+        """Relative difference from the stated value; 0 where none is stated."""
+        return 0.0 if self.stated.value is None else abs(self.value / self.stated.value - 1)
+
+    @property
+    def doubt(self) -> Doubt | None:
+        """The doubt about the stated value, if it is used and differs too much."""
+        if self.used or self.difference <= SUSPICIOUS:
+            return None
+        return Doubt("measured", f"they differ by {self.difference:.0%}", "--gain measured uses the measured ones")
+
+    def __str__(self) -> str:
+        """Return what is printed of it."""
+        unit = UNITS[self.name]
+        value = self.stated.value
+        shown = "nothing" if value is None else f"{value:.3g} {unit} ({self.stated.source})"
+        text = f"{self.name}: measured {self.value:.3g} {unit} from pairs of {self.source}, stated {shown}"
+        if self.used:
+            return f"{text}; the measured one is used"
+        return text if self.doubt is None else f"{text}; {self.doubt}"
 
 
-def overscan_levels(ds: xr.Dataset, strip: Region, readnoise_adu: float | None) -> OverscanLevels:
-    """Decide how the overscan is subtracted.
+def measure_pairs(plan: NightPlan, pairs: Pairs) -> list[Measurement]:
+    """Measure gain and read noise from pairs of raw frames; what cannot be had is left out."""
+    zeros = _central_pixels(plan, pairs.zero)
+    if len(zeros) < 2:
+        return []
+    read_adu = noise_from_pairs(zeros)
+    gain = math.nan
+    if pairs.flat:
+        zero_level = float(np.mean([np.nanmedian(zero) for zero in zeros]))
+        gain = gain_from_pairs(_central_pixels(plan, pairs.flat), zero_level, read_adu)
+    facts = plan.frame(pairs.frames[0]).facts
+    factor = choose_gain(gain, facts.gain.value, measured=plan.options.measured)
+    read = math.nan if factor is None else read_adu * factor
+    return [
+        Measurement(name, value, source, facts.get(name), plan.options.measured or facts.get(name).value is None)
+        for name, value, source in (("gain", gain, pairs.flat), ("readnoise", read, pairs.zero))
+        if math.isfinite(value)
+    ]
 
-    The level of each line is the mean of its pixels within 3 robust sigma of their median. A constant is subtracted, the mean of
-    the levels, unless these scatter by more than twice what the read noise predicts; then each line has its own level.
-    Lines that the strip does not cover get the constant.
-    """
-    axis = 0 if strip.shape.x > strip.shape.y else 1
-    values = read_pixels(ds, strip)
-    values = values if axis == 1 else values.T
-    lines = line_level(values, None, 1, "mad")
-    good = lines[np.isfinite(lines)]
-    constant = float(np.mean(good)) if good.size else float("nan")
-    read = readnoise_adu if readnoise_adu is not None else robust_std(values - lines[:, None])
-    expected = read / np.sqrt(values.shape[1])
-    scatter = robust_std(lines)
-    length = ds.sizes["y"] if axis == 1 else ds.sizes["x"]
-    levels = np.full(length, constant)
-    what = ("column", "row")[axis]
-    numbers = f"levels scatter by {scatter:.2f} adu, read noise predicts {expected:.2f}"
-    if scatter <= 2 * expected:
-        noise_adu = residual_scatter(values - constant, 1)
-        return OverscanLevels(levels, axis, f"constant {constant:.2f} adu ({numbers})", constant, noise_adu)
-    noise_adu = residual_scatter(values - lines[:, None], good.size)
-    first = strip.y0 if axis == 1 else strip.x0
-    levels[first : first + lines.size] = np.where(np.isfinite(lines), lines, constant)
-    words = f"a level per {what}, {constant:.2f} adu on average ({numbers})"
-    return OverscanLevels(levels, axis, words, constant, noise_adu)
+
+def choose_gain(found: float, stated: float | None, *, measured: bool) -> float | None:
+    """Return the gain that makes electrons of the measured read noise: that which the frames are reduced with."""
+    return found if math.isfinite(found) and (measured or stated is None) else stated
+
+
+def _central_pixels(plan: NightPlan, group: str) -> list[Array]:
+    """Return the pixels of the central areas of a group's raw frames, without those that are mostly bad."""
+    areas = [_central_pixels_of(member) for member in plan.members(group)]
+    return [area for area in areas if np.isfinite(area).mean() > 0.5]
+
+
+def _central_pixels_of(frame_plan: FramePlan) -> Array:
+    """Return the pixels of the central area of a raw frame, NaN where it is saturated."""
+    ds = open_raw(frame_plan)
+    if frame_plan.facts.saturate.value is not None:
+        ds = ops.flag_saturated(ds, float(frame_plan.facts.saturate.value))
+    return read_pixels(resolve(ds), central_region(frame_plan.shape, most=PAIR_SAMPLE))

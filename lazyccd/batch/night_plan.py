@@ -27,6 +27,27 @@ MISSABLE = ("bias", "dark", "flat", "gain", "readnoise")
 """What a product can lack and still be made; names for ``--allow-missing``."""
 
 
+DoubtKind: TypeAlias = Literal[
+    "refused", "listed", "unreadable", "missing", "inherited", "failed", "measured", "cosmic rays"
+]
+LOWERING: frozenset[DoubtKind] = frozenset({"refused", "listed", "unreadable", "missing", "inherited", "failed"})
+"""Doubts that keep a product from being COMPLETE; the others are only reported."""
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Something that a user must know before trusting a product."""
+
+    kind: DoubtKind
+    text: str
+    way_out: str = ""
+    """What to do about it; empty where the text says it, or nothing helps."""
+
+    def __str__(self) -> str:
+        """Return it as one line."""
+        return f"{self.text}; {self.way_out}" if self.way_out else self.text
+
+
 @dataclass(frozen=True)
 class Options:
     """What was asked for besides the files; empty where nothing was."""
@@ -221,15 +242,22 @@ class FramePlan:
         return "PARTIAL" if self.missing or self.lost else "COMPLETE"
 
     @property
-    def reasons(self) -> tuple[str, ...]:
+    def doubts(self) -> tuple[Doubt, ...]:
         """Why the status is not COMPLETE, one by one."""
-        if not self.is_reduced:
-            return (self.refused or self.listed,)
-        parts = [
-            *(f"{name} cannot be read" for name in self.lost),
-            *(f"no {kind}: {self._why(kind)}" for kind in self.lacks),
-        ]
-        return (*parts, *(f"{master} has no {' and no '.join(kinds)}" for master, kinds in self.inherited))
+        if self.refused:
+            return (Doubt("refused", self.refused),)
+        if self.listed:
+            return (Doubt("listed", self.listed),)
+        return (
+            *(Doubt("unreadable", f"{name} cannot be read") for name in self.lost),
+            *(Doubt("missing", f"no {kind}: {self._why(kind)}") for kind in self.lacks),
+            *(Doubt("inherited", f"{master} has no {' and no '.join(kinds)}") for master, kinds in self.inherited),
+        )
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why the status is not COMPLETE, as lines."""
+        return tuple(map(str, self.doubts))
 
     @property
     def reason(self) -> str:
@@ -400,6 +428,7 @@ __all__ = [
     "CALIBRATIONS",
     "MISSABLE",
     "Choice",
+    "Doubt",
     "FramePlan",
     "MasterGroup",
     "NightPlan",

@@ -305,9 +305,9 @@ STYLES = {"COMPLETE": "green", "PARTIAL": "yellow", "FAILED": "red"}
 
 def print_results(run: Run, console: Console) -> None:
     """Print what was measured, the masters, the science frames, what was left, and where everything is."""
-    if run.warnings:
+    if run.measurements or run.doubts:
         console.print(Text("Measured on the pixels", style="bold"))
-        for line in run.warnings:
+        for line in (*run.measurements, *run.doubts):
             console.print(f"  {line}", markup=False)
     masters = [outcome for outcome in run.outcomes if outcome.kind != "science"]
     science = [outcome for outcome in run.outcomes if outcome.kind == "science"]
@@ -315,7 +315,7 @@ def print_results(run: Run, console: Console) -> None:
         console.print(_master_outcomes(masters))
     if science:
         console.print(_science_outcomes(science))
-    _print_words(run, console)
+    _print_messages(run, console)
     left = [item for item in run.plan.frames if not item.is_reduced]
     for item in left:
         console.print(f"  not reduced: {item.name} ({item.kind}): {item.reason}", markup=False)
@@ -333,7 +333,7 @@ def _master_outcomes(outcomes: list[Outcome]) -> Table:
     """Return the table of masters."""
     table = Table("master", "made as", "status", "s", title="Masters", title_justify="left")
     for outcome in outcomes:
-        made = "\n".join(outcome.words) or outcome.reason
+        made = "\n".join(outcome.messages) or outcome.reason
         table.add_row(outcome.name, made, _styled(outcome.status), f"{outcome.seconds:.1f}")
     return table
 
@@ -358,14 +358,14 @@ def _science_outcomes(outcomes: list[Outcome]) -> Table:
     return table
 
 
-def _print_words(run: Run, console: Console) -> None:
+def _print_messages(run: Run, console: Console) -> None:
     """Print why masters were taken, decisions and reasons, once each, with the frames that they are about."""
     files = {item.name: os.path.basename(exposure_name(item)) for item in run.plan.frames}
     reasons = why_these_masters(run.plan)
     lines = {text: list(dict.fromkeys(files[name] for name in names)) for text, names in reasons.items()}
     for outcome in run.outcomes:
-        words = outcome.words if outcome.kind == "science" else ()
-        for text in (*words, *((outcome.reason,) if outcome.reason else ())):
+        messages = outcome.messages if outcome.kind == "science" else ()
+        for text in (*messages, *((outcome.reason,) if outcome.reason else ())):
             lines.setdefault(text, []).append(os.path.basename(outcome.name))
     for text, names in lines.items():
         who = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

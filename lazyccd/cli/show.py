@@ -22,7 +22,7 @@ def show(file: str, out: Path | None, stretch: str, interval: str, planes: bool)
     import matplotlib as mpl
 
     mpl.use("Agg")
-    from lazyccd.batch.make_masters import product_name
+    from lazyccd.batch.exposures import product_name
     from lazyccd.plot import save_picture
 
     with friendly_errors():

@@ -55,7 +55,7 @@ def test_rays_are_found_and_stars_are_not(night: Night, tmp_path: Path) -> None:
         rays = truth.cosmic_rays & ~truth.saturated & ~truth.bad
         assert (flagged & rays).sum() / rays.sum() > 0.8
         assert (flagged & ~truth.cosmic_rays).mean() < 0.005
-        text = "; ".join(outcome.words)
+        text = "; ".join(outcome.messages)
         assert "cosmic rays: " in text
         assert "0 of " in text
         assert "objlim" not in text
@@ -86,7 +86,7 @@ def test_none_leaves_them_and_spectra_are_left_by_themselves(night: Night, tmp_p
     run = Run(as_spectrum, tmp_path / "spectrum")
     run()
     for outcome in run.outcomes[-2:]:
-        assert any("left in, as in every spectrum" in words for words in outcome.words)
+        assert any("left in, as in every spectrum" in message for message in outcome.messages)
         assert not (io.open_fits(outcome.path)["mask"].values & CR).any()
 
 
@@ -94,7 +94,7 @@ def test_undersampled_stars(tmp_path: Path) -> None:
     """Where stars are narrower than 2.5 pixels, objlim is 10, and that is said."""
     night = simulated(tmp_path / "night", 1.7)
     for outcome in reduced(night, tmp_path / "out"):
-        assert any("objlim 10 instead of 5" in words for words in outcome.words)
+        assert any("objlim 10 instead of 5" in message for message in outcome.messages)
         assert "OBJLIM=10" in str(io.open_fits(outcome.path).ccd.header["CRLACOS"]).upper()
 
 
@@ -119,15 +119,15 @@ def test_flagged_stars_are_warned_about() -> None:
     stars = measure_stars(blank)
     assert math.isnan(stars.fwhm)
     flagged = lazyccd.add_mask(blank, np.ones((60, 60)), plane="CR")
-    assert check_stars(flagged, stars) == ["cosmic rays: 100.000% of the pixels"]
+    assert str(check_stars(flagged, stars)) == "cosmic rays: 100.000% of the pixels"
     image = np.full((60, 60), 100.0)
     image[10::20, 10::20] = 9000.0
     image += rng.normal(0, 1, image.shape)
     from scipy.ndimage import gaussian_filter
 
     ds = lazyccd.from_ccddata(CCDData(gaussian_filter(image, 1.5), unit="electron"))
-    words = check_stars(lazyccd.add_mask(ds, np.ones((60, 60)), plane="CR"), measure_stars(ds))
-    assert "9 of 9 stars flagged at their peak: WARNING, more than 1%; --cosmic-rays none" in words[0]
+    found = check_stars(lazyccd.add_mask(ds, np.ones((60, 60)), plane="CR"), measure_stars(ds))
+    assert "9 of 9 stars flagged at their peak: WARNING, more than 1%; --cosmic-rays none" in str(found)
 
 
 @pytest.mark.parametrize(
@@ -140,9 +140,11 @@ def test_a_few_flagged_stars_are_chance(count: int, wrong: int, warned: bool) ->
     mask.ravel()[:wrong] = 1
     places = np.argwhere(np.ones((30, 30)))[:count]
     frame = lazyccd.from_ccddata(CCDData(np.ones((30, 30)), unit="electron"))
-    words = check_stars(lazyccd.add_mask(frame, mask, plane="CR"), Stars(Region(0, 30, 0, 30), places, 3.0))
-    assert f"; {wrong} of {count} stars flagged at their peak" in words[0]
-    assert ("WARNING" in words[0]) is warned
+    found = check_stars(lazyccd.add_mask(frame, mask, plane="CR"), Stars(Region(0, 30, 0, 30), places, 3.0))
+    assert f"; {wrong} of {count} stars flagged at their peak" in str(found)
+    assert ("WARNING" in str(found)) is warned
+    assert found is not None
+    assert (found.doubt is not None) is warned
 
 
 def test_the_option(night: Night, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from astropy.nddata import CCDData
 
 from lazyccd import io
 from lazyccd.batch.collect import collect
-from lazyccd.batch.make_masters import product_name
+from lazyccd.batch.exposures import product_name
 from lazyccd.batch.make_plan import build_plan
 from lazyccd.batch.night_plan import FramePlan, Options
 from lazyccd.batch.resume import NightJournal
@@ -205,6 +205,6 @@ def test_saturated_flats_are_excluded_by_their_level(tmp_path: Path) -> None:
     run = Run(build_plan(collect(night.folder)), tmp_path / "out")
     run()
     made = {outcome.kind: outcome for outcome in run.outcomes}["flat"]
-    assert made.words[0] == "median of 2"
-    assert "level 64" in made.words[1]
-    assert "is above 80% of saturation" in made.words[1]
+    assert made.messages[0] == "median of 2"
+    assert "level 64" in made.messages[1]
+    assert "is above 80% of saturation" in made.messages[1]

@@ -16,9 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lazyccd
-from lazyccd.batch.measure import overscan_levels
-from lazyccd.errors import ParameterError
-from lazyccd.sections import Region
+from lazyccd.errors import ParameterError, ShapeError
+from lazyccd.ops.instrument.overscan import choose_form, overscan_levels
 from lazyccd.testing.simulate import Detector, Sky, make_exposure
 
 Array = npt.NDArray[Any]
@@ -186,13 +185,50 @@ def test_bad_arguments() -> None:
 
 
 @pytest.mark.parametrize("drift", [0.0, 1.0])
-def test_form_that_reduce_chooses(drift: float) -> None:
+def test_form_that_auto_chooses(drift: float) -> None:
     """A constant as long as the lines scatter by the read noise, a level per line otherwise; the noise is on record."""
     rng = np.random.default_rng(8)
     pixels = rng.normal(500, 4, (300, 60)) + drift * 6 * np.sin(np.arange(300) / 20)[:, None]
     pixels[::40, 45] += 5000
-    found = overscan_levels(frame(pixels), Region(0, 300, 40, 60), 4.0)
-    assert found.words.startswith("a level per row" if drift else "constant")
+    found = overscan_levels(frame(pixels), "[41:60,*]", readnoise=4.0)
+    assert found.reason.startswith("a level per row" if drift else "constant")
     assert (np.ptp(found.levels) > 5) == bool(drift)
     assert found.cards["OVERRMS"][0] == pytest.approx(4, rel=0.03)
     assert found.cards["OVERMEAN"][0] == pytest.approx(500, abs=0.7)
+    assert found.form == ("per line" if drift else "constant")
+    chosen = lazyccd.subtract_overscan(frame(pixels), fits_section="[41:60,*]", statistic=found)
+    auto = lazyccd.subtract_overscan(frame(pixels, 37), fits_section="[41:60,*]", statistic="auto", readnoise=4.0)
+    np.testing.assert_array_equal(auto["data"].values, pixels - found.levels[:, None])
+    np.testing.assert_array_equal(auto["data"].values, chosen["data"].values)
+    assert auto.ccd.header["OVERMEAN"] == chosen.ccd.header["OVERMEAN"] == found.cards["OVERMEAN"][0]
+    assert found.reason in str(auto.ccd.header["HISTORY"]).replace("\n", "")
+
+
+def test_auto_of_columns_and_of_another_frame() -> None:
+    """A strip above the data has a level per column; one that is a frame of its own gives the same as a section."""
+    rng = np.random.default_rng(8)
+    pixels = rng.normal(500, 4, (60, 300)) + 6 * np.sin(np.arange(300) / 20)
+    auto = lazyccd.subtract_overscan(frame(pixels), None, None, "[*,41:60]", statistic="auto")
+    assert "a level per column" in str(auto.ccd.header["HISTORY"]).replace("\n", "")
+    other = lazyccd.subtract_overscan(frame(pixels), frame(pixels[40:]), 0, statistic="auto")
+    np.testing.assert_array_equal(auto["data"].values, other["data"].values)
+
+
+@pytest.mark.parametrize(
+    ("scatter", "predicted", "form"),
+    [(0.9, 1.0, "constant"), (2.0, 1.0, "constant"), (2.01, 1.0, "per line"), (np.nan, 1.0, "per line")],
+)
+def test_the_limit_between_the_forms(scatter: float, predicted: float, form: str) -> None:
+    """Twice what the read noise predicts is still a constant."""
+    assert choose_form(scatter, predicted) == form
+
+
+def test_auto_takes_no_other_choice() -> None:
+    """Auto excludes a model and a median, a read noise needs auto, and levels need the frame that they were chosen on."""
+    with pytest.raises(ParameterError, match="chooses the levels; leave out median"):
+        lazyccd.subtract_overscan(frame(raw()), fits_section="[39:48,*]", statistic="auto", median=True)
+    with pytest.raises(ParameterError, match=r'readnoise 4\.0 is used by statistic="auto" only'):
+        lazyccd.subtract_overscan(frame(raw()), fits_section="[39:48,*]", readnoise=4.0)
+    found = overscan_levels(frame(raw()), "[39:48,*]")
+    with pytest.raises(ShapeError, match="60 overscan levels were chosen and the image has 50 rows"):
+        lazyccd.subtract_overscan(frame(raw((50, 48))), fits_section="[39:48,*]", statistic=found)

@@ -1,7 +1,4 @@
-"""Deviation, gain, bias and dark.
-
-Steps of `lazyccd reduce` that ccdproc does not have: noise on top of a master's, and levels decided beforehand.
-"""
+"""Deviation, gain, bias and dark, and the noise that `lazyccd reduce` adds on top of a master's, which ccdproc does not have."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 from astropy import units as u
 
@@ -20,13 +16,13 @@ from lazyccd.frame.history_log import LogEntry
 from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.units import conversion_factor
-from lazyccd.kernels import overscan, pointwise
+from lazyccd.kernels import pointwise
 from lazyccd.ops.arguments import check_range, file_name, operand
 from lazyccd.ops.attributes import with_uncertainty
 from lazyccd.ops.binary import add_images, affine_image, multiply_images
 from lazyccd.ops.decorator import operation
 from lazyccd.plan.footprints import WITH_DATA, PlaneMap
-from lazyccd.plan.steps import Input, Scalar
+from lazyccd.plan.steps import Input
 
 if TYPE_CHECKING:
     from astropy.nddata import CCDData
@@ -374,37 +370,3 @@ def scale_noise(ccd: xr.Dataset, factor: float) -> xr.Dataset:
     if factor == 1 or UNCERTAINTY not in ccd:
         return ccd
     return with_uncertainty(ccd, ccd[UNCERTAINTY].data * factor if factor else None)
-
-
-def subtract_levels(ccd: xr.Dataset, levels: npt.NDArray[Any], axis: int) -> xr.Dataset:
-    """Subtract a level from each row (``axis=1``) or each column (``axis=0``).
-
-    Parameters
-    ----------
-    ccd
-        A frame.
-    levels
-        A level for each line; lines whose level is NaN become NaN and ``NO_DATA``.
-    axis
-        Axis along which the level is constant.
-
-    Returns
-    -------
-    xr.Dataset
-        Lazy, one task per chunk, halo 0.
-    """
-    image = resolve(ccd)
-    planes: dict[str, Any] = dict(image.plan.planes)
-    if np.isnan(levels).any():
-        planes["mask"] = image.schema.dtype
-    plan = image.apply(
-        overscan.subtract_levels,
-        (Input(image.plan),),
-        planes,
-        axis=axis,
-        dtype=image.dtype.name,
-        mask_dtype=image.schema.dtype.name,
-        no_data=image.schema.bits("NO_DATA"),
-        scalars=(("level", Scalar(given=np.asarray(levels, float), what="overscan")),),
-    )
-    return replace(image, plan=plan).to_dataset()
