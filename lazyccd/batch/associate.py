@@ -15,11 +15,13 @@ from lazyccd.batch.metadata import Facts, value_to_text
 from lazyccd.batch.night_plan import Choice
 from lazyccd.sections import parse_section
 
+# Frames of another readout speed have another gain, noise and bias level, so their masters do not fit.
 COMMON = (
     "telescope", "instrument", "detector", "binning", "window", "readout", "gain_setting", "offset", "iso", "em", "row_order",
 )  # fmt: skip
 """What changes the pixels of every frame, and is compared to the letter."""
 
+# Numbers of headers match within a tolerance, never by ==: the larger of both counts.
 EXPOSURE_S = 0.1
 EXPOSURE_RELATIVE = 0.01
 TEMPERATURE_K = 1.0
@@ -60,6 +62,7 @@ class Candidate:
 
 def keys_of(kind: str, mode: str | None) -> tuple[str, ...]:
     """Return what must match for a kind of master, besides exposure and temperature of darks."""
+    # Bias and dark do not see the light: filter, grating and slit say nothing about them.
     if kind != "flat":
         return COMMON
     return (*COMMON, "mode", "filter", "grating", "slit") if mode == "spectrum" else (*COMMON, "mode", "filter")
@@ -87,10 +90,13 @@ def compare(kind: str, wanted: Facts, other: Facts, *, exposure: bool = True) ->
     failures, ignored = [], []
     for key in keys_of(kind, wanted.mode.value):
         ours, theirs = wanted.get(key).value, other.get(key).value
+        # Many headers are silent on one key; to refuse then would leave most nights without masters. It is reported
+        # instead.
         if (ours is None) != (theirs is None):
             ignored.append(key)
         elif ours is not None and theirs is not None and not is_same(key, ours, theirs):
             failures.append(f"{key} {theirs!r} is not {ours!r}")
+    # Only dark current depends on temperature and exposure; a flat of any exposure serves, since it is normalised.
     if kind == "dark":
         failures += _compare_temperature(wanted, other, ignored)
         if exposure and not is_same_exposure(wanted.exposure.value, other.exposure.value):
@@ -100,6 +106,7 @@ def compare(kind: str, wanted: Facts, other: Facts, *, exposure: bool = True) ->
 
 def is_same(key: str, ours: str, theirs: str) -> bool:
     """Return whether two values of a key agree: as numbers if both are, else as text without regard to case."""
+    # Numbers in headers are written as 1.0, 1 or '1.00'.
     try:
         return math.isclose(float(ours), float(theirs), rel_tol=NUMBER_RELATIVE.get(key, 0.01))
     except ValueError:
@@ -108,6 +115,7 @@ def is_same(key: str, ours: str, theirs: str) -> bool:
 
 def is_same_exposure(ours: float | None, theirs: float | None) -> bool:
     """Return whether exposures are equal within the larger of 0.1 s and 1 % of the frame's."""
+    # A dark whose exposure nobody knows must not be subtracted unscaled.
     if ours is None or theirs is None:
         return False
     return abs(ours - theirs) <= max(EXPOSURE_S, EXPOSURE_RELATIVE * ours) * (1 + 1e-9)
@@ -132,17 +140,20 @@ def choose_dark(
     bias-subtracted. A dark that contains the bias replaces it.
     """
     fitting, why_not = _sift("dark", wanted, shape, candidates, exposure=False)
+    # Scaling assumes that dark current is linear in time; an equal exposure assumes nothing.
     equal = [pair for pair in fitting if is_same_exposure(wanted.exposure.value, pair[0].facts.exposure.value)]
     scalable = []
     for item, ignored in fitting:
         if (item, ignored) in equal:
             continue
+        # A dark that contains the bias would scale the bias with it.
         if not item.bias_subtracted or not bias or not wanted.exposure.value or not item.facts.exposure.value:
             unequal = f"exposure {_seconds(item.facts)} is not {_seconds(wanted)}"
             reason = "" if item.bias_subtracted and bias else ", and without a bias subtracted it cannot be scaled"
             why_not.append((item.shown, unequal + reason))
         else:
             scalable.append((item, ignored))
+    # The longest dark has the least noise once it is scaled down.
     scalable.sort(key=lambda pair: -(pair[0].facts.exposure.value or 0.0))
     if not equal and not scalable:
         return Choice("dark", why=_none("dark", candidates), why_not=tuple(why_not)), bias
@@ -155,6 +166,7 @@ def choose_dark(
         if item is not best
     ]
     why = _why(best, ignored)
+    # To subtract a bias as well would take it off twice.
     if equal and not best.bias_subtracted:
         why = f"equal exposure, contains the bias; {why}"
         choice = replace(_choice("dark", wanted, best, why, why_not), exposure=exposure, contains_bias=True)
@@ -169,6 +181,7 @@ def choose_dark(
 
 def choose_mask(wanted: Facts, shape: tuple[int, int], candidates: list[Candidate]) -> Choice:
     """Choose the bad pixel mask of a frame: it must have the frame's size, before or after trimming."""
+    # Masks are drawn on the raw frame or on a product.
     sizes = {shape, _trimmed(wanted, shape)}
     for item in candidates:
         if item.shape in sizes:
@@ -180,6 +193,7 @@ def choose_mask(wanted: Facts, shape: tuple[int, int], candidates: list[Candidat
 def check_stamps(wanted: Facts, shape: tuple[int, int], candidate: Candidate) -> list[str]:
     """Return where a master was treated differently from the frame: overscan, trim and size."""
     stamps = candidate.stamps
+    # A master that is still to be made is treated as its frames are, so raw sizes are compared.
     if stamps is None and candidate.shape != shape:
         return [f"size {_size(candidate.shape)} is not {_size(shape)}"]
     if stamps is None:
@@ -190,6 +204,7 @@ def check_stamps(wanted: Facts, shape: tuple[int, int], candidate: Candidate) ->
             failures.append(f"trim {candidate.facts.trim.value} is not {wanted.trim.value}")
         return failures
     failures = []
+    # The pedestal would be subtracted twice, or never.
     if not candidate.trusted and ("overscan" in stamps.done) != (wanted.overscan.value is not None):
         master, frame = ("", "not ") if "overscan" in stamps.done else ("not ", "")
         failures.append(f"it is {master}overscan-subtracted and the frame will {frame}be")
@@ -219,12 +234,14 @@ def _sift(
             why_not.append((item.shown, "; ".join(failures)))
         else:
             fitting.append((item, ignored))
+    # The name decides between equal distances, so that the plan does not depend on the order of files.
     fitting.sort(key=lambda pair: (not pair[0].explicit, distance(wanted, pair[0]), pair[0].name))
     return fitting, why_not
 
 
 def _compare_temperature(wanted: Facts, other: Facts, ignored: list[str]) -> list[str]:
     """Compare set temperatures, or measured ones where not both have been set."""
+    # What was set is equal where the cooling was; what was measured scatters.
     for key in ("set_temperature", "temperature"):
         ours, theirs = wanted.get(key).value, other.get(key).value
         if ours is not None and theirs is not None:

@@ -131,16 +131,20 @@ def calibrate(frame_plan: FramePlan, masters: dict[str, str], bias_noise: float 
     """
     facts = frame_plan.facts
     done = Calibrated(open_raw(frame_plan))
+    # Before anything is subtracted: saturation is a level of the raw frame.
     if facts.saturate.value is not None:
         done.frame = ops.flag_saturated(done.frame, float(facts.saturate.value))
     _overscan_and_trim(frame_plan, done)
     kind = calibration_of(frame_plan.kind)
     gain, read = facts.gain.value, facts.readnoise.value
+    # The noise of signal and reading comes after the bias, since the pedestal has no photons.
     if frame_plan.bias:
         done.frame = ops.subtract_bias(done.frame, scale_noise(_master(frame_plan.bias, masters), bias_noise))
+    # What is not known is not pretended: without gain and read noise no uncertainty is written.
     if gain is not None and read is not None and not frame_plan.contains_bias:
         signal = bool(frame_plan.bias) or (kind != "bias" and facts.overscan.value is not None)
         done.frame = add_noise(done.frame, gain=gain, readnoise=read, poisson=signal)
+    # A master bias stays in adu, as the frames that it is subtracted from still are then.
     if kind == "bias":
         return done
     if gain is not None:
@@ -154,6 +158,7 @@ def _overscan_and_trim(frame_plan: FramePlan, done: Calibrated) -> None:
     """Subtract the overscan, trim, mark bad pixels."""
     facts = frame_plan.facts
     bad = as_frame(frame_plan.bpm.master, "bad pixel mask") if frame_plan.bpm else None
+    # A mask of the raw frame's size goes in before the trim, so that bad columns are known in the overscan too.
     if bad is not None and bad[DATA].shape == frame_plan.shape:
         done.frame = ops.add_mask(done.frame, bad[DATA])
         bad = None
@@ -196,9 +201,11 @@ def _dark_and_flat(frame_plan: FramePlan, masters: dict[str, str], done: Calibra
         done.frame = ops.subtract_dark(done.frame, _master(frame_plan.dark, masters), **times, scale=is_scaled)
         if is_scaled:
             done.messages.append(f"dark scaled by {frame_plan.dark.scale:.4g}")
+        # Only now the pedestal is gone, and what is left are photons and dark current.
         if frame_plan.contains_bias and facts.gain.value is not None and facts.readnoise.value is not None:
             done.frame = add_noise(done.frame, gain=1.0, readnoise=float(facts.readnoise.value))
     if frame_plan.flat:
+        # Flats of the night have level 1 already; to normalise again by the mean of one frame would change its scale.
         done.frame = ops.flat_correct(done.frame, _master(frame_plan.flat, masters), norm_value=1.0)
 
 

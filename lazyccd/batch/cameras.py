@@ -57,6 +57,7 @@ class Condition:
         if value is None:
             return self.pattern == ""
         try:
+            # Compared as numbers, EXPTIME=0 fits 0, 0.0 and '0.000'.
             return abs(float(value) - float(self.pattern)) <= 1e-6 * max(1.0, abs(float(self.pattern)))
         except ValueError:
             return fnmatchcase(as_text(value).upper(), self.pattern.upper())
@@ -141,8 +142,11 @@ def generic_camera() -> Camera:
 
 def cameras_of(frame: RawFrame, user: Camera | None = None) -> tuple[Camera, ...]:
     """Return the tables to ask about a frame, in order: the user's, the built-in one that fits, the generic one."""
+    # A night can hold two cameras, of which the user's table is about one.
     found = [user] if user is not None and user.fits(frame) else []
+    # One built-in table only: two that fit would hide each other's keywords in an order nobody chose.
     found += [camera for camera in builtin_cameras() if camera.fits(frame)][:1]
+    # The generic keywords come last: a camera's own keyword wins even where a generic one is there.
     return (*found, generic_camera())
 
 
@@ -178,6 +182,7 @@ def _parse(text: str, name: str, label: str, where: str) -> Camera:
 
 def _check(found: set[str], known: tuple[str, ...], what: str, where: str) -> None:
     """Refuse names that mean nothing, which are mostly misspelled."""
+    # A misspelled fact would otherwise be ignored without a word.
     for item in sorted(found - set(known)):
         raise ParameterError(f"camera table {where!r}: {what} {item!r} must be one of {', '.join(known)}; correct it.")
 

@@ -75,6 +75,7 @@ def classify(frame: RawFrame, cameras: tuple[Camera, ...], exposure: Fact[float]
     combined = "" if master else why_combined(frame)
     if combined and (calibration_of(found.value or "") or is_untyped):
         return Fact("master", combined)
+    # EFOSC2 writes DARK on its bias frames; the shutter did not open, so the exposure is the better witness.
     if exposure.value == 0 and not master and (found.value == "dark" or is_untyped):
         instead = "" if is_untyped else f", against {found.source}"
         return Fact("bias", f"exposure 0 s ({exposure.source}){instead}")
@@ -86,6 +87,7 @@ def _by_spelling(frame: RawFrame, cameras: tuple[Camera, ...], texts: dict[str, 
     for camera in cameras:
         for keyword, text in (texts or {"": ""}).items():
             spelling = normalize(str(text))
+            # 'MASTER BIAS' is a bias where a master was asked for, and no raw frame elsewhere.
             spelling = normalize(spelling.replace("MASTER", "")) if master else spelling
             for rule in camera.types:
                 if fnmatchcase(spelling, normalize(rule.name)) and rule.holds(frame) and (texts or rule.conditions):
@@ -185,8 +187,10 @@ def read_stamps(frame: RawFrame) -> Stamps:
     if letters:
         done = list(dict.fromkeys([*done, *letters]))
         reasons.append(f"CALSTAT = {_short(frame.get('CALSTAT'))}")
+    # These say that something was done without saying what: enough to refuse the frame as raw.
     general = [keyword for keyword in ("CCDPROC", "ESO PRO CATG") if is_stamp(keyword, frame.get(keyword))]
     reasons += [f"{keyword} = {_short(frame.get(keyword))}" for keyword in general]
+    # LCO numbers its levels of processing; raw frames have 0.
     level = frame.get("RLEVEL")
     if isinstance(level, (int, float)) and level > 0:
         reasons.append(f"RLEVEL = {level}")

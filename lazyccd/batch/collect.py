@@ -89,6 +89,7 @@ class RawFrame:
     def top(self) -> int | None:
         """The largest value that an integer image can hold, None for floats and 32 bits or more."""
         bits, scale, zero = self.levels
+        # Of 32 bits and floats no detector fills the range, so the type says nothing about saturation.
         if bits not in (8, 16):
             return None
         return int((255 if bits == 8 else 32767) * scale + zero)
@@ -105,6 +106,7 @@ class RawFrame:
             where INHERIT is T.
         """
         value = self.cards.get(keyword)
+        # The primary of a mosaic speaks of the whole: Sinistro's has GAIN = 0.0 and sections of the mosaic.
         if value is None and (not local or self.single or self.cards.get("INHERIT") is True):
             value = self.root_cards.get(keyword)
         return value
@@ -161,6 +163,7 @@ def collect(names: Name | Iterable[Name], on_error: OnError = "raise") -> Collec
     MissingFileError
         Raised if a folder holds no FITS file, or a name, list or glob leads nowhere.
     """
+    # The same file by two globs is one frame of the night.
     inputs = list(dict.fromkeys(_inputs([names] if isinstance(names, (str, os.PathLike)) else names)))
     folder = _folder([item.path for item in inputs])
     frames: list[RawFrame] = []
@@ -168,6 +171,7 @@ def collect(names: Name | Iterable[Name], on_error: OnError = "raise") -> Collec
     skip = on_error == "skip"
     for item, scanned in zip(inputs, scan_many((item.path for item in inputs), keep_going=skip), strict=True):
         short = _short(item.path, folder)
+        # One damaged file must not stop a night; the exit status still tells of it.
         if isinstance(scanned, LazyCCDError):
             skipped.append((short, str(scanned)))
             continue
@@ -231,6 +235,7 @@ def _pick(file: FitsFile, hdu: Selector | None) -> list[HduInfo] | str:
         shapes = ", ".join(f"{item.label} {item.shape}" for item in images)
         return f"holds no image of two axes; it has {shapes}" if shapes else "holds no image"
     labels = [item.label for item in planes]
+    # Products and masters find their image by this label.
     doubled = next((label for label in labels if labels.count(label) > 1), None)
     if doubled is not None:
         return f"holds several images {doubled}; give their extensions other names or versions"
@@ -258,6 +263,7 @@ def _frame(file: FitsFile, hdu: HduInfo, short: str, child: str, *, named: bool)
     images = [item for item in file.hdus if item.kind == "image" and item.name.upper() not in COMPANIONS]
     notes = (f"an image of axes {hdu.shape} is read as {hdu.plane_shape}",) if len(hdu.shape) > 2 else ()
     alone = len(images) <= 1
+    # A companion such as a mask makes a bare path ambiguous for the reader.
     label = hdu.label if named or len([item for item in file.hdus if item.kind == "image"]) > 1 else ""
     return RawFrame(
         name=short + (label if named else ""),

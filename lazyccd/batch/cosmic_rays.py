@@ -64,14 +64,18 @@ def measure_stars(frame: xr.Dataset) -> Stars:
     A star is a local maximum whose eight neighbours stand out too, about as wide along y as along x: a cosmic ray is not.
     The logarithm of a Gaussian has the second difference -1 / sigma**2 wherever it is sampled.
     """
+    # One area bounds the pixels that are read before anything is written.
     region = central_region((frame.sizes["y"], frame.sizes["x"]), 1.0, most=AREA)
     values = read_pixels(resolve(frame), region)
     known = np.isfinite(values)
     if known.sum() < 100:
         return Stars(region, np.zeros((0, 2), np.intp), math.nan)
+    # -inf is never a peak, and lowers the minimum of a neighbourhood so that stars beside bad pixels are left out.
     values = np.where(known, values - np.median(values[known]), -np.inf)
+    # Differences of neighbours do not see the sky's gradient.
     sigma = robust_std(np.diff(np.where(known, values, np.nan), axis=1)) / math.sqrt(2)
     peaks = (values == ndimage.maximum_filter(values, 5)) & (values > BRIGHT * sigma)
+    # A cosmic ray of one pixel has neighbours at the level of the sky; a star does not.
     peaks &= ndimage.minimum_filter(values, 3) > BRIGHT / 4 * sigma
     peaks[:1], peaks[-1:], peaks[:, :1], peaks[:, -1:] = False, False, False, False
     places = np.argwhere(peaks)
@@ -159,14 +163,18 @@ def remove_cosmic_rays(frame: xr.Dataset, asked: str, *, spectrum: bool) -> Clea
         return Cleaned(frame)
     if not asked and spectrum:
         return Cleaned(frame, ("cosmic rays left in, as in every spectrum; --cosmic-rays lacosmic removes them",))
+    # LA Cosmic compares with the noise: with a guessed one it flags stars, or nothing.
     if UNCERTAINTY not in frame:
         return Cleaned(frame, ("cosmic rays left in: gain or read noise is not known, nor is the noise",))
+    # A spectrum has no stars, and its lines would be taken for such.
     stars = None if spectrum else measure_stars(frame)
     objlim = OBJLIM if stars is None else choose_objlim(stars.fwhm)
     messages: tuple[str, ...] = ()
     if stars is not None and objlim != OBJLIM:
         width = f"stars are {stars.fwhm:.1f} pixels wide"
         messages = (f"{width}: cosmic rays with objlim {objlim:g} instead of {OBJLIM:g}",)
+    # The uncertainty is the only right noise once amplifiers of different gain are assembled; a scalar fits one of
+    # them.
     return Cleaned(ops.cosmicray_lacosmic(frame, objlim=objlim, use_uncertainty=True), messages, stars)
 
 
@@ -175,6 +183,7 @@ def check_stars(product: xr.Dataset, stars: Stars | None) -> FlaggedStars | None
     if stars is None:
         return None
     image = resolve(product)
+    # Counted on what was written: nothing is then computed a second time to check it.
     bits = cut(image, *stars.region.slices).to_dataset()[MASK].values
     flagged = (bits & bits.dtype.type(image.schema.bits("CR"))) != 0
     return FlaggedStars(float(flagged.mean()), int(flagged[tuple(stars.places.T)].sum()), len(stars.places))

@@ -29,6 +29,7 @@ def existing_masters(options: Options, user: Camera | None) -> tuple[list[Candid
     named = [(kind, path) for kind in CALIBRATIONS for path in getattr(options, kind)]
     for kind, path in [*named, *([("bpm", options.bpm)] if options.bpm else [])]:
         collection = collect([path])
+        # A file that was named must serve; only those of a folder may be passed over.
         for name, reason in collection.skipped:
             raise FormatError(f"--{kind} {name} cannot be used: {reason.rstrip('.')}.")
         found += [_candidate(frame, kind, user, options, explicit=True) for frame in collection.frames]
@@ -55,6 +56,7 @@ def missing_use(plan: NightPlan, existing: list[Candidate]) -> tuple[str, ...]:
     notes = []
     frames = [item for item in plan.frames if item.is_reduced]
     used = {choice.master for item in frames for choice in item.choices}
+    # A folder of masters holds those of other nights too; only what was named is missed.
     for master in existing:
         if not master.explicit or master.name in used or not frames:
             continue
@@ -66,6 +68,7 @@ def missing_use(plan: NightPlan, existing: list[Candidate]) -> tuple[str, ...]:
             if name == master.shown
         )
         frame = frames[-1]
+        # The mistake is in the call, not in the data: the user said which master, and it cannot be right.
         stamps = check_stamps(frame.facts, frame.shape, master)
         if stamps:
             raise ParameterError(
@@ -87,6 +90,7 @@ def _candidate(frame: RawFrame, kind: str, user: Camera | None, options: Options
     """Describe a master file."""
     facts = resolve_facts(frame, cameras_of(frame, user), {})
     stamps = read_stamps(frame)
+    # Without a time the master comes after all that have one.
     times = () if facts.time.value is None else (facts.time.value,)
     return Candidate(
         frame.source,

@@ -77,6 +77,7 @@ def master_files(groups: Iterable[MasterGroup]) -> dict[str, list[MasterGroup]]:
 def open_raw(frame_plan: FramePlan) -> xr.Dataset:
     """Open the raw image of a frame, from a file of which others may be damaged."""
     name = parse_name(frame_plan.source)
+    # A damaged extension must not keep the others of its file from being read.
     file = scan_fits(name.path, keep_going=True)
     return frame_of(file, name.hdu, "auto", None, frame_plan.facts.unit.value or None)
 
@@ -122,15 +123,18 @@ def assemble_amplifiers(exposure: xr.Dataset | xr.DataTree) -> tuple[xr.Dataset 
         return exposure, []
     frames = frames_of(exposure)
     headers = {name: header_view(str(frame.attrs["header"])) for name, frame in frames.items()}
+    # A keyword that one image lacks cannot sort them.
     key = next((key for key in DETECTORS if all(key in header for header in headers.values())), None)
     detectors: dict[str, list[str]] = {}
     for name, header in headers.items():
         detectors.setdefault(str(header[key]) if key else "", []).append(name)
+    # Each image is a detector already; a mosaic is never pasted, since its gaps are not pixels.
     if len(detectors) == len(frames):
         return exposure, []
     try:
         why = next(filter(None, (_why_apart({n: frames[n] for n in names}) for names in detectors.values())), "")
         made = None if why else ops.assemble(exposure, group=key)
+    # Images that do not fit together are still good products, each by itself.
     except LazyCCDError as error:
         made, why = None, str(error).rstrip(".")
     if made is None:
@@ -148,6 +152,8 @@ def _why_apart(frames: Mapping[str, xr.Dataset]) -> str:
     lost = [name for name in frames if name not in places]
     if lost:
         return f"no CCDSEC or DETSEC says where {', '.join(lost)} lies"
+    # Overlapping CCDSEC count from each detector's own corner: DETSEC places detectors of a mosaic, with gaps between
+    # them.
     if key == "DETSEC" and any("CCDSEC" in header_view(str(frame.attrs["header"])) for frame in frames.values()):
         return "their CCDSEC overlap, so each is a detector of its own"
     return ""
@@ -189,6 +195,7 @@ def master_locations(path: str, groups: Sequence[MasterGroup]) -> dict[str, str]
     """Return for each master of a file what opens it."""
     if not groups[0].exposure:
         return {groups[0].name: path}
+    # Masters have masks and uncertainties between them, so their numbers are not 1, 2, 3.
     listed = io.open_mef(path).attrs["hdus"]
     numbers = [number for number, hdu in enumerate(listed) if hdu.get("plane") == DATA]
     return {group.name: f"{path}[{number}]" for group, number in zip(groups, numbers, strict=True)}

@@ -73,12 +73,14 @@ class MasterMaker:
         members = self.plan.members(group.name)
         for member in members:
             frame = calibrate_frame(self.plan, member, self.made).frame
+            # Flats differ in exposure and lamp: each is brought to 1 before they can be compared pixel by pixel.
             if group.kind == "flat":
                 value = level(frame)
                 reason = why_flat_is_excluded(value, member.facts, missing_images(self.plan, member))
                 if reason:
                     excluded.append(f"{member.name} excluded: {reason}")
                     continue
+                # One level each would take the amplifiers' steps out of the flat and leave them in the product.
                 common = self._exposure_level(member) if member.child else value
                 frame = ops.divide(frame, common * frame.ccd.unit)
             frames.append(frame)
@@ -110,9 +112,12 @@ def why_flat_is_excluded(value: float, facts: Facts, missing: list[str]) -> str:
     missing
         Images that the file lacks and other files of the master have.
     """
+    # Saturation is a level of the raw frame, so the level goes back to adu.
     gain, saturate = facts.gain.value or 1.0, facts.saturate.value
+    # The level is one for all amplifiers; without one of them it is another number, and its master would have a step.
     if missing:
         return f"its file has no {', '.join(missing)}, so its level is not that of the others"
+    # Also true of NaN, which a frame without good pixels has.
     if not value > 0:
         return f"its level is {value:.4g}"
     if saturate is not None and value / gain > FULL_FLAT * saturate:
@@ -162,6 +167,7 @@ def with_master_cards(master: xr.Dataset, group: MasterGroup, count: int, bias: 
     }
     if bias:
         cards["LZMAST1"] = (os.path.basename(bias), "master used")
+    # The bias that frame and dark share cancels at equal exposure, and its noise with it: see `NightPlan.bias_noise`.
     if bias and group.kind == "dark":
         cards["LZNOISE"] = ("own frames", "UNCERT leaves out the noise of the bias")
     made: xr.Dataset = ops.with_header(master, cards)

@@ -59,6 +59,7 @@ def build_plan(
     """
     options = options or Options()
     user = load_camera(options.camera) if options.camera else None
+    # A table that fits nothing is a misspelled [match]; ignored, it would give plausible and wrong products.
     if user is not None and collection.frames and not any(user.fits(frame) for frame in collection.frames):
         raise ParameterError(
             f"camera table {options.camera!r} matches none of the {len(collection.frames)} files; correct its [match]."
@@ -72,6 +73,7 @@ def build_plan(
         frame_plans = [replace(item, lost=_lost(item, collection)) for item in frame_plans]
     existing, notes = existing_masters(options, user)
     plan = NightPlan(collection.folder, tuple(frame_plans), (), collection.skipped, options, notes)
+    # In this order: darks get a bias, flats both, so each master knows what it will be subtracted from.
     for kind in CALIBRATIONS:
         plan = _add_groups(plan, kind, existing)
     plan = _mark_measurable(_assign(plan, "science", existing))
@@ -90,6 +92,7 @@ def night_noon(frame_plans: list[FramePlan]) -> float:
 
     It is the middle of the longest part of the day in which no exposure of the sky begins; so no longitude is needed.
     """
+    # Calibrations are taken at noon too; only exposures of the sky show when it is dark.
     science = [item for item in frame_plans if item.kind == "science"] or frame_plans
     times = sorted(item.facts.time.value % 1 for item in science if item.facts.time.value is not None)
     if not times:
@@ -106,6 +109,7 @@ def night_of(moment: float | None, noon: float) -> str:
 
 def inherit(plan: NightPlan) -> NightPlan:
     """Tell each frame which of its masters lack something."""
+    # Kind by kind, because a flat inherits from its dark what the science frame inherits from the flat.
     for kind in (*CALIBRATIONS[1:], "science"):
         lacking = {
             group.name: tuple(dict.fromkeys(kind for item in plan.members(group.name) for kind in item.missing))
@@ -125,6 +129,7 @@ def _describe(frame: RawFrame, options: Options, user: Camera | None, edit: Edit
     """Resolve what one file is, before anything is assigned."""
     cameras = cameras_of(frame, user)
     facts = resolve_facts(frame, cameras, options.facts, COMMAND_LINE)
+    # The command line is the later word: it goes before a saved table.
     edited = {name: text for name, text in edit.facts.items() if name not in options.facts}
     if edited:
         table = resolve_facts(frame, cameras, edited, edit.source)
@@ -173,6 +178,7 @@ def _check_unique(frame_plans: list[FramePlan]) -> None:
 def _add_groups(plan: NightPlan, kind: str, existing: list[Candidate]) -> NightPlan:
     """Group the frames of one kind, and give them their own masters."""
     frames = [item for item in plan.frames if calibration_of(item.kind) == kind and item.is_reduced]
+    # Groups and names must not depend on the order in which files were named.
     frames.sort(key=lambda item: (item.facts.time.value is None, item.facts.time.value or 0.0, item.name))
     gathered: list[list[FramePlan]] = []
     for item in frames:
@@ -192,8 +198,10 @@ def _add_groups(plan: NightPlan, kind: str, existing: list[Candidate]) -> NightP
 
 def _belongs(kind: str, first: FramePlan, item: FramePlan) -> bool:
     """Return whether a frame goes into the group of another."""
+    # Sky, dome and lamp flats differ in illumination and are never mixed.
     if (first.night, first.shape, first.kind) != (item.night, item.shape, item.kind):
         return False
+    # Frames with and without overscan have different pedestals, those of different trims different pixels.
     sections = all(first.facts.get(name).value == item.facts.get(name).value for name in ("overscan", "trim"))
     return sections and not compare(kind, first.facts, item.facts)[0]
 
@@ -270,6 +278,7 @@ def _with_masters(item: FramePlan, candidates: Mapping[str, list[Candidate]]) ->
     if "bias" in candidates:
         item = replace(item, bias=choose("bias", item.facts, item.shape, candidates["bias"]))
     if "dark" in candidates:
+        # A dark that contains the bias takes the bias' place, so both are chosen together.
         dark, bias = choose_dark(item.facts, item.shape, candidates["dark"], item.bias)
         item = replace(item, dark=dark, bias=bias)
     if "flat" in candidates:
@@ -282,12 +291,14 @@ def _mark_measurable(plan: NightPlan) -> NightPlan:
     zeros: dict[str, str] = {}
     gains: dict[str, str] = {}
     for pairs in plan.pairs:
+        # The noise of dark frames has dark current in it.
         limit = ", an upper limit" if plan.group(pairs.zero).kind == "dark" else ""
         zeros.update(dict.fromkeys(pairs.frames, f"pairs of {pairs.zero}{limit}"))
         gains.update(dict.fromkeys(pairs.frames if pairs.flat else (), f"pairs of {pairs.zero} and {pairs.flat}"))
     frame_plans = []
     for item in plan.frames:
         for name, sources in (("gain", gains), ("readnoise", zeros)):
+            # Pairs give the read noise in adu; without a gain it cannot become electrons.
             has_gain = name == "gain" or item.facts.gain.value is not None or "gain" in item.to_measure
             if item.is_reduced and item.facts.get(name).value is None and item.name in sources and has_gain:
                 fact = replace(item.facts.get(name), source=f"to be measured, {sources[item.name]}")

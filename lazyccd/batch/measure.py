@@ -43,6 +43,7 @@ def central_region(shape: tuple[int, int], fraction: float = 0.5, most: int | No
 
 def level(ds: xr.Dataset) -> float:
     """Return the median of the central half of a frame: of the good pixels, and of saturated ones, whose level is high."""
+    # Without saturated pixels a flat that is saturated nearly everywhere would have the level of its darkest corner.
     values = read_pixels(resolve(ds), central_region((ds.sizes["y"], ds.sizes["x"])), allowed="SAT")
     values = values[np.isfinite(values)]
     return float(np.median(values)) if values.size else float("nan")
@@ -59,6 +60,7 @@ def noise(ds: xr.Dataset) -> float:
 
 def pair_std(one: Array, other: Array) -> float:
     """Return the noise of one of two equal exposures, from their difference, each column's median taken off."""
+    # A difference of equal exposures has no fixed pattern, which would count as noise.
     difference = one - other
     with np.errstate(invalid="ignore"):
         difference = difference - np.nanmedian(difference, axis=0, keepdims=True)
@@ -84,9 +86,11 @@ def gain_from_pairs(flats: list[Array], zero_level: float, read_adu: float) -> f
     gains = []
     for one, other in pairwise(flats):
         m1, m2 = (float(np.nanmedian(f)) - zero_level for f in (one, other))
+        # Lamps and twilight change between exposures, which would count as noise.
         scale = m1 / m2
         variance = robust_std((one - zero_level) - scale * (other - zero_level)) ** 2
         photon = variance - (1 + scale**2) * read_adu**2
+        # At low level read noise can exceed the scatter that was measured.
         if photon > 0:
             gains.append((m1 + scale**2 * m2) / photon)
     return float(np.median(gains)) if gains else float("nan")
@@ -152,12 +156,14 @@ def measure_pairs(plan: NightPlan, pairs: Pairs) -> list[Measurement]:
 
 def choose_gain(found: float, stated: float | None, *, measured: bool) -> float | None:
     """Return the gain that makes electrons of the measured read noise: that which the frames are reduced with."""
+    # The read noise must fit the gain that the frames are reduced with, or electrons would mean two things.
     return found if math.isfinite(found) and (measured or stated is None) else stated
 
 
 def _central_pixels(plan: NightPlan, group: str) -> list[Array]:
     """Return the pixels of the central areas of a group's raw frames, without those that are mostly bad."""
     areas = [_central_pixels_of(member) for member in plan.members(group)]
+    # A saturated flat has a noise of 0 and would give any gain.
     return [area for area in areas if np.isfinite(area).mean() > 0.5]
 
 

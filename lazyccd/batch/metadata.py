@@ -189,6 +189,7 @@ def resolve_facts(
             found[name] = _given(name, overrides[name], readers[name], source, frame.name)
         else:
             found[name] = look_up(frame, cameras, name, readers[name])
+    # A/D converters clip at the range of the file's type if not before.
     if found["saturate"].value is None and frame.top is not None:
         found["saturate"] = Fact(float(frame.top), f"largest value of {frame.levels[0]} bits", found["saturate"].note)
     found["unit"] = _unit(frame, found["unit"], master=master)
@@ -196,6 +197,7 @@ def resolve_facts(
         found["filter"] = _guess_filter(frame, found["filter"])
     found["exposure"] = _compare_exposures(frame, found["exposure"])
     found["gain_setting"] = _gain_setting(frame, found)
+    # Amplifiers of one detector have gains and levels of their own, so masters must not cross.
     if frame.part and "detector" not in overrides:
         names = (found["detector"].value, frame.child or frame.part)
         found["detector"] = Fact(" ".join(name for name in names if name), "extension")
@@ -204,6 +206,7 @@ def resolve_facts(
 
 def look_up(frame: RawFrame, cameras: tuple[Camera, ...], name: str, read: Reader) -> Fact[Any]:
     """Ask the tables for one fact."""
+    # An unusable keyword, such as GAIN = 0, does not hide the next one.
     notes: list[str] = []
     for camera in cameras:
         for rule in _that_hold(camera.fix, name, frame):
@@ -428,11 +431,13 @@ def _note(name: str, notes: list[str]) -> str:
 
 def _given(name: str, text: str, read: Reader, source: str, where: str) -> Fact[Any]:
     """Return a fact that was given; what cannot be used is an error here, not a note."""
+    # Sections of headers are wrong often enough that there must be a way to switch them off.
     if name in {"overscan", "trim"} and text.strip().lower() == "none":
         return Fact(None, f"{source}: none")
     try:
         value = header_values.read_positive(text, name) if name == "gain" else read(text, "")
     except UnusableError as error:
+        # A value that a user gave is an error where a header's would be a note.
         raise ParameterError(f"{where}: {name} {text!r} of the {source} {error}; correct it.") from None
     return Fact(value, source)
 
@@ -459,6 +464,7 @@ def _sections(frame: RawFrame, cameras: tuple[Camera, ...], facts: Facts, overri
     if facts.overscan.value is not None or facts.overscan.source.endswith(": none"):
         return facts
     data = look_up(frame, cameras[-1:], "trim", lambda value, _: header_values.read_region(value, frame.shape))
+    # TRIMSEC may cut more than the overscan, so only DATASEC shows where light fell.
     if data.value is None or not data.source.endswith("DATASEC") or data.value == whole:
         return facts
     strip = header_values.trim_strip(parse_section(data.value, frame.shape).region, frame.shape)

@@ -223,6 +223,7 @@ class FramePlan:
         """What this frame itself lacks. A dark at equal exposure that contains the bias stands for it."""
         have = {choice.kind for choice in self.choices if choice} | set(self.to_measure)
         have |= {name for name in ("gain", "readnoise") if self.facts.get(name).value is not None}
+        # The pedestal is removed, which is what a bias is needed for.
         if self.contains_bias:
             have.add("bias")
         return tuple(kind for kind in self.needs if kind not in have)
@@ -380,11 +381,13 @@ class NightPlan:
         :math:`1 - k`: not at all at equal exposure. Hence a master dark has the noise of its own frames only. If it was made
         with another bias, :math:`\sqrt{1 + k^2}`: that bias is taken to be as good.
         """
+        # The bias cancels between a dark and its frame, and its noise with it.
         if calibration_of(item.kind) == "dark":
             return 0.0
         if not item.bias or not item.dark or item.dark.is_file:
             return 1.0
         k = item.dark.scale
+        # Errors of a shared master are correlated: they subtract before they are squared.
         shared = {member.bias.master for member in self.members(item.dark.master)} == {item.bias.master}
         return abs(1 - k) if shared else math.hypot(1, k)
 
@@ -394,6 +397,7 @@ class NightPlan:
         found = []
         for zero in self.groups:
             users = [item for item in self.frames if zero.name in {item.bias.master, item.dark.master, item.group}]
+            # Darks serve only where there is no bias: their noise has dark current in it.
             if len(zero.members) < 2 or zero.kind == "flat" or (zero.kind == "dark" and _has_bias(users)):
                 continue
             flats = [item for item in users if calibration_of(item.kind) == "flat" and item.group]
@@ -406,6 +410,7 @@ class NightPlan:
     def exit_status(self) -> int:
         """0: all complete; 3: some lack more than was allowed; 1: a file cannot be used as asked."""
         lost = {name for item in self.frames for name in item.lost}
+        # An image that was left out because it was asked for is a lack, not a failure.
         if any(name not in lost for name, _ in self.skipped) or any(item.refused for item in self.frames):
             return 1
         lacking = {kind for item in self.science for kind in item.missing}

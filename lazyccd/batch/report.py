@@ -34,6 +34,7 @@ _MANY = 3
 
 def make_console() -> Console:
     """Return a console for standard output: as wide as the terminal, or 100 columns where there is none."""
+    # A pipe has no width, and rich would fold at 80; long names of files need more.
     return Console(file=sys.stdout, width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
 
 
@@ -144,6 +145,7 @@ def _files(plan: NightPlan, numbers: Numbers) -> Table:
             night = frame_plans[0].night
             table.add_row("", Text(f"night of {night}" if night else "time unknown", style="italic"))
         rows = [(item.name, *_cells(item)) for item in frame_plans]
+        # A mosaic of 60 images would fill the screen with equal rows.
         if len(rows) > 1 and len({_cells(item) for item in frame_plans}) == 1:
             rows = [(f"{file}, {len(rows)} images", *_cells(frame_plans[0]))]
         for name, *cells, status in rows:
@@ -182,6 +184,7 @@ def _fact_rows(plan: NightPlan, name: str) -> list[tuple[str, str, list[str]]]:
         found.setdefault(fact.source, {}).setdefault(fact.value, []).append(item.name)
     rows = []
     for source, values in found.items():
+        # Times and temperatures differ in every frame; their range is what tells something.
         if len(values) >= _MANY and all(isinstance(value, float) for value in values):
             cut = 16 if name == "time" else None
             text = f"{value_to_text(name, min(values))[:cut]} to {value_to_text(name, max(values))[:cut]}"
@@ -266,6 +269,7 @@ def why_these_masters(plan: NightPlan) -> dict[str, list[str]]:
     for _, choice in taken:
         if choice.away is not None:
             days.setdefault((choice.kind, plan.master_file(choice.master)), []).append(choice.away)
+    # Each frame has another distance in time; joined, the reason is said once for all frames.
     for item, choice in taken:
         span = _span(days.get((choice.kind, plan.master_file(choice.master)), []))
         reasons.setdefault(f"{choice.kind} {_shown(plan, choice)}: {choice.why}{span}", []).append(item.name)

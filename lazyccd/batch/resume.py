@@ -32,6 +32,7 @@ class NightJournal:
         record = {
             "inputs": {name: _state(Path(name)) for name in sorted(sources)},
             "steps": plain([plan.frames, plan.groups]),
+            # Another version may compute other pixels: half a night of each would be nobody's result.
             "versions": versions(),
             "layout": {"format": format, "options": plain(plan.options)},
         }
@@ -50,6 +51,8 @@ class NightJournal:
         if noted is None:
             return None
         path = Path(noted["path"])
+        # Comparing sizes finds what an interruption cuts; after a power failure only checksums find pages that were
+        # never written.
         if _size(path) != noted["size"] or (verify and path.is_file() and _checksum(path) != noted["crc32c"]):
             return None
         outcome: dict[str, Any] = noted["outcome"]
@@ -76,6 +79,7 @@ def _state(path: Path) -> str:
         found = path.stat()
     except OSError:
         return "not a local file"
+    # Reading all inputs to compare them would take as long as the reduction.
     return f"{found.st_size} bytes, mtime {found.st_mtime_ns} ns"
 
 

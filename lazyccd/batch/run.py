@@ -135,6 +135,7 @@ class Run:
         # What a night that goes on has begun may be replaced: nothing was there when it began, or it was asked for.
         self.overwrite |= journal.begin(self._check_targets, overwrite=self.overwrite)
         try:
+            # First, because measured gains change the plan that all masters and frames follow.
             self.measure()
             maker = MasterMaker(self.plan, self.made)
             for name, groups in master_files(self.plan.groups).items():
@@ -142,6 +143,7 @@ class Run:
                 self._take(name, groups)
             for name, frame_plans in exposures(self.plan.science).items():
                 self._keep(journal, name, "science", partial(self._reduce, name, frame_plans))
+        # Also after Ctrl-C: the same command must be able to go on.
         except BaseException:
             journal.release()
             raise
@@ -168,6 +170,7 @@ class Run:
         """Refuse to begin where products exist, or two frames would have one product."""
         targets = [self.target(name) for name in exposures(self.plan.science)]
         doubled = {str(path) for path in targets if targets.count(path) > 1}
+        # Products are named without their folders, so r1/a.fits and r2/a.fits would overwrite each other.
         if doubled:
             raise ParameterError(
                 f"{len(doubled)} products would have the name of another: {sorted(doubled)}; rename the files."
@@ -205,6 +208,7 @@ class Run:
         begin = time.monotonic()
         try:
             outcome = make()
+        # What a file or an array can cause stays with its product; a mistake of ours must stop the night.
         except (LazyCCDError, OSError, ValueError, ArithmeticError) as error:
             notes = "; ".join(getattr(error, "__notes__", ()))
             reason = f"{error}{f' ({notes})' if notes else ''}"
@@ -216,6 +220,7 @@ class Run:
 
     def _take(self, name: str, groups: list[MasterGroup]) -> None:
         """Note where the masters of a file are, unless they failed."""
+        # Frames that need a failed master then say so, instead of being reduced without it.
         if name not in self.made.failed:
             self.made.paths |= master_locations(self.outcomes[-1].path, groups)
 
@@ -244,6 +249,7 @@ class Run:
         write = io.to_fits if self.format == "fits" else io.to_zarr
         path = str(write(reduced.exposure, self.target(name), **self._writing))
         self._picture(path, product_name(name))
+        # What was written is read back, so the noise in the report is that of the file.
         products = list(frames_by_name(open_image(path)).values())
         messages: dict[str, tuple[str, ...]] = {}
         doubts: dict[str, tuple[Doubt, ...]] = {}

@@ -64,9 +64,11 @@ def save_table(plan: NightPlan, path: str | Path, *, overwrite: bool = False) ->
     table.meta = {
         "comments": list(_HELP),
         "format_version": 1,
+        # Relative, so that night and table can move together.
         "folder": os.path.relpath(plan.folder, here),
         "options": {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()},
     }
+    # A table that was cut by a full disk would silently leave files out.
     part = target.with_name(target.name + ".part")
     table.write(part, format="ascii.ecsv", delimiter=",", overwrite=True)
     os.replace(part, target)
@@ -102,10 +104,12 @@ def load_table(path: str | Path, options: Options | None = None) -> NightPlan:
     collection = _collect(names, folder, given)
     readable = {frame.name for frame in collection.frames}
     for row in rows:
+        # It has no row of its own that says what to do with it.
         if row["status"] == UNUSABLE and row["file"] in readable:
             text = f"table {source!r}: {row['file']} was unusable and can be used now"
             raise ParameterError(f"{text}; write a new table by --dry-run --save.")
     rows = [row for row in rows if row["file"] in readable]
+    # A cell that says what the headers say is no edit: it keeps its source in the report.
     automatic = build_plan(collection, given)
     edits = {row["file"]: _edit(row, automatic.frame(row["file"]), source) for row in rows}
     plan = build_plan(collection, given, {name: edit for name, edit in edits.items() if edit is not None})
@@ -129,6 +133,7 @@ def _unusable_row(name: str, reason: str) -> tuple[str, ...]:
 
 def _cell(value: Any) -> str:
     """Return a value so that reading it gives the same again."""
+    # repr gives a float back to the bit, so an unedited table gives the same pixels.
     return "" if value is None else repr(value) if isinstance(value, float) else str(value)
 
 
@@ -237,6 +242,7 @@ def _groups(
                 "correct it."
             )
         before = as_they_were.get(name)
+        # Its reasons stay those of the plan, not of the table.
         if before is not None and set(before.members) == {item.name for item in members}:
             found.append(before)
             continue

@@ -151,7 +151,11 @@ def test_no_bias_dark_of_equal_exposure(plan_night: Any) -> None:
     """Without a bias, a dark of equal exposure contains it, and the bias is not missing."""
     plan = plan_night({"d1": DARK, "d2": {**DARK, "EXPTIME": 300.0}, "f": FLAT, "s": LIGHT})
     frame_plan = plan.frame("s.fits")
-    assert (frame_plan.dark.master, frame_plan.contains_bias, frame_plan.dark.scale) == ("dark_60s_2024-03-01", True, 1.0)
+    assert (frame_plan.dark.master, frame_plan.contains_bias, frame_plan.dark.scale) == (
+        "dark_60s_2024-03-01",
+        True,
+        1.0,
+    )
     assert frame_plan.bias.why == "contained in dark_60s_2024-03-01"
     assert "without a bias subtracted it cannot be scaled" in dict(frame_plan.dark.why_not)["dark_300s_2024-03-01"]
     assert frame_plan.lacks == ()
