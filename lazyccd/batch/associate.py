@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from lazyccd.batch.classify import Stamps
 from lazyccd.batch.metadata import Facts, value_to_text
-from lazyccd.batch.night_plan import Choice
+from lazyccd.batch.night_plan import Choice, Rejected
 from lazyccd.sections import parse_section
 
 # Frames of another readout speed have another gain, noise and bias level, so their masters do not fit.
@@ -60,6 +61,24 @@ class Candidate:
         return self.label or self.name
 
 
+class Comparison(NamedTuple):
+    """What a frame and a candidate differ in."""
+
+    failures: list[str]
+    """Why they do not match."""
+
+    ignored: list[str]
+    """Keys that only one of them has."""
+
+
+class Match(NamedTuple):
+    """A candidate that matches."""
+
+    candidate: Candidate
+    ignored: list[str]
+    """Keys that were not compared."""
+
+
 def keys_of(kind: str, mode: str | None) -> tuple[str, ...]:
     """Return what must match for a kind of master, besides exposure and temperature of darks."""
     # Bias and dark do not see the light: filter, grating and slit say nothing about them.
@@ -68,7 +87,7 @@ def keys_of(kind: str, mode: str | None) -> tuple[str, ...]:
     return (*COMMON, "mode", "filter", "grating", "slit") if mode == "spectrum" else (*COMMON, "mode", "filter")
 
 
-def compare(kind: str, wanted: Facts, other: Facts, *, exposure: bool = True) -> tuple[list[str], list[str]]:
+def compare(kind: str, wanted: Facts, other: Facts, *, exposure: bool = True) -> Comparison:
     """Compare the keys of a frame and of another frame or master.
 
     Parameters
@@ -82,12 +101,9 @@ def compare(kind: str, wanted: Facts, other: Facts, *, exposure: bool = True) ->
     exposure
         Whether the exposure of darks is to match.
 
-    Returns
-    -------
-    tuple
-        Why they do not match, and which keys only one of them has.
     """
-    failures, ignored = [], []
+    failures: list[str] = []
+    ignored: list[str] = []
     for key in keys_of(kind, wanted.mode.value):
         ours, theirs = wanted.get(key).value, other.get(key).value
         # Many headers are silent on one key; to refuse then would leave most nights without masters. It is reported
@@ -101,7 +117,7 @@ def compare(kind: str, wanted: Facts, other: Facts, *, exposure: bool = True) ->
         failures += _compare_temperature(wanted, other, ignored)
         if exposure and not is_same_exposure(wanted.exposure.value, other.exposure.value):
             failures.append(f"exposure {_seconds(other)} is not {_seconds(wanted)}")
-    return failures, ignored
+    return Comparison(failures, ignored)
 
 
 def is_same(key: str, ours: str, theirs: str) -> bool:
@@ -127,7 +143,7 @@ def choose(kind: str, wanted: Facts, shape: tuple[int, int], candidates: list[Ca
     if not fitting:
         return Choice(kind, why=_none(kind, candidates), why_not=tuple(why_not))
     best, ignored = fitting[0]
-    why_not += [(item.shown, _farther(wanted, item, best)) for item, _ in fitting[1:]]
+    why_not += [Rejected(item.shown, _farther(wanted, item, best)) for item, _ in fitting[1:]]
     return _choice(kind, wanted, best, _why(best, ignored), why_not)
 
 
@@ -141,27 +157,28 @@ def choose_dark(
     """
     fitting, why_not = _sift("dark", wanted, shape, candidates, exposure=False)
     # Scaling assumes that dark current is linear in time; an equal exposure assumes nothing.
-    equal = [pair for pair in fitting if is_same_exposure(wanted.exposure.value, pair[0].facts.exposure.value)]
+    equal = [m for m in fitting if is_same_exposure(wanted.exposure.value, m.candidate.facts.exposure.value)]
     scalable = []
-    for item, ignored in fitting:
-        if (item, ignored) in equal:
+    for match in fitting:
+        if match in equal:
             continue
+        item = match.candidate
         # A dark that contains the bias would scale the bias with it.
         if not item.bias_subtracted or not bias or not wanted.exposure.value or not item.facts.exposure.value:
             unequal = f"exposure {_seconds(item.facts)} is not {_seconds(wanted)}"
             reason = "" if item.bias_subtracted and bias else ", and without a bias subtracted it cannot be scaled"
-            why_not.append((item.shown, unequal + reason))
+            why_not.append(Rejected(item.shown, unequal + reason))
         else:
-            scalable.append((item, ignored))
+            scalable.append(match)
     # The longest dark has the least noise once it is scaled down.
-    scalable.sort(key=lambda pair: -(pair[0].facts.exposure.value or 0.0))
+    scalable.sort(key=lambda m: -(m.candidate.facts.exposure.value or 0.0))
     if not equal and not scalable:
         return Choice("dark", why=_none("dark", candidates), why_not=tuple(why_not)), bias
     best, ignored = (equal or scalable)[0]
     exposure = best.facts.exposure.value
-    why_not += [(item.shown, _farther(wanted, item, best)) for item, _ in equal[1:]]
+    why_not += [Rejected(item.shown, _farther(wanted, item, best)) for item, _ in equal[1:]]
     why_not += [
-        (item.shown, f"exposure {_seconds(item.facts)}, the chosen one has {_seconds(best.facts)}")
+        Rejected(item.shown, f"exposure {_seconds(item.facts)}, the chosen one has {_seconds(best.facts)}")
         for item, _ in scalable
         if item is not best
     ]
@@ -186,7 +203,7 @@ def choose_mask(wanted: Facts, shape: tuple[int, int], candidates: list[Candidat
     for item in candidates:
         if item.shape in sizes:
             return Choice("bpm", item.name, "given", is_file=True)
-    why_not = tuple((item.shown, f"size {_size(item.shape)} is not {_size(shape)}") for item in candidates)
+    why_not = tuple(Rejected(item.shown, f"size {_size(item.shape)} is not {_size(shape)}") for item in candidates)
     return Choice("bpm", why="its size does not match" if candidates else "none given", why_not=why_not)
 
 
@@ -224,18 +241,19 @@ def distance(wanted: Facts, candidate: Candidate) -> float:
 
 def _sift(
     kind: str, wanted: Facts, shape: tuple[int, int], candidates: list[Candidate], *, exposure: bool = True
-) -> tuple[list[tuple[Candidate, list[str]]], list[tuple[str, str]]]:
+) -> tuple[list[Match], list[Rejected]]:
     """Part candidates into those that match, best first, and the others with the reasons."""
-    fitting, why_not = [], []
+    fitting: list[Match] = []
+    why_not: list[Rejected] = []
     for item in candidates:
         failures, ignored = compare(kind, wanted, item.facts, exposure=exposure)
         failures += check_stamps(wanted, shape, item)
         if failures:
-            why_not.append((item.shown, "; ".join(failures)))
+            why_not.append(Rejected(item.shown, "; ".join(failures)))
         else:
-            fitting.append((item, ignored))
+            fitting.append(Match(item, ignored))
     # The name decides between equal distances, so that the plan does not depend on the order of files.
-    fitting.sort(key=lambda pair: (not pair[0].explicit, distance(wanted, pair[0]), pair[0].name))
+    fitting.sort(key=lambda m: (not m.candidate.explicit, distance(wanted, m.candidate), m.candidate.name))
     return fitting, why_not
 
 
@@ -261,7 +279,7 @@ def _none(kind: str, candidates: list[Candidate]) -> str:
     return f"none of {len(candidates)} matches" if len(candidates) > 1 else f"{candidates[0].shown} does not match"
 
 
-def _choice(kind: str, wanted: Facts, best: Candidate, why: str, why_not: list[tuple[str, str]]) -> Choice:
+def _choice(kind: str, wanted: Facts, best: Candidate, why: str, why_not: list[Rejected]) -> Choice:
     """Make the choice of a candidate."""
     days = distance(wanted, best)
     return Choice(kind, best.name, why, days if math.isfinite(days) else None, tuple(why_not), best.stamps is not None)

@@ -133,6 +133,13 @@ class RawFrame:
 _COMMENTARY = frozenset({"", "COMMENT", "HISTORY"})
 
 
+class Skipped(NamedTuple):
+    """A file or image that cannot be used."""
+
+    name: str
+    reason: str
+
+
 @dataclass(frozen=True)
 class Collection:
     """The images of a night, and the files that gave none."""
@@ -143,7 +150,7 @@ class Collection:
     frames: tuple[RawFrame, ...]
     """Images, in the order of the names given; those of a folder by name."""
 
-    skipped: tuple[tuple[str, str], ...] = ()
+    skipped: tuple[Skipped, ...] = ()
     """Files that cannot be used, and why."""
 
 
@@ -167,13 +174,13 @@ def collect(names: Name | Iterable[Name], on_error: OnError = "raise") -> Collec
     inputs = list(dict.fromkeys(_inputs([names] if isinstance(names, (str, os.PathLike)) else names)))
     folder = _folder([item.path for item in inputs])
     frames: list[RawFrame] = []
-    skipped: list[tuple[str, str]] = []
+    skipped: list[Skipped] = []
     skip = on_error == "skip"
     for item, scanned in zip(inputs, scan_many((item.path for item in inputs), keep_going=skip), strict=True):
         short = _short(item.path, folder)
         # One damaged file must not stop a night; the exit status still tells of it.
         if isinstance(scanned, LazyCCDError):
-            skipped.append((short, str(scanned)))
+            skipped.append(Skipped(short, str(scanned)))
             continue
         unread = _unread(scanned, item.hdu, short)
         skipped += unread
@@ -181,7 +188,7 @@ def collect(names: Name | Iterable[Name], on_error: OnError = "raise") -> Collec
             continue
         picked = _pick(scanned, item.hdu)
         if isinstance(picked, str):
-            skipped.append((short, picked))
+            skipped.append(Skipped(short, picked))
             continue
         named = len(picked) > 1 or item.hdu is not None
         children = {hdu.index: name for hdu, name in frame_names(images_of(scanned))}
@@ -191,7 +198,7 @@ def collect(names: Name | Iterable[Name], on_error: OnError = "raise") -> Collec
             if not damage:
                 frames.append(frame)
             elif not hdu.damage:
-                skipped.append((frame.name, damage))
+                skipped.append(Skipped(frame.name, damage))
     return Collection(folder, tuple(frames), tuple(skipped))
 
 
@@ -242,11 +249,13 @@ def _pick(file: FitsFile, hdu: Selector | None) -> list[HduInfo] | str:
     return images_of(file) or planes[:1]
 
 
-def _unread(file: FitsFile, hdu: Selector | None, short: str) -> list[tuple[str, str]]:
+def _unread(file: FitsFile, hdu: Selector | None, short: str) -> list[Skipped]:
     """Return the extensions, or the one that was named, whose header or length tells that they cannot be read, and why."""
-    found = [(f"{short}[{index}]", text) for index, text in file.damaged if hdu in {None, index}]
+    found = [Skipped(f"{short}[{index}]", text) for index, text in file.damaged if hdu in {None, index}]
     return found + [
-        (short + item.label, item.damage) for item in file.hdus if item.damage and (hdu is None or _is(item, hdu))
+        Skipped(short + item.label, item.damage)
+        for item in file.hdus
+        if item.damage and (hdu is None or _is(item, hdu))
     ]
 
 

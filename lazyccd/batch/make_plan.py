@@ -203,7 +203,7 @@ def _belongs(kind: str, first: FramePlan, item: FramePlan) -> bool:
         return False
     # Frames with and without overscan have different pedestals, those of different trims different pixels.
     sections = all(first.facts.get(name).value == item.facts.get(name).value for name in ("overscan", "trim"))
-    return sections and not compare(kind, first.facts, item.facts)[0]
+    return sections and not compare(kind, first.facts, item.facts).failures
 
 
 def make_group(

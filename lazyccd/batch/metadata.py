@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -62,6 +62,9 @@ class Fact(Generic[T]):
 
     keyword: str = ""
     """The keyword that the value was read from; empty for other sources."""
+
+    is_off: bool = field(default=False, compare=False)
+    """Whether the user said that there is none."""
 
 
 @dataclass(frozen=True)
@@ -433,7 +436,7 @@ def _given(name: str, text: str, read: Reader, source: str, where: str) -> Fact[
     """Return a fact that was given; what cannot be used is an error here, not a note."""
     # Sections of headers are wrong often enough that there must be a way to switch them off.
     if name in {"overscan", "trim"} and text.strip().lower() == "none":
-        return Fact(None, f"{source}: none")
+        return Fact(None, f"{source}: none", is_off=True)
     try:
         value = header_values.read_positive(text, name) if name == "gain" else read(text, "")
     except UnusableError as error:
@@ -461,16 +464,16 @@ def _sections(frame: RawFrame, cameras: tuple[Camera, ...], facts: Facts, overri
     whole = Region.full(frame.shape).to_fits()
     if facts.trim.value == whole:
         facts = facts.with_fact("trim", Fact(None, f"{facts.trim.source}: whole image", facts.trim.note))
-    if facts.overscan.value is not None or facts.overscan.source.endswith(": none"):
+    if facts.overscan.value is not None or facts.overscan.is_off:
         return facts
     data = look_up(frame, cameras[-1:], "trim", lambda value, _: header_values.read_region(value, frame.shape))
     # TRIMSEC may cut more than the overscan, so only DATASEC shows where light fell.
-    if data.value is None or not data.source.endswith("DATASEC") or data.value == whole:
+    if data.value is None or data.keyword != "DATASEC" or data.value == whole:
         return facts
     strip = header_values.trim_strip(parse_section(data.value, frame.shape).region, frame.shape)
     if strip is None:
         return facts
-    source = f"beside {data.source.removeprefix('keyword ')} {data.value}, 3 pixels skipped"
+    source = f"beside {data.keyword} {data.value}, 3 pixels skipped"
     return facts.with_fact("overscan", Fact(strip.to_fits(), source, facts.overscan.note))
 
 

@@ -14,9 +14,10 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from lazyccd.batch.classify import CALIBRATIONS, Stamps, calibration_of
+from lazyccd.batch.collect import Skipped
 from lazyccd.batch.metadata import Fact, Facts
 from lazyccd.errors import ParameterError
 from lazyccd.frame.header_values import is_nothing
@@ -108,6 +109,13 @@ class Options:
         return self.gain == "measured"
 
 
+class Rejected(NamedTuple):
+    """A master that a frame does not get."""
+
+    master: str
+    reason: str
+
+
 @dataclass(frozen=True)
 class Choice:
     """Which master a frame gets for one step, and why no other."""
@@ -122,7 +130,7 @@ class Choice:
     away: float | None = None
     """Days to the nearest of the master's frames."""
 
-    why_not: tuple[tuple[str, str], ...] = ()
+    why_not: tuple[Rejected, ...] = ()
     """Other candidates, and why they were not taken."""
 
     is_file: bool = False
@@ -324,7 +332,7 @@ class NightPlan:
     groups: tuple[MasterGroup, ...]
     """Masters to make, in an order in which each has what it needs."""
 
-    skipped: tuple[tuple[str, str], ...] = ()
+    skipped: tuple[Skipped, ...] = ()
     """Files that cannot be used, and why."""
 
     options: Options = field(default_factory=Options)

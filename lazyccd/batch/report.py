@@ -229,14 +229,14 @@ def _shown(plan: NightPlan, choice: Choice) -> str:
 def _science(plan: NightPlan, numbers: Numbers) -> Table:
     """Return the table of science frames and their masters, equal rows joined."""
     table = _table("Science frames", "#", "bias", "dark", "flat", "status", rigid=("#",))
-    rows: dict[tuple[str, ...], list[str]] = {}
+    rows: dict[tuple[str, ...], list[FramePlan]] = {}
     for item in plan.science:
         bias = "in the dark" if item.dark.contains_bias else _shown(plan, item.bias)
         row = (bias, _shown(plan, item.dark), _shown(plan, item.flat), ", no ".join([item.status, *item.missing]))
-        rows.setdefault(row, []).append(item.name)
-    for (bias, dark, flat, status), files in rows.items():
-        style = _STYLES[status.partition(",")[0]]
-        table.add_row(Text(numbers(files)), Text(bias), Text(dark), Text(flat), Text(status, style=style))
+        rows.setdefault(row, []).append(item)
+    for (bias, dark, flat, status), items in rows.items():
+        files, style = numbers(item.name for item in items), _STYLES[items[0].status]
+        table.add_row(Text(files), Text(bias), Text(dark), Text(flat), Text(status, style=style))
     return table
 
 

@@ -122,10 +122,10 @@ class Run:
     break_lock: bool = False
     draw: Draw = lambda _path, _target: None
     report: Report = lambda _: None
-    outcomes: list[Outcome] = field(default_factory=list)
-    measurements: list[Measurement] = field(default_factory=list)
-    doubts: list[Doubt] = field(default_factory=list)
-    made: MadeMasters = field(default_factory=MadeMasters)
+    outcomes: list[Outcome] = field(default_factory=list, init=False)
+    measurements: list[Measurement] = field(default_factory=list, init=False)
+    doubts: list[Doubt] = field(default_factory=list, init=False)
+    made: MadeMasters = field(default_factory=MadeMasters, init=False)
 
     def __call__(self) -> list[Outcome]:
         """Reduce the night, or go on where the same call was interrupted."""

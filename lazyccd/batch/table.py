@@ -17,7 +17,7 @@ from astropy.table import Table
 
 from lazyccd.batch.associate import is_same_exposure
 from lazyccd.batch.classify import CALIBRATIONS, calibration_of
-from lazyccd.batch.collect import Collection, collect
+from lazyccd.batch.collect import Collection, Skipped, collect
 from lazyccd.batch.make_plan import Edit, build_plan, inherit, make_group
 from lazyccd.batch.night_plan import Choice, FramePlan, MasterGroup, NightPlan, Options
 from lazyccd.errors import FormatError, MissingFileError, ParameterError, TargetExistsError
@@ -191,7 +191,7 @@ def _collect(names: list[str], folder: str, options: Options) -> Collection:
         return name if "://" in name else os.path.normpath(os.path.join(prefix, name))
 
     frames = tuple(replace(frame, name=full(frame.name)) for frame in collection.frames)
-    return Collection(folder, frames, tuple((full(name), reason) for name, reason in collection.skipped))
+    return Collection(folder, frames, tuple(Skipped(full(name), reason) for name, reason in collection.skipped))
 
 
 def _edit(row: dict[str, str], automatic: FramePlan, source: str) -> Edit | None:

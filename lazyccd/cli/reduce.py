@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lazyccd.cli.common import friendly_errors, scheduler_options, using_scheduler
+
+if TYPE_CHECKING:
+    from lazyccd.batch.night_plan import NightPlan, Options
+    from lazyccd.batch.run import Format
 
 
 @click.command()
@@ -57,7 +61,7 @@ def reduce(
     dry_run: bool,
     save: Path | None,
     allow_missing: str,
-    format_: Any,
+    format_: Format,
     overwrite: bool,
     verify: bool,
     break_lock: bool,
@@ -95,7 +99,7 @@ def reduce(
             sys.exit(_run(plan, out, format_, overwrite=overwrite, verify=verify, break_lock=break_lock))
 
 
-def _plan(night: tuple[str, ...], options: Any) -> Any:
+def _plan(night: tuple[str, ...], options: Options) -> NightPlan:
     """Return the plan of a night, from files or from a table."""
     from lazyccd.batch.collect import collect
     from lazyccd.batch.make_plan import build_plan
@@ -111,7 +115,7 @@ def _plan(night: tuple[str, ...], options: Any) -> Any:
     return build_plan(collection, options)
 
 
-def _run(plan: Any, out: Path, format_: Any, **how: Any) -> int:
+def _run(plan: NightPlan, out: Path, format_: Format, **how: bool) -> int:
     """Reduce a night with a progress bar, print the table, return the exit status."""
     import matplotlib as mpl
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
