@@ -191,6 +191,7 @@ def collect(names: Name | Iterable[Name], on_error: OnError = "raise") -> Collec
             skipped.append(Skipped(short, picked))
             continue
         named = len(picked) > 1 or item.hdu is not None
+        # Names come from all images, so that a product without some keeps the names of the others.
         children = {hdu.index: name for hdu, name in frame_names(images_of(scanned))}
         for hdu in picked:
             frame = _frame(scanned, hdu, short, children.get(hdu.index, ""), named=named)
@@ -238,6 +239,7 @@ def _pick(file: FitsFile, hdu: Selector | None) -> list[HduInfo] | str:
         return chosen[:1]
     images = [item for item in file.hdus if item.kind == "image" and item.name.upper() not in COMPANIONS]
     planes = [item for item in images if item.is_plane]
+    # The shapes tell a cube or a table from an empty file, which have different ways out.
     if not planes:
         shapes = ", ".join(f"{item.label} {item.shape}" for item in images)
         return f"holds no image of two axes; it has {shapes}" if shapes else "holds no image"

@@ -139,6 +139,7 @@ def assemble_amplifiers(exposure: xr.Dataset | xr.DataTree) -> tuple[xr.Dataset 
         made, why = None, str(error).rstrip(".")
     if made is None:
         return exposure, [f"{len(frames)} images are left apart: {why}"]
+    # One detector is still a file of its kind: its tables and primary header stay.
     if isinstance(made, xr.Dataset):
         made = detectors_like(exposure, {"SCI": (made, list(frames))})
     return made, [f"{len(frames)} images are put together into {len(frames_of(made))}"]

@@ -93,6 +93,7 @@ class MasterMaker:
     def _exposure_level(self, frame_plan: FramePlan) -> float:
         """Return the median level of all images of a flat's file: one for all, so that amplifiers keep their steps."""
         name = exposure_name(frame_plan)
+        # Each amplifier's master asks for it, and each answer calibrates the whole exposure.
         if name not in self._levels:
             alike = [item for item in self.plan.frames if exposure_name(item) == name and item.is_reduced]
             levels = [level(calibrate_frame(self.plan, item, self.made).frame) for item in alike]

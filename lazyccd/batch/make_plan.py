@@ -215,6 +215,7 @@ def make_group(
     names, files = {item.name for item in others}, {item.file for item in others}
     name = name or _group_name(kind, first)
     for count in itertools.count(1):
+        # Two detectors or two readouts of one night give groups of one name.
         file = name if count == 1 else f"{name}_{count}"
         unique = f"{file}_{part}" if part else file
         # masters of other images of the same exposures are in the same file

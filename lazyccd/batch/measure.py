@@ -55,6 +55,7 @@ def noise(ds: xr.Dataset) -> float:
     Clipping leaves the edges of stars and cosmic rays out.
     """
     values = read_pixels(resolve(ds), central_region((ds.sizes["y"], ds.sizes["x"]), most=SAMPLE))
+    # A difference of two pixels has twice the variance of one.
     return robust_std(np.diff(values, axis=1)) / math.sqrt(2)
 
 

@@ -429,6 +429,7 @@ def _fixed(camera: Camera, rule: Rule) -> str:
 
 def _note(name: str, notes: list[str]) -> str:
     """Return what to say about unusable values."""
+    # Other facts have many keywords that are empty by habit; notes on them would hide these.
     return "; ".join(f"{note}, ignored" for note in dict.fromkeys(notes)) if name in _LOUD else ""
 
 
@@ -462,6 +463,7 @@ def _unit(frame: RawFrame, fact: Fact[Any], *, master: bool) -> Fact[Any]:
 def _sections(frame: RawFrame, cameras: tuple[Camera, ...], facts: Facts, overrides: Mapping[str, str]) -> Facts:
     """Find an overscan beside the data where no keyword names one, and drop a trim that keeps everything."""
     whole = Region.full(frame.shape).to_fits()
+    # To trim nothing would only add an entry to the log and a difference between frame and master.
     if facts.trim.value == whole:
         facts = facts.with_fact("trim", Fact(None, f"{facts.trim.source}: whole image", facts.trim.note))
     if facts.overscan.value is not None or facts.overscan.is_off:

@@ -87,6 +87,7 @@ class Options:
         if self.on_error not in {"raise", "skip"}:
             raise ParameterError(f"--on-error {self.on_error!r} must be raise or skip; correct it.")
         for name in ("gain", "readnoise", "saturate"):
+            # float('nan') is a number; as a gain it would make every pixel NaN without an error.
             if getattr(self, name) and is_nothing(getattr(self, name)):
                 raise ParameterError(
                     f"--{name} {getattr(self, name)!r} must be a number; leave it out if it is not known."
@@ -100,6 +101,7 @@ class Options:
     @property
     def facts(self) -> dict[str, str]:
         """Facts that were given."""
+        # 'measured' is no value yet: until pairs were measured the header's gain stands.
         given = {name: getattr(self, name) for name in ("gain", "readnoise", "saturate", "overscan", "trim")}
         return {name: text for name, text in given.items() if text and (name, text) != ("gain", "measured")}
 
@@ -229,6 +231,7 @@ class FramePlan:
     @property
     def lacks(self) -> tuple[str, ...]:
         """What this frame itself lacks. A dark at equal exposure that contains the bias stands for it."""
+        # What pairs will give is not missing: the plan would call a complete product PARTIAL.
         have = {choice.kind for choice in self.choices if choice} | set(self.to_measure)
         have |= {name for name in ("gain", "readnoise") if self.facts.get(name).value is not None}
         # The pedestal is removed, which is what a bias is needed for.
@@ -358,6 +361,7 @@ class NightPlan:
 
     @cached_property
     def _frames_by_name(self) -> dict[str, FramePlan]:
+        # A night of a mosaic has thousands of images, and each master looks up its members by name.
         return {item.name: item for item in self.frames}
 
     @cached_property
@@ -410,6 +414,7 @@ class NightPlan:
                 continue
             flats = [item for item in users if calibration_of(item.kind) == "flat" and item.group]
             names = [group.name for group in self.groups if group.name in {item.group for item in flats}]
+            # One flat has no pair.
             big = [name for name in names if len(self.group(name).members) > 1]
             found.append(Pairs(zero.name, big[0] if big else "", tuple(item.name for item in users)))
         return tuple(found)
@@ -421,6 +426,7 @@ class NightPlan:
         # An image that was left out because it was asked for is a lack, not a failure.
         if any(name not in lost for name, _ in self.skipped) or any(item.refused for item in self.frames):
             return 1
+        # Only science frames count: a master that lacks something tells so through the frames that use it.
         lacking = {kind for item in self.science for kind in item.missing}
         return 3 if lost or lacking - set(self.options.allow_missing) else 0
 

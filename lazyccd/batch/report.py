@@ -78,6 +78,7 @@ class Numbers:
         for name in dict.fromkeys(names):
             number, part = self._places[name]
             parts.setdefault(number, []).append(part)
+        # A mosaic's images are named only where they differ; else the number of the exposure says it all.
         whole = [number for number, some in parts.items() if len(some) == self._images[number]]
         files: dict[str, list[int]] = {}
         for number in sorted(parts.keys() - set(whole)):
@@ -251,6 +252,7 @@ def _remarks(plan: NightPlan) -> dict[str, dict[str, list[str]]]:
             complete.setdefault(f"{item.status}: {reason}", []).append(item.name)
         for note in (*item.facts.notes, *item.notes):
             notes.setdefault(note, []).append(item.name)
+        # A frame that is not reduced needs no master, so there is nothing to explain.
         for choice in item.choices if item.is_reduced else ():
             for master, reason in choice.why_not:
                 if plan.master_file(master) != plan.master_file(choice.master):  # those of other images need no reason
@@ -321,6 +323,7 @@ def print_results(run: Run, console: Console) -> None:
         console.print(_science_outcomes(science))
     _print_messages(run, console)
     left = [item for item in run.plan.frames if not item.is_reduced]
+    # What was not reduced is part of the result: silence would look like success.
     for item in left:
         console.print(f"  not reduced: {item.name} ({item.kind}): {item.reason}", markup=False)
     for name, reason in run.plan.skipped:

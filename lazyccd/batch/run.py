@@ -203,6 +203,7 @@ class Run:
         self.report(name)
         known = journal.known(name, verify=self.verify)
         if known is not None:
+            # The report of a night that went on shows all products, as if it had never stopped.
             self.outcomes.append(Outcome.from_record(known))
             return
         begin = time.monotonic()
@@ -215,6 +216,7 @@ class Run:
             outcome = Outcome(name, kind, "FAILED", (Doubt("failed", reason),))
             self.made.failed[name] = reason
         self.outcomes.append(replace(outcome, seconds=time.monotonic() - begin))
+        # A failure is tried again: its cause may be gone.
         if outcome.status != "FAILED":
             journal.add(name, outcome.path, asdict(self.outcomes[-1]))
 
@@ -277,4 +279,5 @@ class Run:
 
 def _raw_noise(frame_plan: FramePlan) -> float:
     """Return the noise of a raw pixel, in electrons if the gain is known."""
+    # In the units of the product, or before and after could not be compared.
     return noise(open_raw(frame_plan)) * (frame_plan.facts.gain.value or 1.0)

@@ -58,6 +58,7 @@ def save_table(plan: NightPlan, path: str | Path, *, overwrite: bool = False) ->
         raise TargetExistsError(f"table {str(target)!r} exists; name another, or pass overwrite=True.")
     rows = [_row(item, plan.folder) for item in plan.frames]
     rows += [_unusable_row(name, reason) for name, reason in plan.skipped]
+    # Text only: a column of numbers would write a missing one as nan or masked.
     table = Table(rows=rows or None, names=COLUMNS, dtype=[str] * len(COLUMNS))
     here = target.absolute().parent
     options = asdict(plan.options)
@@ -139,6 +140,7 @@ def _cell(value: Any) -> str:
 
 def _master_cell(choice: Choice, folder: str) -> str:
     """Return a master's name, or its path below the night's folder where it is there."""
+    # Paths below the night move with it.
     if not choice.is_file or not choice.master.startswith(folder + os.sep):
         return choice.master
     return os.path.relpath(choice.master, folder)
@@ -172,6 +174,7 @@ def _options(meta: dict[str, Any], source: str) -> Options:
 def _merge(stored: Options, now: Options) -> Options:
     """Return options of which those given now go first."""
     default = Options()
+    # An option that was not given now must not undo one that the table remembers.
     changed = {item.name: getattr(now, item.name) for item in fields(Options)}
     return replace(stored, **{name: value for name, value in changed.items() if value != getattr(default, name)})
 
@@ -199,6 +202,7 @@ def _edit(row: dict[str, str], automatic: FramePlan, source: str) -> Edit | None
     changed = {}
     for name in FACT_COLUMNS:
         if row[name] != _cell(automatic.facts.get(name).value):
+            # An emptied cell must win over the header, so it becomes a word that means nothing.
             changed[name] = row[name] or ("none" if name in {"overscan", "trim"} else "UNKNOWN")
     left_out = row["status"] == "LISTED" and automatic.status != "LISTED" and "type" not in changed
     forced = row["status"] in {"COMPLETE", "PARTIAL"} and automatic.status == "REFUSED"
@@ -257,6 +261,7 @@ def _masters(item: FramePlan, row: dict[str, str], kinds: dict[str, str], folder
     """Return a frame plan with the masters of its row."""
     for kind in MASTER_COLUMNS:
         choice: Choice = getattr(item, kind)
+        # An unedited cell keeps its reasons and its distance in time.
         if row[kind] == _master_cell(choice, folder) and (not row[kind] or row[kind] in kinds or choice.is_file):
             continue
         changed: dict[str, Any] = {kind: _choice(item, kind, row[kind], kinds, folder, source)}
