@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from distributed import Client, LocalCluster
 from hypothesis import settings
 
 # deadline: the first example compiles kernels; derandomize: a run that fails, fails for everybody
@@ -31,3 +33,17 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the real frames are not there: no folder {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[LocalCluster]:
+    """Return a cluster of two worker processes, which all tests share: each start imports everything twice."""
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as started:
+        yield started
+
+
+@pytest.fixture
+def client(cluster: LocalCluster) -> Iterator[Client]:
+    """Return a client of the shared cluster, which runs what is computed as long as a test lasts."""
+    with Client(cluster) as connected:
+        yield connected

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,7 +15,7 @@ import xarray as xr
 from astropy import units as u
 from astropy.io import fits
 from astropy.modeling.models import Polynomial1D
-from dask.distributed import Client, LocalCluster
+from dask.distributed import Client
 
 import lazyccd
 from lazyccd.errors import SourceChangedError
@@ -52,16 +51,6 @@ def reduced(folder: Path) -> xr.Dataset:
 def expected(folder: Path) -> xr.Dataset:
     """Return the frame computed by one thread."""
     return reduced(folder).compute(scheduler="sync")
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    """Return the client of two worker processes."""
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
-        Client(cluster) as connected,
-    ):
-        yield connected
 
 
 def test_threads(folder: Path, expected: xr.Dataset) -> None:

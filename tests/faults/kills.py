@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +176,10 @@ class Harness:
             ThreadPoolExecutor(1) as executor,
         ):
             client.register_plugin(Slow(str(self.folder / "log")))
-            while self.counts["workers killed"] < kills:
-                form, out, lazy = self.random.choice(list(UNITS)), self.fresh(), self.random.random() < 0.5
+            for lazy in cycle((True, False)):
+                if self.counts["workers killed"] >= kills:
+                    break
+                form, out = self.random.choice(list(UNITS)), self.fresh()
                 written = executor.submit(write, self.raw, out, form, lazy=lazy)
                 self.counts["lazy writes"] += lazy
                 while self.counts["workers killed"] < kills:

@@ -7,17 +7,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 KILLS = Path(__file__).with_name("kills.py")
 
 
-def test_killed_runs_resume_to_the_same_bytes() -> None:
+@pytest.mark.parametrize(("drivers", "workers"), [(4, 4), pytest.param(8, 10, marks=pytest.mark.slow)])
+def test_killed_runs_resume_to_the_same_bytes(drivers: int, workers: int) -> None:
     """Drivers and workers die by SIGKILL; no byte differs in the end, nothing is left over, nothing is done twice."""
-    command = [sys.executable, str(KILLS), "--kills", "8", "--workers", "10"]
+    command = [sys.executable, str(KILLS), "--kills", str(drivers), "--workers", str(workers)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout, done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])
     assert summary["bad"] == []
-    assert summary["drivers killed"] == 8
-    assert summary["workers killed"] == 10
+    assert summary["drivers killed"] == drivers
+    assert summary["workers killed"] == workers
     assert summary["products"] >= 2
     assert summary["lazy writes"] >= 1

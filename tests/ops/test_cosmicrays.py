@@ -16,7 +16,6 @@ import pytest
 from astropy import units as u
 from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.utils.exceptions import AstropyDeprecationWarning
-from dask.distributed import Client, LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -359,12 +358,12 @@ def test_small_chunks_are_advised_against() -> None:
     assert "advice" not in str(wide.ccd.plan())
 
 
-def test_two_processes() -> None:
+def test_two_processes(request: pytest.FixtureRequest) -> None:
     """A cluster of two processes gives the same bits."""
     pixels = sky((150, 160), 13)
     expected = library(pixels)
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster):
-        check(lazyccd.cosmicray_lacosmic(frame(pixels, 60)), pixels, expected)
+    request.getfixturevalue("client")  # from here on what is computed runs there
+    check(lazyccd.cosmicray_lacosmic(frame(pixels, 60)), pixels, expected)
 
 
 def test_log_entries() -> None:

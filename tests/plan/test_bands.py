@@ -128,7 +128,7 @@ import lazyccd
 from lazyccd.plan.cost import declared_limit
 folder, store = sys.argv[1:]
 ds = lazyccd.open_fits(folder + "/a.fits", chunks=(2048, 8192))
-ds = lazyccd.median_filter(lazyccd.median_filter(ds, 5), 5)
+ds = lazyccd.median_filter(lazyccd.median_filter(ds, 3), 3)
 lazyccd.to_zarr(ds, store, shards=(2048, 8192))
 limit = declared_limit()
 peak = int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
