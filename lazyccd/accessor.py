@@ -24,6 +24,7 @@ from lazyccd.plan_report import PlanReport, plan_report
 if TYPE_CHECKING:
     from astropy.coordinates import SkyCoord
     from astropy.wcs import WCS
+    from matplotlib.axes import Axes
 
 Position: TypeAlias = "SkyCoord | None"
 Size: TypeAlias = "u.Quantity | tuple[u.Quantity, u.Quantity] | int | tuple[int, int] | None"
@@ -170,7 +171,9 @@ class CCDAccessor:
         """Return a table of what became of the pixel at original coordinates; see `lazyccd.explain`."""
         return explain(self._ds, y, x)
 
-    def show(self, stretch: str = "asinh", interval: str = "zscale", planes: bool = True, ax: Any = None) -> Any:
+    def show(
+        self, stretch: str = "asinh", interval: str = "zscale", planes: bool = True, ax: Axes | None = None
+    ) -> Axes:
         """Draw the frame, mask planes in colour; see `lazyccd.plot.show`."""
         from lazyccd.plot import show  # matplotlib takes as long to import as everything else together
 
@@ -251,7 +254,7 @@ class CCDTreeAccessor:
         """Return for each frame a table of what became of a pixel; see `lazyccd.explain`."""
         return explain(self._tree, y, x)
 
-    def show(self, stretch: str = "asinh", interval: str = "zscale", planes: bool = True) -> Any:
+    def show(self, stretch: str = "asinh", interval: str = "zscale", planes: bool = True) -> dict[str, Axes]:
         """Draw all frames, each by itself; see `lazyccd.plot.show_tree`."""
         from lazyccd.plot import show_tree
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 from astropy.visualization import (
     AsinhStretch,
@@ -22,6 +23,8 @@ from astropy.visualization import (
     ZScaleInterval,
 )
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import StrMethodFormatter
 
@@ -64,7 +67,9 @@ def decimated(image: Image) -> Image:
     return replace(small, grid=regular_grid(small.shape, (64, shape[1])))
 
 
-def show(ds: xr.Dataset, stretch: str = "asinh", interval: str = "zscale", planes: bool = True, ax: Any = None) -> Any:
+def show(
+    ds: xr.Dataset, stretch: str = "asinh", interval: str = "zscale", planes: bool = True, ax: Axes | None = None
+) -> Axes:
     """Draw a frame, first row at the bottom.
 
     Parameters
@@ -116,7 +121,9 @@ def show(ds: xr.Dataset, stretch: str = "asinh", interval: str = "zscale", plane
     return ax
 
 
-def show_tree(tree: xr.DataTree, stretch: str = "asinh", interval: str = "zscale", planes: bool = True) -> Any:
+def show_tree(
+    tree: xr.DataTree, stretch: str = "asinh", interval: str = "zscale", planes: bool = True
+) -> dict[str, Axes]:
     """Draw the frames of a tree side by side, each with its own limits; see `show`.
 
     Returns
@@ -144,7 +151,7 @@ def save_picture(
     title = path.rstrip("/").rsplit("/", 1)[-1]
     if isinstance(opened, xr.DataTree):
         axes = show_tree(opened, stretch=stretch, interval=interval, planes=planes)
-        figure = next(iter(axes.values())).figure
+        figure = cast("Figure", next(iter(axes.values())).figure)
         figure.suptitle(title)
     else:
         figure, ax = plt.subplots(figsize=(7, 6), layout="constrained")
@@ -179,7 +186,7 @@ def _extent(small: xr.Dataset) -> tuple[float, float, float, float]:
     return edges[0], edges[1], edges[2], edges[3]
 
 
-def _draw_planes(ax: Any, mask: Any, image: Image, extent: tuple[float, float, float, float]) -> None:
+def _draw_planes(ax: Axes, mask: npt.NDArray[Any], image: Image, extent: tuple[float, float, float, float]) -> None:
     """Colour the pixels of each mask plane, and say which colour is which."""
     handles = []
     more = cycle(MORE_COLOURS)

@@ -1,15 +1,21 @@
-"""Checks and conversions of the arguments that operations share."""
+"""Arguments that operations share: checked, chosen and brought into one form.
+
+The first word of a name says what a function does with an argument. ``check_...`` raises or returns nothing. ``resolve_...``
+picks what an argument stands for: the image of a frame, a CCDData or a path. ``normalize_...`` returns the one form in which
+an argument goes on: a float, an array of the image's shape.
+"""
 
 from __future__ import annotations
 
 import os
-from typing import Any, TypeAlias
+from typing import Any, SupportsFloat, TypeAlias, cast
 
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 from astropy import units as u
+from dask.base import is_dask_collection
 
 from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError
 from lazyccd.frame.core import DATA, DIMS, Image, resolve
@@ -28,8 +34,16 @@ def file_name(plan: Step) -> str:
     return os.path.basename(step.storage.name.rstrip("/")).removesuffix("[0]") if isinstance(step, Source) else ""
 
 
-def check_range(value: Any, name: str, image: Image, *, zero: bool = False) -> None:
-    """Refuse a gain or a noise that is no single number, not finite, or below 0, or 0 itself unless ``zero``."""
+def check_positive(value: float | u.Quantity, name: str, image: Image, *, zero: bool = False) -> None:
+    """Refuse a gain or a noise that is not one finite number above 0; ``zero`` admits 0 itself.
+
+    Raises
+    ------
+    ArgumentTypeError
+        Raised if it is an array.
+    ParameterError
+        Raised if it is not finite or not above 0; the message names the file, whose header may be the culprit.
+    """
     number = value.value if isinstance(value, u.Quantity) else value
     if np.ndim(number):
         raise ArgumentTypeError(
@@ -44,18 +58,25 @@ def check_range(value: Any, name: str, image: Image, *, zero: bool = False) -> N
     )
 
 
-def operand(other: object, what: str) -> Image:
-    """Return the image of an operand: a frame, a CCDData or a path."""
+def resolve_operand(other: object, what: str) -> Image:
+    """Return the image of an operand: a frame, a CCDData or a path, which is opened lazily."""
     return resolve(as_frame(other, what), what)
 
 
-def pixels_like(array: Any, image: Image, what: str) -> Any:
-    """Return a dask or NumPy array of the image's shape; DataArrays are turned to the order y, x."""
-    if isinstance(array, xr.Dataset):  # one of a tree of arrays
+def normalize_pixels(array: Pixels | xr.Dataset, image: Image, what: str) -> npt.NDArray[Any] | da.Array:
+    """Return pixels that a user passes as a dask or NumPy array of the image's shape, in the order y, x.
+
+    Raises
+    ------
+    ShapeError
+        Raised if the shape is another one; one row or column is not broadcast here, since a mask of one row is an oversight.
+    """
+    if isinstance(array, xr.Dataset):  # a tree of arrays hands them on as nodes
         array = array[DATA]
     if isinstance(array, xr.DataArray):
         array = array.transpose(*DIMS).data if set(array.dims) == set(DIMS) else array.data
-    values = array if hasattr(array, "__dask_graph__") else np.asarray(array)
+    # asarray would compute what is lazy, also of libraries other than dask.array, which `as_step` refuses by name
+    values = cast("da.Array", array) if is_dask_collection(array) else np.asarray(array)
     if values.shape != image.shape:
         raise ShapeError(
             f"{what} shape {values.shape} does not match the image shape {image.shape}; cut it to the same section."
@@ -63,21 +84,38 @@ def pixels_like(array: Any, image: Image, what: str) -> Any:
     return values
 
 
-def whole_number(value: Any, name: str, least: int = 0) -> int:
-    """Return a whole number that is not below a least one."""
-    number = single_number(value, name, least)
+def normalize_integer(value: SupportsFloat | str, name: str, least: int = 0) -> int:
+    """Return a whole number as an int; 5.0 is one, as ccdproc's callers pass it.
+
+    Raises
+    ------
+    ArgumentTypeError
+        Raised if the value is no single number.
+    ParameterError
+        Raised if it is not whole, or below ``least``.
+    """
+    number = normalize_number(value, name, least)
     if not number.is_integer():
         raise ParameterError(f"{name} {value!r} must be a whole number.")
     return int(number)
 
 
-def single_number(value: Any, name: str, least: float = -np.inf) -> float:
-    """Return a number that is not NaN, nor below a least one."""
+def normalize_number(value: SupportsFloat | str, name: str, least: float = -np.inf) -> float:
+    """Return a number as a float; infinity is one, and stands for no limit.
+
+    Raises
+    ------
+    ArgumentTypeError
+        Raised if the value is no single number: text, even "5", or an array.
+    ParameterError
+        Raised if it is NaN, or below ``least``.
+    """
+    # NumPy reads numbers from text, which then goes unnoticed where a keyword was meant: "GAIN" fails and "5" would not
     try:
         number = float("text" if isinstance(value, str) else value)
     except (TypeError, ValueError):
         raise ArgumentTypeError(f"{name} {value!r} must be a single number.") from None
-    if not number >= least:
+    if not number >= least:  # not `<`, which lets NaN pass
         raise ParameterError(
             f"{name} {value!r} must be a number" + (f" not below {least:g}." if least > -np.inf else ".")
         )

@@ -12,7 +12,7 @@ from astropy import units as u
 from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.frame.core import resolve
 from lazyccd.frame.units import conversion_factor
-from lazyccd.ops.arguments import operand
+from lazyccd.ops.arguments import resolve_operand
 from lazyccd.ops.binary import add_images, affine_image, divide_images, multiply_images
 from lazyccd.ops.decorator import operation
 
@@ -38,7 +38,7 @@ def _add(frame: xr.Dataset, other: Operand, sign: float) -> xr.Dataset:
     image = resolve(frame)
     number = _number(other)
     if number is None:
-        right = operand(other, "operand")
+        right = resolve_operand(other, "operand")
         factor = conversion_factor(right.units, image.units, "operand")
         return add_images(image, right, sign * factor, "operand").to_dataset()
     factor = conversion_factor(number.unit, image.units, "operand")
@@ -145,7 +145,7 @@ def multiply(frame: xr.Dataset, other: Operand) -> xr.Dataset:
     image = resolve(frame)
     number = _number(other)
     if number is None:
-        return multiply_images(image, operand(other, "operand"), "operand").to_dataset()
+        return multiply_images(image, resolve_operand(other, "operand"), "operand").to_dataset()
     result = affine_image(image, float(number.value))
     return replace(result, units=image.units * number.unit).to_dataset()
 
@@ -185,7 +185,7 @@ def divide(frame: xr.Dataset, other: Operand) -> xr.Dataset:
     image = resolve(frame)
     number = _number(other)
     if number is None:
-        return divide_images(image, operand(other, "operand"), "operand").to_dataset()
+        return divide_images(image, resolve_operand(other, "operand"), "operand").to_dataset()
     if float(number.value) == 0:
         raise ParameterError(f"divisor {other} must not be 0; mask the frame instead.")
     result = affine_image(image, 1 / float(number.value))

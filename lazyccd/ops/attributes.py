@@ -24,7 +24,7 @@ from lazyccd.frame.settle import settle_image
 from lazyccd.frame.tree import over_trees
 from lazyccd.frame.units import parse_unit
 from lazyccd.kernels import pointwise
-from lazyccd.ops.arguments import Pixels, pixels_like
+from lazyccd.ops.arguments import Pixels, normalize_pixels
 from lazyccd.ops.decorator import operation
 from lazyccd.plan.chunks import asked_grid, default_grid
 from lazyccd.plan.steps import Apply, Input, Join, Step, make_dtypes, make_params
@@ -59,7 +59,7 @@ def add_mask(ccd: xr.Dataset, array: Pixels, plane: str = "BAD", description: st
     """
     image = resolve(ccd)
     schema = image.schema.with_plane(plane, description)
-    values = pixels_like(array, image, "mask")
+    values = normalize_pixels(array, image, "mask")
     step, graphs = as_step(values, values.dtype, "mask")
     bits = Apply(
         step.shape,
@@ -116,7 +116,7 @@ def with_mask(ccd: xr.Dataset, mask: Pixels | None) -> xr.Dataset:
     """
     if mask is None:
         return ccd.drop_vars(MASK, errors="ignore")
-    values = pixels_like(mask, resolve(ccd), "mask")
+    values = normalize_pixels(mask, resolve(ccd), "mask")
     if values.dtype.kind not in "biu":
         raise ArgumentTypeError(
             f"the mask has dtype {values.dtype} and must be boolean or integer; compare it first, such as mask > 0."
@@ -157,7 +157,7 @@ def with_uncertainty(ccd: xr.Dataset, array: Pixels | None, uncertainty_type: Un
         raise ParameterError(f"uncertainty_type {uncertainty_type!r} must be 'std', 'var' or 'ivar'.")
     if array is None:
         return ccd.drop_vars("uncertainty", errors="ignore")
-    step, graphs = as_step(pixels_like(array, image, "uncertainty"), image.dtype, "uncertainty")
+    step, graphs = as_step(normalize_pixels(array, image, "uncertainty"), image.dtype, "uncertainty")
     result = make_image(
         _only(image.plan, "data"),
         units=image.units,

@@ -11,9 +11,9 @@ from lazyccd.errors import ParameterError
 from lazyccd.frame.core import DATA, Image, resolve
 from lazyccd.frame.history_log import LogEntry
 from lazyccd.kernels import bad_pixels, iraf_filters
-from lazyccd.ops.arguments import single_number, whole_number
+from lazyccd.ops.arguments import normalize_integer, normalize_number
 from lazyccd.ops.decorator import operation
-from lazyccd.ops.filters import box_size
+from lazyccd.ops.filters import normalize_box
 from lazyccd.plan.footprints import Footprint, Halo, Lattice, PlaneMap
 from lazyccd.plan.steps import Apply, Input, Kernel, make_dtypes, make_params
 
@@ -89,14 +89,14 @@ def ccdmask(
     array([[20,  7]])
     """
     image = resolve(ratio)
-    median, sigma = box_size((nlmed, ncmed), "(nlmed, ncmed)"), box_size((nlsig, ncsig), "(nlsig, ncsig)")
-    ngood = whole_number(ngood, "ngood")
+    median, sigma = normalize_box((nlmed, ncmed), "(nlmed, ncmed)"), normalize_box((nlsig, ncsig), "(nlsig, ncsig)")
+    ngood = normalize_integer(ngood, "ngood")
     if flavor not in {"ccdproc", "iraf"}:
         raise ParameterError(f"flavor {flavor!r} must be 'ccdproc' or 'iraf'.")
     usual = 6.0 if flavor == "iraf" else 9.0
     limits = (
-        single_number(usual if lsigma is None else lsigma, "lsigma"),
-        single_number(usual if hsigma is None else hsigma, "hsigma"),
+        normalize_number(usual if lsigma is None else lsigma, "lsigma"),
+        normalize_number(usual if hsigma is None else hsigma, "hsigma"),
     )
     shared = {"median_size": median, "sigma_size": sigma, "limits": limits, "ngood": ngood, "shape": image.shape}
     if flavor == "iraf":
@@ -167,7 +167,7 @@ def grow_mask(ccd: xr.Dataset, planes: str, radius: float, *, add_keyword: LogEn
     image = resolve(ccd)
     if not image.has_mask:
         raise ParameterError("grow_mask() needs a frame with a mask; see add_mask.")
-    return grown(image, planes, single_number(radius, "radius", 0.0)).to_dataset()
+    return grown(image, planes, normalize_number(radius, "radius", 0.0)).to_dataset()
 
 
 def grown(image: Image, planes: str, radius: float) -> Image:
@@ -231,7 +231,7 @@ def interpolate_bad_pixels(
     image = resolve(ccd)
     if axis not in {"y", "x", None}:
         raise ParameterError(f"axis {axis!r} must be 'y', 'x' or None.")
-    reach = whole_number(reach, "reach", 1)
+    reach = normalize_integer(reach, "reach", 1)
     halo = (reach if axis != "x" else 0, reach if axis != "y" else 0)
     plan = image.apply(
         bad_pixels.interpolate,

@@ -12,6 +12,7 @@ import xarray as xr
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import Image, resolve
 from lazyccd.kernels import block_reduce as kernels
+from lazyccd.kernels.block import Array
 from lazyccd.ops.decorator import operation
 from lazyccd.plan.footprints import Blocks, Replicated
 from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
@@ -20,7 +21,7 @@ POWERS: dict[Any, int] = {np.sum: 0, np.mean: 2, np.nansum: 0, np.nanmean: 2}
 """Functions whose variance is known: the sum of variances divided by the block's size to this power."""
 
 
-def _block_size(block_size: Any, image: Image | None) -> tuple[int, int]:
+def _normalize_block(block_size: int | tuple[int, int], image: Image | None) -> tuple[int, int]:
     """Return the rows and columns of a block."""
     sizes = np.atleast_1d(np.asarray(block_size))
     if sizes.size == 1:
@@ -66,7 +67,7 @@ def block_reduce(ccd: xr.Dataset, block_size: int | tuple[int, int], func: Calla
            [4., 4.]])
     """
     image = resolve(ccd)
-    size = _block_size(block_size, image)
+    size = _normalize_block(block_size, image)
     if func is sum:
         func = np.sum
     shape = (image.shape[0] // size[0], image.shape[1] // size[1])
@@ -158,7 +159,7 @@ def block_replicate(ccd: xr.Dataset, block_size: int | tuple[int, int], conserve
            [1., 1., 2., 2.]])
     """
     image = resolve(ccd)
-    size = _block_size(block_size, None)
+    size = _normalize_block(block_size, None)
     divisor = float(size[0] * size[1]) if conserve_sum else 1.0
     plan = Apply(
         (image.shape[0] * size[0], image.shape[1] * size[1]),
@@ -172,7 +173,7 @@ def block_replicate(ccd: xr.Dataset, block_size: int | tuple[int, int], conserve
     return replace(image, plan=plan, grid=(grid[0], grid[1]), y=y, x=x).to_dataset()
 
 
-def _spread(positions: Any, block: int) -> Any:
+def _spread(positions: Array, block: int) -> Array:
     """Return the original positions of pixels that are split into ``block``."""
     step = float(positions[1] - positions[0]) if len(positions) > 1 else 1.0
     offsets = ((np.arange(block) + 0.5) / block - 0.5) * step

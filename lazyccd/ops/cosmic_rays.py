@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +22,18 @@ from lazyccd.kernels.block import PLANES
 from lazyccd.kernels.cosmic_rays import block as kernels
 from lazyccd.kernels.cosmic_rays.lacosmic import LACosmic
 from lazyccd.kernels.cosmic_rays.replace import CLEAN_TYPES
-from lazyccd.ops.arguments import check_range, pixels_like, single_number, whole_number
+from lazyccd.ops.arguments import Pixels, check_positive, normalize_integer, normalize_number, normalize_pixels
 from lazyccd.ops.decorator import called_with_ccddata, operation
 from lazyccd.plan.footprints import Footprint, Halo, PlaneMap, Whole
 from lazyccd.plan.lower import Graph
 from lazyccd.plan.steps import Apply, Input, Reduction, Scalar, make_dtypes, make_params
 from lazyccd.sections import Region
+
+if TYPE_CHECKING:
+    from astropy.nddata import CCDData
+
+Extra: TypeAlias = "Pixels | u.Quantity | CCDData"
+"""An image besides the frame, such as its background: with units, or in those of the frame."""
 
 Background: TypeAlias = Literal["image"] | tuple[float, float] | None
 
@@ -64,8 +70,8 @@ def cosmicray_lacosmic(
     psfbeta: float = 4.765,
     verbose: bool = False,
     gain_apply: bool = True,
-    inbkg: Any = None,
-    invar: Any = None,
+    inbkg: Extra | None = None,
+    invar: Extra | None = None,
     *,
     use_uncertainty: bool = False,
     background: Background = "image",
@@ -173,7 +179,7 @@ def cosmicray_lacosmic(
     psf = _psf(fsmode, psfk, psfmodel, psffwhm, psfsize, psfbeta)
     limits = {"sigclip": sigclip, "sigfrac": sigfrac, "objlim": objlim}
     sigclip, sigfrac, objlim = (_number(value, name, least=0.0) for name, value in limits.items())
-    count = whole_number(niter, "niter")
+    count = normalize_integer(niter, "niter")
     settings = LACosmic(sigclip, sigfrac, objlim, factor, noise, level, count, bool(sepmed), cleantype, psf)
     library = _library_arguments(settings, fsmode, bool(verbose)) if engine == "astroscrappy" else None
     whole = background == "image" and library is None and len(image.grid[0]) == len(image.grid[1]) == 1
@@ -202,12 +208,14 @@ def cosmicray_lacosmic(
     return replace(image, plan=plan, units=units if gain_apply else image.units, graphs=graphs).to_dataset()
 
 
-def _gain_and_noise(image: Image, gain: Any, readnoise: Any) -> tuple[float, float, u.UnitBase]:
+def _gain_and_noise(
+    image: Image, gain: float | u.Quantity, readnoise: float | u.Quantity
+) -> tuple[float, float, u.UnitBase]:
     """Return gain and read noise as numbers, and the units of the data times the gain, by ccdproc's rules."""
     g = gain if isinstance(gain, u.Quantity) else _number(gain, "gain") * u.electron / u.adu
     noise = readnoise if isinstance(readnoise, u.Quantity) else _number(readnoise, "readnoise") * u.electron
-    check_range(g, "gain", image)
-    check_range(noise, "readnoise", image, zero=True)
+    check_positive(g, "gain", image)
+    check_positive(noise, "readnoise", image, zero=True)
     if image.units.is_equivalent(u.electron):
         if g.value != 1:
             warnings.warn(
@@ -225,11 +233,11 @@ def _gain_and_noise(image: Image, gain: Any, readnoise: Any) -> tuple[float, flo
     return float(g.value), float(noise.value), image.units * g.unit
 
 
-def _number(value: Any, name: str, unit: u.UnitBase | None = None, least: float = -np.inf) -> float:
+def _number(value: float | u.Quantity, name: str, unit: u.UnitBase | None = None, least: float = -np.inf) -> float:
     """Return a single number, a Quantity in the unit that is wanted."""
     if isinstance(value, u.Quantity) and unit is not None:
         value = value.value * conversion_factor(value.unit, unit, name)
-    return single_number(value, name, least)
+    return normalize_number(value, name, least)
 
 
 def _check_words(cleantype: str, fsmode: str, psfmodel: str, engine: str) -> None:
@@ -249,7 +257,7 @@ def _check_words(cleantype: str, fsmode: str, psfmodel: str, engine: str) -> Non
         )
 
 
-def _check_extras(image: Image, pssl: Any, inbkg: Any, invar: Any, *, use_uncertainty: bool) -> None:
+def _check_extras(image: Image, pssl: float, inbkg: object, invar: object, *, use_uncertainty: bool) -> None:
     """Refuse backgrounds and variances that contradict each other, or are not there."""
     if np.any(pssl != 0) and (inbkg is not None or invar is not None):
         raise ParameterError("cosmicray_lacosmic() got pssl together with inbkg or invar; put it into inbkg.")
@@ -258,7 +266,7 @@ def _check_extras(image: Image, pssl: Any, inbkg: Any, invar: Any, *, use_uncert
 
 
 def _psf(
-    fsmode: str, given: Any, model: str, fwhm: float, size: int, beta: float
+    fsmode: str, given: npt.NDArray[Any] | None, model: str, fwhm: float, size: int, beta: float
 ) -> tuple[tuple[float, ...], ...] | None:
     """Return the kernel of the fine structure, if it is found by one; a kernel of the user's is checked anyhow."""
     own = None if given is None else _given_psf(given)
@@ -267,7 +275,7 @@ def _psf(
     return _model_psf(model, fwhm, size, beta) if own is None else own
 
 
-def _given_psf(given: Any) -> tuple[tuple[float, ...], ...]:
+def _given_psf(given: npt.ArrayLike) -> tuple[tuple[float, ...], ...]:
     """Return the user's kernel of the fine structure."""
     kernel = np.asarray(given)
     if kernel.dtype.kind != "f" or kernel.ndim != 2:
@@ -282,7 +290,7 @@ def _given_psf(given: Any) -> tuple[tuple[float, ...], ...]:
 def _model_psf(model: str, fwhm: float, size: int, beta: float) -> tuple[tuple[float, ...], ...]:
     """Return a model's kernel of the fine structure, turned round as the convolution takes it."""
     numbers = {"psffwhm": _number(fwhm, "psffwhm"), "psfbeta": _number(beta, "psfbeta")}
-    side = whole_number(size, "psfsize")
+    side = normalize_integer(size, "psfsize")
     if side % 2 == 0:
         raise ParameterError(f"psfsize {size} must be an odd number of pixels.")
     for name, number in numbers.items():
@@ -322,7 +330,7 @@ def _library_arguments(settings: LACosmic, fsmode: str, verbose: bool) -> tuple[
 
 
 def _sources(
-    image: Image, footprint: Footprint, inbkg: Any, invar: Any, *, own: bool
+    image: Image, footprint: Footprint, inbkg: Extra | None, invar: Extra | None, *, own: bool
 ) -> tuple[tuple[Input, ...], tuple[str, ...], tuple[Graph, ...]]:
     """Return what the kernel reads, the names of what it reads besides the frame, and the graphs of that."""
     uses = RAYS_BY_VARIANCE if own else RAYS
@@ -331,7 +339,7 @@ def _sources(
     every: PlaneMap = tuple((plane, ("data",)) for plane in PLANES)
     for name, array, unit in (("background", inbkg, image.units), ("variance", invar, image.units**2)):
         if array is not None:
-            pixels = pixels_like(_in_unit(array, unit, name), image, name)
+            pixels = normalize_pixels(_in_unit(array, unit, name), image, name)
             step, more = as_step(pixels, float_dtype(pixels.dtype), name)
             sources.append(Input(step, footprint, every))
             extras.append(name)
@@ -339,12 +347,13 @@ def _sources(
     return tuple(sources), (*extras, *(("own",) if own else ())), tuple(graphs)
 
 
-def _in_unit(array: Any, unit: u.UnitBase, name: str) -> Any:
-    """Return the numbers of an array that may have a unit, a Quantity or CCDData, in the unit that is wanted."""
-    given = getattr(array, "unit", None)
-    values = array.value if isinstance(array, u.Quantity) else array.data if is_nddata(array) else array
-    factor = 1.0 if given is None else conversion_factor(given, unit, name)
-    return values if factor == 1 else values * factor
+def _in_unit(array: Extra, unit: u.UnitBase, name: str) -> Pixels:
+    """Return the numbers of an image that may have a unit, in the unit that is wanted."""
+    if not (isinstance(array, u.Quantity) or is_nddata(array)):
+        return array
+    values = array.value if isinstance(array, u.Quantity) else array.data
+    factor = 1.0 if array.unit is None else conversion_factor(array.unit, unit, name)
+    return cast("Pixels", values if factor == 1 else values * factor)
 
 
 def _levels(

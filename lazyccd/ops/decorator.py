@@ -228,7 +228,7 @@ def called_with_ccddata() -> bool:
     return _collected.get() is not None
 
 
-def _logged(ds: Any, entries: list[tuple[str, Any]]) -> Any:
+def _logged(ds: xr.Dataset | xr.DataArray, entries: list[tuple[str, Any]]) -> xr.Dataset | xr.DataArray:
     """Return a frame with log entries in its header."""
     collected = _collected.get()
     if collected is not None:

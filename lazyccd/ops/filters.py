@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal, cast
 
 import numpy as np
 import xarray as xr
@@ -15,23 +15,23 @@ from lazyccd.frame.history_log import LogEntry
 from lazyccd.frame.units import conversion_factor, unit_to_text
 from lazyccd.kernels import bad_pixels, filters, iraf_filters
 from lazyccd.kernels.block import PLANES
-from lazyccd.ops.arguments import pixels_like, single_number, whole_number
+from lazyccd.ops.arguments import Pixels, normalize_integer, normalize_number, normalize_pixels
 from lazyccd.ops.decorator import called_with_ccddata, operation
 from lazyccd.plan.footprints import MASK_WITH_DATA, POINTWISE, Halo, Lattice, PlaneMap
 from lazyccd.plan.lower import Graph
-from lazyccd.plan.steps import Apply, Input, Scalar, make_dtypes, make_params
+from lazyccd.plan.steps import Apply, Input, Kernel, Scalar, make_dtypes, make_params
 from lazyccd.stats import clipped_scalar
 
 BY_VARIANCE: PlaneMap = tuple((plane, PLANES) for plane in PLANES)
 """Where the frame's variance says what is noise."""
 
 
-def box_size(size: Any, name: str = "size") -> tuple[int, int]:
+def normalize_box(size: int | tuple[int, int], name: str = "size") -> tuple[int, int]:
     """Return rows and columns of a box given as one or two numbers."""
-    sides = tuple(size) if np.ndim(size) else (size, size)
+    sides = tuple(cast("tuple[int, int]", size)) if np.ndim(size) else (cast("int", size),) * 2
     if len(sides) != 2:
         raise ParameterError(f"{name} {size!r} must be a whole number of pixels above 0, or two of them (y, x).")
-    return whole_number(sides[0], name, 1), whole_number(sides[1], name, 1)
+    return normalize_integer(sides[0], name, 1), normalize_integer(sides[1], name, 1)
 
 
 def box_halo(*sizes: tuple[int, int]) -> Halo:
@@ -78,7 +78,7 @@ def median_filter(data: xr.Dataset, size: int | tuple[int, int], *, add_keyword:
     >>> float(median_filter(CCDData(pixels, unit="adu"), 3).data.max())
     1.0
     """
-    image, box = resolve(data), box_size(size)
+    image, box = resolve(data), normalize_box(size)
     plan = image.apply(
         filters.median_filter,
         (Input(image.plan, box_halo(box), POINTWISE),),
@@ -92,7 +92,7 @@ def median_filter(data: xr.Dataset, size: int | tuple[int, int], *, add_keyword:
 @operation(arrays=("data", "mask"))
 def cosmicray_median(
     ccd: xr.Dataset,
-    error_image: Any = None,
+    error_image: Pixels | u.Quantity | None = None,
     thresh: float = 5,
     mbox: int | None = None,
     gbox: int = 0,
@@ -168,15 +168,15 @@ def cosmicray_median(
                 "flavor 'iraf' takes mbox, lsigma, hsigma, sbox and noise; leave out the other arguments."
             )
         return _crmedian(
-            image, box_size(mbox or 5, "mbox"), box_size(sbox, "sbox"), (lsigma, hsigma), noise
+            image, normalize_box(mbox or 5, "mbox"), normalize_box(sbox, "sbox"), (lsigma, hsigma), noise
         ).to_dataset()
     if flavor != "ccdproc":
         raise ParameterError(f"flavor {flavor!r} must be 'ccdproc' or 'iraf'.")
     if (lsigma, hsigma, sbox, noise) != (10, 3, 25, (0.0, 0.0, 0.0)):
         raise ParameterError("lsigma, hsigma, sbox and noise are of flavor 'iraf'; add flavor='iraf' or take thresh.")
     boxes = [
-        box_size(11 if mbox is None else mbox, "mbox")[0],
-        *(box_size(b, n)[0] if b else 0 for b, n in ((gbox, "gbox"), (rbox, "rbox"))),
+        normalize_box(11 if mbox is None else mbox, "mbox")[0],
+        *(normalize_box(b, n)[0] if b else 0 for b, n in ((gbox, "gbox"), (rbox, "rbox"))),
     ]
     around = boxes[0] // 2 + boxes[1] // 2
     near, far = Halo((boxes[1] // 2,) * 2), Halo((max(around, boxes[2] // 2),) * 2)
@@ -190,7 +190,7 @@ def cosmicray_median(
         sources,
         dict(image.plan.planes) | {"mask": image.schema.dtype},
         scalars=numbers,
-        thresh=single_number(thresh, "thresh"),
+        thresh=normalize_number(thresh, "thresh"),
         boxes=tuple(boxes),
         shape=image.shape,
         flags=(image.schema.bits("CR"), image.schema.bits("INTERP")),
@@ -209,8 +209,8 @@ def _crmedian(
         dict(image.plan.planes) | {"mask": image.schema.dtype},
         median_size=box,
         sigma_size=sigma,
-        limits=(single_number(limits[0], "lsigma"), single_number(limits[1], "hsigma")),
-        noise=tuple(single_number(number, "noise", 0.0) for number in noise),
+        limits=(normalize_number(limits[0], "lsigma"), normalize_number(limits[1], "hsigma")),
+        noise=tuple(normalize_number(number, "noise", 0.0) for number in noise),
         shape=image.shape,
         flags=(image.schema.bits("CR"), image.schema.bits("INTERP")),
         mask_dtype=image.schema.dtype.name,
@@ -219,7 +219,7 @@ def _crmedian(
 
 
 def _noise(
-    image: Image, error: Any, footprint: Halo
+    image: Image, error: Pixels | u.Quantity | None, footprint: Halo
 ) -> tuple[tuple[Input, ...], tuple[tuple[str, Scalar], ...], tuple[Graph, ...]]:
     """Return what says how large the noise of an image is: a further input, or a global number; and its graphs."""
     if error is None and image.has_variance:
@@ -233,11 +233,11 @@ def _noise(
     if isinstance(error, u.Quantity):
         error = error.value * conversion_factor(error.unit, image.units, "error image")
     if np.ndim(error) == 0:
-        sigma = single_number(error, "error_image", 0.0)
+        sigma = normalize_number(cast("float", error), "error_image", 0.0)
         if sigma == 0:
             raise ParameterError(f"error_image {error} must be above 0.")
         return (), (("sigma", Scalar(given=np.array([sigma]), what="error")),), ()
-    step, graphs = as_step(pixels_like(error, image, "error image"), image.dtype, "error image")
+    step, graphs = as_step(normalize_pixels(error, image, "error image"), image.dtype, "error image")
     return (Input(step, footprint, tuple((plane, (DATA,)) for plane in PLANES)),), (), graphs
 
 
@@ -271,7 +271,7 @@ def background_deviation_box(data: xr.Dataset, bbox: int, *, add_keyword: LogEnt
     >>> background_deviation_box(np.array([[1.0, 2.0, 3.0, 7.0, 7.0, 7.0]] * 3), 3).round(4)[0]
     array([1.4826, 1.4826, 1.4826, 0.    , 0.    , 0.    ])
     """
-    image, box = resolve(data), box_size(bbox, "bbox")
+    image, box = resolve(data), normalize_box(bbox, "bbox")
     return _only_data(image, bad_pixels.deviation_boxes, Lattice(box), box)
 
 
@@ -305,11 +305,11 @@ def background_deviation_filter(data: xr.Dataset, bbox: int, *, add_keyword: Log
     >>> background_deviation_filter(np.array([[1.0, 2.0, 4.0]] * 3), 3).round(4)[1]
     array([0.    , 1.4826, 0.    ])
     """
-    image, box = resolve(data), box_size(bbox, "bbox")
+    image, box = resolve(data), normalize_box(bbox, "bbox")
     return _only_data(image, filters.deviation_filter, box_halo(box), box)
 
 
-def _only_data(image: Image, kernel: Any, footprint: Halo | Lattice, box: tuple[int, int]) -> xr.DataArray:
+def _only_data(image: Image, kernel: Kernel, footprint: Halo | Lattice, box: tuple[int, int]) -> xr.DataArray:
     """Return what a kernel makes of the data of an image alone."""
     plan = Apply(
         image.shape,

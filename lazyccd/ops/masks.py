@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,7 @@ from lazyccd.frame.tree import over_trees
 from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import instrument, pointwise
 from lazyccd.mask_planes import FlagTable
-from lazyccd.ops.arguments import single_number
+from lazyccd.ops.arguments import normalize_number
 from lazyccd.ops.bad_pixels import grown
 from lazyccd.ops.decorator import operation
 from lazyccd.plan.footprints import Halo, PlaneMap
@@ -104,7 +103,7 @@ def flag_saturated(
     image = replace(image, plan=plan)
     if bleed is not None:
         image = _flag_trails(image, _number(bleed, image, "level of trails"), trail)
-    radius = single_number(grow, "grow", 0.0)
+    radius = normalize_number(grow, "grow", 0.0)
     return (grown(image, "SAT" if bleed is None else "SAT+BLEED", radius) if radius else image).to_dataset()
 
 
@@ -112,7 +111,7 @@ def _number(level: float | u.Quantity, image: Image, what: str) -> float:
     """Return a level in the units of an image."""
     if isinstance(level, u.Quantity):
         return float(level.value) * conversion_factor(level.unit, image.units, what)
-    return single_number(level, what)
+    return normalize_number(level, what)
 
 
 def _flag_trails(image: Image, level: float, length: int) -> Image:
@@ -192,7 +191,7 @@ def is_flagged(ccd: xr.Dataset, *planes: str) -> xr.DataArray:
 
 
 def bitfield_to_boolean_mask(
-    bitfield: Any, ignore_bits: int | list[int] | str | None = 0, flip_bits: bool | None = None
+    bitfield: npt.ArrayLike, ignore_bits: int | list[int] | str | None = 0, flip_bits: bool | None = None
 ) -> npt.NDArray[np.bool_]:
     """Return a boolean mask of a bit field: True where any bit is set that is not ignored.
 

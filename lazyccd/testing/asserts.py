@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import dask
 import numpy as np
@@ -37,7 +37,7 @@ def assert_frames_equal(actual: xr.Dataset, expected: xr.Dataset, *, rtol: float
 def raise_if_computes() -> Iterator[None]:
     """Raise if anything lazy is computed inside."""
 
-    def refuse(*_: Any, **__: Any) -> NoReturn:
+    def refuse(*_: object, **__: object) -> NoReturn:
         raise AssertionError("a lazy operation computed something")
 
     with dask.config.set(scheduler=refuse):

@@ -17,7 +17,7 @@ from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import pointwise
-from lazyccd.ops.arguments import check_range, file_name, operand
+from lazyccd.ops.arguments import check_positive, file_name, resolve_operand
 from lazyccd.ops.attributes import with_uncertainty
 from lazyccd.ops.binary import add_images, affine_image, multiply_images
 from lazyccd.ops.decorator import operation
@@ -97,8 +97,8 @@ def create_deviation(
             f"readnoise {readnoise!r} must be a Quantity; give it a unit such as {readnoise} * u.electron."
         )
     g = u.Quantity(1.0) if gain is None else gain
-    check_range(g, "gain", image)
-    check_range(readnoise, "readnoise", image, zero=True)
+    check_positive(g, "gain", image)
+    check_positive(readnoise, "readnoise", image, zero=True)
     if not (g.unit * image.units).is_equivalent(readnoise.unit):
         raise UnitError(
             f"gain unit '{g.unit}' times data unit '{image.units}' does not match readnoise unit '{readnoise.unit}'; "
@@ -163,14 +163,14 @@ def gain_correct(
     """
     image = resolve(ccd)
     if isinstance(gain, xr.Dataset | str) or is_ccddata(gain):
-        return multiply_images(image, operand(gain, "gain map"), "gain map").to_dataset()
+        return multiply_images(image, resolve_operand(gain, "gain map"), "gain map").to_dataset()
     quantity = u.Quantity(gain, gain_unit) if gain_unit is not None else u.Quantity(gain)
     if not quantity.isscalar:
         from astropy.nddata import CCDData
 
         gain_map = CCDData(np.broadcast_to(quantity.value, image.shape).copy(), unit=quantity.unit)
-        return multiply_images(image, operand(gain_map, "gain map"), "gain map").to_dataset()
-    check_range(gain, "gain", image)
+        return multiply_images(image, resolve_operand(gain_map, "gain map"), "gain map").to_dataset()
+    check_positive(gain, "gain", image)
     result = affine_image(image, float(quantity.value))
     return replace(result, units=image.units * quantity.unit).to_dataset()
 
@@ -209,7 +209,7 @@ def subtract_bias(ccd: xr.Dataset, master: Master, *, add_keyword: LogEntry = Tr
     array([[10., 10.]])
     """
     image = resolve(ccd)
-    bias = operand(master, "master bias")
+    bias = resolve_operand(master, "master bias")
     factor = conversion_factor(bias.units, image.units, "master bias")
     return add_images(image, bias, -factor, "master bias").to_dataset()
 
@@ -271,7 +271,7 @@ def subtract_dark(
     array([[70.]])
     """
     image = resolve(ccd)
-    dark = operand(master, "master dark")
+    dark = resolve_operand(master, "master dark")
     dark_time, data_time = _exposures(image, dark, dark_exposure, data_exposure, exposure_time, exposure_unit)
     factor = conversion_factor(dark.units, image.units, "master dark")
     if scale:
@@ -281,7 +281,12 @@ def subtract_dark(
 
 
 def _exposures(
-    image: Image, dark: Image, dark_exposure: Any, data_exposure: Any, exposure_time: Any, unit: Any
+    image: Image,
+    dark: Image,
+    dark_exposure: u.Quantity | Keyword | None,
+    data_exposure: u.Quantity | Keyword | None,
+    exposure_time: str | Keyword | None,
+    unit: u.UnitBase | None,
 ) -> tuple[u.Quantity, u.Quantity]:
     """Return the exposure times of dark and image."""
     given = [dark_exposure, data_exposure]

@@ -14,7 +14,7 @@ from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.history_log import LogEntry, apply_to_text, log_entries
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.kernels import instrument
-from lazyccd.ops.arguments import single_number
+from lazyccd.ops.arguments import normalize_number
 from lazyccd.ops.instrument.signature import check_counts
 from lazyccd.plan.footprints import PlaneMap
 from lazyccd.plan.steps import Input
@@ -108,7 +108,7 @@ def correct_crosstalk(
     return make_tree(done, cast("xr.DataTree", frames).attrs) if tree else done
 
 
-def _check_amplifiers(images: Mapping[str, Image], coefficients: Any, corners: Mapping[str, Any]) -> None:
+def _check_amplifiers(images: Mapping[str, Image], coefficients: object, corners: Mapping[str, Any]) -> None:
     """Refuse frames that do not go together, and names that are none of theirs."""
     if not isinstance(coefficients, Mapping) or not all(isinstance(row, Mapping) for row in coefficients.values()):
         raise ArgumentTypeError(
@@ -163,7 +163,7 @@ def _without_crosstalk(
         planes,
         coefficients=fractions,
         unknown=image.schema.bits(*UNKNOWN),
-        above=np.inf if mask_above is None else single_number(mask_above, "mask_above"),
+        above=np.inf if mask_above is None else normalize_number(mask_above, "mask_above"),
         bit=0 if mask_above is None else schema.bits("CROSSTALK"),
         dtype=image.dtype.name,
         mask_dtype=schema.dtype.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -15,7 +15,7 @@ from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.history_log import LogEntry
 from lazyccd.kernels import flat, moments
 from lazyccd.kernels.block import PLANES
-from lazyccd.ops.arguments import operand
+from lazyccd.ops.arguments import resolve_operand
 from lazyccd.ops.binary import combine_pair
 from lazyccd.ops.decorator import operation
 from lazyccd.ops.instrument.calibrate import Master
@@ -28,6 +28,9 @@ from lazyccd.stats import quantile_scalar
 
 FLAT: PlaneMap = (("data", ("data", "mask")), ("variance", PLANES), ("mask", ("data", "mask")))
 """The mask of a flat says where nothing is divided."""
+
+NormValue: TypeAlias = float | u.Quantity | Literal["mean", "median"] | None
+"""What a flat is divided by: a number, or which one of the flat's own; None is the mean."""
 
 ONE = u.dimensionless_unscaled
 LOWEST_FLAT = 0.1
@@ -53,7 +56,9 @@ def norm_of_all(calls: Sequence[Mapping[str, Any]], *, flat: str = "flat") -> di
             f"norm_value {sorted(words)} and min_value {limits} differ between the frames, which have one norm together; "
             "give one for all, or common_norm=False."
         )
-    flats = list({image.plan.token: image for image in (operand(call[flat], "flat") for call in calls)}.values())
+    flats = list(
+        {image.plan.token: image for image in (resolve_operand(call[flat], "flat") for call in calls)}.values()
+    )
     together = flats[0] if len(flats) == 1 else below_each_other([replace(image, units=ONE) for image in flats])
     return {"norm_value": Norm(_flat_norm(together, limits.pop(), words.pop()), together.graphs)}
 
@@ -63,7 +68,7 @@ def flat_correct(
     ccd: xr.Dataset,
     flat: Master,
     min_value: float | None = None,
-    norm_value: float | u.Quantity | Literal["mean", "median"] | None = None,
+    norm_value: NormValue = None,
     *,
     common_norm: bool = True,
     add_keyword: LogEntry = True,
@@ -113,12 +118,12 @@ def flat_correct(
     array([[120.,  60.,  40.]])
     """
     image = resolve(ccd)
-    master = operand(flat, "flat")
+    master = resolve_operand(flat, "flat")
     limit = None if min_value is None else float(u.Quantity(min_value).value)
     return divided_by(image, master, "flat", limit, norm_value).to_dataset()
 
 
-def divided_by(image: Image, master: Image, what: str, min_value: float | None, norm_value: Any) -> Image:
+def divided_by(image: Image, master: Image, what: str, min_value: float | None, norm_value: NormValue | Norm) -> Image:
     """Return an image divided by another one that is first normalised; ``what`` names that in messages."""
     norm = norm_value if isinstance(norm_value, Norm) else Norm(_flat_norm(master, min_value, norm_value), ())
     return combine_pair(
@@ -137,7 +142,7 @@ def divided_by(image: Image, master: Image, what: str, min_value: float | None, 
     )
 
 
-def _flat_norm(flat: Image, min_value: float | None, norm_value: Any) -> Scalar:
+def _flat_norm(flat: Image, min_value: float | None, norm_value: NormValue) -> Scalar:
     """Return what a flat is divided by."""
     if norm_value is None or norm_value == "mean":
         return flat_mean(flat, min_value)

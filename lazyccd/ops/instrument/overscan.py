@@ -27,7 +27,7 @@ from lazyccd.kernels.overscan import STATISTICS, Statistic, bad_pixels, line_lev
 from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 from lazyccd.kernels.stack.combine import only_partial
 from lazyccd.mask_planes import MaskSchema
-from lazyccd.ops.arguments import operand
+from lazyccd.ops.arguments import resolve_operand
 from lazyccd.ops.binary import affine_image
 from lazyccd.ops.decorator import operation
 from lazyccd.ops.sample import read_pixels, robust_std
@@ -350,7 +350,7 @@ def _find_strip(image: Image, overscan: Any, fits_section: Any) -> Strip:
         return Strip(image, parse_section(fits_section, image.shape).region, image.graphs)
     if not (isinstance(overscan, xr.Dataset) or is_ccddata(overscan)):
         raise ArgumentTypeError(f"overscan is a {type(overscan).__name__} and must be a frame or a CCDData.")
-    other = operand(overscan, "overscan")
+    other = resolve_operand(overscan, "overscan")
     factor = conversion_factor(other.units, image.units, "overscan")
     if factor != 1:
         other = affine_image(other, factor)

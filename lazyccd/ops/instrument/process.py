@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 from astropy import units as u
+from dask.base import is_dask_collection
 
 from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.frame.history_log import LogEntry
 from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.nddata import is_ccddata
+from lazyccd.ops.arguments import Pixels
 from lazyccd.ops.attributes import add_mask
 from lazyccd.ops.decorator import operation
 from lazyccd.ops.instrument.calibrate import Master, create_deviation, gain_correct, subtract_bias, subtract_dark
-from lazyccd.ops.instrument.flat import flat_correct, norm_of_all
+from lazyccd.ops.instrument.flat import NormValue, flat_correct, norm_of_all
 from lazyccd.ops.instrument.overscan import subtract_overscan
 from lazyccd.ops.instrument.trim import trim_image
 
@@ -34,7 +36,7 @@ def ccd_process(
     master_bias: Master | None = None,
     dark_frame: Master | None = None,
     master_flat: Master | None = None,
-    bad_pixel_mask: Any = None,
+    bad_pixel_mask: Pixels | None = None,
     gain: u.Quantity | Keyword | None = None,
     readnoise: u.Quantity | Keyword | None = None,
     oscan_median: bool = True,
@@ -47,7 +49,7 @@ def ccd_process(
     dark_scale: bool = False,
     gain_corrected: bool = True,
     *,
-    norm_value: Any = None,
+    norm_value: NormValue = None,
     common_norm: bool = True,
     add_keyword: LogEntry = True,
 ) -> xr.Dataset:
@@ -121,15 +123,17 @@ def ccd_process(
     if dark_frame is not None:
         times = {"dark_exposure": dark_exposure, "data_exposure": data_exposure, "exposure_time": exposure_key}
         ccd = subtract_dark(ccd, dark_frame, **times, exposure_unit=exposure_unit, scale=dark_scale)
-    if master_flat is not None:
-        norm = {} if norm_value is None else {"norm_value": norm_value}
-        ccd = flat_correct(ccd, master_flat, min_value=min_value, **norm)
+    # the header notes the arguments that are passed, and must not get more of them than ccdproc's does
+    if master_flat is not None and norm_value is None:
+        ccd = flat_correct(ccd, master_flat, min_value=min_value)
+    elif master_flat is not None:
+        ccd = flat_correct(ccd, master_flat, min_value=min_value, norm_value=norm_value)
     if gain is not None and not gain_corrected:
         ccd = gain_correct(ccd, gain)
     return ccd
 
 
-def _check_arguments(oscan: Any, trim: Any, error: bool, mask: Any, gain: Any, readnoise: Any) -> None:
+def _check_arguments(oscan: object, trim: object, error: bool, mask: object, gain: object, readnoise: object) -> None:
     """Refuse arguments of wrong types before anything is built."""
     if not (oscan is None or isinstance(oscan, str | xr.Dataset) or is_ccddata(oscan)):
         raise ArgumentTypeError(
@@ -139,7 +143,7 @@ def _check_arguments(oscan: Any, trim: Any, error: bool, mask: Any, gain: Any, r
         raise ArgumentTypeError(f"trim is a {type(trim).__name__} and must be a FITS section or None.")
     if error and (gain is None or readnoise is None):
         raise ParameterError(f"error=True needs gain ({gain}) and readnoise ({readnoise}); give both as Quantity.")
-    if not (mask is None or isinstance(mask, np.ndarray | xr.DataArray) or hasattr(mask, "__dask_graph__")):
+    if not (mask is None or isinstance(mask, np.ndarray | xr.DataArray) or is_dask_collection(mask)):
         raise ArgumentTypeError(f"bad_pixel_mask is a {type(mask).__name__} and must be an array or None.")
     if not (gain is None or isinstance(gain, u.Quantity)):
         raise ArgumentTypeError(f"gain {gain!r} must be a Quantity, such as 1.5 * u.electron / u.adu.")

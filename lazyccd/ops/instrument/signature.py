@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +24,11 @@ from lazyccd.frame.processing_history import keywords_of, stamped
 from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import instrument
 from lazyccd.kernels.block import PLANES
-from lazyccd.ops.arguments import operand, single_number
+from lazyccd.ops.arguments import normalize_number, resolve_operand
 from lazyccd.ops.binary import check_shape, combine_pair
 from lazyccd.ops.decorator import operation
 from lazyccd.ops.instrument.calibrate import Master
-from lazyccd.ops.instrument.flat import Norm, divided_by, norm_of_all
+from lazyccd.ops.instrument.flat import Norm, NormValue, divided_by, norm_of_all
 from lazyccd.plan.footprints import MASK_WITH_DATA, POINTWISE
 from lazyccd.plan.steps import Apply, Input, Reduction, Scalar, ScalarCard, make_dtypes, make_params
 from lazyccd.sections import Region
@@ -125,7 +125,7 @@ def correct_linearity(
         raise ParameterError(f"coefficients {powers} must be c_0, c_1, ..., all finite, and c_1 not 0.")
     points = _points(table) if table is not None else ((), ())
     usual = points[0][-1] if points[0] else np.inf
-    highest = single_number(usual if limit is None else limit, "limit")
+    highest = normalize_number(usual if limit is None else limit, "limit")
     schema = image.schema.with_plane("NONLINEAR", "Beyond the range in which the linearity is known")
     masked = bool(np.isfinite(highest)) or image.has_mask
     schema = schema if np.isfinite(highest) else image.schema
@@ -143,7 +143,7 @@ def correct_linearity(
     return replace(image, plan=plan, schema=schema).to_dataset()
 
 
-def _points(table: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _points(table: tuple[npt.ArrayLike, npt.ArrayLike]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return measured and true signals of a table."""
     if len(table) != 2:
         raise ParameterError(f"table has {len(table)} parts and must have two: measured and true signals.")
@@ -211,7 +211,7 @@ def subtract_fringe(
     np.True_
     """
     image = resolve(ccd)
-    pattern = operand(fringe, "fringe frame")
+    pattern = resolve_operand(fringe, "fringe frame")
     if "FRINGCOR" in header_from_text(image.header):
         raise ParameterError(
             "subtract_fringe() was applied already: the header has FRINGCOR; start from the frame before it."
@@ -222,7 +222,7 @@ def subtract_fringe(
     value = (
         _fringe_fit(image, pattern, factor, bad)
         if scale is None
-        else Scalar(given=np.array([single_number(scale, "scale")]), what="fringes")
+        else Scalar(given=np.array([normalize_number(scale, "scale")]), what="fringes")
     )
     result = combine_pair(
         image,
@@ -265,7 +265,7 @@ def _norm_of_all(calls: Sequence[Mapping[str, Any]]) -> dict[str, Norm]:
 def divide_illumination(
     ccd: xr.Dataset,
     illumination: Master,
-    norm_value: float | u.Quantity | Literal["mean", "median"] | None = None,
+    norm_value: NormValue = None,
     *,
     common_norm: bool = True,
     add_keyword: LogEntry = True,
@@ -320,4 +320,6 @@ def divide_illumination(
         raise ParameterError(
             "divide_illumination() was applied already: the header has ILLUMCOR; start from the frame before it."
         )
-    return divided_by(image, operand(illumination, "illumination"), "illumination", None, norm_value).to_dataset()
+    return divided_by(
+        image, resolve_operand(illumination, "illumination"), "illumination", None, norm_value
+    ).to_dataset()

@@ -354,7 +354,7 @@ def _common_wcs(amplifiers: Sequence[Amplifier], bounds: Region, shape: tuple[in
     return first
 
 
-def _is_close(keyword: str, one: Any, other: Any) -> bool:
+def _is_close(keyword: str, one: str | float, other: str | float) -> bool:
     """Return whether two values of a WCS card place pixels alike, to a hundredth of a pixel or a millionth."""
     if isinstance(one, str) or isinstance(other, str):
         return bool(one == other)
