@@ -1,4 +1,4 @@
-"""Names of inputs: ``file.fits[SCI,2]``, ``@list``, globs and URLs."""
+"""Parse names of inputs and targets: ``file.fits[SCI,2]``, ``@list``, globs and URLs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import fsspec
 
@@ -30,6 +30,7 @@ class InputName(NamedTuple):
 
 def is_url(path: str) -> bool:
     """Return whether a path is for fsspec and not for the local file system."""
+    # fsspec chains file systems by "::", such as zip://a.fits::s3://bucket/b.zip.
     return "://" in path or "::" in path
 
 
@@ -56,6 +57,7 @@ def parse_name(name: Name) -> InputName:
     """
     text = os.path.expanduser(_text(name))
     text = text.removeprefix("file://")
+    # Looking for the file would be a request for a URL.
     match = _SUFFIX.match(text)
     if match is None or (not is_url(text) and os.path.exists(text)):
         return InputName(text, None)
@@ -104,7 +106,7 @@ def expand_names(names: Name | Iterable[Name]) -> list[InputName]:
     return [item for name in names for item in _expand(_text(name))]
 
 
-def _text(name: Any) -> str:
+def _text(name: object) -> str:
     """Return the name as a string."""
     if not isinstance(name, (str, os.PathLike)):
         raise ArgumentTypeError(f"file name {name!r} is a {type(name).__name__} and must be a str or a Path.")
@@ -133,12 +135,14 @@ def _expand(text: str) -> Iterator[InputName]:
         yield from _read_list(Path(os.path.expanduser(text[1:])))
         return
     path, hdu = parse_name(text)
+    # Brackets are also a pattern, and names with brackets exist.
     if not glob.has_magic(path) or (not is_url(path) and os.path.exists(path)):
         yield InputName(path, hdu)
         return
     found = _glob_url(path) if is_url(path) else glob.glob(path, recursive=True)
     if not found:
         raise MissingFileError(f"no file matches {path!r}; correct the pattern or the folder.")
+    # File systems list in any order, and stacks must not depend on it.
     yield from (InputName(item, hdu) for item in sorted(found))
 
 
@@ -158,8 +162,10 @@ def _read_list(path: Path) -> Iterator[InputName]:
         raise FormatError(f"list {str(path)!r} is not text; it must hold a file name per line.") from None
     for line in lines:
         entry = line.partition("#")[0].strip()
+        # A list that names itself would never end.
         if entry.startswith("@") or not entry:
             if entry:
                 raise FormatError(f"list {str(path)!r} names the list {entry!r}; a list must name files only.")
             continue
+        # Relative to the list, not to where the program runs: lists travel with their files.
         yield from _expand(entry if is_url(entry) else str(path.parent / os.path.expanduser(entry)))

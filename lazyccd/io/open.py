@@ -1,4 +1,4 @@
-"""Zarr stores as lazy frames, and whatever users have as a frame."""
+"""Open whatever users have as a frame: paths of FITS files and Zarr stores, CCDData, frames."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from lazyccd.io.zarr.open import open_zarr
 
 def is_store(path: str | os.PathLike[str]) -> bool:
     """Return whether a path is that of a Zarr store or lies in one, by its name or what is there; a file is none."""
+    # A FITS file may lie in a folder that is named like a store.
     text = parse_name(path).path
     return not os.path.isfile(text) and (".zarr/" in f"{text}/" or (Path(text) / "zarr.json").is_file())
 
@@ -33,6 +34,7 @@ def open_image(path: str | os.PathLike[str], unit: str | None = None) -> xr.Data
     if is_store(path):
         return open_zarr(path)
     name = parse_name(path)
+    # A file of one image is a frame, as open_fits gives it, and no tree of one.
     several = name.hdu is None and len(images_of(scan_fits(name.path))) > 1
     return open_mef(path, unit=unit) if several else open_fits(path, unit=unit)
 

@@ -1,4 +1,4 @@
-"""FITS files for `xarray.open_dataset` and `xarray.open_datatree`: ``engine="lazyccd"``, lazy with dask and without."""
+"""Let `xarray.open_dataset` and `xarray.open_datatree` read FITS files: ``engine="lazyccd"``, lazy with dask and without."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class LazyCCDEntrypoint(BackendEntrypoint):
     open_dataset_parameters = ("filename_or_obj", "drop_variables", "hdu", "dtype", "unit", "dq")
     supports_groups = True
 
-    def guess_can_open(self, filename_or_obj: Any) -> bool:
+    def guess_can_open(self, filename_or_obj: object) -> bool:
         """Return whether the name is that of a FITS file."""
         return isinstance(filename_or_obj, str | os.PathLike) and os.fspath(filename_or_obj).lower().endswith(SUFFIXES)
 
@@ -86,11 +86,13 @@ def _without(ds: xr.Dataset, names: str | Iterable[str] | None) -> xr.Dataset:
 def lazily_indexed(frame: xr.Dataset) -> xr.Dataset:
     """Return a frame whose arrays are read where they are indexed, without dask."""
     image = resolve(frame, maps=True)
+    # What xarray takes for chunks="auto" and chunks={}.
     chunks = {dim: max(sizes) for dim, sizes in zip(("y", "x"), image.grid, strict=True)}
     variables: dict[str, xr.Variable] = {}
     for name, kind in image.kinds.items():
         array = LazyPlane(IndexedPlane(image, kind))
         variables[name] = xr.Variable(("y", "x"), array, frame[name].attrs, {"preferred_chunks": chunks})
+    # Without indexes: xarray would align frames by pixel positions behind the user's back.
     coords: Mapping[Any, Any] = xr.Coordinates({"y": ("y", image.y), "x": ("x", image.x)}, indexes={})
     return xr.Dataset(variables, coords, frame.attrs)
 

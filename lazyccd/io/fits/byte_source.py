@@ -1,4 +1,4 @@
-"""Bytes of files: who they are, and how to read ranges of them.
+"""Read ranges of bytes of local files and URLs, and tell one state of a file from another.
 
 A local file is read by ``preadv`` into memory that is used again, a URL by range requests of fsspec. A file that is
 compressed as a whole (.gz, .bz2, .xz) has no ranges: it is decompressed once per process into an unnamed temporary
@@ -20,7 +20,7 @@ import threading
 from collections import OrderedDict
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import IO, Any, Protocol, cast
+from typing import IO, Any, NamedTuple, Protocol, cast
 
 import fsspec
 import numpy as np
@@ -33,8 +33,10 @@ logger = logging.getLogger(__name__)
 
 Buffer = npt.NDArray[np.uint8]
 
+# The first bytes decide, because names lie.
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
 _OPENERS: dict[str, Any] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
+# Not read here, but recognised: "not a FITS file" would not say what to do.
 _REFUSED = {b"\x1f\x9d": "a file of Unix compress (.Z)", b"PK\x03\x04": "a ZIP archive"}
 
 
@@ -85,6 +87,7 @@ class ByteSource(Protocol):
 class LocalSource:
     """A file of the local file system."""
 
+    # Pieces of this size are still in the cache of the core when they are decoded.
     gap = 32768
     piece = 262144
 
@@ -100,6 +103,7 @@ class LocalSource:
 
     def read_rows(self, offset: int, stride: int, count: int, buffer: Buffer) -> None:
         """Fill ``buffer`` with ``count`` runs of equal length, whose starts are ``stride`` bytes apart."""
+        # preadv and not mmap: a mapped file that is truncated kills the process, and mapped pages count as resident memory.
         view = buffer.data
         length = len(view) // count
         for i in range(count):
@@ -110,6 +114,7 @@ class LocalSource:
         done = 0
         while done < len(view):
             got = os.preadv(self._descriptor, [view[done:] if done else view], offset + done)
+            # No exception tells the end of a file, only a read of nothing.
             if got == 0:
                 raise _ended(self.name, offset + done, offset + len(view))
             done += got
@@ -124,6 +129,7 @@ class LocalSource:
 class RemoteSource:
     """A file behind a URL, read by range requests."""
 
+    # A request costs a round trip, so it pays to read more at a time and to read across larger gaps.
     gap = 262144
     piece = 8 << 20
 
@@ -152,6 +158,7 @@ class RemoteSource:
         starts = [offset + i * stride for i in range(count)]
         stops = [start + length for start in starts]
         try:
+            # One call for all runs: fsspec sends the requests side by side.
             parts = self._filesystem.cat_ranges([self._path] * count, starts, stops, on_error="raise")
         except Exception as error:
             raise _unreadable(self.name, error) from error
@@ -198,6 +205,7 @@ class _Unpacked:
         """Return a descriptor of its own of the decompressed file, made where there is none."""
         key = (path, identity)
         with self._guard:
+            # A lock per file: two threads do not decompress one file twice, and nobody waits for another file.
             maker = self._makers.setdefault(key, threading.Lock())
         with maker:
             with self._guard:
@@ -221,6 +229,7 @@ class _Unpacked:
     def _shrink(self) -> None:
         """Close old files until the rest keeps to the budget; readers have descriptors of their own."""
         total = sum(os.fstat(file.fileno()).st_size for file in self._files.values())
+        # The newest stays even if it alone exceeds the budget: its reader is about to use it.
         while len(self._files) > 1 and (total > self._budget_bytes or len(self._files) > self._budget_files):
             key, file = self._files.popitem(last=False)
             self._makers.pop(key, None)
@@ -234,6 +243,7 @@ atexit.register(_unpacked.close)
 
 def _temporary_file() -> IO[bytes]:
     """Make a file without a name, which is gone when it is closed or the process ends."""
+    # A name would outlive a process that is killed.
     return cast("IO[bytes]", tempfile.TemporaryFile(prefix="lazyccd-"))
 
 
@@ -265,7 +275,16 @@ def _unpack(path: str, encoding: str) -> IO[bytes]:
     return target
 
 
-def open_source(path: str, expected: Identity | None = None) -> tuple[ByteSource, Identity, str]:
+class OpenedSource(NamedTuple):
+    """A file that is open for random access."""
+
+    source: ByteSource
+    identity: Identity
+    encoding: str
+    """How it is compressed as a whole: "gzip", "bzip2", "xz", or "" if it is not."""
+
+
+def open_source(path: str, expected: Identity | None = None) -> OpenedSource:
     """Open a file for random access.
 
     Parameters
@@ -277,8 +296,8 @@ def open_source(path: str, expected: Identity | None = None) -> tuple[ByteSource
 
     Returns
     -------
-    tuple
-        The source, its identity, and how it is compressed as a whole ("" if it is not).
+    OpenedSource
+        The source, which the caller closes, and what was learned by opening it.
 
     Raises
     ------
@@ -294,12 +313,12 @@ def open_source(path: str, expected: Identity | None = None) -> tuple[ByteSource
         _check_identity(path, identity, expected)
         encoding = _encoding(source, path)
         if not encoding:
-            return source, identity, ""
+            return OpenedSource(source, identity, "")
     except BaseException:
         source.close()
         raise
     source.close()
-    return LocalSource(_unpacked.descriptor(path, identity, encoding), path), identity, encoding
+    return OpenedSource(LocalSource(_unpacked.descriptor(path, identity, encoding), path), identity, encoding)
 
 
 def _check_identity(path: str, identity: Identity, expected: Identity | None) -> None:
@@ -330,6 +349,7 @@ def _open_local(path: str) -> tuple[ByteSource, Identity]:
         raise MissingFileError(f"{path} does not exist; check the name and the folder.") from None
     except OSError as error:
         raise FormatError(f"{path} cannot be read: {error.strerror}; check the name and its permissions.") from error
+    # fstat, not stat: the identity is that of the file that is open, whatever has its name by now.
     status = os.fstat(descriptor)
     if os.path.isdir(path):
         os.close(descriptor)
@@ -337,6 +357,7 @@ def _open_local(path: str) -> tuple[ByteSource, Identity]:
     return LocalSource(descriptor, path), Identity(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
+# fsspec has no common name for it: each file system passes on what its server sends.
 TAGS = (
     "ETag",
     "etag",
@@ -358,6 +379,7 @@ def _open_remote(path: str) -> tuple[ByteSource, Identity]:
         filesystem, inner = fsspec.url_to_fs(path)
         info = filesystem.info(inner)
         tags = [info.get(key) for key in TAGS]
+        # File systems without any of these have a key of their own, which may be a hash of all they know.
         tag = next((str(tag) for tag in tags if tag), None) or str(filesystem.ukey(inner))
         size = info.get("size")
     except FileNotFoundError as error:

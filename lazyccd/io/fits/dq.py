@@ -1,4 +1,4 @@
-"""Data quality extensions: what their integers mean, by cards or by the pipeline that wrote them.
+"""Say what the integers of data quality extensions mean, by their cards or by the pipeline that wrote them.
 
 1. Cards that name the planes count first: MSKN/MSKM/MSKB/MSKD (this package, lsst.images) and MP_* (LSST).
 2. Otherwise the header says which pipeline wrote the file, and `dialects.toml` what its integers mean.
@@ -98,6 +98,7 @@ def read_planes(file: FitsFile, hdu: HduInfo, dq: DQ | None = None) -> tuple[Ste
     if table is None:
         bits = Source.of(FitsStorage.of(file, hdu, np.int64 if hdu.bitpix > 0 else None))
         return to_mask(bits, None, where), MaskSchema()
+    # Codes and foreign bits may exceed the planes of a schema, so they are read in full width and then mapped.
     native = table.schema.dtype if table.is_native else np.dtype(np.int64)
     return to_mask(Source.of(FitsStorage.of(file, hdu, native)), table, where), table.schema
 
@@ -112,7 +113,9 @@ def _table(file: FitsFile, hdu: HduInfo, dq: DQ | None, where: str) -> FlagTable
     cards = Cards(hdu.header.replace("\n", ""), where)
     primary = Cards(file.hdus[0].header.replace("\n", ""), where)
     name = hdu.name.upper()
+    # Pipelines write what identifies them into the primary or into the extension.
     found = [item for item in dialects().values() if item.fits(cards, primary)]
+    # By name these are 0 or 1 in every pipeline but BANZAI, whose BPM has bits.
     if name == "MASK" or (name == "BPM" and [item.name for item in found] != ["banzai"]):
         return None
     if not found:
@@ -161,12 +164,14 @@ def named_table(text: str, where: str) -> FlagTable | None:
         Raised if the cards do not describe planes.
     """
     lines, keep = [], False
+    # Parsing only these cards is what keeps opening fast: headers have hundreds of others.
     for line in text.split("\n"):
         keep = line.startswith(("MSK", "MP_", "HIERARCH MP_")) or (keep and line.startswith("CONTINUE"))
         lines += [line] if keep else []
     if not lines:
         return None
     header = header_from_text("\n".join(lines))
+    # MSK cards of lsst.images win over MP_ cards, which LSST has, too.
     numbers = sorted(key[4:] for key in header if re.fullmatch(r"MSKN\d{4}", key))
     try:
         if not numbers:
@@ -192,5 +197,6 @@ def _lsst_table(numbers: Mapping[str, int]) -> FlagTable | None:
     planes = []
     for name, number in sorted(numbers.items(), key=lambda item: item[1]):
         plane = LSST_NAMES.get(name, plane_name(name))
+        # MP_ cards have the number of the bit, MSKM cards its value.
         planes.append((1 << number, MaskPlane(plane, f"{name} of LSST", plane not in INFORMATIVE)))
     return FlagTable(tuple(planes)) if planes else None

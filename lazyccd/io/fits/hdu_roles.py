@@ -1,4 +1,4 @@
-"""Which images of a file are frames, which are planes beside one, and which are neither.
+"""Tell which images of a file are frames, which are planes of a frame, and which are neither.
 
 An extension ERR, DQ, ... belongs to the image of its shape and version that stands nearest before it, and if there is none
 of its version, to the nearest of its shape: SCI, ERR, DQ of HST, MASK and UNCERT of CCDData, image, mask, variance of LSST.
@@ -42,7 +42,7 @@ MASK_NAMES = ("DQ", "MASK", "BPM")
 """Names of extensions that hold the mask, the first that is there."""
 
 ORDER = {name: i for i, name in enumerate((*UNCERTAINTY_NAMES, *MASK_NAMES))}
-BESIDE: dict[str, tuple[str, Role]] = {"oow": (UNCERTAINTY, "ivar"), "ood": (MASK, "mask")}
+COMPANION_FILES: dict[str, tuple[str, Role]] = {"oow": (UNCERTAINTY, "ivar"), "ood": (MASK, "mask")}
 """Parts of names of files beside an image whose name has ``ooi`` (NOIRLab's pipelines), and what they hold."""
 
 BAD = "bad"
@@ -104,8 +104,10 @@ def companions_of(file: FitsFile, roles: Mapping[str, Role] | None = None) -> Co
     mains = images_of(file, roles) or [hdu for hdu in file.hdus if hdu.is_plane][:1]
     indices = {hdu.index for hdu in mains}
     planes = [hdu for hdu in file.hdus if hdu.is_plane and hdu.index not in indices]
+    # In the order of the names and not of the file: where DQ and MASK both exist, DQ has more to say.
     for hdu in sorted(planes, key=lambda hdu: ORDER.get(hdu.name.upper(), -1)):
         role = role_of(hdu, roles)
+        # Maps of a stack, such as n_used, are ours; a role that the user gives still wins.
         is_map = hdu.name.lower() in MAPS and hdu.name.upper() not in roles
         if role == "kept" and not is_map:
             continue
@@ -127,13 +129,16 @@ def companions_of(file: FitsFile, roles: Mapping[str, Role] | None = None) -> Co
 def _owner(hdu: HduInfo, mains: list[HduInfo]) -> HduInfo | None:
     """Return the image that a plane belongs to."""
     same_shape = [main for main in mains if main.plane_shape == hdu.plane_shape]
+    # EXTVER pairs SCI, ERR and DQ of HST; the primary has no EXTVER that could pair.
     same = [main for main in same_shape if main.ver == hdu.ver or main.index == 0] or same_shape
+    # CCDData and LSST write planes behind their image and give none a version.
     before = [main for main in same if main.index < hdu.index]
     return before[-1] if before else next(iter(same), None)
 
 
 def _stored_as(file: FitsFile, hdu: HduInfo, role: Role) -> UncertaintyType:
     """Return the type of an uncertainty: what its UTYPE says, else what its name means."""
+    # CCDData names the extension UNCERT whatever its type is, and says it in UTYPE.
     utype = Cards(hdu.header.replace("\n", ""), f"{file.path}{hdu.label}").get("UTYPE")
     for kind, cls in UNCERTAINTY_CLASSES.items():
         if utype in {kind, cls}:
@@ -145,15 +150,17 @@ def companion_files(file: FitsFile) -> Companions:
     """Return the planes that files beside an ``ooi`` file hold: weights (``oow``) and data quality (``ood``)."""
     found: Companions = {}
     path = Path(file.path)
+    # Behind a URL each guess would be a request, and most files have no companion.
     if is_url(file.path) or not re.search(r"_ooi_", path.name):
         return found
-    for part, (name, role) in BESIDE.items():
+    for part, (name, role) in COMPANION_FILES.items():
         other = path.with_name(path.name.replace("_ooi_", f"_{part}_", 1))
         if not other.is_file():
             continue
         planes = scan_fits(other)
         for main in images_of(file):
             for hdu in planes.hdus:
+                # Companion files repeat the extensions of the image one by one, names included.
                 same = (hdu.name.upper(), hdu.ver, hdu.plane_shape) == (main.name.upper(), main.ver, main.plane_shape)
                 if hdu.is_plane and same:
                     kind: UncertaintyType = "ivar" if role == "ivar" else "std"

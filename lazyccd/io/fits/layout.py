@@ -1,4 +1,4 @@
-"""What a FITS file that is written looks like: its HDUs, their header bytes and checksums, and the cards of a mask."""
+"""Lay out a FITS file that is to be written: its HDUs, their header bytes and checksums, the cards of a mask."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ UNCERTAINTY_CLASSES = {"std": "StdDevUncertainty", "var": "VarianceUncertainty",
 """Value of the UTYPE card for each ``uncertainty_type``: the class that ``CCDData.read`` makes."""
 
 _BITPIX = {"uint8": 8, "uint16": 16, "uint32": 32, "float32": -32, "float64": -64}
+# FITS has no unsigned integers but bytes; by convention they are stored with this offset (standard, section 5.2.5).
 _BZERO = {"uint16": 1 << 15, "uint32": 1 << 31}
+# Cards that are true for the file they were read from, and wrong or forbidden in the one that is written.
 _STRUCTURAL = re.compile(
     r"(SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|GROUPS|INHERIT|BSCALE|BZERO|BLANK|CHECKSUM|DATASUM|END|"
     r"ZIMAGE|ZCMPTYPE|ZBITPIX|ZNAXIS\d*|ZTILE\d+|ZNAME\d+|ZVAL\d+|ZMASKCMP|ZQUANTIZ|ZDITHER0|ZBLANK|ZSCALE|ZZERO|ZSIMPLE|"
@@ -178,11 +180,13 @@ def pack_hdus(
     listed, chosen = tuple(hdus), set(noisy)
     if compress is None:
         return listed
+    # Equal frames must give equal bytes, and dithering frames alike would correlate their noise.
     seed = zlib.crc32(header.encode("latin-1", "replace")) % DITHER_COUNT + 1
 
     def packed(number: int, hdu: HduSpec) -> HduSpec:
         if not hdu.shape:
             return hdu
+        # Quantising masks and counts would change their meaning.
         level = steps if {hdu.name, number} & chosen else 0.0
         return replace(hdu, packing=Packing.of(compress, (hdu.shape[0], hdu.shape[1]), hdu.dtype, level, dither, seed))
 
@@ -234,6 +238,7 @@ def header_block(spec: HduSpec, primary: bool, datasum: int | None = None, heap:
     if grid is None:
         cards = [_first_card(primary), *(_card(*pair) for pair in _image_cards(spec, primary, ""))]
     else:
+        # A compressed image is a binary table, which cannot be the primary HDU (section 10.1).
         before = header_block(HduSpec("", "", ()), True, 0) if primary else b""
         original = "ZSIMPLE =                    T" if primary else "ZTENSION= 'IMAGE   '"
         values = [("BITPIX", 8), *table_cards(grid, heap, longest), ("ZIMAGE", "T")]
@@ -264,6 +269,7 @@ def _image_cards(spec: HduSpec, primary: bool, prefix: str) -> list[tuple[str, A
 def _lengths(shape: tuple[int, ...], squeezed: tuple[int, ...]) -> list[int]:
     """Return the lengths of all axes in the order of FITS."""
     axes = list(reversed(shape))
+    # Cubes of one plane come back as cubes: their WCS speaks of all axes.
     for axis in squeezed:
         axes.insert(axis - 1, 1)
     return axes
@@ -281,6 +287,7 @@ def _without_pixels(header: str) -> tuple[int, list[int]]:
 
 def _with_checksums(cards: list[str], datasum: int | None) -> bytes:
     """Return a header with CHECKSUM and DATASUM at its end."""
+    # The comments are fixed: astropy and CFITSIO put the time there, and equal work would not give equal bytes.
     checksums = [
         "CHECKSUM= '0000000000000000'   / HDU checksum",
         f"DATASUM = '{datasum or 0:<10}'         / data checksum",
@@ -289,6 +296,7 @@ def _with_checksums(cards: list[str], datasum: int | None) -> bytes:
     block = text.ljust(padded(len(text))).encode("ascii")
     if datasum is None:
         return block
+    # CHECKSUM makes the ones-complement sum of the whole HDU all ones (section 4.4.2.7), and is 0 while it is computed.
     total = fold_datasum(int(np.frombuffer(block, ">u4").sum(dtype=np.uint64)) + datasum)
     return block.replace(b"CHECKSUM= '0000000000000000'", b"CHECKSUM= '%s'" % _encode_checksum(MASK32 - total), 1)
 
@@ -326,6 +334,7 @@ def _free_cards(spec: HduSpec) -> list[str]:
         cards += [] if any(card.startswith("WCSAXES ") for card in cards) else [_card("WCSAXES", axes)]
     cards.sort(key=lambda card: not card.startswith("WCSAXES"))  # which must stand before all others of a WCS
     keywords = {card[:8].rstrip() for card in cards}
+    # Without LONGSTRN older readers take the first part of a string for all of it.
     if "CONTINUE" in keywords and "LONGSTRN" not in keywords:
         cards.insert(0, "LONGSTRN= 'OGIP 1.0'           / strings may continue over several cards")
     return cards

@@ -106,11 +106,12 @@ def open_mef(
     name = parse_name(path)
     if name.hdu is not None:
         raise ParameterError(f"{path} names extension {name.hdu!r}, and open_mef() opens all; use open_fits().")
+    # A file cut in transfer still has its first amplifiers; "skip" is for those.
     file = scan_fits(name.path, keep_going=on_error == "skip")
     known = check_roles(roles)
     planes = _planes(file, known)
     names = frame_names(images_of(file, known))
-    skipped = [*(text for _, text in file.damaged), *(hdu.damage for hdu in file.hdus if hdu.damage)]
+    skipped = [*(damage.reason for damage in file.damaged), *(hdu.damage for hdu in file.hdus if hdu.damage)]
     frames: dict[str, xr.Dataset] = {}
     for hdu, child in names:
         try:
@@ -123,6 +124,7 @@ def open_mef(
             if on_error == "raise":
                 raise
             skipped.append(str(error))
+    # One damaged mask can be reported by its HDU and by its image.
     skipped = list(dict.fromkeys(skipped))
     for text in skipped:
         warnings.warn(f"left out: {text}", UserWarning, stacklevel=2)
@@ -158,6 +160,7 @@ def _check_tiles(images: Iterable[Companion]) -> None:
     """Decompress all tiles of images, by as many threads as the job has; raise if one cannot be, or an image is cut."""
     with ThreadPoolExecutor(job_cpus(), "lazyccd-check") as pool:
         for image in images:
+            # Only decompression finds damage: compressed tiles have no checksum of their own.
             storage = FitsStorage.of(image.file, image.hdu)
             if storage.tiles is None:
                 continue
@@ -168,6 +171,7 @@ def _check_tiles(images: Iterable[Companion]) -> None:
 
 def _check_region(storage: FitsStorage, region: Region) -> None:
     """Decompress the tiles of a region; raise if one cannot be."""
+    # A reader for each task: one is not shared between threads.
     with storage.open() as reader:
         reader.read(region)
 
@@ -176,6 +180,7 @@ def _planes(file: FitsFile, roles: Mapping[str, Role]) -> Companions:
     """Return the planes of each image: those of the file, then those of files beside it."""
     planes = companions_of(file, roles)
     for index, found in companion_files(file).items():
+        # Planes in the file itself win over those of companion files.
         planes[index] = found | planes.get(index, {})
     return planes
 
@@ -208,6 +213,7 @@ def _frame(
     """Return the frame of an image, with the header that it has by itself and what it inherits."""
     text, inherited = inherited_header(file, hdu)
     more: dict[str, Any] = {"inherited": inherited} if inherited else {}
+    # `dq` is given once for all extensions, and amplifiers without a mask are no error.
     dq = dq if MASK in planes else None
     return frame_of(file, hdu.index, chunks, dtype, unit, dq, planes, text).assign_attrs(more)
 
@@ -222,6 +228,7 @@ def _hdus(file: FitsFile, names: Mapping[int, str], planes: Companions) -> list[
     }
     described: list[dict[str, Any]] = []
     for hdu in file.hdus:
+        # Bytes that are damaged are not copied into products.
         if hdu.damage:
             continue
         if hdu.index in names:

@@ -1,4 +1,4 @@
-"""What a tree of frames looks like as a FITS file: its HDUs in the order of the file that it came from.
+"""Turn a frame or a tree of frames into the HDUs of a FITS file, in the order of the file that it came from.
 
 1. HDUs of the file come as the root's ``hdus`` lists them, those of frames that are gone left out; planes that a frame got
    since then follow its image (UNCERT, DQ), and frames that no file had come last, named by their place in the tree.
@@ -110,6 +110,7 @@ def _tree_layout(
     _tell_apart(list(frames.values()), {hdu["frame"] for hdu in listed if "frame" in hdu})
     versions = _Versions(listed, frames.values())
     layout = FileLayout()
+    # The first HDU cannot be an extension: if the frame that was primary is gone, an empty one takes its place.
     if not listed or not _is_primary(listed[0], images):
         layout.add(HduSpec("", root, ()))
     for hdu in listed:
@@ -139,6 +140,7 @@ def _tell_apart(frames: Sequence[_Frame], from_file: set[str]) -> None:
         frame.number = number
         key = _key(frame.header)
         if frame.name not in from_file and (not key[0] or key in taken):
+            # FITS strings are ASCII (section 4.2.1).
             if not frame.name.isascii():
                 raise ParameterError(
                     f"frame name {frame.name!r} cannot be an EXTNAME, which holds ASCII only; rename the child of the tree."
@@ -165,6 +167,7 @@ class _Versions:
         """Return the HDU of a new plane with the number of its frame, or one of no frame: then it is of the one before it."""
         if not spec.name:
             return spec
+        # EXTNAME, EXTVER and EXTLEVEL together must tell extensions apart (section 4.4.2.6).
         while (spec.name, version) in self._taken:
             version = max(version + 1, self._of_no_frame)
         self._taken.add((spec.name, version))
@@ -196,6 +199,7 @@ class _Frame:
         planes: Sequence[str] = (plane,)
         if plane == DATA:
             layout.add(self._data(), self.name, DATA)
+            # MASK in 0 and 1 is for CCDData.read, which reads single frames; a tree has DQ alone.
             planes = [other for other in ORDER if other not in self.given and other != BAD]
         for other in planes:
             for role, spec in self._plane(other):
@@ -233,6 +237,7 @@ class _Frame:
         if text is None:
             return self._new(spec)
         units = str(header_from_text(spec.header).get("BUNIT", ""))
+        # The header of the plane is kept, with sections and WCS made true for the pixels that are left.
         header = product_header(text, self.image.y, self.image.x, units)
         inherit = header.get("INHERIT")
         return HduSpec(
@@ -274,8 +279,10 @@ def own_header(text: str, inherited: str, root: str) -> tuple[str, bool | None]:
     inherit = None if stated is None else stated[1] == "T"
     if not keywords:
         return text, inherit
+    # HIERARCH keywords have blanks, and `inherited` is a list divided by blanks.
     shared = [(keyword.replace(" ", "_"), lines) for keyword, lines in cards_of(root)]
     cards = [(keyword.replace(" ", "_"), lines) for keyword, lines in cards_of(text)]
+    # With INHERIT = T a reader would find the removed card again, in the primary.
     if keywords & {keyword for keyword, _ in shared} - {keyword for keyword, _ in cards}:
         return text, False
     kept = [lines for keyword, lines in cards if keyword not in keywords or (keyword, lines) not in shared]

@@ -1,4 +1,7 @@
-"""FITS images as lazy frames."""
+"""Open FITS images as lazy frames: `open_fits` for one image, `open_many` for one of each of many files.
+
+A frame is a plan of `Source` steps over `FitsStorage`; pixels are read by the tasks that need them.
+"""
 
 from __future__ import annotations
 
@@ -122,6 +125,7 @@ def open_many(
     def opened(name: InputName) -> xr.Dataset:
         return frame_of(scan_fits(name.path), name.hdu, chunks, dtype, unit, dq)
 
+    # Waiting for a disk or server and not the processor takes the time, so more threads than cores.
     with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1)), "lazyccd-open") as pool:
         return list(pool.map(opened, expand_names(paths)))
 
@@ -139,6 +143,7 @@ def frame_of(
     """Return the frame of one image of a file whose headers were read, with given companions and header or its own."""
     info = find_hdu(file, selector)
     found = companions_of(file).get(info.index, {}) if companions is None else companions
+    # Only float32 and float64: operations on integers would overflow.
     storage = FitsStorage.of(file, info, _check_dtype(dtype, file, info))
     text = header or _header(file, info)
     data = Source.of(storage)
@@ -180,6 +185,7 @@ def _header(file: FitsFile, info: HduInfo) -> str:
     """Return the header of an image: with all cards of the primary that it lacks if it is the only one of its file."""
     if not info.index:
         return info.header
+    # With several images the primary describes all of them; with one it describes that image.
     if len(images_of(file)) > 1:
         return inherited_header(file, info)[0]
     return merge_headers(info.header, file.hdus[0].header)
@@ -190,6 +196,7 @@ def inherited_header(file: FitsFile, info: HduInfo) -> tuple[str, str]:
     if not info.index:
         return info.header, ""
     where = f"{file.path}{info.label}"
+    # Splitting thousands of cards costs more than looking for the word first.
     stated = "\nINHERIT" in info.header and Cards(info.header.replace("\n", ""), where).get("INHERIT") is True
     return inherit(info.header, file.hdus[0].header, whole=stated)
 
@@ -207,16 +214,19 @@ def _units(file: FitsFile, info: HduInfo, text: str, unit: u.UnitBase | str | No
     if unit is not None:
         return parse_unit(unit, where)
     given = Cards(text.replace("\n", ""), where).get("BUNIT")
+    # Cameras write BUNIT with nothing in it.
     if given is not None and str(given).strip():
         try:
             return parse_unit(str(given), where)
         except UnitError:
+            # A misspelt unit must not keep a night from being read, unlike one that the user gives.
             warnings.warn(
                 f"{where}: BUNIT = {str(given)!r} is not known; taken as dimensionless, give unit= to open_fits().",
                 UserWarning,
                 stacklevel=4,
             )
             return u.dimensionless_unscaled
+    # Raw frames seldom have BUNIT, and integers are what converters count.
     if info.bitpix > 0:
         logger.info("%s has no BUNIT and integer pixels; its units are taken as adu.", where)
         return u.adu
@@ -253,8 +263,10 @@ def _mask(
         raise ParameterError(
             f"{file.path}{info.label}: dq={dq!r} was given and there is no DQ, MASK or BPM beside the image."
         )
+    # Integers without BLANK have a value in every pixel (section 5.3 gives NaN to floats only): no mask is needed.
     elif info.bitpix > 0 and info.blank is None:
         return None, schema
+    # NaN would spread through every later step; marked NO_DATA they are left out.
     sources = (Input(data),) if given is None else (Input(data), Input(given))
     kernel = pointwise.flag_nonfinite_alone if given is None else pointwise.flag_nonfinite
     params = make_params(no_data=schema.bits("NO_DATA"), mask_dtype=schema.dtype.name)

@@ -1,4 +1,4 @@
-"""HDUs that are no frames: where their bytes are, and how they get into another file."""
+"""Keep HDUs that are no frames, such as tables: where their bytes are, and how they get into another file unchanged."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ class KeptBytes:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as values that go into JSON."""
+        # What is empty is left out: these values are attributes of a tree, which users look at.
         given = {key: value for key, value in asdict(self).items() if value not in (None, "", 0)}
         return {"path": self.path, "size": self.size, **given}
 
@@ -59,7 +60,8 @@ class KeptBytes:
         if self.array:
             yield from self._of_store()
             return
-        source, _, _ = open_source(self.path, self.identity)
+        # The file may be gone or changed by the time that products are written.
+        source = open_source(self.path, self.identity).source
         try:
             for start in range(0, self.size, PIECE):
                 wanted = min(PIECE, self.size - start)

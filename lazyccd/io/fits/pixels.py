@@ -1,4 +1,4 @@
-"""What stored numbers mean: BITPIX, BSCALE, BZERO, BLANK, and the type they become in memory."""
+"""Turn stored numbers into physical values: BITPIX, BSCALE, BZERO, BLANK, and the type they become in memory."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ class PixelFormat:
     @property
     def default_dtype(self) -> np.dtype[Any]:
         """Float32 for integers of 16 bits and less and for float32, else float64."""
+        # float32 holds every integer of 16 bits; of 32 bits only float64 does.
         return np.dtype(np.float32 if self.bitpix in (8, 16, -32) else np.float64)
 
     def resolve_dtype(self, dtype: npt.DTypeLike | None, name: str) -> np.dtype[Any]:
@@ -97,6 +98,7 @@ class Decoder:
         self._dtype = dtype
         self._name = name
         self._stored = stored
+        # FITS is big-endian; from the reader on everything is native.
         self._swap = big_endian and stored.itemsize > 1
         self._run = self._choose()
 
@@ -142,10 +144,12 @@ class Decoder:
         kernel: Any = decode.scaled_integers
         arguments: tuple[Any, ...] = (pixels.bscale, pixels.bzero)
         if pixels.is_integral:
+            # Sums below 2**24 are exact in float32, so no detour by float64 is needed.
             if stored.itemsize <= 2 and abs(pixels.bzero) < 2**23:
                 kernel, arguments = decode.small_integers, (int(pixels.bzero),)
             elif (stored.itemsize <= 4 and abs(pixels.bzero) < 2**53) or pixels.bzero == 0.0:
                 kernel, arguments = decode.large_integers, (int(pixels.bzero),)
+            # uint64 by convention; int64 plus 2**63 would overflow, so the sign bit is flipped.
             elif stored.itemsize == 8 and pixels.bzero == _UNSIGNED_64:
                 stored = np.dtype(np.uint64)
                 kernel, arguments = decode.large_integers, (np.uint64(2**63),)
@@ -158,6 +162,7 @@ class Decoder:
 
     def _blank(self, stored: np.dtype[Any]) -> tuple[Any, bool]:
         """Return the blank value in the type that the kernel compares, and whether a pixel can have it."""
+        # BLANK is compared before scaling (section 4.4.2.5), and some headers have one that no pixel can have.
         value = self._pixels.blank
         limits = np.iinfo(self._stored)
         if value is None or not limits.min <= value <= limits.max:
@@ -175,6 +180,7 @@ class Decoder:
             offset = int(self._pixels.bzero)
             bounds = (limits.min, min(limits.max, np.iinfo(np.int64).max))
             source = raw.view(self._stored)
+        # Masks: a bit that does not fit must be an error, not lost.
         misfits = decode.exact_integers(source, start, stride, out, offset, *bounds, self._swap)
         if misfits:
             raise ParameterError(
@@ -187,6 +193,7 @@ class Decoder:
         if not self._swap:
             out[...] = self._rows(raw, start, stride, out.shape, self._stored)
             return
+        # As integers: copying NaN as a float may change its bits.
         bits = np.dtype(f"u{self._stored.itemsize}")
         decode.swap_rows(raw.view(bits), start, stride, out.view(bits))
 

@@ -1,4 +1,4 @@
-"""Windows of uncompressed images.
+"""Read windows of uncompressed images.
 
 The file is read in pieces that stay in the processor's cache, into memory that each thread uses again, and decoded from
 there into the output. Where the columns outside of the window are few, rows are read in one span with them; otherwise
@@ -27,8 +27,10 @@ _local = threading.local()
 def scratch(count: int) -> npt.NDArray[np.uint8]:
     """Return memory of this thread; what it held before is gone."""
     buffer: npt.NDArray[np.uint8] | None = getattr(_local, "buffer", None)
+    # Touching fresh memory costs more than decoding into it.
     if buffer is None or buffer.size < count:
         buffer = np.empty(count + -count % 4096, np.uint8)
+        # Larger memory is not kept: every thread of a pool would hold some for ever.
         if count <= _KEPT_BYTES:
             _local.buffer = buffer
     return buffer[:count]
@@ -91,7 +93,7 @@ class RegionReader:
 
 
 class PlainReader(RegionReader):
-    """Footprint windows of an uncompressed image."""
+    """Reads windows of an uncompressed image."""
 
     def __init__(
         self,
@@ -114,9 +116,11 @@ class PlainReader(RegionReader):
         rows, columns = region.shape
         nx = self.shape[1]
         row_bytes, window_bytes = nx * self._itemsize, columns * self._itemsize
+        # Reading a few columns too many costs less than a call for each row.
         is_span = row_bytes - window_bytes <= self._source.gap
         step = max(self._source.piece // (row_bytes if is_span else window_bytes), 1)
         first = self._offset + region.y0 * row_bytes + region.x0 * self._itemsize
+        # Floats of whole rows need no second buffer: they are swapped where they are read.
         in_place = self._decoder.keeps_size and columns == nx and out.flags.c_contiguous
         for start in range(0, rows, step):
             count = min(step, rows - start)

@@ -1,4 +1,4 @@
-"""What a write of FITS files fills, region by region."""
+"""Write a FITS file as the protocol of resumable writes asks: `FitsProduct`, and `FitsFrame` for each frame in it."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class FitsFrame:
         receipts: list[Partial] = []
         for name, hdu in self.places:
             array = arrays[MASK if name == BAD else name]
+            # CCDData.read casts MASK to bool, so planes that do not count as bad must not be in it.
             if name == BAD:
                 array = (array & array.dtype.type(self.bad_bits)) != 0
             receipts.append(self.target.write(hdu, region, array))
@@ -40,6 +41,7 @@ class FitsFrame:
 
     def holds(self, region: Region, receipt: Any, *, verify: bool) -> bool:
         """Return whether the pixels are there: the file has all its space from the start."""
+        # Pixels are written before their receipt, and the file has its size from the start: only checksums could tell more.
         return not verify or all(self.target.datasum(hdu, region) == datasum for hdu, _, datasum in receipt)
 
 

@@ -1,13 +1,12 @@
-"""What a FITS file contains, learned from its headers alone.
+"""Learn what a FITS file contains from its headers alone.
 
 1. Read blocks until the END card; keep the cards as text.
 2. Let astropy read the values of the few cards that say where the pixels are; the others are not parsed here.
 3. Skip the data by their size and go on, until the file ends.
 
 A file that is not exactly as long as its headers say is refused: line-ending conversion and broken transfers shift
-bytes, and what is then read looks like an image.
-
-The cards of a header, of which few are ever parsed.
+bytes, and what is then read looks like an image. `Cards` holds the text of a header and parses a card when it is asked for:
+of a few hundred cards about ten say where the pixels are, and astropy takes milliseconds for all of them.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from astropy.io.fits import Card
 from astropy.io.fits.verify import VerifyError
@@ -32,13 +31,25 @@ from lazyccd.io.names import Name, is_url, parse_name
 logger = logging.getLogger(__name__)
 
 BLOCK = 2880
+# Most headers fit, so that an HDU costs one read, or one request.
 _FIRST_READ = 10 * BLOCK
+# A file that is no FITS file any more is not read to its end in search of END.
 _LONGEST_HEADER = 64 << 20
+# Blanks follow END; some writers put NUL bytes there.
 _END = re.compile(rb"END[ \0]{5}")
 _NOT_TEXT = {code: " " if code in (0, 9, 10, 13) else "?" for code in range(256) if not 32 <= code <= 126}
 
 Kind = Literal["image", "table", "none", "other"]
-Damaged = list[tuple[int, str]]
+
+
+class Damage(NamedTuple):
+    """An HDU whose header cannot be read."""
+
+    hdu: int
+    """Number of the HDU."""
+
+    reason: str
+    """What is wrong with it, as a message."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +138,8 @@ class FitsFile:
     hdus: tuple[HduInfo, ...]
     """All HDUs whose headers can be read."""
 
-    damaged: tuple[tuple[int, str], ...] = ()
-    """The numbers of others, and what is wrong with them, if that was not to be raised."""
+    damaged: tuple[Damage, ...] = ()
+    """All others, if what is wrong with them was not to be raised."""
 
     def __str__(self) -> str:
         """List the HDUs, for messages."""
@@ -157,7 +168,7 @@ def scan_fits(path: Name, *, keep_going: bool = False) -> FitsFile:
     full = text if is_url(text) else os.path.abspath(text)
     source, identity, encoding = open_source(full)
     try:
-        damaged: Damaged | None = [] if keep_going else None
+        damaged: list[Damage] | None = [] if keep_going else None
         return FitsFile(full, identity, encoding, _scan(source, damaged), tuple(damaged or ()))
     finally:
         source.close()
@@ -172,6 +183,7 @@ def scan_many(paths: Iterable[Name], *, keep_going: bool = False) -> list[FitsFi
         In the order of ``paths``; where a file cannot be read, its error stands in its place.
     """
 
+    # One bad file of a night must not hide the others.
     def scan(path: Name) -> FitsFile | LazyCCDError:
         try:
             return scan_fits(path, keep_going=keep_going)
@@ -182,12 +194,13 @@ def scan_many(paths: Iterable[Name], *, keep_going: bool = False) -> list[FitsFi
         return list(pool.map(scan, paths))
 
 
-def _scan(source: ByteSource, damaged: Damaged | None) -> tuple[HduInfo, ...]:
+def _scan(source: ByteSource, damaged: list[Damage] | None) -> tuple[HduInfo, ...]:
     """Walk through the HDUs of a file; put what is wrong with extensions into them or ``damaged`` if it is a list."""
     hdus: list[HduInfo] = []
     index, offset = 0, 0
     try:
         while offset < source.size:
+            # Behind the last extension there may be special records (section 3.5) or padding, but no header.
             if offset and source.read(offset, 8) != b"XTENSION":
                 _check_rest(source, offset, index)
                 break
@@ -195,6 +208,7 @@ def _scan(source: ByteSource, damaged: Damaged | None) -> tuple[HduInfo, ...]:
             text, start = _read_header(source, offset, where)
             cards = Cards(text, where)
             stored = _data_bytes(cards, _axes(cards, "NAXIS"))
+            # Data units end with whole blocks of 2880 bytes (section 3.1).
             stop = start + -(-stored // BLOCK) * BLOCK
             cut = _wrong_length(source, where, start, stored, stop)
             if cut:
@@ -202,16 +216,16 @@ def _scan(source: ByteSource, damaged: Damaged | None) -> tuple[HduInfo, ...]:
             try:
                 hdus.append(replace(_describe(cards, index, offset, start), damage=str(cut or "")))
             except (FormatError, KeywordError) as error:
-                _allow(error, damaged, hdus).append((index, str(error)))
+                _allow(error, damaged, hdus).append(Damage(index, str(error)))
             index, offset = index + 1, stop
     except (FormatError, KeywordError) as error:
-        _allow(error, damaged, hdus).append((index, str(error)))
+        _allow(error, damaged, hdus).append(Damage(index, str(error)))
     if not hdus:
         raise FormatError(f"{source.name} is empty and must be a FITS file; fetch it again.")
     return tuple(hdus)
 
 
-def _allow(error: LazyCCDError, damaged: Damaged | None, hdus: list[HduInfo]) -> Damaged:
+def _allow(error: LazyCCDError, damaged: list[Damage] | None, hdus: list[HduInfo]) -> list[Damage]:
     """Return where to note what is wrong with an extension; raise it if it must not be, or there is no primary HDU yet."""
     if damaged is None or not hdus:
         raise error
@@ -220,6 +234,7 @@ def _allow(error: LazyCCDError, damaged: Damaged | None, hdus: list[HduInfo]) ->
 
 def _wrong_length(source: ByteSource, where: str, start: int, stored: int, stop: int) -> FormatError | None:
     """Return why the file does not hold an HDU in full, if so; only the padding behind it may be absent."""
+    # Many programs leave the fill of the last block away; nothing is lost by that.
     if stop <= source.size or source.size == start + stored:
         return None
     if source.size < start + stored:
@@ -251,6 +266,7 @@ def _read_header(source: ByteSource, offset: int, where: str) -> tuple[str, int]
     searched = 0
     while True:
         for match in _END.finditer(raw, searched):
+            # END may also stand inside a comment.
             if match.start() % CARD == 0:
                 text = raw[: match.start()].decode("latin-1")
                 return _as_text(text, where), offset + -(-(match.start() + CARD) // BLOCK) * BLOCK
@@ -274,6 +290,7 @@ def _as_text(text: str, where: str) -> str:
 
 def _not_fits(name: str, raw: bytes) -> FormatError:
     """Make the error of a file that does not begin as FITS does."""
+    # Test data of pipelines come by Git LFS, and a clone without it has these pointers.
     if raw.startswith(b"version https://git-lfs"):
         return FormatError(f"{name} is a pointer of Git LFS and not the FITS file itself; run 'git lfs pull'.")
     begin = f"begins with {raw[:20]!r}" if raw else "is empty"
@@ -285,6 +302,7 @@ def _describe(cards: Cards, index: int, offset: int, start: int) -> HduInfo:
     axes = _axes(cards, "NAXIS")
     stored = _data_bytes(cards, axes)
     kind = _kind(cards, axes, index)
+    # ZIMAGE = T is what marks the table of a compressed image (section 10.1.1).
     compressed = kind == "table" and cards.get("ZIMAGE") is True
     prefix = "Z" if compressed else ""
     shape: tuple[int, ...] = ()
@@ -293,6 +311,7 @@ def _describe(cards: Cards, index: int, offset: int, start: int) -> HduInfo:
     if compressed:
         axes = _axes(cards, "ZNAXIS")
         kind = _image_kind(axes)
+        # Users see the header of the image, not that of the table that holds it (section 10.1).
         images = image_cards(cards.images)
         tiles = TileTable.from_cards(cards, axes, start) if kind == "image" else None
     if kind == "image":
@@ -335,11 +354,13 @@ def _data_bytes(cards: Cards, axes: list[int]) -> int:
         raise FormatError(f"{cards.where}: BITPIX {bitpix} must be 8, 16, 32, 64, -32 or -64; correct the header.")
     if not axes:
         return 0
+    # Random groups (section 6) write their size with NAXIS1 = 0.
     if axes[0] == 0 and cards.get("GROUPS") is True:
         axes = axes[1:]
     pixels = 1
     for axis in axes:
         pixels *= axis
+    # Equation 2 of section 4.4.1.2.
     return max(abs(bitpix) // 8 * cards.integer("GCOUNT", 1) * (cards.integer("PCOUNT", 0) + pixels), 0)
 
 
@@ -416,6 +437,7 @@ class Cards:
     def integer(self, keyword: str, default: int | None = None) -> int:
         """Return the value of a card that must be an integer."""
         value = self.get(keyword, default)
+        # Headers made by hand have NAXIS1 = 2048.0.
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):

@@ -1,4 +1,4 @@
-"""FITS images as random access storage of the plan."""
+"""Make a FITS image the random access storage that plans read: which HDU, which chunk shape, which reader."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def _only_image(file: FitsFile) -> HduInfo:
     images = [hdu for hdu in file.hdus if hdu.kind == "image"]
     if not images:
         raise FormatError(f"{file.path} has no image; it has\n{file}")
+    # Spectra and cubes beside the one image do not make it ambiguous.
     planes = [hdu for hdu in images if hdu.is_plane] or images
+    # SCI, ERR, DQ of HST are one image for the user.
     main = [hdu for hdu in planes if hdu.name.upper() not in COMPANIONS | AUXILIARY] or planes
     if len(main) > 1:
         raise FormatError(
@@ -168,6 +170,7 @@ class FitsStorage:
     def token(self) -> str:
         """Deterministic identity of what is read: the file, its state, the HDU, the coding and the dtype."""
         parts = (self.path, self.identity, self.hdu, self.shape, self.dtype.str, self.pixels, self.data_offset)
+        # dask shares work by this token: equal files in another state must differ, and no clock may enter.
         return hashlib.sha256(repr((parts, self.tiles)).encode()).hexdigest()[:32]
 
     @property
@@ -183,7 +186,8 @@ class FitsStorage:
         SourceChangedError
             Raised if the file is not the one whose headers were read.
         """
-        source, _, _ = open_source(self.path, self.identity)
+        # The identity is compared here, in the task: a file that changed must not be read as what it was.
+        source = open_source(self.path, self.identity).source
         if self.tiles is None:
             return PlainReader(source, self.shape, self.dtype, self.name, pixels=self.pixels, offset=self.data_offset)
         return TileReader(

@@ -1,4 +1,4 @@
-"""Windows of tile-compressed images: only the tiles that a window touches are read and decompressed.
+"""Read windows of tile-compressed images (FITS standard, section 10): only the tiles that a window touches are read and decompressed.
 
 1. Descriptors of the tiles come from the table; neighbours in the heap are read together.
 2. Tiles of one size are expanded and decoded together as a batch, so that threads seldom wait for the interpreter.
@@ -29,9 +29,11 @@ from lazyccd.sections import Region
 
 Array = npt.NDArray[Any]
 
+# Tiles within one read; more would not be faster, and must be held until all are expanded.
 _GROUP_BYTES = 4 << 20
 _BATCH_PIXELS = 1 << 18
 
+# 10000 numbers of a fixed generator (section 10.2, appendix I), equal for all files.
 dither_table = functools.cache(decode.dither_table)
 
 
@@ -58,7 +60,7 @@ class Tile(NamedTuple):
 
 
 class TileReader(RegionReader):
-    """Footprint windows of a tile-compressed image."""
+    """Reads windows of a tile-compressed image."""
 
     def __init__(
         self,
@@ -113,12 +115,14 @@ class TileReader(RegionReader):
 
     def _locate(self, index: int, box: Region, record: Any) -> Tile:
         """Find the bytes of one tile."""
+        # Tiles that could not be quantised or compressed are in a column of their own (section 10.1.3).
         for column in self._tiles.columns:
             if not column.element:
                 continue
             count, start = (int(value) for value in record[column.name])
             length = count * column.element
             if length:
+                # Damaged descriptors would otherwise read bytes of other tiles as if they were these.
                 if start < 0 or length < 0 or start + length > self._tiles.heap_size:
                     raise FormatError(
                         f"{self.name}: tile {index} lies at {start} to {start + length} of a heap of "
@@ -193,6 +197,7 @@ class TileReader(RegionReader):
         names, tiles = self._tiles.names, self._tiles
         scales = [float(tile.record["ZSCALE"]) if "ZSCALE" in names else float(tiles.scale or 0.0) for tile in batch]
         zeros = [float(tile.record["ZZERO"]) if "ZZERO" in names else tiles.zero for tile in batch]
+        # The seed moves on from tile to tile (section 10.2.1), so that neighbours are not dithered alike.
         firsts = [(tile.number + tiles.dither_seed - 1) % decode.DITHER_COUNT for tile in batch]
         blanks = [blank for tile in batch if (blank := self._blank(tile)) is not None]
         floats = np.empty(values.shape, self._pixels.stored)
@@ -215,6 +220,7 @@ class TileReader(RegionReader):
         algorithm = fallbacks.get(column, self._tiles.algorithm)
         starts = np.array([tile.start - start for tile in batch], np.int64)
         stops = starts + np.array([tile.length for tile in batch], np.int64)
+        # One call for all tiles: it holds no lock, and the interpreter is asked once.
         if algorithm == "RICE_1":
             return self._expand_rice(batch, packed, starts, stops), False
         expanded = []
@@ -255,6 +261,7 @@ class TileReader(RegionReader):
 
     def _hdecompress(self, data: Array, box: Region) -> Array:
         """Decompress a tile of HCOMPRESS_1."""
+        # Coefficients of a transform need more bits than the pixels: 64 for 32.
         scratch = np.empty(box.shape, np.int32 if self._pixels.bitpix in (8, 16) else np.int64)
         values = np.empty(box.shape, np.int32)
         failed = hdecompress(data, self._tiles.hcompress_smooth, scratch, values)
@@ -281,6 +288,7 @@ def _batches(group: list[Tile]) -> Iterator[list[Tile]]:
 
 def _as_numbers(plain: bytes, count: int, *, shuffled: bool, as_integers: bool) -> Array:
     """Read decompressed bytes as big-endian numbers, whose width follows from their number."""
+    # Writers differ in how wide they store what BITPIX says, and the number of bytes tells.
     width = len(plain) // count
     if len(plain) != width * count or width not in (1, 2, 4, 8):
         raise ValueError(f"{len(plain)} bytes for {count} pixels")

@@ -1,4 +1,4 @@
-"""Where the tiles of a tile-compressed image are, and the header that the image had.
+"""Find the tiles of a tile-compressed image, and the header that the image had.
 
 The image is stored as a binary table with a row per tile, in row-major order: descriptors say where in the heap the
 compressed bytes of the tile are, and ZSCALE, ZZERO, ZBLANK how its numbers are coded (FITS standard, section 10).
@@ -18,11 +18,13 @@ from lazyccd.errors import FormatError
 ALGORITHMS = ("RICE_1", "GZIP_1", "GZIP_2", "PLIO_1", "HCOMPRESS_1", "NOCOMPRESS")
 DITHERS = {"NONE": 0, "NO_DITHER": 0, "SUBTRACTIVE_DITHER_1": 1, "SUBTRACTIVE_DITHER_2": 2}
 
+# Bytes of an element of a column by the letter of TFORM (section 7.3.1).
 _WIDTHS = {"L": 1, "B": 1, "I": 2, "J": 4, "K": 8, "A": 1, "E": 4, "D": 8, "C": 8, "M": 16, "P": 8, "Q": 16}
 _CODES = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
 _FORMAT = re.compile(r"(\d*)([LXBIJKAEDCMPQ])([A-Z])?")
 _COLUMNS = ("COMPRESSED_DATA", "GZIP_COMPRESSED_DATA", "UNCOMPRESSED_DATA", "ZSCALE", "ZZERO", "ZBLANK")
 
+# The cards of the image that the table displaced (section 10.1.2).
 _RENAMED = {
     "ZSIMPLE": "SIMPLE",
     "ZTENSION": "XTENSION",
@@ -35,6 +37,7 @@ _RENAMED = {
     "ZHECKSUM": "CHECKSUM",
     "ZDATASUM": "DATASUM",
 }
+# The order of the first cards of a header is fixed (section 4.4.1).
 _LEADING = ("SIMPLE", "XTENSION", "BITPIX", "NAXIS")
 _OF_TABLE = re.compile(
     r"(SIMPLE|XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|TFIELDS|THEAP|CHECKSUM|DATASUM"
@@ -127,6 +130,7 @@ class TileTable:
     @classmethod
     def from_cards(cls, cards: CardValues, axes: list[int], data_offset: int) -> TileTable:
         """Read the cards of a compressed image with ``axes`` in the order of FITS."""
+        # RICE_ONE is what early files call it.
         algorithm = str(cards.get("ZCMPTYPE", "RICE_1")).strip().upper().replace("RICE_ONE", "RICE_1")
         if algorithm not in ALGORITHMS:
             raise FormatError(f"{cards.where}: ZCMPTYPE {algorithm!r} must be one of {', '.join(ALGORITHMS)}.")
@@ -134,6 +138,7 @@ class TileTable:
         if quantize not in DITHERS:
             raise FormatError(f"{cards.where}: ZQUANTIZ {quantize!r} must be one of {', '.join(DITHERS)}.")
         row_bytes, rows = cards.integer("NAXIS1"), cards.integer("NAXIS2")
+        # The heap follows the table unless THEAP says otherwise (section 7.3.2).
         heap = cards.integer("THEAP", row_bytes * rows)
         blank = cards.integer("ZBLANK") if "ZBLANK" in cards else None
         if blank is None and "BLANK" in cards:
@@ -189,6 +194,7 @@ class TileTable:
 def _settings(cards: CardValues) -> dict[str, Any]:
     """Return the parameters of the algorithm, from the pairs ZNAMEn and ZVALn."""
     settings: dict[str, Any] = {}
+    # Parameters come in any order, numbered from 1 without gaps.
     index = 1
     while f"ZNAME{index}" in cards:
         settings.setdefault(str(cards.get(f"ZNAME{index}")).strip().upper(), cards.get(f"ZVAL{index}", 0))
@@ -198,6 +204,7 @@ def _settings(cards: CardValues) -> dict[str, Any]:
 
 def _tile(cards: CardValues, axes: list[int]) -> list[int]:
     """Return the lengths of tiles, for which the table must have a row each."""
+    # Without ZTILE tiles are rows (section 10.1.2).
     tile = [cards.integer(f"ZTILE{i + 1}", axes[0] if i == 0 else 1) for i in range(len(axes))]
     if any(length < 1 for length in tile):
         raise FormatError(f"{cards.where}: ZTILE {tile} must be positive; the header is damaged.")
@@ -229,6 +236,7 @@ def _columns(cards: CardValues, row_bytes: int) -> tuple[TileColumn, ...]:
         name = str(cards.get(f"TTYPE{index}", "")).strip().upper()
         if name in _COLUMNS:
             columns.append(_column(name, place, match, f"{cards.where}: TFORM{index} {form!r}"))
+        # Bits are packed; all other elements have whole bytes.
         place += -(-repeat // 8) if match[2] == "X" else repeat * _WIDTHS[match[2]]
     if place != row_bytes:
         raise FormatError(f"{cards.where}: the columns take {place} bytes and NAXIS1 is {row_bytes}; it is damaged.")

@@ -1,4 +1,4 @@
-"""Tile-compressed images as they are written (FITS standard, section 10): tiles, their bytes, the table that names them.
+"""Compress images tile by tile (FITS standard, section 10): which tiles, their bytes, and the table that names them.
 
 A tile depends on its own pixels and number only, so any regions made of whole tiles give the same bytes. `pack` compresses
 a region into runs of tiles below each other; `table_bytes` makes the table of all tiles once every run is known.
@@ -91,6 +91,7 @@ class Packing:
         tile = tile_shape(algorithm, shape)
         if np.dtype(dtype).kind != "f":
             return cls(algorithm, tile)
+        # RICE_1 and HCOMPRESS_1 know integers only.
         if not steps:
             return cls("GZIP_2", tile)
         if tile[0] > 1 and tile[1] < shape[1]:
@@ -233,6 +234,7 @@ class TileGrid:
     def batches(self, region: Region, pixels: Array) -> Iterator[tuple[int, int, Array]]:
         """Yield tiles below each other: row and column of the first, and pixels of shape ``(tiles, ny, nx)``."""
         th, tw = self.packing.tile
+        # Batches stay in the cache between compression and write.
         step = max(BATCH_BYTES // (tw * pixels.itemsize), 1) if th == 1 else th
         for x in range(0, region.shape.x, tw):
             for y in range(0, region.shape.y, step):
@@ -312,9 +314,11 @@ def table_bytes(grid: TileGrid, records: Array) -> bytes:
     rows = np.zeros(grid.count, grid.row_dtype)
     lengths = records["length"]
     places = np.stack([lengths, lengths.cumsum() - lengths], axis=1)
+    # Records are kept by columns of tiles, the table has rows of them.
     along_rows = np.arange(grid.count).reshape(grid.across, grid.down).T.ravel()
     records, places = records[along_rows], places[along_rows]
     if grid.packing.steps:
+        # A tile without noise, or full of NaN, has no step; it keeps its bits in the other column.
         lossless = records["scale"] == 0
         rows["COMPRESSED_DATA"][~lossless] = places[~lossless]
         rows["GZIP_COMPRESSED_DATA"][lossless] = places[lossless]
@@ -342,6 +346,7 @@ def packing_cards(packing: Packing, dtype: str) -> list[tuple[str, Any]]:
     cards: list[tuple[str, Any]] = [("ZCMPTYPE", packing.algorithm)]
     settings: list[tuple[str, Any]] = []
     if packing.algorithm == "RICE_1":
+        # Quantised floats are 32-bit integers, whatever BITPIX the image has.
         settings += [("BLOCKSIZE", BLOCK), ("BYTEPIX", 4 if packing.steps else kind.itemsize)]
     if packing.algorithm == "HCOMPRESS_1":
         settings += [("SCALE", 0), ("SMOOTH", 0)]
@@ -353,5 +358,6 @@ def packing_cards(packing: Packing, dtype: str) -> list[tuple[str, Any]]:
         cards += [("ZQUANTIZ", packing.dither), ("ZBLANK", BLANK)]
         cards += [] if packing.dither == "NO_DITHER" else [("ZDITHER0", packing.seed)]
     elif kind.kind == "f":
+        # Says that the floats are exact; the default is that they are quantised (section 10.2).
         cards.append(("ZQUANTIZ", "NONE"))
     return cards

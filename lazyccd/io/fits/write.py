@@ -1,4 +1,7 @@
-"""Frames and trees to FITS files."""
+"""Write frames and trees to FITS files: `to_fits`, and the regions in which it works.
+
+Which HDUs a file has is decided in `mef_write`, their bytes are made in `writer`.
+"""
 
 from __future__ import annotations
 
@@ -137,6 +140,7 @@ def regions_of(image: Image, tile: tuple[int, int]) -> Sequence[Region]:
     """
     nx = image.shape[1]
     largest = [max(sizes) for sizes in image.grid]
+    # Whole tiles, and no more than a task may hold.
     rows = band_height(nx, min(CHUNK_PIXELS, largest[0] * largest[1]), tile[0])
     bands = bands_of(image.shape, rows)
     if nx <= WIDEST_BAND:
@@ -144,6 +148,7 @@ def regions_of(image: Image, tile: tuple[int, int]) -> Sequence[Region]:
     step = [-(-length // tile[i]) * tile[i] for i, length in enumerate(largest)]
     grid = image.grid if tile == (1, 1) else regular_grid(image.shape, (step[0], step[1]))
     squares = grid_boxes(grid)
+    # A band touches every chunk of its rows, and each would be decoded again for the next band.
     is_coarse = bool(image.plan.arrays) or any(source.storage.rows > rows for source in sources(image.plan))
     if is_coarse or rows * nx > 2 * max(box.size for box in squares):
         return squares
@@ -159,6 +164,7 @@ def _bytes_per_pixel(image: Image, regions: list[Region]) -> float:
 
 def _check_suffix(name: str, compress: str | None) -> None:
     """Refuse a name that says something else than what is written."""
+    # Programs take such a file for compressed because of its name.
     if name.endswith(".fz") and compress is None:
         raise ParameterError(f"{name} names a tile-compressed file; pass compress='RICE_1', or leave the suffix away.")
     if name.endswith((".gz", ".bz2")):

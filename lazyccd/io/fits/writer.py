@@ -1,4 +1,4 @@
-"""Write FITS by regions, from any thread or process, without a lock and without the whole image in memory.
+"""Write a FITS file by regions, from any thread or process, without a lock and without the whole image in memory.
 
 1. `FitsTarget.create` lays out the whole file as ``<path>.part``: headers, and the space of the data units allocated,
    so that a full disk is known before the first pixel is computed.
@@ -6,13 +6,12 @@
    what these pixels add to the DATASUM.
 3. `FitsTarget.finish` adds up the partial sums, writes DATASUM and CHECKSUM, and gives the file its name.
 
-How long compressed tiles are is not known before. Each has room for the longest in ``<path>.part``, which is then sparse,
-and a record of what it is; `FitsTarget.finish` copies them to ``<path>.part.packed``, one behind the other.
+The length of a compressed tile is known only when it is compressed. So each tile has room for the longest possible one in
+``<path>.part``, which is then sparse, and a record of its length; `FitsTarget.finish` copies the tiles to
+``<path>.part.packed``, one behind the other.
 
 Every offset follows from the target, which is small, frozen and picklable; no file is kept open. Equal pixels and
 headers give equal bytes: no clock time is written.
-
-Compressed tiles in the unfinished file, each with room for its most bytes, and behind the table of the finished one.
 """
 
 from __future__ import annotations
@@ -233,6 +232,7 @@ class FitsTarget:
             for i, spec in enumerate(self.hdus):
                 header = header_block(spec, i == 0, fold_datasum(sums[i]))
                 pwrite(descriptor, memoryview(header), _data_offset(self, i) - len(header))
+            # The name must not outlive a power cut that the content does not.
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -267,6 +267,7 @@ class FitsTarget:
         self.abort()
         descriptor = os.open(self.part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
+            # A sparse file takes no space for the room that tiles do not need, and must not be given any.
             if all(spec.packing is None for spec in self.hdus):
                 _allocate(descriptor, size)
             os.ftruncate(descriptor, size)
@@ -304,6 +305,7 @@ def _write_region(descriptor: int, data: int, spec: HduSpec, region: Region, pix
     one_stretch = whole_rows or itemsize >= 4 or (file_row % 4 == 0 and row % 4 == 0)
     step = max(PIECE_BYTES // row, 1) if row else 1
     scratch = np.empty(min(step, region.shape.y) * row, np.uint8)
+    # DATASUM is a ones-complement sum: parts add up in any order, and no second pass over the file is needed.
     total = 0
     for first in range(0, region.shape.y, step):
         piece = np.ascontiguousarray(pixels[first : first + step])
@@ -346,6 +348,7 @@ def _copy_kept(descriptor: int, kept: KeptBytes, offset: int) -> None:
     """Write the bytes of an HDU that is kept as it is, and what fills its last block: blanks behind a table of text."""
     fill, end = b"", offset + padded(kept.size)
     for piece in kept.pieces():
+        # ASCII tables are filled with blanks (section 7.2.3), everything else with zeros.
         fill = fill or (b" " if piece.startswith(b"XTENSION= 'TABLE ") else b"\0")
         pwrite(descriptor, memoryview(piece), offset)
         offset += len(piece)
@@ -356,8 +359,10 @@ def _allocate(descriptor: int, size: int) -> None:
     """Give a file its space, so that a full disk is known now."""
     if hasattr(os, "posix_fallocate"):
         try:
+            # ftruncate alone takes no space: a full disk would show up in the middle of the write.
             os.posix_fallocate(descriptor, 0, size)
         except OSError as error:
+            # Some file systems cannot; then a full disk is found later.
             if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}:
                 raise
 
@@ -403,6 +408,7 @@ def copy_tiles(file: BinaryIO, out: BinaryIO, data: int, spec: HduSpec) -> tuple
     table = table_bytes(grid, records)
     out.write(table)
     total, place = sum_words(np.frombuffer(table, np.uint8)), len(table)
+    # Runs are read at once: tile by tile, the calls would take longer than the copy.
     for run in grid.runs(records, 0):
         file.seek(data + grid.count * RECORD.itemsize + int(records["place"][run.start]))
         raw = np.frombuffer(file.read(int(records["length"][run].sum())), np.uint8)

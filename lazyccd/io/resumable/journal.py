@@ -1,4 +1,4 @@
-"""Small files about a write, kept beside its target while it lasts: in a local folder, or as objects behind a URL."""
+"""Keep small files about a write beside its target while it lasts: in a local folder, or as objects behind a URL."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ SEGMENT = 256
 
 
 class Journal(Protocol):
-    """What is known about a write, by file name."""
+    """What is known about a write: entries with names, each a small file."""
 
     where: str
     """The folder or URL."""
 
     def sizes(self) -> dict[str, int]:
-        """Return the bytes of all notes by name, in the order of their names; empty if there is no folder."""
+        """Return the bytes of all entries by name, in the order of their names; empty if there is no folder."""
         ...
 
     def read(self, name: str, start: int = 0) -> bytes:
-        """Return the content of a note from a position on; empty if there is no such note."""
+        """Return the content of an entry from a position on; empty if there is no such entry."""
         ...
 
     def create(self, name: str, content: bytes) -> bool:
-        """Make a note with its content at once; return False if it exists. Of several who try, one succeeds."""
+        """Make an entry with its content at once; return False if it exists. Of several who try, one succeeds."""
         ...
 
     def append(self, name: str, line: bytes) -> None:
-        """Add a line to a note that nobody else adds to; raises `OSError` if the folder is gone."""
+        """Add a line to an entry that nobody else adds to; raises `OSError` if the folder is gone."""
         ...
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove notes that may be there."""
+        """Remove entries that may be there."""
         ...
 
     def end(self, last: Sequence[str]) -> None:
-        """Remove everything, the notes ``last`` after all others and in their order."""
+        """Remove everything, the entries ``last`` after all others and in their order."""
         ...
 
 
 def journal_of(target: str) -> Journal:
-    """Return the notes about a target, a path or URL."""
+    """Return the journal of a target, a path or URL."""
     parent, _, name = target.rstrip("/").rpartition("/")
     where = f"{parent or '.'}/{PROGRESS}/{name}"
     return RemoteJournal(where) if "://" in target else LocalJournal(where)
@@ -67,7 +67,7 @@ class LocalJournal:
         self.where = where
 
     def sizes(self) -> dict[str, int]:
-        """Return the bytes of all notes by name."""
+        """Return the bytes of all entries by name."""
         found: dict[str, int] = {}
         with contextlib.suppress(FileNotFoundError), os.scandir(self.where) as entries:
             for entry in entries:
@@ -77,7 +77,7 @@ class LocalJournal:
         return dict(sorted(found.items()))
 
     def read(self, name: str, start: int = 0) -> bytes:
-        """Return the content of a note from a position on."""
+        """Return the content of an entry from a position on."""
         try:
             with open(f"{self.where}/{name}", "rb") as file:
                 file.seek(start)
@@ -103,20 +103,23 @@ class LocalJournal:
 
     def append(self, name: str, line: bytes) -> None:
         """Add a line by one call, so that a process that is killed leaves all of it or nothing."""
+        # O_APPEND takes the position with the write, so two descriptors cannot overwrite each other's lines.
         descriptor = os.open(f"{self.where}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
+            # A short write means a full disk; the rest of the line would come too late to be whole.
             if os.write(descriptor, line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(descriptor)
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove notes."""
+        """Remove entries."""
         for name in names:
             Path(self.where, name).unlink(missing_ok=True)
 
     def end(self, last: Sequence[str]) -> None:
         """Remove the folder, and the one for all targets if this was the last."""
+        # Folders among the entries are the scratch of a store.
         with contextlib.suppress(FileNotFoundError):
             for entry in os.scandir(self.where):
                 if entry.is_dir(follow_symlinks=False):
@@ -139,7 +142,8 @@ class RemoteJournal:
         self._segments: dict[str, list[bytes]] = {}
 
     def sizes(self) -> dict[str, int]:
-        """Return the bytes of all notes by name."""
+        """Return the bytes of all entries by name."""
+        # fsspec remembers listings, and other processes write here.
         self._files.invalidate_cache()
         try:
             found = self._files.find(self._root, maxdepth=1, detail=True)
@@ -148,7 +152,7 @@ class RemoteJournal:
         return {path.rpartition("/")[2]: int(info["size"]) for path, info in sorted(found.items())}
 
     def read(self, name: str, start: int = 0) -> bytes:
-        """Return the content of a note from a position on."""
+        """Return the content of an entry from a position on."""
         try:
             return bytes(self._files.cat_file(f"{self._root}/{name}", start=start or None))
         except FileNotFoundError:
@@ -157,6 +161,7 @@ class RemoteJournal:
     def create(self, name: str, content: bytes) -> bool:
         """Write an object on the condition that there is none."""
         try:
+            # The server decides who was first (If-None-Match on S3); asking before writing could not.
             self._files.pipe_file(f"{self._root}/{name}", content, mode="create")
         except FileExistsError:
             return False
@@ -170,7 +175,7 @@ class RemoteJournal:
         self._files.pipe_file(f"{self._root}/{first:08d}-{name}", b"".join(lines[first:]))
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove notes."""
+        """Remove entries."""
         for name in names:
             try:
                 self._files.rm_file(f"{self._root}/{name}")
@@ -178,7 +183,7 @@ class RemoteJournal:
                 continue
 
     def end(self, last: Sequence[str]) -> None:
-        """Remove all notes, and what a place kept among them."""
+        """Remove all entries, and what a place kept among them."""
         self._files.invalidate_cache()
         first = len(self._root) + 1
         with contextlib.suppress(FileNotFoundError):

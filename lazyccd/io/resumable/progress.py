@@ -1,13 +1,14 @@
-"""What is done of a write, so that it can be interrupted and resumed, by any process.
+"""Record the progress of a write, so that any process can resume it after an interruption.
 
-Beside the target, in ``.lazyccd-progress/<name>/``, there are while the write lasts:
+While a write lasts, its journal is beside the target, in ``.lazyccd-progress/<name>/``:
 
 - ``lease-N``: which process runs it (`lazyccd.io.resumable.lease`);
-- ``run-<fingerprint>.json``: what is written: inputs, steps, settings, versions;
-- ``receipts-<process>.jsonl``: a line for each unit that is done, appended by the process that wrote it;
-- ``complete``: all units are done, and the target gets its final name.
+- ``run-<fingerprint>.json``: what it writes: inputs, steps, settings, versions;
+- ``receipts-<process>.jsonl``: a line for each finished unit, appended by the process that wrote it;
+- ``complete``: all units are finished; only the final name may be missing.
 
-A write whose fingerprint differs from that of the interrupted one is refused, or begins anew if it may overwrite.
+A write whose fingerprint differs from that of the interrupted one is refused; with ``overwrite=True`` it starts over.
+A night is recorded the same way, with its products as units.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
 
 
-def canonical(document: Any) -> bytes:
+def canonical(document: object) -> bytes:
     """Return a document as JSON, the same bytes for equal content.
 
     Examples
@@ -63,19 +64,19 @@ class Progress:
     """Final path or URL."""
 
     fingerprint: str
-    """SHA-256 of what is written; equal for writes of equal content."""
+    """SHA-256 of the record; equal for writes of equal content."""
 
     run: str
-    """Name of this run, which no other run has."""
+    """Unique name of this run."""
 
     record: bytes = field(default=b"", repr=False)
-    """What is written, as canonical JSON."""
+    """Inputs, steps, layout and versions of the write, as canonical JSON."""
 
     title: str = ""
     """What messages call the target."""
 
     break_lock: bool = False
-    """Whether to take the lease of a process of which it cannot be said that it is gone."""
+    """Whether to take the lease of another process, even if that may live."""
 
     @classmethod
     def of(cls, target: str, record: Mapping[str, Any], *, title: str = "", break_lock: bool = False) -> Progress:
@@ -89,30 +90,30 @@ class Progress:
         return replace(self, record=b"")
 
     @property
-    def _note(self) -> str:
+    def _record_name(self) -> str:
         return f"run-{self.fingerprint[:32]}.json"
 
     def is_held(self) -> bool:
         """Return whether this run has the lease."""
-        return any(self.run in text for text in leases(_notes(self.target, self.run)).values())
+        return any(self.run in text for text in leases(_journal(self.target, self.run)).values())
 
     def is_begun(self) -> bool:
-        """Return whether this run has the lease, and noted then what it writes: a process may die between the two."""
-        return self._note in self.notes() and self.is_held()
+        """Return whether this run has the lease and recorded what it writes: a process may die between the two."""
+        return self._record_name in self.entries() and self.is_held()
 
-    def notes(self) -> dict[str, int]:
-        """Return the bytes of all notes by name."""
-        return _notes(self.target, self.run).sizes()
+    def entries(self) -> dict[str, int]:
+        """Return the bytes of all entries of the journal by name."""
+        return _journal(self.target, self.run).sizes()
 
-    def is_over(self, notes: Mapping[str, int]) -> bool:
-        """Return whether there are notes that say that all units are done, or none of this write any more."""
-        return COMPLETE in notes or self._note not in notes
+    def is_over(self, entries: Mapping[str, int]) -> bool:
+        """Return whether the journal says that all units are finished, or is no longer that of this write."""
+        return COMPLETE in entries or self._record_name not in entries
 
-    def check(self, notes: Mapping[str, int]) -> None:
+    def check(self, entries: Mapping[str, int]) -> None:
         """Raise `SourceChangedError` if another run has begun anew."""
-        if self._note not in notes:
+        if self._record_name not in entries:
             raise SourceChangedError(
-                f"{_notes(self.target, self.run).where} has no {self._note} any more: the write was given up, or another one "
+                f"{_journal(self.target, self.run).where} has no {self._record_name} any more: the write was given up, or another one "
                 "began; call again."
             )
 
@@ -140,24 +141,27 @@ class Progress:
         ResumeError
             Raised if the interrupted write was another, and ``overwrite`` is false; the message says what changed.
         """
-        notes = _notes(self.target, self.run)
-        with explained(notes.where):
-            lease = take_lease(notes, self.run, self.title, break_lock=self.break_lock)
+        journal = _journal(self.target, self.run)
+        with explained(journal.where):
+            lease = take_lease(journal, self.run, self.title, break_lock=self.break_lock)
         try:
-            runs = [name for name in notes.sizes() if name.startswith("run-")]
-            if runs == [self._note] and is_begun():
+            runs = [name for name in journal.sizes() if name.startswith("run-")]
+            # A process may die between lay_out and its record, or the unfinished file may have been removed by hand.
+            if runs == [self._record_name] and is_begun():
                 return True
             if runs and is_begun() and not overwrite:
-                self._refuse(notes.read(runs[0]))
+                self._refuse(journal.read(runs[0]))
         except BaseException:
-            notes.remove([lease])
+            journal.remove([lease])
             raise
         try:
-            notes.remove(name for name in notes.sizes() if not name.startswith(LEASE))
+            # Receipts of another write would vouch for regions that are gone.
+            journal.remove(name for name in journal.sizes() if not name.startswith(LEASE))
+            # The record comes after the layout: whoever finds it may rely on the unfinished target.
             lay_out()
-            notes.create(self._note, self.record)
+            journal.create(self._record_name, self.record)
         except BaseException:
-            notes.end([lease])
+            journal.end([lease])
             raise
         return False
 
@@ -170,27 +174,27 @@ class Progress:
 
     def is_complete(self) -> bool:
         """Return whether all units of this write were done, but perhaps not that the target has its name."""
-        return self.notes().keys() >= {COMPLETE, self._note}
+        return self.entries().keys() >= {COMPLETE, self._record_name}
 
     def tidy(self) -> None:
-        """Remove what is left of a write that was complete and whose process died while it removed its notes.
+        """Remove what is left of a write that was complete and whose process died while it removed its journal.
 
         Raises
         ------
         TargetBusyError
             Raised if that process lives.
         """
-        notes = _notes(self.target, self.run)
-        names = notes.sizes()
+        journal = _journal(self.target, self.run)
+        names = journal.sizes()
         if names and not any(name.startswith("run-") for name in names):
-            take_lease(notes, self.run, self.title, break_lock=self.break_lock)
+            take_lease(journal, self.run, self.title, break_lock=self.break_lock)
             self.end()
 
     def receipts(self) -> Receipts:
         """Return the receipts of all units that are done."""
-        return dict(_tail(self.target, self.run).update(self.notes()))
+        return dict(_tail(self.target, self.run).update(self.entries()))
 
-    def receipt(self, unit: str, notes: Mapping[str, int]) -> Any | None:
+    def receipt(self, unit: str, entries: Mapping[str, int]) -> Any | None:
         """Return the receipt of a unit; None if it is not done.
 
         Raises
@@ -198,57 +202,60 @@ class Progress:
         SourceChangedError
             Raised if another run has begun anew.
         """
-        self.check(notes)
-        return _tail(self.target, self.run).update(notes).get(unit)
+        self.check(entries)
+        return _tail(self.target, self.run).update(entries).get(unit)
 
-    def add(self, unit: str, receipt: Any) -> None:
-        """Note that a unit is done."""
+    def add(self, unit: str, receipt: object) -> None:
+        """Record that a unit is finished."""
         line = _line(unit, receipt)
-        with explained(_notes(self.target, self.run).where):
+        with explained(_journal(self.target, self.run).where):
             _tail(self.target, self.run).append(line.encode())
 
     def keep(self, receipts: Receipts) -> None:
         """Forget all receipts but these."""
-        notes = _notes(self.target, self.run)
-        old = [name for name in notes.sizes() if RECEIPTS in name]
+        journal = _journal(self.target, self.run)
+        old = [name for name in journal.sizes() if RECEIPTS in name]
         lines = [_line(unit, receipt) for unit, receipt in receipts.items()]
-        notes.create(f"{RECEIPTS}{uuid.uuid4().hex}.jsonl", "".join(lines).encode())
-        notes.remove(old)
+        # First the new file, then the old ones go: a process that dies in between loses no receipt.
+        journal.create(f"{RECEIPTS}{uuid.uuid4().hex}.jsonl", "".join(lines).encode())
+        journal.remove(old)
         _tail.cache_clear()
 
     def mark_complete(self) -> None:
-        """Note that all units are done."""
-        _notes(self.target, self.run).create(COMPLETE, b"")
+        """Record that all units are finished."""
+        _journal(self.target, self.run).create(COMPLETE, b"")
 
     def release(self) -> None:
-        """Give the lease back; what is done stays."""
-        notes = _notes(self.target, self.run)
-        notes.remove(name for name, text in leases(notes).items() if self.run in text)
+        """Give the lease back and keep the receipts."""
+        journal = _journal(self.target, self.run)
+        journal.remove(name for name, text in leases(journal).items() if self.run in text)
 
     def end(self) -> None:
-        """Forget everything; the lease goes last, before it what says that all is done."""
-        notes = _notes(self.target, self.run)
-        held = sorted(leases(notes))
-        notes.end([self._note, COMPLETE, *held] if held else [])
+        """Remove the journal: the lease last, and before it the entry that says that all units are finished."""
+        journal = _journal(self.target, self.run)
+        held = sorted(leases(journal))
+        journal.end([self._record_name, COMPLETE, *held] if held else [])
 
 
 class _Tail:
-    """The receipts of all processes as far as they were read, and the note of this process."""
+    """The receipts of all processes as far as they were read, and the file of this process."""
 
-    def __init__(self, notes: Journal) -> None:
-        self._notes = notes
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        # A file for each process, so that appending needs no lock; host and pid alone may repeat.
         self._mine = f"{RECEIPTS}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
         self._read: dict[str, int] = {}
         self._receipts: Receipts = {}
         self._lock = threading.Lock()
 
-    def update(self, notes: Mapping[str, int]) -> Receipts:
-        """Read what was added since the last time; ``notes`` has the bytes of all notes by name."""
+    def update(self, entries: Mapping[str, int]) -> Receipts:
+        """Read what was added since the last time; ``entries`` has the bytes of all entries by name."""
         with self._lock:
-            for name, size in notes.items():
+            for name, size in entries.items():
                 before = self._read.get(name, 0)
                 if RECEIPTS in name and size > before:
-                    content = self._notes.read(name, before)
+                    content = self._journal.read(name, before)
+                    # The last line may still be on its way.
                     whole = content[: content.rfind(b"\n") + 1]
                     self._read[name] = before + len(whole)
                     self._receipts.update(_parse(whole))
@@ -257,10 +264,10 @@ class _Tail:
     def append(self, line: bytes) -> None:
         """Add a receipt."""
         with self._lock:
-            self._notes.append(self._mine, line)
+            self._journal.append(self._mine, line)
 
 
-def _line(unit: str, receipt: Any) -> str:
+def _line(unit: str, receipt: object) -> str:
     """Return a receipt as a line."""
     return json.dumps([unit, receipt], separators=(",", ":")) + "\n"
 
@@ -276,15 +283,16 @@ def _parse(lines: bytes) -> Iterator[tuple[str, Any]]:
 
 
 @lru_cache(maxsize=64)
-def _notes(target: str, run: str) -> Journal:
-    """Return the notes of a run; one object in a process."""
+def _journal(target: str, run: str) -> Journal:
+    """Return the journal of a run; one object in a process."""
     return journal_of(target)
 
 
+# By target and run: tasks are pickled without it, and a worker reads of the receipts only what is new.
 @lru_cache(maxsize=64)
 def _tail(target: str, run: str) -> _Tail:
     """Return what this process knows of a run's receipts."""
-    return _Tail(_notes(target, run))
+    return _Tail(_journal(target, run))
 
 
 def _difference(before: bytes, after: bytes) -> str:
@@ -302,7 +310,7 @@ def _difference(before: bytes, after: bytes) -> str:
     return "; ".join(words[:3]) + more
 
 
-def _differences(old: Any, new: Any, where: str) -> Iterable[str]:
+def _differences(old: object, new: object, where: str) -> Iterable[str]:
     """Yield what differs, from the top down."""
     if old == new:
         return
@@ -316,7 +324,7 @@ def _differences(old: Any, new: Any, where: str) -> Iterable[str]:
         yield f"{where} is {_short(new)} and was {_short(old)}"
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     """Return a value as it stands in a message."""
     if isinstance(value, list):
         return f"{len(value)} of them"

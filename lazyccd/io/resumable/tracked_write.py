@@ -1,4 +1,8 @@
-"""Where frames are written to by regions, with receipts: FITS files and Zarr stores, of one frame or of several."""
+"""Write a product region by region with receipts, whatever its format: the protocol of formats, and what is done with it.
+
+A format implements `Product` and `FrameTarget`. `TrackedWrite` adds a receipt for each region, so that an interrupted write is
+resumed and tasks may run twice. It is what the tasks of `lazyccd.plan.lower.lower_write` call.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,11 @@ from lazyccd.io.resumable.progress import Progress, Receipts
 from lazyccd.sections import Region
 
 
-class Part(Protocol):
+class FrameTarget(Protocol):
     """What one frame is written to: HDUs of a file, a group of a store; picklable."""
 
     def write(self, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
-        """Write one region of all variables; return a receipt that JSON can hold."""
+        """Write one region of all variables; return a receipt that JSON can hold. It may be called again for a region."""
         ...
 
     def holds(self, region: Region, receipt: Any, *, verify: bool) -> bool:
@@ -34,7 +38,7 @@ class Product(Protocol):
         ...
 
     @property
-    def frames(self) -> Sequence[Part]:
+    def frames(self) -> Sequence[FrameTarget]:
         """What each frame is written to."""
         ...
 
@@ -59,11 +63,11 @@ class Product(Protocol):
         ...
 
     def lay_out(self) -> None:
-        """Make the unfinished one; an abandoned one goes."""
+        """Make the unfinished one, replacing an abandoned one; raise `TargetExistsError` if the final name may not be used."""
         ...
 
     def keep_only(self, receipts: Receipts, *, verify: bool) -> Receipts:
-        """Return the receipts that hold; remove all that is written and has none."""
+        """Return the receipts that hold, see `holding`; remove what is written without one, unless it will be written over."""
         ...
 
     def complete(self, receipts: Receipts) -> None:
@@ -76,7 +80,7 @@ class Product(Protocol):
 
     @property
     def takes_late(self) -> bool:
-        """Whether what tasks on their way write after `abort` is there, so that it would look like somebody else's."""
+        """Whether a task that is still running may write after `abort`; then an aborted write keeps its journal."""
         ...
 
 
@@ -125,23 +129,25 @@ class TrackedWrite:
     overwrite: bool = False
     verify: bool = False
     begun: bool = False
-    """Whether the write was begun before its tasks were made; then none begins it, least of all one that is done again."""
+    """Whether the write began before its tasks were made; then no task begins it, even if dask runs it again."""
 
     number: int = 0
-    """Which frame of all the first of this product is."""
+    """Number of the frame that this writes, among all frames of the product."""
 
     before: str = ""
-    """Stamp of what had the final name when a lazy write was made."""
+    """Stamp of what had the final name when the lazy write was made."""
 
     def of_frame(self, number: int) -> TrackedWrite:
         """Return what writes one of the frames: small, without what only `create` and `finish` need."""
+        # Each task carries this: attributes and the record would be pickled once per region.
         return replace(self, product=self.product.alone(number), progress=self.progress.writer, number=number)
 
     def begin(self) -> Receipts:
-        """Begin, or go on with an interrupted write; return the receipts of what is done."""
+        """Begin, or resume an interrupted write; return the receipts of the finished regions."""
         progress = self.progress
         if not progress.begin(self.product.lay_out, self.product.is_begun, overwrite=self.overwrite):
             return {}
+        # Files may be damaged or removed between the runs.
         receipts = progress.receipts()
         kept = self.product.keep_only(receipts, verify=self.verify)
         if len(kept) != len(receipts):
@@ -149,7 +155,8 @@ class TrackedWrite:
         return kept
 
     def create(self) -> None:
-        """Begin, unless this run did; or did, and is over, and its tasks are done again since a worker died with results."""
+        """Begin, unless this run has begun, or is even complete: a worker that dies with its results makes dask run tasks again."""
+        # dask runs a task again when the worker that held its result dies.
         if not (self.begun or self.progress.is_begun() or self._is_made()):
             self.begin()
 
@@ -157,29 +164,29 @@ class TrackedWrite:
         """Return whether the product came after the lazy write was made, and is what that makes."""
         return self._is_whole() and self.product.stamp() != self.before and self.product.is_made()
 
-    def is_renamed(self, notes: Mapping[str, int]) -> bool:
-        """Return whether the product has its name, and by this write, as far as the notes tell.
+    def is_renamed(self, entries: Mapping[str, int]) -> bool:
+        """Return whether the product has its name, and by this write, as far as the journal tells.
 
         A worker may die after that, and its tasks, whose results are lost, are then done again.
         """
-        return self.progress.is_over(notes) and self._is_whole()
+        return self.progress.is_over(entries) and self._is_whole()
 
     def _is_whole(self) -> bool:
         return self.product.exists() and not self.product.is_begun()
 
     def receipt(self, region: Region) -> tuple[str, Any] | None:
-        """Return the unit and its receipt if it is done; no receipt is needed any more where the product has its name."""
+        """Return the unit and its receipt if it is finished; a product that has its name needs no receipt any more."""
         unit = unit_of(self.number, region)
-        notes = self.progress.notes()
-        if self.is_renamed(notes):
+        entries = self.progress.entries()
+        if self.is_renamed(entries):
             return unit, None
-        receipt = self.progress.receipt(unit, notes)
+        receipt = self.progress.receipt(unit, entries)
         held = receipt is not None and self.product.frames[0].holds(region, receipt, verify=False)
         return (unit, receipt) if held else None
 
     def write(self, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[str, Any]:
-        """Write one region of all variables and note that it is done."""
-        self.progress.check(self.progress.notes())
+        """Write one region of all variables and record its receipt."""
+        self.progress.check(self.progress.entries())
         receipt = self.product.frames[0].write(region, arrays)
         unit = unit_of(self.number, region)
         self.progress.add(unit, receipt)
@@ -188,7 +195,7 @@ class TrackedWrite:
     def finish(self, receipts: Sequence[tuple[str, Any]]) -> str:
         """Give the product its final name, and forget the receipts."""
         name = self.product.name
-        if self.is_renamed(self.progress.notes()):
+        if self.is_renamed(self.progress.entries()):
             if self.progress.is_held():
                 self.progress.end()
             return name
@@ -197,13 +204,14 @@ class TrackedWrite:
             raise WriteError(
                 f"{name}: {len(known)} regions are written and there are {self.units}; call again to write the rest."
             )
+        # From here on another process that finds the product under its name knows that it is whole.
         self.progress.mark_complete()
         self.product.complete(known)
         self.progress.end()
         return name
 
     def finish_renamed(self) -> bool:
-        """Return whether the write was complete but for the last notes; these then go."""
+        """Return whether the write was complete and only its journal was left; remove that."""
         if not self._is_whole():
             return False
         if self.progress.is_complete():
@@ -213,9 +221,11 @@ class TrackedWrite:
         return False
 
     def give_up(self, error: BaseException) -> None:
-        """After an error: keep what is done if the same call could go on from there, else remove it."""
+        """After an error, keep the finished regions if the same call can resume the write; otherwise remove them."""
+        # What was read before an input changed does not fit what would be read after.
         changed = isinstance(error, SourceChangedError)
         done = 0 if changed else len(self.progress.receipts())
+        # Without a single region there is nothing worth keeping.
         if changed or not (done or self.product.takes_late):
             self.product.abort()
             self.progress.end()

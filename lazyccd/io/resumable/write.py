@@ -104,11 +104,13 @@ def write(
         Raised if the product exists and may not be replaced.
     """
     _refuse_sources(images.values(), product.name, copied)
+    # Before anything is touched: a plan that cannot run must not begin a write.
     for name, image in images.items():
         check_memory(image.plan, regions[name])
     progress = Progress.of(product.name, _record(images, layout), break_lock=rules.break_lock)
     count = sum(map(len, regions.values()))
     tracked = TrackedWrite(product, progress, count, rules.overwrite, rules.verify)
+    # The process may have died between the rename and the end of its journal.
     if compute and tracked.finish_renamed():
         return product.name
     if not (rules.overwrite or is_url(product.name)) and product.exists():
@@ -125,6 +127,7 @@ def write(
             lower_write(parts, tracked, key).compute()
         else:
             tracked.finish([])
+    # KeyboardInterrupt too: what is done is kept.
     except BaseException as error:
         tracked.give_up(error)
         raise

@@ -1,7 +1,7 @@
-"""Where a store is written: a local folder that gets its name when complete, or objects behind a URL.
+"""Write a store to where it belongs: a local folder that gets its name when complete, or objects behind a URL.
 
 Both have the same few verbs, so `lazyccd.io.zarr.writer` does not know the difference. What is not part of the store, such as
-files that are being written, is in a folder ``scratch`` beside it: a process that is killed leaves no half of a file.
+files that are being written, is in a folder ``scratch`` of the journal: a process that is killed leaves no half of a file.
 """
 
 from __future__ import annotations
@@ -138,6 +138,7 @@ def _refuse(store: str, overwrite: bool, is_store: bool) -> None:
 class LocalLocation:
     """A folder, written as ``<folder>.part`` and renamed."""
 
+    # Without the scratch folder nothing can be written.
     takes_late = False
 
     def __init__(self, path: str) -> None:
@@ -177,8 +178,10 @@ class LocalLocation:
         temporary = f"{self._scratch}/{uuid.uuid4().hex}"
         final = f"{self.unfinished}/{key}"
         try:
+            # Readers never see half a shard: it gets its name when it is whole.
             with open(temporary, "xb", buffering=0) as file:
                 _write_all(file.fileno(), pieces)
+            # Folders are made when the first shard needs them: asking for each shard would cost more than the failure.
             try:
                 os.replace(temporary, final)
             except FileNotFoundError:
@@ -238,6 +241,7 @@ class LocalLocation:
         """Write the last file, then rename; an older store steps aside first and goes last."""
         self.put(key, [content])
         _flush_all(self.unfinished)
+        # A folder cannot replace one that is not empty. For a moment neither has the name, but both are there.
         if self.exists():
             shutil.rmtree(f"{self._scratch}/old", ignore_errors=True)
             os.rename(self.address, f"{self._scratch}/old")
@@ -292,6 +296,7 @@ def _write_all(descriptor: int, pieces: Iterable[bytes]) -> None:
 class RemoteLocation:
     """Objects behind an fsspec URL; there is no rename, so the root metadata comes last."""
 
+    # A task that is on its way cannot be called back, and writing an object needs no folder.
     takes_late = True
 
     def __init__(self, url: str) -> None:
@@ -323,7 +328,9 @@ class RemoteLocation:
 
     def begin(self) -> None:
         """Remove an older or abandoned store, its root metadata first."""
+        # Before the first object: an interrupted begin must be recognised as ours, or the name would be refused for ever.
         self.note("begun", b"")
+        # Root metadata make a store: without them nobody takes the rest for one while it is removed.
         if self._files.exists(f"{self._root}/zarr.json"):
             self._files.rm_file(f"{self._root}/zarr.json")
         self._remove_all(self._root)

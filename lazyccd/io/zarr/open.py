@@ -1,4 +1,4 @@
-"""Open Zarr stores as lazy frames and trees."""
+"""Open Zarr stores as lazy frames and trees: `open_zarr`."""
 
 from __future__ import annotations
 
@@ -63,6 +63,7 @@ def open_zarr(
     is_tree = isinstance(ours, Mapping) and "frames" in ours
     names = list(ours["frames"]) if is_tree else []
     branch = [name for name in names if name.startswith(f"{inside}/")]
+    # x.zarr/R22/C05 may be a frame, or a branch with frames below it.
     if inside and not branch:
         return _frame(store, f"{prefix}{inside}", chunks)
     if branch:
@@ -77,6 +78,7 @@ def open_zarr(
 def levels_of(store: str) -> int:
     """Return how many levels a store has, the full image included."""
     there = 1
+    # Levels are found by their metadata and not by what the root says: a run may have died before it named the last.
     while location_of(f"{store}/{there}").exists():
         there += 1
     return there
@@ -130,6 +132,7 @@ def _frame(store: str | os.PathLike[str], group: str, chunks: int | tuple[int, i
     image = make_image(
         steps[DATA],
         units=parse_unit(attrs[DATA].get("units"), str(store)),
+        # Chunks of whole shards: a smaller one would open its shard again for each.
         grid=regular_grid(shape, storage.chunks) if chunks is None else asked_grid(shape, chunks),
         variance=to_variance(steps[UNCERTAINTY], kind) if UNCERTAINTY in steps else None,
         mask=to_mask(steps[MASK], table, str(store)) if MASK in steps else None,

@@ -1,4 +1,4 @@
-"""What a write of Zarr stores fills, shard by shard."""
+"""Write a Zarr store as the protocol of resumable writes asks: `ZarrProduct`, and `ZarrGroup` for each frame in it."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class ZarrGroup:
         """Write one shard of all variables."""
         receipt: dict[str, list[int]] = {}
         for name, array in arrays.items():
+            # Rounded in inner chunks, so that no pixel depends on shards or on what else is in its task.
             is_rounded = self.steps is not None and name in {DATA, UNCERTAINTY}
             pixels = round_chunks(array, self.target.chunks, self.steps or 0) if is_rounded else array
             receipt.update(self.target.write(name, region, pixels))
@@ -94,6 +95,7 @@ class ZarrProduct:
 
     def keep_only(self, receipts: Receipts, *, verify: bool) -> Receipts:
         """Return the receipts whose files hold; remove all other shards."""
+        # One listing for each array and not a request for each shard: behind a URL that is what takes the time.
         there: dict[str, int] = {}
         for frame in self.frames:
             for array in frame.target.arrays:
@@ -103,6 +105,8 @@ class ZarrProduct:
             for unit, receipt in receipts.items()
             if self.frames[frame_and_region(unit)[0]].holds_all(receipt, there.get, verify=verify)
         }
+        # A shard whose process died before its receipt may be of any content, and nothing would be written over it if all its
+        # pixels turn out to be the fill value.
         owned = {key for receipt in kept.values() for key in receipt}
         location_of(self.name).remove(key for key in there if key not in owned)
         return kept
@@ -112,6 +116,7 @@ class ZarrProduct:
         for group in self._groups:
             group.target.finish_group()
         names = [group.target.group for group in self._groups]
+        # A level that is one frame has its arrays in its root, which is complete by now.
         if names != [""]:
             complete_store(self.name, names, self.root_attrs)
 

@@ -1,4 +1,4 @@
-"""What a store says about how its image was made: steps, input files with their checksums, versions; no clock time."""
+"""Say in a store how its image was made: steps, input files with their checksums, versions; no clock time."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ def root_attributes(images: Mapping[str, Image], layout: Any) -> dict[str, Any]:
 
 def product_attrs(image: Image) -> dict[str, str]:
     """Return the header that is true for the pixels of a group, WCS included, and why there is none if it cannot be made."""
+    # SIP polynomials cannot be scaled exactly; the pixels are right all the same.
     try:
         header = product_header(image.header, image.y, image.x, unit_to_text(image.units))
     except FrameError as error:
@@ -67,6 +68,7 @@ def with_checksums(attrs: Mapping[str, Any]) -> dict[str, Any]:
     if "provenance" not in ours:
         return dict(attrs)
     provenance = dict(ours["provenance"])
+    # Many inputs on a network disk are read side by side.
     with ThreadPoolExecutor(job_cpus()) as pool:
         records = pool.map(_record, provenance["inputs"], provenance["inputs"].values())
         inputs = dict(zip(provenance["inputs"], records, strict=True))
@@ -81,6 +83,7 @@ def with_checksums(attrs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _record(path: str, state: Any) -> dict[str, Any]:
     """Return name, size and CRC32C of a file; of other inputs what tells their states apart."""
+    # Without folders, so that equal work in another place gives equal bytes.
     name = os.path.basename(path.rstrip("/"))
     if not isinstance(state, dict) or state.get("etag") or not os.path.isfile(path):
         return {
@@ -88,6 +91,7 @@ def _record(path: str, state: Any) -> dict[str, Any]:
             "identity": state.get("etag") if isinstance(state, dict) else state,
         }
     identity = (state["size"], state["mtime_ns"], state["inode"])
+    # The cached checksum may be of a state that is over.
     crc = _checksum(path, identity)
     _check_unchanged(path, identity)
     return {"name": name, "size": state["size"], "crc32c": f"{crc:08x}"}

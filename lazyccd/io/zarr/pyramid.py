@@ -1,4 +1,4 @@
-"""Levels of an archived image: each has half the rows and columns of the one before."""
+"""Build levels of an archived image: each has half the rows and columns of the one before."""
 
 from __future__ import annotations
 
@@ -98,11 +98,13 @@ def build_pyramid(
         raise ParameterError(f"levels={levels} must be at least 1, the full image.")
     name = os.fspath(store).rstrip("/")
     there = _levels(name)
+    # A run may have died between a level and its name in the root.
     _register(name, there)
     level = 1 if overwrite else there
     while levels is None or level < levels:
         images = {group: resolve(frame) for group, frame in _frames(name, level - 1).items()}
         shapes = [image.shape for image in images.values()]
+        # All frames of a tree have the same levels, so the smallest frame limits them.
         if min(map(min, shapes)) < 2 or (levels is None and max(map(max, shapes)) <= INNER_CHUNK):
             break
         frames = {group: halved(image).to_dataset() for group, image in images.items()}
@@ -127,6 +129,7 @@ def _levels(store: str) -> int:
     FormatError
         Raised if it has no image, or a frame whose name is that of a level.
     """
+    # A frame named 1 would have the place of the first level.
     numbers = [name for name in _frames(store, 0) if name.partition("/")[0].isdecimal()]
     if numbers:
         raise FormatError(
@@ -163,6 +166,7 @@ def _register(store: str, levels: int) -> None:
         members[str(level)] = consolidated(found, {})
         members |= {f"{level}/{key}": member for key, member in below.items()}
     wanted = json_bytes(consolidated(document, members))
+    # Readers never find the root half-written, nor changed without need.
     if wanted != content:
         replace_complete(f"{store}/zarr.json", wanted)
 

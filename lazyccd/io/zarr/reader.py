@@ -1,4 +1,4 @@
-"""Read regions of the arrays of a Zarr store."""
+"""Read regions of the arrays of a Zarr store: local stores of our layout by `shards`, all others by zarr."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class ZarrStorage:
     dtype: np.dtype[Any]
     """Native dtype."""
 
-    token: str
-    """Identity: place and write id, or a hash of the metadata."""
+    identity: str
+    """Write id of the store, or a hash of the metadata."""
 
     chunks: tuple[int, int]
     """Shape of a shard, or of a chunk where there are no shards."""
@@ -58,9 +58,9 @@ class ZarrStorage:
         return self.store
 
     @property
-    def identity(self) -> str:
-        """Write id of the store, or a hash of the metadata."""
-        return self.token.rsplit(":", 2)[1]
+    def token(self) -> str:
+        """Place, identity and type, by which dask tells equal work."""
+        return f"{self.name}:{self.identity}:{self.dtype.str}"
 
     def open(self) -> ZarrReader | ShardReader:
         """Open for reading.
@@ -71,11 +71,12 @@ class ZarrStorage:
             Raised if the store was written anew since the plan was made.
         """
         folder = location_of(self.store).folder
+        # Opening by zarr reads and parses the metadata of all arrays; tasks do it by the thousand.
         opened = _opened(self.store, self.path, None if folder is None else _state(folder))
         if not opened.is_ours:  # nothing in the root tells whether the array is what it was
             opened = _opened.__wrapped__(self.store, self.path, None)
         array = opened.array
-        if array is None or opened.token != self.token:
+        if array is None or (opened.identity, array.dtype.newbyteorder("=")) != (self.identity, self.dtype):
             raise SourceChangedError(f"{self.name} changed after the plan that reads it was made; open it again.")
         if folder is not None and opened.is_ours:
             return ShardReader(f"{folder}/{self.path}", array, self.dtype)
@@ -88,7 +89,9 @@ class Opened(NamedTuple):
     array: zarr.Array[Any] | None
     """None if there is none."""
 
-    token: str
+    identity: str
+    """Write id of the store, or a hash of the metadata."""
+
     is_ours: bool
     """Whether the store has a write id and the array our layout."""
 
@@ -104,7 +107,7 @@ def _opened(store: str, path: str, state: tuple[int, ...] | None) -> Opened:
         return Opened(None, "", False)
     ours: Any = root.attrs.get("lazyccd")
     has_id = isinstance(ours, Mapping) and "write_id" in ours
-    return Opened(array, _token(store, path, root, array), state is not None and has_id and _is_our_layout(array))
+    return Opened(array, _identity(root, array), state is not None and has_id and _is_our_layout(array))
 
 
 def _state(folder: str) -> tuple[int, ...] | None:
@@ -176,6 +179,7 @@ def _is_our_layout(array: zarr.Array[Any]) -> bool:
     document: Any = array.metadata.to_dict()
     if document["zarr_format"] != 3 or [codec["name"] for codec in document["codecs"]] != ["sharding_indexed"]:
         return False
+    # zarr may write shards otherwise in other versions, or users may; those it must read itself.
     setting = document["codecs"][0]["configuration"]
     return bool(
         [codec["name"] for codec in setting["codecs"]] == ["bytes", "blosc", "crc32c"]
@@ -258,6 +262,7 @@ def open_arrays(store: str | os.PathLike[str], group: str = "0") -> ZarrContent:
 
 def _refuse_code(array: zarr.Array[Any], name: str) -> None:
     """Refuse an array whose chunks are pickles: to read them is to run what they say."""
+    # numcodecs has such a codec, and it is chosen by the metadata of the store.
     if "pickle" in json.dumps(array.metadata.to_dict(), default=str):
         raise FormatError(f"{name} is stored as pickles, which can run any code when they are read; convert it first.")
 
@@ -290,16 +295,16 @@ def _open_root(store: str) -> zarr.Group:
 
 def _storage(store: str, path: str, root: zarr.Group, array: zarr.Array[Any]) -> ZarrStorage:
     """Return the description of one array."""
-    token = _token(store, path, root, array)
     dtype, grid = array.dtype.newbyteorder("="), _pair(array.shards or array.chunks)
-    return ZarrStorage(store, path, _pair(array.shape), dtype, token, grid, array.chunks[0])
+    return ZarrStorage(store, path, _pair(array.shape), dtype, _identity(root, array), grid, array.chunks[0])
 
 
-def _token(store: str, path: str, root: zarr.Group, array: zarr.Array[Any]) -> str:
+def _identity(root: zarr.Group, array: zarr.Array[Any]) -> str:
     """Return the identity of an array: the write id of its store, else a hash of the metadata."""
     ours: Any = root.attrs.get("lazyccd")
-    identity = ours.get("write_id") if isinstance(ours, Mapping) else None
-    if identity is None:
-        document = json.dumps([dict(root.attrs), array.metadata.to_dict()], sort_keys=True, default=str)
-        identity = hashlib.sha256(document.encode()).hexdigest()
-    return f"{store}/{path}:{identity}:{array.dtype.str}"
+    write_id = ours.get("write_id") if isinstance(ours, Mapping) else None
+    if write_id is not None:
+        return str(write_id)
+    # Stores of others have no write id; new pixels under old metadata go unnoticed there.
+    document = json.dumps([dict(root.attrs), array.metadata.to_dict()], sort_keys=True, default=str)
+    return hashlib.sha256(document.encode()).hexdigest()

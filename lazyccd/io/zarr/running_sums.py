@@ -1,4 +1,4 @@
-"""Running sums of a stack on disk: what frames add up to, in generations of which one is complete.
+"""Keep running sums of a stack on disk: what frames add up to, in generations of which one is complete.
 
 A store is a folder: ``current.json`` says which generation counts and which frames are in it; ``sums-N.zarr`` holds the sums,
 for trees in a folder for each name of their frames:
@@ -67,6 +67,7 @@ class SumsLayout:
 
     def classes(self, data: Array, bits: Array) -> tuple[Array, Array]:
         """Return the class of each input and its bits."""
+        # NaN times a weight of 0 is NaN: such inputs need a class of their own.
         bits = np.where(np.isfinite(data), bits, bits | self.no_data)
         classes = np.zeros(data.shape, np.int8)
         for k, rank in enumerate(self.ranks, 1):
@@ -238,6 +239,7 @@ class SumsReader:
         for k in range(len(storage.layout.names)):
             counts = np.take_along_axis(self._group["planes"][:, k, y, x], best[None], axis=0)[0]
             mask |= (counts > 0) << k
+        # 1e-12 allows for the rounding of sums that were added in another order.
         lost = self._group["saturated"][:, y, x].sum(axis=0) - at_best("saturated")
         mask |= np.where(lost > 0.1 * storage.weight * (1 + 1e-12), storage.layout.saturated, 0)
         return mask.astype(storage.dtype)
@@ -278,8 +280,10 @@ def write_current(path: str, content: dict[str, Any]) -> None:
     with part.open("w") as file:
         json.dump({"format_version": FORMAT_VERSION, **content}, file, indent=1)
         file.flush()
+        # The name must not outlive a power cut that the content does not.
         os.fsync(file.fileno())
     part.replace(folder / CURRENT)
+    # Only now: a reader of the old generation is told to call result() again.
     for name in {*before["parts"], *content["parts"]}:
         for other in (folder / name).glob("sums-*.zarr"):
             if name not in content["parts"] or other.name != f"sums-{content['generation']:06d}.zarr":

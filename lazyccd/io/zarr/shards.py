@@ -1,8 +1,8 @@
 """Encode and decode one Zarr v3 shard: what zarr's ``sharding_indexed`` codec does, without its event loop.
 
-zarr takes twice the time of the codec and the write for a shard (17 ms against 8 ms for 2048 x 2048 float32), and all
-threads of a process share its one loop: two threads read slower than one. The bytes here are those of the same
-specification, and zarr reads them:
+Measured for shards of 2048 x 2048 float32 in memory, zarr 3.1.6 takes 1.8 times as long to write and to read them on one
+thread, 1.5 and 1.7 times on two: all threads of a process share its one loop. It also decodes inner chunks whole.
+The bytes here are those of the same specification, and zarr reads them:
 
 1. cut the shard into inner chunks; pad those at the edge of the image with the fill value;
 2. compress each chunk and append its CRC32C; leave out chunks of nothing but fill values;
@@ -81,6 +81,7 @@ def encode_shard(
     index = np.full((*counts, 2), MISSING, "<u8")
     scratch = np.empty(chunk, pixels.dtype)
     bits = np.dtype(f"u{pixels.itemsize}")
+    # NaN is not equal to itself; its bits are.
     fill_bits, scratch_bits = fill.view(bits), scratch.view(bits)
     pieces: list[bytes] = []
     offset = 0
@@ -91,6 +92,7 @@ def encode_shard(
         if part.shape != chunk:
             scratch_bits[...] = fill_bits
         scratch_bits[: part.shape[0], : part.shape[1]] = part.view(bits)
+        # The first pixel settles it for nearly all chunks.
         if scratch_bits[0, 0] == fill_bits and (scratch_bits == fill_bits).all():
             continue
         piece = codec.encode(scratch)
@@ -144,6 +146,7 @@ def decode_shard(
             if offset == MISSING:
                 out[wanted.within(region)] = fill
                 continue
+            # The size comes from the file: a damaged index must not make us allocate terabytes.
             if stored.size < size <= file_size:
                 stored = np.empty(size, np.uint8)
             content = stored[:size]

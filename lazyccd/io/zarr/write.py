@@ -1,4 +1,4 @@
-"""Frames and trees to Zarr stores, and levels into them."""
+"""Write frames and trees to Zarr stores, and levels into them: `to_zarr`, `write_level`."""
 
 from __future__ import annotations
 
@@ -110,6 +110,7 @@ def to_zarr(
     images = resolve_frames(frames, compute=compute)
     name = target_name(store)
     name = name if is_url(name) else os.path.abspath(name)
+    # Noise is measured in inner chunks, so their grid must not follow the chunks of the frame.
     given = (CHUNK_SIDE, CHUNK_SIDE) if shards is None and quantize is not None else shards
     groups = {
         frame or ALONE: _group(frames[frame], image, name, frame or ALONE, given, quantize)
@@ -168,6 +169,7 @@ def _group(
 ) -> ZarrGroup:
     """Return the group that a frame is written to."""
     shard, chunk = shard_grid(image.shape, usual_shards(image.grid) if shards is None else shards)
+    # A missing chunk of a mask must not read as good.
     fills = {
         DATA: float("nan"),
         UNCERTAINTY: float("nan"),

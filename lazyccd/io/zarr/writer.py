@@ -1,4 +1,4 @@
-"""Write Zarr v3 stores by whole shards, from any thread or process; `open_arrays` reads them.
+"""Write Zarr v3 stores by whole shards, from any thread or process; `lazyccd.io.zarr.reader` reads them.
 
 1. `ZarrTarget.create` begins ``<store>.part``; `ZarrTarget.add_group` lays out the arrays of a group and its coordinates.
 2. `ZarrTarget.write` encodes one shard and puts it in place; shards never overlap, so no lock is needed.
@@ -163,6 +163,7 @@ class ZarrTarget:
         """
         spec = next(array for array in self.arrays if array.name == name)
         self._check_piece(spec, region, pixels)
+        # Zarr says the byte order in the codec, and ours is little-endian on every machine.
         little = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)
         pieces = encode_shard(little, self.shards, self.chunks, spec.fill_value.astype(little.dtype))
         if not pieces:
@@ -220,6 +221,7 @@ class ZarrTarget:
         from zarr.storage import MemoryStore
 
         contents: dict[str, Any] = {}
+        # zarr makes the metadata, so that they are its own; the pixels never pass through it.
         group = zarr.create_group(MemoryStore(contents), attributes=dict(group_attrs), zarr_format=3)
         for spec in self.arrays:
             dtype = np.dtype(spec.dtype)
@@ -247,6 +249,7 @@ class ZarrTarget:
 
     def _check_piece(self, spec: ZarrArray, region: Region, pixels: npt.NDArray[Any]) -> None:
         """Raise unless the region is a cell of the grid and the pixels are what the array has there."""
+        # Part of a shard would have to be read, changed and written; two tasks at it would lose pixels.
         y0, x0 = region.y0 // self.shards[0] * self.shards[0], region.x0 // self.shards[1] * self.shards[1]
         cell = Region(y0, y0 + self.shards[0], x0, x0 + self.shards[1]).clip(self.shape)
         if region != cell or not region.size:
@@ -285,6 +288,7 @@ def complete_store(store: str, groups: Sequence[str], root_attrs: Mapping[str, A
     place = location_of(store)
     with explained(f"{place.unfinished}: the metadata"):
         members: dict[str, Any] = {}
+        # Groups of a branch, such as R22 of R22/C05, need metadata of their own.
         for parent in sorted({name[:i] for name in groups for i, c in enumerate(name) if c == "/"} - set(groups)):
             members[parent] = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
             place.put(f"{parent}/zarr.json", [json_bytes(members[parent])])
@@ -306,7 +310,7 @@ def is_made(store: str, root_attrs: Mapping[str, Any]) -> bool:
     return bool(found == with_checksums(root_attrs)["lazyccd"]["write_id"])
 
 
-def json_bytes(document: Any) -> bytes:
+def json_bytes(document: object) -> bytes:
     """Return a document as bytes, the same for the same document."""
     return json.dumps(document, indent=2).encode()
 
