@@ -24,7 +24,7 @@ class NightJournal:
     format
         Format of the products.
     break_lock
-        Whether to go on although another process is noted, of which it cannot be said that it is gone.
+        Whether to take the lease of another process, even if that may live.
     """
 
     def __init__(self, plan: NightPlan, out: Path, format: str, *, break_lock: bool) -> None:

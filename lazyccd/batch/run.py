@@ -105,9 +105,9 @@ class Run:
     overwrite
         Replace products that exist.
     verify
-        Before a night goes on that was interrupted, compare checksums of what is written, and not only sizes.
+        Before an interrupted night is resumed, compare the checksums of its products, and not only sizes.
     break_lock
-        Go on although another process is noted as reducing the night, of which it cannot be said that it is gone.
+        Reduce even though a lease says that another process is reducing the night and that process may still run.
     draw
         Draws a product, given its path, into a picture.
     report

@@ -14,7 +14,7 @@ import fsspec
 from lazyccd.errors import ArgumentTypeError, FormatError, MissingFileError, ParameterError
 
 Selector = int | str | tuple[str, int]
-"""What picks an HDU: its number (0 is the primary), its EXTNAME, or EXTNAME and EXTVER."""
+"""Selects an HDU by its number (0 is the primary), its EXTNAME, or EXTNAME and EXTVER."""
 
 Name = str | os.PathLike[str]
 
@@ -22,7 +22,7 @@ _SUFFIX = re.compile(r"^(?P<path>.+)\[(?P<hdu>[^\[\]]*)\]$", re.DOTALL)
 
 
 class InputName(NamedTuple):
-    """A file, and the HDU that its name picks."""
+    """A file and the HDU that its name selects."""
 
     path: str
     hdu: Selector | None
@@ -65,7 +65,7 @@ def parse_name(name: Name) -> InputName:
 
 
 def parse_selector(text: str) -> Selector:
-    """Read what stands between the brackets of a file name.
+    """Parse the text between the brackets of a file name.
 
     Examples
     --------
@@ -87,7 +87,7 @@ def parse_selector(text: str) -> Selector:
 
 
 def expand_names(names: Name | Iterable[Name]) -> list[InputName]:
-    """List the files that names stand for.
+    """Expand names to files: globs, lists and brackets.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def _text(name: object) -> str:
 
 
 def target_name(path: Name) -> str:
-    """Return the name of something that is written.
+    """Check the name of an output and return it as text.
 
     Raises
     ------

@@ -20,14 +20,14 @@ from lazyccd.io.zarr.open import open_zarr
 
 
 def is_store(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is that of a Zarr store or lies in one, by its name or what is there; a file is none."""
+    """Return whether a path is that of a Zarr store or inside one, by its name or by what is there. A file never is."""
     # A FITS file may lie in a folder that is named like a store.
     text = parse_name(path).path
     return not os.path.isfile(text) and (".zarr/" in f"{text}/" or (Path(text) / "zarr.json").is_file())
 
 
 def open_image(path: str | os.PathLike[str], unit: str | None = None) -> xr.Dataset | xr.DataTree:
-    """Open a FITS file or Zarr store lazily: a frame if it has one image or one is named (``a.fits[SCI,2]``), else a tree.
+    """Open a FITS file or Zarr store lazily, as a frame if it has one image or one is named (``a.fits[SCI,2]``), else as a tree.
 
     ``unit`` is that of the pixels of a FITS file, instead of BUNIT.
     """
@@ -40,7 +40,7 @@ def open_image(path: str | os.PathLike[str], unit: str | None = None) -> xr.Data
 
 
 def as_frame(given: object, what: str = "frame") -> xr.Dataset:
-    """Return a frame for whatever stands for one.
+    """Return a frame for a frame, a CCDData or a path.
 
     Parameters
     ----------

@@ -77,7 +77,7 @@ def test_a_full_disk(form: str, raw: Path, tmp_path: Path) -> None:
             write(frame(raw), form, folder)
         assert not (folder / f"a.{form}").exists()
         if form == "zarr":  # the space of a FITS file is taken before the first pixel is computed
-            assert "the same call goes on from there" in error.value.__notes__[-1]
+            assert "the same call resumes the write" in error.value.__notes__[-1]
         else:
             assert list(folder.iterdir()) == []
         subprocess.run(["mount", "-o", "remount,size=20m", folder], check=True)

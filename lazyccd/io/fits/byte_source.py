@@ -57,7 +57,7 @@ class Identity:
     """What the server says that identifies the content; empty for local files."""
 
     def __str__(self) -> str:
-        """Say it for messages."""
+        """Describe the state in messages."""
         if self.etag:
             return f"{self.size} bytes, tag {self.etag}"
         return f"{self.size} bytes, mtime {self.mtime_ns} ns, inode {self.inode}"
@@ -81,7 +81,7 @@ class ByteSource(Protocol):
         """Fill ``buffer`` with ``count`` runs of equal length, whose starts are ``stride`` bytes apart."""
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
 
 
 class LocalSource:
@@ -173,7 +173,7 @@ class RemoteSource:
 
 
 def _check_part(name: str, part: bytes, wanted: int) -> None:
-    """Refuse more than was asked for: the whole file, from servers that know no ranges."""
+    """Refuse more bytes than requested: servers without range requests send the whole file."""
     if len(part) > wanted:
         raise FormatError(
             f"{name}: {wanted} bytes were asked for and {len(part)} came: the server does not give parts of files; "
@@ -187,12 +187,12 @@ def _ended(name: str, end: int, wanted: int) -> FormatError:
 
 
 def _unreadable(name: str, error: BaseException) -> FormatError:
-    """Make the error of a URL; every file system of fsspec raises errors of its own, whose message is what helps."""
+    """Make the error of a URL. Every file system of fsspec has its own exceptions, so their text is what helps."""
     return FormatError(f"{name} cannot be read: {error!r}; check the URL and what fsspec needs for it.")
 
 
 class _Unpacked:
-    """Temporary files with the content of compressed ones, the least used given back first."""
+    """Temporary files with the content of compressed ones; the least recently used are closed first."""
 
     def __init__(self, budget_bytes: int, budget_files: int) -> None:
         self._budget_bytes = budget_bytes
@@ -202,7 +202,7 @@ class _Unpacked:
         self._makers: dict[tuple[str, Identity], threading.Lock] = {}
 
     def descriptor(self, path: str, identity: Identity, encoding: str) -> int:
-        """Return a descriptor of its own of the decompressed file, made where there is none."""
+        """Return a new descriptor of the decompressed file, which is made if it does not exist yet."""
         key = (path, identity)
         with self._guard:
             # A lock per file: two threads do not decompress one file twice, and nobody waits for another file.
@@ -331,7 +331,7 @@ def _check_identity(path: str, identity: Identity, expected: Identity | None) ->
 
 
 def _encoding(source: ByteSource, path: str) -> str:
-    """Tell whole-file compression by the first bytes; names lie."""
+    """Detect whole-file compression by the first bytes."""
     first = source.read(0, 6)
     for magic, what in _REFUSED.items():
         if first.startswith(magic):
@@ -370,11 +370,11 @@ TAGS = (
     "mtime",
     "created",
 )
-"""What file systems call that which changes with a file, the surest first."""
+"""Names that file systems give to what changes with a file, the most reliable first."""
 
 
 def _open_remote(path: str) -> tuple[ByteSource, Identity]:
-    """Look a URL up."""
+    """Open a URL."""
     try:
         filesystem, inner = fsspec.url_to_fs(path)
         info = filesystem.info(inner)

@@ -26,7 +26,7 @@ from lazyccd.mask_planes import FlagTable, MaskPlane, MaskSchema, plane_name
 from lazyccd.plan.steps import Source, Step
 
 DQ: TypeAlias = str | Mapping[str, int]
-"""How users say what integers mean: the name of a dialect, "boolean", or bits by name."""
+"""Meaning of integers as users give it: the name of a dialect, "boolean", or bits by name."""
 
 BOOLEAN = "boolean"
 """Dialect of masks that only say which pixels are bad: whatever is not 0."""
@@ -42,7 +42,7 @@ INFORMATIVE = frozenset(
 
 @dataclass(frozen=True)
 class Dialect:
-    """What a pipeline writes."""
+    """What the integers of one pipeline mean, and how its files are recognised."""
 
     name: str
     match: tuple[tuple[str, tuple[str, ...]], ...]
@@ -104,7 +104,7 @@ def read_planes(file: FitsFile, hdu: HduInfo, dq: DQ | None = None) -> tuple[Ste
 
 
 def _table(file: FitsFile, hdu: HduInfo, dq: DQ | None, where: str) -> FlagTable | None:
-    """Return what the integers of an extension mean; None if whatever is not 0 is bad."""
+    """Return the meaning of the integers of an extension; None if every value but 0 is bad."""
     if dq is not None:
         return _stated(dq)
     table = named_table(hdu.header, where)
@@ -136,7 +136,7 @@ def _has_bits(dialect: Dialect, cards: Cards, primary: Cards) -> bool:
 
 
 def _stated(dq: DQ) -> FlagTable | None:
-    """Return the table that a user names or gives."""
+    """Return the table that the user named or gave."""
     if not isinstance(dq, str):
         return FlagTable.of(dq)
     if dq.lower() == BOOLEAN:
@@ -149,7 +149,7 @@ def _stated(dq: DQ) -> FlagTable | None:
 
 
 def named_table(text: str, where: str) -> FlagTable | None:
-    """Return what cards say of the integers of an extension; None if there are no such cards.
+    """Return the planes that the cards of an extension name; None if there are no such cards.
 
     Parameters
     ----------

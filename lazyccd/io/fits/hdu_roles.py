@@ -23,7 +23,7 @@ from lazyccd.kernels.block import MAPS
 logger = logging.getLogger(__name__)
 
 Role: TypeAlias = Literal["image", "std", "var", "ivar", "mask", "kept"]
-"""What an extension is: a frame, its uncertainty, its mask, or something that is only kept."""
+"""Role of an extension: a frame, its uncertainty, its mask, or something that is only copied."""
 
 ROLES: tuple[Role, ...] = ("image", "std", "var", "ivar", "mask", "kept")
 
@@ -43,7 +43,7 @@ MASK_NAMES = ("DQ", "MASK", "BPM")
 
 ORDER = {name: i for i, name in enumerate((*UNCERTAINTY_NAMES, *MASK_NAMES))}
 COMPANION_FILES: dict[str, tuple[str, Role]] = {"oow": (UNCERTAINTY, "ivar"), "ood": (MASK, "mask")}
-"""Parts of names of files beside an image whose name has ``ooi`` (NOIRLab's pipelines), and what they hold."""
+"""Parts of the names of companion files of an ``ooi`` image (NOIRLab's pipelines), and what they hold."""
 
 BAD = "bad"
 """Plane of a file that says in 0 and 1, where 1 is bad, what another mask says in full."""
@@ -63,7 +63,7 @@ Companions: TypeAlias = dict[int, dict[str, Companion]]
 
 
 def check_roles(roles: Mapping[str, Role] | None) -> dict[str, Role]:
-    """Return roles by names in upper case."""
+    """Check roles and return them by names in upper case."""
     wrong = [f"{name}: {role!r}" for name, role in (roles or {}).items() if role not in ROLES]
     if wrong:
         raise ParameterError(f"roles {', '.join(wrong)} must be one of {', '.join(ROLES)}.")
@@ -71,7 +71,7 @@ def check_roles(roles: Mapping[str, Role] | None) -> dict[str, Role]:
 
 
 def role_of(hdu: HduInfo, roles: Mapping[str, Role]) -> Role:
-    """Return what an HDU is by its name, as far as that tells."""
+    """Return the role of an HDU by its name."""
     name = hdu.name.upper()
     if not hdu.is_plane:
         return "kept"

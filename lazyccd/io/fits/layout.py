@@ -14,13 +14,11 @@ from astropy.io import fits
 
 from lazyccd.errors import ParameterError, ShapeError
 from lazyccd.io.fits.passthrough import KeptBytes
+from lazyccd.io.fits.scan import BLOCK, CARD
 from lazyccd.io.fits.tile_writer import RECORD, Packing, TileGrid, packing_cards, table_cards
 from lazyccd.kernels.fits.decode import DITHER_COUNT
 from lazyccd.kernels.fits.encode import MASK32, fold_datasum
 from lazyccd.mask_planes import MaskSchema
-
-BLOCK = 2880
-CARD = 80
 
 UNCERTAINTY_CLASSES = {"std": "StdDevUncertainty", "var": "VarianceUncertainty", "ivar": "InverseVariance"}
 """Value of the UTYPE card for each ``uncertainty_type``: the class that ``CCDData.read`` makes."""
@@ -69,7 +67,7 @@ class HduSpec:
     """Bytes that are the whole HDU, header and data."""
 
     def __post_init__(self) -> None:
-        """Refuse what FITS cannot hold."""
+        """Raise for types, shapes and cards that FITS cannot hold."""
         object.__setattr__(self, "dtype", np.dtype(self.dtype).name)
         if self.dtype not in _BITPIX:
             raise ParameterError(
@@ -164,7 +162,7 @@ def frame_hdus(
 def pack_hdus(
     hdus: Iterable[HduSpec], noisy: Iterable[str | int], header: str, compress: str | None, steps: float, dither: str
 ) -> tuple[HduSpec, ...]:
-    """Return HDUs whose images are compressed tile by tile; those that are kept stay as they are.
+    """Return the HDUs with their images compressed tile by tile; HDUs that are copied stay unchanged.
 
     Parameters
     ----------
@@ -276,7 +274,7 @@ def _lengths(shape: tuple[int, ...], squeezed: tuple[int, ...]) -> list[int]:
 
 
 def _without_pixels(header: str) -> tuple[int, list[int]]:
-    """Return BITPIX and axes of a header without data: those that it had, as long as 0 unless one of them was.
+    """Return BITPIX and axes of a header without data. It keeps the number of its axes, with length 0 unless one had it.
 
     Cards of a WCS in it speak of these axes.
     """

@@ -66,21 +66,20 @@ def open_mef(
     chunks, dtype, unit, dq
         As in `open_fits`, for all frames; ``dq`` is for those with a mask.
     roles
-        What extensions are, by EXTNAME, where their names do not tell: ``"image"`` (a frame of its own), ``"std"``, ``"var"``,
-        ``"ivar"`` or ``"mask"`` (a plane of the image before them), ``"kept"`` (written as it is, and not reduced).
+        Roles of extensions by EXTNAME, if their names do not tell: ``"image"`` (a frame of its own), ``"std"``, ``"var"``,
+        ``"ivar"`` or ``"mask"`` (a plane of the image before it), ``"kept"`` (copied, not reduced).
     on_error
-        What a damaged extension does: ``"raise"``, or ``"skip"`` with a warning; the root's ``skipped`` then says why. Headers do
-        not tell whether a compressed tile is damaged: with "raise" that is an error when its pixels are computed; for "skip"
-        all tiles of the file are decompressed once here, and frames are left out of whose image or planes one is damaged.
+        What to do about a damaged extension: ``"raise"`` an error, or ``"skip"`` it with a warning and a reason in the root's
+        ``skipped``. Headers do not tell whether a compressed tile is damaged. With "raise" that is an error when its pixels are
+        computed; with "skip" all tiles of the file are decompressed once here.
 
     Returns
     -------
     xr.DataTree
-        The root has ``header``, the primary header. Each image is a child named by its EXTNAME (with EXTVER where names
-        repeat; ``EXT3`` for the third without one; ``/`` becomes ``_``), with ``uncertainty`` and ``mask`` from extensions such as ERR and
-        DQ of its version, or UNCERT and MASK, VARIANCE and MASK behind it, or from files ``oow`` and ``ood`` beside a file
-        ``ooi``. A cube of one plane is a frame; all other HDUs are kept where they are and written again by `to_fits` and
-        `to_zarr`.
+        The root has ``header``, the primary header. Each image is a child named by its EXTNAME (with EXTVER if names repeat;
+        ``EXT3`` is the third without one; ``/`` becomes ``_``). Its ``uncertainty`` and ``mask`` come from extensions such as
+        ERR and DQ of its version, UNCERT and MASK or VARIANCE and MASK behind it, or from files ``oow`` and ``ood`` beside a
+        file ``ooi``. A cube of one plane is a frame. All other HDUs stay in the file, and `to_fits` and `to_zarr` copy them.
 
     Raises
     ------
@@ -133,7 +132,7 @@ def open_mef(
 
 
 def root_attributes(path: Name, frames: Collection[str]) -> dict[str, Any]:
-    """Return the attributes of the root of a file's tree of some frames; other HDUs may be damaged."""
+    """Return the attributes of the root of a tree that has only some frames of a file; other HDUs may be damaged."""
     file = scan_fits(path, keep_going=True)
     return _root(file, frame_names(images_of(file, {})), _planes(file, {}), frames)
 
@@ -147,7 +146,7 @@ def _root(
 
 
 def damage_of(file: FitsFile, hdu: HduInfo) -> str:
-    """Return why an image or a plane beside it cannot be read, empty if they can; all their tiles are decompressed for it."""
+    """Return why an image or one of its planes cannot be read, or an empty text. All their tiles are decompressed."""
     images = [Companion(file, hdu), *_planes(file, {}).get(hdu.index, {}).values()]
     try:
         _check_tiles(images)
@@ -219,7 +218,7 @@ def _frame(
 
 
 def _hdus(file: FitsFile, names: Mapping[int, str], planes: Companions) -> list[dict[str, Any]]:
-    """Return what each HDU of the file is, as values that go into JSON."""
+    """Describe each HDU of the file by values that go into JSON."""
     owners = {
         found.hdu.index: (names[index], plane, found.hdu.header)
         for index, some in planes.items()

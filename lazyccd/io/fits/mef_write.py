@@ -83,7 +83,7 @@ def _squeezed(image: Image) -> tuple[int, ...]:
 
 
 def _standard(image: Image, header: str, **packing: Any) -> tuple[HduSpec, ...]:
-    """Return the HDUs that a frame has by itself."""
+    """Return the HDUs of a single frame."""
     return frame_hdus(
         image.shape,
         header,
@@ -134,7 +134,7 @@ def _is_primary(hdu: Mapping[str, Any], images: Mapping[str, Image]) -> bool:
 
 
 def _tell_apart(frames: Sequence[_Frame], from_file: set[str]) -> None:
-    """Name frames by their place in the tree that are of no file, or whose extensions have the name of another."""
+    """Name frames by their place in the tree if they come from no file or share the name of another."""
     taken: dict[tuple[str, int], str] = {}
     for number, frame in enumerate(frames, 1):
         frame.number = number
@@ -150,12 +150,12 @@ def _tell_apart(frames: Sequence[_Frame], from_file: set[str]) -> None:
 
 
 def _key(header: Mapping[str, Any]) -> tuple[str, int]:
-    """Return what tells an extension from others."""
+    """Return the name and version that identify an extension."""
     return str(header.get("EXTNAME", "")).strip().upper(), int(header.get("EXTVER", 1))
 
 
 class _Versions:
-    """Numbers of new planes, which no other extension of their name has."""
+    """Finds EXTVER for new planes, so that no two extensions share name and version."""
 
     def __init__(self, listed: Sequence[Mapping[str, Any]], frames: Collection[_Frame]) -> None:
         kept = ({"EXTNAME": hdu.get("name", ""), "EXTVER": hdu.get("version", 1)} for hdu in listed if "bytes" in hdu)
@@ -175,7 +175,7 @@ class _Versions:
 
 
 class _Frame:
-    """A frame that is written."""
+    """A frame of a tree, and the HDUs that it becomes."""
 
     def __init__(self, name: str, image: Image, root: str, given: Mapping[str, str]) -> None:
         self.name = name

@@ -53,35 +53,35 @@ def open_fits(
     path
         Local path or fsspec URL, such as ``night/a.fits``, ``a.fits[SCI,2]``, ``s3://bucket/a.fits.fz``.
     hdu
-        Number, name or (name, version) of the extension; not needed if the file has one image.
+        Number, name or (name, version) of the extension. Not needed if the file has one image.
     chunks
         Chunk shape, one number for both axes, or "auto" for about four million pixels along the layout of the file.
     dtype
-        float32 or float64. By default integers of up to 16 bits and float32 become float32, everything else float64.
+        float32 or float64. By default float32 for integers of up to 16 bits and for float32, otherwise float64.
     unit
-        Units of the data, instead of those of BUNIT.
+        Units of the data. By default those of BUNIT.
     dq
-        What the integers of a data quality extension mean, where its header does not say it: a dialect (``"hst-stis"``,
+        Meaning of the integers of a data quality extension, if its header does not tell: a dialect (``"hst-stis"``,
         ``"hst-acs"``, ``"hst-wfc3"``, ``"hst-nicmos"``, ``"jwst"``, ``"noirlab"``, ``"des"``, ``"dragons"``,
-        ``"banzai"``), bits by name such as ``{"SAT": 4}``, or ``"boolean"`` if whatever is not 0 is bad.
+        ``"banzai"``), bits by name such as ``{"SAT": 4}``, or ``"boolean"`` if every value but 0 is bad.
 
     Returns
     -------
     xr.Dataset
-        ``data``; ``uncertainty`` if there is an extension UNCERT, ERR, VAR, ... of the same shape and version; ``mask`` if
-        there is an extension DQ, MASK or BPM, or BLANK is set, or the image is floating-point: pixels that are not finite
-        have the plane ``NO_DATA``. Planes that have other bits in the file, or are codes there, become those of this
-        package by name; an integer that no plane stands for raises when it is read.
+        ``data``; ``uncertainty`` if an extension UNCERT, ERR, VAR, ... has the same shape and version; ``mask`` if there is an
+        extension DQ, MASK or BPM, if BLANK is set, or if the image is floating-point. Pixels that are not finite get the plane
+        ``NO_DATA``. Planes are matched by name, whatever their bits or codes in the file; an integer that no plane
+        stands for raises an error when it is read.
 
     Raises
     ------
     FormatError
-        Raised if the file is damaged, is no FITS file, has no such image, or several and ``hdu`` does not say which, or if
-        nothing tells what a DQ extension means.
+        Raised if the file is damaged or no FITS file, if it has no such image or several and ``hdu`` does not say which, or
+        if nothing tells what the integers of a DQ extension mean.
     MissingFileError
-        Raised if there is no such file.
+        Raised if the file does not exist.
     UnitError
-        Raised if ``unit`` cannot be understood; a BUNIT that cannot be is a warning, and the image dimensionless.
+        Raised if ``unit`` is unknown. An unknown BUNIT is a warning, and the image is dimensionless.
 
     Examples
     --------

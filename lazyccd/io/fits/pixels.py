@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,9 @@ Array = npt.NDArray[Any]
 
 _STORED = {8: "u1", 16: "i2", 32: "i4", 64: "i8", -32: "f4", -64: "f8"}
 _UNSIGNED_64 = 2.0**63
+
+# 10000 numbers of a fixed generator (FITS standard, section 10.2 and appendix I), the same for all files.
+dither_table = functools.cache(decode.dither_table)
 
 
 @dataclass(frozen=True)

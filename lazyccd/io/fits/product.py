@@ -71,7 +71,7 @@ class FitsProduct:
         return os.path.lexists(self.target.path)
 
     def stamp(self) -> str:
-        """Return what tells the file from another that had its name."""
+        """Return a stamp of the file under the final name."""
         return stamp_of(self.target.path)
 
     def is_made(self) -> bool:
@@ -96,5 +96,5 @@ class FitsProduct:
 
     @property
     def takes_late(self) -> bool:
-        """No: they find no file."""
+        """False: a late task finds no file."""
         return False

@@ -31,6 +31,11 @@ from lazyccd.io.names import Name, is_url, parse_name
 logger = logging.getLogger(__name__)
 
 BLOCK = 2880
+"""Bytes of a FITS block, the unit of headers and data."""
+
+CARD = 80
+"""Characters of a card."""
+
 # Most headers fit, so that an HDU costs one read, or one request.
 _FIRST_READ = 10 * BLOCK
 # A file that is no FITS file any more is not read to its end in search of END.
@@ -381,10 +386,6 @@ def _kind(cards: Cards, axes: list[int], index: int) -> Kind:
     if extension == "IMAGE":
         return _image_kind(axes)
     return "other"
-
-
-CARD = 80
-"""Characters of a card."""
 
 
 @lru_cache(maxsize=4096)

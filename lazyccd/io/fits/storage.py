@@ -88,7 +88,7 @@ def _only_image(file: FitsFile) -> HduInfo:
 
 @dataclass(frozen=True)
 class FitsStorage:
-    """One image of a FITS file, as the plan knows it: no open file, no pixels.
+    """One image of a FITS file as a plan holds it: a description without an open file and without pixels.
 
     Make it by `FitsStorage.of`.
     """

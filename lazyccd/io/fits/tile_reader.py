@@ -1,4 +1,4 @@
-"""Read windows of tile-compressed images (FITS standard, section 10): only the tiles that a window touches are read and decompressed.
+"""Read windows of tile-compressed images (FITS standard, section 10): only the tiles that a window touches.
 
 1. Descriptors of the tiles come from the table; neighbours in the heap are read together.
 2. Tiles of one size are expanded and decoded together as a batch, so that threads seldom wait for the interpreter.
@@ -19,7 +19,7 @@ from isal import isal_zlib
 
 from lazyccd.errors import FormatError
 from lazyccd.io.fits.byte_source import ByteSource
-from lazyccd.io.fits.pixels import Decoder, PixelFormat
+from lazyccd.io.fits.pixels import Decoder, PixelFormat, dither_table
 from lazyccd.io.fits.plain_reader import RegionReader
 from lazyccd.io.fits.tile_table import TileTable
 from lazyccd.kernels.fits import decode
@@ -32,9 +32,6 @@ Array = npt.NDArray[Any]
 # Tiles within one read; more would not be faster, and must be held until all are expanded.
 _GROUP_BYTES = 4 << 20
 _BATCH_PIXELS = 1 << 18
-
-# 10000 numbers of a fixed generator (section 10.2, appendix I), equal for all files.
-dither_table = functools.cache(decode.dither_table)
 
 
 class Tile(NamedTuple):

@@ -9,7 +9,6 @@ so the tiles of a window are neighbours in the heap.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from isal import isal_zlib
 
 from lazyccd.errors import ParameterError, ShapeError
+from lazyccd.io.fits.pixels import dither_table
 from lazyccd.io.fits.tile_table import DITHERS
 from lazyccd.kernels.fits import decode
 from lazyccd.kernels.fits.encode import shuffle_bytes
@@ -51,8 +51,6 @@ _DEFLATE_LEVEL = 2
 
 RECORD = np.dtype([("place", "<i8"), ("length", "<i8"), ("scale", "<f8"), ("zero", "<f8")])
 """Where a tile is in the unfinished file, its bytes, ZSCALE and ZZERO; a scale of 0 if it was not quantised."""
-
-dither_table = functools.cache(decode.dither_table)
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ class Packing:
 
 
 def check_compression(compress: str | None, quantize: float | None, dither: str) -> None:
-    """Refuse what is no compression.
+    """Check the arguments of compression.
 
     Raises
     ------
@@ -193,7 +191,7 @@ class TileGrid:
 
     @property
     def descriptor(self) -> str:
-        """P for a heap that 31 bits address, else Q."""
+        """P for a heap that 31 bits can address, else Q (section 7.3.5)."""
         return "P" if self.room * self.count < 2**31 else "Q"
 
     @property

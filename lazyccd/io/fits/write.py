@@ -37,7 +37,7 @@ def to_fits(
     verify: bool = False,
     break_lock: bool = False,
 ) -> str | Delayed:
-    """Write a frame or a tree to a FITS file, region by region; the same call again resumes a write that was interrupted.
+    """Write a frame or a tree to a FITS file, region by region. After an interruption the same call resumes the write.
 
     Parameters
     ----------
@@ -48,32 +48,32 @@ def to_fits(
     overwrite
         Replace a file of that name.
     compute
-        Whether to write now; otherwise a lazy write is returned, which a cluster finishes though workers die. Computed once
-        more, it leaves the file that it made.
+        Whether to write now. Otherwise return a lazy write, which a cluster finishes even if workers die. Computing it again
+        keeps the file that it made.
     compress
-        Compress tile by tile (FITS standard, section 10), in the same tasks: ``RICE_1``, ``GZIP_2`` or ``HCOMPRESS_1``.
-        No bit is lost: integers (MASK, DQ) are compressed as named, floats by ``GZIP_2``, the only one that keeps them.
-        The tiles are rows (``HCOMPRESS_1``: 16 rows), of images wider than 8192 pixels parts of rows (512 x 512 pixels).
+        Compress tile by tile (FITS standard, section 10): ``RICE_1``, ``GZIP_2`` or ``HCOMPRESS_1``. No bit is lost: integers
+        (MASK, DQ) are compressed as named, floats by ``GZIP_2``, the only one that keeps them. Tiles are rows
+        (``HCOMPRESS_1``: 16 rows); in images wider than 8192 pixels they are parts of rows (512 x 512 pixels).
     quantize
-        Round the floats of image and uncertainty to this many steps per standard deviation of their noise, measured in
-        each tile, and compress them as named too; 4 is usual. Masks and maps never are. Tiles without noise keep their
-        bits. NaN come back as they were.
+        Round the floats of image and uncertainty to this many steps per standard deviation of their noise, which is measured
+        in each tile, and compress them by the named algorithm too; 4 is usual. Masks and maps are never rounded. Tiles without
+        noise keep every bit, and NaN stays NaN.
     dither
         How quantised values are rounded: ``SUBTRACTIVE_DITHER_2``, which keeps zeros, ``SUBTRACTIVE_DITHER_1`` or
         ``NO_DITHER``.
     verify
-        Before a write is resumed, compare the checksums of all that is written, and not only sizes.
+        Before an interrupted write is resumed, compare the checksums of all finished regions, and not only sizes.
     break_lock
-        Write although another process is noted as writing the same, of which it cannot be said that it is gone.
+        Write even though a lease says that another process is writing the same and that process may still run.
 
     Returns
     -------
     str or Delayed
-        The path, or the lazy write that gives it. The file has the image, and as extensions UNCERT, MASK (0 or 1: bad)
-        and DQ (all planes, named in its header). ``CCDData.read`` reads it; a compressed one with ``hdu=1``, and ``funpack``
-        restores the plain one. A tree becomes an extension for each frame, in the order and with the names, headers,
-        further HDUs (tables: byte for byte) and planes of the file that `open_mef` opened; an uncertainty or mask that is new
-        follows its image as UNCERT or DQ.
+        The path, or the lazy write that returns it. The primary HDU is the image; extensions are UNCERT, MASK (1 is bad) and
+        DQ (all planes, named in its header). ``CCDData.read`` reads it, with ``hdu=1`` if it is compressed; ``funpack`` makes
+        a plain file of that. A tree becomes an extension for each frame. Order, names, headers, planes and further HDUs
+        (tables byte for byte) are those of the file that `open_mef` opened; a new uncertainty or mask follows its image as
+        UNCERT or DQ.
 
     Raises
     ------
@@ -82,14 +82,14 @@ def to_fits(
     FrameError
         Raised if a tree has neither frames nor other HDUs.
     ParameterError
-        Raised if the frame is made from the file that is to be written, or there is no such compression.
+        Raised if the frame is made from the file that is to be written, or ``compress`` is unknown.
     ShapeError
-        Raised if the image is too small for ``HCOMPRESS_1``, or wider than 8192 pixels and to be quantised for it.
+        Raised if the image is too small for ``HCOMPRESS_1``, or is wider than 8192 pixels and ``quantize`` is given.
     WriteError
-        Raised if there is no space; nothing is left under the final name. What is done is kept beside it.
+        Raised if there is no space. Nothing appears under the final name; finished regions are kept, and the same call resumes.
     ResumeError
-        Raised if an interrupted write of this name was begun from other inputs, with other settings or other versions of the
-        libraries, and ``overwrite`` is false; the message says what changed.
+        Raised if an interrupted write of this name had other inputs, settings or versions of the libraries, and ``overwrite``
+        is false; the message says what changed.
     TargetBusyError
         Raised if another process is writing it.
 

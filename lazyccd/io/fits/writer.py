@@ -36,9 +36,9 @@ from lazyccd.errors import (
     TargetExistsError,
     WriteError,
 )
-from lazyccd.io.fits.layout import CARD, HduSpec, header_block, padded
+from lazyccd.io.fits.layout import HduSpec, header_block, padded
 from lazyccd.io.fits.passthrough import KeptBytes
-from lazyccd.io.fits.scan import scan_fits
+from lazyccd.io.fits.scan import CARD, scan_fits
 from lazyccd.io.fits.tile_writer import RECORD, pack, table_bytes
 from lazyccd.io.resumable.disk import explained, flush
 from lazyccd.kernels.fits.encode import encode_big_endian, fold_datasum, shift_datasum, sum_words
@@ -53,7 +53,7 @@ LATE_CARDS = (b"CHECKSUM", b"DATASUM ", b"PCOUNT  ", b"TFORM1  ")
 
 
 class Partial(NamedTuple):
-    """What one written region tells `FitsTarget.finish`."""
+    """The receipt of one written region, for `FitsTarget.finish`."""
 
     hdu: int
     pixels: int
@@ -162,7 +162,7 @@ class FitsTarget:
         return Partial(hdu, region.size, total)
 
     def datasum(self, hdu: int, region: Region) -> int:
-        """Return the sum that `write` returned, computed of what is in the unfinished file."""
+        """Return the sum that `write` returned, computed again from the unfinished file."""
         spec = self.hdus[hdu]
         if spec.packing is not None:
             with open(self.part, "rb") as file:
@@ -215,7 +215,7 @@ class FitsTarget:
             flush(os.path.dirname(os.path.abspath(self.path)))  # or the rename may not survive a power cut
 
     def is_made(self) -> bool:
-        """Return whether a file of the final name has all cards that this one gets, those aside that its pixels decide."""
+        """Return whether a file of the final name has all cards of this one, except those that its pixels decide."""
         wanted = b"".join(header_block(spec, i == 0) for i, spec in enumerate(self.hdus))
         try:
             hdus = scan_fits(self.path).hdus
@@ -356,7 +356,7 @@ def _copy_kept(descriptor: int, kept: KeptBytes, offset: int) -> None:
 
 
 def _allocate(descriptor: int, size: int) -> None:
-    """Give a file its space, so that a full disk is known now."""
+    """Allocate the space of a file, so that a full disk is detected now."""
     if hasattr(os, "posix_fallocate"):
         try:
             # ftruncate alone takes no space: a full disk would show up in the middle of the write.

@@ -37,11 +37,11 @@ class Journal(Protocol):
         ...
 
     def create(self, name: str, content: bytes) -> bool:
-        """Make an entry with its content at once; return False if it exists. Of several who try, one succeeds."""
+        """Create an entry with all its content; return False if it exists. If several processes try, one succeeds."""
         ...
 
     def append(self, name: str, line: bytes) -> None:
-        """Add a line to an entry that nobody else adds to; raises `OSError` if the folder is gone."""
+        """Append a line to an entry that no other process writes; raise `OSError` if the folder is gone."""
         ...
 
     def remove(self, names: Iterable[str]) -> None:
@@ -49,7 +49,7 @@ class Journal(Protocol):
         ...
 
     def end(self, last: Sequence[str]) -> None:
-        """Remove everything, the entries ``last`` after all others and in their order."""
+        """Remove everything; the entries ``last`` go last, in their order."""
         ...
 
 
@@ -86,7 +86,7 @@ class LocalJournal:
             return b""
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write the content aside, then link it to its name: unlike a new file that is being written it is never empty."""
+        """Write the content aside, then link it to its name, so that nobody ever sees an empty entry."""
         folder = os.path.dirname(os.path.dirname(self.where))
         if not os.path.isdir(folder):
             raise MissingFileError(f"the folder {folder} does not exist; create it first.")
@@ -102,7 +102,7 @@ class LocalJournal:
         return True
 
     def append(self, name: str, line: bytes) -> None:
-        """Add a line by one call, so that a process that is killed leaves all of it or nothing."""
+        """Append a line by a single call, so that a killed process leaves all of it or nothing."""
         # O_APPEND takes the position with the write, so two descriptors cannot overwrite each other's lines.
         descriptor = os.open(f"{self.where}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
@@ -159,7 +159,7 @@ class RemoteJournal:
             return b""
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write an object on the condition that there is none."""
+        """Create an object, unless it exists."""
         try:
             # The server decides who was first (If-None-Match on S3); asking before writing could not.
             self._files.pipe_file(f"{self._root}/{name}", content, mode="create")
@@ -168,7 +168,7 @@ class RemoteJournal:
         return True
 
     def append(self, name: str, line: bytes) -> None:
-        """Write the last segment anew with one line more."""
+        """Rewrite the last segment with one more line."""
         lines = self._segments.setdefault(name, [])
         lines.append(line)
         first = (len(lines) - 1) // SEGMENT * SEGMENT
@@ -183,7 +183,7 @@ class RemoteJournal:
                 continue
 
     def end(self, last: Sequence[str]) -> None:
-        """Remove all entries, and what a place kept among them."""
+        """Remove all entries, and what a location kept among them."""
         self._files.invalidate_cache()
         first = len(self._root) + 1
         with contextlib.suppress(FileNotFoundError):

@@ -86,7 +86,7 @@ class Progress:
 
     @property
     def writer(self) -> Progress:
-        """The same without what only `begin` needs."""
+        """The same without the record, which only `begin` needs."""
         return replace(self, record=b"")
 
     @property
@@ -110,7 +110,7 @@ class Progress:
         return COMPLETE in entries or self._record_name not in entries
 
     def check(self, entries: Mapping[str, int]) -> None:
-        """Raise `SourceChangedError` if another run has begun anew."""
+        """Raise `SourceChangedError` if another run has started over."""
         if self._record_name not in entries:
             raise SourceChangedError(
                 f"{_journal(self.target, self.run).where} has no {self._record_name} any more: the write was given up, or another one "
@@ -118,7 +118,7 @@ class Progress:
             )
 
     def begin(self, lay_out: Callable[[], object], is_begun: Callable[[], bool], *, overwrite: bool) -> bool:
-        """Take the lease; go on with an interrupted write, or begin anew.
+        """Take the lease, then resume an interrupted write or start over.
 
         Parameters
         ----------
@@ -127,12 +127,12 @@ class Progress:
         is_begun
             Whether there is an unfinished target.
         overwrite
-            Whether to begin anew if the interrupted write was another.
+            Whether to start over if the interrupted write was of something else.
 
         Returns
         -------
         bool
-            Whether an interrupted write goes on.
+            Whether an interrupted write is resumed.
 
         Raises
         ------
@@ -169,11 +169,11 @@ class Progress:
         """Say what changed since an interrupted write began."""
         raise ResumeError(
             f"{self.title} was begun and not finished, and now {_difference(before, self.record)}; "
-            "pass overwrite=True to begin anew, or call as before to go on."
+            "pass overwrite=True to start over, or repeat the previous call to resume it."
         )
 
     def is_complete(self) -> bool:
-        """Return whether all units of this write were done, but perhaps not that the target has its name."""
+        """Return whether all units of this write are finished; the target may still lack its name."""
         return self.entries().keys() >= {COMPLETE, self._record_name}
 
     def tidy(self) -> None:
@@ -191,16 +191,16 @@ class Progress:
             self.end()
 
     def receipts(self) -> Receipts:
-        """Return the receipts of all units that are done."""
+        """Return the receipts of all finished units."""
         return dict(_tail(self.target, self.run).update(self.entries()))
 
     def receipt(self, unit: str, entries: Mapping[str, int]) -> Any | None:
-        """Return the receipt of a unit; None if it is not done.
+        """Return the receipt of a unit; None if it is not finished.
 
         Raises
         ------
         SourceChangedError
-            Raised if another run has begun anew.
+            Raised if another run has started over.
         """
         self.check(entries)
         return _tail(self.target, self.run).update(entries).get(unit)
@@ -212,7 +212,7 @@ class Progress:
             _tail(self.target, self.run).append(line.encode())
 
     def keep(self, receipts: Receipts) -> None:
-        """Forget all receipts but these."""
+        """Keep only these receipts."""
         journal = _journal(self.target, self.run)
         old = [name for name in journal.sizes() if RECEIPTS in name]
         lines = [_line(unit, receipt) for unit, receipt in receipts.items()]
@@ -238,7 +238,7 @@ class Progress:
 
 
 class _Tail:
-    """The receipts of all processes as far as they were read, and the file of this process."""
+    """The receipts of all processes that were read so far, and the file of this process."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -273,7 +273,7 @@ def _line(unit: str, receipt: object) -> str:
 
 
 def _parse(lines: bytes) -> Iterator[tuple[str, Any]]:
-    """Yield the receipts of whole lines; leave out what a process that was killed, or a full disk, cut off."""
+    """Yield the receipts of whole lines; skip a line that a killed process or a full disk cut off."""
     for line in lines.splitlines():
         try:
             unit, receipt = json.loads(line)
@@ -291,7 +291,7 @@ def _journal(target: str, run: str) -> Journal:
 # By target and run: tasks are pickled without it, and a worker reads of the receipts only what is new.
 @lru_cache(maxsize=64)
 def _tail(target: str, run: str) -> _Tail:
-    """Return what this process knows of a run's receipts."""
+    """Return the receipts of a run that this process has read."""
     return _Tail(_journal(target, run))
 
 
@@ -311,7 +311,7 @@ def _difference(before: bytes, after: bytes) -> str:
 
 
 def _differences(old: object, new: object, where: str) -> Iterable[str]:
-    """Yield what differs, from the top down."""
+    """Yield the differences between two documents, from the top down."""
     if old == new:
         return
     if isinstance(old, dict) and isinstance(new, dict):

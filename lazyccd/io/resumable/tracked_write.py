@@ -25,7 +25,7 @@ class FrameTarget(Protocol):
         ...
 
     def holds(self, region: Region, receipt: Any, *, verify: bool) -> bool:
-        """Return whether what a receipt says is there: its size, and with ``verify`` its checksum."""
+        """Return whether what a receipt describes is there: by its size, and with ``verify`` by its checksum."""
         ...
 
 
@@ -47,19 +47,19 @@ class Product(Protocol):
         ...
 
     def is_begun(self) -> bool:
-        """Return whether there is an unfinished one."""
+        """Return whether an unfinished one exists."""
         ...
 
     def exists(self) -> bool:
-        """Return whether there is one under the final name."""
+        """Return whether the final name is taken."""
         ...
 
     def stamp(self) -> str:
-        """Return what tells the one under the final name from one that was there before; empty if there is none."""
+        """Return a stamp that differs between products that had the final name one after the other; empty if none has it."""
         ...
 
     def is_made(self) -> bool:
-        """Return whether the one under the final name is what this write makes; its pixels are not read."""
+        """Return whether this write made what has the final name, without reading pixels."""
         ...
 
     def lay_out(self) -> None:
@@ -71,7 +71,7 @@ class Product(Protocol):
         ...
 
     def complete(self, receipts: Receipts) -> None:
-        """Give it its final name."""
+        """Make it complete and give it its final name."""
         ...
 
     def abort(self) -> None:
@@ -85,7 +85,7 @@ class Product(Protocol):
 
 
 def frame_and_region(unit: str) -> tuple[int, Region]:
-    """Return the number of a frame and the region of it that a unit is.
+    """Split the name of a unit into the number of its frame and its region.
 
     Examples
     --------
@@ -97,7 +97,7 @@ def frame_and_region(unit: str) -> tuple[int, Region]:
 
 
 def unit_of(frame: int, region: Region) -> str:
-    """Return the unit that a region of a frame is.
+    """Return the name of the unit that is a region of a frame, by which receipts are kept.
 
     Examples
     --------
@@ -138,7 +138,7 @@ class TrackedWrite:
     """Stamp of what had the final name when the lazy write was made."""
 
     def of_frame(self, number: int) -> TrackedWrite:
-        """Return what writes one of the frames: small, without what only `create` and `finish` need."""
+        """Return the writer of one frame, without what only `create` and `finish` need."""
         # Each task carries this: attributes and the record would be pickled once per region.
         return replace(self, product=self.product.alone(number), progress=self.progress.writer, number=number)
 
@@ -193,7 +193,7 @@ class TrackedWrite:
         return unit, receipt
 
     def finish(self, receipts: Sequence[tuple[str, Any]]) -> str:
-        """Give the product its final name, and forget the receipts."""
+        """Give the product its final name and remove the journal."""
         name = self.product.name
         if self.is_renamed(self.progress.entries()):
             if self.progress.is_held():
@@ -232,5 +232,5 @@ class TrackedWrite:
             return
         self.progress.release()
         error.add_note(
-            f"{done} of {self.units} regions of {self.product.name} are done and kept; the same call goes on from there"
+            f"{done} of {self.units} regions of {self.product.name} are finished and kept; the same call resumes the write"
         )

@@ -25,7 +25,7 @@ SCRATCH = "scratch"
 
 
 class Location(Protocol):
-    """What a writer of stores needs."""
+    """Where a store is written, with the few operations that a writer needs."""
 
     address: str
     """What zarr opens."""
@@ -52,19 +52,19 @@ class Location(Protocol):
         ...
 
     def begin(self) -> None:
-        """Remove what an abandoned run left and make the place ready."""
+        """Remove what an abandoned run left, and prepare the location."""
         ...
 
     def put(self, key: str, pieces: Iterable[bytes]) -> None:
-        """Write one file from pieces, all of it or nothing."""
+        """Write one file from pieces, atomically."""
         ...
 
     def note(self, name: str, content: bytes) -> None:
-        """Keep something about the store until it is complete."""
+        """Keep a note about the store until it is complete."""
         ...
 
     def noted(self, name: str) -> bytes:
-        """Return what was kept."""
+        """Return the content of a note."""
         ...
 
     def sizes(self, prefix: str) -> dict[str, int]:
@@ -88,7 +88,7 @@ class Location(Protocol):
         ...
 
     def complete(self, key: str, content: bytes) -> None:
-        """Write the last file and make the store what the final name means."""
+        """Write the last file and give the store its final name."""
         ...
 
     def discard(self) -> None:
@@ -97,7 +97,7 @@ class Location(Protocol):
 
 
 def location_of(store: str) -> Location:
-    """Return the place that a path or URL means."""
+    """Return the location of a path or URL."""
     if "://" in store and not store.startswith("file://"):
         return RemoteLocation(store)
     return LocalLocation(store.removeprefix("file://"))
@@ -112,7 +112,7 @@ def read_complete(path: str) -> bytes:
 
 
 def replace_complete(path: str, content: bytes) -> None:
-    """Replace a file of a complete store by another, all of it at once."""
+    """Replace a file of a complete store atomically."""
     if "://" in path:
         files, name = fsspec.url_to_fs(path)
         files.pipe_file(name, content)
@@ -157,7 +157,7 @@ class LocalLocation:
         return stamp_of(self.address)
 
     def check_free(self, overwrite: bool) -> None:
-        """Raise if the final name is taken, by no Zarr store, or its parent does not exist."""
+        """Raise if the final name is taken, or taken by something that is no Zarr store, or if its parent does not exist."""
         parent = Path(self.address).absolute().parent
         if not parent.is_dir():
             raise MissingFileError(f"the folder {parent} of {self.address} does not exist; create it first.")
@@ -174,7 +174,7 @@ class LocalLocation:
         os.makedirs(self.unfinished)
 
     def put(self, key: str, pieces: Iterable[bytes]) -> None:
-        """Write a file aside and move it into its place."""
+        """Write a file aside and move it to its place."""
         temporary = f"{self._scratch}/{uuid.uuid4().hex}"
         final = f"{self.unfinished}/{key}"
         try:
@@ -192,11 +192,11 @@ class LocalLocation:
             raise
 
     def note(self, name: str, content: bytes) -> None:
-        """Keep something about the store until it is complete."""
+        """Keep a note about the store until it is complete."""
         Path(self._scratch, name).write_bytes(content)
 
     def noted(self, name: str) -> bytes:
-        """Return what was kept."""
+        """Return the content of a note."""
         return Path(self._scratch, name).read_bytes()
 
     def sizes(self, prefix: str) -> dict[str, int]:
@@ -238,7 +238,7 @@ class LocalLocation:
         return os.path.isdir(self.unfinished) and os.path.isdir(self._scratch)
 
     def complete(self, key: str, content: bytes) -> None:
-        """Write the last file, then rename; an older store steps aside first and goes last."""
+        """Write the last file, then rename. An older store is moved aside first and removed last."""
         self.put(key, [content])
         _flush_all(self.unfinished)
         # A folder cannot replace one that is not empty. For a moment neither has the name, but both are there.
@@ -268,10 +268,10 @@ class LocalLocation:
 
 
 def _flush_all(folder: str) -> None:
-    """Wait until all files below a folder are on the disk: a name must not outlive a failure of power that they do not.
+    """Wait until all files below a folder are on the disk, since the name must not survive a power cut that they do not.
 
-    The file system of the folder as a whole, once: it has its files on the disk five to ten times sooner than when it is asked
-    for one after the other. Python has no ``syncfs``, and systems other than Linux have none; there it is all file systems.
+    The file system of the folder is flushed once, which is five to ten times faster than flushing file by file. Python has no
+    ``syncfs``; systems other than Linux do not either, and there all file systems are flushed.
     """
     syncfs: Any = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
     if syncfs is None:
@@ -346,11 +346,11 @@ class RemoteLocation:
             raise OSError(f"{type(error).__name__}: {error}") from error
 
     def note(self, name: str, content: bytes) -> None:
-        """Keep something about the store until it is complete."""
+        """Keep a note about the store until it is complete."""
         self._files.pipe_file(f"{self._progress}/{SCRATCH}/{name}", content)
 
     def noted(self, name: str) -> bytes:
-        """Return what was kept."""
+        """Return the content of a note."""
         return bytes(self._files.cat_file(f"{self._progress}/{SCRATCH}/{name}"))
 
     def sizes(self, prefix: str) -> dict[str, int]:

@@ -30,15 +30,15 @@ OF_STORES = {"lazyccd", "zarr_conventions", "multiscales"}
 def open_zarr(
     store: str | os.PathLike[str], level: int = 0, chunks: int | tuple[int, int] | None = None
 ) -> xr.Dataset | xr.DataTree:
-    """Open a frame or a tree in a Zarr store, lazily; only metadata and coordinates are read.
+    """Open a Zarr store as a lazy frame or tree. Only metadata and coordinates are read.
 
     Parameters
     ----------
     store
-        Path or fsspec URL of a store that `to_zarr` wrote; or of one frame of a tree in it, such as ``x.zarr/SCI_1``, or
-        of a branch, such as ``x.zarr/R22`` of ``R22/C05`` and others, which is a tree with the header of the root.
+        Path or fsspec URL of a store that `to_zarr` wrote, of one frame of its tree, such as ``x.zarr/SCI_1``, or of a
+        branch, such as ``x.zarr/R22``, which is a tree with the header of the root.
     level
-        Level of the pyramid: 0 for the full image, 1 for half its rows and columns, ...; see `build_pyramid`.
+        Level of the pyramid: 0 is the full image, 1 has half its rows and columns, and so on; see `build_pyramid`.
     chunks
         Chunk shape, one number for both axes, -1 for a whole axis; the shards of the store by default.
 
@@ -85,7 +85,7 @@ def levels_of(store: str) -> int:
 
 
 def _level_prefix(store: str, level: int) -> str:
-    """Return what stands before the groups of a level's frames; nothing for the full images."""
+    """Return the prefix of the groups of a level; empty for the full images."""
     given: Any = level
     if not isinstance(given, Integral) or given < 0:
         raise ParameterError(f"level {level!r} must be an integer of at least 0, the full image.")
@@ -104,7 +104,7 @@ def _store_and_frame(path: str) -> tuple[str, str]:
 
 
 def _at_home(attrs: dict[str, Any], store: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the attributes of a root, with the store's name where its bytes are meant."""
+    """Return the attributes of a root, with the store as the path of bytes that are in it."""
     path = os.fspath(store)
     path = path if is_url(path) else os.path.abspath(path)
     hdus = [

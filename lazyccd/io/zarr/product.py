@@ -20,7 +20,7 @@ from lazyccd.sections import Region
 
 @dataclass(frozen=True)
 class ZarrGroup:
-    """The group of a store that holds a frame, or something else that is kept."""
+    """The group of a store that holds a frame, or the bytes of further HDUs."""
 
     target: ZarrTarget
     attrs: Mapping[str, Any] = field(default_factory=dict)
@@ -39,11 +39,11 @@ class ZarrGroup:
         return receipt
 
     def holds(self, region: Region, receipt: Any, *, verify: bool) -> bool:
-        """Return whether the files are there, of their size and perhaps their checksum."""
+        """Return whether the files exist with their sizes, and with ``verify`` with their checksums."""
         return self.holds_all(receipt, location_of(self.target.store).size, verify=verify)
 
     def holds_all(self, receipt: Any, size_of: Callable[[str], int | None], *, verify: bool) -> bool:
-        """Return whether files are there, by what gives their sizes."""
+        """As `holds`, with a function that returns the size of a file."""
         place = location_of(self.target.store)
         return all(
             size_of(key) == size and (not verify or checksum([place.read(key)]) == crc)
@@ -126,5 +126,5 @@ class ZarrProduct:
 
     @property
     def takes_late(self) -> bool:
-        """Whether the place takes what comes late."""
+        """Whether the location accepts what is written late."""
         return location_of(self.name).takes_late

@@ -27,7 +27,7 @@ PIECE_BYTES = 1 << 20
 
 
 def root_attributes(images: Mapping[str, Image], layout: Any) -> dict[str, Any]:
-    """Return the attributes of a store's root before its inputs were read.
+    """Return the attributes of a store's root, still without the checksums of its inputs.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def root_attributes(images: Mapping[str, Image], layout: Any) -> dict[str, Any]:
 
 
 def product_attrs(image: Image) -> dict[str, str]:
-    """Return the header that is true for the pixels of a group, WCS included, and why there is none if it cannot be made."""
+    """Return the header that is true for the pixels of a group, with its WCS, or the reason why it cannot be made."""
     # SIP polynomials cannot be scaled exactly; the pixels are right all the same.
     try:
         header = product_header(image.header, image.y, image.x, unit_to_text(image.units))

@@ -40,29 +40,29 @@ def build_pyramid(
     verify: bool = False,
     break_lock: bool = False,
 ) -> int:
-    """Make sure that an archived image, or each of a tree, has a number of levels; those that are missing are appended.
+    """Append levels of half the resolution to an archived image, or to each image of a tree.
 
-    Each level is complete when it appears, and the store can be read all the time. The same call goes on where one was
-    interrupted.
+    Levels that exist are kept. A level appears when it is complete, and the store can be read at any time. After an
+    interruption the same call continues.
 
     Parameters
     ----------
     store
         Path or URL of a store that `to_zarr` wrote.
     levels
-        Number of levels, the full image included. By default so many that the last has at most 512 pixels along each axis,
-        in a tree that of the largest frame.
+        Number of levels, including the full image. By default, levels are added until the last one (of the largest frame of a
+        tree) has at most 512 pixels along each axis.
     overwrite
-        Make levels anew that are there; each is replaced when the new one is complete.
+        Replace existing levels, each when the new one is complete.
     verify
-        Before an interrupted level goes on, compare the checksums of all that is written of it, and not only sizes.
+        Before an interrupted level is resumed, compare the checksums of all finished shards, and not only sizes.
     break_lock
-        Go on although another process is noted as writing a level, of which it cannot be said that it is gone.
+        Write even though a lease says that another process is writing a level and that process may still run.
 
     Returns
     -------
     int
-        Number of levels that there are now; more than asked for if there were.
+        Number of levels of the store, which may have had more than ``levels``.
 
     Raises
     ------
@@ -71,15 +71,15 @@ def build_pyramid(
     ParameterError
         Raised if ``levels`` is below 1.
     ResumeError
-        Raised if an interrupted level was begun by other versions of the libraries, and ``overwrite`` is false.
+        Raised if other versions of the libraries began an interrupted level, and ``overwrite`` is false.
     TargetBusyError
         Raised if another process is writing a level.
 
     Notes
     -----
-    A pixel is the mean of the good ones of 2 x 2 pixels; if none is good, of those that are finite. Its uncertainty is
-    that of this mean, for independent pixels, and its mask has the planes of all four. The last row or column of an odd
-    number is left out. Coordinates are the mean original positions, so the WCS follows.
+    A pixel is the mean of the good pixels among 2 x 2, or of the finite ones if none is good. Its uncertainty is that of
+    this mean for independent pixels; its mask has the planes of all four. If the number of rows or columns is odd, the last
+    one is left out. Coordinates are the mean original positions, from which the WCS follows.
 
     Examples
     --------
@@ -155,7 +155,7 @@ def halved(image: Image) -> Image:
 
 
 def _register(store: str, levels: int) -> None:
-    """Name the levels in the metadata of the store, if they are not named as they are."""
+    """List the levels in the metadata of the store, if that changes anything."""
     content = read_complete(f"{store}/zarr.json")
     document = json.loads(content)
     document["attributes"].update(multiscales(levels, document["attributes"].get("lazyccd", {}).get("frames")))

@@ -84,7 +84,7 @@ class ZarrStorage:
 
 
 class Opened(NamedTuple):
-    """An array of a store and what is known of it."""
+    """An array of a store that is open, with its identity."""
 
     array: zarr.Array[Any] | None
     """None if there is none."""
@@ -261,7 +261,7 @@ def open_arrays(store: str | os.PathLike[str], group: str = "0") -> ZarrContent:
 
 
 def _refuse_code(array: zarr.Array[Any], name: str) -> None:
-    """Refuse an array whose chunks are pickles: to read them is to run what they say."""
+    """Refuse an array whose chunks are pickles, because reading them can run any code."""
     # numcodecs has such a codec, and it is chosen by the metadata of the store.
     if "pickle" in json.dumps(array.metadata.to_dict(), default=str):
         raise FormatError(f"{name} is stored as pickles, which can run any code when they are read; convert it first.")

@@ -90,7 +90,7 @@ class SumsSink:
 
     @property
     def writer(self) -> SumsSink:
-        """Itself."""
+        """The sink itself, which is small enough to be in every task."""
         return self
 
     def receipt(self, region: Region) -> None:
@@ -169,7 +169,7 @@ class SumsStorage:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the plane."""
+        """Type of the plane's pixels."""
         return (
             np.dtype(np.uint16 if len(self.layout.names) <= 16 else np.uint32)
             if self.plane == "mask"

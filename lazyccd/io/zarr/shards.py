@@ -159,7 +159,7 @@ def decode_shard(
 
 
 def _decompress_rows(content: npt.NDArray[np.uint8], rows: slice, out: npt.NDArray[Any]) -> None:
-    """Decompress rows of a chunk to their place in an array of its shape; rows beside them may be filled, too.
+    """Decompress some rows of a chunk into an array of its shape; neighbouring rows may be filled, too.
 
     Blosc compresses blocks by themselves, and the offsets of all stand behind the header: a chunk whose table is shortened,
     in ``content`` itself, is one of fewer blocks.
@@ -181,5 +181,5 @@ def _decompress_rows(content: npt.NDArray[np.uint8], rows: slice, out: npt.NDArr
 
 
 def _crc(content: bytes) -> bytes:
-    """Return the CRC32C of bytes as it stands behind them."""
+    """Return the CRC32C of bytes in the form in which it follows them."""
     return int(google_crc32c.value(content)).to_bytes(CRC_BYTES, "little")

@@ -44,7 +44,7 @@ def to_zarr(
     verify: bool = False,
     break_lock: bool = False,
 ) -> str | Delayed:
-    """Write a frame or a tree to a Zarr v3 store, shard by shard; the same call again resumes a write that was interrupted.
+    """Write a frame or a tree to a Zarr v3 store, shard by shard. After an interruption the same call resumes the write.
 
     Parameters
     ----------
@@ -55,25 +55,25 @@ def to_zarr(
     overwrite
         Replace a store of that name.
     compute
-        Whether to write now; otherwise a lazy write is returned, which a cluster finishes though workers die. Computed once
-        more, it leaves the store that it made.
+        Whether to write now. Otherwise return a lazy write, which a cluster finishes even if workers die. Computing it again
+        keeps the store that it made.
     shards
-        Shape of a shard: of the file of each variable that one task writes; that of the frame's chunks by default, up to
-        4096 pixels. Inner chunks have 512 pixels, or the next lower number that divides the shard.
+        Shape of a shard, the file that one task writes for each variable. By default that of the frame's chunks, up to 4096
+        pixels. Inner chunks have 512 pixels, or the next lower number that divides the shard.
     quantize
         Round the floats of image and uncertainty to steps of a power of two, at least this many per standard deviation of
-        their noise, measured in each inner chunk; 4 is usual. The noise grows by at most 1 / (24 quantize^2): 0.26 % for 4.
-        Masks and maps never are rounded. NaN, and chunks without noise, keep their bits. By default shards then have 2048
-        pixels: no pixel depends on the frame's chunks.
+        their noise, which is measured in each inner chunk; 4 is usual. The noise grows by at most 1 / (24 quantize^2), which
+        is 0.26 % for 4. Masks and maps are never rounded. NaN and chunks without noise keep every bit. Shards then have 2048
+        pixels by default, so that no pixel depends on the frame's chunks.
     verify
-        Before a write is resumed, compare the checksums of all that is written, and not only sizes.
+        Before an interrupted write is resumed, compare the checksums of all finished regions, and not only sizes.
     break_lock
-        Write although another process is noted as writing the same, of which it cannot be said that it is gone.
+        Write even though a lease says that another process is writing the same and that process may still run.
 
     Returns
     -------
     str or Delayed
-        The store's name, or the lazy write that gives it. The image is in the group ``0``, which ``xarray.open_zarr``
+        The store's name, or the lazy write that returns it. The image is in the group ``0``, which ``xarray.open_zarr``
         reads unaided; the root has the attribute ``lazyccd`` with ``format_version``. A missing chunk of the mask reads
         as ``NO_DATA``. The frames of a tree are groups of their names; HDUs that are no frames are bytes in the group
         ``hdus``.
@@ -87,10 +87,10 @@ def to_zarr(
     ParameterError
         Raised if the frame is made from the store that is to be written, or ``quantize`` is not positive.
     WriteError
-        Raised if there is no space; nothing is left under the final name. What is done is kept beside it.
+        Raised if there is no space. Nothing appears under the final name; finished regions are kept, and the same call resumes.
     ResumeError
-        Raised if an interrupted write of this name was begun from other inputs, with other settings or other versions of the
-        libraries, and ``overwrite`` is false; the message says what changed.
+        Raised if an interrupted write of this name had other inputs, settings or versions of the libraries, and ``overwrite``
+        is false; the message says what changed.
     TargetBusyError
         Raised if another process is writing it.
 
@@ -186,7 +186,7 @@ def _group(
 
 
 def _layout(part: ZarrGroup) -> dict[str, Any]:
-    """Return all of a group that decides its bytes, but its pixels."""
+    """Return everything but the pixels that decides the bytes of a group."""
     layout = {
         "arrays": {**plain(part.target), "store": ""},
         "attributes": {**part.attrs, "header": part.attrs["header"].split("\n")},
@@ -196,7 +196,7 @@ def _layout(part: ZarrGroup) -> dict[str, Any]:
 
 
 def _stated(steps: float) -> dict[str, float]:
-    """Return what a store says about how its floats were rounded.
+    """Return the attributes that say how floats were rounded.
 
     The error of a value is uniform over a step of at most 1 / steps of the noise, so that its variance is step^2 / 12.
     """
@@ -208,7 +208,7 @@ def _dtype(image: Image, variable: str) -> np.dtype[Any]:
 
 
 def _kept_group(store: str, hdus: Sequence[Mapping[str, Any]]) -> tuple[ZarrGroup, list[dict[str, Any]]]:
-    """Return the group that holds the bytes of HDUs that are no frames, and the list of HDUs that says so."""
+    """Return the group with the bytes of HDUs that are no frames, and the list of HDUs that refers to it."""
     arrays: dict[str, Any] = {}
     told = []
     for number, hdu in enumerate(hdus):

@@ -90,7 +90,7 @@ class ZarrTarget:
             )
 
     def create(self, *, overwrite: bool = False) -> None:
-        """Begin the store; an abandoned one is replaced.
+        """Begin the store, replacing an abandoned one.
 
         Parameters
         ----------
@@ -117,7 +117,7 @@ class ZarrTarget:
     def add_group(
         self, attrs: Mapping[str, Any] | None = None, coords: Mapping[str, npt.NDArray[Any]] | None = None
     ) -> None:
-        """Lay out the group and its arrays; once more does no harm.
+        """Lay out the group and its arrays; it may be called again.
 
         Parameters
         ----------
@@ -175,7 +175,7 @@ class ZarrTarget:
         return {key: [sum(map(len, pieces)), checksum(pieces)]}
 
     def shards_of(self, name: str) -> dict[str, int]:
-        """Return the bytes of all files of an array's pixels that are there, by name in the store."""
+        """Return the sizes in bytes of all shards of an array that exist, by name in the store."""
         return location_of(self.store).sizes(f"{self._prefix}{name}/c")
 
     def finish_group(self, attrs: Mapping[str, Any] | None = None) -> None:
@@ -211,11 +211,11 @@ class ZarrTarget:
 
     @property
     def _note(self) -> str:
-        """Where the metadata of the group are until it is finished."""
+        """Name of the note that keeps the metadata of the group until it is finished."""
         return f"group-{self.group.replace('/', '-')}.json"
 
     def _metadata(self, group_attrs: Mapping[str, Any], coords: Mapping[str, npt.NDArray[Any]]) -> dict[str, bytes]:
-        """Return what zarr writes for the group, its arrays and coordinates, by name in the group."""
+        """Return the files that zarr writes for the group, its arrays and coordinates, by name in the group."""
         import zarr  # takes a while, and most processes never write a store
         from zarr.codecs import BloscCodec, Crc32cCodec
         from zarr.storage import MemoryStore
@@ -311,7 +311,7 @@ def is_made(store: str, root_attrs: Mapping[str, Any]) -> bool:
 
 
 def json_bytes(document: object) -> bytes:
-    """Return a document as bytes, the same for the same document."""
+    """Return a document as JSON, the same bytes for the same document."""
     return json.dumps(document, indent=2).encode()
 
 
