@@ -129,6 +129,13 @@ def name_of(call: ast.Call) -> str:
     return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
 
 
+@pytest.mark.parametrize("module", [module for module in modules() if layer_of(module) != "faces"])
+def test_the_accessor_is_for_users(module: str) -> None:
+    """Nothing below the faces goes through ``.ccd``, which reaches every operation without an import that shows it."""
+    nodes = ast.walk(parse(modules()[module]))
+    assert not [node.lineno for node in nodes if isinstance(node, ast.Attribute) and node.attr == "ccd"]
+
+
 @pytest.mark.parametrize("module", [module for module in modules() if module != GRAPH_FILE])
 def test_only_lower_makes_graphs(module: str) -> None:
     """No other file imports what graphs are made of, or asks dask or xarray to make one."""

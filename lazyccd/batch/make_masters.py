@@ -17,6 +17,7 @@ from lazyccd.batch.measure import level
 from lazyccd.batch.metadata import Facts
 from lazyccd.batch.night_plan import FramePlan, MasterGroup, NightPlan
 from lazyccd.errors import ParameterError
+from lazyccd.frame.core import resolve
 
 FEW = 10
 """Fewer frames than this are combined by their median, others by a mean clipped about the median.
@@ -82,7 +83,7 @@ class MasterMaker:
                     continue
                 # One level each would take the amplifiers' steps out of the flat and leave them in the product.
                 common = self._exposure_level(member) if member.child else value
-                frame = ops.divide(frame, common * frame.ccd.unit)
+                frame = ops.divide(frame, common * resolve(frame).units)
             frames.append(frame)
         if not frames:
             raise ParameterError(f"no frame of {group.name} can be used: {'; '.join(excluded)}.")

@@ -269,7 +269,7 @@ class Run:
             messages=(*reduced.messages, *merge_messages(messages)),
             noise_before=float(np.median([_raw_noise(item) for item in frame_plans])),
             noise_after=float(np.median([noise(product) for product in products])),
-            unit=f"{products[0].ccd.unit}",
+            unit=f"{resolve(products[0]).units}",
         )
 
     def _picture(self, path: str, name: str) -> None:

@@ -16,6 +16,7 @@ from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.frame.core import DATA, MASK
 from lazyccd.frame.tree import call_each, calls_of
 from lazyccd.kernels.stack.types import Clip
+from lazyccd.ops.masks import is_flagged
 from lazyccd.ops.stack.combine import Stacking, hand_over, header_of, plain_rule
 from lazyccd.ops.stack.inputs import check_shapes, collect, in_one_unit, stacked_trees, trees_of
 from lazyccd.ops.stack.offsets import on_each_other
@@ -132,7 +133,7 @@ class Combiner:
         for i, image in enumerate(self._given.images):
             frame = image.to_dataset()
             if MASK in frame:
-                rejected[i] |= frame.ccd.bad.values
+                rejected[i] |= is_flagged(frame).values
         data = np.array([image.to_dataset()[DATA].values for image in self._given.images])
         return np.ma.MaskedArray(data, rejected)
 

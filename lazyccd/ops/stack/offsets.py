@@ -216,6 +216,8 @@ def _above_sky(values: Array, bad: Array) -> Array:
 
 def correlate(first: Array, second: Array) -> tuple[int, int]:
     """Return the offset of the second image that correlates best with the first."""
+    # padded with zeros, so that shifts beyond half of the image are seen: skimage's phase_cross_correlation takes images as
+    # periodic and cannot, and its masked variant takes ten times as long
     shape = [fft.next_fast_len(a + b, real=True) for a, b in zip(first.shape, second.shape, strict=True)]
     product = fft.rfft2(first, shape) * np.conj(fft.rfft2(second, shape))
     plane = fft.irfft2(product, shape)
