@@ -38,6 +38,7 @@ from lazyccd.batch.metadata import MEASURED, Fact
 from lazyccd.batch.night_plan import LOWERING, Doubt, FramePlan, MasterGroup, NightPlan
 from lazyccd.batch.resume import NightJournal
 from lazyccd.errors import LazyCCDError, ParameterError, TargetExistsError
+from lazyccd.frame.core import resolve
 from lazyccd.io.open import open_image
 
 Format: TypeAlias = Literal["fits", "zarr"]
