@@ -45,6 +45,7 @@ nb_merge_streams = True
 html_theme = "pydata_sphinx_theme"
 html_title = "lazyccd"
 html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 html_show_sourcelink = False
 html_theme_options = {
     "header_links_before_dropdown": 6,
