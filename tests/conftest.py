@@ -1,4 +1,4 @@
-"""What all tests share: seeded random numbers, real frames, and how hard hypothesis looks."""
+"""Fixtures of all tests: seeded random numbers, real frames, a cluster; and the profiles of hypothesis."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import pytest
 from distributed import Client, LocalCluster
 from hypothesis import settings
 
-# deadline: the first example compiles kernels; derandomize: a run that fails, fails for everybody
+# no deadline, because the first example compiles kernels; derandomized, so that a run that fails here fails everywhere
 settings.register_profile("default", max_examples=25, deadline=None, derandomize=True, print_blob=True)
 settings.register_profile("nightly", max_examples=1000, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 collect_ignore = ["faults/warmed.py"]
-"""A module that works when it is imported, which pytest would do in search of doctests."""
+"""This module does its work when it is imported, and pytest imports modules to look for doctests."""
 
 
 @pytest.fixture
 def rng() -> np.random.Generator:
-    """Return a random generator that starts alike in every test."""
+    """Return a random generator with the same seed for every test."""
     return np.random.default_rng(20260421)
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Return the folder of real frames, which lies beside the project and not in it."""
+    """Return the folder of real frames, which lies beside the project; skip the test if it is missing."""
     folder = Path(__file__).parents[2] / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"the real frames are not there: no folder {folder}")

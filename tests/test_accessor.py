@@ -1,4 +1,4 @@
-"""``ds.ccd``: what a frame knows about itself, and every operation as a method."""
+"""``ds.ccd``: properties of a frame, and every operation as a method."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SKY = {
 
 
 def frame(**cards: Any) -> xr.Dataset:
-    """Return a lazy frame that counts what is read."""
+    """Return a lazy frame that counts the pixels read."""
     return formula_frame(SHAPE, (64, 64)).ccd.with_header({**SKY, **cards})
 
 
@@ -67,7 +67,7 @@ def test_what_a_frame_knows() -> None:
 
 
 def test_cutout_by_pixels_pulls_its_own_region() -> None:
-    """One chunk of its own size, and not a pixel more is read."""
+    """A cutout is one chunk of its own size, and reads no other pixel."""
     ds = lazyccd.subtract_bias(frame(), formula_frame(SHAPE, (50, 300), seed=3))
     READS.clear()
     part = ds.ccd.cutout(y=slice(20, 91), x=slice(100, 117))
@@ -80,7 +80,7 @@ def test_cutout_by_pixels_pulls_its_own_region() -> None:
 
 
 def test_cutout_by_position() -> None:
-    """Centre and size on the sky, in angles or pixels; cut at the edge; the WCS follows."""
+    """A cutout by sky position takes angles or pixels, stops at the edge, and keeps its WCS."""
     ds = frame()
     centre = SkyCoord(150.0, 2.0, unit="deg")
     part = ds.ccd.cutout(centre, 20 * u.arcsec)
@@ -94,7 +94,7 @@ def test_cutout_by_position() -> None:
 
 
 def test_cutouts_that_cannot_be() -> None:
-    """Outside, empty, or unclear."""
+    """Cutouts outside of the image, empty or ambiguous ones are refused."""
     ds = frame()
     with pytest.raises(SectionError, match="must lie inside of 0:200"):
         ds.ccd.cutout(y=slice(190, 210))
@@ -109,7 +109,7 @@ def test_cutouts_that_cannot_be() -> None:
 
 
 def test_pixel_by_original_coordinates() -> None:
-    """The same pixel after a trim, a flip and a step; what was cut away is an error."""
+    """`pixel` finds the same pixel after a trim, a flip and a step; a pixel that was cut away is an error."""
     ds = frame()
     expected = float(ds["data"][120, 80])
     turned = ds.isel(y=slice(None, None, -1), x=slice(0, None, 4))  # xarray's own slices read whole chunks
@@ -124,7 +124,7 @@ def test_pixel_by_original_coordinates() -> None:
 
 
 def test_rechunk_and_settle() -> None:
-    """Other chunks, the same bits; settled numbers are not computed again."""
+    """Rechunking changes no bit, and settled scalars are not computed again."""
     ds = lazyccd.flat_correct(frame(), formula_frame(SHAPE, (64, 64), seed=2, low=0.5, high=1.5))
     other = ds.ccd.rechunk((33, 300))
     assert other["data"].data.chunksize == (33, 300)
@@ -137,7 +137,7 @@ def test_rechunk_and_settle() -> None:
 
 
 def test_frames_with_other_parts() -> None:
-    """Mask, uncertainty, unit and header are replaced, the frame itself stays."""
+    """The with_ methods replace mask, uncertainty, unit and header in a new frame."""
     ds = frame(GAIN=1.5)
     before = ds.copy()
     hot = np.zeros(SHAPE, "f4")
@@ -180,7 +180,7 @@ def test_methods_do_what_functions_do() -> None:
 
 
 def test_plan_says_what_it_costs() -> None:
-    """Tasks, bytes read and values to settle, in text and HTML; nothing is read."""
+    """The plan shows tasks, bytes to read and pending scalars as text and HTML, and reads nothing."""
     ds = lazyccd.flat_correct(frame(), formula_frame(SHAPE, (64, 64), seed=2, low=0.5, high=1.5), norm_value="median")
     READS.clear()
     plan = ds.ccd.plan()
@@ -197,7 +197,7 @@ def test_plan_says_what_it_costs() -> None:
 
 
 def test_picture(tmp_path: Path) -> None:
-    """First row at the bottom, original pixels at the axes, planes in their colours with a legend."""
+    """A picture has the first row at the bottom, original pixels on the axes, and mask planes with a legend."""
     data = np.random.default_rng(0).normal(100, 5, (60, 80))
     data[:10] += 400
     ds = lazyccd.from_ccddata(CCDData(data, unit="adu"))
@@ -239,7 +239,7 @@ def test_picture_of_a_huge_image(tmp_path: Path) -> None:
 
 
 def test_planes_of_other_cameras_have_colours_of_their_own() -> None:
-    """Whoever looks at a picture can tell two planes apart that are no standard ones."""
+    """Two planes of the user have different colors."""
     ds = frame()
     for number, name in enumerate(("GHOST", "GLINT", "SAT")):
         ds = ds.ccd.add_mask(np.arange(ds["data"].size).reshape(ds["data"].shape) % 7 == number, name)

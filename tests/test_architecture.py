@@ -1,4 +1,4 @@
-"""The architecture, held by reading every file: layers, graphs in one file, no cycles, no long functions."""
+"""Rules of the architecture, checked in every file: layers, no cycles, graphs in one file, short functions, lazy imports."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "lazyccd"
 
 MAX_BODY_LINES = 40
-"""A body that fits on a screen."""
+"""A body of this length fits on a screen."""
 
 LAYERS: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
 """For each layer: the layers that it may import, and the other packages."""
 
 
 def _layer(name: str, *below: str, packages: tuple[str, ...] = ()) -> None:
-    """Add a layer that may import itself, the layers named with all that is below them, and their packages."""
+    """Add a layer, which may import itself, these layers and all below them, and the packages of all of these."""
     layers = frozenset({name}).union(*(LAYERS[b][0] for b in below))
     LAYERS[name] = layers, frozenset(packages).union(*(LAYERS[b][1] for b in below))
 
@@ -80,12 +80,12 @@ def imported(module: str) -> Iterator[tuple[int, str]]:
 
 
 def owner(name: str) -> str:
-    """Return the module of ours that an imported name belongs to."""
+    """Return the module of lazyccd that an imported name belongs to."""
     return name if name in modules() else name.rpartition(".")[0]
 
 
 def layer_of(module: str) -> str:
-    """Return the layer of a module of ours."""
+    """Return the layer of a module of lazyccd."""
     first = module.split(".")[1] if "." in module else ""
     if first in BASE:
         return "base"
@@ -93,13 +93,13 @@ def layer_of(module: str) -> str:
 
 
 def is_inside(name: str, packages: frozenset[str] | tuple[str, ...]) -> bool:
-    """Tell whether a name is one of the packages or lies in one."""
+    """Return whether a name is one of the packages or in one."""
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
 @pytest.mark.parametrize("module", modules())
 def test_imports_go_down_only(module: str) -> None:
-    """A module imports only what the table allows to its layer."""
+    """A module imports only what the table allows for its layer."""
     layers, packages = LAYERS[layer_of(module)]
     wrong = []
     for line, name in imported(module):
@@ -113,7 +113,7 @@ def test_imports_go_down_only(module: str) -> None:
 
 
 def test_no_module_imports_itself_through_others() -> None:
-    """There is no cycle of imports, those inside functions included."""
+    """Imports form no cycle, even counting those inside functions."""
     graph = {
         module: {owner(name) for _, name in imported(module) if is_inside(name, (PACKAGE,))} - {module}
         for module in modules()
@@ -125,7 +125,7 @@ def test_no_module_imports_itself_through_others() -> None:
 
 
 def name_of(call: ast.Call) -> str:
-    """Return the name of what is called, less the object that it belongs to."""
+    """Return the name of the called function, without its object."""
     return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
 
 
@@ -138,7 +138,7 @@ def test_the_accessor_is_for_users(module: str) -> None:
 
 @pytest.mark.parametrize("module", [module for module in modules() if module != GRAPH_FILE])
 def test_only_lower_makes_graphs(module: str) -> None:
-    """No other file imports what graphs are made of, or asks dask or xarray to make one."""
+    """No other file imports the parts of dask graphs, or calls a function of dask or xarray that makes one."""
     wrong = [f"line {line} imports {name}" for line, name in imported(module) if is_inside(name, GRAPH_MODULES)]
     calls = [node for node in ast.walk(parse(modules()[module])) if isinstance(node, ast.Call)]
     wrong += [f"line {call.lineno} calls {name_of(call)}" for call in calls if name_of(call) in GRAPH_CALLS]
@@ -185,7 +185,7 @@ UNNEEDED = (
     *(f"scipy.{name}" for name in ("integrate", "interpolate", "ndimage", "optimize", "signal", "spatial", "stats")),
     *("astroscrappy", "click", "distributed", "hypothesis", "matplotlib", "rich", "zarr"),
 )
-"""What only some users need, and takes its time to import."""
+"""Slow imports that only some users need."""
 
 
 @cache
@@ -197,7 +197,7 @@ def modules_after(code: str) -> set[str]:
 
 
 def test_operations_import_nothing_that_few_need() -> None:
-    """The operations bring numba, dask, xarray, and units and FITS of astropy; all else waits until it is used."""
+    """The operations import numba, dask, xarray, and units and FITS of astropy, and nothing of the list above."""
     found = modules_after("import lazyccd.accessor; from lazyccd import conf, explain, open_fits, stats, to_zarr")
     assert {"xarray", "numba"} <= found
     assert not {name for name in found if is_inside(name, UNNEEDED)}
@@ -211,6 +211,6 @@ HELP = [["--version"], ["--help"], *([command, "--help"] for command in COMMANDS
     "code", [*LIGHT, *(f"from lazyccd.cli.main import main; main({words}, standalone_mode=False)" for words in HELP)]
 )
 def test_the_package_and_every_help_import_no_library(code: str) -> None:
-    """`import lazyccd` imports lazy_loader alone, and a help only click besides, so that it answers at once."""
+    """`import lazyccd` imports lazy_loader only, and each help text only click as well, so that they answer at once."""
     found = {name.split(".")[0] for name in modules_after(code) - modules_after("")} - sys.stdlib_module_names
     assert found <= {"lazyccd", "lazy_loader", "click"}, found

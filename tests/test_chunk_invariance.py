@@ -1,4 +1,4 @@
-"""Whatever the chunks and the region: every operation gives the bits of the whole image computed at once."""
+"""Every operation gives the same bits for any chunks and any region."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Operation = Callable[[xr.Dataset], xr.Dataset]
 GAIN = 1.7 * u.electron / u.adu
 READNOISE = 4.3 * u.electron
 TALL = (719, 811)
-"""More pixels than a strip has, and a multiple of nothing."""
+"""More pixels than a strip holds, and sides that are prime to all chunks."""
 
 
 def master(ds: xr.Dataset, seed: int, **more: Any) -> xr.Dataset:
-    """Return a master of the frame's shape in chunks of another grid."""
+    """Return a master of the frame's shape, chunked differently."""
     return formula_frame((ds.sizes["y"], ds.sizes["x"]), (7, 300), seed=seed, **more)
 
 
@@ -42,7 +42,7 @@ def line(ds: xr.Dataset, seed: int) -> xr.Dataset:
 
 
 def strip(ds: xr.Dataset) -> xr.Dataset:
-    """Return an overscan of its own, six columns wide."""
+    """Return a separate overscan of six columns."""
     return formula_frame((ds.sizes["y"], 6), (5, 4), seed=6, holes=5)
 
 
@@ -139,7 +139,7 @@ def assert_same_bits(actual: xr.Dataset, expected: xr.Dataset) -> None:
 
 
 def compute(ds: xr.Dataset) -> xr.Dataset:
-    """Compute without threads, and hold that dtypes are what was promised."""
+    """Compute in one thread, and assert that the dtypes are those of the lazy arrays."""
     with dask.config.set(scheduler="sync"):
         computed = ds.compute()
     for name in ds.data_vars:
@@ -156,7 +156,7 @@ def partitions(draw: st.DrawFn, length: int) -> tuple[int, ...]:
 
 @st.composite
 def problems(draw: st.DrawFn) -> tuple[tuple[int, int], Any, dict[str, Any]]:
-    """Draw shape, chunks, and what a frame has."""
+    """Draw shape, chunks and variables of a frame."""
     shape = draw(st.tuples(st.integers(1, 33), st.integers(1, 41)))
     grid = draw(partitions(shape[0])), draw(partitions(shape[1]))
     more = {
@@ -182,7 +182,7 @@ def ranges(draw: st.DrawFn, length: int) -> slice:
 def test_chunks_and_regions_do_not_change_bits(
     name: str, problem: tuple[tuple[int, int], Any, dict[str, Any]], data: st.DataObject
 ) -> None:
-    """An operation on chunks, computed whole, by variable, or in part, equals the one-chunk result."""
+    """An operation on chunks gives the one-chunk result, computed whole, by variable or in part."""
     shape, grid, more = problem
     operation = OPERATIONS[name]
     whole = compute(operation(formula_frame(shape, **more)))
@@ -197,7 +197,7 @@ def test_chunks_and_regions_do_not_change_bits(
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_strips_do_not_change_bits(name: str) -> None:
-    """Tasks so large that they work in strips of rows give the bits of tasks that do not."""
+    """Tasks that work in strips of rows give the bits of tasks that do not."""
     more: dict[str, Any] = {"low": -20.0, "holes": 999, "mask": name != "overscan of a part"}
     whole = compute(OPERATIONS[name](formula_frame(TALL, **more)))
     assert_same_bits(compute(OPERATIONS[name](formula_frame(TALL, (180, 811), **more))), whole)
@@ -210,7 +210,7 @@ def test_strips_do_not_change_bits(name: str) -> None:
 def test_dask_arrays_give_the_bits_of_files(
     name: str, problem: tuple[tuple[int, int], Any, dict[str, Any]], data: st.DataObject
 ) -> None:
-    """Frames of dask arrays, each variable in chunks of its own, equal frames of storage."""
+    """Frames of dask arrays, each variable chunked differently, equal frames of storage."""
     shape, _, more = problem
     whole = compute(OPERATIONS[name](formula_frame(shape, **more)))
     frame = formula_frame(shape, **more)

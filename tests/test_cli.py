@@ -16,11 +16,11 @@ from lazyccd.cli.main import main
 from lazyccd.testing import Detector, Sky, make_night
 
 PICTURE = Path("picture.fits")
-"""A file that a test makes in its folder."""
+"""Tests write this file in their folder."""
 
 
 def call(*words: str) -> Result:
-    """Run a command."""
+    """Run ``lazyccd`` with some words."""
     return CliRunner().invoke(main, list(words))
 
 
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_reduce_prints_a_table_and_leaves_products(folder: str, tmp_path: Path) -> None:
-    """A whole night gives products, pictures, masters and exit status 0."""
+    """Reducing a night gives products, pictures, masters and exit status 0."""
     result = call("reduce", folder, "-o", str(tmp_path / "out"))
     assert result.exit_code == 0, result.output
     assert "2 COMPLETE" in result.output
@@ -45,7 +45,7 @@ def test_reduce_prints_a_table_and_leaves_products(folder: str, tmp_path: Path) 
 
 
 def test_dry_run_changes_nothing_and_its_table_runs(folder: str, tmp_path: Path) -> None:
-    """The plan can be saved as a table, and the table reduces to the same."""
+    """A dry run saves the plan as a table, which can be reduced."""
     table = tmp_path / "night.ecsv"
     result = call("reduce", folder, "--dry-run", "--save", str(table))
     assert result.exit_code == 0, result.output
@@ -55,7 +55,7 @@ def test_dry_run_changes_nothing_and_its_table_runs(folder: str, tmp_path: Path)
 
 
 def test_masters_of_one_run_serve_the_next(folder: str, tmp_path: Path) -> None:
-    """Masters that were written are found in their folder, or named one by one, and give the same pixels."""
+    """Written masters give the same pixels, whether named by their folder or one by one."""
     leave = ("--cosmic-rays", "none")
     assert call("reduce", folder, "-o", str(tmp_path / "a"), *leave).exit_code == 0
     masters = tmp_path / "a" / "masters"
@@ -72,7 +72,7 @@ def test_masters_of_one_run_serve_the_next(folder: str, tmp_path: Path) -> None:
 
 
 def test_overrides(folder: str, tmp_path: Path) -> None:
-    """What the command line says goes into the pixels, and into the header of the product."""
+    """Overrides change the pixels and the header of the product."""
     bad = np.zeros((128, 160), np.uint8)
     bad[:, 7] = 1
     fits.PrimaryHDU(bad).writeto(tmp_path / "bpm.fits")
@@ -112,7 +112,7 @@ def test_schedulers(folder: str, tmp_path: Path, scheduler: str) -> None:
 
 
 def test_what_is_missing_has_its_exit_status(folder: str, tmp_path: Path) -> None:
-    """Without flats the products are partial: 3, or 0 if that was allowed."""
+    """Without flats the exit status is 3, or 0 with --allow-missing."""
     lights = sorted(str(path) for path in Path(folder).glob("*.fits") if "flat" not in path.name)
     assert call("reduce", *lights, "-o", str(tmp_path / "a")).exit_code == 3
     assert call("reduce", *lights, "-o", str(tmp_path / "b"), "--allow-missing", "flat").exit_code == 0
@@ -131,7 +131,7 @@ def test_what_is_missing_has_its_exit_status(folder: str, tmp_path: Path) -> Non
     ],
 )
 def test_usage_errors(words: tuple[str, ...], told: str, tmp_path: Path) -> None:
-    """A call that cannot be carried out ends with status 2 and says why, without a traceback."""
+    """A wrong command ends with status 2 and says why, without a traceback."""
     fits.PrimaryHDU(np.ones((8, 8), np.float32)).writeto(tmp_path / PICTURE)
     words = tuple(str(tmp_path / word) if word == str(PICTURE) else word for word in words)
     with dask.config.set({"distributed.comm.timeouts.connect": "200ms"}):
@@ -144,14 +144,14 @@ def test_usage_errors(words: tuple[str, ...], told: str, tmp_path: Path) -> None
 
 
 def test_an_output_folder_is_asked_for(folder: str) -> None:
-    """Without -o nothing is done."""
+    """Without -o nothing is reduced."""
     result = call("reduce", folder)
     assert result.exit_code == 2
     assert "-o OUT" in result.output
 
 
 def test_info_and_show(folder: str, tmp_path: Path) -> None:
-    """A file is described, and drawn."""
+    """`info` describes a file, `show` draws it."""
     path = str(next(Path(folder).glob("light*.fits")))
     result = call("info", path)
     assert result.exit_code == 0, result.output
@@ -162,7 +162,7 @@ def test_info_and_show(folder: str, tmp_path: Path) -> None:
 
 
 def test_damaged_files_are_listed(folder: str, tmp_path: Path) -> None:
-    """A file that is no FITS file is skipped with the reason, and the exit status says so."""
+    """A file that is not FITS is skipped with a reason and changes the exit status."""
     for path in Path(folder).glob("*.fits"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "text.fits").write_text("not FITS at all")
@@ -174,7 +174,7 @@ def test_damaged_files_are_listed(folder: str, tmp_path: Path) -> None:
 
 
 def test_combine(tmp_path: Path, rng: np.random.Generator) -> None:
-    """Files become one, by the options of `lazyccd.combine`; what was done is printed."""
+    """Files are combined with the options of `lazyccd.combine`, and the steps are printed."""
     values = rng.normal(100, 1, (6, 12, 15)).astype(np.float32)
     values[2, 3, 4] = 900
     for i, plane in enumerate(values):
@@ -194,7 +194,7 @@ def test_combine(tmp_path: Path, rng: np.random.Generator) -> None:
 
 
 def test_combine_with_offsets(tmp_path: Path, rng: np.random.Generator) -> None:
-    """Offsets come from a file with rows and columns, or are found."""
+    """Offsets come from a file, or are measured."""
     sky = rng.normal(0, 1, (80, 90)).astype(np.float32)
     for y, x in rng.integers(0, 80, (25, 2)):
         sky[y : y + 2, x : x + 2] += 50
@@ -217,7 +217,7 @@ def test_combine_with_offsets(tmp_path: Path, rng: np.random.Generator) -> None:
 
 @pytest.mark.filterwarnings("always::lazyccd.ops.stack.rejection.UselessRejectionWarning")
 def test_combine_says_what_it_did(tmp_path: Path) -> None:
-    """A warning is one line without code, a file that exists is refused with the option that replaces it."""
+    """A warning is one line without code; an existing file is refused with the option that replaces it."""
     for i in range(3):
         fits.PrimaryHDU(np.full((5, 6), float(i), np.float32), fits.Header({"BUNIT": "adu"})).writeto(
             tmp_path / f"{i}.fits"
@@ -234,7 +234,7 @@ def test_combine_says_what_it_did(tmp_path: Path) -> None:
 
 
 def test_info_of_a_camera(tmp_path: Path) -> None:
-    """Sections and planes of each frame, what is kept, and how the frames lie, in the terminal and as a picture."""
+    """`info` lists sections and planes of each frame and other HDUs, and draws the layout as text and as a picture."""
     header = {"DATASEC": "[1:4,1:4]", "BIASSEC": "[5:6,1:4]", "GAIN": 1.5}
     places = ("[1:4,1:4]", "[8:5,1:4]")
     hdus = [
@@ -256,7 +256,7 @@ def test_info_of_a_camera(tmp_path: Path) -> None:
 
 
 def test_info_of_a_cube(tmp_path: Path) -> None:
-    """A file whose only image is no frame is described, with the reason that other commands give."""
+    """`info` describes a file whose only image cannot be a frame, with the reason that other commands give."""
     fits.PrimaryHDU(np.zeros((4, 8, 9), np.float32)).writeto(tmp_path / "a.fits")
     result = CliRunner().invoke(main, ["info", str(tmp_path / "a.fits")])
     assert result.exit_code == 0, result.output
@@ -265,7 +265,7 @@ def test_info_of_a_cube(tmp_path: Path) -> None:
 
 
 def test_info_of_one_image_among_others(tmp_path: Path) -> None:
-    """How often a pixel was sampled is no image of its own; long names and sections are whole in the output."""
+    """A SAMP extension is not a frame; long names are printed whole."""
     name = "observation_of_a_field_with_a_long_name_" * 3
     names = ("SCI", "SAMP", "TIME")
     hdus = [fits.ImageHDU(np.zeros((4, 6), np.int16), name=each) for each in names]
@@ -282,7 +282,7 @@ def test_info_of_one_image_among_others(tmp_path: Path) -> None:
 
 @pytest.fixture
 def exposures(tmp_path: Path) -> list[str]:
-    """Write three exposures of two amplifiers each, all of them called SCI."""
+    """Write three exposures of two amplifiers, each named SCI."""
     rng = np.random.default_rng(3)
     paths = []
     for i in range(3):
@@ -297,7 +297,7 @@ def exposures(tmp_path: Path) -> list[str]:
 
 
 def test_exposures_of_several_images_are_combined(exposures: list[str], tmp_path: Path) -> None:
-    """Images of one name are combined; a named one is by itself, with the same pixels."""
+    """Images of the same name are combined; --hdu combines one of them, to the same pixels."""
     result = call("combine", *exposures, "-o", str(tmp_path / "all.fits"), "--method", "median", "--zero", "median")
     assert result.exit_code == 0, result.output
     assert "all.fits[SCI_2]: median of 3 frames, 20 rows, 24 columns" in result.output
@@ -324,14 +324,14 @@ def test_exposures_of_several_images_are_combined(exposures: list[str], tmp_path
 
 
 def test_show_draws_all_images(exposures: list[str], tmp_path: Path) -> None:
-    """A file of several images gives one picture."""
+    """`show` draws several images into one picture."""
     result = call("show", exposures[0], "-o", str(tmp_path / "e.png"))
     assert result.exit_code == 0, result.output
     assert (tmp_path / "e.png").stat().st_size > 5000
 
 
 def test_one_frame_of_a_store_opens_alone(exposures: list[str], tmp_path: Path) -> None:
-    """By its name behind that of the store, in the library and on the command line; a name that is none lists those there are."""
+    """STORE/NAME opens one frame of a store, in the library and on the command line; a wrong name lists the right ones."""
     tree = lazyccd.open_mef(exposures[0])
     store = lazyccd.to_zarr(tree, tmp_path / "e.zarr")
     for name, frame in tree.ccd.frames.items():
@@ -345,7 +345,7 @@ def test_one_frame_of_a_store_opens_alone(exposures: list[str], tmp_path: Path) 
 
 
 def test_names_of_products_that_are_none(exposures: list[str], tmp_path: Path) -> None:
-    """Nothing, bytes and None are refused by what they are, wherever something is written."""
+    """Empty names and names of the wrong type are refused by every writer."""
     tree = lazyccd.open_mef(exposures[0])
     for write in (lazyccd.to_fits, lazyccd.to_zarr, lambda t, path: lazyccd.combine([t, t], path)):
         with pytest.raises(lazyccd.errors.ParameterError, match="the name of the file is '' and must not be empty"):
@@ -355,7 +355,7 @@ def test_names_of_products_that_are_none(exposures: list[str], tmp_path: Path) -
 
 
 def test_info_names_files_beside_and_keeps_names_readable(tmp_path: Path) -> None:
-    """Weights and data quality in files of their own are named; long names lose what all have in common, not their end."""
+    """`info` names companion files; long names in the layout lose their common beginning."""
     cards = {"PROCTYPE": "InstCal", "INSTRUME": "DECam", "PLVER": "V4.8"}
     for part, kind in (("ooi", "f4"), ("oow", "f4"), ("ood", "i4")):
         primary = fits.PrimaryHDU(header=fits.Header(cards))

@@ -1,4 +1,4 @@
-"""Every scheduler gives the same bits: threads, one thread, processes, and a cluster of processes."""
+"""Every scheduler gives the same bits: one thread, threads, processes, and a cluster of processes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def reduced(folder: Path) -> xr.Dataset:
-    """Return a frame with all there is: files, masters, a model, a mean, dask arrays, a halo."""
+    """Return a frame with every kind of step: files, masters, a model, a mean, dask arrays, a halo."""
     ds = lazyccd.open_fits(folder / "raw.fits", chunks=(40, 50))
     ds = lazyccd.subtract_overscan(ds, fits_section="[141:150,*]", model=Polynomial1D(1))
     ds = lazyccd.create_deviation(ds, 1.5 * u.electron / u.adu, 4 * u.electron, disregard_nan=True)
@@ -65,7 +65,7 @@ def test_processes(folder: Path, expected: xr.Dataset) -> None:
 
 
 def test_cluster(client: Client, folder: Path, expected: xr.Dataset) -> None:
-    """A cluster gives the same bits, of all and of a part."""
+    """A cluster gives the same bits for the whole frame and for a part."""
     ds = reduced(folder)
     assert_frames_equal(ds.compute(), expected)
     assert_frames_equal(
@@ -75,7 +75,7 @@ def test_cluster(client: Client, folder: Path, expected: xr.Dataset) -> None:
 
 
 def test_persist_on_a_cluster(client: Client, folder: Path, expected: xr.Dataset) -> None:
-    """A frame persisted in the workers goes on: slices, operations and neighbourhoods read its chunks there."""
+    """Slices, operations and neighborhoods of a persisted frame read its chunks in the workers."""
     ds = reduced(folder).persist()
     assert_frames_equal(ds, expected)
     filtered = box_filter(lazyccd.rechunk(ds.isel(y=slice(5, 100)), (33, 150)), 2)
@@ -84,21 +84,21 @@ def test_persist_on_a_cluster(client: Client, folder: Path, expected: xr.Dataset
 
 
 def test_persisted_and_lazy_together(client: Client, folder: Path, expected: xr.Dataset) -> None:
-    """A persisted frame and the same frame not persisted share names without harm."""
+    """A persisted frame can be added to the same frame not persisted, which has the same names."""
     lazy = reduced(folder)
     total = lazyccd.add(lazy.persist(), lazy)
     np.testing.assert_array_equal(total["data"].values, 2 * expected["data"].values)
 
 
 def test_settle_on_a_cluster(client: Client, folder: Path, expected: xr.Dataset) -> None:
-    """Global numbers are computed by the workers and put into the plan."""
+    """The workers compute pending scalars, and `settle` puts them into the plan."""
     ds = reduced(folder).ccd.settle()
     assert "none" in str(ds.ccd.plan()).rsplit("pending scalars", 1)[1]
     assert_frames_equal(ds.compute(), expected)
 
 
 def test_pickled_frames_cross_processes(client: Client, folder: Path, expected: xr.Dataset) -> None:
-    """A frame pickled here is read back in a worker and computed there."""
+    """A pickled frame computes the same bits here and in a worker."""
     assert_frames_equal(pickle.loads(pickle.dumps(reduced(folder))).compute(), expected)
     # a lambda goes to the worker by value: it cannot import this module
     largest = client.submit(lambda ds: float(ds["data"].max().compute(scheduler="sync")), reduced(folder)).result()
@@ -107,7 +107,7 @@ def test_pickled_frames_cross_processes(client: Client, folder: Path, expected: 
 
 @pytest.mark.parametrize("writer", ["to_zarr", "to_fits"])
 def test_writers_on_a_cluster(client: Client, folder: Path, tmp_path: Path, writer: str, expected: xr.Dataset) -> None:
-    """Workers write one product together, and it holds the same bits."""
+    """Workers write one product together, with the same bits."""
     name = {"to_zarr": "a.zarr", "to_fits": "a.fits"}[writer]
     more: dict[str, Any] = {"shards": (64, 64)} if writer == "to_zarr" else {}
     getattr(lazyccd, writer)(reduced(folder), tmp_path / name, **more)
@@ -117,7 +117,7 @@ def test_writers_on_a_cluster(client: Client, folder: Path, tmp_path: Path, writ
 
 
 def test_a_changed_file_is_noticed_in_a_worker(client: Client, folder: Path, tmp_path: Path) -> None:
-    """A worker that finds another file than was opened raises the same error, naming it."""
+    """A worker raises the error that names the file if it changed since it was opened."""
     path = tmp_path / "later.fits"
     path.write_bytes((folder / "raw.fits").read_bytes())
     ds = lazyccd.gain_correct(lazyccd.open_fits(path), 2.0)

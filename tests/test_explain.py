@@ -1,4 +1,4 @@
-"""What became of a pixel, told step by step."""
+"""`explain`: the history of a pixel, step by step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def night(tmp_path: Path, rng: np.random.Generator) -> tuple[list[Any], np.ndarr
 
 
 def test_every_input_of_a_stack(night: tuple[list[Any], Any]) -> None:
-    """Each step's value, the trimmed pixel's first place, and what rejected it."""
+    """The table has the value after each step, the pixel's position before the trim, and what rejected it."""
     frames, raw = night
     result = combine(frames, reject="sigclip", deviation="mad_std", low=5, high=5, scale="median")
     table = explain(result, 20, 30)
@@ -53,7 +53,7 @@ def test_every_input_of_a_stack(night: tuple[list[Any], Any]) -> None:
 
 
 def test_neighbours_that_grew(night: tuple[list[Any], Any]) -> None:
-    """A pixel beside a rejected one is left out because of it."""
+    """A pixel beside a rejected one is rejected by `grow`."""
     frames, _ = night
     result = combine(frames, reject="sigclip", deviation="mad_std", low=20, high=20, grow=1.5)
     table = explain(result, 21, 31)
@@ -61,7 +61,7 @@ def test_neighbours_that_grew(night: tuple[list[Any], Any]) -> None:
 
 
 def test_a_plan_without_a_stack(night: tuple[list[Any], Any]) -> None:
-    """Works for any frame, after a halo too, and for what was made of a stack."""
+    """`explain` works for any frame, after a halo too, and for operations on a stack."""
     frames, raw = night
     cleaned = lazyccd.cosmicray_lacosmic(frames[1], niter=1, background=None, readnoise=2.0)
     table = explain(cleaned, 20, 30)
@@ -74,6 +74,6 @@ def test_a_plan_without_a_stack(night: tuple[list[Any], Any]) -> None:
 
 
 def test_a_pixel_that_is_not_there(night: tuple[list[Any], Any]) -> None:
-    """Original coordinates outside of the frame are refused."""
+    """Coordinates outside of the frame are refused."""
     with pytest.raises(errors.SectionError, match="pixel y = 3 is not in the frame"):
         explain(night[0][0], 3, 30)

@@ -1,4 +1,4 @@
-"""Nothing is computed before it is asked for, and building costs the same for any number of chunks."""
+"""Operations compute nothing, and building a plan costs the same for any number of chunks."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ OPERATIONS: dict[str, Callable[[xr.Dataset], object]] = {
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_building_computes_and_reads_nothing(name: str) -> None:
-    """Operations, what a frame knows about itself, and its repr compute nothing and read no pixel."""
+    """Operations, properties and the repr of a frame compute nothing and read no pixel."""
     ds = formula_frame(SHAPE, (20, 30))
     READS.clear()
     with raise_if_computes():
@@ -103,7 +103,7 @@ def test_building_computes_and_reads_nothing(name: str) -> None:
 
 
 def test_representations_make_no_tasks() -> None:
-    """Text and HTML of a frame of 40 000 chunks take no time: they do not list tasks."""
+    """The text and HTML of a frame of 40 000 chunks are fast, because they do not list tasks."""
     ds = process_file(formula_frame((SIDE, SIDE), (500, 500), mask=False, uncertainty=False))
     with raise_if_computes():
         ds._repr_html_()
@@ -151,7 +151,7 @@ def sizes(path: Path, side: int) -> tuple[float, int, int]:
 
 
 def test_building_costs_the_same_for_any_number_of_chunks(sparse: Path) -> None:
-    """For 100 and for 100 000 chunks, the chain builds below 50 ms and its graph pickles below 100 kB."""
+    """For 100 and for 100 000 chunks, the chain builds in less than 50 ms, and its graph pickles to less than 100 kB."""
     few, many = sizes(sparse, 10_000), sizes(sparse, 316)
     assert few[2] == 100
     assert many[2] > 100_000
@@ -162,7 +162,7 @@ def test_building_costs_the_same_for_any_number_of_chunks(sparse: Path) -> None:
 
 
 def test_a_cutout_of_a_huge_file_reads_its_own_pixels(sparse: Path) -> None:
-    """A cut-out of a plan over 20 GB is one task per chunk of its own, and fast."""
+    """A cutout of a plan over 20 GB is fast, and has one task for each of its own chunks."""
     ds = process_file(lazyccd.open_fits(sparse))
     part = box_filter(lazyccd.multiply(lazyccd.open_fits(sparse), 2.0), 3).ccd.cutout(
         y=slice(70_000, 70_512), x=slice(50_000, 50_512)

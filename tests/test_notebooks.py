@@ -14,7 +14,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
 def test_there_are_notebooks() -> None:
-    """The test below finds what it is to run."""
+    """The folder has notebooks to run."""
     assert NOTEBOOKS
 
 

@@ -1,4 +1,4 @@
-"""The project's files say the same: dependencies, version, commands, public names."""
+"""The project's files agree on dependencies, version and commands, and every public name is documented."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONDA_NAMES = {
     "matplotlib": "matplotlib-base",
     "moto[server]": "moto",
 }
-"""Packages of conda-forge that have another name than on the Python package index."""
+"""Names in conda-forge of packages that have another name there than on the Python package index."""
 
 
 def in_conda(requirement: str) -> str:
@@ -55,7 +55,7 @@ def test_one_version() -> None:
 
 
 def test_readme_commands_are_the_ones_that_ci_runs() -> None:
-    """README's two commands stand alone on a line, in README and in .ci/run."""
+    """README has each of the two commands on a line of its own, and .ci/run runs both."""
     readme, script = ((ROOT / name).read_text().splitlines() for name in ("README.md", ".ci/run"))
     for command in ("pip install . && lazyccd demo", 'pip install -e ".[test]" && pytest'):
         assert command in readme
@@ -64,7 +64,7 @@ def test_readme_commands_are_the_ones_that_ci_runs() -> None:
 
 @pytest.mark.parametrize("name", lazyccd.__all__)
 def test_public_names_are_documented(name: str) -> None:
-    """Every public name exists and has a docstring of its own, which names every parameter."""
+    """Every public name exists, and has a docstring that names every parameter."""
     thing = getattr(lazyccd, name)
     if isinstance(thing, str | int | float):
         return
@@ -78,12 +78,12 @@ def test_public_names_are_documented(name: str) -> None:
 
 
 def test_types_are_shipped() -> None:
-    """Type checkers of users find the marker file."""
+    """The marker file tells type checkers that the package has types."""
     assert (ROOT / "lazyccd" / "py.typed").exists()
 
 
 @pytest.mark.parametrize("slow", ["matplotlib", "distributed", "rich", "astroscrappy"])
 def test_import_is_light(slow: str) -> None:
-    """``import lazyccd`` does not import what only some of its users need."""
+    """``import lazyccd`` does not import what only some users need."""
     code = f"import sys, lazyccd; sys.exit({slow!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

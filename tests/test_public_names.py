@@ -1,4 +1,4 @@
-"""`import lazyccd` is lazy, and nothing of it shows: names, ``ds.ccd`` and ``python -m lazyccd`` work in a new process."""
+"""Lazy imports hide nothing: public names, ``ds.ccd`` and ``python -m lazyccd`` work in a new process."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ORDERS = {
 
 @pytest.mark.parametrize("imports", ORDERS.values(), ids=ORDERS)
 def test_datasets_have_ccd(imports: str) -> None:
-    """Whichever is imported first, any Dataset knows its frame; no operation is imported before that is used."""
+    """Any Dataset has ``.ccd``, whichever package is imported first; its first use imports the operations."""
     code = """
 import sys
 ds = xarray.Dataset({"data": (("y", "x"), [[1.0, 2.0]], {"units": "adu"})})
@@ -51,7 +51,7 @@ print(ds.ccd.unit, ds.ccd is ds.ccd, hasattr(xarray.DataTree, "ccd"))
 
 
 def test_datasets_that_xarray_opens_alone_have_ccd(file: str) -> None:
-    """A program that imports xarray only, and opens a file by the engine of lazyccd, has the accessors."""
+    """A program that imports only xarray has the accessors once it opens a file with the lazyccd engine."""
     code = """
 import sys, xarray
 ds = xarray.open_dataset(sys.argv[1], engine="lazyccd")
@@ -62,13 +62,13 @@ print(ds.ccd.unit, *tree.ccd.frames)
 
 
 def test_star_import() -> None:
-    """`from lazyccd import *` brings each public name, and no module."""
+    """`from lazyccd import *` imports every public name, and no module."""
     code = "from types import ModuleType; from lazyccd import *; import lazyccd as l; print(l.__all__ == sorted(l.__all__), {n for n in l.__all__ if n not in globals()}, [n for n in l.__all__ if isinstance(globals()[n], ModuleType)])"
     assert run(code) == "True set() []"
 
 
 def test_modules_are_attributes() -> None:
-    """Modules that users name need no import of their own; a name that is none is refused."""
+    """Public modules are attributes of the package; an unknown name raises."""
     names = ("accessor", "errors", "io", "mask_planes", "ops", "plot", "sections", "stats", "testing")
     code = f"import lazyccd; print(*(getattr(lazyccd, name).__name__ for name in {names}))"
     assert run(code).split() == [f"lazyccd.{name}" for name in names]
@@ -78,7 +78,7 @@ def test_modules_are_attributes() -> None:
 
 
 def test_names_are_those_of_their_modules() -> None:
-    """A name is the object that its module defines, for every way to get it, and survives pickling."""
+    """A public name is the object that its module defines, and can be pickled."""
     assert lazyccd.CCDData is CCDData
     assert lazyccd.add is lazyccd.ops.add
     assert isinstance(lazyccd.from_ccddata(CCDData([[1.0]], unit="adu")).ccd, CCDAccessor)
@@ -89,7 +89,7 @@ def test_names_are_those_of_their_modules() -> None:
 
 
 def test_python_m_is_the_command_line(file: str) -> None:
-    """``python -m lazyccd`` does what ``lazyccd`` does."""
+    """``python -m lazyccd`` is the command ``lazyccd``."""
     command = [sys.executable, "-m", "lazyccd"]
     version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
     assert version == f"lazyccd, version {lazyccd.__version__}\n"

@@ -1,4 +1,4 @@
-"""Statistics of lazy images equal those of the pixels at once, to the bit, whatever the chunks."""
+"""Statistics of lazy images have the bits of those of all pixels at once, for any chunks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def frame(pixels: npt.NDArray[np.floating], mask: npt.NDArray[np.bool_] | None, 
 
 
 def good(pixels: npt.NDArray[np.floating], mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.floating]:
-    """Return the pixels that count."""
+    """Return the good pixels."""
     chosen = pixels[~mask & np.isfinite(pixels)]
     return chosen + 0.0  # negative zero equals zero, and sorting does not say which comes first
 
@@ -38,7 +38,7 @@ def good(pixels: npt.NDArray[np.floating], mask: npt.NDArray[np.bool_]) -> npt.N
 @pytest.mark.parametrize("dtype", FLOATS)
 @given(data=st.data())
 def test_median_and_percentiles_of_any_pixels(dtype: str, data: st.DataObject) -> None:
-    """Ties, zeros of both signs, subnormal and infinite numbers, NaN and masks: as sorting all pixels says."""
+    """Quantiles equal those of sorted pixels, with ties, zeros of both signs, subnormal and infinite numbers, NaN and masks."""
     shape = data.draw(hnp.array_shapes(min_dims=2, max_dims=2, max_side=9))
     pixels = data.draw(hnp.arrays(dtype, shape, elements=FLOATS[dtype]))
     mask = data.draw(hnp.arrays(bool, shape))
@@ -61,7 +61,7 @@ def test_median_and_percentiles_of_any_pixels(dtype: str, data: st.DataObject) -
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("chunks", [(50, 50), (7, 50), (13, 11)])
 def test_against_numpy_and_astropy(dtype: str, chunks: tuple[int, int]) -> None:
-    """Median to the bit; others as numpy and astropy compute them in one piece."""
+    """The median has NumPy's bits; other statistics are close to those of NumPy and astropy."""
     rng = np.random.default_rng(3)
     pixels = rng.normal(500, 20, (50, 49)).astype(dtype)
     pixels[rng.random(pixels.shape) < 0.03] = 60_000
@@ -81,7 +81,7 @@ def test_against_numpy_and_astropy(dtype: str, chunks: tuple[int, int]) -> None:
 
 
 def test_bits_do_not_depend_on_chunks() -> None:
-    """Clipped statistics, which are sums, are the same bits for any chunks."""
+    """Clipped statistics have the same bits for any chunks, although they are sums."""
     pixels = np.random.default_rng(5).gamma(2, 300, (1100, 700)).astype("f4")
     results = {
         tuple(float(v) for v in stats.sigma_clipped(frame(pixels, None, chunks)).compute().values())
@@ -91,14 +91,14 @@ def test_bits_do_not_depend_on_chunks() -> None:
 
 
 def test_planes_are_chosen_by_name() -> None:
-    """A plane that is taken out of the default counts."""
+    """Pixels of a plane that `bad=` takes out of the default count as good."""
     ds = lazyccd.flag_saturated(frame(np.array([[1.0, 2.0, 9.0]]), None, (1, 3)), 9)
     assert float(stats.median(ds)) == 1.5
     assert float(stats.median(ds, bad="~SAT")) == 2.0
 
 
 def test_lazy_and_at_most_three_tasks_per_chunk_and_pass() -> None:
-    """Nothing is computed before it is asked for; counts are merged in a tree."""
+    """Statistics are lazy, with at most three tasks for each chunk and pass; counts are merged in a tree."""
     ds = frame(np.ones((4096, 8192), "f4"), None, (2048, 2048))
     number = stats.median(ds)
     graph = dict(optimize(number.data)[0].__dask_graph__())
@@ -108,7 +108,7 @@ def test_lazy_and_at_most_three_tasks_per_chunk_and_pass() -> None:
 
 @pytest.mark.usefixtures("client")
 def test_on_a_cluster() -> None:
-    """Two processes give what one gives, and work frames with a plan of their own."""
+    """Two worker processes give the bits of one process, also for a frame whose plan has a pending scalar."""
     ds = frame(np.random.default_rng(1).normal(100, 3, (300, 400)), None, (100, 100))
     ds = lazyccd.flat_correct(ds, CCDData(np.random.default_rng(2).normal(5, 0.1, (300, 400)), unit="adu"))
     expected = np.median(ds["data"].values)
@@ -117,7 +117,7 @@ def test_on_a_cluster() -> None:
 
 
 def test_a_flat_normalised_by_its_median() -> None:
-    """A few hot pixels do not move the norm."""
+    """A few hot pixels do not change the median as norm."""
     flat = np.full((20, 30), 4.0)
     flat[3, :9] = 4e6
     ds = frame(np.full((20, 30), 8.0), None, (7, 30))
@@ -128,7 +128,7 @@ def test_a_flat_normalised_by_its_median() -> None:
 
 
 def test_bad_arguments() -> None:
-    """Both values are named."""
+    """Errors name the wrong value and the allowed ones."""
     ds = frame(np.ones((2, 2)), None, (2, 2))
     with pytest.raises(ParameterError, match="percentile 101 must be between 0 and 100"):
         stats.percentile(ds, 101)

@@ -1,4 +1,4 @@
-"""Every way in which users take a frame apart and put it together: right results, or an error that says what to do."""
+"""Frames that users edit with xarray's own tools give right results, or an error that says what to do."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ def frame(**more: Any) -> xr.Dataset:
 
 
 def after(ds: xr.Dataset) -> xr.Dataset:
-    """Apply operations, one that looks at neighbours among them."""
+    """Apply operations, one of which needs neighboring pixels."""
     return box_filter(lazyccd.add(ds, 5.0 * u.adu), 1)
 
 
 def rebuilt(ds: xr.Dataset) -> xr.Dataset:
-    """Return a frame of NumPy arrays that has never seen a plan."""
+    """Return a frame of NumPy arrays, without a plan."""
     variables = {name: (v.dims, v.values.copy(), dict(v.attrs)) for name, v in ds.data_vars.items()}
     coords = xr.Coordinates({d: (d, ds[d].values) for d in ("y", "x")}, indexes={})
     return xr.Dataset(variables, coords, dict(ds.attrs))
 
 
 def assert_as_numbers(ds: xr.Dataset, rtol: float = 1e-6) -> None:
-    """Assert that operations on a frame give what they give on its numbers."""
+    """Assert that operations on a frame give what they give on its computed values."""
     assert_frames_equal(after(ds), after(rebuilt(ds)), rtol=rtol)
 
 
 def reads_arrays(ds: xr.Dataset) -> bool:
-    """Tell whether the plan of a frame reads dask arrays."""
+    """Return whether the plan of a frame reads dask arrays."""
     return any(isinstance(step, Chunked) for step in walk(resolve(ds).plan))
 
 
@@ -115,7 +115,7 @@ CHANGES: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {
 @pytest.mark.parametrize("name", CHANGES)
 @pytest.mark.parametrize("kind", ["std", "var"])
 def test_changed_frames_give_what_their_numbers_give(name: str, kind: Any) -> None:
-    """Operations on a frame that was taken apart see exactly the numbers that its variables have."""
+    """Operations on an edited frame use exactly the values of its variables."""
     ds = frame()
     if kind == "var":
         ds = lazyccd.with_uncertainty(ds, ds["data"] + 1, "var")
@@ -126,7 +126,7 @@ def test_changed_frames_give_what_their_numbers_give(name: str, kind: Any) -> No
 
 @pytest.mark.parametrize("name", ["uncertainty dropped", "mask dropped", "shallow copy", "deep copy", "pickled"])
 def test_plans_that_survive(name: str) -> None:
-    """Copies, and frames less a variable, still extend the plan."""
+    """Copies of a frame, and frames without one of its variables, extend the plan."""
     assert not reads_arrays(CHANGES[name](frame()))
 
 
@@ -134,12 +134,12 @@ def test_plans_that_survive(name: str) -> None:
     "name", ["data doubled in place", "sliced", "persisted", "mask with bits added", "type edited to var"]
 )
 def test_plans_that_end(name: str) -> None:
-    """What was changed is read as the dask array that it is."""
+    """A changed variable is read as a dask array."""
     assert reads_arrays(CHANGES[name](frame()))
 
 
 def test_cutout_and_rechunk_keep_the_plan() -> None:
-    """The frame's own ways to cut and chunk do not end the plan, and change no bit."""
+    """The accessor's ways to cut and rechunk extend the plan, and change no bit."""
     ds = frame()
     assert not reads_arrays(ds.ccd.cutout(y=slice(3, 20), x=slice(1, 9)))
     assert not reads_arrays(ds.ccd.rechunk((5, 40)))
@@ -149,7 +149,7 @@ def test_cutout_and_rechunk_keep_the_plan() -> None:
 
 
 def test_data_doubled_leaves_the_rest() -> None:
-    """After ``ds["data"] *= 2`` the data are doubled, and uncertainty and mask as they were."""
+    """After ``ds["data"] *= 2`` the data are doubled; uncertainty and mask are unchanged."""
     ds = with_data_doubled(frame())
     result = lazyccd.add(ds, 0.0 * u.adu)
     np.testing.assert_array_equal(result["data"].values, 2 * frame()["data"].values)
@@ -177,7 +177,7 @@ def test_data_doubled_leaves_the_rest() -> None:
     ],
 )
 def test_arithmetic_on_whole_frames_is_refused(arithmetic: Callable[[xr.Dataset], xr.Dataset]) -> None:
-    """What xarray's arithmetic makes of a mask is refused by the next operation, which names ours."""
+    """The next operation refuses a mask that xarray's arithmetic changed, and names the function to use."""
     ds = arithmetic(frame())
     with pytest.raises(FrameError, match=r"mask of the frame .* use add, subtract, multiply or divide"):
         lazyccd.gain_correct(ds, 2.0)
@@ -186,7 +186,7 @@ def test_arithmetic_on_whole_frames_is_refused(arithmetic: Callable[[xr.Dataset]
 
 
 def test_operations_in_place_of_arithmetic() -> None:
-    """The operations that the message names propagate as they should."""
+    """The functions that the message names propagate uncertainties and masks."""
     ds = lazyccd.subtract(frame(), frame(seed=3))
     variance = frame()["uncertainty"].values ** 2 + frame(seed=3)["uncertainty"].values ** 2
     np.testing.assert_allclose(ds["uncertainty"].values, np.sqrt(variance), rtol=1e-6)
@@ -194,7 +194,7 @@ def test_operations_in_place_of_arithmetic() -> None:
 
 
 def test_bits_that_no_plane_names() -> None:
-    """A mask with a bit beyond its planes, or one that its dtype would lose, raises when it is computed."""
+    """A mask raises when it is computed if it has a bit beyond its planes, or one that its dtype cannot hold."""
     for values in (np.full(SHAPE, 256, np.uint16), np.full(SHAPE, 2**16, np.int64), np.full(SHAPE, -1, np.int8)):
         ds = lazyccd.add(frame().assign(mask=(("y", "x"), values)), 0.0 * u.adu)
         with pytest.raises(FrameError, match=r"bits .*, which no plane names"):
@@ -202,7 +202,7 @@ def test_bits_that_no_plane_names() -> None:
 
 
 def test_planes_of_ones_own() -> None:
-    """Bits of a plane that was added are kept, and counted as bad."""
+    """The bits of an added plane are kept and count as bad."""
     ds = lazyccd.add_mask(frame(), np.eye(*SHAPE), "GHOST", "Optical ghost")
     ds = ds.assign(mask=ds["mask"] | 256)
     assert bool(lazyccd.add(ds, 0.0 * u.adu).ccd.bad.all())
@@ -210,7 +210,7 @@ def test_planes_of_ones_own() -> None:
 
 @pytest.mark.parametrize("target", ["data", "uncertainty"])
 def test_units_that_contradict_each_other(target: str) -> None:
-    """An edited unit of one variable is refused; with_unit sets both."""
+    """An edited unit of one variable is refused; `with_unit` sets the units of both."""
     ds = frame().copy()
     ds[target].attrs["units"] = "electron"
     with pytest.raises(
@@ -240,7 +240,7 @@ def test_units_that_contradict_each_other(target: str) -> None:
 def test_what_is_no_frame_any_more(
     change: Callable[[xr.Dataset], xr.Dataset], error: type[Exception], match: str
 ) -> None:
-    """Changes after which a Dataset is no frame are refused at the next operation."""
+    """The next operation refuses a Dataset that an edit made an invalid frame."""
     with pytest.raises(error, match=match):
         lazyccd.gain_correct(change(frame()), 2.0)
 
@@ -253,7 +253,7 @@ def with_kind(ds: xr.Dataset, kind: str) -> xr.Dataset:
 
 
 def unknown_chunks(ds: xr.Dataset) -> xr.Dataset:
-    """Return data whose chunks are of unknown size."""
+    """Return data with chunks of unknown size."""
     array = ds["data"].data + 0
     unknown = da.Array(array.dask, array.name, ((np.nan,) * 4, array.chunks[1]), meta=array._meta)
     return xr.Dataset({"data": (("y", "x"), unknown)}).drop_vars(["y", "x"], errors="ignore")
@@ -261,14 +261,14 @@ def unknown_chunks(ds: xr.Dataset) -> xr.Dataset:
 
 @pytest.mark.parametrize("shape", [(40,), (3, 30, 40), (40, 30), (30, 1)])
 def test_arrays_of_other_shapes(shape: tuple[int, ...]) -> None:
-    """Masks and uncertainties of another shape are refused with both shapes."""
+    """Masks and uncertainties of another shape are refused, with both shapes in the message."""
     for operation in (lazyccd.add_mask, lazyccd.with_mask, lazyccd.with_uncertainty):
         with pytest.raises(ShapeError, match=rf"shape \({shape[0]},.* does not match the image shape \(30, 40\)"):
             operation(frame(), np.ones(shape))
 
 
 def test_a_mask_is_replaced() -> None:
-    """Booleans are BAD, integers the bits of the frame's planes or of their own; nothing of the old mask stays."""
+    """`with_mask` takes booleans as BAD, and integers as bits of the frame's or of new planes; nothing of the old mask stays."""
     ds = lazyccd.add_mask(frame(), np.eye(*SHAPE), "GHOST", "Optical ghost")
     assert (ds["mask"].values & 2).any()
     rows = np.zeros(SHAPE, bool)
@@ -294,7 +294,7 @@ def test_a_mask_is_replaced() -> None:
 
 
 def test_transposed_arrays_with_dims() -> None:
-    """A DataArray in the order x, y is turned, not taken as it lies."""
+    """A DataArray with dimensions x, y is transposed."""
     ds = frame()
     turned = lazyccd.with_uncertainty(ds, ds["uncertainty"].transpose("x", "y"))
     np.testing.assert_allclose(turned["uncertainty"].values, ds["uncertainty"].values, rtol=1e-6)

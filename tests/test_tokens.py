@@ -1,4 +1,4 @@
-"""Names of tasks: equal for equal work in any process, other ones for other parameters and changed files."""
+"""Equal work has equal task names in any process; other parameters and changed files give other names."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def names(ds: xr.Dataset) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_equal_work_has_equal_names_and_other_work_others(name: str) -> None:
-    """An operation made twice has the same names; with another parameter it has others."""
+    """The same operation has the same names; with another parameter it has others."""
     one, other = PAIRS[name]
     first, again, changed = (
         names(operation(formula_frame(SHAPE, (7, 30), uncertainty=False))) for operation in (one, one, other)
@@ -113,7 +113,7 @@ def test_equal_work_has_equal_names_and_other_work_others(name: str) -> None:
 
 
 def test_header_and_units_do_not_change_names() -> None:
-    """Work that does not depend on the header is shared by frames that differ in it."""
+    """Frames that differ in their headers share the work that does not depend on headers."""
     ds = formula_frame(SHAPE)
     assert names(lazyccd.with_header(ds, OBJECT="M 1")) == names(ds)
     assert names(lazyccd.with_unit(ds, "electron")) == names(ds)
@@ -125,7 +125,7 @@ def write(path: Path, value: int) -> None:
 
 
 def test_changed_files_have_other_names(tmp_path: Path) -> None:
-    """A file opened twice has the same names; rewritten with the same size, or touched, it has others."""
+    """Opening a file twice gives the same names; rewriting it with the same size, or touching it, gives others."""
     path = tmp_path / "a.fits"
     write(path, 1)
     first = names(lazyccd.gain_correct(lazyccd.open_fits(path), 2.0))
@@ -138,7 +138,7 @@ def test_changed_files_have_other_names(tmp_path: Path) -> None:
 
 
 def test_a_file_changed_after_it_was_opened(tmp_path: Path) -> None:
-    """A plan that was made before the file changed refuses to read it."""
+    """A plan refuses to read a file that changed after the plan was made."""
     path = tmp_path / "a.fits"
     write(path, 1)
     ds = lazyccd.gain_correct(lazyccd.open_fits(path), 2.0)
@@ -167,7 +167,7 @@ print(*(v.data.name for v in ds.data_vars.values()), *(k for k in ds["data"].dat
 
 
 def test_names_are_the_same_in_every_process(tmp_path: Path) -> None:
-    """Processes with other hash seeds give the same names to the same work."""
+    """Processes with different hash seeds give the same names to the same work."""
     path = tmp_path / "a.fits"
     write(path, 1)
     found = []

@@ -58,36 +58,43 @@ REJECTS = (
 @click.option("--grow", type=float, default=0.0, show_default=True, help="Radius of neighbours that are left out too.")
 @click.option("--min", "minimum", type=float, help="Lowest value that counts.")
 @click.option("--max", "maximum", type=float, help="Highest value that counts.")
-@click.option("--scale", default="", metavar="mode|median|mean|clipped|exposure|!KEY", help="Level made the same.")
-@click.option("--zero", default="", metavar="mode|median|mean|clipped|!KEY", help="Level made the same by adding.")
+@click.option(
+    "--scale", default="", metavar="mode|median|mean|clipped|exposure|!KEY", help="Level to equalize by a factor."
+)
+@click.option("--zero", default="", metavar="mode|median|mean|clipped|!KEY", help="Level to equalize by an offset.")
 @click.option(
     "--weights", default="", metavar="exposure|variance|smoothed|pixel|!KEY", help="Weights of averages and sums."
 )
-@click.option("--statsec", metavar="SEC", help="Where levels are measured, such as [101:900,101:900].")
+@click.option("--statsec", metavar="SEC", help="Section to measure levels in, such as [101:900,101:900].")
 @click.option(
     "--offsets",
     default="none",
     show_default=True,
     metavar="none|wcs|physical|register|FILE",
-    help="Where frames lie; register finds it, a FILE has a row and a column of pixels in each line.",
+    help="Where the frames lie. register measures it; each line of FILE has an offset in rows and one in columns.",
 )
 @click.option(
     "--uncertainty",
     type=click.Choice(["propagated", "scatter", "ccdproc"]),
-    help="[default: propagated if all have one]",
+    help="Uncertainty of the result.  [default: propagated if all inputs have one]",
 )
 @click.option(
-    "--map", "maps", multiple=True, type=click.Choice(["n_used", "n_rejected", "exposure"]), help="Map to add."
+    "--map",
+    "maps",
+    multiple=True,
+    type=click.Choice(["n_used", "n_rejected", "exposure"]),
+    help="Map to write as well.",
 )
-@click.option("--hdu", metavar="NAME|N", help="Extension of the files.")
-@click.option("--unit", metavar="UNIT", help="Unit of the files' pixels, instead of BUNIT.")
-@click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
+@click.option("--hdu", metavar="NAME|N", help="Extension to combine.")
+@click.option("--unit", metavar="UNIT", help="Unit of the pixels, instead of BUNIT.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 @scheduler_options
 def combine(files: tuple[str, ...], out: Path, scheduler: str, memory_limit: str | None, **options: Any) -> None:
-    """Combine FILES (names, globs, @lists, a.fits[SCI,2]) pixel by pixel into OUT, in bounded memory.
+    """Combine images pixel by pixel, in bounded memory.
 
-    Of files with several images, those of one name are combined, and OUT has them all; --hdu or a.fits[SCI,2] pick one. FITS
-    files that are written have the extensions UNCERT, MASK and DQ, and one for each map.
+    FILES are names, globs, @lists or HDUs such as "a.fits[SCI,2]". If the files hold several images, images of the same name
+    are combined, and OUT holds all the results; pick one by --hdu or "a.fits[SCI,2]". A FITS file gets the extensions UNCERT,
+    MASK and DQ, and one for each map.
     """
     import xarray as xr
 
@@ -137,7 +144,7 @@ def _combined(files: tuple[str, ...], out: Path, options: dict[str, Any]) -> Any
 
 
 def _offsets(given: str, inputs: list[Any]) -> Any:
-    """Return the offsets that are meant: found now, none, those of headers, or those of a file."""
+    """Return the offsets of `--offsets`: measured, none, a word that `lazyccd.combine` knows, or those in a file."""
     import numpy as np
 
     from lazyccd import register
@@ -150,11 +157,13 @@ def _offsets(given: str, inputs: list[Any]) -> Any:
     try:
         return np.loadtxt(given, ndmin=2)
     except (OSError, ValueError) as error:
-        raise FormatError(f"--offsets {given} cannot be read: {error}; give a row and a column in each line.") from None
+        raise FormatError(
+            f"--offsets {given} cannot be read: {error}; each line must have an offset in rows and one in columns."
+        ) from None
 
 
 def _trees(files: tuple[str, ...], unit: str | None) -> list[Any]:
-    """Return the trees that files hold, none if the first holds one image."""
+    """Return a tree for each file; an empty list if the first file holds one image."""
     import xarray as xr
 
     from lazyccd.io.names import expand_names
@@ -167,7 +176,7 @@ def _trees(files: tuple[str, ...], unit: str | None) -> list[Any]:
 
 
 def _number_or_key(text: str) -> float | str | None:
-    """Return a number, or the keyword that has it."""
+    """Return a number, a keyword, or None for no text."""
     if not text:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What all commands share: errors as lines, and where tasks run."""
+"""Errors and warnings as lines, and the options for scheduler and memory limit; all commands share them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 USAGE_ERROR = 2
-"""Exit status where the call itself cannot be carried out."""
+"""Exit status of a command that cannot be carried out as given."""
 
 
 class _Lines(logging.Handler):
-    """Prints what is told as lines."""
+    """Prints each log message as a line."""
 
     def emit(self, record: logging.LogRecord) -> None:
         click.echo(record.getMessage(), err=True)
 
 
 @contextmanager
-def _kernels_told() -> Iterator[None]:
-    """Print that kernels are compiled, if they are."""
+def _compiling_is_told() -> Iterator[None]:
+    """Print that kernels are being compiled, if any are."""
     told, lines = logging.getLogger("lazyccd.kernels"), _Lines()
     told.addHandler(lines)
     told.setLevel(logging.INFO)
@@ -39,11 +39,11 @@ def _kernels_told() -> Iterator[None]:
 
 @contextmanager
 def friendly_errors() -> Iterator[None]:
-    """Print an error of ours, or of the file system, and a warning as lines instead of traceback and code."""
+    """Print errors of lazyccd and of the file system, and warnings, as lines without traceback or code."""
     from lazyccd.errors import LazyCCDError
 
     try:
-        with _kernels_told(), warnings.catch_warnings():
+        with _compiling_is_told(), warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
             yield
     except (LazyCCDError, OSError) as error:
@@ -55,7 +55,7 @@ def friendly_errors() -> Iterator[None]:
 
 @contextmanager
 def using_scheduler(name: str, memory_limit: str | None) -> Iterator[None]:
-    """Run what is inside on threads, processes or the cluster at an address."""
+    """Compute with threads, processes or the cluster at an address inside the block."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
@@ -65,7 +65,7 @@ def using_scheduler(name: str, memory_limit: str | None) -> Iterator[None]:
 
     settings: dict[str, Any] = {} if memory_limit is None else {"lazyccd.memory-limit": memory_limit}
     if name == "processes":
-        # One pool for the whole run: dask would start new processes, which import everything anew, for each computation.
+        # one pool for the whole run: dask starts new processes for each computation, which import everything again
         spawn = get_context("spawn")
         with ProcessPoolExecutor(job_cpus(), spawn) as pool, dask.config.set(scheduler=name, pool=pool, **settings):
             yield
@@ -90,19 +90,19 @@ def using_scheduler(name: str, memory_limit: str | None) -> Iterator[None]:
 
 
 def scheduler_options(command: F) -> F:
-    """Add the options that say where and within which memory a command runs."""
+    """Add the options `--scheduler` and `--memory-limit` to a command."""
     command = click.option(
         "--scheduler",
         default="threads",
         show_default=True,
         metavar="threads|processes|tcp://HOST:PORT",
-        help="Where tasks run.",
+        help="Where to compute.",
         callback=_check_scheduler,
     )(command)
     return click.option(
         "--memory-limit",
         metavar="SIZE",
-        help="Memory that a process may use, such as 2GB.  [default: the job's]",
+        help="Memory that a process may use, such as 2GB.  [default: that of the batch job or machine]",
         callback=_check_memory,
     )(command)
 

@@ -1,4 +1,4 @@
-"""``lazyccd demo``: a simulated night, reduced."""
+"""``lazyccd demo``: simulate a small night and reduce it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from lazyccd.cli.common import friendly_errors, scheduler_options, using_schedul
 @click.argument("folder", default="lazyccd_demo", type=click.Path(path_type=Path))
 @scheduler_options
 def demo(folder: Path, scheduler: str, memory_limit: str | None) -> None:
-    """Simulate a small night of a camera in FOLDER and reduce it, as `lazyccd reduce` would."""
+    """Simulate a small night and reduce it.
+
+    The night and its products are left in FOLDER, lazyccd_demo by default. The reduction is that of 'lazyccd reduce'.
+    """
     from lazyccd.demo import run_demo
 
     with friendly_errors(), using_scheduler(scheduler, memory_limit):

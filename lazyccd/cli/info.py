@@ -1,4 +1,4 @@
-"""``lazyccd info``: what a file holds, extension by extension, and how a camera's frames lie."""
+"""``lazyccd info``: describe a file, its HDUs, and how the frames of a mosaic lie."""
 
 from __future__ import annotations
 
@@ -23,9 +23,12 @@ WIDTH, HEIGHT = 72, 22
 
 @click.command()
 @click.argument("file")
-@click.option("--picture", type=click.Path(path_type=Path), help="Draw the layout of a camera's frames into a PNG.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Draw the layout of several images into this PNG.")
 def info(file: str, picture: Path | None) -> None:
-    """Say what FILE holds: its images, and what opening each would give; of several, how they lie on the detector."""
+    """Describe the content of FILE.
+
+    Prints the HDUs, the shape, unit, planes and cost of each image, and a drawing of how several images lie on the detector.
+    """
     import xarray as xr
 
     from lazyccd.batch.report import make_console
@@ -52,13 +55,13 @@ def info(file: str, picture: Path | None) -> None:
         if bare is not None and any(hdu.kind == "image" for hdu in bare.hdus):
             try:
                 open_image(file)
-            except LazyCCDError as error:  # which says why no image is a frame
+            except LazyCCDError as error:  # it says why no image is a frame
                 console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         if isinstance(opened, xr.Dataset):
             _print_frame(opened, console)
             if picture is not None:
                 raise ParameterError(
-                    f"{file} is one image, and --picture draws how several lie; draw it by lazyccd show."
+                    f"{file} holds one image, and --picture draws the layout of several; draw the image by 'lazyccd show'."
                 )
             return
         _print_tree(opened, console, picture)
@@ -77,7 +80,7 @@ def _print_hdus(file: Any, console: Console) -> None:
 
 
 def _print_frame(ds: xr.Dataset, console: Console) -> None:
-    """Print what a frame is, and what it costs."""
+    """Print shape, unit, variables and cost of a frame."""
     console.print(f"frame of {ds.sizes['y']} rows and {ds.sizes['x']} columns, unit '{ds.ccd.unit}'")
     for variable in ds.data_vars:
         console.print(f"  {variable}: {ds[variable].dtype}, chunks {ds[variable].data.chunksize}")
@@ -86,7 +89,7 @@ def _print_frame(ds: xr.Dataset, console: Console) -> None:
 
 
 def _print_tree(tree: xr.DataTree, console: Console, picture: Path | None) -> None:
-    """Print the frames of a tree with their sections, what else is kept, and how they lie."""
+    """Print the frames of a tree with their sections, its other HDUs, and the layout."""
     from rich.table import Column, Table
 
     from lazyccd.frame.core import DATA
@@ -122,9 +125,9 @@ def _print_tree(tree: xr.DataTree, console: Console, picture: Path | None) -> No
 
 
 def layout_text(bounds: Any, places: Mapping[str, Any]) -> str:
-    """Return boxes that lie like frames, with their names, and a mark in the corner of the first pixel.
+    """Return a drawing of the layout: a box for each frame with its name, and an o in the corner of its first pixel.
 
-    Of names that are too long, what all have in common at their beginning is left out.
+    Names that are too long lose the beginning that all names share.
 
     Examples
     --------

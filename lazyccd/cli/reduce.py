@@ -1,4 +1,4 @@
-"""``lazyccd reduce``: a night from its plan to its products."""
+"""``lazyccd reduce``: reduce a night, from its plan to its products."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("night", nargs=-1, required=True)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for the products.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and reduce nothing.")
+@click.option("--save", type=click.Path(path_type=Path), help="With --dry-run: write the plan as a table to edit.")
 @click.option(
-    "--save", type=click.Path(path_type=Path), help="With --dry-run: write the plan as a table that can be edited."
+    "--camera", default="", metavar="FILE.toml", help="Where the headers of this camera have gain, sections, types, ..."
 )
-@click.option("--camera", default="", metavar="FILE.toml", help="Table that says where this camera keeps its facts.")
-@click.option("--gain", default="", metavar="G|measured", help="Electrons per adu, or what pairs of flats give.")
+@click.option("--gain", default="", metavar="G|measured", help="Electrons per adu, or measured from pairs of flats.")
 @click.option("--readnoise", default="", metavar="R", help="Read noise in electrons.")
 @click.option("--saturate", default="", metavar="LEVEL", help="Saturation level in adu.")
 @click.option("--overscan", default="", metavar="SEC|none", help="Overscan section, such as [2049:2080,1:4096].")
@@ -31,26 +31,28 @@ if TYPE_CHECKING:
 @click.option("--bias", multiple=True, metavar="FILE", help="Existing master bias.")
 @click.option("--dark", multiple=True, metavar="FILE", help="Existing master dark.")
 @click.option("--flat", multiple=True, metavar="FILE", help="Existing master flat.")
-@click.option("--bpm", default="", metavar="FILE", help="Bad pixel mask: not 0 is bad.")
+@click.option("--bpm", default="", metavar="FILE", help="Bad pixel mask, in which bad pixels are not 0.")
 @click.option("--calib", default="", metavar="DIR", help="Folder of existing masters.")
 @click.option(
     "--cosmic-rays",
     default="",
     metavar="lacosmic|none",
-    help="How cosmic rays are removed.  [default: lacosmic for images, none for spectra]",
+    help="How to remove cosmic rays.  [default: lacosmic for images, none for spectra]",
 )
-@click.option("--allow-missing", default="", metavar="bias,dark,...", help="What may be missing without exit status 3.")
+@click.option(
+    "--allow-missing", default="", metavar="bias,dark,...", help="Calibrations whose absence still gives exit status 0."
+)
 @click.option(
     "--on-error",
     type=click.Choice(["raise", "skip"]),
     default="raise",
     show_default=True,
-    help="A damaged image fails its exposure, or is skipped; all compressed tiles are decompressed first to find it.",
+    help="Fail the exposure of a damaged image, or skip the image. Skipping decompresses all tiles first to find damage.",
 )
-@click.option("--force", is_flag=True, help="Reduce frames that were processed already as if they were raw.")
+@click.option("--force", is_flag=True, help="Reduce frames that are already processed as if they were raw.")
 @click.option("--format", "format_", type=click.Choice(["fits", "zarr"]), default="fits", show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace products that exist.")
-@click.option("--verify", is_flag=True, help="When going on after an interruption: compare checksums, not only sizes.")
+@click.option("--verify", is_flag=True, help="When resuming, check finished regions by checksum rather than by size.")
 @click.option(
     "--break-lock", is_flag=True, help="Write although a process on another machine may still be writing the same."
 )
@@ -69,14 +71,17 @@ def reduce(
     memory_limit: str | None,
     **options: Any,
 ) -> None:
-    """Reduce a night: NIGHT is a folder, files, globs, @lists, or a table that --dry-run --save wrote.
+    """Reduce a night of raw frames.
 
-    Files are classified by their headers, matched with the calibrations that belong to them, and reduced to OUT/<name>_red.fits;
-    masters go to OUT/masters, pictures to OUT/pictures. A file of several images stays one file, in which amplifiers of one
-    detector are put together by CCDSEC or DETSEC; it fails as a whole if one of its images does, or with --on-error skip is
-    reduced without those that are damaged. The same command again goes on where one was interrupted.
-    Exit status: 0 everything complete, 3 something was missing, 1 a frame failed or a file could not be read, 2 the call
-    cannot be carried out.
+    NIGHT is a folder, files, globs, @lists, or a table that --dry-run --save wrote. Each file is classified by its header,
+    matched with its calibrations, and reduced to OUT/<name>_red.fits. Masters go to OUT/masters, pictures to OUT/pictures.
+
+    A file of several images stays one file. Amplifiers of one detector are assembled by CCDSEC or DETSEC. If one image fails,
+    its exposure fails; with --on-error skip the exposure is reduced without its damaged images. To resume an interrupted
+    night, run the same command again.
+
+    Exit status: 0 if every product is complete, 3 if a product lacks something, 1 if a frame fails or a file cannot be read,
+    2 if the command is wrong.
     """
     from lazyccd.batch.night_plan import Options
     from lazyccd.batch.report import print_plan
@@ -89,12 +94,12 @@ def reduce(
             print_plan(plan)
             if save is not None:
                 save_table(plan, save, overwrite=overwrite)
-                click.echo(f"The plan is in {save}; edit it and run: lazyccd reduce {save} -o OUT")
+                click.echo(f"The plan is in {save}. Edit it and run: lazyccd reduce {save} -o OUT")
             sys.exit(plan.exit_status)
         if save is not None:
             raise click.UsageError("--save needs --dry-run.")
         if out is None:
-            raise click.UsageError("give the folder for the products with -o OUT, or --dry-run.")
+            raise click.UsageError("name a folder for the products with -o OUT, or pass --dry-run.")
         with using_scheduler(scheduler, memory_limit):
             sys.exit(_run(plan, out, format_, overwrite=overwrite, verify=verify, break_lock=break_lock))
 

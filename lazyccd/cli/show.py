@@ -1,4 +1,4 @@
-"""``lazyccd show``: a picture of a file."""
+"""``lazyccd show``: draw a file into a picture."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from lazyccd.cli.common import friendly_errors
 @click.command()
 @click.argument("file")
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="Picture to write; FILE.png in this folder if not given."
+    "-o", "--out", type=click.Path(path_type=Path), help="Picture to write.  [default: FILE.png in the current folder]"
 )
 @click.option("--stretch", type=click.Choice(["asinh", "linear", "log", "sqrt"]), default="asinh", show_default=True)
 @click.option("--interval", type=click.Choice(["zscale", "minmax", "percentile"]), default="zscale", show_default=True)
-@click.option("--planes/--no-planes", default=True, help="Draw mask planes in colour.")
+@click.option("--planes/--no-planes", default=True, help="Draw mask planes in color.")
 def show(file: str, out: Path | None, stretch: str, interval: str, planes: bool) -> None:
-    """Draw FILE (such as a.fits, a.fits[SCI,2], a.zarr) into a PNG picture."""
+    """Draw FILE into a PNG picture.
+
+    FILE is a FITS file, one of its HDUs such as "a.fits[SCI,2]", or a Zarr store.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
