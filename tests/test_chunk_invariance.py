@@ -23,7 +23,7 @@ Operation = Callable[[xr.Dataset], xr.Dataset]
 GAIN = 1.7 * u.electron / u.adu
 READNOISE = 4.3 * u.electron
 TALL = (719, 811)
-"""More pixels than a strip holds, and sides that are prime to all chunks."""
+"""More pixels than a strip holds, and prime sides, which no chunk divides."""
 
 
 def master(ds: xr.Dataset, seed: int, **more: Any) -> xr.Dataset:
