@@ -6,16 +6,13 @@ import warnings
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from lazyccd.kernels.block import Block, Request
+from lazyccd.kernels.block import Array, Block, Request
 from lazyccd.kernels.block_reduce import as_blocks
 from lazyccd.kernels.filters import percentiles
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 from lazyccd.sections import Region
-
-Array = npt.NDArray[Any]
 
 LOW, HIGH = 30.9, 69.1
 """Percentiles of a normal distribution half a standard deviation below and above the middle."""

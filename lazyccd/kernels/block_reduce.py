@@ -6,11 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from lazyccd.kernels.block import BITWISE_OR, Block, Request
-
-Array = npt.NDArray[Any]
+from lazyccd.kernels.block import BITWISE_OR, Array, Block, Request
 
 
 def as_blocks(array: Array, size: tuple[int, int]) -> Array:

@@ -5,16 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from lazyccd.kernels.block import Block, Request
+from lazyccd.kernels.block import Array, Block, Request
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 from lazyccd.kernels.rank_filter import rank_filter
 from lazyccd.sections import Region
-
-Array = npt.NDArray[Any]
-
 
 FMAX: Any = np.fmax
 """The ufunc without a type: what the stubs of its methods accept differs between versions of NumPy."""

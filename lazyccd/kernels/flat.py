@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from lazyccd.kernels import pixel_loops
-from lazyccd.kernels.block import Block, Request
+from lazyccd.kernels.block import Array, Block, Request
 from lazyccd.kernels.pixel_loops import pixels_of
 from lazyccd.kernels.pointwise import Remap, or_masks, remap_bits
-
-Array = npt.NDArray[Any]
 
 
 def divide_flat(

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from lazyccd.errors import ParameterError
-from lazyccd.kernels.block import Block, Request
+from lazyccd.kernels.block import Array, Block, Request
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.pointwise import Remap, add_scaled, or_masks
 from lazyccd.kernels.quantiles import MAD_TO_SIGMA
-
-Array = npt.NDArray[Any]
-
 
 FRINGE_BOX = 8
 """Side of the boxes whose means are compared with those of the fringe frame."""

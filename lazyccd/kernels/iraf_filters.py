@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-from lazyccd.kernels.block import Block, Request
+from lazyccd.kernels.block import Array, Block, Request
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.rank_filter import rank_filter
 from lazyccd.sections import Region
-
-Array = npt.NDArray[Any]
 
 ONE_SIGMA = (0.1587, 0.8413)
 """Fractions of a normal distribution below one standard deviation under and over the middle."""

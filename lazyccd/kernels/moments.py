@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from lazyccd.kernels import pixel_loops
-from lazyccd.kernels.block import Block, Request
+from lazyccd.kernels.block import Array, Block, Request
 from lazyccd.kernels.pixel_loops import rows_of
-
-Array = npt.NDArray[Any]
 
 
 def sum_and_count(block: Block, *, bad_bits: int, min_value: float | None) -> Array:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from lazyccd.kernels.block import Block, Request
+from lazyccd.kernels.block import Array, Block, Request
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.pixel_loops import pixels_of, sort_values
 from lazyccd.kernels.pointwise import or_masks
 from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 
-Array = npt.NDArray[Any]
 Statistic: TypeAlias = Literal["mean", "median", "clipped", "mad"]
 
 STATISTICS: tuple[Statistic, ...] = ("mean", "median", "clipped", "mad")

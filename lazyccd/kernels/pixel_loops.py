@@ -7,14 +7,13 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from lazyccd.kernels.block import Array
 from lazyccd.kernels.jit import compiled
-
-Array: TypeAlias = npt.NDArray[Any]
 
 
 def pixels_of(plane: Array | None, dtype: npt.DTypeLike, shape: tuple[int, ...] | None = None) -> Array:

@@ -14,10 +14,9 @@ import numpy.typing as npt
 
 from lazyccd.errors import FrameError, ShapeError
 from lazyccd.kernels import pixel_loops
-from lazyccd.kernels.block import BITWISE_OR, Block, Request
+from lazyccd.kernels.block import BITWISE_OR, Array, Block, Request
 from lazyccd.kernels.pixel_loops import pixels_of
 
-Array = npt.NDArray[Any]
 Remap = tuple[tuple[int, int], ...]
 
 FORMS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {

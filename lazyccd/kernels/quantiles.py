@@ -15,11 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lazyccd.kernels.block import Block
+from lazyccd.kernels.block import Array, Block
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.pixel_loops import rows_of
-
-Array = npt.NDArray[Any]
 
 DIGITS = 2**16
 

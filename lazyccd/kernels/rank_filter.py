@@ -9,15 +9,13 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from lazyccd.kernels.block import Array
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.medians import exchange
 
-Array = npt.NDArray[Any]
 Pairs = list[tuple[int, int]]
 
 LARGEST_NETWORK = 330

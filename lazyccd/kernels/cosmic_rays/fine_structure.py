@@ -9,12 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from lazyccd.kernels.block import Array
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.medians import lower_median, median5, median9
-
-Array = npt.NDArray[Any]
 
 WIDTH = 16
 """Columns of a patch, of which nine count."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from lazyccd.kernels.block import Array
 from lazyccd.kernels.cosmic_rays.fine_structure import keep_sharp, smooth_at
 from lazyccd.kernels.cosmic_rays.laplacian import significance
 from lazyccd.kernels.cosmic_rays.replace import (
@@ -29,8 +29,6 @@ from lazyccd.kernels.cosmic_rays.replace import (
 )
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.medians import median_network
-
-Array = npt.NDArray[Any]
 
 TILE = (64, 512)
 """Rows and columns whose scratch stays in cache."""

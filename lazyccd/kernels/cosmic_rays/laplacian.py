@@ -9,12 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from lazyccd.kernels.block import Array
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.medians import columns_median7, exchange, rows_median7
-
-Array = npt.NDArray[Any]
 
 FOUR, TWO, QUARTER = np.float32(4), np.float32(2), np.float32(0.25)
 ZERO, LEAST_VARIANCE = np.float32(0), np.float32(0.00001)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from lazyccd.kernels.block import Array
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.medians import lower_median
-
-Array = npt.NDArray[Any]
 
 MEAN, MEDIAN_OF_GOOD, WEIGHTED, MEDIAN = 0, 1, 2, 3
 CLEAN_TYPES = {"meanmask": MEAN, "medmask": MEDIAN_OF_GOOD, "idw": WEIGHTED, "median": MEDIAN}

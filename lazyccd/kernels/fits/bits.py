@@ -6,14 +6,10 @@ Writing, `held` bits, fewer than 32, wait in the lower end of `bits`. Reading, t
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
+from lazyccd.kernels.block import Array
 from lazyccd.kernels.jit import compiled
-
-Array = npt.NDArray[Any]
 
 
 @compiled

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from numba import types
 from numba.extending import intrinsic
 
+from lazyccd.kernels.block import Array
 from lazyccd.kernels.jit import compiled
 
 DITHER_COUNT = 10_000
@@ -21,8 +22,6 @@ DITHER_COUNT = 10_000
 
 DITHER_ZERO = -2147483646
 """Integer that stands for an exact zero with SUBTRACTIVE_DITHER_2."""
-
-Array = npt.NDArray[Any]
 
 
 def _swap_bytes(typingctx: Any, value: Any) -> Any:

@@ -13,16 +13,14 @@ The result is 0 only if all bytes are 0, as it must be: in ones-complement 0 and
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
+from lazyccd.kernels.block import Array
 from lazyccd.kernels.jit import compiled
 
 MASK32 = 0xFFFFFFFF
 
-Array = npt.NDArray[Any]
 
 _M8 = np.uint32(0x00FF00FF)
 _M32 = np.uint64(MASK32)
@@ -31,7 +29,7 @@ _M64_16 = np.uint64(0x0000FFFF0000FFFF)
 
 
 @compiled
-def _encode8(row: npt.NDArray[Any], flip: int, position: int, out: npt.NDArray[Any]) -> np.uint64:
+def _encode8(row: Array, flip: int, position: int, out: Array) -> np.uint64:
     """Copy bytes; the byte at offset k of the data unit counts 256**(3 - k % 4)."""
     total = np.uint64(0)
     for lane in range(4):
@@ -47,7 +45,7 @@ def _encode8(row: npt.NDArray[Any], flip: int, position: int, out: npt.NDArray[A
 
 
 @compiled
-def _encode16(row: npt.NDArray[Any], flip: int, position: int, out: npt.NDArray[Any]) -> np.uint64:
+def _encode16(row: Array, flip: int, position: int, out: Array) -> np.uint64:
     """Swap 16-bit pixels; those at offset 0 modulo 4 are the upper half of their word."""
     total = np.uint64(0)
     for lane in range(2):
@@ -63,7 +61,7 @@ def _encode16(row: npt.NDArray[Any], flip: int, position: int, out: npt.NDArray[
 
 
 @compiled
-def _encode32(row: npt.NDArray[Any], flip: int, position: int, out: npt.NDArray[Any]) -> np.uint64:
+def _encode32(row: Array, flip: int, position: int, out: Array) -> np.uint64:
     """Swap 32-bit pixels; each is one word."""
     total = np.uint64(0)
     for i in range(row.size):
@@ -75,7 +73,7 @@ def _encode32(row: npt.NDArray[Any], flip: int, position: int, out: npt.NDArray[
 
 
 @compiled
-def _encode64(row: npt.NDArray[Any], flip: int, position: int, out: npt.NDArray[Any]) -> np.uint64:
+def _encode64(row: Array, flip: int, position: int, out: Array) -> np.uint64:
     """Swap 64-bit pixels; each is two words."""
     total = np.uint64(0)
     for i in range(row.size):
@@ -124,7 +122,7 @@ def fold_datasum(total: int) -> int:
     return total
 
 
-def encode_big_endian(pixels: npt.NDArray[Any], position: int, out: npt.NDArray[np.uint8]) -> int:
+def encode_big_endian(pixels: Array, position: int, out: npt.NDArray[np.uint8]) -> int:
     """Write contiguous pixels as FITS bytes and return what they add to DATASUM.
 
     Parameters

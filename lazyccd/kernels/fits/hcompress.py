@@ -33,10 +33,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lazyccd.kernels.block import Array
 from lazyccd.kernels.fits.bits import end_bits, fill_bits, flush_bits, put_bits
 from lazyccd.kernels.jit import compiled
-
-Array = npt.NDArray[Any]
 
 
 @compiled

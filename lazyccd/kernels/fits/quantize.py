@@ -16,8 +16,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from lazyccd.kernels.block import Array
 from lazyccd.kernels.fits.decode import DITHER_ZERO
 from lazyccd.kernels.jit import compiled
 
@@ -28,8 +28,6 @@ LARGEST = 2147483600
 """Integers above are not used, nor those as far below 0."""
 
 NOISE_OF_MEDIAN = 0.6052697
-
-Array = npt.NDArray[Any]
 
 
 @compiled

@@ -20,13 +20,12 @@ import numpy.typing as npt
 from numba import types
 from numba.extending import intrinsic
 
+from lazyccd.kernels.block import Array
 from lazyccd.kernels.fits.bits import end_bits, fill_bits, flush_bits, put_bits
 from lazyccd.kernels.jit import compiled
 
 BLOCK = 32
 """Pixels of a block as written here."""
-
-Array = npt.NDArray[Any]
 
 
 def _count_leading_zeros(typingctx: Any, value: Any) -> Any:
