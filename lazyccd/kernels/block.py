@@ -1,4 +1,4 @@
-"""What kernels are given and what they give back: blocks of pixels with their place in the image."""
+"""What kernels take and return: blocks of pixels that know their place in the image, and requests for them."""
 
 from __future__ import annotations
 
@@ -26,19 +26,21 @@ ALL_PLANES = (*PLANES, *MAPS)
 
 
 class Request(NamedTuple):
-    """A region of a step's output and the planes of it that are asked for."""
+    """A region of a step's output, and the planes of it that are wanted."""
 
     region: Region
     planes: frozenset[str]
 
 
 class Block(NamedTuple):
-    """The pixels of one region; a plane that nobody asked for is None.
+    """The pixels of one region; planes that nobody asked for are None.
 
     Arrays have the shape of the region. They may be views of larger arrays and must not be written to.
     """
 
     region: Region
+    # A tuple and not a dataclass: dask's `sizeof` adds up the items of a tuple, but counts 48 bytes for a dataclass
+    # whatever arrays it holds, so the scheduler would not see the memory.
     data: Array | None = None
     variance: Array | None = None
     mask: Array | None = None
@@ -47,13 +49,13 @@ class Block(NamedTuple):
     exposure: Array | None = None
 
     def plane(self, name: str) -> Array:
-        """Return the named plane, which must be there."""
+        """Return the named plane, which must have been asked for."""
         array = getattr(self, name)
         assert array is not None, f"plane {name!r} was not asked for"
         return array  # type: ignore[no-any-return]
 
     def crop(self, region: Region) -> Block:
-        """Return views of the part in ``region``."""
+        """Return the part in ``region`` as views."""
         if region == self.region:
             return self
         cut = region.within(self.region)

@@ -1,4 +1,8 @@
-"""Block reduction and replication on blocks."""
+"""Block reduction and replication on blocks: binning, means for pyramids and for registration.
+
+`block_reduce` and `block_replicate` are ccdproc's, with variance and mask. The two means of good pixels differ on purpose:
+`good_mean` halves an image in its own type and carries variance and mask; `box_mean` bins by any factor in float64.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,12 @@ from lazyccd.kernels.block import BITWISE_OR, Array, Block, Request
 
 
 def as_blocks(array: Array, size: tuple[int, int]) -> Array:
-    """Return the array with the axes: rows, columns, rows within a block, columns within a block.
-
-    It is a copy in which the pixels of a block are neighbours: NumPy adds in the order of memory, so only then the sum of
-    a block does not depend on how many others there are.
-    """
+    """Return a copy of the array with the axes: rows, columns, rows within a block, columns within a block."""
     by, bx = size
     ny, nx = array.shape[0] // by, array.shape[1] // bx
+    # NumPy adds in the order of memory. Only if the pixels of a block are neighbours in it does the sum of a block
+    # not
+    # depend on how many others there are.
     return np.array(array.reshape(ny, by, nx, bx).swapaxes(1, 2), order="C")
 
 
@@ -26,8 +29,20 @@ def block_reduce(
 ) -> Block:
     """Reduce each block of pixels to one.
 
-    ``func(array, axis=(2, 3))`` makes the data. The variance is the sum over the block divided by its size to the given
-    power; the mask has the bits of all pixels of the block.
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a
+        Whole blocks of the image.
+    size
+        Rows and columns of a block.
+    func
+        Makes the data when called as ``func(array, axis=(2, 3))``.
+    power
+        The variance is the sum over the block divided by its size to this power: 0 for a sum, 2 for a mean.
+    dtype
+        Dtype of data and variance in the result.
     """
     data = variance = mask = None
     if "data" in request.planes:
@@ -42,9 +57,22 @@ def block_reduce(
 
 
 def block_replicate(request: Request, a: Block, *, size: tuple[int, int], divisor: float) -> Block:
-    """Make a block of pixels of each one, with its data divided by ``divisor`` and its variance by the square."""
+    """Make a block of pixels of each one.
+
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a
+        The pixels that the region comes from.
+    size
+        Rows and columns of a block.
+    divisor
+        What the data are divided by; the variance is divided by its square.
+    """
     by, bx = size
     r = request.region
+    # The region may begin within a block.
     cut = r.within(a.region._replace(y0=a.region.y0 * by, x0=a.region.x0 * bx))
 
     def spread(plane: Array) -> Array:
@@ -59,11 +87,11 @@ def block_replicate(request: Request, a: Block, *, size: tuple[int, int], diviso
 def good_mean(request: Request, a: Block, *, bad_bits: int) -> Block:
     """Average the good pixels of each block of 2 x 2, with equal weights; where none is good, those that are finite.
 
-    Weights by variance would make faint pixels count more, since they have less noise. The variance is that of the mean of
-    the same pixels; the mask has the bits of all four.
+    The variance is that of the mean of the same pixels; the mask has the bits of all four.
     """
     quarters = [(slice(i, None, 2), slice(j, None, 2)) for i in (0, 1) for j in (0, 1)]
     pixels = a.plane("data")
+    # Equal weights: with weights by variance faint pixels would count more, because they have less noise.
     used = np.isfinite(pixels)
     if a.mask is not None:
         good = used & ((a.mask & a.mask.dtype.type(bad_bits)) == 0)
@@ -72,6 +100,7 @@ def good_mean(request: Request, a: Block, *, bad_bits: int) -> Block:
 
     def total(plane: Array) -> Array:
         kept = np.where(used, plane, plane.dtype.type(0))
+        # Pairs in a fixed order, so that a level of a pyramid does not depend on the chunks.
         return np.asarray((kept[quarters[0]] + kept[quarters[1]]) + (kept[quarters[2]] + kept[quarters[3]]))
 
     data = variance = mask = None
@@ -85,3 +114,29 @@ def good_mean(request: Request, a: Block, *, bad_bits: int) -> Block:
         bits = a.plane("mask")
         mask = (bits[quarters[0]] | bits[quarters[1]]) | (bits[quarters[2]] | bits[quarters[3]])
     return Block(request.region, data, variance, mask)
+
+
+def box_mean(request: Request, a: Block, *, size: int, bad: int) -> Block:
+    """Return the means of the good pixels of boxes; NaN where there are none.
+
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a
+        Whole boxes of the image.
+    size
+        Side of a box.
+    bad
+        Bits of the mask that leave a pixel out.
+    """
+    data = a.plane("data").astype(np.float64)
+    good = np.isfinite(data)
+    if a.mask is not None:
+        good &= (a.mask & a.mask.dtype.type(bad)) == 0
+    ny, nx = request.region.shape
+    boxes = (ny, size, nx, size)
+    total = np.where(good, data, 0).reshape(boxes).sum(axis=(1, 3))
+    # 0 / 0 where no pixel is good.
+    with np.errstate(invalid="ignore"):
+        return Block(request.region, total / good.reshape(boxes).sum(axis=(1, 3)))

@@ -1,4 +1,8 @@
-"""Linearity, crosstalk, fringes and trails of bleeding charge on blocks."""
+"""Instrument signatures on blocks: bleed trails, non-linearity, crosstalk and fringes.
+
+Fringes: `fringe_boxes` reduces image and fringe frame to means of 8 x 8 pixels, `fringe_scale` fits the one to the other
+with a sky of its own in each cell of 128 x 128 pixels, and `subtract_scaled` subtracts.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +30,28 @@ FRINGE_ITERATIONS = 20
 
 
 def flag_trails(request: Request, a: Block, *, level: float, length: int, bit: int, mask_dtype: str) -> Block:
-    """Set a bit where at least so many pixels of a column in a row are at or above a level."""
+    """Flag runs of pixels along a column that are at or above a level: the trails of bleeding charge.
+
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a
+        The image, with the margin of `trail_halo`.
+    level
+        Level in the unit of the data.
+    length
+        Least number of pixels in a run.
+    bit
+        Bit to set.
+    mask_dtype
+        Dtype of the mask in the result.
+    """
     cut = request.region.within(a.region)
     mask = None
     if "mask" in request.planes:
         hit = np.zeros(a.region.shape, np.bool_)
+        # Contiguous: a view would compile the loop once more.
         _long_runs(np.ascontiguousarray(a.plane("data") >= level), length, hit)
         found = np.where(hit[cut], np.dtype(mask_dtype).type(bit), np.dtype(mask_dtype).type(0))
         mask = or_masks(request, None if a.mask is None else a.mask[cut], found, mask_dtype)
@@ -39,16 +60,17 @@ def flag_trails(request: Request, a: Block, *, level: float, length: int, bit: i
 
 
 def trail_halo(length: int) -> tuple[int, int]:
-    """Return how far `flag_trails` looks along y and x."""
+    """Return how many pixels `flag_trails` looks beyond a region along y and x."""
     return length - 1, 0
 
 
 @compiled
 def _long_runs(above: Array, length: int, out: Array) -> None:
-    """Set the pixels of runs along columns that are at least so long."""
+    """Set the pixels of runs along columns that have at least ``length`` pixels."""
     ny, nx = above.shape
     for x in range(nx):
         run = 0
+        # One row more, so that a run that ends with the column is closed too.
         for y in range(ny + 1):
             if y < ny and above[y, x]:
                 run += 1
@@ -71,17 +93,36 @@ def linearize(
 ) -> Block:
     """Return what a linear detector would have read; the variance is multiplied by the square of the derivative.
 
-    Either a polynomial, or a table of measured and true values between which it goes straight; beyond its ends the
-    difference stays that of the end. Values above ``limit`` get ``bit`` in the mask.
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a
+        The image, in the unit of the coefficients or the table.
+    coefficients
+        Polynomial from measured to true values, constant first; empty to use the table.
+    table
+        Measured and true values, with straight lines between them. Beyond the ends the difference stays that of the end.
+    limit
+        Values above are beyond what was measured.
+    bit
+        Bit for these.
+    dtype
+        Dtype of data and variance in the result.
+    mask_dtype
+        Dtype of the mask in the result.
     """
+    x, y = table
     measured = a.plane("data").astype(np.float64)
     data = variance = mask = None
     if "data" in request.planes:
         if coefficients:
             data = np.polynomial.polynomial.polyval(measured, coefficients).astype(dtype)
         else:
-            inside = np.clip(measured, table[0][0], table[0][-1])
-            data = (np.interp(inside, *table) + (measured - inside)).astype(dtype)
+            inside = np.clip(measured, x[0], x[-1])
+            # `np.interp` is constant beyond its ends; what lies beyond is added again, so that bright pixels stay in
+            # order.
+            data = (np.interp(inside, x, y) + (measured - inside)).astype(dtype)
     if "variance" in request.planes:
         slope = _slope(measured, coefficients, table)
         variance = (a.plane("variance") * slope**2).astype(dtype)
@@ -92,13 +133,14 @@ def linearize(
 
 
 def _slope(measured: Array, coefficients: tuple[float, ...], table: tuple[tuple[float, ...], ...]) -> Array:
-    """Return the derivative of the correction; that of a table is the slope of the piece, 1 beyond its ends."""
+    """Return the derivative of the correction; that of a table is the slope of each segment, 1 beyond its ends."""
     if coefficients:
         derivative = np.polynomial.polynomial.polyder(np.array(coefficients))
         return np.asarray(np.polynomial.polynomial.polyval(measured, derivative))
     x, y = np.array(table[0]), np.array(table[1])
     slopes = np.concatenate([[1.0], np.diff(y) / np.diff(x), [1.0]])
     place = np.searchsorted(x, measured, side="right")
+    # The last measured value belongs to the last segment; the search puts it beyond.
     return np.asarray(slopes[np.where(measured == x[-1], x.size - 1, place)])
 
 
@@ -115,13 +157,33 @@ def remove_crosstalk(
 ) -> Block:
     """Subtract from a block a fraction of others, pixel by pixel.
 
-    Source pixels that are not finite, or have one of the bits ``unknown``, leave nothing. The variance gets the squares of the
-    fractions times theirs; ``bit`` is set where a source is at or above a level.
+    Source pixels that are not finite, or that have one of the bits ``unknown``, leave nothing behind. The variance gets the
+    squares of the fractions times theirs.
+
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    victim
+        The image that is corrected; None if only the mask is wanted and it has none.
+    sources
+        The images that talk, in the same readout order; None for one without the planes wanted.
+    coefficients
+        Fraction of each source.
+    unknown
+        Bits of sources by which nothing is known of their signal.
+    above, bit
+        Sources at or above this level set this bit.
+    dtype
+        Dtype of data and variance in the result.
+    mask_dtype
+        Dtype of the mask in the result.
     """
     data = variance = mask = None
     given_blocks = [(source, c) for source, c in zip(sources, coefficients, strict=True) if source is not None]
     if "data" in request.planes:
         assert victim is not None
+        # In double precision: fractions are about 1e-4, and many sources are added up.
         total = victim.plane("data").astype(np.float64)
         for source, fraction in given_blocks:
             total -= fraction * _known(source.plane("data"), source, unknown)
@@ -144,10 +206,11 @@ def remove_crosstalk(
 
 
 def _known(values: Array, source: Block, unknown: int) -> Array:
-    """Return values of a source, 0 where nothing is known of it."""
+    """Return values of a source, 0 where its signal is not known."""
     known = np.isfinite(source.plane("data")) & np.isfinite(values)
     if source.mask is not None:
         known &= (source.mask & source.mask.dtype.type(unknown)) == 0
+    # 0 and not NaN: one bad source pixel must not make the victim bad.
     return np.where(known, values, 0)
 
 
@@ -162,13 +225,43 @@ def subtract_scaled(
     mask_dtype: str,
     remap: Remap,
 ) -> Block:
-    """Return ``a - scale * factor * b``, where the scale is a global number; variances are added, masks joined."""
+    """Return ``a - scale * factor * b``; variances are added, masks united.
+
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a, b
+        Image and fringe frame; ``b`` is None if only a plane is wanted that it lacks.
+    scale
+        Its first number is the scale, a global number of the plan.
+    factor
+        From the units of ``b`` to those of ``a``.
+    dtype
+        Dtype of data and variance in the result.
+    mask_dtype
+        Dtype of the mask in the result.
+    remap
+        Bits of the second mask and what each becomes in the result.
+    """
     number = float(np.asarray(scale).ravel()[0]) * factor
     return add_scaled(request, a, b, scale=-number, dtype=dtype, mask_dtype=mask_dtype, remap=remap)
 
 
 def beside(request: Request, a: Block, b: Block, *, bad: tuple[int, int], dtype: str) -> Block:
-    """Return two images in one block, the second in the place of the variance; NaN where either is bad."""
+    """Return two images in one block, the second in the plane of the variance; NaN where either is bad.
+
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a, b
+        The images.
+    bad
+        Bits of each mask that make a pixel bad.
+    dtype
+        Dtype of both planes.
+    """
     good = np.ones(request.region.shape, bool)
     for block, bits in zip((a, b), bad, strict=True):
         if block.mask is not None:
@@ -181,7 +274,7 @@ def beside(request: Request, a: Block, b: Block, *, bad: tuple[int, int], dtype:
 
 
 def fringe_boxes(block: Block) -> Array:
-    """Return for each box of a tile the number of its cell, and the means of both images over good pixels.
+    """Return, for each box of a tile, the number of its cell and the means of both images over good pixels.
 
     Boxes of which less than half is good are left out, and so are those cut by the edge of the image.
     """
@@ -195,6 +288,7 @@ def fringe_boxes(block: Block) -> Array:
     means = [np.where(good, part, 0).sum(axis=(1, 3))[keep] / count[keep] for part in both]
     rows = (block.region.y0 + FRINGE_BOX * np.arange(ny)) // FRINGE_CELL
     columns = (block.region.x0 + FRINGE_BOX * np.arange(nx)) // FRINGE_CELL
+    # One number for a cell; no image has 2**20 columns of cells.
     cells = (rows[:, None] * 2**20 + columns[None, :])[keep]
     return np.stack([cells.astype(np.float64), *means], axis=1)
 
@@ -202,8 +296,8 @@ def fringe_boxes(block: Block) -> Array:
 def fringe_scale(partials: Sequence[Array]) -> Array:
     """Return by how much the fringe frame is in an image, the uncertainty of that, and the number of boxes it rests on.
 
-    Least squares of box means with a sky of its own in each cell; boxes are left out that are further from the fit than 3
-    robust standard deviations, and the fit repeated until nothing changes.
+    Least squares of box means with a separate sky in each cell. Boxes further from the fit than 3 robust standard deviations
+    are left out, and the fit is repeated until nothing changes.
     """
     cells, image, fringe = np.concatenate(list(partials)).T
     if cells.size == 0:
@@ -212,11 +306,13 @@ def fringe_scale(partials: Sequence[Array]) -> Array:
         )
     _, cell = np.unique(cells, return_inverse=True)
     keep = np.ones(cells.size, bool)
+    # Stars first, by medians, which need no fit. Twice the limit, because the fringes are still in the residuals.
     keep &= _near(image - _cell_medians(image, cell), 2 * FRINGE_SIGMA)
     scale = error = 0.0
     for _ in range(FRINGE_ITERATIONS):
         d, f = (values - _cell_means(values, cell, keep) for values in (image, fringe))
         power = float(np.sum(f[keep] ** 2))
+        # Catches NaN too.
         if not power > 0:
             raise ParameterError("the fringe frame has no structure where the image is good; check it, or give scale=.")
         scale = float(np.sum(d[keep] * f[keep])) / power
@@ -234,6 +330,7 @@ def _near(values: Array, sigma: float, among: Array | None = None) -> Array:
     chosen = values if among is None else values[among]
     middle = np.median(chosen)
     limit = sigma * MAD_TO_SIGMA * np.median(np.abs(chosen - middle))
+    # At least rounding: without noise the MAD is 0, and every box would be left out.
     return np.asarray(np.abs(values - middle) <= max(limit, 1e-12 * float(np.abs(chosen).max())))
 
 

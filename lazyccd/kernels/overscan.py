@@ -1,4 +1,11 @@
-"""Overscan on blocks: levels of lines, and their subtraction."""
+"""Overscan on blocks: the level of each line of a strip, and its subtraction.
+
+1. `row_levels` collects the good, finite pixels of each line and takes their mean, median or clipped mean.
+2. `subtract_lines` does that for the strip beside a block and subtracts it in the same task; `subtract_levels` subtracts
+   levels that a model was fitted to.
+
+Bad and NaN pixels are left out, unlike in ccdproc: one dead pixel must not shift a line.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +21,9 @@ from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 
 Statistic: TypeAlias = Literal["mean", "median", "clipped", "mad"]
 
+MEAN, MEDIAN, CLIPPED, MAD = range(4)
 STATISTICS: tuple[Statistic, ...] = ("mean", "median", "clipped", "mad")
-"""What the level of a line can be, in the order of the numbers by which loops know them."""
+"""What the level of a line can be; the index of each is its number in compiled loops."""
 
 CLIP_SIGMA = 3.0
 """Pixels further from the median of their line are no part of a clipped mean."""
@@ -28,12 +36,14 @@ CLIP_ITERATIONS = 5
 def _middle(values: Array) -> float:
     """Return the median of sorted numbers."""
     low, high = values[(values.size - 1) // 2], values[values.size // 2]
-    return 0.5 * (low + high)  # type: ignore[no-any-return]  # the sum is rounded as NumPy rounds it
+    # The sum is rounded as NumPy rounds it, in the type of the pixels; the half of it is exact.
+    return 0.5 * (low + high)  # type: ignore[no-any-return]  # elements of an array are Any
 
 
 @compiled
 def _mean(values: Array) -> float:
     """Return the mean, summed in double precision."""
+    # A float64 total in the order of the numbers, also for float32.
     total = 0.0
     for value in values:
         total += value
@@ -42,7 +52,7 @@ def _mean(values: Array) -> float:
 
 @compiled
 def _clip(values: Array, iterations: int, sigma: float) -> tuple[int, int]:
-    """Return the range of sorted numbers left by clipping at standard deviations about the median, again and again."""
+    """Return the range of sorted numbers that is left after clipping at standard deviations about the median, repeatedly."""
     first, stop = 0, values.size
     for _ in range(iterations):
         kept = values[first:stop]
@@ -52,6 +62,7 @@ def _clip(values: Array, iterations: int, sigma: float) -> tuple[int, int]:
             total += (value - mean) ** 2
         limit = sigma * np.sqrt(total / kept.size)
         before = stop - first
+        # Numbers are sorted, so what is clipped lies at both ends, and no pixel is looked at twice.
         while values[first] < middle - limit:
             first += 1
         while values[stop - 1] > middle + limit:
@@ -63,7 +74,7 @@ def _clip(values: Array, iterations: int, sigma: float) -> tuple[int, int]:
 
 @compiled
 def _clip_by_mad(values: Array, sigma: float, scratch: Array) -> tuple[int, int]:
-    """Return the range of sorted numbers left by one clipping at median absolute deviations about the median."""
+    """Return the range of sorted numbers that is left after clipping once at median absolute deviations about the median."""
     middle = _middle(values)
     for i in range(values.size):
         scratch[i] = abs(values[i] - middle)
@@ -83,8 +94,22 @@ def row_levels(
 ) -> None:
     """Set the mean, median, or clipped mean of the good, finite pixels of each row; NaN where there are none.
 
-    ``scratch`` has two rows of the length of one of the strip, and its type. Means are summed in float64; the plain one in
-    the order of the pixels.
+    Parameters
+    ----------
+    strip
+        Float32 or float64, shape ``(ny, nx)``.
+    bad
+        True for pixels that are left out, same shape; shape ``(0, 0)`` if there are none.
+    statistic
+        Index into `STATISTICS`.
+    iterations
+        How often `CLIPPED` clips at most.
+    sigma
+        Limit in standard deviations for `CLIPPED`, in median absolute deviations for `MAD`.
+    scratch
+        Dtype of the strip, shape ``(2, nx)``.
+    out
+        Receives the levels, float64, shape ``(ny,)``.
     """
     ny, nx = strip.shape
     for i in range(ny):
@@ -95,16 +120,17 @@ def row_levels(
                 scratch[0, count] = value
                 count += 1
         values = scratch[0, :count]
-        if statistic > 0:
+        # The plain mean keeps the order of the pixels in the image, in which its last bit is defined.
+        if statistic != MEAN:
             sort_values(values)
         if count == 0:
             out[i] = np.nan
-        elif statistic == 0:
+        elif statistic == MEAN:
             out[i] = _mean(values)
-        elif statistic == 1:
+        elif statistic == MEDIAN:
             out[i] = _middle(values)
         else:
-            if statistic == 2:
+            if statistic == CLIPPED:
                 first, stop = _clip(values, iterations, sigma)
             else:
                 first, stop = _clip_by_mad(values, sigma, scratch[1])
@@ -118,11 +144,26 @@ def line_level(strip: Array, bad: Array | None, axis: int, statistic: Statistic)
     2. ``clipped``: the mean within 3 standard deviations of the median, clipped at most 5 times.
     3. ``mad``: the mean within 3 times 1.4826 median absolute deviations of the median, clipped once.
 
-    Pixels that are bad or not finite are left out; a line without any good pixel is NaN.
+    Parameters
+    ----------
+    strip
+        Float32 or float64, shape ``(ny, nx)``.
+    bad
+        True for pixels to leave out, as those that are not finite are.
+    axis
+        Axis of the strip that is averaged over: 1 for a strip beside the image, 0 for one below it.
+    statistic
+        One of the above.
+
+    Returns
+    -------
+    ndarray
+        float64, one number for each line; NaN for a line without any good pixel.
     """
     if axis == 0:
         strip, bad = strip.T, None if bad is None else bad.T
     levels = np.empty(strip.shape[0])
+    # Contiguous and writable copies: a transposed or read-only strip would compile the loop once more.
     rows = pixels_of(strip, strip.dtype).reshape(strip.shape)
     skip = np.empty((0, 0), bool) if bad is None else pixels_of(bad, bool).reshape(strip.shape)
     sigma = CLIP_SIGMA * (MAD_TO_SIGMA if statistic == "mad" else 1.0)
@@ -132,7 +173,7 @@ def line_level(strip: Array, bad: Array | None, axis: int, statistic: Statistic)
 
 
 def bad_pixels(block: Block, bad_bits: int) -> Array | None:
-    """Return where a block has any of some planes; None without a mask."""
+    """Return where a block has any of the given mask bits; None if it has no mask."""
     return None if block.mask is None else (block.mask & block.mask.dtype.type(bad_bits)) != 0
 
 
@@ -150,7 +191,26 @@ def subtract_lines(
 ) -> Block:
     """Subtract from each line the level of the same line of the overscan strip.
 
-    Lines that the strip does not cover, or covers with bad pixels only, become NaN; in the mask they get ``no_data``.
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a
+        The image; None if only the mask is wanted and the image has none.
+    strip
+        The part of the overscan strip beside the region; None if there is none.
+    axis
+        1 for a strip beside the image, 0 for one below it.
+    statistic
+        One of `STATISTICS`.
+    bad_bits
+        Bits of the strip's mask that leave a pixel out.
+    no_data
+        Bit for the pixels of lines without a level; these pixels become NaN.
+    dtype
+        Dtype of the data in the result.
+    mask_dtype
+        Dtype of the mask in the result.
     """
     r = request.region
     first, stop = (r.y0, r.y1) if axis == 1 else (r.x0, r.x1)
@@ -165,19 +225,54 @@ def subtract_lines(
 def subtract_levels(
     request: Request, a: Block | None, *, level: Array, axis: int, dtype: str, mask_dtype: str, no_data: int
 ) -> Block:
-    """Subtract a level per line; lines whose level is NaN become NaN, in the mask ``no_data``."""
+    """Subtract a level from each line; lines whose level is NaN become NaN.
+
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a
+        The image; None if only the mask is wanted and the image has none.
+    level
+        Level of every line of the image, in the unit of the data.
+    axis
+        1 for a level per row, 0 for one per column.
+    dtype
+        Dtype of the data in the result.
+    mask_dtype
+        Dtype of the mask in the result.
+    no_data
+        Bit for the pixels of lines without a level.
+    """
     r = request.region
     part = level[r.y0 : r.y1, None] if axis == 1 else level[None, r.x0 : r.x1]
     return _subtract(request, a, part, dtype, mask_dtype, no_data)
 
 
 def _subtract(request: Request, a: Block | None, level: Array, dtype: str, mask_dtype: str, no_data: int) -> Block:
-    """Subtract what stands beside or below a block."""
+    """Subtract levels from a block.
+
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a
+        The image; None if only the mask is wanted and the image has none.
+    level
+        Levels of the lines, shape ``(ny, 1)`` or ``(1, nx)``.
+    dtype
+        Dtype of the data in the result.
+    mask_dtype
+        Dtype of the mask in the result.
+    no_data
+        Bit for the pixels of lines without a level.
+    """
     data = mask = None
     if "data" in request.planes:
         assert a is not None
         data = np.subtract(a.plane("data"), level, dtype=dtype, casting="same_kind")
     if "mask" in request.planes:
+        # The level alone decides: a pixel that is NaN already has its bit.
         missing = np.where(np.isnan(level), np.dtype(mask_dtype).type(no_data), np.dtype(mask_dtype).type(0))
         given = None if a is None else a.mask
         mask = or_masks(request, given, np.broadcast_to(missing, request.region.shape), mask_dtype)
@@ -185,7 +280,19 @@ def _subtract(request: Request, a: Block | None, level: Array, dtype: str, mask_
 
 
 def blank_outside(request: Request, a: Block, *, axis: int, first: int, stop: int) -> Block:
-    """Return the data with NaN in the lines outside of ``first <= line < stop``; the mask is kept."""
+    """Return the data with NaN in lines outside ``first <= line < stop``; the mask stays.
+
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a
+        The image.
+    axis
+        1 to count rows, 0 to count columns.
+    first, stop
+        The first line that is kept, and the one after the last.
+    """
     r = request.region
     lines = np.arange(r.y0, r.y1) if axis == 1 else np.arange(r.x0, r.x1)
     outside = np.expand_dims((lines < first) | (lines >= stop), axis)

@@ -1,13 +1,13 @@
 """Pixel by pixel arithmetic on blocks: data, variance and mask together.
 
-Every kernel takes a request and blocks, returns the planes that were asked for, and leaves its inputs as they were. Error
-propagation is for independent errors; a block without variance is exact.
+Every kernel takes a request and blocks, returns the planes that were asked for, and leaves its inputs unchanged. Errors
+are propagated as independent ones; a block without variance is exact. Masks are united, bit by bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,8 @@ from lazyccd.kernels import pixel_loops
 from lazyccd.kernels.block import BITWISE_OR, Array, Block, Request
 from lazyccd.kernels.pixel_loops import pixels_of
 
-Remap = tuple[tuple[int, int], ...]
+Remap: TypeAlias = tuple[tuple[int, int], ...]
+"""Bits of a mask, and the bit that each becomes."""
 
 FORMS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
     "std": (np.sqrt, np.square),
@@ -33,6 +34,7 @@ def remap_bits(mask: Array, pairs: Remap, dtype: npt.DTypeLike | None = None) ->
     if not pairs:
         return mask.astype(dtype, copy=False)
     moved = sum(old for old, _ in pairs)
+    # All old bits are cleared before any new one is set: a pair may move onto a bit that another pair leaves.
     out: Array = (mask & ~mask.dtype.type(moved)).astype(dtype)
     for old, new in pairs:
         out |= np.where(mask & mask.dtype.type(old), dtype.type(new), dtype.type(0))
@@ -40,8 +42,19 @@ def remap_bits(mask: Array, pairs: Remap, dtype: npt.DTypeLike | None = None) ->
 
 
 def or_masks(request: Request, a: Array | None, b: Array | None, dtype: npt.DTypeLike) -> Array:
-    """Return the bits of both masks over the region; a mask that is not there has none."""
+    """Return the bits of both masks over the region.
+
+    Parameters
+    ----------
+    request
+        Its region gives the shape.
+    a, b
+        Masks; None counts as a mask without bits.
+    dtype
+        Dtype of the result.
+    """
     if a is None or b is None:
+        # A mask may be one row or one column, which broadcasts here.
         out = np.zeros(request.region.shape, dtype)
         given = a if a is not None else b
         return out if given is None else np.bitwise_or(out, given, out=out)
@@ -51,7 +64,23 @@ def or_masks(request: Request, a: Array | None, b: Array | None, dtype: npt.DTyp
 def add_scaled(
     request: Request, a: Block, b: Block | None, *, scale: float, dtype: str, mask_dtype: str, remap: Remap
 ) -> Block:
-    """Return ``a + scale * b``; the variance is ``var_a + scale**2 var_b``."""
+    """Return ``a + scale * b``; the variance is ``var_a + scale**2 var_b``.
+
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a, b
+        Blocks in units whose ratio is ``scale``; ``b`` is None if only a plane is wanted that it lacks.
+    scale
+        Factor of the second block.
+    dtype
+        Dtype of data and variance in the result.
+    mask_dtype
+        Dtype of the mask in the result.
+    remap
+        Bits of the second mask and what each becomes in the result.
+    """
     data = variance = mask = None
     if "data" in request.planes:
         assert b is not None
@@ -64,10 +93,22 @@ def add_scaled(
 
 
 def _plus(a: Array, b: Array, scale: float, dtype: str) -> Array:
+    """Return ``a + scale * b``.
+
+    Parameters
+    ----------
+    a, b
+        Planes; either may be one row or one column.
+    scale
+        Factor of the second plane.
+    dtype
+        Dtype of the result.
+    """
     if scale == 1:
         return np.add(a, b, dtype=dtype)
     if scale == -1:
         return np.subtract(a, b, dtype=dtype)
+    # One pass: NumPy would write the product to memory and read it again.
     out = np.empty(np.broadcast_shapes(a.shape, b.shape), dtype)
     pixels = pixels_of(a, dtype, out.shape), pixels_of(b, dtype, out.shape)
     pixel_loops.add_multiple(*pixels, out.dtype.type(scale), out.reshape(-1))
@@ -75,24 +116,67 @@ def _plus(a: Array, b: Array, scale: float, dtype: str) -> Array:
 
 
 def _sum_variance(request: Request, a: Block | None, b: Block | None, scale: float, dtype: str) -> Array:
+    """Return ``var_a + scale * var_b``, where a missing variance is 0.
+
+    Parameters
+    ----------
+    request
+        Its region gives the shape.
+    a, b
+        Blocks, one of which has a variance.
+    scale
+        Factor of the second variance.
+    dtype
+        Dtype of the result.
+    """
     va = None if a is None else a.variance
     vb = None if b is None else b.variance
     if vb is None:
         assert va is not None
         return va.astype(dtype, copy=False)
     if va is None:
+        # A master of one row or column makes a variance of one; the image has its own shape.
         return np.broadcast_to(np.multiply(vb, scale, dtype=dtype), request.region.shape)
     return _plus(va, vb, scale, dtype)
 
 
 def _merge_masks(request: Request, a: Block | None, b: Block | None, dtype: str, remap: Remap) -> Array:
+    """Return the bits of both blocks' masks.
+
+    Parameters
+    ----------
+    request
+        Its region gives the shape.
+    a, b
+        Blocks, with or without a mask.
+    dtype
+        Dtype of the result.
+    remap
+        Bits of the second mask and what each becomes in the result.
+    """
     ma = None if a is None else a.mask
     mb = None if b is None or b.mask is None else remap_bits(b.mask, remap, dtype)
     return or_masks(request, ma, mb, dtype)
 
 
 def multiply(request: Request, a: Block, b: Block, *, scale: float, dtype: str, mask_dtype: str, remap: Remap) -> Block:
-    """Return ``scale * a * b``; the variance is ``scale**2 (b**2 var_a + a**2 var_b)``."""
+    """Return ``scale * a * b``; the variance is ``scale**2 (b**2 var_a + a**2 var_b)``.
+
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a, b
+        Blocks.
+    scale
+        Factor of the product, from its units to those of the result.
+    dtype
+        Dtype of data and variance in the result.
+    mask_dtype
+        Dtype of the mask in the result.
+    remap
+        Bits of the second mask and what each becomes in the result.
+    """
     data = variance = mask = None
     if "data" in request.planes:
         data = np.multiply(a.plane("data"), b.plane("data"), dtype=dtype)
@@ -123,11 +207,27 @@ def divide(
 ) -> Block:
     """Return ``r = scale * a / b``; the variance is ``(scale**2 var_a + r**2 var_b) / b**2``.
 
-    The form in absolute errors holds at ``a = 0``, where that in relative errors is 0/0. Where ``r`` is not finite and a
-    mask is kept, ``NO_DATA`` is set.
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a, b
+        Blocks.
+    scale
+        Factor of the quotient, from its units to those of the result.
+    dtype
+        Dtype of data and variance in the result.
+    mask_dtype
+        Dtype of the mask in the result.
+    remap
+        Bits of the second mask and what each becomes in the result.
+    no_data
+        Bit for pixels whose quotient is not finite.
     """
     data = variance = mask = None
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        # Errors in absolute form: that of relative ones is 0 / 0 where ``a`` is 0. The data are needed for variance
+        # and mask.
         data = np.divide(a.plane("data"), b.plane("data"), dtype=dtype)
         if scale != 1:
             data *= scale
@@ -150,7 +250,19 @@ def _flag_nonfinite(data: Array, mask: Array, no_data: int) -> Array:
 
 
 def _nonfinite_bits(data: Array, mask: Array | None, no_data: int, dtype: npt.DTypeLike) -> Array:
-    """Return a mask, or one without bits, with ``no_data`` set where the data are not finite."""
+    """Return a mask, or one without bits, with ``no_data`` set where the data are not finite.
+
+    Parameters
+    ----------
+    data
+        Float32 or float64.
+    mask
+        Mask of the same shape; None for one without bits.
+    no_data
+        Bit to set.
+    dtype
+        Dtype of the result.
+    """
     out = np.empty(data.shape, dtype)
     bits = pixels_of(mask, dtype, out.shape)
     pixel_loops.flag_nonfinite(pixels_of(data, data.dtype), bits, out.dtype.type(no_data), out.reshape(-1))
@@ -158,18 +270,56 @@ def _nonfinite_bits(data: Array, mask: Array | None, no_data: int, dtype: npt.DT
 
 
 def flag_nonfinite(request: Request, data: Block, mask: Block, *, no_data: int, mask_dtype: str) -> Block:
-    """Return the second block's ``data`` plane, a mask, with ``no_data`` set where the first block is not finite."""
+    """Return a mask, in the plane ``data``, with ``no_data`` set where another block is not finite.
+
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    data
+        The block that is looked at.
+    mask
+        The mask, as the ``data`` of its block.
+    no_data
+        Bit to set.
+    mask_dtype
+        Dtype of the mask in the result.
+    """
     bits = mask.plane("data").astype(mask_dtype, copy=False)
     return Block(request.region, data=_flag_nonfinite(data.plane("data"), bits, no_data))
 
 
 def flag_nonfinite_alone(request: Request, data: Block, *, no_data: int, mask_dtype: str) -> Block:
-    """Return a mask, in the plane ``data``, with ``no_data`` set where the block's data are not finite."""
+    """Return a mask, in the plane ``data``, with ``no_data`` set where the block's data are not finite, and no other bit.
+
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    data
+        The block that is looked at.
+    no_data
+        Bit to set.
+    mask_dtype
+        Dtype of the mask in the result.
+    """
     return Block(request.region, data=_nonfinite_bits(data.plane("data"), None, no_data, mask_dtype))
 
 
 def affine(request: Request, a: Block, *, scale: float, offset: float, dtype: str) -> Block:
-    """Return ``scale * a + offset``; the variance is ``scale**2 var_a``."""
+    """Return ``scale * a + offset``; the variance is ``scale**2 var_a``.
+
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a
+        The image.
+    scale, offset
+        Factor, and what is added then, in the unit of the result.
+    dtype
+        Dtype of data and variance in the result.
+    """
     data = variance = None
     if "data" in request.planes:
         data = a.plane("data").astype(dtype, copy=False)
@@ -183,7 +333,23 @@ def affine(request: Request, a: Block, *, scale: float, offset: float, dtype: st
 def reciprocal(
     request: Request, a: Block, *, numerator: float, dtype: str, mask_dtype: str | None, no_data: int
 ) -> Block:
-    """Return ``numerator / a``: a number divided by a frame."""
+    """Return ``numerator / a``: a number divided by a frame.
+
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a
+        The image.
+    numerator
+        The number, without error.
+    dtype
+        Dtype of data and variance in the result.
+    mask_dtype
+        Dtype of the mask in the result.
+    no_data
+        Bit for pixels whose quotient is not finite.
+    """
     one = Block(request.region, data=np.full(request.region.shape, numerator, dtype))
     return divide(request, one, a, scale=1, dtype=dtype, mask_dtype=mask_dtype, remap=(), no_data=no_data)
 
@@ -191,12 +357,26 @@ def reciprocal(
 def set_deviation(request: Request, a: Block, *, gain: float, readnoise: float, clip: bool, dtype: str) -> Block:
     """Give a block the variance ``(gain * data + readnoise**2) / gain**2`` of Poisson and read noise.
 
-    With ``clip``, negative signals count as 0; without, they give NaN.
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a
+        The image, in adu or electrons.
+    gain
+        Electrons per unit of the data.
+    readnoise
+        Read noise in electrons.
+    clip
+        Whether negative signals count as 0; else their variance is NaN, which is ccdproc's default.
+    dtype
+        Dtype of data and variance in the result.
     """
     variance = None
     if "variance" in request.planes:
         variance = np.empty(request.region.shape, dtype)
         kind = variance.dtype.type
+        # All numbers in the type of the pixels, because numba would compute float32 pixels in float64 otherwise.
         numbers = kind(gain), kind(readnoise**2), kind(gain**2), kind(0 if clip else np.nan)
         pixel_loops.deviation(pixels_of(a.plane("data"), dtype), *numbers, variance.reshape(-1))
     data = a.data if "data" in request.planes else None
@@ -204,11 +384,28 @@ def set_deviation(request: Request, a: Block, *, gain: float, readnoise: float, 
 
 
 def add_noise(request: Request, a: Block, *, gain: float, readnoise: float, poisson: bool, dtype: str) -> Block:
-    """Add ``max(data, 0) / gain + (readnoise / gain)**2`` to the variance; without ``poisson`` only the second term."""
+    """Add ``max(data, 0) / gain + (readnoise / gain)**2`` to the variance.
+
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a
+        The image, with or without variance.
+    gain
+        Electrons per unit of the data.
+    readnoise
+        Read noise in electrons.
+    poisson
+        Whether to add the first term.
+    dtype
+        Dtype of data and variance in the result.
+    """
     variance = None
     if "variance" in request.planes:
         read = np.dtype(dtype).type((readnoise / gain) ** 2)
         if poisson:
+            # Sky-subtracted pixels may be negative; a variance may not.
             variance = np.maximum(a.plane("data"), 0, dtype=dtype)
             variance /= gain
             variance += read
@@ -237,8 +434,9 @@ def cast(request: Request, a: Block, *, dtype: str) -> Block:
 
 
 def named_bits(request: Request, a: Block, *, known: int) -> Block:
-    """Return the plane ``data``, a mask, after checking that it has no other bits than the known ones."""
+    """Return the plane ``data``, a mask, after checking that planes of the schema name all of its bits."""
     bits = a.plane("data")
+    # The schema may have bits that this dtype cannot hold.
     kept = bits.dtype.type(known & np.iinfo(bits.dtype).max)
     unknown = int(BITWISE_OR.reduce((bits & ~kept).ravel()))
     if unknown:
@@ -250,14 +448,33 @@ def named_bits(request: Request, a: Block, *, known: int) -> Block:
 
 
 def recode(request: Request, a: Block, *, pairs: Remap, exclusive: bool, dtype: str, where: str, names: str) -> Block:
-    """Return the plane ``data``, integers of another package, as a mask: for each pair, the integer and the bit it becomes.
+    """Return the plane ``data``, integers of another package, as a mask.
 
-    ``exclusive`` integers are codes, of which a pixel has one; others are bits. An integer without a pair raises.
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a
+        The integers, as the ``data`` of a block.
+    pairs
+        Integers, and the bit that each becomes.
+    exclusive
+        Whether the integers are codes, of which a pixel has one; otherwise they are bits.
+    dtype
+        Dtype of the data in the result.
+    where, names
+        The mask and the planes that it may have, for the message.
+
+    Raises
+    ------
+    FrameError
+        Raised if a pixel has an integer without a pair.
     """
     given = a.plane("data")
     known = np.zeros(given.shape, bool) if exclusive else None
     out = np.zeros(given.shape, dtype)
     for value, bit in pairs:
+        # A code is an integer and no set of bits: 3 is not 1 and 2.
         hit = given == value if exclusive else (given & given.dtype.type(value)) != 0
         out |= np.where(hit, out.dtype.type(bit), out.dtype.type(0))
         if known is not None:
@@ -276,19 +493,48 @@ def recode(request: Request, a: Block, *, pairs: Remap, exclusive: bool, dtype: 
 
 
 def mask_from(request: Request, a: Block, *, bit: int, dtype: str) -> Block:
-    """Return a mask with ``bit`` set where the plane ``data`` is not zero (NaN counts as not zero)."""
+    """Return a mask, in the plane ``data``, with ``bit`` set where the plane ``data`` is not zero.
+
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a
+        Numbers of any dtype.
+    bit
+        Bit to set.
+    dtype
+        Dtype of the data in the result.
+    """
+    # NaN is not equal to zero, so it is flagged.
     return Block(
         request.region, data=np.where(a.plane("data") != 0, np.dtype(dtype).type(bit), np.dtype(dtype).type(0))
     )
 
 
 def mask_plane_from(request: Request, a: Block, *, bit: int, dtype: str) -> Block:
-    """Return `mask_from` in the plane ``mask``."""
+    """Return `mask_from` in the plane ``mask``.
+
+    Parameters
+    ----------
+    request, a, bit, dtype
+        As for `mask_from`.
+    """
     return Block(request.region, mask=mask_from(request, a, bit=bit, dtype=dtype).data)
 
 
 def add_bits(request: Request, a: Block | None, b: Block | None, *, mask_dtype: str) -> Block:
-    """Return block ``a`` with the bits of the second block's mask added."""
+    """Return block ``a`` with the bits of the second block's mask added.
+
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a, b
+        Blocks; None if they have none of the planes wanted.
+    mask_dtype
+        Dtype of the mask in the result.
+    """
     mask = _merge_masks(request, a, b, mask_dtype, ()) if "mask" in request.planes else None
     return Block(
         request.region,
@@ -299,7 +545,21 @@ def add_bits(request: Request, a: Block | None, b: Block | None, *, mask_dtype: 
 
 
 def flag_above(request: Request, a: Block, *, level: float, bit: int, mask_dtype: str) -> Block:
-    """Return block ``a`` with ``bit`` set in the mask where the data are at or above ``level``."""
+    """Return block ``a`` with ``bit`` set in the mask where the data are at or above ``level``.
+
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a
+        The image.
+    level
+        Level in the unit of the data.
+    bit
+        Bit to set.
+    mask_dtype
+        Dtype of the mask in the result.
+    """
     mask = None
     if "mask" in request.planes:
         hit = np.where(a.plane("data") >= level, np.dtype(mask_dtype).type(bit), np.dtype(mask_dtype).type(0))
@@ -313,7 +573,19 @@ def flag_above(request: Request, a: Block, *, level: float, bit: int, mask_dtype
 
 
 def window(request: Request, a: Block, *, offset: tuple[int, int], step: tuple[int, int]) -> Block:
-    """Return the pixels ``offset + step * i`` of the input: trim, flip, decimation."""
+    """Return the pixels ``offset + step * i`` of the input: trim, flip, decimation.
+
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a
+        The pixels of the input that the region needs.
+    offset
+        Row and column of the input for pixel (0, 0) of the output.
+    step
+        Steps along y and x, negative for a flip.
+    """
     cuts = []
     for axis, (first, stop) in enumerate(
         ((request.region.y0, request.region.y1), (request.region.x0, request.region.x1))
@@ -321,6 +593,7 @@ def window(request: Request, a: Block, *, offset: tuple[int, int], step: tuple[i
         lowest = a.region[2 * axis]
         begin = offset[axis] + step[axis] * first - lowest
         end = offset[axis] + step[axis] * (stop - 1) - lowest + (1 if step[axis] > 0 else -1)
+        # A stop below 0 would count from the end; None stands for the position before the first pixel.
         cuts.append(slice(begin, end if end >= 0 else None, step[axis]))
     cut = tuple(cuts)
     return Block(request.region, *(None if plane is None else plane[cut] for plane in a[1:]))
@@ -329,7 +602,21 @@ def window(request: Request, a: Block, *, offset: tuple[int, int], step: tuple[i
 def shifted(
     request: Request, a: Block | None, *, offset: tuple[int, int], dtypes: tuple[tuple[str, str], ...], no_data: int
 ) -> Block:
-    """Return the pixels of an input whose pixel (0, 0) lies at an offset, NaN and NO_DATA where it has none."""
+    """Return the pixels of an input that lies at an offset; NaN and NO_DATA where it has none.
+
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a
+        The pixels of the input that the region needs; None if it needs none.
+    offset
+        Row and column of the output where pixel (0, 0) of the input lies.
+    dtypes
+        Name and dtype of each plane.
+    no_data
+        Bit for pixels without input.
+    """
     out = {}
     for name, dtype in dtypes:
         if name in request.planes:
@@ -341,7 +628,7 @@ def shifted(
 
 
 def without_variance(request: Request, a: Block | None, *, dtype: str) -> Block:
-    """Return the same pixels, known exactly."""
+    """Return the same pixels with a variance of 0."""
     variance = np.zeros(request.region.shape, dtype) if "variance" in request.planes else None
     if a is None:
         return Block(request.region, None, variance)
@@ -353,25 +640,26 @@ def only_variance(request: Request, a: Block) -> Block:
     return Block(request.region, None, a.plane("variance"))
 
 
-def good_mean(request: Request, a: Block, *, size: int, bad: int) -> Block:
-    """Return means of the good pixels of boxes; NaN where there is none."""
-    data = a.plane("data").astype(np.float64)
-    good = np.isfinite(data)
-    if a.mask is not None:
-        good &= (a.mask & a.mask.dtype.type(bad)) == 0
-    ny, nx = request.region.shape
-    boxes = (ny, size, nx, size)
-    total = np.where(good, data, 0).reshape(boxes).sum(axis=(1, 3))
-    with np.errstate(invalid="ignore"):
-        return Block(request.region, total / good.reshape(boxes).sum(axis=(1, 3)))
-
-
 def transform(
     request: Request, a: Block, *, func: Callable[..., Any], kwargs: tuple[tuple[str, Any], ...], kind: str
 ) -> Block:
-    """Apply a user's function to each plane: to the data, to the uncertainty as users see it, and to each bit of the mask.
+    """Apply a user's function to each plane: to the data, to the uncertainty in the user's form, and to each bit of the mask.
 
-    A bit is set in the result where the transformed bit is above zero.
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a
+        The whole image, or a region with the halo that the user declared.
+    func, kwargs
+        Function from an array to one of the same shape, and its keyword arguments.
+    kind
+        Type of the uncertainty: a key of `FORMS`.
+
+    Raises
+    ------
+    ShapeError
+        Raised if the function changes the shape.
     """
     cut = request.region.within(a.region)
 
@@ -386,15 +674,18 @@ def transform(
 
     data = variance = mask = None
     if "data" in request.planes:
+        # A copy, because a user's function may write into its argument.
         data = call(a.plane("data").copy()).astype(a.plane("data").dtype, copy=False)
     if "variance" in request.planes:
         old = a.plane("variance")
         there, back = FORMS[kind]
         with np.errstate(divide="ignore", invalid="ignore"):
+            # The function sees the uncertainty as users hold it, as in ccdproc, not the variance of the plan.
             variance = back(call(there(old)).astype(old.dtype, copy=False))
     if "mask" in request.planes:
         bits = a.plane("mask")
         mask = np.zeros(request.region.shape, bits.dtype)
+        # Only bits that are set anywhere: most planes are empty, and each call may be expensive.
         used = int(BITWISE_OR.reduce(bits.ravel()))
         for k in range(bits.dtype.itemsize * 8):
             if used >> k & 1:
@@ -404,7 +695,7 @@ def transform(
 
 
 def trust_filled(request: Request, a: Block, *, flag: int) -> Block:
-    """Clear all other bits of pixels that have the bit of filled ones."""
+    """Clear all other bits of pixels that have the bit of filled ones, so that statistics can use them."""
     mask = None
     if "mask" in request.planes:
         given = a.plane("mask")

@@ -1,4 +1,13 @@
-"""LA Cosmic on blocks: what a frame's planes mean to it, and what becomes of the planes."""
+"""LA Cosmic on blocks: from the planes of a frame to the arrays of `lacosmic`, and back.
+
+1. Pixels that are not finite are filled from their neighbours and count as bad (`_known`); variance and background are
+   read from the blocks given for them.
+2. Cosmic rays are found by `lacosmic`, or by astroscrappy itself for comparison.
+3. Only pixels that are flagged change (`_apply_replacements`): data, variance and mask.
+
+`lacosmic_start`, `count_level_digits` and `next_level_digits` find the levels of the whole image, its median and that of
+its variance, which replace pixels whose whole neighbourhood is bad.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +29,7 @@ Array = npt.NDArray[Any]
 
 
 class Given(TypedDict):
-    """What `prepare` may be told besides data and mask."""
+    """What `prepare` takes besides data and mask."""
 
     saturated: Array | None
     background: Array | None
@@ -28,7 +37,7 @@ class Given(TypedDict):
 
 
 NO_LEVELS = np.empty(0)
-"""Stands for levels that nobody gave."""
+"""Stands for levels that were not given."""
 
 
 def lacosmic(
@@ -51,7 +60,7 @@ def lacosmic(
     Parameters
     ----------
     request
-        What is asked for.
+        Region and planes wanted.
     a
         The frame, with the halo of the settings.
     more
@@ -59,9 +68,9 @@ def lacosmic(
     extras
         Which of ``background`` and ``variance`` are given besides; ``own`` for the frame's variance.
     settings
-        The numbers of LA Cosmic.
+        The parameters of LA Cosmic.
     bits
-        The bits that count as bad, and those of saturated pixels, 0 if the level of the settings says which they are.
+        The bits that count as bad, and those of saturated pixels; 0 if the level of the settings decides instead.
     flags
         The bits of CR, INTERP and NO_DATA.
     offset
@@ -73,7 +82,7 @@ def lacosmic(
     library
         Arguments of `astroscrappy.detect_cosmics`, which is then called instead.
     mask_dtype
-        The dtype of the mask.
+        Dtype of the mask.
     levels
         What replaces data and variance where nothing near is good, in electrons; empty without.
     """
@@ -85,24 +94,39 @@ def lacosmic(
     else:
         rays, clean, bad, known = _find(data, bad, settings, given, _pair(levels), whole=whole)
     if offset:
+        # In float32, as the image is.
         clean = clean - np.float32(offset)
     return _result(request, a, rays, bad, clean, flags=flags, scale=scale, known=known, mask_dtype=mask_dtype)
 
 
 def _pair(levels: Array) -> Levels:
-    """Return levels as two numbers; None where there are none, or no pixel to take them from."""
+    """Return levels as two numbers; None if there are none, or if no pixel was good."""
     return None if levels.size == 0 or np.isnan(levels).any() else (float(levels[0]), float(levels[1]))
 
 
 def _inputs(
     a: Block, more: tuple[Block, ...], extras: tuple[str, ...], bits: tuple[int, int], offset: float
 ) -> tuple[Array, Array | None, Given]:
-    """Return finite data, bad pixels, and what else is known: saturated pixels, background and variance."""
+    """Return finite data, bad pixels, and what else is known: saturated pixels, background and variance.
+
+    Parameters
+    ----------
+    a
+        The frame.
+    more, extras
+        Other blocks, and what each is, as for `lacosmic`.
+    bits
+        The bits that count as bad, and those of saturated pixels.
+    offset
+        Added to the data.
+    """
     data = a.plane("data")
     bad, given = None, Given(saturated=None, background=None, variance=None)
+    bad_bits, saturated_bits = bits
     if a.mask is not None:
-        bad = (a.mask & a.mask.dtype.type(bits[0])) != 0
-        given["saturated"] = (a.mask & a.mask.dtype.type(bits[1])) != 0 if bits[1] else None
+        bad = (a.mask & a.mask.dtype.type(bad_bits)) != 0
+        given["saturated"] = (a.mask & a.mask.dtype.type(saturated_bits)) != 0 if saturated_bits else None
+    # ``own`` comes last in ``extras``: its block is the frame itself.
     for name, block in zip(extras, (*more, a), strict=False):
         if name == "background":
             given["background"], bad = _known(block.plane("data"), bad)
@@ -116,10 +140,11 @@ def _inputs(
 
 
 def _known(pixels: Array, bad: Array | None) -> tuple[Array, Array | None]:
-    """Return pixels whose infinite and NaN ones are filled from their neighbours, and bad ones with these."""
+    """Return pixels with those that are not finite filled from their neighbours, and the bad pixels with these added."""
     if all_finite(pixels):
         return pixels, bad
     unknown = ~np.isfinite(pixels)
+    # astroscrappy's Quickselect returns whatever the order of pixels makes of NaN, so none may come near it.
     filled = pixels.copy()
     fill_unknown(filled, unknown)
     return filled, unknown if bad is None else bad | unknown
@@ -130,6 +155,7 @@ def all_finite(pixels: Array) -> bool:
     """Return whether no pixel is infinite or NaN."""
     for y in range(pixels.shape[0]):
         row = pixels[y]
+        # A count, tested once a row: a loop that stops early would not be vectorised.
         wrong = 0
         for x in range(row.size):
             wrong += row[x] - row[x] != 0
@@ -140,7 +166,7 @@ def all_finite(pixels: Array) -> bool:
 
 @compiled
 def fill_unknown(data: Array, unknown: Array) -> None:
-    """Replace pixels by the lower median of the known ones within 2, by 0 where there is none."""
+    """Replace unknown pixels by the lower median of the known ones within 2, or by 0 where there are none."""
     ny, nx = data.shape
     values = np.empty(25, data.dtype)
     for y in range(ny):
@@ -159,12 +185,27 @@ def fill_unknown(data: Array, unknown: Array) -> None:
 def _find(
     data: Array, mask: Array | None, settings: LACosmic, given: Given, levels: Levels, *, whole: bool
 ) -> tuple[Array, Array, Array, bool]:
-    """Return the cosmic rays, the clean image, the grown mask, and whether levels were there if any were needed."""
+    """Return the cosmic rays, the clean image, the grown mask, and whether levels were known if any were needed.
+
+    Parameters
+    ----------
+    data, mask
+        Finite pixels, and bad ones.
+    settings
+        The parameters of LA Cosmic.
+    given
+        Saturated pixels, background and variance.
+    levels
+        What replaces data and variance where nothing near is good; None if not known.
+    whole
+        Whether the levels can be computed from these pixels.
+    """
     start = prepare(data, mask, settings, **given)
+    # A list, because `measure` runs only if a pixel needs levels, and has to say what it found.
     known = [levels is not None]
 
     def measure() -> Levels:
-        block = _looked_at(data, mask, settings, given, variance=given["variance"] is not None)
+        block = _examined(data, mask, settings, given, variance=given["variance"] is not None)
         noise = None if given["variance"] is not None else settings.noise
         state = np.zeros((0, 2), np.uint64)
         for step in range(2):
@@ -177,12 +218,25 @@ def _find(
     return rays, finish(start, settings), start.bad, known[-1]
 
 
-def _looked_at(data: Array, bad: Array | None, settings: LACosmic, given: Given, *, variance: bool) -> Block:
-    """Return the image in electrons, its variance if asked for, and where it is not looked at if that is anywhere."""
+def _examined(data: Array, bad: Array | None, settings: LACosmic, given: Given, *, variance: bool) -> Block:
+    """Return the image in electrons, its variance if wanted, and where it is not examined if that is anywhere.
+
+    Parameters
+    ----------
+    data, bad
+        Finite pixels, and bad ones.
+    settings
+        The parameters of LA Cosmic.
+    given
+        Saturated pixels, background and variance.
+    variance
+        Whether to return the variance.
+    """
     region = Region.full((data.shape[0], data.shape[1]))
     if variance or given["background"] is not None:
         start = prepare(data, bad, settings, **given)
         return Block(region, start.clean, start.var if variance else None, start.bad)
+    # Without a variance its level follows from that of the data: half the memory and passes.
     same = data.dtype == np.float32 and settings.gain == 1
     clean = data if same else (data * float(np.float32(settings.gain))).astype(np.float32)
     return Block(region, clean, None, known_mask(clean, bad, settings, given["saturated"]))
@@ -191,9 +245,20 @@ def _looked_at(data: Array, bad: Array | None, settings: LACosmic, given: Given,
 def _astroscrappy(
     data: Array, bad: Array, background: Array | None, variance: Array | None, arguments: dict[str, Any]
 ) -> tuple[Array, Array]:
-    """Return what the library finds in a block by itself."""
+    """Return what astroscrappy finds in a block.
+
+    Parameters
+    ----------
+    data, bad
+        Finite pixels, and bad ones.
+    background, variance
+        In the units of the data and their square; None without.
+    arguments
+        Other arguments of `astroscrappy.detect_cosmics`.
+    """
     from astroscrappy import detect_cosmics
 
+    # astroscrappy refuses a kernel or variance that is not float32 and C-contiguous.
     arguments = {key: np.array(value, np.float32) if key == "psfk" else value for key, value in arguments.items()}
     invar = None if variance is None else np.ascontiguousarray(variance, np.float32)
     rays, clean = detect_cosmics(
@@ -214,24 +279,45 @@ def _result(
     known: bool,
     mask_dtype: str,
 ) -> Block:
-    """Return the planes of a request: changed where cosmic rays are, and only there."""
+    """Return the planes of a request: changed where cosmic rays are, and only there.
+
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a
+        The frame, with the halo.
+    rays, bad, clean
+        Cosmic rays, bad pixels and the clean image, shape of the block.
+    flags
+        The bits of CR, INTERP and NO_DATA.
+    scale
+        What the result is multiplied by.
+    known
+        Whether pixels without good neighbours have been replaced by levels.
+    mask_dtype
+        Dtype of the mask.
+    """
     cut = request.region.within(a.region)
+    cr, interp, no_data = flags
     outs: dict[str, Array] = {}
     data = a.plane("data")
+    # Copies of what was given: pixels that are not flagged keep their bits, where ccdproc sends all through float32.
     for plane in sorted(request.planes - {"mask"}):
         outs[plane] = a.plane(plane)[cut].copy()
     if "mask" in request.planes:
         outs["mask"] = np.zeros(request.region.shape, mask_dtype) if a.mask is None else a.mask[cut].astype(mask_dtype)
-        outs["mask"][np.isnan(data[cut])] |= outs["mask"].dtype.type(flags[2])
+        # NaN stays NaN; it was filled only for its neighbours' sake.
+        outs["mask"][np.isnan(data[cut])] |= outs["mask"].dtype.type(no_data)
     nothing = np.empty((0, 0), data.dtype)
-    _settle(
+    _apply_replacements(
         places_from(rays[cut], 1),
         (cut[0].start, cut[1].start),
         known,
         (rays, np.ascontiguousarray(bad).view(np.uint8), clean),
         (data, nothing if a.variance is None else a.variance),
         (outs.get("data", nothing), outs.get("variance", nothing), outs.get("mask", np.empty((0, 0), mask_dtype))),
-        (np.dtype(mask_dtype).type(flags[0]), np.dtype(mask_dtype).type(flags[1])),
+        (np.dtype(mask_dtype).type(cr), np.dtype(mask_dtype).type(interp)),
     )
     for plane, factor in (("data", scale), ("variance", scale**2)):
         if plane in outs and factor != 1:
@@ -240,23 +326,50 @@ def _result(
 
 
 @compiled
-def _settle(
-    places: Array, origin: tuple[int, int], known: bool, found: Any, given: Any, outs: Any, flags: tuple[Any, Any]
+def _apply_replacements(
+    places: Array,
+    origin: tuple[int, int],
+    known: bool,
+    found: tuple[Array, Array, Array],
+    given: tuple[Array, Array],
+    outs: tuple[Array, Array, Array],
+    flags: tuple[int, int],
 ) -> None:
-    """Put replaced pixels into data, variance and mask; ``places`` counts from ``origin`` of the block."""
+    """Put replaced pixels into data, variance and mask.
+
+    Parameters
+    ----------
+    places
+        Cosmic rays, rows of (y, x) in the result, int64.
+    origin
+        Row and column of the block where the result begins.
+    known
+        Whether pixels without good neighbours have been replaced by levels.
+    found
+        Cosmic rays and bad pixels (uint8), and the clean image (float32), shape of the block.
+    given
+        Data and variance of the block; shape ``(0, 0)`` without.
+    outs
+        Data, variance and mask of the result, which are changed; shape ``(0, 0)`` for a plane that is not wanted.
+    flags
+        The bits of CR and INTERP, of the mask's dtype.
+    """
     rays, bad, clean = found
     data, variance = given
     new_data, new_variance, new_mask = outs
+    cr, interp = flags
+    top, left = origin
     for k in range(places.shape[0]):
         j, i = places[k]
-        y, x = j + origin[0], i + origin[1]
+        y, x = j + top, i + left
         if new_mask.size > 0:
-            new_mask[j, i] |= flags[0]
+            new_mask[j, i] |= cr
+        # Flagged but not replaced, as in astroscrappy.
         inside = FRAME <= y < rays.shape[0] - FRAME and FRAME <= x < rays.shape[1] - FRAME
         if not inside or (not known and is_enclosed(rays, bad, y, x)):
             continue
         if new_mask.size > 0:
-            new_mask[j, i] |= flags[1]
+            new_mask[j, i] |= interp
         if new_data.size > 0:
             new_data[j, i] = clean[y, x]
         if new_variance.size > 0:
@@ -265,13 +378,21 @@ def _settle(
 
 @compiled
 def _variance_about(rays: Array, bad: Array, data: Array, variance: Array, y: int, x: int) -> Any:
-    """Return the largest variance of the good pixels about one, or their scatter if that is more.
+    """Return the variance of a replaced pixel: the largest of the good pixels near it, or their scatter if that is more.
 
-    A pixel without good neighbours keeps its own, which has the noise of the cosmic ray.
+    Parameters
+    ----------
+    rays, bad
+        Cosmic rays and bad pixels, uint8, shape ``(ny, nx)``.
+    data, variance
+        Pixels and their variance, same shape.
+    y, x
+        The pixel, at least `FRAME` from the edge.
     """
     largest = variance[y, x] * 0
     total = square = 0.0
     count = 0
+    # Distances to the first good pixel: the squares of bright pixels themselves would cancel.
     first = np.float64(0)
     for j in range(y - FRAME, y + FRAME + 1):
         for i in range(x - FRAME, x + FRAME + 1):
@@ -286,6 +407,7 @@ def _variance_about(rays: Array, bad: Array, data: Array, variance: Array, y: in
             if variance[j, i] > largest:
                 largest = variance[j, i]
     if count == 0:
+        # Its own variance has the noise of the cosmic ray in it, so it is not too small.
         return variance[y, x]
     scatter = square / count - (total / count) ** 2
     return max(np.float64(largest), scatter)
@@ -300,14 +422,22 @@ def lacosmic_start(
     bits: tuple[int, int],
     offset: float,
 ) -> Block:
-    """Return the image and its variance in electrons, and 1 in the mask where LA Cosmic does not look."""
+    """Return the image and its variance in electrons, and 1 in the mask where LA Cosmic does not look.
+
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a, more, extras, settings, bits, offset
+        As for `lacosmic`.
+    """
     data, bad, given = _inputs(a, more, extras, bits, offset)
-    block = _looked_at(data, bad, settings, given, variance="variance" in request.planes)
+    block = _examined(data, bad, settings, given, variance="variance" in request.planes)
     return block.crop(request.region.shift(-a.region.y0, -a.region.x0))._replace(region=request.region)
 
 
 def count_level_digits(block: Block, *, step: int, state: Array, **_: Any) -> Array:
-    """Count the next digits of data, and of the variance if it is there; a row for each. See `lazyccd.kernels.quantiles`."""
+    """Count the next digits of data, and of the variance if there is one; see `lazyccd.kernels.quantiles`."""
     counts = []
     for k, plane in enumerate(p for p in (block.data, block.variance) if p is not None):
         own = state[3 * k : 3 * k + 3]
@@ -318,8 +448,18 @@ def count_level_digits(block: Block, *, step: int, state: Array, **_: Any) -> Ar
 def next_level_digits(partials: Sequence[Array], *, step: int, state: Array, noise: float | None = None) -> Array:
     """Return the states of the planes after the first pass, and the two levels after the second.
 
-    Without a plane of the variance it is the data plus ``noise``, and so is its median: rounding keeps the order.
+    Parameters
+    ----------
+    partials
+        What `count_level_digits` returned for the blocks.
+    step
+        Number of digits known before this pass.
+    state
+        States of the planes before this pass, one below the other.
+    noise
+        If given, the variance is the data plus this, in electrons squared, and has no plane.
     """
+    # The lower median, element (n - 1) // 2, as astroscrappy takes it over the whole image.
     given: dict[str, Any] = {"bad_bits": 1, "step": step, "quantiles": (0.5,), "lower": True}
     found = []
     for k in range(len(partials[0])):
@@ -328,5 +468,7 @@ def next_level_digits(partials: Sequence[Array], *, step: int, state: Array, noi
             last_digit(part, state=own, dtype="float32", **given) if step else next_digit(part, state=own, **given)
         )
     if step and noise is not None:
+        # Adding a number keeps the order, also with rounding: the median of the variance is that of the data plus the
+        # noise.
         found.append(found[0] + np.float32(noise))
     return np.concatenate(found)

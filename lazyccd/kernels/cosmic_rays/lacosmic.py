@@ -1,15 +1,22 @@
-"""LA Cosmic (van Dokkum 2001, PASP 113, 1420) on one array, bit for bit what astroscrappy 1.3 gives.
+"""LA Cosmic (van Dokkum 2001, PASP 113, 1420) on one array, with every bit as in astroscrappy 1.3.
 
-1. The significance is computed for the whole array once; after that only where a pixel near enough was replaced.
-2. The fine structure is computed at candidates only.
-3. An iteration that flags no new pixel changes nothing, and neither would those after it.
+1. `prepare` makes image and variance in electrons, and the mask of pixels that are not looked at.
+2. An iteration measures the significance (`laplacian`), keeps the candidates that are sharp (`fine_structure`), grows them
+   twice by a pixel and replaces them (`replace`).
+3. `finish` returns to the units of the data.
+
+It is fast because it does less than astroscrappy, which filters the whole image in every iteration:
+
+- the significance is computed for the whole array once; after that only where a pixel near enough was replaced;
+- the fine structure is computed at candidates only;
+- an iteration that flags no new pixel changes nothing, and neither would those after it, so it is the last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -23,12 +30,12 @@ from lazyccd.kernels.cosmic_rays.replace import (
     dilate,
     grow,
     is_enclosed,
-    median_of_all,
     places_from,
     replacement,
 )
 from lazyccd.kernels.jit import compiled
-from lazyccd.kernels.medians import median_network
+from lazyccd.kernels.medians import box_median
+from lazyccd.kernels.rank_filter import merge_network
 
 TILE = (64, 512)
 """Rows and columns whose scratch stays in cache."""
@@ -36,7 +43,8 @@ TILE = (64, 512)
 CELL = 32
 """Replaced pixels in a square of this size are looked at again together."""
 
-NETWORK = median_network(25)
+NETWORK, _ = merge_network(25, 1, (12,))
+"""The exchanges that leave the median of 25 numbers in the middle."""
 
 Levels: TypeAlias = tuple[float, float] | None
 NO_LEVELS = np.empty(0, np.float32)
@@ -45,7 +53,7 @@ NO_LEVELS = np.empty(0, np.float32)
 
 @dataclass(frozen=True)
 class LACosmic:
-    """The numbers of LA Cosmic, named as in astroscrappy.
+    """The parameters of LA Cosmic, named as in astroscrappy.
 
     ``psfk`` is the kernel of the fine structure as it is used in the convolution, or None for medians.
     """
@@ -63,17 +71,21 @@ class LACosmic:
 
     @property
     def kernel(self) -> Array:
-        """The kernel as an array, empty for medians."""
+        """The kernel as an array, of shape (0, 0) for medians."""
         return np.empty((0, 0), np.float32) if self.psfk is None else np.array(self.psfk, np.float32)
 
     @property
     def noise(self) -> float:
         """The variance of reading, in electrons squared."""
+        # Numbers are C floats in astroscrappy: a gain of 1.1 is 1.10000002384 there, and here.
         return float(np.float32(np.float32(self.readnoise) ** 2))
 
     @property
     def reach(self) -> int:
         """How far a pixel changes detections in one iteration."""
+        # Radii of the medians: variance or Laplacian, then significance; or the two medians of the fine structure.
+        # The two
+        # steps of growth add 2.
         median = 3 if self.sepmed else 2
         if self.psfk is None:
             fine = 6 if self.sepmed else 4
@@ -84,14 +96,18 @@ class LACosmic:
     @property
     def halo(self) -> int:
         """Pixels around a region that make its result that of the whole image: the bound of its dependencies."""
+        # Saturated stars: the median that tells them from cosmic rays, and two dilations by 2.
         masks = (3 if self.sepmed else 2) + 4
         steps = max(self.niter, 1)
+        # Replacing reads two pixels further in each iteration. The bound is 41 for the defaults; an image was found
+        # on which
+        # 24 are too few (tests/kernels/test_lacosmic.py).
         first = steps * (self.reach + 2) - 2
         return max(first, (steps - 1) * (self.reach + 2) + 2 + masks) + 2
 
 
 class Prepared(NamedTuple):
-    """What LA Cosmic starts from, in electrons; the sky is empty if none was given."""
+    """What LA Cosmic starts from, in electrons; the sky is of shape (0, 0) if none was given."""
 
     clean: Array
     var: Array
@@ -108,12 +124,21 @@ def prepare(
     background: Array | None = None,
     variance: Array | None = None,
 ) -> Prepared:
-    """Return image and variance in electrons, and where pixels are not looked at; parameters as in `detect`."""
+    """Return image and variance in electrons, and where pixels are not looked at.
+
+    Parameters
+    ----------
+    data, mask, settings, saturated, background, variance
+        As for `detect`.
+    """
     gain, noise2 = np.float32(settings.gain), np.float32(settings.noise)
     clean, var = np.empty(data.shape, np.float32), np.empty(data.shape, np.float32)
+    # The product in the type of the data and rounded then, as in astroscrappy: uint16 and float32 pixels differ.
     _to_electrons(data, data.dtype.type(gain), noise2, clean, var)
+    # Before the sky is subtracted: saturation is of the whole signal.
     bad = make_mask(clean, mask, settings, saturated)
     sky = np.empty((0, 0), np.float32) if background is None else np.asarray(background * float(gain), np.float32)
+    # A given variance has the read noise in it already.
     if variance is not None:
         var = np.asarray(variance * float(np.float32(gain * gain)), np.float32)
     if sky.size:
@@ -123,8 +148,18 @@ def prepare(
 
 
 @compiled
-def _to_electrons(data: Array, gain: Any, noise: Any, clean: Array, var: Array) -> None:
-    """Set an image in electrons, and its variance."""
+def _to_electrons(data: Array, gain: float, noise: np.float32, clean: Array, var: Array) -> None:
+    """Set an image in electrons, and its variance.
+
+    Parameters
+    ----------
+    data
+        Pixels, shape ``(ny, nx)``.
+    gain, noise
+        Electrons per unit, in the dtype of the data; and the variance of reading, float32.
+    clean, var
+        Receive image and variance, float32, same shape.
+    """
     for y in range(data.shape[0]):
         pixels, row, second = data[y], clean[y], var[y]
         for x in range(pixels.size):
@@ -147,7 +182,7 @@ def detect(
     Parameters
     ----------
     data
-        Finite pixels, in units of which ``gain`` makes electrons.
+        Finite pixels, in units from which ``gain`` makes electrons, shape ``(ny, nx)``.
     mask
         Not 0 where a pixel is bad; grown by one pixel.
     settings
@@ -161,7 +196,7 @@ def detect(
 
     Returns
     -------
-    tuple of npt.NDArray
+    tuple of ndarray
         Booleans, and float32 in the units of the data; pixels that are not flagged are ``data * gain / gain`` in float32.
     """
     start = prepare(data, mask, settings, saturated=saturated, background=background, variance=variance)
@@ -177,14 +212,29 @@ def finish(start: Prepared, settings: LACosmic) -> Array:
 
 
 def make_mask(clean: Array, mask: Array | None, settings: LACosmic, saturated: Array | None) -> Array:
-    """Return 1 where pixels are not looked at: bad ones, grown by 1, and saturated stars, grown by 4."""
+    """Return 1 where pixels are not looked at: bad ones, grown by 1, and saturated stars, grown by 4.
+
+    Parameters
+    ----------
+    clean
+        Image in electrons, float32, with the sky.
+    mask, settings, saturated
+        As for `detect`.
+    """
     found = known_mask(clean, mask, settings, saturated)
     return np.zeros(clean.shape, np.uint8) if found is None else found
 
 
 def known_mask(clean: Array, mask: Array | None, settings: LACosmic, saturated: Array | None) -> Array | None:
-    """Return what `make_mask` does, or None where all pixels are looked at."""
+    """Return what `make_mask` does, or None where all pixels are looked at.
+
+    Parameters
+    ----------
+    clean, mask, settings, saturated
+        As for `make_mask`.
+    """
     if saturated is None:
+        # Saturated and bright all around, else a cosmic ray that saturates would count as a star.
         full = places_from(clean, np.float32(settings.satlevel))
         full = full[
             _among_bright(clean, full, np.float32(float(np.float32(settings.satlevel)) / 10.0), settings.sepmed)
@@ -195,6 +245,7 @@ def known_mask(clean: Array, mask: Array | None, settings: LACosmic, saturated: 
         return None
     out = np.zeros(clean.shape, np.uint8)
     if len(full):
+        # Twice the square of 5 without its corners.
         dilate(dilate(full, 2, out), 2, out)
     if mask is not None:
         dilate(places_from((mask != 0).view(np.uint8), 1), 1, out)
@@ -202,8 +253,20 @@ def known_mask(clean: Array, mask: Array | None, settings: LACosmic, saturated: 
 
 
 @compiled
-def _among_bright(clean: Array, places: Array, limit: Any, separable: bool) -> Array:
-    """Return which of some pixels have a bright neighbourhood: stars do, cosmic rays do not."""
+def _among_bright(clean: Array, places: Array, limit: np.float32, separable: bool) -> Array:
+    """Return which of some pixels have a bright neighbourhood: stars do, cosmic rays do not.
+
+    Parameters
+    ----------
+    clean
+        Image in electrons, float32, shape ``(ny, nx)``.
+    places
+        Rows of (y, x), int64.
+    limit
+        What the median about a pixel must exceed, float32.
+    separable
+        Which median, as in `smooth_at`.
+    """
     values, kept = np.empty(25, np.float32), np.empty(places.shape[0], np.bool_)
     for k in range(places.shape[0]):
         kept[k] = smooth_at(clean, places[k, 0], places[k, 1], separable, values) > limit
@@ -211,29 +274,35 @@ def _among_bright(clean: Array, places: Array, limit: Any, separable: bool) -> A
 
 
 def find(start: Prepared, settings: LACosmic, levels: Levels | Callable[[], Levels]) -> Array:
-    """Find and replace cosmic rays in place, and return 1 where they are; levels are asked for once they are needed."""
-    clean, var, sky, bad = start
+    """Find and replace cosmic rays in place, and return 1 where they are.
+
+    ``levels`` may be a function, which is called only if a pixel needs them.
+    """
+    clean, var, _, bad = start
     ny, nx = clean.shape
     rays = np.zeros(clean.shape, np.uint8)
     signal, noise = np.empty_like(clean), np.empty_like(clean)
+    # astroscrappy's "median" reads memory that nobody wrote (``counter =+ 1``); here it is the median of the original
+    # pixels.
     originals = (clean.copy(), var.copy()) if settings.cleantype == "median" else (clean, var)
-    limits = np.array(
-        [settings.sigclip, np.float32(settings.sigfrac) * np.float32(settings.sigclip), settings.objlim], np.float32
-    )
     kind, level = (
         CLEAN_TYPES[settings.cleantype],
         NO_LEVELS if callable(levels) or levels is None else as_levels(levels),
     )
     windows = tiles = _tiles(ny, nx)
     for _ in range(settings.niter):
-        _measure(clean, var, sky, windows, settings.sepmed, signal, noise)
-        found = _find(clean, signal, noise, bad, windows, settings.sepmed, settings.kernel, limits, rays)
+        _measure(start, windows, settings.sepmed, signal, noise)
+        found = _find(start, settings, signal, noise, windows, rays)
+        # With unchanged flags replacing again changes nothing, as it reads good pixels only: this image is a fixed
+        # point.
         if not len(found):
             break
+        # Levels take two passes over the image, and most images never need them.
         if callable(levels) and not level.size and _any_enclosed(found, rays, bad):
             level = as_levels(levels())
         changed = _replace(clean, var, *originals, found, rays, bad, kind, level)
         windows = _windows(changed, clean.shape, settings.reach + 2)
+        # Windows overlap with their margins: where many pixels changed, whole tiles are less work.
         if _cost(windows) > _cost(tiles):
             windows = tiles
     return rays
@@ -256,46 +325,86 @@ def _cost(windows: Array) -> int:
     return int(((windows[:, 1] - windows[:, 0] + 9) * (windows[:, 3] - windows[:, 2] + 9)).sum())
 
 
-def _measure(
-    clean: Array, var: Array, sky: Array, windows: Array, separable: bool, signal: Array, noise: Array
-) -> None:
-    """Compute significance and noise in some windows."""
+def _measure(start: Prepared, windows: Array, separable: bool, signal: Array, noise: Array) -> None:
+    """Compute significance and noise in some windows.
+
+    Parameters
+    ----------
+    start
+        Image, variance and sky in electrons.
+    windows
+        Rows of (y0, y1, x0, x1), int64.
+    separable
+        Which medians.
+    signal, noise
+        Receive the results, float32, shape of the image.
+    """
     if not len(windows):
         return
     height, width = (windows[:, 1] - windows[:, 0]).max() + 12, (windows[:, 3] - windows[:, 2]).max() + 12
     scratch = np.empty((3, height, width), np.float32)
     planes = np.empty((max(25, height + 6), width), np.float32)
-    significance(clean, var, sky, windows, separable, scratch, planes, NETWORK, signal, noise)
+    significance(start.clean, start.var, start.sky, windows, separable, scratch, planes, NETWORK, signal, noise)
 
 
-def _find(
-    clean: Array, signal: Array, noise: Array, bad: Array, windows: Array, separable: bool, psf: Array, limits: Array,
-    rays: Array,
-) -> Array:  # fmt: skip
-    """Flag the cosmic rays in some windows, and return the places of the pixels that were not flagged before."""
+def _find(start: Prepared, settings: LACosmic, signal: Array, noise: Array, windows: Array, rays: Array) -> Array:
+    """Flag the cosmic rays in some windows, and return the places of the pixels that were not flagged before.
+
+    Parameters
+    ----------
+    start
+        Image in electrons, and where pixels are not looked at.
+    settings
+        Limits and methods.
+    signal, noise
+        Significance and noise in electrons, float32, shape of the image.
+    windows
+        Rows of (y0, y1, x0, x1), int64.
+    rays
+        1 for cosmic rays, uint8; new ones are added.
+    """
     if not len(windows):
         return np.empty((0, 2), np.int64)
-    count = _candidates(signal, bad, windows, limits[0], np.empty((0, 2), np.int64))
+    detected, sharp = np.float32(settings.sigclip), np.float32(settings.objlim)
+    neighbour = np.float32(settings.sigfrac) * detected
+    count = _candidates(signal, start.bad, windows, detected, np.empty((0, 2), np.int64))
+    # Counted first: room for every pixel of the image would cost more memory than the image.
     seeds = np.empty((count, 2), np.int64)
-    _candidates(signal, bad, windows, limits[0], seeds)
-    count = keep_sharp(clean, noise, signal, seeds, separable, psf, limits[2])
+    _candidates(signal, start.bad, windows, detected, seeds)
+    count = keep_sharp(start.clean, noise, signal, seeds, settings.sepmed, settings.kernel, sharp)
+    # Two steps of growth, the first to pixels that are significant, the second to those of a fraction of that.
     near, far = np.empty((9 * count, 2), np.int64), np.empty((81 * count, 2), np.int64)
-    count = grow(seeds, count, signal, bad, limits[0], near)
-    count = _unique(near, count, clean.shape)
-    count = grow(near, count, signal, bad, limits[1], far)
+    count = grow(seeds, count, signal, start.bad, detected, near)
+    count = _unique(near, count, signal.shape)
+    count = grow(near, count, signal, start.bad, neighbour, far)
     return far[: _flag(far, count, rays)]
 
 
 def _unique(places: Array, count: int, shape: tuple[int, int]) -> int:
     """Leave each of the first ``count`` places once, and return how many they are."""
+    # Else each step of growth would return a pixel up to nine times.
     keys = np.unique(places[:count, 0] * shape[1] + places[:count, 1])
     places[: keys.size, 0], places[: keys.size, 1] = np.divmod(keys, shape[1])
     return int(keys.size)
 
 
 @compiled
-def _candidates(signal: Array, bad: Array, windows: Array, limit: Any, out: Array) -> int:
-    """Return the number of significant pixels in some windows; put their places into ``out`` if it has room."""
+def _candidates(signal: Array, bad: Array, windows: Array, limit: np.float32, out: Array) -> int:
+    """Return the number of significant pixels in some windows.
+
+    Parameters
+    ----------
+    signal
+        Significance, float32, shape ``(ny, nx)``.
+    bad
+        Not 0 where a pixel is not looked at, uint8.
+    windows
+        Rows of (y0, y1, x0, x1), int64.
+    limit
+        What the significance must exceed, float32.
+    out
+        Receives the pixels as rows of (y, x); with no rows they are only counted.
+    """
     count = 0
     for k in range(windows.shape[0]):
         for y in range(windows[k, 0], windows[k, 1]):
@@ -325,16 +434,35 @@ def _flag(places: Array, count: int, rays: Array) -> int:
 def _replace(
     clean: Array, var: Array, first: Array, first_var: Array, found: Array, rays: Array, bad: Array, kind: int, level: Array,
 ) -> Array:  # fmt: skip
-    """Replace the flagged pixels within 2 of new ones, and return the places of those that changed."""
+    """Replace the flagged pixels within 2 of new ones, and return the places of those that changed.
+
+    Parameters
+    ----------
+    clean, var
+        Image and variance in electrons, float32, shape ``(ny, nx)``; changed in place.
+    first, first_var
+        Both as they were before the first iteration, for `MEDIAN`.
+    found
+        New cosmic rays, rows of (y, x), int64.
+    rays, bad
+        1 for cosmic rays, and for pixels that are not looked at; uint8.
+    kind
+        One of `CLEAN_TYPES`.
+    level
+        What replaces data and variance where no pixel within 2 is good, float32; empty to leave these as they are.
+    """
     places = np.empty((25 * found.shape[0], 2), np.int64)
     count = _around(found, rays, places)
     values = np.empty(25, np.float32)
+    # Not a literal, for which numba would compile the median once more.
+    radius = np.int64(FRAME)
     changed = 0
     for k in range(count):
         y, x = places[k]
+        # It was 2, by which `_around` took it once.
         rays[y, x] = 1
         if kind == MEDIAN:
-            new, new_var = median_of_all(first, y, x, values), median_of_all(first_var, y, x, values)
+            new, new_var = box_median(first, y, x, radius, values), box_median(first_var, y, x, radius, values)
         else:
             new = replacement(clean, y, x, rays, bad, kind, clean[y, x] if level.size == 0 else level[0], values)
             new_var = replacement(var, y, x, rays, bad, kind, var[y, x] if level.size == 0 else level[1], values)
@@ -365,6 +493,7 @@ def _around(found: Array, rays: Array, out: Array) -> int:
     for k in range(found.shape[0]):
         for y in range(max(FRAME, found[k, 0] - FRAME), min(ny - FRAME, found[k, 0] + FRAME + 1)):
             for x in range(max(FRAME, found[k, 1] - FRAME), min(nx - FRAME, found[k, 1] + FRAME + 1)):
+                # Older ones too: a good neighbour of theirs may be a cosmic ray now.
                 if rays[y, x] == 1:
                     rays[y, x] = 2
                     out[count, 0], out[count, 1] = y, x
@@ -377,6 +506,7 @@ def _windows(changed: Array, shape: tuple[int, int], reach: int) -> Array:
     if not len(changed):
         return np.empty((0, 4), np.int64)
     columns = -(-shape[1] // CELL)
+    # One window for the pixels of a cell: one for each pixel would compute margins again and again.
     cells, index = np.unique(changed[:, 0] // CELL * columns + changed[:, 1] // CELL, return_inverse=True)
     windows = np.empty((cells.size, 4), np.int64)
     for axis in (0, 1):

@@ -1,4 +1,8 @@
-"""Growth of detections, masks of saturated stars, and what replaces cosmic rays, as astroscrappy 1.3 does it."""
+"""Growth of detections, masks of saturated stars, and what replaces cosmic rays, as in astroscrappy 1.3.
+
+Lists of places, rows of (y, x), stand for images of flags: cosmic rays and saturated pixels are few, and walking over
+them touches a small part of the image.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from lazyccd.kernels.medians import lower_median
 MEAN, MEDIAN_OF_GOOD, WEIGHTED, MEDIAN = 0, 1, 2, 3
 CLEAN_TYPES = {"meanmask": MEAN, "medmask": MEDIAN_OF_GOOD, "idw": WEIGHTED, "median": MEDIAN}
 
+# Decimals as in the C code of astroscrappy, not square roots, for the same float32.
 WEIGHTS = np.array(
     [
         [0.35355339, 0.4472136, 0.5, 0.4472136, 0.35355339],
@@ -26,17 +31,18 @@ WEIGHTS = np.array(
 """One over the distance to the middle."""
 
 FRAME = 2
-"""Pixels so near to the edge are flagged and not replaced."""
+"""Pixels this near to the edge are flagged and not replaced."""
 
 
 @compiled
-def count_from(pixels: Array, limit: Any, out: Array) -> int:
+def count_from(pixels: Array, limit: float | np.float32, out: Array) -> int:
     """Return the number of pixels that are not below a limit; put their places into ``out`` if it has room."""
     count = 0
     for y in range(pixels.shape[0]):
         row = pixels[y]
         here = 0
         for x in range(row.size):
+            # Counted without a branch first: this loop is vectorised, and most rows have no such pixel.
             here += row[x] >= limit
         if here == 0:
             continue
@@ -50,7 +56,7 @@ def count_from(pixels: Array, limit: Any, out: Array) -> int:
     return count
 
 
-def places_from(pixels: Array, limit: Any) -> Array:
+def places_from(pixels: Array, limit: float | np.float32) -> Array:
     """Return the places, rows of (y, x), of the pixels that are not below a limit."""
     count = count_from(pixels, limit, np.empty((0, 2), np.int64))
     places = np.empty((count, 2), np.int64)
@@ -61,9 +67,9 @@ def places_from(pixels: Array, limit: Any) -> Array:
 
 @compiled
 def dilate(places: Array, radius: int, out: Array) -> Array:
-    """Set some pixels and the square of 3, or that of 5 without its corners, about each; return the places of all that were 0.
+    """Set some pixels, and those around each, to 1; return the places of all that were 0.
 
-    Beyond the pixels themselves a frame of ``radius`` stays as it is.
+    ``places`` are rows of (y, x); a radius of 1 stands for the square of 3, one of 2 for the square of 5 without its corners.
     """
     ny, nx = out.shape
     side = 2 * radius + 1
@@ -73,6 +79,7 @@ def dilate(places: Array, radius: int, out: Array) -> Array:
         y, x = places[k]
         for j in range(max(0, y - radius), min(ny, y + radius + 1)):
             for i in range(max(0, x - radius), min(nx, x + radius + 1)):
+                # astroscrappy does not filter a frame of the radius: there its dilated mask is the mask itself.
                 inside = radius <= j < ny - radius and radius <= i < nx - radius
                 near = abs(j - y) + abs(i - x) < 2 * radius or radius == 1
                 if out[j, i] == 0 and ((inside and near) or (j == y and i == x)):
@@ -83,10 +90,23 @@ def dilate(places: Array, radius: int, out: Array) -> Array:
 
 
 @compiled
-def grow(seeds: Array, count: int, signal: Array, mask: Array, limit: Any, out: Array) -> int:
-    """Return the number of pixels, put into ``out``, that touch a seed, are not masked and lie above a limit.
+def grow(seeds: Array, count: int, signal: Array, mask: Array, limit: np.float32, out: Array) -> int:
+    """Return the number of pixels that touch a seed, are not masked and lie above a limit.
 
-    Pixels are rows of (y, x); one may be there several times. At the edge of the image only seeds themselves count.
+    Parameters
+    ----------
+    seeds
+        Rows of (y, x), int64, shape ``(n, 2)``.
+    count
+        How many of them count.
+    signal
+        Significance, float32, shape ``(ny, nx)``.
+    mask
+        Not 0 where a pixel is not looked at, uint8, same shape.
+    limit
+        Least significance, float32.
+    out
+        Receives the pixels as rows of (y, x), of which one may be there several times; room for ``9 * count``.
     """
     ny, nx = signal.shape
     found = 0
@@ -94,6 +114,7 @@ def grow(seeds: Array, count: int, signal: Array, mask: Array, limit: Any, out: 
         y, x = seeds[k]
         for j in range(max(0, y - 1), min(ny, y + 2)):
             for i in range(max(0, x - 1), min(nx, x + 2)):
+                # The same at the edge, where a dilation by one leaves only the seeds.
                 inside = 0 < j < ny - 1 and 0 < i < nx - 1
                 if (inside or (j == y and i == x)) and not mask[j, i] and signal[j, i] > limit:
                     out[found, 0], out[found, 1] = j, i
@@ -102,8 +123,26 @@ def grow(seeds: Array, count: int, signal: Array, mask: Array, limit: Any, out: 
 
 
 @compiled
-def replacement(image: Array, y: int, x: int, rays: Array, mask: Array, kind: int, level: Any, values: Array) -> Any:
-    """Return the mean, the lower median or the weighted mean of the good pixels about one; ``level`` where none is."""
+def replacement(
+    image: Array, y: int, x: int, rays: Array, mask: Array, kind: int, level: np.float32, values: Array
+) -> Any:
+    """Return the mean, the lower median or the weighted mean of the good pixels about one.
+
+    Parameters
+    ----------
+    image
+        Float32, shape ``(ny, nx)``.
+    y, x
+        The pixel, at least `FRAME` from the edge.
+    rays, mask
+        Not 0 for cosmic rays, and for pixels that are not looked at; uint8, same shape.
+    kind
+        `MEAN`, `MEDIAN_OF_GOOD` or `WEIGHTED`.
+    level
+        What is returned if none of the 25 pixels is good.
+    values
+        Scratch for 25 float32.
+    """
     count = 0
     total = weight = np.float32(0)
     for j in range(-FRAME, FRAME + 1):
@@ -113,30 +152,29 @@ def replacement(image: Array, y: int, x: int, rays: Array, mask: Array, kind: in
             value = image[y + j, x + i]
             factor = WEIGHTS[j + FRAME, i + FRAME]
             values[count] = value
+            # Sums in float32 and row by row, as astroscrappy adds them.
             total += factor * value if kind == WEIGHTED else value
             weight += factor
             count += 1
     if count == 0 or (kind == WEIGHTED and weight < 1e-6):
         return level
     if kind == MEDIAN_OF_GOOD:
+        # The Quickselect of astroscrappy returns element (n - 1) // 2.
         return lower_median(values, count)
     return total / weight if kind == WEIGHTED else total / np.float32(count)
 
 
 @compiled
-def median_of_all(image: Array, y: int, x: int, values: Array) -> Any:
-    """Return the median of the 25 pixels about one."""
-    count = 0
-    for j in range(y - FRAME, y + FRAME + 1):
-        for i in range(x - FRAME, x + FRAME + 1):
-            values[count] = image[j, i]
-            count += 1
-    return lower_median(values, count)
-
-
-@compiled
 def is_enclosed(rays: Array, bad: Array, y: int, x: int) -> bool:
-    """Return whether all of the 25 pixels about one are cosmic rays or bad."""
+    """Return whether all of the 25 pixels about one are cosmic rays or bad.
+
+    Parameters
+    ----------
+    rays, bad
+        Not 0 for cosmic rays, and for bad pixels; uint8, shape ``(ny, nx)``.
+    y, x
+        The pixel, at least `FRAME` from the edge.
+    """
     for j in range(y - FRAME, y + FRAME + 1):
         for i in range(x - FRAME, x + FRAME + 1):
             if not rays[j, i] and not bad[j, i]:

@@ -1,8 +1,10 @@
-"""Numbers as FITS stores them, turned into native arrays.
+"""The numbers of FITS files turned into native arrays.
 
-Pixels come as one contiguous run of integers whose bytes are as in the file; `start` is the first pixel wanted, and
-`stride` the pixels from one row to the next, so that a window of a wide span needs no copy. ``swap`` says that the
+Pixels come as one contiguous run of integers with the bytes of the file: ``start`` is the first pixel wanted, and
+``stride`` the pixels from one row to the next, so that a window of a wide span needs no copy. ``swap`` says that the
 bytes are big-endian. Output rows are contiguous.
+
+Scaling is computed in float64 and rounded once; astropy scales 16-bit integers in float32, which is up to 1 ulp off.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ DITHER_ZERO = -2147483646
 
 
 def _swap_bytes(typingctx: Any, value: Any) -> Any:
-    """Reverse the bytes of an integer of any width, as one instruction that LLVM vectorises."""
+    """Reverse the bytes of an integer of any width, with one instruction that LLVM vectorises."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return args[0] if value.bitwidth == 8 else builder.bswap(args[0])
@@ -49,11 +51,11 @@ def small_integers(
     start, stride
         First pixel, and pixels per row.
     out
-        Float32 or float64, shape ``(ny, nx)``.
+        Receives the pixels, float32 or float64, shape ``(ny, nx)``.
     offset
         What to add, below 2**24.
     blank, has_blank
-        Stored value that becomes NaN, of the type of ``src``, and whether there is one.
+        Stored value that becomes NaN, of the dtype of ``src``, and whether there is one.
     swap
         Whether ``src`` is big-endian.
     """
@@ -61,8 +63,10 @@ def small_integers(
     for i in range(ny):
         row = src[start + i * stride : start + i * stride + nx]
         target = out[i]
+        # Two loops, because a branch inside would keep LLVM from vectorising.
         if swap:
             for j in range(nx):
+                # Sums below 2**24 are exact in float32, and 32-bit integers vectorise twice as wide as numba's int64.
                 target[j] = np.int32(np.int32(_swapped(row[j])) + offset)
         else:
             for j in range(nx):
@@ -77,7 +81,12 @@ def large_integers(
 ) -> None:
     """Convert integers of 32 or 64 bits plus an integer to floats, rounded once.
 
-    Parameters as in `small_integers`; the sum is made in 64 bits, unsigned if ``src`` and ``offset`` are uint64.
+    Parameters
+    ----------
+    src, start, stride, out, blank, has_blank, swap
+        As in `small_integers`.
+    offset
+        What to add, int64; or uint64, if ``src`` is too. The sum is made in that type.
     """
     ny, nx = out.shape
     for i in range(ny):
@@ -85,6 +94,7 @@ def large_integers(
         target = out[i]
         if swap:
             for j in range(nx):
+                # One rounding: adding in float would round the stored value first.
                 target[j] = _swapped(row[j]) + offset
         else:
             for j in range(nx):
@@ -107,7 +117,12 @@ def scaled_integers(
 ) -> None:
     """Convert integers to ``scale * value + zero``, computed in float64 and rounded once to the output.
 
-    Parameters as in `small_integers`.
+    Parameters
+    ----------
+    src, start, stride, out, blank, has_blank, swap
+        As in `small_integers`.
+    scale, zero
+        BSCALE and BZERO.
     """
     ny, nx = out.shape
     for i in range(ny):
@@ -125,8 +140,19 @@ def scaled_integers(
 
 @compiled
 def _mark_blank(row: Array, target: Array, blank: Any, swap: bool) -> None:
-    """Set the pixels of a row that hold the blank value to NaN."""
+    """Set the pixels of a row that hold the blank value to NaN.
+
+    Parameters
+    ----------
+    row
+        Stored integers.
+    target
+        Their floats, which are changed.
+    blank, swap
+        As in `small_integers`.
+    """
     # The row has just been read and written, so this second pass runs in cache.
+    # The row keeps the bytes of the file, so the key is swapped, once.
     key = _swapped(blank) if swap else blank
     for j in range(target.size):
         target[j] = np.nan if row[j] == key else target[j]
@@ -166,9 +192,14 @@ def exact_integers(
 def swap_rows(src: Array, start: int, stride: int, out: Array) -> None:
     """Copy rows of unsigned integers with their bytes reversed.
 
-    Parameters as in `small_integers`. Floats of the file's own type pass through here as integers, so that NaNs and
-    negative zeros keep their bits.
+    Parameters
+    ----------
+    src, start, stride
+        As in `small_integers`, of any width.
+    out
+        Receives the integers, dtype of ``src``, shape ``(ny, nx)``.
     """
+    # Floats of the file's own type pass through here as integers, so that NaNs and negative zeros keep their bits.
     ny, nx = out.shape
     for i in range(ny):
         row = src[start + i * stride : start + i * stride + nx]
@@ -186,7 +217,17 @@ def swap_in_place(values: Array) -> None:
 
 @compiled
 def scaled_floats(src: Array, out: Array, scale: float, zero: float) -> None:
-    """Write ``scale * value + zero``, computed in float64, for native floats of the shape of ``out``."""
+    """Set ``scale * value + zero``, computed in float64 and rounded once to the output.
+
+    Parameters
+    ----------
+    src
+        Native floats, shape ``(ny, nx)``.
+    out
+        Receives the pixels, float32 or float64, same shape.
+    scale, zero
+        BSCALE and BZERO.
+    """
     ny, nx = out.shape
     for i in range(ny):
         row = src[i]
@@ -196,7 +237,8 @@ def scaled_floats(src: Array, out: Array, scale: float, zero: float) -> None:
 
 
 def dither_table() -> npt.NDArray[np.float32]:
-    """Return the random numbers that the FITS standard prescribes for dithering, shape ``(10000,)``."""
+    """Return the random numbers that the FITS standard prescribes for dithering, float32, shape ``(10000,)``."""
+    # The generator that the standard spells out; every program must have the same numbers.
     modulus = 2147483647
     values = np.empty(DITHER_COUNT, np.float32)
     seed = 1
@@ -237,6 +279,8 @@ def dequantize(
     blank, has_blank
         Integer that stands for NaN, and whether there is one.
     """
+    # A tile walks through the table from a place that the table itself gives, 0 to 499, and takes a new one at the
+    # end.
     seed = first
     place: Any = np.int64(table[seed] * np.float32(500.0))
     for j in range(out.size):
@@ -272,6 +316,7 @@ def dequantize_tiles(
     blanks
         Integer that stands for NaN in each tile; empty if none does.
     """
+    # Many tiles in one call, so that threads seldom wait for the interpreter.
     for i in range(src.shape[0]):
         blank = blanks[i] if blanks.size else 0
         dequantize(src[i], out[i], scales[i], zeros[i], table, firsts[i], dither, blank, blanks.size > 0)

@@ -1,7 +1,7 @@
-"""Turn native pixels into the big-endian bytes of a FITS data unit and sum them for DATASUM, in one pass.
+"""Native pixels turned into the big-endian bytes of a FITS data unit and summed for DATASUM, in one pass.
 
 DATASUM is the ones-complement sum of a data unit read as big-endian 32-bit words. Ones-complement addition commutes, so
-pieces may be summed apart and added in any order; a byte counts by its offset in the data unit modulo 4 only:
+parts may be summed separately and added in any order; of its offset in the data unit only the value modulo 4 counts:
 
 1. view the pixels as unsigned integers of their size; flip the sign bit of unsigned pixels (stored minus BZERO);
 2. swap bytes into the output and add the value, shifted to where it sits in its word, to a 64-bit sum;
@@ -22,6 +22,7 @@ from lazyccd.kernels.jit import compiled
 MASK32 = 0xFFFFFFFF
 
 
+# Typed, because numba computes in int64 as soon as a literal takes part.
 _M8 = np.uint32(0x00FF00FF)
 _M32 = np.uint64(MASK32)
 _M64_8 = np.uint64(0x00FF00FF00FF00FF)
@@ -30,8 +31,21 @@ _M64_16 = np.uint64(0x0000FFFF0000FFFF)
 
 @compiled
 def _encode8(row: Array, flip: int, position: int, out: Array) -> np.uint64:
-    """Copy bytes; the byte at offset k of the data unit counts 256**(3 - k % 4)."""
+    """Copy bytes; the byte at offset k of the data unit counts 256**(3 - k % 4).
+
+    Parameters
+    ----------
+    row
+        Pixels, uint8, shape ``(n,)``.
+    flip
+        Sign bit to flip, of the dtype of ``row``; 0 for none.
+    position
+        Offset of the first pixel in the data unit modulo 4, in bytes.
+    out
+        Receives the bytes as integers of the same dtype.
+    """
     total = np.uint64(0)
+    # A sum for each place in a word, shifted once at the end: no shift depends on the pixel, so the loops vectorise.
     for lane in range(4):
         first = (lane - position) % 4
         pixels, copy = row[first::4], out[first::4]
@@ -46,7 +60,13 @@ def _encode8(row: Array, flip: int, position: int, out: Array) -> np.uint64:
 
 @compiled
 def _encode16(row: Array, flip: int, position: int, out: Array) -> np.uint64:
-    """Swap 16-bit pixels; those at offset 0 modulo 4 are the upper half of their word."""
+    """Swap 16-bit pixels; those at offset 0 modulo 4 are the upper half of their word.
+
+    Parameters
+    ----------
+    row, flip, position, out
+        As in `_encode8`, uint16.
+    """
     total = np.uint64(0)
     for lane in range(2):
         first = (lane - position // 2) % 2
@@ -62,19 +82,32 @@ def _encode16(row: Array, flip: int, position: int, out: Array) -> np.uint64:
 
 @compiled
 def _encode32(row: Array, flip: int, position: int, out: Array) -> np.uint64:
-    """Swap 32-bit pixels; each is one word."""
+    """Swap 32-bit pixels; each is one word.
+
+    Parameters
+    ----------
+    row, flip, position, out
+        As in `_encode8`, uint32.
+    """
     total = np.uint64(0)
     for i in range(row.size):
         value = row[i] ^ flip
         half = ((value >> np.uint32(8)) & _M8) | ((value & _M8) << np.uint32(8))
         out[i] = (half >> np.uint32(16)) | (half << np.uint32(16))
+        # 64 bits hold the sum of 2**32 words, so the carry is added back only once.
         total += np.uint64(value)
     return total
 
 
 @compiled
 def _encode64(row: Array, flip: int, position: int, out: Array) -> np.uint64:
-    """Swap 64-bit pixels; each is two words."""
+    """Swap 64-bit pixels; each is two words.
+
+    Parameters
+    ----------
+    row, flip, position, out
+        As in `_encode8`, uint64.
+    """
     total = np.uint64(0)
     for i in range(row.size):
         value = row[i] ^ flip
@@ -138,7 +171,7 @@ def encode_big_endian(pixels: Array, position: int, out: npt.NDArray[np.uint8]) 
     Returns
     -------
     int
-        Ones-complement sum of the bytes at their place in 32-bit words, 0 to 0xFFFFFFFF; add pieces by `fold_datasum`.
+        Ones-complement sum of the bytes at their place in 32-bit words, 0 to 0xFFFFFFFF; add partial sums with `fold_datasum`.
 
     Examples
     --------
@@ -150,6 +183,7 @@ def encode_big_endian(pixels: Array, position: int, out: npt.NDArray[np.uint8]) 
     """
     size = pixels.dtype.itemsize
     word = np.dtype(f"u{size}").type
+    # Flipping the sign bit is subtracting BZERO, 2**15 or 2**31, modulo the width.
     flip = word(_SIGN_BIT.get(size, 0) if pixels.dtype.kind == "u" else 0)
     total = _KERNELS[size](pixels.reshape(-1).view(word), flip, position % 4, out.view(word))
     return fold_datasum(int(total))
@@ -167,6 +201,7 @@ def shuffle_bytes(pixels: Array, out: npt.NDArray[np.uint8]) -> None:
         Receives the bytes, shape ``(pixels.nbytes,)``.
     """
     width = pixels.itemsize
+    # By shifts of native integers: no swap is needed, and it does not depend on the machine's byte order.
     for k in range(width):
         plane = out[k * pixels.size : (k + 1) * pixels.size]
         down = pixels.dtype.type(8 * (width - 1 - k))

@@ -1,6 +1,8 @@
-"""The H-transform of HCOMPRESS_1: sums and differences of 2 x 2 pixels, of the sums again, and so on, in integers.
+"""HCOMPRESS_1: the H-transform in integers, and its coefficients as quadtrees, bit plane by bit plane.
 
 White, Postman and Lattanzi (1992), in Digitised Optical Sky Surveys, p. 167; FITS standard, section 10.4.3.
+
+The H-transform makes sums and differences of 2 x 2 pixels, of the sums again, and so on (`h_transform`):
 
 1. Of four neighbours, h0 is their sum, hx and hy what the second row and the second column have more, hc the difference of
    the differences: the first level as they are, all later ones halved.
@@ -10,9 +12,7 @@ White, Postman and Lattanzi (1992), in Digitised Optical Sky Surveys, p. 167; FI
 
 Where a side is odd, its last row or column counts twice and leaves no difference. ``level`` counts from 0.
 
-HCOMPRESS_1: coefficients of the H-transform, bit by bit, as quadtrees where these are shorter.
-
-White, Postman and Lattanzi (1992), in Digitised Optical Sky Surveys, p. 167; FITS standard, section 10.4.3. A stream has
+A stream (`hcompress`, `hdecompress`) has
 
 1. two bytes that name it, rows, columns and scale (32 bits each), the first coefficient (64 bits), and the bits of the
    largest coefficient in the quadrant of sums, in those of hx and hy, and in that of hc (8 bits each);
@@ -21,9 +21,11 @@ White, Postman and Lattanzi (1992), in Digitised Optical Sky Surveys, p. 167; FI
    not 0, from the top; numbers that are 0 are left out, others have codes of 3 to 6 bits, in reverse order;
 3. four bits of 0, and from the next byte on the signs of all coefficients that are not 0, along rows.
 
-When writing, the numbers of 16 bits of a quadrant are held side by side in words of 64 bits, and so are the numbers above them.
-
-HCOMPRESS_1 read: the streams that `lazyccd.kernels.fits.hcompress` describes.
+This is our own code because the C code of cfitsio, which astropy calls, keeps the state of its bit stream in static
+variables while it lets other threads run: two calls at once mix their bits, and a lock leaves one thread. Bytes and pixels
+are those of cfitsio. Two threads write uint16 images 3.4 times as fast as fpack (benchmarks/bench_fits.py). When writing,
+the numbers of 16 bit planes of a quadrant are held side by side in words of 64 bits, and so are the numbers above them,
+which halved the time.
 """
 
 from __future__ import annotations
@@ -36,6 +38,35 @@ import numpy.typing as npt
 from lazyccd.kernels.block import Array
 from lazyccd.kernels.fits.bits import end_bits, fill_bits, flush_bits, put_bits
 from lazyccd.kernels.jit import compiled
+
+HEAD = 25
+"""Bytes before the bits of the quadrants."""
+
+MAGIC = (0xDD, 0x99)
+"""The two bytes that a stream begins with."""
+
+# fmt: off
+CODES = np.array(
+    [0b111110, 0b000, 0b001, 0b1000, 0b010, 0b1001, 0b11010, 0b11011,
+     0b011, 0b11100, 0b1010, 0b11101, 0b1011, 0b11110, 0b111111, 0b1100],
+    np.uint64,
+)
+"""The Huffman code of each number of 4 bits, fixed by the format."""
+
+SIZES = np.array([6, 3, 3, 4, 3, 4, 5, 5, 3, 5, 4, 5, 4, 5, 6, 4], np.uint64)
+"""The bits of each code."""
+# fmt: on
+
+PLANES = 16
+"""Bits of coefficients whose numbers stand side by side in one word, the lowest bit lowest."""
+
+_LOWEST = np.uint64(0x1111111111111111)
+"""The lowest of each 4 bits of a word."""
+
+_SIZES = np.uint64(sum(int(size) << (4 * number) for number, size in enumerate(SIZES) if number))
+"""The sizes of all codes but that of 0, 4 bits each, so that looking one up is a shift."""
+
+_CODES = np.where(np.arange(16) > 0, CODES, 0).astype(np.uint64)
 
 
 @compiled
@@ -75,7 +106,7 @@ def h_transform(tile: Array, out: Array) -> None:
             if 2 * i + 1 < m:
                 lower = sums[(2 * i + 1) * n : (2 * i + 2) * n]
                 hx, hc = out[half + i, :right], out[half + i, right:n]
-            # sums of this row are read before the shorter ones are written over them
+            # In place: the sums of this row are read before the shorter ones are written over them.
             _split(upper, lower, level, sums[i * right : (i + 1) * right], hx, out[i, right:n], hc)
         m, n = half, right
     out[0, 0] = sums[0]
@@ -83,10 +114,23 @@ def h_transform(tile: Array, out: Array) -> None:
 
 @compiled
 def _split(upper: Array, lower: Array, level: int, h0: Array, hx: Array, hy: Array, hc: Array) -> None:
-    """Write sums and differences of two rows; ``h0`` may begin where ``upper`` does or before."""
+    """Turn two rows into sums and differences.
+
+    Parameters
+    ----------
+    upper, lower
+        The rows, int32 or int64; the same row twice at an odd end.
+    level
+        How often sums have been halved before.
+    h0, hx, hy, hc
+        Sums and differences of both rows, half as long; int32 or int64.
+        ``h0`` may begin where ``upper`` does, or before.
+    """
+    # Cast at each step: numba widens int32 to int64 in every operation, and half as many would fit a vector.
     kind = upper.dtype.type
     shift = kind(min(level, 1))
     one, two = kind(1 << level), kind(2 << level)
+    # Masks of the multiples to which differences and sums are rounded.
     keep1, keep2 = kind(-2 << level), kind(-4 << level)
     a, b, c, d = upper[0::2], upper[1::2], lower[0::2], lower[1::2]
     for j in range(hy.size):
@@ -98,6 +142,7 @@ def _split(upper: Array, lower: Array, level: int, h0: Array, hx: Array, hy: Arr
         hx[j] = kind(x + (one if x >= 0 else kind(0))) & keep1
         hy[j] = kind(y + (one if y >= 0 else kind(0))) & keep1
         h0[j] = kind(total + (two if total >= 0 else kind(two - 1))) & keep2
+    # An odd end: the last column counts twice, and only h0 and hx are left.
     if a.size > hy.size:
         j = hy.size
         total = kind(kind(2 * kind(a[j] + c[j])) >> shift)
@@ -139,6 +184,7 @@ def inverse_h_transform(a: Array, out: Array, limit: int) -> None:
                 lower = wider[(2 * i + 1) * n : (2 * i + 2) * n]
             upper = wider[2 * i * n : (2 * i + 1) * n]
             _join(sums[i * right : (i + 1) * right], hx, a[i, right:n], hc, level, upper, lower[:n])
+        # Two buffers take turns: rows grow from level to level, so this cannot be done in place.
         sums, wider = wider, sums
     for i in range(ny):
         pixels, row = out[i], sums[i * nx : (i + 1) * nx]
@@ -148,7 +194,17 @@ def inverse_h_transform(a: Array, out: Array, limit: int) -> None:
 
 @compiled
 def _join(h0: Array, hx: Array, hy: Array, hc: Array, level: int, upper: Array, lower: Array) -> None:
-    """Write the two rows of which `_split` made sums and differences."""
+    """Turn sums and differences back into the two rows that `_split` took.
+
+    Parameters
+    ----------
+    h0, hx, hy, hc
+        Sums and differences of both rows, half as long; int32 or int64.
+    level
+        How often the result was halved.
+    upper, lower
+        Receive the rows.
+    """
     kind = h0.dtype.type
     a, b, c, d = upper[0::2], upper[1::2], lower[0::2], lower[1::2]
     for j in range(b.size):
@@ -160,7 +216,15 @@ def _join(h0: Array, hx: Array, hy: Array, hc: Array, level: int, upper: Array, 
 
 @compiled
 def _quad(h0: Any, hx: Any, hy: Any, hc: Any, level: int) -> tuple[Any, Any, Any, Any]:
-    """Return four pixels of their sum and differences, of which lossy compression may have taken bits away."""
+    """Return four pixels from their sum and differences, of which lossy compression may have taken bits away.
+
+    Parameters
+    ----------
+    h0, hx, hy, hc
+        Sum and differences, int32 or int64.
+    level
+        How often the pixels were halved.
+    """
     kind = type(h0)
     shift = kind(1 if level else 2)
     bit0, bit1 = kind(1 << level), kind(2 << level)
@@ -169,6 +233,7 @@ def _quad(h0: Any, hx: Any, hy: Any, hc: Any, level: int) -> tuple[Any, Any, Any
     hx = kind(hx + (half1 if hx >= 0 else kind(half1 - 1))) & kind(-bit1)
     hy = kind(hy + (half1 if hy >= 0 else kind(half1 - 1))) & kind(-bit1)
     hc = kind(hc + (half0 if hc >= 0 else less0)) & kind(-bit0)
+    # The lowest bit of hc tells what rounding took from hx and hy, and their bits together what it took from h0.
     low0 = hc & bit0
     hx = kind(hx - low0) if hx >= 0 else kind(hx + low0)
     hy = kind(hy - low0) if hy >= 0 else kind(hy + low0)
@@ -186,7 +251,7 @@ def _quad(h0: Any, hx: Any, hy: Any, hc: Any, level: int) -> tuple[Any, Any, Any
 
 @compiled
 def smooth(sums: Array, a: Array, limit: int) -> None:
-    """Move differences towards those that straight lines through the neighbouring sums have, at most by ``limit``.
+    """Move differences towards those that straight lines through the neighbouring sums have, by ``limit`` at most.
 
     They stay where that would make an extremum between two sums. Differences at the edges stay as they are.
 
@@ -195,7 +260,7 @@ def smooth(sums: Array, a: Array, limit: int) -> None:
     sums
         h0, shape ``(half, right)``.
     a
-        Coefficients of this level, shape ``(m, n)``.
+        Coefficients of this level, shape ``(m, n)``; changed in place.
     limit
         Farthest move.
     """
@@ -218,9 +283,20 @@ def smooth(sums: Array, a: Array, limit: int) -> None:
 
 @compiled
 def _slope(before: Any, here: Any, after: Any, value: Any, limit: int) -> int:
-    """Return by how much a difference is to change, in whose direction the sums follow each other."""
+    """Return by how much a difference along a line of sums is to change.
+
+    Parameters
+    ----------
+    before, here, after
+        Sums.
+    value
+        The difference.
+    limit
+        Farthest move.
+    """
     rise, fall = np.int64(after) - here, np.int64(here) - before
     highest, lowest = 4 * max(min(rise, fall), 0), 4 * min(max(rise, fall), 0)
+    # An extremum at this sum, or no slope to follow.
     if lowest >= highest:
         return 0
     change = max(min(np.int64(after) - before, highest), lowest) - 8 * np.int64(value)
@@ -229,7 +305,19 @@ def _slope(before: Any, here: Any, after: Any, value: Any, limit: int) -> int:
 
 @compiled
 def _curvature(sums: Array, x: int, y: int, value: Any, limit: int) -> int:
-    """Return by how much hc is to change in the middle of 3 x 3 sums; ``x`` and ``y`` are twice the other differences."""
+    """Return by how much hc is to change in the middle of 3 x 3 sums.
+
+    Parameters
+    ----------
+    sums
+        The sums, shape ``(3, 3)``.
+    x, y
+        Twice the other differences.
+    value
+        hc.
+    limit
+        Farthest move.
+    """
     here = np.int64(sums[1, 1])
     pp, mm = sums[2, 2] - here, here - sums[0, 0]
     mp, pm = here - sums[0, 2], here - sums[2, 0]
@@ -249,52 +337,17 @@ def _curvature(sums: Array, x: int, y: int, value: Any, limit: int) -> int:
 
 @compiled
 def _towards_zero(value: int, bits: int) -> int:
-    """Divide by a power of two."""
+    """Divide by a power of two, rounding towards zero as division in C does."""
+    # A shift alone rounds down, which moves negative differences by one more than cfitsio.
     return (value if value >= 0 else value + (1 << bits) - 1) >> bits
 
 
-HEAD = 25
-"""Bytes before the bits of the quadrants."""
-
-MAGIC = (0xDD, 0x99)
-CODES = np.array(
-    [
-        0b111110,
-        0,
-        1,
-        0b1000,
-        2,
-        0b1001,
-        0b11010,
-        0b11011,
-        3,
-        0b11100,
-        0b1010,
-        0b11101,
-        0b1011,
-        0b11110,
-        0b111111,
-        0b1100,
-    ],
-    np.uint64,
-)
-SIZES = np.array([6, 3, 3, 4, 3, 4, 5, 5, 3, 5, 4, 5, 4, 5, 6, 4], np.uint64)
-
-PLANES = 16
-"""Bits of coefficients whose numbers stand in one word, the lowest bit lowest."""
-
-_LOWEST = np.uint64(0x1111111111111111)
-_SIZES = np.uint64(sum(int(size) << (4 * number) for number, size in enumerate(SIZES) if number))
-"""The sizes of all codes but that of 0, 4 bits each."""
-_CODES = np.where(np.arange(16) > 0, CODES, 0).astype(np.uint64)
-
-
 def hcompress_bytes(shape: tuple[int, ...], itemsize: int) -> int:
-    """Return the most bytes that a tile can take.
-
-    A bit of a quadrant takes 4 bits and its numbers as they are, or codes that are shorter than an even number of them.
-    """
+    """Return the most bytes that a tile can take."""
     ny, nx = shape
+    # A bit of a quadrant takes 4 bits and its numbers as they are, or codes that are shorter than an even number of
+    # them.
+    # Four bytes more for each bit, because small tiles of extreme pixels once wrote a byte behind their room.
     sides = [((length + 1) // 2 + 1) // 2 + (length // 2 + 1) // 2 for length in shape]
     bits = 8 * itemsize + 2 + max(shape).bit_length()
     return HEAD + bits * (sides[0] * sides[1] // 2 + 4) + ny * nx // 8 + 16
@@ -318,15 +371,16 @@ def hcompress(tile: Array, a: Array, out: npt.NDArray[np.uint8]) -> int:
         Number of bytes.
     """
     h_transform(tile, a)
-    # two kernels and not one: LLVM would work through all of the second once more
+    # Two kernels and not one: LLVM would work through all of the second once more.
     return _write_stream(a, out)
 
 
 @compiled
 def _write_stream(a: Array, out: Array) -> int:
-    """Write coefficients, which are made positive."""
+    """Write coefficients, which are made positive; return the number of bytes."""
     ny, nx = a.shape
     total = a[0, 0]
+    # The sum is in the head with 64 bits; among the others it would add bit planes for all.
     a[0, 0] = 0
     signs = np.empty(a.size // 8 + 16, np.uint8)
     count = _take_signs(a, signs)
@@ -347,14 +401,15 @@ def _write_stream(a: Array, out: Array) -> int:
         bits, held, place = _put_quadrant(quadrant, planes, words, bits, held, out, place)
     bits, held, place = put_bits(bits, held, np.uint64(0), np.uint64(4), out, place)
     place = end_bits(bits, held, out, place)
-    for k in range(count):  # numba takes seconds to compile the message of an assignment of other shape
+    # A loop and not an assignment of slices, for which numba takes seconds to compile the message of its error.
+    for k in range(count):
         out[place + np.uint64(k)] = signs[k]
     return int(place) + count
 
 
 @compiled
 def quadrant_of(a: Array, k: int) -> Array:
-    """Return the sums, hy, hx or hc."""
+    """Return the quadrant of the sums, hy, hx or hc as a view, for ``k`` from 0."""
     half, right = (a.shape[0] + 1) // 2, (a.shape[1] + 1) // 2
     rows = a[:half] if k < 2 else a[half:]
     return rows[:, right:] if k % 2 else rows[:, :right]
@@ -362,15 +417,17 @@ def quadrant_of(a: Array, k: int) -> Array:
 
 @compiled
 def _take_signs(a: Array, signs: Array) -> int:
-    """Write the signs of all numbers that are not 0, which are made positive; return the bytes."""
+    """Write the signs of all numbers that are not 0, which are made positive; return the number of bytes."""
     bits, held, place = np.uint64(0), np.uint64(0), np.uint64(0)
     for i in range(a.shape[0]):
         row = a[i]
         for first in range(0, row.size, 32):
             for value in row[first : first + 32]:
+                # Without a branch, which for noise the processor could not foresee.
                 is_there = np.uint64(value != 0)
                 bits = (bits << is_there) | np.uint64(value < 0)
                 held += is_there
+            # After 32 numbers at most 31 + 32 bits wait.
             if held >= 32:
                 bits, held, place = flush_bits(bits, held, signs, place)
         for j in range(row.size):
@@ -380,11 +437,12 @@ def _take_signs(a: Array, signs: Array) -> int:
 
 @compiled
 def _bit_length(a: Array) -> int:
-    """Return the bits of the largest number."""
+    """Return the number of bits of the largest number."""
     united = a.dtype.type(0)
     for i in range(a.shape[0]):
         row = a[i]
         for j in range(row.size):
+            # The union of all has as many bits as the largest, and needs no comparison.
             united |= row[j]
     length = 0
     while united:
@@ -395,7 +453,7 @@ def _bit_length(a: Array) -> int:
 
 @compiled
 def numbers_of_levels(ny: int, nx: int) -> int:
-    """Return how many numbers all levels of a quadrant have."""
+    """Return how many numbers all levels of a quadrant have; ``ny`` and ``nx`` are its sides."""
     total = 1
     for _ in range(max(count_levels(ny, nx), 1)):
         ny, nx = (ny + 1) // 2, (nx + 1) // 2
@@ -407,15 +465,34 @@ def numbers_of_levels(ny: int, nx: int) -> int:
 def _put_quadrant(
     a: Array, planes: int, words: Array, bits: np.uint64, held: np.uint64, out: Array, place: np.uint64
 ) -> tuple[np.uint64, np.uint64, np.uint64]:
-    """Append all bits of a quadrant."""
+    """Append all bits of a quadrant.
+
+    Parameters
+    ----------
+    a
+        Coefficients of the quadrant, not negative.
+    planes
+        How many bits they have.
+    words
+        Scratch, uint64, room for `numbers_of_levels`.
+    bits, held, place
+        The stream, as in `lazyccd.kernels.fits.bits`.
+    out
+        Receives the bytes, uint8.
+    """
     ny, nx = (a.shape[0] + 1) // 2, (a.shape[1] + 1) // 2
     levels = max(count_levels(*a.shape), 1)
+    # cfitsio gives a quadtree up when its codes fill the bytes that the plain numbers take. Which of the two is
+    # written
+    # must be decided in the same way for the same bytes.
     limit = 8 * ((ny * nx + 1) // 2)
     for plane in range(planes - 1, -1, -1):
         down = np.uint64(4 * (plane % PLANES))
+        # Numbers of 16 planes are formed at once; the next 16 follow when these are used up.
         if plane == planes - 1 or plane % PLANES == PLANES - 1:
             _take_planes(a, plane // PLANES * PLANES, levels, words)
         height, width, first, stop = ny, nx, 0, ny * nx
+        # Sizes are added up before a code is written, so a plane that will stand as it is is given up early.
         size = _coded_bits(words[:stop], down)
         for _ in range(1, levels):
             if size >= limit:
@@ -437,7 +514,19 @@ def _put_quadrant(
 
 @compiled
 def _take_planes(a: Array, lowest: int, levels: int, words: Array) -> None:
-    """Write the numbers of 16 bits of 2 x 2 neighbours, and those of all levels above; what is beyond the edge is 0."""
+    """Set the numbers of 16 bit planes, and those of all levels above; what is beyond the edge is 0.
+
+    Parameters
+    ----------
+    a
+        Coefficients of a quadrant, not negative.
+    lowest
+        The lowest bit plane of the 16.
+    levels
+        Levels of the quadtree.
+    words
+        Receives the numbers, uint64, the lowest level first.
+    """
     height, width = (a.shape[0] + 1) // 2, (a.shape[1] + 1) // 2
     nothing = np.zeros(a.shape[1], a.dtype)
     for i in range(height):
@@ -457,7 +546,17 @@ def _take_planes(a: Array, lowest: int, levels: int, words: Array) -> None:
 
 @compiled
 def _interleave(upper: Array, lower: Array, lowest: np.uint64, words: Array) -> None:
-    """Write the bits of 2 x 2 neighbours side by side, 16 of each."""
+    """Set the bits of 2 x 2 neighbours side by side, 16 of each.
+
+    Parameters
+    ----------
+    upper, lower
+        Two rows of coefficients, not negative.
+    lowest
+        The lowest bit of the 16.
+    words
+        Receives the numbers, uint64.
+    """
     p, q, r, s = upper[0::2], upper[1::2], lower[0::2], lower[1::2]
     for j in range(q.size):
         left = _spread(np.uint64(p[j]) >> lowest) << np.uint64(3) | _spread(np.uint64(r[j]) >> lowest) << np.uint64(1)
@@ -470,7 +569,7 @@ def _interleave(upper: Array, lower: Array, lowest: np.uint64, words: Array) -> 
 
 @compiled
 def _spread(value: np.uint64) -> np.uint64:
-    """Return the lower 16 bits of a value, the lowest of each 4 bits."""
+    """Return the lower 16 bits of a value, each as the lowest of 4 bits."""
     value &= np.uint64(0xFFFF)
     value = (value | value << np.uint64(24)) & np.uint64(0x000000FF000000FF)
     value = (value | value << np.uint64(12)) & np.uint64(0x000F000F000F000F)
@@ -480,7 +579,7 @@ def _spread(value: np.uint64) -> np.uint64:
 
 @compiled
 def _unite(upper: Array, lower: Array, words: Array) -> None:
-    """Write which of 2 x 2 numbers are not 0."""
+    """Set which of 2 x 2 numbers are not 0."""
     p, q, r, s = upper[0::2], upper[1::2], lower[0::2], lower[1::2]
     for j in range(q.size):
         left = _some(p[j]) << np.uint64(3) | _some(r[j]) << np.uint64(1)
@@ -499,10 +598,11 @@ def _some(word: np.uint64) -> np.uint64:
 
 @compiled
 def _coded_bits(words: Array, down: np.uint64) -> int:
-    """Return the bits that the codes of numbers take; those of 0 take none."""
+    """Return the number of bits that the codes of numbers take; those of 0 take none."""
     total = np.uint64(0)
     for j in range(words.size):
         number = (words[j] >> down) & np.uint64(15)
+        # A shift instead of a table, which LLVM vectorises.
         total += (_SIZES >> (number << np.uint64(2))) & np.uint64(15)
     return int(total)
 
@@ -511,11 +611,24 @@ def _coded_bits(words: Array, down: np.uint64) -> int:
 def _put_numbers(
     words: Array, down: np.uint64, bits: np.uint64, held: np.uint64, out: Array, place: np.uint64
 ) -> tuple[np.uint64, np.uint64, np.uint64]:
-    """Append numbers of 4 bits."""
+    """Append numbers of 4 bits.
+
+    Parameters
+    ----------
+    words
+        Numbers of 4 bits of 16 planes side by side, uint64.
+    down
+        Where the plane stands in a word: 4 times its number.
+    bits, held, place
+        The stream, as in `lazyccd.kernels.fits.bits`.
+    out
+        Receives the bytes, uint8.
+    """
     whole = words.size // 8 * 8
     for j in range(0, whole, 8):
         eight = words[j : j + 8]
         united = np.uint64(0)
+        # Eight numbers are 32 bits, the most that `put_bits` takes.
         for k in range(8):
             united = (united << np.uint64(4)) | ((eight[k] >> down) & np.uint64(15))
         bits, held, place = put_bits(bits, held, united, np.uint64(32), out, place)
@@ -528,12 +641,26 @@ def _put_numbers(
 def _put_codes(
     words: Array, down: np.uint64, bits: np.uint64, held: np.uint64, out: Array, place: np.uint64
 ) -> tuple[np.uint64, np.uint64, np.uint64]:
-    """Append the codes of numbers that are not 0, the last first."""
+    """Append the codes of numbers that are not 0, the last first.
+
+    Parameters
+    ----------
+    words
+        Numbers of 4 bits of 16 planes side by side, uint64.
+    down
+        Where the plane stands in a word: 4 times its number.
+    bits, held, place
+        The stream, as in `lazyccd.kernels.fits.bits`.
+    out
+        Receives the bytes, uint8.
+    """
     rest = words.size % 4
     for stop in range(words.size, rest, -4):
         four = words[stop - 4 : stop]
+        # In the upper planes nearly all numbers are 0: four are skipped with one test.
         if ((four[0] | four[1] | four[2] | four[3]) >> down) & np.uint64(15) == 0:
             continue
+        # Four codes have at most 24 bits, so the stream is looked at once for all.
         for k in range(4):
             bits, held = _add_code(four[3 - k], down, bits, held)
         if held >= 32:
@@ -545,7 +672,15 @@ def _put_codes(
 
 @compiled
 def _add_code(word: np.uint64, down: np.uint64, bits: np.uint64, held: np.uint64) -> tuple[np.uint64, np.uint64]:
-    """Append the code of a number that is not 0; the caller writes bits before there are more than 64."""
+    """Append the code of a number that is not 0; the caller writes bits before there are more than 64.
+
+    Parameters
+    ----------
+    word, down
+        As in `_put_codes`, for one word.
+    bits, held
+        The stream, as in `lazyccd.kernels.fits.bits`.
+    """
     number = (word >> down) & np.uint64(15)
     size = (_SIZES >> (number << np.uint64(2))) & np.uint64(15)
     return (bits << size) | _CODES[number], held + size
@@ -555,7 +690,7 @@ HDECOMPRESS_ERRORS = {
     1: "its bytes do not begin as those of a tile of that shape",
     2: "its bytes contradict themselves",
 }
-"""What the numbers that `hdecompress` returns mean."""
+"""What the numbers that `hdecompress` returns mean, for messages."""
 
 
 def _decoding_table() -> Array:
@@ -579,7 +714,7 @@ def hdecompress(raw: npt.NDArray[np.uint8], smooth: bool, a: Array, out: npt.NDA
     raw
         Its bytes.
     smooth
-        Whether coefficients that lost bits are to be smoothed.
+        Whether to smooth coefficients that lost bits.
     a
         Scratch memory of the tile's shape: int32 suffices for pixels of up to 16 bits, else int64.
     out
@@ -599,6 +734,7 @@ def hdecompress(raw: npt.NDArray[np.uint8], smooth: bool, a: Array, out: npt.NDA
         scale = np.int32(scale << byte | raw[10 + k])
     for k in range(8):
         total = total << np.int64(byte) | np.int64(raw[14 + k])
+    # Some programs write rows and columns in the other order.
     if not ((rows == ny and columns == nx) or (rows == nx and columns == ny)):
         return 1
     coefficients = a.reshape(rows, columns)
@@ -616,8 +752,9 @@ def hdecompress(raw: npt.NDArray[np.uint8], smooth: bool, a: Array, out: npt.NDA
 
 @compiled
 def _read_stream(raw: Array, a: Array) -> bool:
-    """Read coefficients, without the first; return whether the bytes make sense."""
+    """Read all coefficients but the first; return whether the bytes make sense."""
     for plane in raw[22:HEAD]:
+        # Damaged bytes; shifting by more bits than an integer has is undefined.
         if plane >= a.itemsize * 8:
             return False
     a[:] = 0
@@ -632,14 +769,14 @@ def _read_stream(raw: Array, a: Array) -> bool:
     bits, held, place = fill_bits(raw, bits, held, place, stop)
     if bits >> np.uint64(60):
         return False
-    # the signs begin at the next whole byte
+    # The signs begin at the next whole byte; whole bytes that were taken too early are given back.
     place -= (held - np.uint64(4)) >> np.uint64(3)
     return bool(place <= stop and _put_signs(raw[place:], a))
 
 
 @compiled
 def _put_signs(raw: Array, a: Array) -> bool:
-    """Make numbers negative that the signs of all that are not 0 say are; return whether there are enough."""
+    """Negate the numbers, of those that are not 0, whose sign bit is set; return whether there are enough bits."""
     stop = np.uint64(raw.size)
     bits, held, place = np.uint64(0), np.uint64(0), np.uint64(0)
     for i in range(a.shape[0]):
@@ -665,12 +802,27 @@ def _take_quadrant(
     planes: int,
     numbers: Array,
 ) -> tuple[np.uint64, np.uint64, np.uint64, bool]:
-    """Read all bits of a quadrant; the last result is whether they make sense."""
+    """Read all bits of a quadrant; the last result is whether they make sense.
+
+    Parameters
+    ----------
+    raw
+        Bytes, uint8.
+    bits, held, place, stop
+        The stream, as in `lazyccd.kernels.fits.bits`.
+    a
+        Coefficients of the quadrant, to which bits are added.
+    planes
+        How many bits they have.
+    numbers
+        Scratch, uint8, room for `numbers_of_levels`.
+    """
     ny, nx = (a.shape[0] + 1) // 2, (a.shape[1] + 1) // 2
     for plane in range(planes - 1, -1, -1):
         bits, held, place = fill_bits(raw, bits, held, place, stop)
         kind = bits >> np.uint64(60)
         bits, held = bits << np.uint64(4), held - np.uint64(4)
+        # Zeros are read behind the end, so damaged streams end here and not in the memory after them.
         if place > stop + np.uint64(16) or (kind != 0 and kind != 15):
             return bits, held, place, False
         if kind == 0:
@@ -685,10 +837,21 @@ def _take_quadrant(
 def _take_numbers(
     raw: Array, bits: np.uint64, held: np.uint64, place: np.uint64, stop: np.uint64, numbers: Array
 ) -> tuple[np.uint64, np.uint64, np.uint64]:
-    """Read numbers of 4 bits."""
+    """Read numbers of 4 bits.
+
+    Parameters
+    ----------
+    raw
+        Bytes, uint8.
+    bits, held, place, stop
+        The stream, as in `lazyccd.kernels.fits.bits`.
+    numbers
+        Receives the numbers, uint8.
+    """
     whole = numbers.size // 8 * 8
     for j in range(0, whole, 8):
         bits, held, place = fill_bits(raw, bits, held, place, stop)
+        # `fill_bits` holds 56 bits at least, enough for eight numbers.
         eight = numbers[j : j + 8]
         for k in range(8):
             eight[k] = (bits >> np.uint64(60 - 4 * k)) & np.uint64(15)
@@ -702,10 +865,29 @@ def _take_numbers(
 
 @compiled
 def _take_codes(
-    raw: Array, bits: np.uint64, held: np.uint64, place: np.uint64, stop: np.uint64, shape: Any, numbers: Array
+    raw: Array,
+    bits: np.uint64,
+    held: np.uint64,
+    place: np.uint64,
+    stop: np.uint64,
+    shape: tuple[int, int],
+    numbers: Array,
 ) -> tuple[np.uint64, np.uint64, np.uint64]:
-    """Read a quadtree from the top down; the numbers of its lowest level come first."""
+    """Read a quadtree from the top down.
+
+    Parameters
+    ----------
+    raw
+        Bytes, uint8.
+    bits, held, place, stop
+        The stream, as in `lazyccd.kernels.fits.bits`.
+    shape
+        Shape of the quadrant.
+    numbers
+        Receives the numbers of its lowest level, uint8.
+    """
     levels = max(count_levels(shape[0], shape[1]), 1)
+    # As if a number above the top said that only the first of its four is there.
     above = np.full((1, 1), 8, np.uint8)
     for level in range(levels - 1, -1, -1):
         height, width = -(-shape[0] // (2 << level)), -(-shape[1] // (2 << level))
@@ -714,10 +896,12 @@ def _take_codes(
         for i in range(height - 1, -1, -1):
             parents, row = above[i // 2], here[i]
             for j in range(width - 1, -1, -1):
+                # From the last to the first, as they were written.
                 row[j] = 0
                 if (parents[j // 2] >> (3 - 2 * (i % 2) - j % 2)) & 1:
                     if held < 6:
                         bits, held, place = fill_bits(raw, bits, held, place, stop)
+                    # One look-up for number and size: no code has more than 6 bits.
                     entry = _NUMBERS[bits >> np.uint64(58)]
                     row[j] = entry >> 3
                     bits, held = bits << np.uint64(entry & 7), held - np.uint64(entry & 7)

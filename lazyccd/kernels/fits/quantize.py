@@ -5,10 +5,10 @@ FITS standard, section 10.2, after White and Greenfield (1999, ADASS VIII) and P
 1. the noise of a tile is 0.6052697 times the median of abs(2 x[i] - x[i - 2] - x[i + 2]) along its rows (third-order
    differences, which neither gradients nor stars disturb);
 2. a step is the noise divided by a number that the user gives;
-3. with dithering a random number of a fixed table is added before rounding and subtracted again by who reads, so that
+3. with dithering a random number of a fixed table is added before rounding, which readers subtract again, so that
    means over many pixels stay true. The second method keeps exact zeros.
 
-`lazyccd.kernels.fits.decode.dequantize` is the way back.
+`lazyccd.kernels.fits.decode.dequantize` is the inverse. `round_chunks` does the same for Zarr, in powers of two.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from lazyccd.kernels.block import Array
 from lazyccd.kernels.fits.decode import DITHER_ZERO
 from lazyccd.kernels.jit import compiled
+from lazyccd.kernels.medians import median3
 
 BLANK = -2147483648
 """Integer that stands for NaN (ZBLANK)."""
@@ -28,11 +29,12 @@ LARGEST = 2147483600
 """Integers above are not used, nor those as far below 0."""
 
 NOISE_OF_MEDIAN = 0.6052697
+"""Standard deviation of normal noise over the median of the absolute differences of step 1."""
 
 
 @compiled
 def tile_noise(tile: Array) -> float:
-    """Return the standard deviation of the noise in a tile, shape ``(ny, nx)``; 0 where nothing can be said.
+    """Return the standard deviation of the noise in a tile, shape ``(ny, nx)``; 0 where it cannot be measured.
 
     Differences with a pixel that is not finite are left out.
     """
@@ -43,6 +45,7 @@ def tile_noise(tile: Array) -> float:
         row = tile[i]
         for j in range(nx - 4):
             difference = abs(row[j + 2] + row[j + 2] - row[j] - row[j + 4])
+            # Written always and counted if finite: no branch that the processor has to foresee.
             differences[count] = difference
             count += np.isfinite(difference)
     if count == 0:
@@ -52,11 +55,9 @@ def tile_noise(tile: Array) -> float:
 
 @compiled
 def median_in_place(values: Array) -> float:
-    """Return the median of numbers, none of them NaN, which are put into another order.
-
-    It has the bits of ``np.median``, in a third of its time: no step depends on a comparison that is hard to foresee.
-    """
+    """Return the median of numbers, none of them NaN, which are reordered; it has the bits of ``np.median``."""
     half = values.size // 2
+    # A third of the time of np.median, which halves that of quantising.
     upper = _select(values, half)
     if values.size % 2:
         return float(upper)
@@ -75,20 +76,21 @@ def _select(values: Array, rank: int) -> Any:
     first, stop = 0, values.size
     while True:
         step, middle, last = (stop - first) // 8, (first + stop) // 2, stop - 1
-        pivot = _median3(
-            _median3(values[first], values[first + step], values[first + 2 * step]),
-            _median3(values[middle - step], values[middle], values[middle + step]),
-            _median3(values[last], values[last - step], values[last - 2 * step]),
+        pivot = median3(
+            median3(values[first], values[first + step], values[first + 2 * step]),
+            median3(values[middle - step], values[middle], values[middle + step]),
+            median3(values[last], values[last - step], values[last - 2 * step]),
         )
         below = first
         for j in range(first, stop):
             value = values[j]
+            # Swapped always and counted if smaller: no step depends on a comparison that is hard to foresee.
             values[j], values[below] = values[below], value
             below += int(value < pivot)
         if rank < below:
             stop = below
             continue
-        # equal numbers are many where pixels are integers
+        # Equal numbers are many where pixels are integers; without this pass they would be divided again and again.
         first = below
         for j in range(below, stop):
             value = values[j]
@@ -96,12 +98,6 @@ def _select(values: Array, rank: int) -> Any:
             first += int(value <= pivot)
         if rank < first:
             return pivot
-
-
-@compiled
-def _median3(a: Any, b: Any, c: Any) -> Any:
-    """Return the median of three numbers."""
-    return max(min(a, b), min(max(a, b), c))
 
 
 @compiled
@@ -129,6 +125,7 @@ def quantize(tile: Array, out: Array, steps: float, table: Array, first: int, di
     low, high = np.inf, -np.inf
     for i in range(tile.shape[0]):
         for value in tile[i]:
+            # A pixel that is NaN stands in for the extremes so far.
             low, high = min(low, value if value == value else low), max(high, value if value == value else high)
     if not (scale > 0.0 and (high - low) / scale < LARGEST):
         return 0.0, 0.0
@@ -138,9 +135,11 @@ def quantize(tile: Array, out: Array, steps: float, table: Array, first: int, di
         row, numbers = tile[i], out[i]
         for j in range(row.size):
             value = np.float64(row[j])
+            # Half is subtracted so that the mean shift is 0.
             shift = np.float64(table[place]) - 0.5 if dither else 0.0
             if value != value:
                 numbers[j] = BLANK
+            # A reserved integer, as dithering would make noise of exact zeros.
             elif dither == 2 and value == 0.0:
                 numbers[j] = DITHER_ZERO
             else:
@@ -182,16 +181,20 @@ def round_chunks(pixels: Array, chunk: tuple[int, int], steps: float) -> Array:
             part = out[y : y + chunk[0], x : x + chunk[1]]
             noise = tile_noise(np.ascontiguousarray(part))
             if 0 < noise < np.inf:
+                # A power of two: multiples of it are exact, and their mantissas end with zeros, which the codec of a
+                # store finds.
                 step = part.dtype.type(2.0 ** np.floor(np.log2(noise / steps)))
                 _round(part, step, float(step) / float(np.finfo(part.dtype).eps))
     return out
 
 
 @compiled
-def _round(part: Array, step: Any, limit: float) -> None:
+def _round(part: Array, step: float, limit: float) -> None:
     """Round values in place to multiples of a power of two; values from a limit on are multiples already."""
     for i in range(part.shape[0]):
         for j in range(part.shape[1]):
             x = part[i, j]
-            if abs(x) < limit:  # not NaN
-                part[i, j] = np.rint(x / step) * step + part.dtype.type(0)  # no negative zeros
+            # False for NaN too, which keeps its bits.
+            if abs(x) < limit:
+                # Adding 0 turns negative zeros, which would be other bytes, into zeros.
+                part[i, j] = np.rint(x / step) * step + part.dtype.type(0)

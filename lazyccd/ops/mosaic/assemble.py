@@ -401,7 +401,7 @@ def paste(pieces: Sequence[Piece], shape: tuple[int, int]) -> Image:
         mask=schema.dtype if gaps or any(piece.image.has_mask for piece in pieces) else None,
     )
     parts = tuple(
-        (
+        kernels.Part(
             piece.place,
             piece.step,
             conversion_factor(piece.image.units, first.units, piece.label),

@@ -16,7 +16,7 @@ from lazyccd.frame.core import DATA, MASK, Image
 from lazyccd.frame.header import header_view
 from lazyccd.frame.stack_header import wcs_differs
 from lazyccd.frame.wcs import lattice, wcs_from_header
-from lazyccd.kernels import pointwise
+from lazyccd.kernels import block_reduce, pointwise
 from lazyccd.ops.stack.inputs import Given, check_shapes, collect, tree_by_tree
 from lazyccd.plan.footprints import Blocks, Shifted
 from lazyccd.plan.lower import lower_image
@@ -196,7 +196,7 @@ def _binned(image: Image, size: int) -> Array:
     plan = Apply(
         shape,
         make_dtypes(data=np.float64),
-        kernel=pointwise.good_mean,
+        kernel=block_reduce.box_mean,
         sources=(Input(image.plan, Blocks((size, size)), (("data", ("data", "mask")),)),),
         params=make_params(size=size, bad=image.schema.bad_bits),
     )
