@@ -1,7 +1,7 @@
-"""Archives: reading back and FITS against the bare loop, windows of levels, and a hundred thousand units resumed.
+"""Archives: reading back and writing FITS against the bare loop, windows of levels, and a hundred thousand units resumed.
 
-The bare loop is the same readers, kernels, codecs and writers called by two plain threads, without plan and without dask.
-Each run is a process of its own. Writing to Zarr is measured by bench_zarr.py.
+The bare loop is two plain threads that call the same readers, kernels, codecs and writers, without plan and without
+dask. Each run has its own process. Writing to Zarr is measured by bench_zarr.py.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ROWS = 256
 
 
 class BareFits(BareLoop):
-    """The same calibration by plain threads, to FITS."""
+    """The same calibration to FITS by plain threads."""
 
     def run(self, threads: int) -> None:
         """Calibrate and write all bands."""
@@ -65,7 +65,7 @@ class BareFits(BareLoop):
 
 
 def to_fits(folder: Path, path: Path) -> None:
-    """Calibrate with lazyccd, to FITS."""
+    """Calibrate to FITS with lazyccd."""
     raw, flat = (lazyccd.open_fits(folder / f"{name}.fits") for name in ("raw", "flat"))
     ds = lazyccd.create_deviation(lazyccd.flag_saturated(raw, 60000), 1.5 * u.electron / u.adu, 5 * u.electron)
     ds = lazyccd.flat_correct(lazyccd.gain_correct(ds, 1.5 * u.electron / u.adu), flat)
@@ -146,16 +146,16 @@ def resumed(folder: Path) -> dict[str, Any]:
     ds = xr.Dataset({"data": (("y", "x"), pixels, {"units": "adu"})})
     store = folder / "many.zarr"
     original = lazyccd.io.resumable.write.lower_write
-    lazyccd.io.resumable.write.lower_write = lambda *args: 1 / 0  # begins, and stops before the first unit
-    sinks = lazyccd.io.resumable.tracked_write.TrackedWrite
-    give_up = sinks.give_up
-    sinks.give_up = lambda self, error: self.progress.release()
+    lazyccd.io.resumable.write.lower_write = lambda *args: 1 / 0  # the write begins, then stops before its first unit
+    tracked = lazyccd.io.resumable.tracked_write.TrackedWrite
+    give_up = tracked.give_up
+    tracked.give_up = lambda self, error: self.progress.release()
     try:
         lazyccd.to_zarr(ds, store, shards=(16, 16))
     except ZeroDivisionError:
         pass
     finally:
-        lazyccd.io.resumable.write.lower_write, sinks.give_up = original, give_up
+        lazyccd.io.resumable.write.lower_write, tracked.give_up = original, give_up
     part = folder / "many.zarr.part" / "0" / "data" / "c"
     lines = []
     for i in range(side):
@@ -182,7 +182,7 @@ def resumed(folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run all."""
+    """Run all parts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=16384)
     parser.add_argument("--rounds", type=int, default=3)

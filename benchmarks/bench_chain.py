@@ -1,10 +1,10 @@
 """`ccd_process` with overscan and masters, 4096 x 4096, from files in the page cache to memory, against ccdproc.
 
-Each side runs in processes of its own, by turns; a small image is processed first, so that imports and compilation are
-not counted. The first full-size run of a process is what a script pays; later ones find their memory warm. Each side reads the
-raw frame and three masters with their uncertainties inside of the measured time, and gives data and deviation in memory.
+Each side runs in its own processes, in turns; a small image is processed first, so that imports and compilation do not
+count. The first full-size run of a process is what a script pays; later ones find their memory warm. Each side reads the
+raw frame and three masters with their uncertainties within the measured time, and returns data and deviation in memory.
 
-The third side, the bare loop, is what the machine allows: two plain threads, lazyccd's reader and one loop that does
+The third side, the bare loop, shows what the machine allows: two plain threads, lazyccd's reader and one loop that does
 everything at once. The fourth only reads the bytes of all files once and writes the bytes of the results once.
 """
 
@@ -49,7 +49,7 @@ def make(folder: Path, n: int, dtype: str) -> None:
 
 
 def settings(n: int) -> dict[str, Any]:
-    """Return the arguments of `ccd_process` that both sides get."""
+    """Return the arguments of `ccd_process` for both sides."""
     return {
         "oscan": f"[{n + 1}:{n + 32},1:{n}]",
         "trim": f"[1:{n},1:{n}]",
@@ -88,7 +88,7 @@ def with_ccdproc(folder: Path, n: int) -> tuple[Any, Any]:
 
 @numba.njit(nogil=True, error_model="numpy")
 def calibrate(raw: Any, planes: Any, numbers: Any, data: Any, deviation: Any) -> None:
-    """Calibrate rows at once; planes are bias, dark and flat, each with its deviation."""
+    """Calibrate some rows in one pass; planes are bias, dark and flat, each with its deviation."""
     bias, bias_dev, dark, dark_dev, flat, flat_dev = planes
     gain, read, scale, norm = numbers
     ny, nx = data.shape
@@ -142,20 +142,20 @@ def with_bare_loop(folder: Path, n: int) -> tuple[Any, Any]:
 
 
 def only_bytes(folder: Path, n: int) -> tuple[Any, Any]:
-    """Read all files once and write the results' memory once, on two threads; nothing is computed."""
+    """Read all files once and write the memory of the results once, on two threads; nothing is computed."""
     kind = np.dtype({-32: np.float32, -64: np.float64}[fits.getheader(folder / "bias.fits")["BITPIX"]])
     results = np.empty((2, n, n), kind)
-    pieces = [(path, at) for path in sorted(folder.iterdir()) for at in range(0, path.stat().st_size, 2**26)]
+    parts = [(path, at) for path in sorted(folder.iterdir()) for at in range(0, path.stat().st_size, 2**26)]
 
     def read(k: int) -> None:
-        path, at = pieces[k]
+        path, at = parts[k]
         buffer = memoryview(np.empty(2**18, np.uint8))  # type: ignore[arg-type]
         descriptor = os.open(path, os.O_RDONLY)
         for offset in range(at, min(at + 2**26, path.stat().st_size), 2**18):
             os.preadv(descriptor, [buffer], offset)
         os.close(descriptor)
 
-    in_threads(read, len(pieces), 1)
+    in_threads(read, len(parts), 1)
     in_threads(lambda y: results[:, y : y + 256].fill(1), n, 256)
     return results[0], results[1]
 
@@ -169,7 +169,7 @@ SIDES: dict[str, Callable[[Path, int], tuple[Any, Any]]] = {
 
 
 def worker(side: str, folder: str, n: int) -> None:
-    """Time one side: a small warm-up, then some runs; the sums of the results go along."""
+    """Time one side: a small warm-up, then some runs. The means of the results are printed too, for comparison."""
     warnings.simplefilter("ignore")
     for _ in range(2):
         SIDES[side](Path(folder) / "small", 256)
@@ -183,7 +183,7 @@ def worker(side: str, folder: str, n: int) -> None:
 
 
 def main() -> None:
-    """Run both sides by turns and keep the ratios."""
+    """Run all sides in turns and save the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,8 +1,8 @@
-"""Stacks against the peers that are installed, results compared; memory and bytes read of large ones.
+"""Stacks against the installed peers, with results compared; memory and bytes read of large stacks.
 
-Parts: ``peers`` (20 frames), ``large`` (40 and 200 frames of 4096²). Peers that are programs are timed as whole processes, from
-files in the page cache; lazyccd both warm in a process and as ``lazyccd combine``. CPU is what all threads of a run used: it
-says more than the clock on a machine that does something else too.
+Parts: ``peers`` (20 frames) and ``large`` (40 and 200 frames of 4096²). Peers that are programs are timed as whole
+processes on files in the page cache; lazyccd both in a warm process and as ``lazyccd combine``. CPU is the time that all
+threads of a run used: it says more than the clock on a machine that is busy with something else.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ WORKS: dict[str, dict[str, Any]] = {
         "ccdproc": {"sigma_clip": True, "sigma_clip_func": "median", "sigma_clip_dev_func": "mad_std"},
     },
 }
-"""What is done: options of lazyccd, words of its command, seconds aimed at, and the same for each peer."""
+"""The works: options of lazyccd, words of its command, the aim in seconds, and the same work for each peer."""
 
 SAME: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "ccdproc": lambda work: work["ccdproc"],
@@ -68,7 +68,7 @@ SAME: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "Siril": lambda work: work["options"],
     "SWarp": lambda work: work["options"],
 }
-"""Options of lazyccd for each peer's own definition of the same work."""
+"""Options of lazyccd that match each peer's definition of the same work."""
 
 
 def make_frames(folder: Path, count: int, side: int) -> list[Path]:
@@ -123,7 +123,7 @@ def gnuastro(work: dict[str, Any], folder: Path) -> tuple[Times, Any]:
 
 
 def siril(work: dict[str, Any], folder: Path) -> tuple[Times, Any]:
-    """Run siril-cli on the frames divided by 65536, as it cuts off values above 1; making its sequence is not timed."""
+    """Run siril-cli on frames divided by 65536, because it clips values above 1; making its sequence is not timed."""
     place = folder.parent / "siril"
     if not place.exists():
         place.mkdir()
@@ -161,7 +161,7 @@ def ccdproc(work: dict[str, Any], folder: Path) -> tuple[Times, Any]:
 
 
 def timed(call: Callable[[], Any]) -> tuple[Times, Any]:
-    """Return the seconds of a call in this process, and what it gave."""
+    """Return the seconds of a call in this process, and its result."""
     begin = Times(time.perf_counter(), time.process_time())
     result = call()
     return Times(time.perf_counter() - begin.wall, time.process_time() - begin.cpu), result
@@ -174,7 +174,7 @@ PEERS: dict[str, tuple[str, Callable[[dict[str, Any], Path], tuple[Times, Any]]]
     "Siril": ("siril-cli", siril),
     "SWarp": ("SWarp", swarp),
 }
-"""The program that must be there, and what runs it."""
+"""The program that must be installed, and the function that runs it."""
 
 
 def shown(seconds: Times) -> str:
@@ -194,7 +194,7 @@ def agreement(mine: Any, theirs: Any) -> str:
 def run_peers(
     work: dict[str, Any], folder: Path, frames: list[Any], only: list[str]
 ) -> tuple[dict[str, Times], list[str]]:
-    """Return the seconds of each peer that can do a work, and what is to be said of it."""
+    """Return the seconds of each peer that can do a work, and what to say of it."""
     import lazyccd
 
     found, told = {}, []
@@ -212,7 +212,7 @@ def run_peers(
 
 
 def peers(repeat: int, only: list[str]) -> list[dict[str, Any]]:
-    """Return rows of all works."""
+    """Return the rows of all works."""
     import lazyccd
 
     rows = []
@@ -251,22 +251,22 @@ def peers(repeat: int, only: list[str]) -> list[dict[str, Any]]:
 
 
 def status(key: str) -> int:
-    """Return a number of this process's status in bytes."""
+    """Return an entry of this process's status, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith(key)).split()[1])
 
 
 def bytes_read() -> int:
-    """Return the bytes that this process has read."""
+    """Return how many bytes this process has read."""
     return int(Path("/proc/self/io").read_text().split()[1])
 
 
 def worker(folder: str, limit: str, options: str) -> dict[str, Any]:
-    """Combine the files of a folder into one, under a limit."""
+    """Combine the files of a folder into one under a memory limit."""
     import dask
 
     import lazyccd
-    from lazyccd.cli.main import main  # noqa: F401 - what a process of the command has in memory
+    from lazyccd.cli.main import main  # noqa: F401 - a process of the command has it in memory
 
     chosen = json.loads(options)
     paths = sorted(Path(folder).glob("f*.fits"))
@@ -283,7 +283,7 @@ def worker(folder: str, limit: str, options: str) -> dict[str, Any]:
 
 
 def large(repeat: int) -> list[dict[str, Any]]:
-    """Return rows of large stacks."""
+    """Return the rows of large stacks."""
     rows = []
     works = {"median": {"method": "median"}, "sigma clip, mean": {"reject": "sigclip"}}
     with tempfile.TemporaryDirectory() as name:
@@ -309,7 +309,7 @@ def _large_row(what: str, runs: list[dict[str, Any]], aim: float, limit: float) 
 
 
 def main() -> None:
-    """Run the parts that are asked for; rows of others stay as they were measured."""
+    """Run the parts asked for; the rows of others stay as they were measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", nargs="*", choices=["peers", "large", []], default=[])
     parser.add_argument("--repeat", type=int, default=5)

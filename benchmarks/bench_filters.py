@@ -1,4 +1,4 @@
-"""Filters with a moving box against scipy and ccdproc, one thread each, outputs compared bit by bit."""
+"""Filters with a moving box against scipy and ccdproc, one thread each, with outputs compared bit by bit."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def filters(side: int, repeat: int) -> dict[str, Any]:
 
 
 def crossover(side: int) -> dict[str, Any]:
-    """Time the network and the sliding histogram of boxes about their crossover."""
+    """Time the network and the sliding histogram for boxes around their crossover."""
     found = {}
     for n in CROSSOVER:
         padded = np.pad(image(side), n // 2, mode="symmetric")

@@ -1,8 +1,8 @@
 """FITS: compressed writing against fpack, compressed reading against astropy and funpack, plain writing against the bare loop.
 
-The bare loop is the same reader and writer called by two plain threads, without plan and without dask. Files of integers are
-compressed by the same loop, because frames are floats. Each run is a process of its own; its files lie in memory if
-``--folder`` does.
+The bare loop is two plain threads that call the same reader and writer, without plan and without dask. Files of integers
+are compressed by the same loop, because frames are floats. Each run has its own process; its files are in memory if
+``--folder`` is.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def bands(shape: tuple[int, int], step: int) -> list[Region]:
 
 
 def bare_write(source: FitsStorage, out: Path, compress: str | None) -> None:
-    """Copy an image by two plain threads."""
+    """Copy an image with two plain threads."""
     shape, dtype = source.shape, source.dtype.name
     packing = Packing.of(compress, shape, dtype) if compress else None
     target = FitsTarget(str(out), (HduSpec("", "", shape, dtype, packing),))
@@ -71,13 +71,13 @@ def bare_write(source: FitsStorage, out: Path, compress: str | None) -> None:
 
 
 def write_with_dask(path: Path, out: Path, **options: Any) -> None:
-    """Copy an image by the library."""
+    """Copy an image with the library."""
     with dask.config.set(scheduler="threads", num_workers=2):
         lazyccd.to_fits(lazyccd.open_fits(path)[["data"]], out, **options)
 
 
 def read(path: Path, dtype: str, threads: int) -> None:
-    """Read an image by threads."""
+    """Read an image with threads."""
     source = storage(path, dtype)
     out = np.empty(source.shape, source.dtype)
 
@@ -90,7 +90,7 @@ def read(path: Path, dtype: str, threads: int) -> None:
 
 
 def timed(run: Callable[[], object], out: Path) -> float:
-    """Return the seconds of one run that makes a file anew."""
+    """Return the seconds of one run that makes a new file."""
     out.unlink(missing_ok=True)
     start = time.perf_counter()
     run()
@@ -98,7 +98,7 @@ def timed(run: Callable[[], object], out: Path) -> float:
 
 
 def worker(kind: str, folder: str, name: str) -> None:
-    """Warm up on a small image, time one run on the large one; print seconds."""
+    """Warm up on a small image, then time one run on the large one; print seconds."""
     seconds = 0.0
     for place in (Path(folder) / "small", Path(folder)):
         out = place / "out.fits.fz"
@@ -128,7 +128,7 @@ def worker(kind: str, folder: str, name: str) -> None:
 
 
 def program(*command: str, out: Path) -> float:
-    """Return the seconds of a program that makes a file anew."""
+    """Return the seconds of a program that makes a new file."""
     return timed(lambda: subprocess.run(command, check=True), out)
 
 
@@ -151,7 +151,7 @@ def bench_writes(folder: Path, rounds: int) -> list[dict[str, Any]]:
 
 
 def bench_reads(folder: Path, rounds: int) -> list[dict[str, Any]]:
-    """Compare compressed reading by one and two threads with astropy and funpack."""
+    """Compare compressed reading on one and on two threads with astropy and funpack."""
     rows = []
     for dtype, options in (("uint16", ("-r",)), ("float32", ("-r", "-q", "4"))):
         packed, plain = folder / f"{dtype}.fits.fz", folder / "out.fits"

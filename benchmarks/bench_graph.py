@@ -1,4 +1,4 @@
-"""Tasks, time to build the graph and size of the pickled graph, for 100 and for 100 000 chunks; a cutout of a huge image."""
+"""Number of tasks, time to build the graph and its pickled size, for 100 and for 100 000 chunks; a cutout of a huge image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RUNS = 7
 
 
 def calibrated(folder: Path, n: int, chunk: int) -> xr.Dataset:
-    """Return a lazy frame of n x n pixels: overscan, trim, deviation, gain, bias and flat, all numbers known."""
+    """Return a lazy frame of n x n pixels: overscan, trim, deviation, gain, bias and flat, with all scalars known."""
     for name in ("raw", "bias", "flat"):
         path = folder / f"{name}{n}.fits"
         if not path.exists():
@@ -34,7 +34,7 @@ def calibrated(folder: Path, n: int, chunk: int) -> xr.Dataset:
 
 
 def tasks(*arrays: xr.DataArray) -> int:
-    """Return the number of tasks that computing arrays together runs."""
+    """Return the number of tasks that run when arrays are computed together."""
     optimized = dask.optimize(*(array.data for array in arrays))
     return len({key for array in optimized for key in dict(array.__dask_graph__())})
 
@@ -73,7 +73,7 @@ def cutout(folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure all and keep it."""
+    """Measure everything and save it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = [*measure(folder, 5_000, 500), *measure(folder, 100_000, 316), cutout(folder)]

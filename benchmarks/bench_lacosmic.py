@@ -1,7 +1,7 @@
-"""LA Cosmic against astroscrappy: one thread, chunks on two threads, memory, compilation, and what is found of the truth.
+"""LA Cosmic against astroscrappy: one thread, chunks on two threads, memory, compilation, completeness and purity.
 
-Both get the same simulated image, and every mask and replaced pixel is compared. The library's threads are set in the
-environment of a process of its own.
+Both sides get the same simulated image, and every mask and replaced pixel is compared. The number of astroscrappy's
+threads is set in the environment of its own process.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def make_image(folder: Path, side: int) -> None:
 
 
 def memory_now() -> int:
-    """Return the bytes that this process has in memory, and start to watch its peak anew."""
+    """Return how many bytes this process has in memory, and restart the watch on its peak."""
     Path("/proc/self/clear_refs").write_text("5")
     return _status("VmRSS")
 
@@ -62,7 +62,7 @@ def _status(key: str) -> int:
 
 
 def peer(folder: Path, method: str) -> dict[str, Any]:
-    """Run astroscrappy on the whole image, and keep what it found."""
+    """Run astroscrappy on the whole image, and save what it found."""
     import astroscrappy
 
     pixels = np.load(folder / "image.npy")
@@ -78,7 +78,10 @@ def peer(folder: Path, method: str) -> dict[str, Any]:
 
 
 def ours(folder: Path, method: str, chunk: int, threads: int, repeat: int) -> dict[str, Any]:
-    """Run lazyccd on chunks, and compare. Results are left in chunks, as writers take them, and gathered into one array."""
+    """Run lazyccd on chunks, and compare.
+
+    Results are timed both left in chunks, as writers take them, and gathered into one array.
+    """
     pixels = np.load(folder / "image.npy")
     ds = lazyccd.rechunk(lazyccd.from_ccddata(CCDData(pixels, unit="electron")), chunk)
     small = lazyccd.from_ccddata(CCDData(pixels[:256, :256].copy(), unit="electron"))
@@ -132,10 +135,10 @@ def first_calls() -> dict[str, Any]:
 
 
 def import_times() -> tuple[list[float], list[float]]:
-    """Return the seconds of processes that import lazyccd, and of those that import what it stands on."""
+    """Return the seconds of processes that import lazyccd, and of those that import only its dependencies."""
     bare = "import numba, dask.array, xarray, astropy.units, astropy.io.fits"
     times: dict[str, list[float]] = {"import lazyccd": [], bare: []}
-    # what pip installs has its bytecode, so ours may be kept too
+    # Packages that pip installed have their bytecode on disk, so ours may be kept too.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     for statement in times:
         subprocess.run([sys.executable, "-c", statement], env=environment, check=True)
@@ -148,7 +151,7 @@ def import_times() -> tuple[list[float], list[float]]:
 
 
 def found(rays: Any, truth: Any) -> str:
-    """Return which part of the true pixels was flagged, and which part of the flagged ones is within one of a true one."""
+    """Return which fraction of the true pixels was flagged, and which fraction of the flagged ones is within one of a true one."""
     near = np.zeros_like(truth)
     for dy in (-1, 0, 1):
         for dx in (-1, 0, 1):

@@ -1,10 +1,10 @@
-"""A mosaic exposure reduced and assembled to Zarr, against the bare loop; and what opening many extensions costs.
+"""A mosaic exposure reduced and assembled to Zarr, against the bare loop; and the time to open many extensions.
 
-The exposure has 16 detectors of 2 amplifiers, 4096 x 2048 pixels each with 32 columns of overscan: 268 million pixels. Both
-sides subtract the overscan per row, trim, multiply by the gain, make variances, subtract bias and dark, divide by the flat (one
-norm for all), put the amplifiers into their detectors, the second of each flipped, and write data, uncertainty and mask of 16
-groups. The bare loop is the same reader, kernels, codecs and writer called by two plain threads, a shard at a time, without plan
-and without dask. Masters are MEF files of the trimmed size.
+The exposure has 16 detectors of 2 amplifiers, 4096 x 2048 pixels each with 32 columns of overscan: 268 million pixels.
+Both sides subtract the overscan of each row, trim, multiply by the gain, make variances, subtract bias and dark, divide by
+the flat (one norm for all), assemble the amplifiers into their detectors, the second of each flipped, and write data,
+uncertainty and mask of 16 groups. The bare loop is two plain threads that call the same reader, kernels, codecs and writer,
+a shard at a time, without plan and without dask. Masters are MEF files of the trimmed size.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def plan(folder: Path) -> Any:
 
 
 class BareLoop:
-    """The same by plain threads."""
+    """The same reduction by plain threads."""
 
     def __init__(self, folder: Path, store: Path) -> None:
         self.files = {name: scan_fits(str(folder / f"{name}.fits")) for name in ("raw", "bias", "dark", "flat")}
@@ -142,7 +142,7 @@ class BareLoop:
         return FitsStorage.of(file, file.hdus[number], "float32").open()
 
     def sums(self, number: int) -> tuple[float, int]:
-        """Return sum and number of an amplifier's flat."""
+        """Return the sum and the number of an amplifier's flat pixels."""
         reader, total = self.storage("flat", number), 0.0
         for y in range(0, self.ny, 512):
             total += reader.read(Region(y, min(y + 512, self.ny), 0, self.nx)).sum(dtype=np.float64)
@@ -174,7 +174,7 @@ class BareLoop:
             target.write(name, region, array)
 
     def strip(self, request: Request, readers: dict[str, Any], gain: float) -> Block:
-        """Reduce a strip by the kernels."""
+        """Reduce a strip with the kernels."""
         region = request.region
         mask_dtype = self.schema.dtype.name
         none: dict[str, Any] = {"dtype": "float32", "mask_dtype": mask_dtype, "remap": ()}
@@ -201,7 +201,7 @@ class BareLoop:
 
 
 def run_lazyccd(folder: Path, store: Path) -> dict[str, float]:
-    """Reduce with lazyccd on two threads; return times of building and of everything."""
+    """Reduce with lazyccd on two threads; return the times of building the graph and of everything."""
     start = time.perf_counter()
     tree = plan(folder)
     lazy = lazyccd.to_zarr(tree, store.with_name("unused.zarr"), compute=False)
@@ -214,7 +214,7 @@ def run_lazyccd(folder: Path, store: Path) -> dict[str, float]:
 
 
 def worker(side: str, name: str) -> None:
-    """Run one side after a small warm-up; print its time and peak memory."""
+    """Run one side after a small warm-up; print its time and its peak memory."""
     folder = Path(name)
     for kind in ("small", "full"):
         store = folder / f"{side}-{kind}.zarr"
@@ -242,7 +242,7 @@ def opening(folder: Path) -> list[float]:
 
 
 def same(folder: Path) -> float:
-    """Return the largest relative difference of the data that both sides wrote for the small exposure."""
+    """Return the largest relative difference of data and uncertainty between both sides, for the small exposure."""
     ours = lazyccd.open_zarr(str(folder / "lazyccd-small.zarr"))
     other = open_arrays(str(folder / "bare loop-small.zarr"), "N01")
     worst = 0.0
@@ -254,7 +254,7 @@ def same(folder: Path) -> float:
 
 
 def main() -> None:
-    """Run both sides by turns and keep the ratios."""
+    """Run both sides in turns and save the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--detectors", type=int, default=DETECTORS)

@@ -1,7 +1,7 @@
 """A calibrated image to Zarr under a declared memory limit, against the bare loop, and on a cluster against threads.
 
-The bare loop is the same reader, kernels, codecs and writer called by two plain threads, without plan and without dask.
-Both write the same bytes, which is checked. Each run is a process of its own.
+The bare loop is two plain threads that call the same reader, kernels, codecs and writer, without plan and without dask.
+Both write the same bytes, which is checked. Each run has its own process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ from lazyccd.io.fits.storage import FitsStorage, find_hdu
 from lazyccd.io.zarr.writer import ZarrArray, ZarrTarget, complete_store
 from lazyccd.kernels import moments, pointwise
 from lazyccd.kernels.block import PLANES, Block, Request, empty_block
+from lazyccd.kernels.flat import divide_flat
 from lazyccd.mask_planes import MaskSchema
+from lazyccd.ops.instrument.flat import LOWEST_FLAT
 from lazyccd.plan.chunks import STRIP_PIXELS, shard_grid, tile_groups
 from lazyccd.sections import Region
 
@@ -90,7 +92,7 @@ class BareLoop:
         complete_store(self.target.store, ["0"], {})
 
     def sums(self, tiles: list[Region]) -> list[Any]:
-        """Return sum and number of the flat's good pixels in some tiles."""
+        """Return the sum and the number of the flat's good pixels in some tiles."""
         whole = tiles[0]
         for tile in tiles:
             whole = whole.union(tile)
@@ -140,13 +142,13 @@ class BareLoop:
         numbers = pointwise.flag_nonfinite_alone(
             request, Block(request.region, flat), no_data=bits("NO_DATA"), mask_dtype=mask
         )
-        return flat.divide_flat(
+        return divide_flat(
             request,
             block,
             Block(request.region, flat, None, numbers.data),
             norm=self.norm,
             min_value=None,
-            lowest=lazyccd.ops.instrument.flat.LOWEST_FLAT,
+            lowest=LOWEST_FLAT,
             bad_bits=self.schema.bad_bits,
             low_flat=bits("LOW_FLAT"),
             no_data=bits("NO_DATA"),
@@ -170,7 +172,7 @@ def peak() -> int:
 
 
 def worker(kind: str, folder: str, count: int) -> None:
-    """Warm up on a small image, then time one full run; print seconds, peak memory of a process, and a digest."""
+    """Warm up on a small image, then time one full run; print seconds, the peak memory of a process, and a digest."""
     store = Path(folder) / "out.zarr"
     places = Path(folder) / "small", Path(folder)
     if kind == "bare":
@@ -199,7 +201,7 @@ def digest(store: Path) -> str:
 
 
 def main() -> None:
-    """Run the three by turns."""
+    """Run the three sides in turns."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=32768)
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the environment, fresh processes, results and their table."""
+"""Shared by the benchmarks: the environment, fresh processes, and results."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def fresh(script: str, *args: object, **variables: str) -> Any:
 
 
 def save(name: str, rows: list[dict[str, Any]], command: str) -> None:
-    """Print rows of a benchmark and keep them in ``results``; each has what, measured, aim and whether it is met."""
+    """Print the rows of a benchmark and write them to ``results``; each has what, measured, aim, and whether it is met."""
     for row in rows:
         print(f"{row['what']}: {row['measured']} (aim: {row['aim']}; {'met' if row['met'] else 'missed'})")
     RESULTS.mkdir(exist_ok=True)
@@ -56,7 +56,7 @@ def save(name: str, rows: list[dict[str, Any]], command: str) -> None:
 
 
 def row(what: str, measured: str, aim: str, met: bool, **figures: Any) -> dict[str, Any]:
-    """Return one row of a result; the figures behind it are kept beside it."""
+    """Return one row of a result; the figures behind it are kept with it."""
     return {"what": what, "measured": measured, "aim": aim, "met": bool(met), "figures": figures}
 
 
@@ -66,7 +66,7 @@ def spread(values: list[float]) -> str:
 
 
 def sparse_fits(path: Path, shape: tuple[int, int], header: dict[str, Any] | None = None) -> None:
-    """Make an unsigned 16-bit FITS file of one repeated value that takes no room on disk."""
+    """Make an unsigned 16-bit FITS file of one repeated value that takes no space on disk."""
     cards = fits.Header({"SIMPLE": True, "BITPIX": 16, "NAXIS": 2, "NAXIS1": shape[1], "NAXIS2": shape[0]})
     cards.update({"BSCALE": 1, "BZERO": 32768, "BUNIT": "adu", **(header or {})})
     head = cards.tostring().encode("ascii")

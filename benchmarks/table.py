@@ -21,7 +21,7 @@ def table(document: dict[str, object]) -> str:
 
 
 def main() -> None:
-    """Replace what stands between the two marks."""
+    """Replace what is between the two marks."""
     readme = HERE / "README.md"
     head, rest = readme.read_text().split(START)
     documents = [json.loads(path.read_text()) for path in sorted((HERE / "results").glob("*.json"))]
