@@ -206,8 +206,7 @@ def close_gaps(bad: Array, first: int, last: int, ngood: int) -> None:
     """
     for x in range(bad.shape[1]):
         # Gaps of 1 to ngood pixels, though ccdproc's docs say fewer. Its loop stops ngood + 1 rows before the end of
-        # the
-        # image, so gaps near the end stay.
+        # the image, so gaps near the end stay.
         for y in range(min(bad.shape[0], last + 1 - first)):
             if not bad[y, x]:
                 continue

@@ -19,7 +19,7 @@ PLANES = ("data", "variance", "mask")
 """The planes of a frame, in the order in which they stand in blocks."""
 
 MAPS = {"n_used": "uint16", "n_rejected": "uint16", "exposure": "float32"}
-"""Planes that a stack can have besides, and their types: how many inputs were used, how many rejected, and their exposure time."""
+"""Planes that only a stack can have, and their types: how many inputs were used, how many rejected, and their exposure time."""
 
 ALL_PLANES = (*PLANES, *MAPS)
 """All planes of a block, in their order."""

@@ -18,8 +18,7 @@ def as_blocks(array: Array, size: tuple[int, int]) -> Array:
     """Return a copy of the array with the axes: rows, columns, rows within a block, columns within a block."""
     by, bx = size
     ny, nx = array.shape[0] // by, array.shape[1] // bx
-    # NumPy adds in the order of memory. Only if the pixels of a block are neighbours in it does the sum of a block
-    # not
+    # NumPy adds in the order of memory. Only if the pixels of a block are neighbours in it does the sum of a block not
     # depend on how many others there are.
     return np.array(array.reshape(ny, by, nx, bx).swapaxes(1, 2), order="C")
 

@@ -97,13 +97,12 @@ def percentiles(
     around = surroundings(plane, have, want, size, shape)
     unknown = np.isnan(around)
     count = size[0] * size[1]
-    # The rank of scipy.ndimage.percentile_filter: 155 and 69 of 225 pixels for 69.1 and 30.9 %, without
-    # interpolation.
+    # The rank of scipy.ndimage.percentile_filter: 155 and 69 of 225 pixels for 69.1 and 30.9 %, without interpolation.
     ranks = tuple(min(int(count * percent / 100), count - 1) for percent in percents)
     if not unknown.any():
         return rank_filter(around, size, ranks)
-    # Minima and maxima have no place for NaN. Infinity sorts last, so that boxes without NaN come out right; the
-    # others follow.
+    # Minima and maxima have no place for NaN. Infinity sorts last, so that boxes without NaN come out right; the others
+    # follow.
     around = np.where(unknown, around.dtype.type(np.inf), around)
     outs = rank_filter(around, size, ranks)
     for out, percent in zip(outs, percents, strict=True):
@@ -235,8 +234,7 @@ def cosmicray_median(
         if rbox:
             largest = surroundings(a.plane("variance"), a.region, want, (rbox, rbox), shape)
             windows = np.lib.stride_tricks.sliding_window_view(largest, (rbox, rbox))
-            # A replaced pixel is known no better than the worst pixel that its median may come from. `fmax` skips
-            # NaN.
+            # A replaced pixel is known no better than the worst pixel that its median may come from. `fmax` skips NaN.
             outs["variance"][rays] = FMAX.reduce(windows[rays].reshape(-1, rbox * rbox), axis=1)
     if "mask" in request.planes:
         old = np.zeros(want.shape, mask_dtype) if a.mask is None else a.mask[cut].astype(mask_dtype)

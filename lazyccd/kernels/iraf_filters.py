@@ -72,8 +72,7 @@ def box_of(place: int, size: int, length: int, *, early: bool) -> int:
         Whether a last box that ends with the image also belongs to the one before it.
     """
     # IRAF reuses the scatter of the last whole box for what is left over. Its two tasks differ by one pixel in when
-    # they
-    # notice the end, hence ``early``.
+    # they notice the end, hence ``early``.
     return min(place // size, max((length - early) // size - 1, 0))
 
 

@@ -1,11 +1,11 @@
 """`compiled`, the decorator of every numba kernel, and the folder where compiled kernels are kept.
 
-numba's own cache has three properties that a cluster cannot live with, hence the few lines here:
+numba's own cache has three properties that are unsafe on a cluster, hence the few lines here:
 
 1. It does not notice that a kernel calls another one in a file that changed. So the folder's name holds a hash of every
    source file of `lazyccd.kernels`.
-2. It numbers the files of a kernel's signatures as they come. Two processes that compile two signatures at the same
-   moment take the same number, and one signature can then run the other's machine code. Here a file's name is a hash
+2. It numbers the files of a kernel's signatures in the order of compilation. Two processes that compile two signatures
+   at the same moment take the same number, and one signature can then run the other's machine code. Here a file's name is a hash
    of its signature, and it is complete before the index names it; at worst an index entry is lost and made again.
 3. It raises if no folder can be written to. Here the kernels are then compiled into a temporary folder.
 """
@@ -86,8 +86,9 @@ class _KernelLocator(caching._SourceFileBackedLocatorMixin, caching._CacheLocato
         self._lineno = py_func.__code__.co_firstlineno
 
     def get_cache_path(self) -> str:
-        # All installations share one cache: CI compiles once for two environments, and so does a developer for several work
-        # trees. numba keys on Python, CPU and the source, but not on NumPy, whose array layout the machine code knows.
+        # All installations share one cache: CI compiles once for two environments, and so does a developer for several
+        # work trees. numba keys on Python, CPU and the source, but not on NumPy, whose array layout the machine code
+        # knows.
         path, package = Path(self._py_file), Path(__file__).parent
         if not path.is_relative_to(package):
             return str(cache_folder() / self.get_suitable_cache_subpath(self._py_file))
@@ -109,16 +110,16 @@ class _KernelCache(caching.FunctionCache):
         self._cache_file = _SignatureFiles(self.cache_path, self._impl.filename_base, locator.get_source_stamp())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return the machine code of a signature; None if it must be compiled, which is told."""
+        """Return the machine code of a signature; None if it must be compiled, which is logged."""
         found = super().load_overload(sig, target_context)
         if found is None:
-            _tell_of_compiling()
+            _announce_compiling()
         return found
 
 
 @functools.cache
-def _tell_of_compiling() -> None:
-    """Tell, once in a process, why it takes long."""
+def _announce_compiling() -> None:
+    """Log, once in a process, why the first call takes long."""
     folder = cache_folder()
     what = "is done in each process: no cache folder can be written to; name one by NUMBA_CACHE_DIR"
     if not folder.name.startswith(TEMPORARY):

@@ -118,9 +118,8 @@ def rows_median7(source: Array, y0: int, y1: int, x0: int, x1: int, out: Array) 
     """
     for k in range(y1 - y0):
         row, target = source[y0 + k, x0 - 3 : x1 + 3], out[k]
-        # Seven slices that start at 0 instead of indices i - 3 to i + 3: numba would test each for wrap-around below
-        # 0, and
-        # LLVM would not vectorise.
+        # Seven slices that start at 0 instead of indices i - 3 to i + 3: numba would test each for wrap-around below 0,
+        # and LLVM would not vectorise.
         a, b, c, d, e, f, g = row, row[1:], row[2:], row[3:], row[4:], row[5:], row[6:]
         for i in range(x1 - x0):
             target[i] = median7(a[i], b[i], c[i], d[i], e[i], f[i], g[i])

@@ -40,8 +40,7 @@ def rows_of(plane: Array) -> tuple[Array, int]:
         return pixels_of(plane, plane.dtype.newbyteorder("=")), plane.shape[1]
     stride = plane.strides[0] // size
     length = (plane.shape[0] - 1) * stride + plane.shape[1]
-    # From the first pixel to the last one of the last row: a window of a wider array is not copied, and loops skip
-    # what
+    # From the first pixel to the last one of the last row: a window of a wider array is not copied, and loops skip what
     # lies between its rows.
     return np.lib.stride_tricks.as_strided(plane, (length,), (size,)), stride
 
@@ -327,7 +326,7 @@ def _any_of(bits: Array, wanted: int) -> bool:
 def sort_values(values: Array) -> None:
     """Sort numbers in place: by insertion, with wider steps first if there are many (Shell 1959).
 
-    Unlike `numpy.sort` it allocates nothing, and a line of an overscan or the inputs of a pixel are few numbers.
+    Unlike `numpy.sort` it allocates nothing, and the line of an overscan has few numbers.
     """
     gap = values.size // 2 if values.size > 64 else 1
     while gap > 0:

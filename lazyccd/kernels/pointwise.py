@@ -226,8 +226,8 @@ def divide(
     """
     data = variance = mask = None
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        # Errors in absolute form: that of relative ones is 0 / 0 where ``a`` is 0. The data are needed for variance
-        # and mask.
+        # Errors in absolute form: that of relative ones is 0 / 0 where ``a`` is 0. The data are needed for variance and
+        # mask.
         data = np.divide(a.plane("data"), b.plane("data"), dtype=dtype)
         if scale != 1:
             data *= scale
@@ -441,7 +441,7 @@ def named_bits(request: Request, a: Block, *, known: int) -> Block:
     unknown = int(BITWISE_OR.reduce((bits & ~kept).ravel()))
     if unknown:
         raise FrameError(
-            f"the mask has the bits {unknown}, which no plane names, besides {known}; add planes by "
+            f"the mask has the bits {unknown}, which no plane names (named are {known}); add planes by "
             "add_mask(array, plane='NAME'), or name them in the attributes flag_masks and flag_meanings."
         )
     return Block(request.region, data=bits)

@@ -210,8 +210,7 @@ def _slide(padded: Array, size: tuple[int, int], ranks: Array, outs: Array) -> N
             high, wide = min(TILE, ny - y), min(TILE, nx - x)
             pixels = padded[y : y + high + size[0] - 1, x : x + wide + size[1] - 1]
             # Floats cannot index a histogram, but their ranks in the tile can. Which of two equal pixels ranks first
-            # does not
-            # matter, as both have the same value.
+            # does not matter, as both have the same value.
             order = np.argsort(pixels, axis=None)
             places = np.empty(order.size, np.int32)
             places[order] = np.arange(order.size, dtype=np.int32)

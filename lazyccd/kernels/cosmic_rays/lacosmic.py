@@ -83,9 +83,8 @@ class LACosmic:
     @property
     def reach(self) -> int:
         """How far a pixel changes detections in one iteration."""
-        # Radii of the medians: variance or Laplacian, then significance; or the two medians of the fine structure.
-        # The two
-        # steps of growth add 2.
+        # Radii of the medians: variance or Laplacian, then significance; or the two medians of the fine structure. The
+        # two steps of growth add 2.
         median = 3 if self.sepmed else 2
         if self.psfk is None:
             fine = 6 if self.sepmed else 4
@@ -99,9 +98,8 @@ class LACosmic:
         # Saturated stars: the median that tells them from cosmic rays, and two dilations by 2.
         masks = (3 if self.sepmed else 2) + 4
         steps = max(self.niter, 1)
-        # Replacing reads two pixels further in each iteration. The bound is 41 for the defaults; an image was found
-        # on which
-        # 24 are too few (tests/kernels/test_lacosmic.py).
+        # Replacing reads two pixels further in each iteration. The bound is 41 for the defaults; an image was found on
+        # which 24 are too few (tests/kernels/test_lacosmic.py).
         first = steps * (self.reach + 2) - 2
         return max(first, (steps - 1) * (self.reach + 2) + 2 + masks) + 2
 

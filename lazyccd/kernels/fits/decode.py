@@ -151,8 +151,8 @@ def _mark_blank(row: Array, target: Array, blank: Any, swap: bool) -> None:
     blank, swap
         As in `small_integers`.
     """
-    # The row has just been read and written, so this second pass runs in cache.
-    # The row keeps the bytes of the file, so the key is swapped, once.
+    # The row has just been read and written, so this second pass runs in cache. The row keeps the bytes of the file, so
+    # the key is swapped, once.
     key = _swapped(blank) if swap else blank
     for j in range(target.size):
         target[j] = np.nan if row[j] == key else target[j]
@@ -279,8 +279,7 @@ def dequantize(
     blank, has_blank
         Integer that stands for NaN, and whether there is one.
     """
-    # A tile walks through the table from a place that the table itself gives, 0 to 499, and takes a new one at the
-    # end.
+    # A tile walks through the table from a place that the table itself gives, 0 to 499, and takes a new one at the end.
     seed = first
     place: Any = np.int64(table[seed] * np.float32(500.0))
     for j in range(out.size):

@@ -346,8 +346,7 @@ def hcompress_bytes(shape: tuple[int, ...], itemsize: int) -> int:
     """Return the most bytes that a tile can take."""
     ny, nx = shape
     # A bit of a quadrant takes 4 bits and its numbers as they are, or codes that are shorter than an even number of
-    # them.
-    # Four bytes more for each bit, because small tiles of extreme pixels once wrote a byte behind their room.
+    # them. Four bytes more for each bit, because small tiles of extreme pixels once wrote a byte behind their room.
     sides = [((length + 1) // 2 + 1) // 2 + (length // 2 + 1) // 2 for length in shape]
     bits = 8 * itemsize + 2 + max(shape).bit_length()
     return HEAD + bits * (sides[0] * sides[1] // 2 + 4) + ny * nx // 8 + 16
@@ -482,8 +481,7 @@ def _put_quadrant(
     """
     ny, nx = (a.shape[0] + 1) // 2, (a.shape[1] + 1) // 2
     levels = max(count_levels(*a.shape), 1)
-    # cfitsio gives a quadtree up when its codes fill the bytes that the plain numbers take. Which of the two is
-    # written
+    # cfitsio gives a quadtree up when its codes fill the bytes that the plain numbers take. Which of the two is written
     # must be decided in the same way for the same bytes.
     limit = 8 * ((ny * nx + 1) // 2)
     for plane in range(planes - 1, -1, -1):

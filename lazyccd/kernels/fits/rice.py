@@ -45,8 +45,7 @@ _leading_zeros: Any = intrinsic(_count_leading_zeros)
 
 def rice_bytes(count: int, itemsize: int) -> int:
     """Return the most bytes that a tile of ``count`` pixels can take."""
-    # With the fs of a block of m pixels the leading zeros are at most 2.5 m + 1, so no pixel takes more than half a
-    # bit
+    # With the fs of a block of m pixels the leading zeros are at most 2.5 m + 1, so no pixel takes more than half a bit
     # more than it had, and no block more than 7 bits more.
     return count * itemsize + count // 16 + -(-count // BLOCK) + 16
 
