@@ -156,3 +156,38 @@ def test_camera_table_of_the_guide(tmp_path: Path) -> None:
     assert not camera.needs_dark
     text = " ".join((ROOT / "docs/howto/cameras.md").read_text().split())
     assert not [name for name in (*FACTS, *KINDS) if f"`{name}`" not in text]
+
+
+MAP = "docs/architecture.md"
+
+
+def file_of_map(name: str) -> Path | None:
+    """Return the file or folder that the map names, below the package or below the root; None if there is none."""
+    return next((root / name for root in (ROOT / "lazyccd", ROOT) if (root / name).exists()), None)
+
+
+def is_defined(name: str, file: str) -> bool:
+    """Return whether a file defines a function, class, method or constant."""
+    path = file_of_map(file)
+    text = path.read_text() if path is not None and path.is_file() else ""
+    *classes, last = name.split(".")
+    patterns = [rf"^class {cls}\b" for cls in classes] + [rf"^ *(?:def|class) {last}\b|^{last}\b.* = |^ *\"{last}\",$"]
+    return all(re.search(pattern, text, re.MULTILINE) for pattern in patterns)
+
+
+def test_files_of_the_map_exist() -> None:
+    """Every file and folder that the map names is there."""
+    text = re.sub(r"^```.*?^```$", "", (ROOT / MAP).read_text(), flags=re.MULTILINE | re.DOTALL)
+    names = re.findall(r"`((?:[\w.]+/)*(?:\w+\.(?:py|pyi|toml|md|svg)|\w+/))`", text)
+    assert len(names) > 100
+    assert not [name for name in names if file_of_map(name) is None]
+
+
+def test_functions_of_the_map_exist() -> None:
+    """Every function of a walk is in the file beside it, and so is what the text says to be in a file."""
+    text = (ROOT / MAP).read_text()
+    walks = re.findall(r"^\| \d+ \|.*\| (`[^|]*`) \| `([^|]*)` \|$", text, re.MULTILINE)
+    found = [(name, file) for names, file in walks for name in re.findall(r"`([^`]*)`", names)]
+    assert len(found) > 60
+    found += re.findall(r"`(\w+)`,? (?:of|in|under `\[keys\]` in) `((?:\w+/)*\w+\.py)`", text)
+    assert not [f"{name} in {file}" for name, file in found if not is_defined(name, file)]
