@@ -7,7 +7,7 @@ import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from astropy.io import fits
@@ -36,6 +36,16 @@ _STRUCTURAL = re.compile(
 )
 
 _OF_FURTHER_AXIS = re.compile(r"(CTYPE|CUNIT|CRPIX|CRVAL|CDELT|CROTA)[3-9] ")
+
+
+class PlaneHdu(NamedTuple):
+    """Where a plane of a frame is written."""
+
+    plane: str
+    """Variable of the frame; ``bad`` is the mask in 0 and 1."""
+
+    hdu: int
+    """Number of the HDU in the file."""
 
 
 @dataclass(frozen=True)

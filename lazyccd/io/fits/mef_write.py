@@ -19,7 +19,7 @@ from lazyccd.frame.header import REMOVED, append_cards, cards_of, header_from_te
 from lazyccd.frame.output_header import current_names, product_header
 from lazyccd.frame.units import unit_to_text
 from lazyccd.io.fits.hdu_roles import BAD
-from lazyccd.io.fits.layout import UNCERTAINTY_CLASSES, HduSpec, frame_hdus, mask_cards, pack_hdus
+from lazyccd.io.fits.layout import UNCERTAINTY_CLASSES, HduSpec, PlaneHdu, frame_hdus, mask_cards, pack_hdus
 from lazyccd.io.fits.passthrough import KeptBytes
 from lazyccd.kernels.block import MAPS
 
@@ -32,13 +32,13 @@ class FileLayout:
     """The HDUs of a file and where each frame's variables go."""
 
     hdus: list[HduSpec] = field(default_factory=list)
-    places: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
-    """For each frame, its variables and the HDUs that hold them; ``bad`` is the mask in 0 and 1."""
+    planes: dict[str, list[PlaneHdu]] = field(default_factory=dict)
+    """For each frame, the HDUs of its planes."""
 
     def add(self, spec: HduSpec, frame: str = "", plane: str = "") -> None:
         """Add an HDU."""
         if frame:
-            self.places.setdefault(frame, []).append((plane, len(self.hdus)))
+            self.planes.setdefault(frame, []).append(PlaneHdu(plane, len(self.hdus)))
         self.hdus.append(spec)
 
 
@@ -73,7 +73,8 @@ def _frame_layout(image: Image, compress: str | None, steps: float, dither: str)
     names = [name for kind in image.kinds for name in ((BAD, MASK) if kind == MASK else (kind,))]
     squeezed = _squeezed(image)
     return FileLayout(
-        [replace(hdu, squeezed=squeezed) for hdu in hdus], {"": [(name, number) for number, name in enumerate(names)]}
+        [replace(hdu, squeezed=squeezed) for hdu in hdus],
+        {"": [PlaneHdu(name, number) for number, name in enumerate(names)]},
     )
 
 
@@ -121,9 +122,9 @@ def _tree_layout(
         elif hdu.get("frame") in frames:
             frames[hdu["frame"]].write(layout, hdu["plane"], versions)
     for frame in frames.values():
-        if frame.name not in layout.places:
+        if frame.name not in layout.planes:
             frame.write(layout, DATA, versions)
-    noisy = [number for places in layout.places.values() for plane, number in places if plane in {DATA, UNCERTAINTY}]
+    noisy = [number for planes in layout.planes.values() for plane, number in planes if plane in {DATA, UNCERTAINTY}]
     layout.hdus = list(pack_hdus(layout.hdus, noisy, root, compress, steps, dither))
     return layout
 

@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -187,18 +187,26 @@ def _header(file: FitsFile, info: HduInfo) -> str:
         return info.header
     # With several images the primary describes all of them; with one it describes that image.
     if len(images_of(file)) > 1:
-        return inherited_header(file, info)[0]
+        return inherited_header(file, info).text
     return merge_headers(info.header, file.hdus[0].header)
 
 
-def inherited_header(file: FitsFile, info: HduInfo) -> tuple[str, str]:
-    """Return the header of one of several images with what it inherits from the primary, and the keywords of that."""
+class InheritedHeader(NamedTuple):
+    """The header of an extension, with cards of the primary."""
+
+    text: str
+    keywords: str
+    """Keywords of the inherited cards, divided by blanks."""
+
+
+def inherited_header(file: FitsFile, info: HduInfo) -> InheritedHeader:
+    """Return the header of one of several images with the cards that it inherits from the primary."""
     if not info.index:
-        return info.header, ""
+        return InheritedHeader(info.header, "")
     where = f"{file.path}{info.label}"
     # Splitting thousands of cards costs more than looking for the word first.
     stated = "\nINHERIT" in info.header and Cards(info.header.replace("\n", ""), where).get("INHERIT") is True
-    return inherit(info.header, file.hdus[0].header, whole=stated)
+    return InheritedHeader(*inherit(info.header, file.hdus[0].header, whole=stated))
 
 
 def _check_dtype(dtype: npt.DTypeLike | None, file: FitsFile, info: HduInfo) -> np.dtype[Any] | None:

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.errors import ParameterError
+from lazyccd.kernels.block import Array
 from lazyccd.kernels.fits import decode
 
 Buffer = npt.NDArray[np.uint8]
-Array = npt.NDArray[Any]
 
 _STORED = {8: "u1", 16: "i2", 32: "i4", 64: "i8", -32: "f4", -64: "f8"}
 _UNSIGNED_64 = 2.0**63

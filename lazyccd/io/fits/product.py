@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from lazyccd.frame.core import MASK
 from lazyccd.io.fits.hdu_roles import BAD
+from lazyccd.io.fits.layout import PlaneHdu
 from lazyccd.io.fits.writer import FitsTarget, Partial
 from lazyccd.io.resumable.disk import stamp_of
 from lazyccd.io.resumable.progress import Receipts
@@ -23,15 +24,14 @@ class FitsFrame:
     """The HDUs of a file that hold a frame."""
 
     target: FitsTarget
-    places: tuple[tuple[str, int], ...]
-    """Variables and the HDUs that hold them; ``bad`` is the mask in 0 and 1."""
+    planes: tuple[PlaneHdu, ...]
 
     bad_bits: int
 
     def write(self, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> list[Partial]:
         """Write one region of all HDUs."""
         receipts: list[Partial] = []
-        for name, hdu in self.places:
+        for name, hdu in self.planes:
             array = arrays[MASK if name == BAD else name]
             # CCDData.read casts MASK to bool, so planes that do not count as bad must not be in it.
             if name == BAD:

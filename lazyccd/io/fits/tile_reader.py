@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from astropy.io.fits.hdu.compressed._codecs import PLIO1
 from isal import isal_zlib
 
@@ -22,12 +21,11 @@ from lazyccd.io.fits.byte_source import ByteSource
 from lazyccd.io.fits.pixels import Decoder, PixelFormat, dither_table
 from lazyccd.io.fits.plain_reader import RegionReader
 from lazyccd.io.fits.tile_table import TileTable
+from lazyccd.kernels.block import Array
 from lazyccd.kernels.fits import decode
 from lazyccd.kernels.fits.hcompress import HDECOMPRESS_ERRORS, hdecompress
 from lazyccd.kernels.fits.rice import rice_decode
 from lazyccd.sections import Region
-
-Array = npt.NDArray[Any]
 
 # Tiles within one read; more would not be faster, and must be held until all are expanded.
 _GROUP_BYTES = 4 << 20

@@ -13,23 +13,21 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from isal import isal_zlib
 
 from lazyccd.errors import ParameterError, ShapeError
 from lazyccd.io.fits.pixels import dither_table
 from lazyccd.io.fits.tile_table import DITHERS
+from lazyccd.kernels.block import Array
 from lazyccd.kernels.fits import decode
 from lazyccd.kernels.fits.encode import shuffle_bytes
 from lazyccd.kernels.fits.hcompress import hcompress, hcompress_bytes
 from lazyccd.kernels.fits.quantize import BLANK, quantize
 from lazyccd.kernels.fits.rice import BLOCK, rice_bytes, rice_encode
 from lazyccd.sections import Region
-
-Array = npt.NDArray[Any]
 
 COMPRESSIONS = ("RICE_1", "GZIP_2", "HCOMPRESS_1")
 WIDEST_ROW = 8192
@@ -241,8 +239,19 @@ class TileGrid:
                 yield (region.y0 + y) // th, (region.x0 + x) // tw, np.ascontiguousarray(tiles)
 
 
-def pack(grid: TileGrid, region: Region, pixels: Array) -> Iterator[tuple[int, Array, Array]]:
-    """Compress a region of whole tiles; yield first tile, records and bytes of runs."""
+class TileRun(NamedTuple):
+    """Compressed tiles that are neighbours in a column."""
+
+    first: int
+    """Number of the first tile, counted down the columns."""
+
+    records: Array
+    raw: Array
+    """Bytes of all tiles, one behind the other."""
+
+
+def pack(grid: TileGrid, region: Region, pixels: Array) -> Iterator[TileRun]:
+    """Compress a region of whole tiles."""
     for ty, tx, tiles in grid.batches(region, pixels):
         records = np.zeros(len(tiles), RECORD)
         if grid.packing.steps:
@@ -252,7 +261,7 @@ def pack(grid: TileGrid, region: Region, pixels: Array) -> Iterator[tuple[int, A
             raw = _compress(grid.packing.algorithm, tiles, records["length"])
         first = tx * grid.down + ty
         records["place"] = first * grid.room + records["length"].cumsum() - records["length"]
-        yield first, records, raw
+        yield TileRun(first, records, raw)
 
 
 def _pack_quantized(packing: Packing, numbers: Array, tiles: Array, records: Array) -> Array:

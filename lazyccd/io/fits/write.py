@@ -121,7 +121,7 @@ def to_fits(
         for frame, image in images.items()
     }
     file = FitsTarget(name, tuple(layout.hdus))
-    parts = [FitsFrame(file, tuple(layout.places[frame]), image.schema.bad_bits) for frame, image in images.items()]
+    parts = [FitsFrame(file, tuple(layout.planes[frame]), image.schema.bad_bits) for frame, image in images.items()]
     described = {
         "hdus": [{**plain(spec), "header": spec.header.split("\n")} for spec in layout.hdus],
         "band": [list(some[0]) for some in regions.values()],

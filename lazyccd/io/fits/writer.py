@@ -399,8 +399,19 @@ def tiles_of(file: BinaryIO, data: int, spec: HduSpec, region: Region) -> Iterat
             yield np.frombuffer(file.read(int(records["length"][run].sum())), np.uint8)
 
 
-def copy_tiles(file: BinaryIO, out: BinaryIO, data: int, spec: HduSpec) -> tuple[int, int, int]:
-    """Write the table of tiles and their bytes; return DATASUM, bytes of the heap, and of the longest tile."""
+class CopiedTiles(NamedTuple):
+    """What the header of a compressed image says about its data."""
+
+    datasum: int
+    heap: int
+    """Bytes of all tiles."""
+
+    longest: int
+    """Bytes of the longest tile."""
+
+
+def copy_tiles(file: BinaryIO, out: BinaryIO, data: int, spec: HduSpec) -> CopiedTiles:
+    """Write the table of tiles and their bytes, one behind the other."""
     grid = spec.grid
     assert grid is not None
     file.seek(data)
@@ -415,7 +426,7 @@ def copy_tiles(file: BinaryIO, out: BinaryIO, data: int, spec: HduSpec) -> tuple
         out.write(raw.data)
         total += shift_datasum(sum_words(raw), place)
         place += raw.size
-    return total, place - len(table), int(records["length"].max())
+    return CopiedTiles(total, place - len(table), int(records["length"].max()))
 
 
 def pwrite(descriptor: int, view: memoryview | bytes, offset: int) -> None:

@@ -160,6 +160,7 @@ class ShardReader:
         """Read a part of one shard; without a file all its pixels are the fill value."""
         try:
             descriptor = os.open(path, os.O_RDONLY)
+        # Shards of nothing but fill values are not written.
         except FileNotFoundError:
             out[...] = self._fill
             return

@@ -21,12 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from lazyccd.errors import FormatError, SourceChangedError
+from lazyccd.kernels.block import Array
 from lazyccd.sections import Region
-
-Array = npt.NDArray[Any]
 
 CURRENT = "current.json"
 FORMAT_VERSION = 2
@@ -103,6 +101,7 @@ class SumsSink:
         import zarr
 
         folder = self.layout.generation(self.target)
+        # A run that died may have left a part of this generation.
         shutil.rmtree(folder, ignore_errors=True)
         group = zarr.open_group(str(folder), mode="w")
         ny, nx = self.layout.shape

@@ -124,6 +124,7 @@ def to_zarr(
         group, hdus = _kept_group(name, ccd.attrs.get("hdus", ()))
         kept = (group,)
         root = {**root_attributes(images, {**layouts, "hdus": hdus}), "hdus": hdus}
+        # Ours last: `hdus` of the tree speaks of bytes in the file that it came from.
         root = {str(key): value for key, value in ccd.attrs.items()} | root
         root["lazyccd"] = {**root["lazyccd"], "frames": list(images)}
     else:
@@ -188,6 +189,7 @@ def _group(
 def _layout(part: ZarrGroup) -> dict[str, Any]:
     """Return everything but the pixels that decides the bytes of a group."""
     layout = {
+        # Without the store: equal work gives equal stores, whatever their names.
         "arrays": {**plain(part.target), "store": ""},
         "attributes": {**part.attrs, "header": part.attrs["header"].split("\n")},
         "coordinates": plain(part.coords),
@@ -213,6 +215,7 @@ def _kept_group(store: str, hdus: Sequence[Mapping[str, Any]]) -> tuple[ZarrGrou
     told = []
     for number, hdu in enumerate(hdus):
         if "bytes" in hdu:
+            # Bytes and not columns: a table comes back byte for byte.
             content = KeptBytes.of(hdu["bytes"]).read()
             arrays[f"hdu{number}"] = np.frombuffer(content, np.uint8)
             kept = KeptBytes("", len(content), array=f"{KEPT}/hdu{number}").to_json()
