@@ -48,6 +48,9 @@ PIECE_BYTES = 1 << 19
 """Pixels are encoded and written in pieces of about this size, which stay in the cache (0.25 to 1 MB measured best)."""
 
 
+NOT_CREATED = "call create() first, and keep the unfinished file until finish()"
+"""Way out if there is no unfinished file."""
+
 LATE_CARDS = (b"CHECKSUM", b"DATASUM ", b"PCOUNT  ", b"TFORM1  ")
 """Cards that are known only when the pixels are: sums, and the lengths of compressed tiles."""
 
@@ -150,7 +153,7 @@ class FitsTarget:
         spec = self.hdus[hdu]
         pixels = pixels.view(np.uint8) if pixels.dtype == bool else pixels
         _check_piece(spec, region, pixels)
-        with explained(f"{self.part}: HDU {hdu} ({spec.name or 'image'}) region {region.to_fits()}"):
+        with explained(f"{self.part}: HDU {hdu} ({spec.name or 'image'}) region {region.to_fits()}", NOT_CREATED):
             descriptor = os.open(self.part, os.O_WRONLY)
             try:
                 if spec.packing is None:
@@ -204,7 +207,7 @@ class FitsTarget:
                     f"{self.path}[{spec.name or 0}]: {count} pixels were written and the image has {expected}; "
                     "write every region exactly once before finish()."
                 )
-        with explained(f"{self.part}: what completes the file"):
+        with explained(f"{self.part}: what completes the file", NOT_CREATED):
             if all(spec.packing is None for spec in self.hdus):
                 self._add_checksums(sums)
                 os.replace(self.part, self.path)

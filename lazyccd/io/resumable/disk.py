@@ -13,28 +13,31 @@ WAYS_OUT = {
     errno.ENOSPC: "free some space or write elsewhere",
     errno.EDQUOT: "free some quota or write elsewhere",
     errno.EFBIG: "raise the limit on file sizes or write elsewhere",
-    errno.ENOENT: "keep the unfinished file or store until it is complete, and call again",
 }
-"""What to do about an error of the system; for all others, see `explained`."""
+"""What to do about an error of the system."""
+
+OTHERWISE = "free some space, check the path and its permissions, or write elsewhere"
+"""What to do about all other errors."""
 
 
 @contextlib.contextmanager
-def explained(what: str) -> Iterator[None]:
+def explained(what: str, missing: str = "") -> Iterator[None]:
     """Turn an `OSError` into a `WriteError` that names what was being written and the way out.
 
     Parameters
     ----------
     what
         The file or store, and the part of it, such as ``a.fits.part: HDU 1 region [1:100,1:20]``.
+    missing
+        The way out if it does not exist, where the format knows one.
     """
     try:
         yield
     except LazyCCDError:  # of an input, or explained already; several are an OSError too
         raise
     except OSError as error:
-        way_out = WAYS_OUT.get(
-            error.errno or 0, "free some space, check the path and its permissions, or write elsewhere"
-        )
+        known = {**WAYS_OUT, errno.ENOENT: missing or OTHERWISE}
+        way_out = known.get(error.errno or 0, OTHERWISE)
         raise WriteError(f"{what} cannot be written: {error.strerror or error}; {way_out}.") from error
 
 
