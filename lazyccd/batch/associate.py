@@ -1,19 +1,25 @@
 """Who belongs to whom: which frames make one master, and which master a frame gets.
 
-Keys must match: instrument, detector, binning, window, size and readout for all; exposure and temperature for darks;
-filter for flats, and grating and slit for those of spectra. Numbers match within a tolerance. A key that neither has is
-equal, one that only one has is not compared, which is said. Of what matches the nearest in time is taken.
+1. Names are compared to the letter: telescope, instrument, detector, read-out, settings; the filter of flats; grating and slit of
+   those of spectra. Measured numbers have tolerances: exposure and temperature of darks, gains and read noises of headers.
+2. All members of a group agree on every key, and a key that one lacks the others lack too.
+3. A frame gets a master that matches. A key that only one of both has is not compared, which is said. What agrees on more keys
+   goes first, then what is nearer in time.
 """
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeAlias
 
 from lazyccd.batch.classify import Stamps
-from lazyccd.batch.metadata import Facts, value_to_text
-from lazyccd.batch.night_plan import Choice, Rejected
+from lazyccd.batch.metadata import Fact, Facts, value_to_text
+from lazyccd.batch.night_plan import Choice, FramePlan, Rejected
+from lazyccd.frame.header_values import find_number
 from lazyccd.sections import parse_section
 
 # Frames of another readout speed have another gain, noise and bias level, so their masters do not fit.
@@ -26,8 +32,34 @@ COMMON = (
 EXPOSURE_S = 0.1
 EXPOSURE_RELATIVE = 0.01
 TEMPERATURE_K = 1.0
-NUMBER_RELATIVE = {"slit": 0.05}
-"""Tolerance of numbers among the keys; 1 % where nothing else is said. Slits come back to a few per cent."""
+HEADER_RELATIVE = 0.01
+"""Tolerance of gains and read noises that headers state: they differ where the read-out was another."""
+
+SLIT_RELATIVE = 0.05
+"""Tolerance of the widths of slits, which come back to a few per cent."""
+
+ANGLE_RELATIVE = 1e-3
+"""Tolerance of the numbers behind the name of a grating: its angle or central wavelength."""
+
+DECIDING = frozenset(
+    {
+        "filter",
+        "temperature",
+        "gain_setting",
+        "offset",
+        "iso",
+        "em",
+        "readout",
+        "binning",
+        "row_order",
+        "detector",
+        "grating",
+    }
+)
+"""Keys without which a master may be of another kind: a product that rests on one that was not compared is not complete."""
+
+OLD_DAYS = 30.0
+"""A master that is farther away in time was made in another state of the instrument."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +112,7 @@ class Match(NamedTuple):
 
 
 def keys_of(kind: str, mode: str | None) -> tuple[str, ...]:
-    """Return what must match for a kind of master, besides exposure and temperature of darks."""
+    """Return the keys that must match for a kind of master, besides the numbers that `compare` looks at."""
     # Bias and dark do not see the light: filter, grating and slit say nothing about them.
     if kind != "flat":
         return COMMON
@@ -100,7 +132,6 @@ def compare(kind: str, wanted: Facts, other: Facts, *, exposure: bool = True) ->
         Facts of the candidate.
     exposure
         Whether the exposure of darks is to match.
-
     """
     failures: list[str] = []
     ignored: list[str] = []
@@ -112,6 +143,10 @@ def compare(kind: str, wanted: Facts, other: Facts, *, exposure: bool = True) ->
             ignored.append(key)
         elif ours is not None and theirs is not None and not is_same(key, ours, theirs):
             failures.append(f"{key} {theirs!r} is not {ours!r}")
+    for key in ("gain", "readnoise"):
+        mine, its = (header_number(facts, key) for facts in (wanted, other))
+        if mine is not None and its is not None and not math.isclose(mine, its, rel_tol=HEADER_RELATIVE):
+            failures.append(f"{key} {its:g} is not {mine:g}")
     # Only dark current depends on temperature and exposure; a flat of any exposure serves, since it is normalised.
     if kind == "dark":
         failures += _compare_temperature(wanted, other, ignored)
@@ -120,13 +155,125 @@ def compare(kind: str, wanted: Facts, other: Facts, *, exposure: bool = True) ->
     return Comparison(failures, ignored)
 
 
+def header_number(facts: Facts, key: str) -> float | None:
+    """Return a gain or read noise that a header states; not one that was given for all frames, or measured."""
+    fact: Fact[float] = facts.get(key)
+    return fact.value if fact.keyword else None
+
+
 def is_same(key: str, ours: str, theirs: str) -> bool:
-    """Return whether two values of a key agree: as numbers if both are, else as text without regard to case."""
-    # Numbers in headers are written as 1.0, 1 or '1.00'.
-    try:
-        return math.isclose(float(ours), float(theirs), rel_tol=NUMBER_RELATIVE.get(key, 0.01))
-    except ValueError:
-        return ours.strip().casefold() == theirs.strip().casefold()
+    """Return whether two values of a key agree.
+
+    Names are compared to the letter, also those that are numbers. What was measured has a tolerance: the width of a slit, and
+    the angle or wavelength behind the name of a grating.
+
+    Examples
+    --------
+    >>> is_same("filter", "6563", "6584"), is_same("filter", "R", "r"), is_same("slit", "1.0", "1.02")
+    (False, False, True)
+    """
+    if key == "slit":
+        mine, its = find_number(ours), find_number(theirs)
+        if mine is not None and its is not None:
+            return math.isclose(mine, its, rel_tol=SLIT_RELATIVE)
+    if key == "grating":
+        (name, angles), (other, others) = grating_parts(ours), grating_parts(theirs)
+        pairs = zip(angles, others, strict=False)
+        close = all(math.isclose(a, b, rel_tol=ANGLE_RELATIVE) for a, b in pairs)
+        return name == other and len(angles) == len(others) and close
+    return letters(ours) == letters(theirs)
+
+
+def letters(name: str) -> str:
+    """Return a name as it is compared: a number that one program writes as 60 and another as 60.0 is one name.
+
+    Examples
+    --------
+    >>> letters("60.0"), letters("R1.0x"), letters(" R ")
+    ('60', 'R1.0x', 'R')
+    """
+    return re.sub(r"(?<=\d)\.0*$", "", name.strip())
+
+
+def grating_parts(text: str) -> tuple[str, list[float]]:
+    """Return the name of a grating, and the numbers that stand behind it.
+
+    Examples
+    --------
+    >>> grating_parts("R600R, 7251.1"), grating_parts("600")
+    (('R600R', [7251.1]), ('600', []))
+    """
+    name, *rest = (part.strip() for part in text.split(","))
+    numbers = [find_number(part) for part in rest]
+    names = [part for part, number in zip(rest, numbers, strict=True) if number is None]
+    return ", ".join([name, *names]), [number for number in numbers if number is not None]
+
+
+def groups_of(kind: str, frames: Sequence[FramePlan]) -> list[list[FramePlan]]:
+    """Part frames of one kind into those that become one master.
+
+    All members agree with each other: a key that one lacks, the others lack too, and measured numbers of a group lie within
+    one tolerance. The order of the frames decides nothing.
+    """
+    parts: dict[tuple[Any, ...], list[FramePlan]] = {}
+    for item in frames:
+        keys = keys_of(kind, item.facts.mode.value)
+        # Sky, dome and lamp flats differ in illumination and are never mixed; frames with and without overscan have
+        # different pedestals, those of different trims different pixels.
+        exact = [
+            item.facts.get(key).value for key in (*keys, "overscan", "trim", "cfa") if key not in {"grating", "slit"}
+        ]
+        grating = grating_parts(item.facts.grating.value or "")[0] if "grating" in keys else ""
+        parts.setdefault((item.night, item.shape, item.kind, grating, *exact), []).append(item)
+    groups = list(parts.values())
+    for number, tolerance in _numbers_of(kind):
+        groups = [some for group in groups for some in _by_nearness(group, number, tolerance)]
+    return groups
+
+
+Number: TypeAlias = Callable[[Facts], float | None]
+Tolerance: TypeAlias = Callable[[float], float]
+
+
+def _numbers_of(kind: str) -> list[tuple[Number, Tolerance]]:
+    """Return the measured numbers that tell frames of a kind apart, each with the tolerance at a value."""
+
+    def relative(part: float) -> Tolerance:
+        return lambda value: part * abs(value) * (1 + 1e-9)
+
+    numbers: list[tuple[Number, Tolerance]] = [
+        (lambda facts: header_number(facts, "gain"), relative(HEADER_RELATIVE)),
+        (lambda facts: header_number(facts, "readnoise"), relative(HEADER_RELATIVE)),
+    ]
+    if kind == "flat":
+        numbers += [
+            (lambda facts: find_number(facts.slit.value), relative(SLIT_RELATIVE)),
+            (lambda facts: next(iter(grating_parts(facts.grating.value or "")[1]), None), relative(ANGLE_RELATIVE)),
+        ]
+    if kind == "dark":
+        numbers += [
+            (lambda facts: facts.exposure.value, lambda value: max(EXPOSURE_S, EXPOSURE_RELATIVE * value) * (1 + 1e-9)),
+            (lambda facts: facts.set_temperature.value, lambda _: TEMPERATURE_K * (1 + 1e-9)),
+            (lambda facts: facts.temperature.value, lambda _: TEMPERATURE_K * (1 + 1e-9)),
+        ]
+    return numbers
+
+
+def _by_nearness(group: list[FramePlan], number: Number, tolerance: Tolerance) -> list[list[FramePlan]]:
+    """Part a group where a number differs, at its widest gaps, until each part fits one tolerance."""
+    unknown = [item for item in group if number(item.facts) is None]
+    known = sorted((value, index) for index, item in enumerate(group) if (value := number(item.facts)) is not None)
+    parts = [[group[index] for _, index in some] for some in _clusters(known, tolerance)]
+    return [part for part in (*parts, unknown) if part]
+
+
+def _clusters(values: list[tuple[float, int]], tolerance: Tolerance) -> list[list[tuple[float, int]]]:
+    """Part sorted values at their widest gaps until each part is no wider than the tolerance."""
+    if not values or values[-1][0] - values[0][0] <= tolerance(values[0][0]):
+        return [values] if values else []
+    gaps = [after[0] - before[0] for before, after in pairwise(values)]
+    cut = gaps.index(max(gaps)) + 1
+    return [*_clusters(values[:cut], tolerance), *_clusters(values[cut:], tolerance)]
 
 
 def is_same_exposure(ours: float | None, theirs: float | None) -> bool:
@@ -143,8 +290,8 @@ def choose(kind: str, wanted: Facts, shape: tuple[int, int], candidates: list[Ca
     if not fitting:
         return Choice(kind, why=_none(kind, candidates), why_not=tuple(why_not))
     best, ignored = fitting[0]
-    why_not += [Rejected(item.shown, _farther(wanted, item, best)) for item, _ in fitting[1:]]
-    return _choice(kind, wanted, best, _why(best, ignored), why_not)
+    why_not += [Rejected(item.shown, _farther(kind, wanted, item, best)) for item, _ in fitting[1:]]
+    return _choice(kind, wanted, fitting[0], _why(best, ignored), why_not)
 
 
 def choose_dark(
@@ -174,9 +321,10 @@ def choose_dark(
     scalable.sort(key=lambda m: -(m.candidate.facts.exposure.value or 0.0))
     if not equal and not scalable:
         return Choice("dark", why=_none("dark", candidates), why_not=tuple(why_not)), bias
-    best, ignored = (equal or scalable)[0]
+    match = (equal or scalable)[0]
+    best, ignored = match
     exposure = best.facts.exposure.value
-    why_not += [Rejected(item.shown, _farther(wanted, item, best)) for item, _ in equal[1:]]
+    why_not += [Rejected(item.shown, _farther("dark", wanted, item, best)) for item, _ in equal[1:]]
     why_not += [
         Rejected(item.shown, f"exposure {_seconds(item.facts)}, the chosen one has {_seconds(best.facts)}")
         for item, _ in scalable
@@ -186,14 +334,14 @@ def choose_dark(
     # To subtract a bias as well would take it off twice.
     if equal and not best.bias_subtracted:
         why = f"equal exposure, contains the bias; {why}"
-        choice = replace(_choice("dark", wanted, best, why, why_not), exposure=exposure, contains_bias=True)
+        choice = replace(_choice("dark", wanted, match, why, why_not), exposure=exposure, contains_bias=True)
         inside = Choice("bias", why=f"contained in {best.shown}", why_not=bias.why_not)
         return choice, inside
     if equal:
-        return replace(_choice("dark", wanted, best, f"equal exposure; {why}", why_not), exposure=exposure), bias
+        return replace(_choice("dark", wanted, match, f"equal exposure; {why}", why_not), exposure=exposure), bias
     scale = (wanted.exposure.value or 0.0) / (exposure or 1.0)
     why = f"longest, scaled by {scale:.4g} from {_seconds(best.facts)}; {why}"
-    return replace(_choice("dark", wanted, best, why, why_not), scale=scale, exposure=exposure), bias
+    return replace(_choice("dark", wanted, match, why, why_not), scale=scale, exposure=exposure), bias
 
 
 def choose_mask(wanted: Facts, shape: tuple[int, int], candidates: list[Candidate]) -> Choice:
@@ -252,24 +400,29 @@ def _sift(
             why_not.append(Rejected(item.shown, "; ".join(failures)))
         else:
             fitting.append(Match(item, ignored))
-    # The name decides between equal distances, so that the plan does not depend on the order of files.
-    fitting.sort(key=lambda m: (not m.candidate.explicit, distance(wanted, m.candidate), m.candidate.name))
+    # A master that agrees on every key goes before a nearer one that is silent on some. The name decides between equal
+    # distances, so that the plan does not depend on the order of files.
+    fitting.sort(
+        key=lambda m: (not m.candidate.explicit, len(m.ignored), distance(wanted, m.candidate), m.candidate.name)
+    )
     return fitting, why_not
 
 
 def _compare_temperature(wanted: Facts, other: Facts, ignored: list[str]) -> list[str]:
-    """Compare set temperatures, or measured ones where not both have been set."""
-    # What was set is equal where the cooling was; what was measured scatters.
+    """Compare temperatures that were set, and those that were measured, where both frames have them."""
+    failures = []
+    compared = 0
     for key in ("set_temperature", "temperature"):
         ours, theirs = wanted.get(key).value, other.get(key).value
         if ours is not None and theirs is not None:
-            if abs(ours - theirs) <= TEMPERATURE_K * (1 + 1e-9):
-                return []
-            return [f"{key.replace('_', ' ')} {theirs:.4g} is not {ours:.4g} within {TEMPERATURE_K:g} K"]
+            compared += 1
+            # A cooler that did not reach what was set has another dark current.
+            if abs(ours - theirs) > TEMPERATURE_K * (1 + 1e-9):
+                failures.append(f"{key.replace('_', ' ')} {theirs:.4g} is not {ours:.4g} within {TEMPERATURE_K:g} K")
     known = [facts.get(key).value for facts in (wanted, other) for key in ("set_temperature", "temperature")]
-    if any(value is not None for value in known):
+    if not compared and any(value is not None for value in known):
         ignored.append("temperature")
-    return []
+    return failures
 
 
 def _none(kind: str, candidates: list[Candidate]) -> str:
@@ -279,10 +432,26 @@ def _none(kind: str, candidates: list[Candidate]) -> str:
     return f"none of {len(candidates)} matches" if len(candidates) > 1 else f"{candidates[0].shown} does not match"
 
 
-def _choice(kind: str, wanted: Facts, best: Candidate, why: str, why_not: list[Rejected]) -> Choice:
-    """Make the choice of a candidate."""
+def _choice(kind: str, wanted: Facts, match: Match, why: str, why_not: list[Rejected]) -> Choice:
+    """Make the choice of a candidate, and say what may be wrong with it."""
+    best, ignored = match
     days = distance(wanted, best)
-    return Choice(kind, best.name, why, days if math.isfinite(days) else None, tuple(why_not), best.stamps is not None)
+    deciding = [key for key in ignored if key in DECIDING]
+    doubts = []
+    # Whoever names a master knows what it is.
+    if deciding and not best.explicit:
+        doubts.append(f"{kind} {best.shown} was not compared by {' and '.join(deciding)}, which only one of both has")
+    if math.isfinite(days) and days > OLD_DAYS and not best.explicit:
+        doubts.append(f"{kind} {best.shown} is {days:.0f} days away")
+    return Choice(
+        kind,
+        best.name,
+        why,
+        days if math.isfinite(days) else None,
+        tuple(why_not),
+        best.stamps is not None,
+        doubts=tuple(doubts),
+    )
 
 
 def _why(best: Candidate, ignored: list[str]) -> str:
@@ -293,10 +462,13 @@ def _why(best: Candidate, ignored: list[str]) -> str:
     return f"{frames}; not compared, only one has it: {', '.join(ignored)}" if ignored else frames
 
 
-def _farther(wanted: Facts, item: Candidate, best: Candidate) -> str:
+def _farther(kind: str, wanted: Facts, item: Candidate, best: Candidate) -> str:
     """Say why a master that matches was not taken."""
     if best.explicit and not item.explicit:
         return f"{best.shown} was given"
+    silent, known = (len(compare(kind, wanted, each.facts, exposure=False).ignored) for each in (item, best))
+    if silent > known:
+        return f"{best.shown} agrees on more keys"
     return f"farther in time: {away(distance(wanted, item))}, the chosen one {away(distance(wanted, best))}"
 
 

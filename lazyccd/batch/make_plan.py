@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 
-from lazyccd.batch.associate import Candidate, choose, choose_dark, choose_mask, compare
+from lazyccd.batch.associate import Candidate, choose, choose_dark, choose_mask, groups_of
 from lazyccd.batch.cameras import Camera, cameras_of, load_camera
 from lazyccd.batch.classify import CALIBRATIONS, calibration_of, classify, read_stamps
 from lazyccd.batch.collect import Collection, RawFrame
@@ -115,14 +115,30 @@ def inherit(plan: NightPlan) -> NightPlan:
             group.name: tuple(dict.fromkeys(kind for item in plan.members(group.name) for kind in item.missing))
             for group in plan.groups
         }
+        doubts = {group.name: _doubts_of(plan, group) for group in plan.groups}
         frame_plans = tuple(
-            replace(item, inherited=tuple((c.master, lacking[c.master]) for c in item.choices if lacking.get(c.master)))
+            replace(
+                item,
+                inherited=tuple((c.master, lacking[c.master]) for c in item.choices if lacking.get(c.master)),
+                inherited_doubts=tuple((c.master, why) for c in item.choices for why in doubts.get(c.master, ())),
+            )
             if (calibration_of(item.kind) or item.kind) == kind
             else item
             for item in plan.frames
         )
         plan = replace(plan, frames=frame_plans)
     return plan
+
+
+def _doubts_of(plan: NightPlan, group: MasterGroup) -> tuple[str, ...]:
+    """Return why a master may be wrong, each reason once for all frames that give it."""
+    reasons: dict[str, list[str]] = {}
+    for item in plan.members(group.name):
+        for doubt in (*map(str, item.own_doubts), *(f"{master}: {why}" for master, why in item.inherited_doubts)):
+            reasons.setdefault(doubt, []).append(item.name)
+    return tuple(
+        why if len(names) == len(group.members) else f"{', '.join(names)}: {why}" for why, names in reasons.items()
+    )
 
 
 def _describe(frame: RawFrame, options: Options, user: Camera | None, edit: Edit) -> FramePlan:
@@ -136,10 +152,13 @@ def _describe(frame: RawFrame, options: Options, user: Camera | None, edit: Edit
         for name in edited:
             facts = facts.with_fact(name, table.get(name))
     facts = facts.with_fact("type", _type(frame, cameras, facts, edit))
+    facts = facts.with_fact("exposure", _exposure_of(facts))
     stamps = read_stamps(frame)
     reason = f"processed already ({stamps.reason})" if stamps.reason else ""
     forced = options.force or edit.forced
     listed = _why_listed(facts) or (f"left out by {edit.source}" if edit.left_out else "")
+    refused = "" if forced or not reason else f"{reason}; --force reduces it as if it were raw"
+    refused = refused or _wrong_unit(facts.unit)
     return FramePlan(
         name=frame.name,
         source=frame.source,
@@ -150,9 +169,27 @@ def _describe(frame: RawFrame, options: Options, user: Camera | None, edit: Edit
         stamps=stamps,
         needs=needed(facts.kind, all(camera.needs_dark for camera in cameras)),
         listed=listed,
-        refused="" if forced or listed or not reason else f"{reason}; --force reduces it as if it were raw",
+        refused="" if listed else refused,
         notes=(*frame.notes, *((f"{reason}; reduced as if it were raw, as asked",) if forced and reason else ())),
     )
+
+
+def _exposure_of(facts: Facts) -> Fact[float]:
+    """Return the exposure, which is not known where a flat or a frame of the sky has 0 seconds."""
+    found = facts.exposure
+    if found.value != 0 or facts.kind in {"bias", "unknown"} or not found.keyword:
+        return found
+    why = f"{found.keyword} is 0, and a {facts.kind} frame was exposed"
+    return replace(found, value=None, note=why, doubt=f"{why}; state it by [fix] exposure in a camera table")
+
+
+def _wrong_unit(unit: Fact[str]) -> str:
+    """Say why pixels in some unit cannot be reduced; empty for adu."""
+    if unit.value == "adu":
+        return ""
+    what = unit.note or f"{unit.keyword or 'BUNIT'} = {unit.value!r}"
+    way = "" if "[fix] unit" in what else '; if they are adu, say [fix] unit = "adu" in a camera table'
+    return f"{what}: raw pixels are in adu{way}"
 
 
 def _type(frame: RawFrame, cameras: tuple[Camera, ...], facts: Facts, edit: Edit) -> Fact[str]:
@@ -164,7 +201,10 @@ def _type(frame: RawFrame, cameras: tuple[Camera, ...], facts: Facts, edit: Edit
 
 def _why_listed(facts: Facts) -> str:
     """Say why a type of frame is not reduced; empty if it is."""
-    return facts.type.source if facts.kind == "unknown" else _LISTED.get(facts.kind, "")
+    if facts.kind == "unknown":
+        return facts.type.source
+    reason = _LISTED.get(facts.kind, "")
+    return f"{reason} ({facts.type.source})" if facts.kind == "master" else reason
 
 
 def _check_unique(frame_plans: list[FramePlan]) -> None:
@@ -178,16 +218,9 @@ def _check_unique(frame_plans: list[FramePlan]) -> None:
 def _add_groups(plan: NightPlan, kind: str, existing: list[Candidate]) -> NightPlan:
     """Group the frames of one kind, and give them their own masters."""
     frames = [item for item in plan.frames if calibration_of(item.kind) == kind and item.is_reduced]
-    # Groups and names must not depend on the order in which files were named.
-    frames.sort(key=lambda item: (item.facts.time.value is None, item.facts.time.value or 0.0, item.name))
-    gathered: list[list[FramePlan]] = []
-    for item in frames:
-        for group in gathered:
-            if _belongs(kind, group[0], item):
-                group.append(item)
-                break
-        else:
-            gathered.append([item])
+    # Names of groups must not depend on the order in which files were named.
+    gathered = [sorted(group, key=_by_time) for group in groups_of(kind, frames)]
+    gathered.sort(key=lambda group: _by_time(group[0]))
     groups = list(plan.groups)
     for group in gathered:
         groups.append(make_group(kind, group, groups))
@@ -196,30 +229,26 @@ def _add_groups(plan: NightPlan, kind: str, existing: list[Candidate]) -> NightP
     return _assign(replace(plan, frames=frame_plans, groups=tuple(groups)), kind, existing)
 
 
-def _belongs(kind: str, first: FramePlan, item: FramePlan) -> bool:
-    """Return whether a frame goes into the group of another."""
-    # Sky, dome and lamp flats differ in illumination and are never mixed.
-    if (first.night, first.shape, first.kind) != (item.night, item.shape, item.kind):
-        return False
-    # Frames with and without overscan have different pedestals, those of different trims different pixels.
-    sections = all(first.facts.get(name).value == item.facts.get(name).value for name in ("overscan", "trim"))
-    return sections and not compare(kind, first.facts, item.facts).failures
+def _by_time(item: FramePlan) -> tuple[bool, float, str]:
+    """Return the order of frames: by time, those without one last, then by name."""
+    return item.facts.time.value is None, item.facts.time.value or 0.0, item.name
 
 
 def make_group(
-    kind: str, members: list[FramePlan], others: Iterable[MasterGroup], name: str = "", why: str = ""
+    kind: str, members: list[FramePlan], others: Sequence[MasterGroup], name: str = "", why: str = ""
 ) -> MasterGroup:
     """Make a group, with a name that says what it is and that no other has."""
     first = members[0]
     part = "" if name else _word(first.part)
-    names, files = {item.name for item in others}, {item.file for item in others}
+    # Some file systems do not tell R from r.
+    names, files = ({name.casefold() for name in some} for some in ([o.name for o in others], [o.file for o in others]))
     name = name or _group_name(kind, first)
     for count in itertools.count(1):
         # Two detectors or two readouts of one night give groups of one name.
         file = name if count == 1 else f"{name}_{count}"
         unique = f"{file}_{part}" if part else file
         # masters of other images of the same exposures are in the same file
-        if unique not in names and file not in (names if part else files):
+        if unique.casefold() not in names and file.casefold() not in (names if part else files):
             break
     times = tuple(item.facts.time.value for item in members if item.facts.time.value is not None)
     exposure = file if part else ""

@@ -29,9 +29,11 @@ MISSABLE = ("bias", "dark", "flat", "gain", "readnoise")
 
 
 DoubtKind: TypeAlias = Literal[
-    "refused", "listed", "unreadable", "missing", "inherited", "failed", "measured", "cosmic rays"
+    "refused", "listed", "unreadable", "missing", "inherited", "failed", "fact", "master", "measured", "cosmic rays"
 ]
-LOWERING: frozenset[DoubtKind] = frozenset({"refused", "listed", "unreadable", "missing", "inherited", "failed"})
+LOWERING: frozenset[DoubtKind] = frozenset(
+    {"refused", "listed", "unreadable", "missing", "inherited", "failed", "fact", "master"}
+)
 """Doubts that keep a product from being COMPLETE; the others are only reported."""
 
 
@@ -147,6 +149,9 @@ class Choice:
     contains_bias: bool = False
     """Whether a dark takes the bias away with it."""
 
+    doubts: tuple[str, ...] = ()
+    """Why it may be the wrong one."""
+
     @property
     def reason(self) -> str:
         """Why it was taken, and how far it is in time."""
@@ -188,6 +193,9 @@ class FramePlan:
 
     inherited: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Masters that lack something themselves, and what."""
+
+    inherited_doubts: tuple[tuple[str, str], ...] = ()
+    """Masters that may be wrong, and why."""
 
     lost: tuple[str, ...] = ()
     """Images of its file that cannot be read, if it is reduced without them."""
@@ -251,7 +259,7 @@ class FramePlan:
             return "REFUSED"
         if self.listed:
             return "LISTED"
-        return "PARTIAL" if self.missing or self.lost else "COMPLETE"
+        return "PARTIAL" if any(doubt.kind in LOWERING for doubt in self.doubts) else "COMPLETE"
 
     @property
     def doubts(self) -> tuple[Doubt, ...]:
@@ -264,7 +272,25 @@ class FramePlan:
             *(Doubt("unreadable", f"{name} cannot be read") for name in self.lost),
             *(Doubt("missing", f"no {kind}: {self._why(kind)}") for kind in self.lacks),
             *(Doubt("inherited", f"{master} has no {' and no '.join(kinds)}") for master, kinds in self.inherited),
+            *self.own_doubts,
+            *(Doubt("inherited", f"{master}: {why}") for master, why in self.inherited_doubts),
         )
+
+    @property
+    def own_doubts(self) -> tuple[Doubt, ...]:
+        """What may be wrong though nothing is missing: facts that this product depends on, and choices of masters."""
+        return (
+            *(Doubt("fact", f"{name}: {why}") for name, why in self.facts.doubts.items() if self.depends_on(name)),
+            *(Doubt("master", why) for choice in self.choices for why in choice.doubts),
+        )
+
+    def depends_on(self, fact: str) -> bool:
+        """Return whether another value of a fact would give other pixels."""
+        if fact == "exposure":
+            return bool(self.dark) or self.kind == "dark"
+        if fact in {"filter", "grating", "slit", "mode"}:
+            return bool(self.flat) or calibration_of(self.kind) == "flat"
+        return fact not in {"time", "object"}
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -428,7 +454,8 @@ class NightPlan:
             return 1
         # Only science frames count: a master that lacks something tells so through the frames that use it.
         lacking = {kind for item in self.science for kind in item.missing}
-        return 3 if lost or lacking - set(self.options.allow_missing) else 0
+        doubtful = any(item.own_doubts or item.inherited_doubts for item in self.science)
+        return 3 if lost or doubtful or lacking - set(self.options.allow_missing) else 0
 
 
 def needed(kind: str, needs_dark: bool) -> tuple[str, ...]:

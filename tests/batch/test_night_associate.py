@@ -8,8 +8,10 @@ import pytest
 from astropy.io import fits
 
 from lazyccd.batch.associate import is_same, is_same_exposure
-from lazyccd.batch.make_plan import night_of
+from lazyccd.batch.collect import collect
+from lazyccd.batch.make_plan import build_plan, night_of
 from lazyccd.batch.metadata import Fact
+from lazyccd.batch.night_plan import NightPlan
 from lazyccd.errors import ParameterError
 
 BIAS = {"IMAGETYP": "BIAS", "EXPTIME": 0.0}
@@ -45,7 +47,17 @@ def test_exposures_match_within_the_larger_of_a_tenth_and_a_percent(
 @pytest.mark.parametrize(
     ("key", "ours", "theirs", "same"),
     [
-        ("filter", "r", " R ", True),
+        ("filter", "r", " r ", True),
+        ("filter", "r", "R", False),
+        ("filter", "6563", "6584", False),
+        ("filter", "6563", "6563.0", True),
+        ("detector", "220052", "220053", False),
+        ("instrument", "Cam", "CAM", False),
+        ("grating", "R600R, 7251.1", "R600R, 7251.9", True),
+        ("grating", "R600R, 7251.1", "R600R, 7351.1", False),
+        ("grating", "600", "601", False),
+        ("slit", "slit#1.0", "slit#1.02", False),
+        ("offset", "50", "50.4", False),
         ("filter", "r", "rp", False),
         ("readout", "60.0", "60", True),
         ("slit", "1.013393", "0.995536", True),
@@ -53,8 +65,8 @@ def test_exposures_match_within_the_larger_of_a_tenth_and_a_percent(
         ("binning", "2x2", "1x1", False),
     ],
 )
-def test_keys_match_as_numbers_or_text(key: str, ours: str, theirs: str, same: bool) -> None:
-    """Numbers are compared as numbers, text without regard to case."""
+def test_names_match_to_the_letter(key: str, ours: str, theirs: str, same: bool) -> None:
+    """Names are compared to the letter, numbers among them too; widths and angles have a tolerance."""
     assert is_same(key, ours, theirs) is same
 
 
@@ -108,10 +120,12 @@ def test_why_a_candidate_fails(plan_night: Any, kind: dict[str, Any], change: di
 
 
 def test_temperatures_match_within_a_kelvin(plan_night: Any) -> None:
-    """Set temperatures go before measured ones; 1 K is near enough."""
+    """Set temperatures must agree, and measured ones too; 1 K is near enough."""
     sets = {"SET-TEMP": -10.0, "CCD-TEMP": -7.0}
-    plan = plan_night({"d": {**DARK, **sets}, "s": {**LIGHT, "SET-TEMP": -11.0, "CCD-TEMP": -12.0}})
-    assert plan.frame("s.fits").dark.master == "dark_60s_2024-03-01"
+    lights = {"far": {"SET-TEMP": -11.0, "CCD-TEMP": -12.0}, "near": {"SET-TEMP": -11.0, "CCD-TEMP": -7.5}}
+    plan = plan_night({"d": {**DARK, **sets}, **{name: {**LIGHT, **cards} for name, cards in lights.items()}})
+    assert plan.frame("far.fits").dark.why_not[0].reason == "temperature -7 is not -12 within 1 K"
+    assert plan.frame("near.fits").dark.master == "dark_60s_2024-03-01"
 
 
 def test_key_of_one_only_is_not_compared(plan_night: Any) -> None:
@@ -290,3 +304,146 @@ def test_camera_table_that_fits_nothing(plan_night: Any, tmp_path: Any) -> None:
     (tmp_path / "my.toml").write_text('[match]\nINSTRUME = "OTHER"\n')
     with pytest.raises(ParameterError, match="matches none of the 1 files"):
         plan_night({"s": LIGHT}, camera=str(tmp_path / "my.toml"))
+
+
+def masters_of(plan: NightPlan, kind: str = "") -> list[list[str]]:
+    """Return the members of each master."""
+    return [[name.removesuffix(".fits") for name in group.members] for group in plan.groups if kind in group.name]
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("FILTER", ["R", "R", "r", "r"]),
+        ("FILTER", [6563, 6563, 6584, 6584]),
+        ("FILTER", ["Ha", "Ha", "HA", "HA"]),
+        ("FILTER", ["V", "V", None, None]),
+        ("FILTER", ["V1", "V1", "V01", "V01"]),
+        ("DETSER", ["220052", "220052", "220053", "220053"]),
+        ("DETSER", [220052, 220052, 222052, 222052]),
+        ("CCDNAME", ["A", "A", "a", "a"]),
+        ("TELESCOP", ["T1", "T1", "T2", "T2"]),
+        ("TELESCOP", ["T1", "T1", None, None]),
+        ("INSTRUME", ["CAM1", "CAM1", "CAM2", "CAM2"]),
+        ("READOUTM", ["1 MHz", "1 MHz", "3 MHz", "3 MHz"]),
+        ("RDSPEED", [100, 100, 101, 101]),
+        ("READPORT", ["EM", "EM", "CONV", "CONV"]),
+        ("GAIN", [1.0, 1.0, 1.05, 1.05]),
+        ("GAIN", [100, 100, 101, 101]),
+        ("RDNOISE", [5.0, 5.0, 9.0, 9.0]),
+        ("OFFSET", [10, 10, 50, 50]),
+        ("PEDESTAL", [100, 100, 0, 0]),
+        ("ISOSPEED", [800, 800, 801, 801]),
+        ("EMGAIN", [1, 1, 300, 300]),
+        ("ROWORDER", ["TOP-DOWN", "TOP-DOWN", "BOTTOM-UP", "BOTTOM-UP"]),
+        ("CCDSUM", ["1 1", "1 1", "2 2", "2 2"]),
+        ("FILTER2", ["B", "B", "V", "V"]),
+        ("BAYERPAT", ["RGGB", "RGGB", None, None]),
+    ],
+)
+def test_what_parts_groups(plan_night: Any, key: str, values: list[Any]) -> None:
+    """Each of these keys parts frames into two masters, whose names differ by more than case, in any order of the files."""
+    names = ["a", "b", "c", "d"]
+    files = {name: {**FLAT, key: values[index]} for name, index in zip(names, [0, 2, 1, 3], strict=True)}
+    plan = plan_night(files)
+    assert sorted(masters_of(plan)) == [["a", "c"], ["b", "d"]]
+    assert len({group.name.casefold() for group in plan.groups}) == 2
+
+
+@pytest.mark.parametrize(
+    ("exposures", "groups"),
+    [
+        ([60.0, 60.3, 59.8], 1),
+        ([60.0, 60.5, 61.0, 61.5], 3),
+        ([1.0, 1.05, 1.1], 1),
+        ([1.0, 1.3, 1.0], 2),
+        ([300, 300, 600, 601, 603], 2),
+    ],
+)
+def test_darks_are_grouped_by_nearness(plan_night: Any, exposures: list[float], groups: int) -> None:
+    """The exposures of a master dark lie within one tolerance, whatever the order of the files."""
+    files = {f"d{index}": {**DARK, "EXPTIME": exposure} for index, exposure in enumerate(exposures)}
+    found = [sorted(exposures[int(name[1:])] for name in some) for some in masters_of(plan_night(files))]
+    assert len(found) == groups
+    assert all(some[-1] - some[0] <= max(0.1, 0.01 * some[0]) + 1e-9 for some in found)
+    assert sorted(value for some in found for value in some) == sorted(exposures)
+
+
+def test_groups_do_not_depend_on_the_order_of_files(plan_night: Any, make_night: Any) -> None:
+    """A chain of temperatures is cut at the same places from either end."""
+    values = [-10.9, -10.2, -9.6, -9.0, -20.0]
+    files = {f"d{index}": {**DARK, "CCD-TEMP": value} for index, value in enumerate(values)}
+    expected = {frozenset(some) for some in masters_of(plan_night(files))}
+    folder = make_night({})
+    backwards = build_plan(collect([folder / f"d{index}.fits" for index in reversed(range(len(values)))]))
+    assert {frozenset(some) for some in masters_of(backwards)} == expected
+
+
+def test_a_master_that_agrees_on_more_goes_first(plan_night: Any) -> None:
+    """A flat of unknown filter is not taken while one of the right filter is there, though it is nearer."""
+    files = {
+        "right": {**FLAT, "FILTER": "r", "DATE-OBS": "2024-03-01T18:00:00"},
+        "silent": {**FLAT, "FILTER": None, "DATE-OBS": "2024-03-01T20:10:00"},
+        "s": {**LIGHT, "FILTER": "r", "DATE-OBS": "2024-03-01T20:11:00"},
+    }
+    choice = plan_night(files).frame("s.fits").flat
+    assert choice.master == "flat_r_2024-03-01"
+    assert choice.why_not[0].reason == "flat_r_2024-03-01 agrees on more keys"
+
+
+def test_a_master_of_unknown_filter_is_a_doubt(plan_night: Any) -> None:
+    """A flat that only may be of the right filter makes no complete product, and the reason is said."""
+    plan = plan_night({"f": {**FLAT, "FILTER": None}, "b": BIAS, "s": {**LIGHT, "FILTER": "r"}})
+    item = plan.frame("s.fits")
+    assert item.flat
+    assert item.status == "PARTIAL"
+    assert "was not compared by filter, which only one of both has" in item.reason
+    assert plan.exit_status == 3
+
+
+def test_old_masters_are_a_doubt(plan_night: Any) -> None:
+    """A master of another season makes no complete product."""
+    plan = plan_night({"b": {**BIAS, "DATE-OBS": "2024-01-15T20:00:00"}, "s": LIGHT}, allow_missing=("flat", "dark"))
+    assert "bias_2024-01-15 is 46 days away" in plan.frame("s.fits").reason
+    assert plan.exit_status == 3
+
+
+@pytest.mark.parametrize(
+    ("cards", "reason"),
+    [
+        ({"BUNIT": "electron"}, "BUNIT = 'electron': raw pixels are in adu"),
+        ({"BUNIT": "bananas"}, "BUNIT = 'bananas' is no known unit"),
+        ({"DTYPE": "float32"}, "no BUNIT on an image of floats"),
+        ({"CALSTAT": "BDF"}, "processed already (CALSTAT = 'BDF')"),
+        ({"CALSTAT": "D"}, "processed already (CALSTAT = 'D')"),
+    ],
+)
+def test_what_cannot_be_raw_is_refused_in_the_plan(plan_night: Any, cards: dict[str, Any], reason: str) -> None:
+    """Frames in other units or of other programs are refused with a way out, and the others are reduced."""
+    plan = plan_night({"bad": {**LIGHT, **cards}, "good": LIGHT})
+    assert plan.frame("bad.fits").status == "REFUSED"
+    assert reason in plan.frame("bad.fits").reason
+    assert plan.frame("good.fits").is_reduced
+    assert plan.exit_status == 1
+
+
+def test_masters_among_raw_frames_are_listed(plan_night: Any) -> None:
+    """A combination of another program joins no master."""
+    plan = plan_night({"b1": BIAS, "b2": {**BIAS, "NCOMBINE": 20}, "b3": {**BIAS, "CALSTAT": "M"}, "s": LIGHT})
+    assert masters_of(plan) == [["b1"]]
+    assert "NCOMBINE = 20" in plan.frame("b2.fits").reason
+
+
+def test_flats_and_lights_of_zero_seconds(plan_night: Any) -> None:
+    """They keep their type, and their exposure is not known: no dark is scaled to it."""
+    plan = plan_night({"d": DARK, "f": {**FLAT, "EXPTIME": 0}, "s": {**LIGHT, "EXPTIME": 0}})
+    assert [plan.frame(f"{name}.fits").kind for name in "fs"] == ["flat", "science"]
+    assert not plan.frame("s.fits").dark
+    assert "EXPTIME is 0" in plan.frame("s.fits").facts.exposure.note
+
+
+def test_doubts_of_frames_go_into_what_is_made_of_them(plan_night: Any) -> None:
+    """A flat whose type is only proposed makes its master, and what is divided by it, doubtful."""
+    plan = plan_night({"flat_r1": {**FLAT, "IMAGETYP": None}, "s": LIGHT})
+    assert "flat is proposed by file name" in plan.frame("s.fits").reason
+    assert plan.frame("s.fits").status == "PARTIAL"
