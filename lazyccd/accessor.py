@@ -1,4 +1,8 @@
-"""``ds.ccd`` and ``tree.ccd``: what a frame or tree knows about itself, and every operation as a method."""
+"""``ds.ccd`` and ``tree.ccd``: what a frame or tree knows about itself, and every operation as a method.
+
+This is a face: it calls operations, and nothing below the faces calls it. A function that a test or a module needs is in
+`lazyccd.ops` or `lazyccd.frame`.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +40,9 @@ EachFrame: TypeAlias = "T | Mapping[str, T]"
 
 
 class CCDAccessor:
-    """The frame behind a Dataset. Everything is read anew at each use; nothing is cached.
+    """What a frame knows about itself, and operations as methods.
+
+    Everything is read anew at each use, nothing is cached: a Dataset whose attributes change is another frame at once.
 
     Parameters
     ----------
@@ -185,7 +191,7 @@ class CCDAccessor:
 
 
 class CCDTreeAccessor:
-    """The frames of a DataTree, such as an exposure of several detectors or amplifiers.
+    """What the frames of a tree know, such as an exposure of several detectors or amplifiers, and operations as methods.
 
     Parameters
     ----------

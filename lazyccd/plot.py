@@ -1,4 +1,7 @@
-"""Pictures of frames."""
+"""Draw frames of any size, with their mask planes in colour.
+
+A picture has about as many pixels as a screen, so only every n-th pixel of an image is computed.
+"""
 
 from __future__ import annotations
 
@@ -64,6 +67,7 @@ def decimated(image: Image) -> Image:
     step = max(1, -(-max(image.shape) // MAX_PIXELS))
     shape = (-(-image.shape[0] // step), -(-image.shape[1] // step))
     small = image.window((0, 0), (step, step), shape)
+    # bands of whole rows: a FITS file is read row by row, and narrow chunks would read each row again
     return replace(small, grid=regular_grid(small.shape, (64, shape[1])))
 
 

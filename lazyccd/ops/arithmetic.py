@@ -1,4 +1,8 @@
-"""Arithmetic of frames with numbers, quantities and frames, propagating uncertainty, mask and units."""
+"""Arithmetic of frames with numbers, quantities and frames, which propagates uncertainty, mask and units.
+
+Python's operators on a Dataset know nothing of variances and mask bits; these functions do. Errors of two frames count as
+independent.
+"""
 
 from __future__ import annotations
 
@@ -186,6 +190,7 @@ def divide(frame: xr.Dataset, other: Operand) -> xr.Dataset:
     number = _number(other)
     if number is None:
         return divide_images(image, resolve_operand(other, "operand"), "operand").to_dataset()
+    # where a frame is 0, single pixels become NO_DATA; a number that is 0 is a mistake of the call
     if float(number.value) == 0:
         raise ParameterError(f"divisor {other} must not be 0; mask the frame instead.")
     result = affine_image(image, 1 / float(number.value))

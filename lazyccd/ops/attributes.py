@@ -1,4 +1,7 @@
-"""Changes to parts of a frame: mask, uncertainty, units, header; chunks, cut-outs and global numbers."""
+"""Replace a part of a frame: its mask, uncertainty, units or header, its chunks, its global numbers.
+
+Pixels of the data never change here. ``with_...`` replaces, ``add_...`` adds to what is there.
+"""
 
 from __future__ import annotations
 
@@ -57,6 +60,7 @@ def add_mask(ccd: xr.Dataset, array: Pixels, plane: str = "BAD", description: st
     >>> add_mask(CCDData(np.ones((1, 3)), unit="adu"), [[0, 1, 0]]).mask
     array([[False,  True, False]])
     """
+    # bits that are set already stay, so that several sources of bad pixels add up
     image = resolve(ccd)
     schema = image.schema.with_plane(plane, description)
     values = normalize_pixels(array, image, "mask")
@@ -129,7 +133,7 @@ def with_mask(ccd: xr.Dataset, mask: Pixels | None) -> xr.Dataset:
 
 @operation()
 def with_uncertainty(ccd: xr.Dataset, array: Pixels | None, uncertainty_type: UncertaintyType = "std") -> xr.Dataset:
-    """Return a frame with another uncertainty.
+    """Replace the uncertainty of a frame.
 
     Parameters
     ----------
@@ -177,7 +181,7 @@ def _only(step: Step, plane: str) -> Step:
 
 @operation()
 def with_unit(ccd: xr.Dataset, unit: u.UnitBase | str) -> xr.Dataset:
-    """Return a frame whose numbers are in another unit, unchanged; to convert, use `multiply`.
+    """State the unit of a frame whose numbers stay as they are; to convert, use `multiply`.
 
     Parameters
     ----------
@@ -208,7 +212,7 @@ def with_unit(ccd: xr.Dataset, unit: u.UnitBase | str) -> xr.Dataset:
 
 @over_trees  # type: ignore[arg-type]  # mypy wants ccd to be positional only, lest keywords hold it too
 def with_header(ccd: xr.Dataset, cards: dict[str, Any] | None = None, **keywords: Any) -> xr.Dataset:
-    """Return a frame with header cards added or replaced.
+    """Add, replace or remove header cards.
 
     Parameters
     ----------
@@ -230,7 +234,7 @@ def with_header(ccd: xr.Dataset, cards: dict[str, Any] | None = None, **keywords
 
 @over_trees
 def rechunk(ccd: xr.Dataset, chunks: int | tuple[int, int]) -> xr.Dataset:
-    """Return the same frame computed in other chunks; pixels do not change by a bit.
+    """Compute a frame in other chunks, for memory or speed; chunking never changes a pixel.
 
     Parameters
     ----------
@@ -250,7 +254,7 @@ def rechunk(ccd: xr.Dataset, chunks: int | tuple[int, int]) -> xr.Dataset:
 
 @over_trees
 def settle(ccd: xr.Dataset) -> xr.Dataset:
-    """Compute the global numbers of a frame's plan once, and put them in.
+    """Compute the numbers that a frame takes from whole images, such as the norm of a flat, once for all later computations.
 
     Parameters
     ----------

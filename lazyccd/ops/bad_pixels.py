@@ -1,4 +1,4 @@
-"""Bad pixels: found in a ratio of flats, grown, and interpolated over."""
+"""Find bad pixels of a detector in a ratio of flats, grow a mask, and fill bad pixels from their neighbours."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def ccdmask(
     ngood = normalize_integer(ngood, "ngood")
     if flavor not in {"ccdproc", "iraf"}:
         raise ParameterError(f"flavor {flavor!r} must be 'ccdproc' or 'iraf'.")
-    usual = 6.0 if flavor == "iraf" else 9.0
+    usual = 6.0 if flavor == "iraf" else 9.0  # the defaults of IRAF's task and of ccdproc's function
     limits = (
         normalize_number(usual if lsigma is None else lsigma, "lsigma"),
         normalize_number(usual if hsigma is None else hsigma, "hsigma"),
@@ -104,8 +104,10 @@ def ccdmask(
             raise ParameterError(
                 "flavor 'iraf' always looks at blocks and columns; leave out findbadcolumns and byblocks."
             )
+        # sums over stretches of columns find what no single pixel shows, so a chunk needs its columns from end to end
         columns = Lattice((image.shape[0], sigma[1]), (0, median[1] - 1), whole=True)
         return _mask_of(image, iraf_filters.find_bad, columns, shared)
+    # a gap is filled between bad pixels that are themselves found from their surroundings: both reaches add up
     rows = 2 * (ngood + 1) if findbadcolumns else 0
     reach = (rows + median[0] // 2, median[1] // 2)
     footprint: Footprint = Halo((reach[0] + sigma[0] // 2, reach[1] + sigma[1] // 2))
@@ -172,6 +174,7 @@ def grow_mask(ccd: xr.Dataset, planes: str, radius: float, *, add_keyword: LogEn
 
 def grown(image: Image, planes: str, radius: float) -> Image:
     """Return an image whose mask planes are grown by a disc."""
+    # more than the image changes nothing, and infinity has no halo
     radius = min(radius, float(sum(image.shape)))
     plan = image.apply(
         bad_pixels.grow_flags,
@@ -232,6 +235,7 @@ def interpolate_bad_pixels(
     if axis not in {"y", "x", None}:
         raise ParameterError(f"axis {axis!r} must be 'y', 'x' or None.")
     reach = normalize_integer(reach, "reach", 1)
+    # without an axis the shorter of both gaps counts, and only pixels along both axes tell which one that is
     halo = (reach if axis != "x" else 0, reach if axis != "y" else 0)
     plan = image.apply(
         bad_pixels.interpolate,

@@ -1,4 +1,7 @@
-"""Two images in one step: shapes, units, mask planes and dtypes brought together. All two-frame operations go this way."""
+"""Two images in one step: shapes, units, mask planes and dtypes brought together.
+
+Every operation of two frames goes through `combine_pair`, so that mask planes are matched by name, not by bit, in one place.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from lazyccd.plan.steps import Input, Kernel
 def check_shape(image: Image, other: Image, what: str) -> None:
     """Refuse an operand that is neither of the image's shape nor one row or one column of it."""
     for axis in (0, 1):
+        # one row or column is broadcast: a master bias may be a line, as ccdproc lets it
         if other.shape[axis] not in {1, image.shape[axis]}:
             raise ShapeError(
                 f"{what} shape {other.shape} does not match the image shape {image.shape}; "
@@ -53,6 +57,7 @@ def combine_pair(
         Whether the result has a mask; None for: if either has one.
     """
     check_shape(image, other, what)
+    # bits of planes that users add depend on the order of adding; names are what two frames have in common
     schema = image.schema.merge(other.schema) if other.has_mask else image.schema
     dtype = np.result_type(image.dtype, other.dtype)
     with_mask = (image.has_mask or other.has_mask) if mask is None else mask
@@ -70,6 +75,7 @@ def combine_pair(
         remap=other.schema.remap(schema) if other.has_mask else (),
         **params,
     )
+    # the uncertainty is given back in the class that the frame has; ccdproc refuses to mix classes
     kind = image.uncertainty_type if image.has_variance or not other.has_variance else other.uncertainty_type
     return replace(image, plan=plan, schema=schema, uncertainty_type=kind, graphs=(*image.graphs, *other.graphs))
 

@@ -1,4 +1,7 @@
-"""Binning and its inverse."""
+"""Bin pixels into blocks, and spread pixels over blocks.
+
+Unlike ccdproc, mask, uncertainty and coordinates are kept: sums and means have a known variance.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ def _normalize_block(block_size: int | tuple[int, int], image: Image | None) -> 
 
 @operation()
 def block_reduce(ccd: xr.Dataset, block_size: int | tuple[int, int], func: Callable[..., Any] = np.sum) -> xr.Dataset:
-    """Reduce blocks of pixels to one pixel each.
+    """Bin an image: reduce each block of pixels to one.
 
     Parameters
     ----------
@@ -91,6 +94,7 @@ def block_reduce(ccd: xr.Dataset, block_size: int | tuple[int, int], func: Calla
 
 def _shrink(sizes: tuple[int, ...], block: int, length: int) -> tuple[int, ...]:
     """Return chunk sizes along an axis that is binned; borders are rounded down to whole blocks."""
+    # chunks of whole blocks: a block that two chunks share would be read by both
     ends = np.minimum(np.cumsum(sizes) // block, length)
     return tuple(int(n) for n in np.diff(np.concatenate(([0], ends))) if n) or (length,)
 
@@ -128,7 +132,7 @@ def block_average(ccd: xr.Dataset, block_size: int | tuple[int, int]) -> xr.Data
 
 @operation()
 def block_replicate(ccd: xr.Dataset, block_size: int | tuple[int, int], conserve_sum: bool = True) -> xr.Dataset:
-    """Make a block of equal pixels of each pixel.
+    """Undo binning in shape: make a block of equal pixels of each pixel.
 
     Parameters
     ----------

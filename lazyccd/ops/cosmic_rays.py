@@ -1,4 +1,8 @@
-"""Cosmic rays: LA Cosmic."""
+"""Find and replace cosmic rays by LA Cosmic, with the bits of astroscrappy for any chunks.
+
+The method needs two numbers of the whole image only for pixels with no good neighbour. So chunks are computed independently,
+with a halo as wide as its iterations reach, and those numbers are exact global ones.
+"""
 
 from __future__ import annotations
 
@@ -174,6 +178,7 @@ def cosmicray_lacosmic(
     factor, noise, units = _gain_and_noise(image, gain, readnoise)
     _check_words(cleantype, fsmode, psfmodel, engine)
     _check_extras(image, pssl, inbkg, invar, use_uncertainty=use_uncertainty)
+    # after bias and flat no pixel has 65535 any more, so frames go by the plane SAT; CCDData has no planes
     by_plane = satlevel is None and image.has_mask and not called_with_ccddata()
     level = (np.inf if by_plane else SATURATED) if satlevel is None else _number(satlevel, "satlevel", units)
     psf = _psf(fsmode, psfk, psfmodel, psffwhm, psfsize, psfbeta)
@@ -182,6 +187,7 @@ def cosmicray_lacosmic(
     count = normalize_integer(niter, "niter")
     settings = LACosmic(sigclip, sigfrac, objlim, factor, noise, level, count, bool(sepmed), cleantype, psf)
     library = _library_arguments(settings, fsmode, bool(verbose)) if engine == "astroscrappy" else None
+    # in a single chunk the kernel has the whole image at hand and needs no passes before it
     whole = background == "image" and library is None and len(image.grid[0]) == len(image.grid[1]) == 1
     footprint: Footprint = Whole() if whole else Halo((settings.halo, settings.halo))
     sources, extras, graphs = _sources(image, footprint, inbkg, invar, own=use_uncertainty)
@@ -198,7 +204,7 @@ def cosmicray_lacosmic(
         dict(image.plan.planes) | {"mask": schema.dtype},
         scalars=() if whole or library is not None else _levels(image, sources, background, factor, shared),
         flags=(schema.bits("CR"), schema.bits("INTERP"), schema.bits("NO_DATA")),
-        scale=factor if gain_apply else 1.0,
+        scale=factor if gain_apply else 1.0,  # applied after the search, so that pixels not flagged keep their bits
         whole=whole,
         library=library,
         mask_dtype=schema.dtype.name,
@@ -216,6 +222,7 @@ def _gain_and_noise(
     noise = readnoise if isinstance(readnoise, u.Quantity) else _number(readnoise, "readnoise") * u.electron
     check_positive(g, "gain", image)
     check_positive(noise, "readnoise", image, zero=True)
+    # ccdproc takes a bare gain to be in electron/adu; an image in electrons then has it applied already, and 1 has no unit
     if image.units.is_equivalent(u.electron):
         if g.value != 1:
             warnings.warn(
@@ -296,6 +303,7 @@ def _model_psf(model: str, fwhm: float, size: int, beta: float) -> tuple[tuple[f
     for name, number in numbers.items():
         if not number > 0:
             raise ParameterError(f"{name} {number:g} must be above 0.")
+    # rounded to float32 first, as the library's arguments are: the kernel decides which pixels are flagged
     single = (float(np.float32(number)) for number in numbers.values())
     return _as_tuples(psf_kernel(model, next(single), side, next(single))[::-1, ::-1])
 
@@ -387,6 +395,7 @@ def _measured_levels(image: Image, sources: tuple[Input, ...], shared: dict[str,
     own_variance = {"variance", "own"} & set(shared["extras"])
     noise = None if own_variance else shared["settings"].noise
     state = Scalar(given=np.zeros((0, 2), np.uint64))
+    # two passes, since digits of float32 are counted 16 bits at a time: exact medians without sorting the image
     for k in range(2):
         reduction = Reduction(
             step,

@@ -1,4 +1,4 @@
-"""Filters with a moving box, and cosmic rays found by one."""
+"""Filter an image with a moving box, measure its background noise, and find cosmic rays by their distance to a median."""
 
 from __future__ import annotations
 
@@ -178,6 +178,7 @@ def cosmicray_median(
         normalize_box(11 if mbox is None else mbox, "mbox")[0],
         *(normalize_box(b, n)[0] if b else 0 for b, n in ((gbox, "gbox"), (rbox, "rbox"))),
     ]
+    # a cosmic ray is grown by gbox, and each pixel that it may grow from needs its own median box: the two reaches add up
     around = boxes[0] // 2 + boxes[1] // 2
     near, far = Halo((boxes[1] // 2,) * 2), Halo((max(around, boxes[2] // 2),) * 2)
     sources, numbers, graphs = _noise(image, error_image, near)
@@ -229,6 +230,7 @@ def _noise(
             raise ParameterError(
                 "cosmicray_median() needs an uncertainty or error_image=: an array, or a number; see create_deviation."
             )
+        # ccdproc takes the deviation of all pixels, unclipped
         return (), (("sigma", clipped_scalar(image, np.inf, 0)),), ()
     if isinstance(error, u.Quantity):
         error = error.value * conversion_factor(error.unit, image.units, "error image")
@@ -243,7 +245,7 @@ def _noise(
 
 @operation(arrays=("data",))
 def background_deviation_box(data: xr.Dataset, bbox: int, *, add_keyword: LogEntry = True) -> xr.DataArray:
-    """Return the noise of the background in boxes side by side.
+    """Measure the noise of the background in boxes side by side.
 
     Parameters
     ----------
@@ -271,13 +273,14 @@ def background_deviation_box(data: xr.Dataset, bbox: int, *, add_keyword: LogEnt
     >>> background_deviation_box(np.array([[1.0, 2.0, 3.0, 7.0, 7.0, 7.0]] * 3), 3).round(4)[0]
     array([1.4826, 1.4826, 1.4826, 0.    , 0.    , 0.    ])
     """
+    # boxes side by side cover everything; those of ccdproc leave out the last row and column, and overlap if their side is even
     image, box = resolve(data), normalize_box(bbox, "bbox")
     return _only_data(image, bad_pixels.deviation_boxes, Lattice(box), box)
 
 
 @operation(arrays=("data",))
 def background_deviation_filter(data: xr.Dataset, bbox: int, *, add_keyword: LogEntry = True) -> xr.DataArray:
-    """Return the noise of the background in the box about each pixel.
+    """Measure the noise of the background in the box about each pixel.
 
     Parameters
     ----------

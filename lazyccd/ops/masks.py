@@ -1,4 +1,4 @@
-"""Mask planes from data, and boolean masks from bit fields."""
+"""Set mask planes from data, ask where planes are set, and read bit fields of other packages."""
 
 from __future__ import annotations
 
@@ -134,6 +134,7 @@ def _flag_trails(image: Image, level: float, length: int) -> Image:
 def _header_level(image: Image, keys: tuple[str, ...]) -> float:
     """Return the saturation level of a raw image's header."""
     header = header_from_text(image.header)
+    # a level of the header is that of the converter, and every step that moves the zero point or the unit makes it wrong
     done = stamped(header, *SUBTRACTED)
     if done:
         raise ParameterError(
@@ -148,7 +149,7 @@ def _header_level(image: Image, keys: tuple[str, ...]) -> float:
 
 @over_trees
 def is_flagged(ccd: xr.Dataset, *planes: str) -> xr.DataArray:
-    """Return where a frame has mask planes.
+    """Ask where pixels have mask planes, such as ``"SAT"``, or count as bad.
 
     Parameters
     ----------
@@ -183,6 +184,7 @@ def is_flagged(ccd: xr.Dataset, *planes: str) -> xr.DataArray:
         bits |= schema.select(selection)
     if MASK not in ccd:
         return xr.zeros_like(ccd[DATA], dtype=bool).assign_attrs(units="")
+    # a native mask is used as it is; one of another package needs the step that recodes it
     native = ccd[MASK].dtype.kind in "iu" and FlagTable.from_attrs(ccd[MASK].attrs).is_native
     mask = (ccd if native else resolve(ccd).to_dataset())[MASK]
     flagged: xr.DataArray = (mask & mask.dtype.type(bits)) != 0
@@ -193,7 +195,7 @@ def is_flagged(ccd: xr.Dataset, *planes: str) -> xr.DataArray:
 def bitfield_to_boolean_mask(
     bitfield: npt.ArrayLike, ignore_bits: int | list[int] | str | None = 0, flip_bits: bool | None = None
 ) -> npt.NDArray[np.bool_]:
-    """Return a boolean mask of a bit field: True where any bit is set that is not ignored.
+    """Turn a bit field into a boolean mask: True where any bit is set that is not ignored.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Functions that users bring."""
+"""Apply a function of the user's to an image, chunk by chunk if it says how far it looks."""
 
 from __future__ import annotations
 
@@ -73,6 +73,7 @@ def transform_image(
             "WCS information may be incorrect as no transformation was applied to it", UserWarning, stacklevel=4
         )
     footprint: Footprint = Whole()
+    # a function that says nothing may look anywhere, such as np.fliplr: only the whole plane at once is safe
     grid: Any = ((image.shape[0],), (image.shape[1],))
     if halo is not None:
         pair = (int(halo), int(halo)) if np.ndim(halo) == 0 else tuple(halo)  # type: ignore[arg-type]

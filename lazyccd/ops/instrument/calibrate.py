@@ -1,4 +1,4 @@
-"""Deviation, gain, bias and dark, and the noise that `lazyccd reduce` adds on top of a master's, which ccdproc does not have."""
+"""Subtract bias and dark, apply the gain and make uncertainties, and the noise that `lazyccd reduce` adds on top of a master's, which ccdproc does not have."""
 
 from __future__ import annotations
 
@@ -96,6 +96,7 @@ def create_deviation(
         raise ArgumentTypeError(
             f"readnoise {readnoise!r} must be a Quantity; give it a unit such as {readnoise} * u.electron."
         )
+    # data and read noise in one unit need no gain; the check below finds out
     g = u.Quantity(1.0) if gain is None else gain
     check_positive(g, "gain", image)
     check_positive(readnoise, "readnoise", image, zero=True)
@@ -126,7 +127,7 @@ def gain_correct(
     *,
     add_keyword: LogEntry = True,
 ) -> xr.Dataset:
-    """Multiply by the gain.
+    """Multiply by the gain, which turns adu into electrons.
 
     Parameters
     ----------
@@ -170,6 +171,7 @@ def gain_correct(
 
         gain_map = CCDData(np.broadcast_to(quantity.value, image.shape).copy(), unit=quantity.unit)
         return multiply_images(image, resolve_operand(gain_map, "gain map"), "gain map").to_dataset()
+    # a map of gains is taken as it is; one number that is not above 0 is a mistake of the header or the call
     check_positive(gain, "gain", image)
     result = affine_image(image, float(quantity.value))
     return replace(result, units=image.units * quantity.unit).to_dataset()
@@ -177,7 +179,7 @@ def gain_correct(
 
 @operation()
 def subtract_bias(ccd: xr.Dataset, master: Master, *, add_keyword: LogEntry = True) -> xr.Dataset:
-    """Subtract a master bias.
+    """Subtract a master bias, with its noise.
 
     Parameters
     ----------
@@ -226,7 +228,7 @@ def subtract_dark(
     *,
     add_keyword: LogEntry = True,
 ) -> xr.Dataset:
-    """Subtract a master dark.
+    """Subtract a master dark, scaled by exposure time if asked for, with its noise.
 
     Parameters
     ----------
@@ -274,6 +276,7 @@ def subtract_dark(
     dark = resolve_operand(master, "master dark")
     dark_time, data_time = _exposures(image, dark, dark_exposure, data_exposure, exposure_time, exposure_unit)
     factor = conversion_factor(dark.units, image.units, "master dark")
+    # bias that is left in the dark would be scaled too, which no number here can show
     if scale:
         conversion_factor(data_time.unit, dark_time.unit, "data exposure")
         factor *= float((data_time / dark_time).decompose().value)

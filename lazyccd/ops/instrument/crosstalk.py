@@ -1,4 +1,4 @@
-"""What amplifiers or detectors that are read together leave in each other."""
+"""Subtract what amplifiers or detectors that are read together leave in each other."""
 
 from __future__ import annotations
 
@@ -98,6 +98,7 @@ def correct_crosstalk(
     done = {}
     for name, image in images.items():
         check_counts(image, "correct_crosstalk", 3)
+        # a source whose fraction is 0 is not even read
         fractions = {source: float(c) for source, c in coefficients.get(name, {}).items() if c != 0}
         if not fractions:
             done[name] = given[name]
@@ -135,6 +136,7 @@ def _check_amplifiers(images: Mapping[str, Image], coefficients: object, corners
 
 def _as_read(image: Image, corners: Mapping[str, Corner], name: str, victim: str) -> Image:
     """Return a source whose pixels lie where those of the victim lie that are read at the same time."""
+    # crosstalk couples pixels that are read at the same moment, which is the same distance from each one's own corner
     one, other = corners.get(name, "LL"), corners.get(victim, "LL")
     flips = tuple(one[k] != other[k] for k in (0, 1))
     if flips == (False, False):

@@ -1,4 +1,8 @@
-"""Flat fields: what they are divided by, and dividing by them."""
+"""Divide by a flat field, and find what the flat itself is divided by first.
+
+The norm is a global number: one number for the whole flat, or for the flats of all frames of a tree, computed exactly before
+the pixels that it divides.
+"""
 
 from __future__ import annotations
 
@@ -125,6 +129,7 @@ def flat_correct(
 
 def divided_by(image: Image, master: Image, what: str, min_value: float | None, norm_value: NormValue | Norm) -> Image:
     """Return an image divided by another one that is first normalised; ``what`` names that in messages."""
+    # a norm that holds for all frames of a tree is handed down ready; see `norm_of_all`
     norm = norm_value if isinstance(norm_value, Norm) else Norm(_flat_norm(master, min_value, norm_value), ())
     return combine_pair(
         replace(image, graphs=(*image.graphs, *norm.graphs)),
@@ -158,6 +163,7 @@ def _flat_norm(flat: Image, min_value: float | None, norm_value: NormValue) -> S
 
 def flat_mean(flat: Image, min_value: float | None) -> Scalar:
     """Return the mean of a flat over good, finite pixels, as a lazy global number."""
+    # over good, finite pixels: one NaN would make the whole image NaN, as it does in ccdproc
     reduction = Reduction(
         flat.plan,
         partial=moments.sum_and_count,

@@ -1,4 +1,4 @@
-"""The basic reduction in one call."""
+"""Run the basic reduction in one call, in ccdproc's order."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def ccd_process(
     if error:
         ccd = create_deviation(ccd, gain=gain, readnoise=readnoise)
     if bad_pixel_mask is not None:
-        ccd = add_mask(ccd, bad_pixel_mask)
+        ccd = add_mask(ccd, bad_pixel_mask)  # ccdproc replaces the mask here, and forgets what was known
     if gain is not None and gain_corrected:
         ccd = gain_correct(ccd, gain)
     if master_bias is not None:

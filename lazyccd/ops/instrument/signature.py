@@ -1,4 +1,4 @@
-"""Signatures of an instrument that ccdproc leaves in: linearity, fringes, illumination.
+"""Correct what ccdproc leaves in: nonlinearity, fringes of night sky lines, uneven illumination.
 
 Linearity and crosstalk act in adu, after the bias and before the gain; illumination after the flat. Each operation refuses a
 frame whose units, or whose log of what was done, say that its place is over.
@@ -54,6 +54,7 @@ def check_counts(image: Image, what: str, stacklevel: int) -> None:
             f"{what}() comes after the bias and before gain, dark and flat, and the header has {', '.join(done)}; apply it "
             "before them."
         )
+    # only a warning: a header may be silent about a bias that is gone, and refusing would leave no way on
     if not stamped(header, "bias", "overscan"):
         warnings.warn(
             f"{what}() comes after the bias, and the header has none of {', '.join(BIAS_STAMPS)}; what is left of the bias "
@@ -124,6 +125,7 @@ def correct_linearity(
     if coefficients is not None and (len(powers) < 2 or not np.isfinite(powers).all() or powers[1] == 0):
         raise ParameterError(f"coefficients {powers} must be c_0, c_1, ..., all finite, and c_1 not 0.")
     points = _points(table) if table is not None else ((), ())
+    # beyond its last point a table is an extrapolation, a polynomial has no such point
     usual = points[0][-1] if points[0] else np.inf
     highest = normalize_number(usual if limit is None else limit, "limit")
     schema = image.schema.with_plane("NONLINEAR", "Beyond the range in which the linearity is known")
@@ -217,6 +219,7 @@ def subtract_fringe(
             "subtract_fringe() was applied already: the header has FRINGCOR; start from the frame before it."
         )
     check_shape(image, pattern, "fringe frame")
+    # a pattern without units is a shape, whose scale the fit or the caller gives
     plain = pattern.units == u.dimensionless_unscaled
     factor = 1.0 if plain else conversion_factor(pattern.units, image.units, "fringe frame")
     value = (

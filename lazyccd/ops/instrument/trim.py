@@ -1,4 +1,4 @@
-"""Trimming."""
+"""Keep a section of an image, without losing where its pixels were."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ def trim_image(
         return image.to_dataset()
     if not isinstance(fits_section, str):
         raise ArgumentTypeError(f"fits_section {fits_section!r} must be a string such as '[1:2048,1:4096]'.")
+    # ccdproc cuts a section off at the edge silently; a typing error must not pass as data
     region, step = parse_section(fits_section, image.shape)
     shape = (-(-region.shape.y // abs(step.y)), -(-region.shape.x // abs(step.x)))
     offset = (region.y0 if step.y > 0 else region.y1 - 1, region.x0 if step.x > 0 else region.x1 - 1)

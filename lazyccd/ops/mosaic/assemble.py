@@ -1,6 +1,6 @@
-"""Amplifiers and detectors: put together into one image, and taken apart again.
+"""Put amplifiers into their detector and detectors into the focal plane, each read where it lies.
 
-Several images as one: their parts put side by side by one step, each read where it lies.
+All parts of an image are one step of the plan: a chunk reads the parts that it overlaps, and no others.
 """
 
 from __future__ import annotations
@@ -53,11 +53,13 @@ class Amplifier:
         begin, end = self.place.data[2 * axis : 2 * axis + 2]
         positions = (self.image.y, self.image.x)[axis]
         first, step = lattice(positions, "yx"[axis])
+        # sections count unbinned pixels of the file; after a step or binning the coordinates no longer match them
         if abs(step) != 1 or first % 1:
             raise SectionError(
                 f"{self.name}: every {step:g}th pixel along {'yx'[axis]} cannot be put together; assemble before binning."
             )
         last = first + step * (len(positions) - 1)
+        # the coordinates say which pixels are left after a trim, so DATASEC holds for trimmed frames too
         low, high = max(begin, int(min(first, last))), min(end, int(max(first, last)) + 1)
         if low >= high:
             raise SectionError(
@@ -211,6 +213,7 @@ def _assembled(images: Mapping[str, Image], section: SectionKey | None, root: Ma
 def _choose(images: Mapping[str, Image]) -> SectionKey:
     """Return the keyword by which frames of one detector are put together."""
     headers = [header_view(image.header) for image in images.values()]
+    # CCDSEC of every amplifier may be on its own chip: they overlap then, and only DETSEC tells them apart
     has_detsec = any(_has_section(header, "DETSEC") for header in headers)
     if not has_detsec or all(_has_section(header, "CCDSEC") for header in headers):
         found = [placement(header_view(i.header), "CCDSEC", name, whole=_whole(i)) for name, i in images.items()]
@@ -320,6 +323,7 @@ def _other_section(amplifiers: Sequence[Amplifier], key: SectionKey) -> list[tup
     if key != "CCDSEC":
         return []
     places = []
+    # a section that cannot be read places nothing, and no DETSEC is better than a wrong one
     for amplifier in amplifiers:
         try:
             places.append(placement(header_view(amplifier.image.header), "DETSEC", whole=_whole(amplifier.image)))
@@ -393,6 +397,7 @@ def paste(pieces: Sequence[Piece], shape: tuple[int, int]) -> Image:
     schema = first.schema
     for piece in pieces:
         schema = schema.merge(piece.image.schema) if piece.image.has_mask else schema
+    # without gaps no mask is made: a mask costs half as much memory again
     gaps = sum(piece.place.size for piece in pieces) < shape[0] * shape[1]
     dtype = np.result_type(*(piece.image.dtype for piece in pieces))
     dtypes = make_dtypes(

@@ -1,4 +1,7 @@
-"""Amplifiers within one image: where each is, and the frame that it becomes."""
+"""Take an image apart into its amplifiers: find where each lies, and make a frame of it.
+
+Headers name amplifiers in many ways: by letters behind a keyword (DATASECA), by numbers (ASEC11), or by a list in one card.
+"""
 
 from __future__ import annotations
 
