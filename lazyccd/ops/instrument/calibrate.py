@@ -42,7 +42,7 @@ def create_deviation(
     *,
     add_keyword: LogEntry = True,
 ) -> xr.Dataset:
-    r"""Give a frame the uncertainty of Poisson and read noise.
+    r"""Make the uncertainty of a frame from Poisson and read noise.
 
     Parameters
     ----------

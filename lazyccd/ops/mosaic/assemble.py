@@ -397,8 +397,7 @@ def paste(pieces: Sequence[Piece], shape: tuple[int, int]) -> Image:
     schema = first.schema
     for piece in pieces:
         schema = schema.merge(piece.image.schema) if piece.image.has_mask else schema
-    # without gaps no mask is made: a mask costs half as much memory again
-    gaps = sum(piece.place.size for piece in pieces) < shape[0] * shape[1]
+    gaps = sum(piece.place.size for piece in pieces) < shape[0] * shape[1]  # without any, a mask is memory for nothing
     dtype = np.result_type(*(piece.image.dtype for piece in pieces))
     dtypes = make_dtypes(
         data=dtype,
