@@ -124,3 +124,16 @@ def test_a_changed_file_is_noticed_in_a_worker(client: Client, folder: Path, tmp
     fits.writeto(path, np.zeros((2, 2), np.uint16), overwrite=True)
     with pytest.raises(SourceChangedError, match=r"later\.fits"):
         ds.compute()
+
+
+@pytest.mark.usefixtures("client")
+def test_a_relative_name_is_that_of_the_folder_at_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers, whose working folder is another, read and write stores that were named relative to that of this process."""
+    monkeypatch.chdir(tmp_path)
+    lazyccd.to_zarr(formula_frame(SHAPE, (50, 50)), "a.zarr")
+    assert lazyccd.build_pyramid("a.zarr", 2) == 2
+    opened = lazyccd.open_zarr("a.zarr", level=1)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert opened["data"].values.shape == (60, 75)
+    assert list(Path().iterdir()) == []

@@ -57,6 +57,8 @@ def open_zarr(
         Raised if ``level`` is negative or no integer, or ``chunks`` are no chunk shape.
     """
     store, inside = _store_and_frame(os.fspath(store))
+    # absolute: workers of a cluster have another working folder, and this process may change its own before it reads
+    store = store if is_url(store) else os.path.abspath(store)
     root = root_attrs(store)
     prefix = _level_prefix(store, level)
     ours: Any = root.get("lazyccd")

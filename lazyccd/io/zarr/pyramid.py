@@ -13,6 +13,7 @@ import xarray as xr
 from lazyccd.errors import FormatError, ParameterError
 from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.tree import frames_of
+from lazyccd.io.names import is_url
 from lazyccd.io.resumable.write import Rules
 from lazyccd.io.zarr.location import read_complete, replace_complete
 from lazyccd.io.zarr.open import levels_of, open_zarr
@@ -97,6 +98,7 @@ def build_pyramid(
     if levels is not None and levels < 1:
         raise ParameterError(f"levels={levels} must be at least 1, the full image.")
     name = os.fspath(store).rstrip("/")
+    name = name if is_url(name) else os.path.abspath(name)  # workers of a cluster have another working folder
     there = _levels(name)
     # A run may have died between a level and its name in the root.
     _register(name, there)
