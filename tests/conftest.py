@@ -11,6 +11,9 @@ import pytest
 from distributed import Client, LocalCluster
 from hypothesis import settings
 
+# pytest imports a module for its doctests without making it an attribute of its package; modules imported before are whole
+import lazyccd.accessor  # noqa: F401
+
 # no deadline, because the first example compiles kernels; derandomized, so that a run that fails here fails everywhere
 settings.register_profile("default", max_examples=25, deadline=None, derandomize=True, print_blob=True)
 settings.register_profile("nightly", max_examples=1000, deadline=None, print_blob=True)
