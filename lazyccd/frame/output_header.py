@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
 from astropy.io import fits
 
 from lazyccd.errors import SectionError
 from lazyccd.frame.detector_geometry import Placement, placement
 from lazyccd.frame.header import append_cards, header_from_text, parsable
 from lazyccd.frame.wcs import lattice, wcs_from_header
+from lazyccd.kernels.block import Array
 from lazyccd.sections import YX, Region, Section
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ GAINS = ("GAIN", "EGAIN")
 """Keywords of electrons per unit of the data; the first is always set."""
 
 
-def product_header(text: str, y: npt.NDArray[Any], x: npt.NDArray[Any], units: str) -> fits.Header:
+def product_header(text: str, y: Array, x: Array, units: str) -> fits.Header:
     """Return the header of a product.
 
     Parameters
@@ -74,7 +74,7 @@ def current_names(text: str) -> str:
     return re.sub("^RADECSYS=", "RADESYS =", text, flags=re.MULTILINE)
 
 
-def _follow(header: fits.Header, text: str, y: npt.NDArray[Any], x: npt.NDArray[Any]) -> None:
+def _follow(header: fits.Header, text: str, y: Array, x: Array) -> None:
     """Make the cards about places true for a part of the image."""
     (y0, ystep), (x0, xstep) = lattice(y, "y"), lattice(x, "x")
     wcs = wcs_from_header(text, y, x)

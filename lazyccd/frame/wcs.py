@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from astropy.io.fits.verify import VerifyWarning
 
 from lazyccd.errors import FrameError
 from lazyccd.frame.header import header_from_text
+from lazyccd.kernels.block import Array
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
@@ -19,7 +19,7 @@ TABLES = ("CPDIS1", "CPDIS2", "D2IMDIS1", "D2IMDIS2")
 """Keywords of distortions that are tables in other HDUs."""
 
 
-def lattice(positions: npt.NDArray[Any], axis: str) -> tuple[float, float]:
+def lattice(positions: Array, axis: str) -> tuple[float, float]:
     """Return position of the first pixel and step of the original positions along an axis.
 
     Raises
@@ -38,7 +38,7 @@ def lattice(positions: npt.NDArray[Any], axis: str) -> tuple[float, float]:
     return float(values[0]), float(step)
 
 
-def wcs_from_header(text: str, y: npt.NDArray[Any], x: npt.NDArray[Any]) -> WCS | None:
+def wcs_from_header(text: str, y: Array, x: Array) -> WCS | None:
     """Return the celestial WCS of a frame's pixels, made anew at each call; None if the header has none.
 
     Parameters

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from lazyccd.kernels.block import Array
 from lazyccd.sections import Region
 
 
 class Reader(Protocol):
     """An open storage. One task opens it, reads and closes it; it is not shared between threads."""
 
-    def read(self, region: Region) -> npt.NDArray[Any]:
+    def read(self, region: Region) -> Array:
         """Return exactly the pixels of the region: native byte order, C-contiguous, the storage's dtype."""
         ...
 

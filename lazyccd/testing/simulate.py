@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from astropy.io import fits
 
+from lazyccd.kernels.block import Array
 from lazyccd.sections import Region
 from lazyccd.testing.sky import Sky
 
-Array = npt.NDArray[Any]
 Kind: TypeAlias = Literal["bias", "dark", "flat", "light"]
 
 IMAGE_TYPES: dict[Kind, str] = {

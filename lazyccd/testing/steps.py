@@ -15,14 +15,12 @@ from astropy import units as u
 
 from lazyccd.frame.core import Image, make_image, resolve
 from lazyccd.frame.tree import make_tree
-from lazyccd.kernels.block import Block, Request
+from lazyccd.kernels.block import Array, Block, Request
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.plan.chunks import Grid, regular_grid
 from lazyccd.plan.footprints import Halo
 from lazyccd.plan.steps import Apply, Input, Source, make_params
 from lazyccd.sections import Region
-
-Array = npt.NDArray[Any]
 
 READS: list[tuple[str, Region]] = []
 """Name and region of every read of a `FormulaStorage` in this process; tests clear and look at it."""

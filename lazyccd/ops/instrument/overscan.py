@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError
@@ -22,7 +21,7 @@ from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.units import conversion_factor, unit_to_text
 from lazyccd.kernels import overscan as overscan_kernels
-from lazyccd.kernels.block import Block
+from lazyccd.kernels.block import Array, Block
 from lazyccd.kernels.overscan import STATISTICS, Statistic, bad_pixels, line_level
 from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 from lazyccd.kernels.stack.combine import only_partial
@@ -443,8 +442,6 @@ def _level_plan(image: Image, strip: Strip, axis: int, recorded: bool, **how: An
         scalars=(("level", value),),
     )
 
-
-Array: TypeAlias = npt.NDArray[Any]
 
 ITERATIONS = 10
 """How often lines are rejected and the fit repeated, at most."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,11 @@ from lazyccd.frame.header import header_view
 from lazyccd.frame.stack_header import wcs_differs
 from lazyccd.frame.wcs import lattice, wcs_from_header
 from lazyccd.kernels import block_reduce, pointwise
+from lazyccd.kernels.block import Array
 from lazyccd.ops.stack.inputs import Given, check_shapes, collect, tree_by_tree
 from lazyccd.plan.footprints import Blocks, Shifted
 from lazyccd.plan.lower import lower_image
 from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
-
-Array: TypeAlias = npt.NDArray[Any]
 
 LONGEST_SIDE = 1024
 """Images are binned to at most so many pixels along a side before they are correlated."""
