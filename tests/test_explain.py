@@ -12,6 +12,7 @@ from astropy.nddata import CCDData
 
 import lazyccd
 from lazyccd import add_mask, combine, errors, explain, from_ccddata, with_uncertainty
+from lazyccd.frame.tree import make_tree
 
 
 @pytest.fixture
@@ -77,3 +78,18 @@ def test_a_pixel_that_is_not_there(night: tuple[list[Any], Any]) -> None:
     """Coordinates outside of the frame are refused."""
     with pytest.raises(errors.SectionError, match="pixel y = 3 is not in the frame"):
         explain(night[0][0], 3, 30)
+
+
+def test_a_pixel_of_an_assembled_detector() -> None:
+    """A pixel is followed to its place in the one amplifier that it comes from, flipped or not."""
+    left = np.arange(12.0).reshape(3, 4)
+    right = left + 100
+    cards = {"left": "[1:4,1:3]", "right": "[8:5,1:3]"}
+    frames = {
+        name: from_ccddata(CCDData(values, unit="adu", meta={"DATASEC": "[1:4,1:3]", "DETSEC": cards[name]}))
+        for name, values in (("left", left), ("right", right))
+    }
+    whole = lazyccd.assemble(make_tree(frames, {}))
+    table = explain(whole, 1, 6)
+    assert {(row["y"], row["x"]) for row in table if row["step"].endswith("array")} == {(1, 1)}
+    assert set(table["value"]) == {right[1, 1]} == {whole["data"].values[1, 6]}

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 from astropy import units as u
 from astropy.io import fits
@@ -31,10 +32,11 @@ from lazyccd.frame.settle import has_cards, settle_scalars
 from lazyccd.frame.tree import by_frame
 from lazyccd.frame.units import parse_unit
 from lazyccd.frame.wcs import wcs_from_header
+from lazyccd.kernels.block import Array
 from lazyccd.mask_planes import MaskSchema
 
 if TYPE_CHECKING:
-    from astropy.nddata import CCDData
+    from astropy.nddata import CCDData, NDUncertainty
 
 
 @functools.cache
@@ -105,7 +107,7 @@ def from_ccddata(ccd: CCDData) -> xr.Dataset:
     return image.to_dataset()
 
 
-def uncertainty_kind(uncertainty: Any) -> UncertaintyType:
+def uncertainty_kind(uncertainty: NDUncertainty) -> UncertaintyType:
     """Return the type of an astropy uncertainty."""
     kind = uncertainty_classes().get(type(uncertainty))
     if kind is None:
@@ -116,7 +118,7 @@ def uncertainty_kind(uncertainty: Any) -> UncertaintyType:
     return kind
 
 
-def _check_plane(array: Any, values: Any, name: str) -> None:
+def _check_plane(array: npt.ArrayLike, values: Array, name: str) -> None:
     """Refuse a plane that is not of the data's shape."""
     if np.shape(array) != values.shape:
         raise ShapeError(f"{name} shape {np.shape(array)} does not match the data shape {values.shape} of the CCDData.")

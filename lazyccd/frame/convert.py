@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +80,7 @@ def named_bits(step: Step, table: FlagTable) -> Step:
     return Apply(step.shape, step.planes, kernel=pointwise.named_bits, sources=(Input(step),), params=params)
 
 
-def refuse_arithmetic(array: Any, what: str) -> None:
+def refuse_arithmetic(array: object, what: str) -> None:
     """Refuse an integer mask that is the sum, product, ... of masks: what arithmetic on a whole Dataset leaves."""
     if not isinstance(array, da.Array) or array.name.partition("-")[0] not in ARITHMETIC:
         return

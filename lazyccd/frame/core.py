@@ -2,9 +2,10 @@
 
 1. `resolve` reads a Dataset: which plan each variable comes from, units, header, planes, chunks.
 2. An operation makes a new `Image` with `dataclasses.replace`: a longer plan, other units, a longer header.
-3. `to_dataset` makes the lazy Dataset of an image.
+3. `Image.to_dataset` makes the lazy Dataset of an image.
 
-Nothing here computes a pixel.
+Nothing here computes a pixel. Nothing is remembered between operations either: a user may have replaced a variable, changed an
+attribute or persisted the frame in between, so each operation reads the Dataset anew.
 """
 
 from __future__ import annotations
@@ -29,21 +30,24 @@ from lazyccd.mask_planes import FlagTable, MaskSchema
 from lazyccd.plan.chunks import Grid, cut_sizes, default_grid
 from lazyccd.plan.footprints import Window
 from lazyccd.plan.lower import Graph, LabelLayer, lower_image, read_label
-from lazyccd.plan.steps import Apply, Chunked, Input, Join, Scalars, Step, make_dtypes, make_params
+from lazyccd.plan.steps import Apply, Chunked, Input, Join, Kernel, Scalars, Step, make_dtypes, make_params
 from lazyccd.plan.tasks import Kind
 
 DATA = "data"
 UNCERTAINTY = "uncertainty"
 MASK = "mask"
 DIMS = ("y", "x")
+
 UncertaintyType: TypeAlias = Literal["std", "var", "ivar"]
+"""What users see of the variance that plans carry: its root, itself, or its inverse."""
+
 POWERS: dict[UncertaintyType, int] = {"std": 1, "var": 2, "ivar": -2}
 """Power of the units of the data that each type of uncertainty has."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """What a frame is made of."""
+    """What a frame is made of: the form in which operations see a Dataset."""
 
     plan: Step
     """The plan, with a plane ``data`` and perhaps ``variance`` and ``mask``."""
@@ -61,7 +65,7 @@ class Image:
     """The planes of the mask."""
 
     uncertainty_type: UncertaintyType = "std"
-    """As what users see the variance."""
+    """In which form the Dataset shows the variance."""
 
     y: Array = field(default_factory=lambda: np.zeros(0))
     """Original row of each row; empty for 0, 1, 2, ..."""
@@ -76,7 +80,7 @@ class Image:
     """Other attributes of the Dataset."""
 
     def __post_init__(self) -> None:
-        """Give the pixels numbers if nobody did."""
+        """Default to the pixel indices 0, 1, 2, ... as coordinates."""
         for name, length in zip(DIMS, self.plan.shape, strict=True):
             if getattr(self, name).size == 0:
                 object.__setattr__(self, name, np.arange(length))
@@ -114,7 +118,7 @@ class Image:
 
     def apply(
         self,
-        kernel: Any,
+        kernel: Kernel,
         sources: tuple[Input, ...],
         planes: Mapping[str, Any],
         *,
@@ -146,10 +150,12 @@ class Image:
         """Return the lazy frame; with ``boundary``, later operations depend on its chunks, not on its plan."""
         arrays = lower_image(self.plan, self.grid, self.kinds, self.graphs, boundary=boundary)
         variables = {name: xr.Variable(DIMS, array, self._attrs(name)) for name, array in arrays.items()}
+        # without an index: with one, xarray would align frames by coordinates and drop pixels behind the user's back
         coords = xr.Coordinates({"y": ("y", self.y), "x": ("x", self.x)}, indexes={})
         return xr.Dataset(variables, coords, {"header": self.header, **self.attrs})
 
     def _attrs(self, name: str) -> dict[str, Any]:
+        """Return the attributes of a variable; all of them, since xarray would propagate units wrongly through arithmetic."""
         if name == MASK:
             return self.schema.to_attrs()
         if name in MAPS:
@@ -160,22 +166,25 @@ class Image:
         return {"units": unit_to_text(units), "uncertainty_type": self.uncertainty_type}
 
 
-def wrap_array(array: Any, name: str = DATA) -> tuple[da.Array, tuple[Graph, ...]]:
+def wrap_array(array: object, name: str = DATA) -> tuple[da.Array, tuple[Graph, ...]]:
     """Return an array as a dask array in chunks of moderate size, and its graph."""
-    if not isinstance(array, da.Array):
-        if hasattr(array, "__dask_graph__"):
-            raise FrameError(
-                f"variable {name!r} is a {type(array).__module__}.{type(array).__name__}, not a dask.array.Array; "
-                "open the frame with xarray's default chunk manager."
-            )
+    if isinstance(array, da.Array):
+        wrapped = array
+    elif hasattr(array, "__dask_graph__"):
+        # dask-array, dask's successor with expressions, has arrays of another class; its graphs hold no label of ours
+        raise FrameError(
+            f"variable {name!r} is a {type(array).__module__}.{type(array).__name__}, not a dask.array.Array; "
+            "open the frame with xarray's default chunk manager."
+        )
+    else:
         values = np.asarray(array)
-        array = da.from_array(values, chunks=default_grid(values.shape))
-    if any(np.isnan(size) for sizes in array.chunks for size in sizes):
+        wrapped = da.from_array(values, chunks=default_grid(values.shape))
+    if any(np.isnan(size) for sizes in wrapped.chunks for size in sizes):
         raise FrameError(f"variable {name!r} has chunks of unknown size; call compute_chunk_sizes() on it first.")
-    return array, (array.dask,)
+    return wrapped, (wrapped.dask,)
 
 
-def as_step(array: Any, dtype: npt.DTypeLike, name: str = DATA) -> tuple[Step, tuple[Graph, ...]]:
+def as_step(array: object, dtype: npt.DTypeLike, name: str = DATA) -> tuple[Step, tuple[Graph, ...]]:
     """Return a step whose plane ``data`` is an array in the given dtype, and the graphs that it needs."""
     wrapped, graphs = wrap_array(array, name)
     step: Step = Chunked(
@@ -188,12 +197,12 @@ def as_step(array: Any, dtype: npt.DTypeLike, name: str = DATA) -> tuple[Step, t
 
 
 def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the dtype in the byte order of this machine."""
+    """Return the dtype in the byte order of this machine: kernels are compiled for no other."""
     return dtype.newbyteorder("=")
 
 
 def float_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the dtype in which numbers of a dtype are reduced: float32 for up to 16 bits, else float64."""
+    """Return the dtype in which numbers of a dtype are reduced: float32 for up to 16 bits, which it holds exactly, else float64."""
     dtype = native(np.dtype(dtype))
     if dtype.kind == "f":
         return np.dtype(np.float64 if dtype.itemsize > 4 else np.float32)
@@ -243,6 +252,7 @@ def resolve(ds: object, what: str = "frame", *, maps: bool = False) -> Image:
     uncertainty_type = cast("UncertaintyType", kind)
     table = FlagTable.from_attrs(variables[MASK].attrs if MASK in variables else {})
     plan, graphs = _resolve_plan(ds, uncertainty_type, table, what, tuple(MAPS) if maps else ())
+    # chunks of the data are those of the frame; other variables may have others, which their own steps know
     first = variables[DATA].data
     wrapped = first if isinstance(first, da.Array) else wrap_array(first)[0]
     attrs = {key: value for key, value in ds.attrs.items() if key != "header"}
@@ -295,6 +305,7 @@ def _resolve_plan(
             continue
         array = ds.variables[name].data
         label = read_label(array) if isinstance(array, da.Array) else None
+        # a std renamed to var by a changed attribute is no longer what its plan makes: it is read as an array
         if label is not None and label.kind == kinds[name] and not label.boundary:
             parts[plane] = (label.plan, plane)
             graphs.append(array.dask)
@@ -303,6 +314,7 @@ def _resolve_plan(
         parts[plane] = (step, DATA)
         graphs.extend(more)
     _check_shapes(parts, what)
+    # a plan is extended only if every variable is in its own role: data moved to the uncertainty must be a Join
     plans = {step.token: step for step, _ in parts.values()}
     plan = next(iter(plans.values()))
     if len(plans) == 1 and all(plane == own for plane, (_, own) in parts.items()) and set(plan.dtypes) == set(parts):
@@ -321,6 +333,7 @@ def _as_part(
         and name == UNCERTAINTY
         and label.kind == kind
     ):
+        # the hidden variance of a boundary: a root taken and squared again would move the last bits
         array = da.Array(array.dask, label.variance, array.chunks, meta=array._meta)
         kind = "var"
     if name == MASK:

@@ -19,11 +19,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lazyccd.errors import SectionError
+from lazyccd.frame.header_values import NOTHING
 from lazyccd.sections import YX, Region, Section, parse_section
 
 UNBOUNDED = (10**9, 10**9)
-NOTHING = frozenset({"", "UNKNOWN", "N/A", "NA", "NONE", "NULL", "UNDEFINED"})
-"""Words that mean that there is no section."""
+"""The image that DETSEC and CCDSEC are sections of: nobody says how large a focal plane is."""
 
 
 class Placement(NamedTuple):

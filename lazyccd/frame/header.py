@@ -80,7 +80,7 @@ def header_to_text(header: fits.Header) -> str:
     return str(header.tostring(sep="\n", endcard=False, padding=False))
 
 
-def _card_lines(key: str, value: Any, comment: str) -> list[str]:
+def _card_lines(key: str, value: object, comment: str) -> list[str]:
     """Return the lines of a card."""
     with warnings.catch_warnings():
         # A keyword of more than eight characters becomes a HIERARCH card, which is what is wanted.
@@ -89,7 +89,7 @@ def _card_lines(key: str, value: Any, comment: str) -> list[str]:
     return [text[i : i + 80] for i in range(0, len(text), 80)]
 
 
-def _storable(key: str, value: Any) -> Any:
+def _storable(key: str, value: object) -> Any:
     """Return a value that a card can hold."""
     if isinstance(value, u.Quantity):
         value = value.value
@@ -235,7 +235,7 @@ class HeaderView(Mapping[str, Any]):
     def __init__(self, text: str) -> None:
         self._header = _parsed(text)  # shared by all views, and never changed
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: str) -> Any:
         """Return the value of a keyword, in any case."""
         try:
             return self._header[key]
@@ -254,13 +254,13 @@ class HeaderView(Mapping[str, Any]):
         """Return the number of cards."""
         return len(self._header)
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: str, value: object) -> None:
         """Refuse to write."""
         raise FrameError(
             f"the header of a frame is read-only; make a frame with ds.ccd.with_header({{{key!r}: {value!r}}})."
         )
 
-    def __delitem__(self, key: Any) -> None:
+    def __delitem__(self, key: str) -> None:
         """Refuse to delete."""
         raise FrameError(f"the header of a frame is read-only; {key!r} cannot be taken out of it.")
 

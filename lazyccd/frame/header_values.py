@@ -8,9 +8,12 @@ from __future__ import annotations
 import math
 import re
 from datetime import date, datetime, time, timedelta
-from typing import Any, cast
+from typing import cast
+
+from astropy import units as u
 
 from lazyccd.errors import SectionError
+from lazyccd.frame.units import ALIASES
 from lazyccd.sections import Region, parse_section
 
 NOTHING = frozenset({"", "UNKNOWN", "N/A", "NA", "NONE", "NAN", "NULL", "UNSPECIFIED", "UNDEFINED"})
@@ -24,12 +27,6 @@ UNITS = {
 }
 """For each number with a unit: the unit that is meant, and its spellings in lower case."""
 
-_ALIASES = {
-    "ADU": "adu", "ADUS": "adu", "COUNT": "ct", "COUNTS": "ct", "CT": "ct", "DN": "DN",
-    "ELECTRON": "electron", "ELECTRONS": "electron", "E-": "electron", "E": "electron",
-    "E-/S": "electron / s", "ELECTRON/S": "electron / s", "ELECTRONS/S": "electron / s",
-    "ADU/S": "adu / s", "COUNT/S": "ct / s", "COUNTS/S": "ct / s", "DN/S": "DN / s",
-}  # fmt: skip
 _NUMBER = re.compile(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eEdD][+-]?\d+)?")
 _BETWEEN = re.compile(r"\s*;\s*|\s*,\s+|\s+(?=[+-]?\d)")
 _BETWEEN_WITH_POINTS = re.compile(r"\s*[,;]\s*|\s+(?=[+-]?\.?\d)")
@@ -48,22 +45,22 @@ class UnusableError(ValueError):
     """A value is there and cannot be used; the message says why."""
 
 
-def as_text(value: Any) -> str:
+def as_text(value: object) -> str:
     """Return a card's value as text, without the blanks around it."""
     return str(value).strip()
 
 
-def is_nothing(value: Any) -> bool:
+def is_nothing(value: object) -> bool:
     """Return whether a value means that nobody knows."""
     return value is None or as_text(value).upper() in NOTHING
 
 
-def read_text(value: Any) -> str | None:
+def read_text(value: object) -> str | None:
     """Return text; None for 'UNKNOWN' and the like."""
     return None if is_nothing(value) else " ".join(as_text(value).split())
 
 
-def read_number(value: Any, name: str = "") -> float | None:
+def read_number(value: object, name: str = "") -> float | None:
     """Return a number; ``name`` says which unit may stand behind it.
 
     Examples
@@ -91,7 +88,7 @@ def read_number(value: Any, name: str = "") -> float | None:
     return _finite(float(match[0].replace(",", ".").lower().replace("d", "e")))
 
 
-def find_number(value: Any) -> float | None:
+def find_number(value: object) -> float | None:
     """Return a number if the value is one, also in text, as `read_number` reads it; None if it is anything else.
 
     Examples
@@ -105,7 +102,7 @@ def find_number(value: Any) -> float | None:
         return None
 
 
-def read_numbers(value: Any, name: str = "") -> list[float | None]:
+def read_numbers(value: object, name: str = "") -> list[float | None]:
     """Return the numbers that a text lists, between commas, semicolons or blanks.
 
     A comma is decimal in a text without a point and without brackets.
@@ -129,7 +126,7 @@ def _items(text: str) -> list[str]:
     return items[:-1] if len(items) > 1 and not items[-1] else items
 
 
-def read_positive(value: Any, name: str = "") -> float | None:
+def read_positive(value: object, name: str = "") -> float | None:
     """Return a number above 0; anything else is as good as missing, and said so."""
     number = read_number(value, name)
     if number is not None and number <= 0:
@@ -137,7 +134,7 @@ def read_positive(value: Any, name: str = "") -> float | None:
     return number
 
 
-def read_exposure(value: Any, comment: str = "") -> float | None:
+def read_exposure(value: object, comment: str = "") -> float | None:
     """Return an exposure time in seconds, 0 or more; milliseconds where the value or the card's comment says so.
 
     Examples
@@ -153,7 +150,7 @@ def read_exposure(value: Any, comment: str = "") -> float | None:
     return number / 1000 if number is not None and is_milli else number
 
 
-def read_region(value: Any, shape: tuple[int, int]) -> str | None:
+def read_region(value: object, shape: tuple[int, int]) -> str | None:
     """Return a section inside the image, in its plainest form; an empty one such as [0:0,0:0] is unusable."""
     if is_nothing(value):
         return None
@@ -167,7 +164,7 @@ def read_region(value: Any, shape: tuple[int, int]) -> str | None:
     return section.region.to_fits()
 
 
-def read_binning(value: Any) -> str | None:
+def read_binning(value: object) -> str | None:
     """Return binning as '2x2' (x first), from '2 2', '2,2', '2x2' or 2."""
     if is_nothing(value):
         return None
@@ -178,7 +175,7 @@ def read_binning(value: Any) -> str | None:
     return f"{factors[0]}x{factors[-1]}"
 
 
-def read_origin(value: Any) -> str | None:
+def read_origin(value: object) -> str | None:
     """Return where a window begins, 'x,y', from a section or from two numbers."""
     if is_nothing(value):
         return None
@@ -190,17 +187,17 @@ def read_origin(value: Any) -> str | None:
     return ",".join(str(int(float(number))) for number in numbers)
 
 
-def read_unit(value: Any) -> str | None:
+def read_unit(value: object) -> str | None:
     """Return a unit of pixel values by its usual names; ct, DN and adu stay what they are."""
     if is_nothing(value):
         return None
-    unit = _ALIASES.get(as_text(value).upper().replace(" ", ""))
-    if unit is None:
+    unit = ALIASES.get(as_text(value).lower().replace(" ", ""), u.dimensionless_unscaled)
+    if unit == u.dimensionless_unscaled:  # a camera counts something; "unitless" is what software writes
         raise UnusableError("is no known unit")
-    return unit
+    return str(unit)
 
 
-def read_time(value: Any) -> float | None:
+def read_time(value: object) -> float | None:
     """Return a time as MJD, from an ISO date and time, 'date, time of day', dd/mm/yy of the last century, MJD or JD.
 
     Between date and time of day stands a T, a blank or a comma; behind them may stand Z, UT, UTC or an offset from UTC.

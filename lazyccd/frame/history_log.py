@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -93,7 +93,7 @@ def log_entries(name: str, arguments: Mapping[str, Any], add_keyword: LogEntry) 
     return [(name, text.replace("\n", ""))]
 
 
-def _shown(value: Any) -> Any:
+def _shown(value: object) -> Any:
     """Return a value as it is logged: images and arrays by their type."""
     if isinstance(value, xr.Dataset):
         return "<CCDData>"
@@ -119,7 +119,7 @@ def apply_to_text(text: str, entries: Iterable[tuple[str, Any]]) -> str:
     return append_cards(text, cards)
 
 
-def apply_to_meta(meta: Any, entries: Iterable[tuple[str, Any]]) -> None:
+def apply_to_meta(meta: MutableMapping[str, Any], entries: Iterable[tuple[str, Any]]) -> None:
     """Add log entries to the meta of a CCDData."""
     for key, value in entries:
         short = SHORT_NAMES.get(key)
@@ -130,6 +130,6 @@ def apply_to_meta(meta: Any, entries: Iterable[tuple[str, Any]]) -> None:
         meta[short] = value
 
 
-def _card(value: Any) -> tuple[Any, str]:
+def _card(value: object) -> tuple[Any, str]:
     """Return value and comment of a card; the unit of a quantity becomes the comment."""
     return (value.value, f"[{value.unit}]") if isinstance(value, u.Quantity) else (value, "")

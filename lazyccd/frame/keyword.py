@@ -29,10 +29,10 @@ class Keyword:
     <Quantity 30. s>
     """
 
-    def __init__(self, name: str, unit: u.UnitBase | None = None, value: Any = None) -> None:
+    def __init__(self, name: str, unit: u.UnitBase | None = None, value: object = None) -> None:
         self._name = name
         self._unit = unit
-        self._value: Any = None
+        self._value: object = None
         self.value = value
 
     @property
@@ -51,7 +51,7 @@ class Keyword:
         return self._value
 
     @value.setter
-    def value(self, value: Any) -> None:
+    def value(self, value: object) -> None:
         if value is None:
             self._value = None
         elif isinstance(value, u.Quantity):
@@ -97,7 +97,7 @@ class Keyword:
             self.value = self._number(value)
         return self._value
 
-    def _number(self, value: Any) -> float:
+    def _number(self, value: object) -> float:
         """Return a header's value as a number."""
         try:
             number, why = read_number(value), "is not known"

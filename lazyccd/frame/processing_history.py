@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lazyccd.frame.detector_geometry import NOTHING
+from lazyccd.frame.header_values import NOTHING
 
 STEPS = {
     "overscan": ("SUBOSCAN", "OVERSCAN"),
@@ -64,7 +64,7 @@ def stamped(header: Mapping[str, Any], *steps: str) -> list[str]:
     return [keyword for keyword in keywords_of(*steps) if is_stamp(keyword, header.get(keyword))]
 
 
-def is_stamp(keyword: str, value: Any) -> bool:
+def is_stamp(keyword: str, value: object) -> bool:
     """Return whether a keyword has a value that means that something was done; None where it is not there.
 
     A keyword that only ccdproc and lazyccd write counts whatever its text is. One that others use too counts if it is true, a

@@ -24,7 +24,6 @@ def settle_scalars(image: Image) -> tuple[Image, list[tuple[str, float, str]]]:
     """Return the image with the scalars of its plan put in, and the cards for its header."""
     wanted = {scalar.token: scalar for scalar in _own_scalars(image.plan) if scalar.given is None and scalar.cards}
     found = {}
-    # one pass is not enough: scalars put in change the tokens of the steps above them, and with these those of other scalars
     while pending := image.plan.pending:
         lazy = lower_scalars(pending.values(), image.graphs)
         scalars = dict(zip(pending, compute(*lazy), strict=True))

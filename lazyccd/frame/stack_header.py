@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 from astropy.io import fits
@@ -57,16 +57,17 @@ class StackHeader(NamedTuple):
         cards = [*self.cards, *(("HISTORY", line, "") for line in self.history)]
         return append_cards("\n".join(lines), cards)
 
-    def apply_to_meta(self, meta: Any) -> None:
+    def apply_to_meta(self, meta: MutableMapping[str, Any]) -> None:
         """Change the meta of the first frame's CCDData."""
-        is_header = isinstance(meta, fits.Header)
+        header = meta if isinstance(meta, fits.Header) else None
         names = {str(key).upper(): key for key in meta}
         for key in self.dropped:
             meta.pop(names.get(key, key), None)
         for key, value, comment in self.cards:
-            meta[names.get(key, key)] = (value, comment) if is_header else value
-        for line in self.history if is_header else ():
-            meta.add_history(line)
+            meta[names.get(key, key)] = value if header is None else (value, comment)
+        if header is not None:
+            for line in self.history:
+                header.add_history(line)
 
 
 def wcs_differs(texts: Sequence[str]) -> bool:

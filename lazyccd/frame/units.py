@@ -1,4 +1,8 @@
-"""Units as headers and attributes write them."""
+"""Units of pixels: from the spellings of headers and attributes to astropy's units and back.
+
+Counts (ct), DN and adu are three units that do not convert into each other: which one a header names says what its gain is
+per, and a silent conversion would hide a gain that was applied twice or never.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from lazyccd.errors import UnitError
 
 ALIASES: dict[str, u.UnitBase] = {
     "adu": u.adu,
+    "adus": u.adu,
     "dn": u.DN,
     "count": u.ct,
     "counts": u.ct,
@@ -62,7 +67,7 @@ def parse_unit(text: object, where: str) -> u.UnitBase:
     return unit
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=256)  # attributes are read anew at every operation, and a night has a handful of units
 def _parse_text(text: str) -> u.UnitBase | None:
     """Return the unit of a name; None if astropy does not know it."""
     if text.lower() in ALIASES:

@@ -99,6 +99,8 @@ def _check_scalable(wcs: WCS) -> None:
 
 def _sliced(wcs: WCS, y: tuple[float, float], x: tuple[float, float]) -> WCS:
     """Return the WCS of pixels at ``first + step * i`` (0-based)."""
+    # WCS.slice of astropy gives the same CRPIX for windows without a step, but takes a step for binning, which moves the
+    # reference pixel, leaves a CD matrix unscaled, and knows no half pixels: the middle of a block of 2 x 2 is at 0.5
     new = wcs.deepcopy()
     steps = np.array([x[1], y[1]])
     firsts = np.array([x[0], y[0]])

@@ -29,7 +29,7 @@ from lazyccd.plan.steps import Stack, Step, walk
 from lazyccd.sections import Region
 
 BASELINE_BYTES = 260 * 2**20
-"""Memory of a process that has imported the library and compiled its kernels, before any pixel."""
+"""Memory of a process that has imported the library and compiled its kernels, before any pixel: imports alone are 230 MB."""
 
 TEMPORARIES = 2.0
 """How many times its input and output a kernel may hold in temporaries."""
@@ -62,13 +62,13 @@ def task_cost(plan: Step, region: Region, planes: Sequence[str] | None = None, c
     order = list(walk(plan))
     deep = demand(order, [(plan, request)], through_stacks=True)
     held = sum(step.held_bytes(deep.get(step.token, ())) for step in order)
-    # a band in the middle has the whole halo
+    # a band in the middle has the whole halo, at the edges of the image it is cut
     band = bands[len(bands) // 2]
     deep = demand(order, [(plan, band)], through_stacks=True)
     read = sum(step.read_bytes(deep.get(step.token, ())) for step in order)
     kept = min(sum(step.decoded_bytes(deep.get(step.token, ())) for step in order), KEPT_BYTES)
     computed = max((sum(r.region.size for r in requests) for requests in deep.values()), default=0)
-    # The block handed on, and a copy of it as what users hold.
+    # the block handed on, and a copy of it as what users hold
     result = 2 * _bytes(plan, request)
     peak = held + kept + _peak([(plan, band)], cuts) + result
     return TaskCost(peak, read * len(bands), computed * len(bands))
@@ -144,6 +144,7 @@ def fitting_cuts(plan: Step, request: Request, room: int) -> int:
     """Return into how many bands a task must cut its region to fit into so many bytes; 0 if it does not fit."""
     region, planes = request.region, tuple(request.planes)
     whole = cost = task_cost(plan, region, planes)
+    # doubled: each trial makes the schedule of the task anew, and a limit that is met exactly gains nothing
     cuts = 1
     while cost.peak_bytes > room:
         cuts *= 2
@@ -177,6 +178,7 @@ def cuts_of_task(plan: Step, request: Request, declared: int | None) -> int:
     if limit.bytes is None or limit.room is None:
         return 1
     alone = max(0, limit.bytes - BASELINE_BYTES)
+    # better one task that takes all the memory while others wait than a run that fails
     cuts = fitting_cuts(plan, request, limit.room) or fitting_cuts(plan, request, alone)
     if not cuts:
         needed = BASELINE_BYTES + task_cost(plan, request.region, tuple(request.planes)).peak_bytes
@@ -193,6 +195,7 @@ def declared_limit() -> Limit:
     if not workers:
         return process_limit()
     declared = declared_bytes()
+    # any worker may run any task; 0 is dask's word for no limit
     smallest = min(limit for limit, _ in workers) or None
     return Limit(smallest if declared is None else declared, max(threads for _, threads in workers))
 
@@ -206,6 +209,7 @@ def process_limit(declared: int | None = None) -> Limit:
             worker.memory_manager.memory_limit or None if declared is None else declared, worker.state.nthreads
         )
     threads = int(dask.config.get("num_workers", None) or job_cpus())
+    # one thread, or one task per process: nothing else is alive beside the task
     if dask.config.get("scheduler", None) in {"sync", "synchronous", "single-threaded", "processes"}:
         threads = 1
     return Limit(job_bytes() if declared is None else declared, threads)
@@ -227,6 +231,7 @@ def _workers() -> list[tuple[int, int]]:
         client = None if distributed is None else distributed.get_client()
     except ValueError:
         return []
+    # an asynchronous client would have to be awaited
     if client is None or client.asynchronous:
         return []
     workers = client.scheduler_info(n_workers=-1)["workers"].values()

@@ -63,12 +63,14 @@ class Evaluation:
 
     def bands(self, step: Step, request: Request) -> Iterator[Block]:
         """Yield the block that a step gives for a request in bands of rows, as they are computed."""
+        # what is asked in all is found only if a reader decodes several rows together
         self._root, self._asked = (step, request), None
         for part in cut_request(request, self._cuts):
             blocks: dict[str, list[Block]] = {}
             *before, last = make_schedule([(step, part)])
             for action in before:
                 self._run(action, blocks)
+            # the last step is handed on band by band: nobody needs its block as a whole
             yield from self._make(last, 0, blocks)
 
     def _follow(self, schedule: Sequence[Action], roots: Sequence[tuple[Step, Request]]) -> list[Block]:
@@ -132,6 +134,7 @@ class Evaluation:
 
     def _reader(self, step: Source) -> Reader:
         """Return the open reader of a source, opening it if it is the first time."""
+        # opened once for all strips of the task; closed with it, since a worker runs thousands of tasks
         if step.token not in self._readers:
             self._readers[step.token] = step.storage.open()
         return self._readers[step.token]
@@ -140,6 +143,7 @@ class Evaluation:
         """Read a region; where it is lower than the rows that are decoded together, these are kept for the next strip."""
         reader = self._reader(step)
         rows = step.storage.rows
+        # each row of tiles is touched by one such read: there is nothing to keep
         if region.shape.y >= rows:
             return reader.read(region)
         if region.y0 // rows == (region.y1 - 1) // rows:
@@ -198,6 +202,7 @@ def band_rows(step: Stack, request: Request, cuts: int = 1) -> int:
     MemoryLimitError
         Raised if not even one row fits, or if the frames have a halo and the band would be lower than eight halos.
     """
+    # a task that cuts its region to fit into memory has less for the bands too
     budget = step.budget_bytes // cuts
     first = Request(request.region._replace(y1=request.region.y0 + 1), request.planes)
     needs = [(frame, need) for frame, need in zip(step.frames, step.needs(first), strict=True) if need is not None]
@@ -215,6 +220,7 @@ def band_rows(step: Stack, request: Request, cuts: int = 1) -> int:
             f"{f'with a halo of {halo} rows ' if halo else ''}take {len(needs) * each * least} bytes and the bands of a stack "
             f"may take {budget}, which is enough for {fits} frames; {way_out} or combine the frames in groups."
         )
+    # without a halo a band is no dearer for being low, and then it stays in cache; with one it is as high as the budget lets it
     if not halo and not margin:
         rows = min(rows, max(1, STRIP_PIXELS // columns))
     return rows - margin
@@ -229,6 +235,7 @@ def _take(blocks: Mapping[str, list[Block]], step: Step, need: Request | None) -
 
 def _find(blocks: Sequence[Block], request: Request) -> Block:
     """Return the part of the block that holds the request."""
+    # the usual case, asked for each input of each strip
     if len(blocks) == 1 and blocks[0].region == request.region:
         return blocks[0]
     for block in blocks:
@@ -241,6 +248,7 @@ def _whole(step: Step, request: Request, bands: Iterator[Block]) -> Block:
     """Return the block of a request that is made of bands."""
     out: Block | None = None
     for band in bands:
+        # one band is the block itself, without a copy
         if band.region == request.region:
             return band
         out = out or empty_block(request, step.dtypes)

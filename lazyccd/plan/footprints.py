@@ -72,6 +72,7 @@ class Same(Footprint):
 
     def region(self, out: Region, shape: tuple[int, int]) -> Region:
         """Return ``out``, or the one row or column that is broadcast."""
+        # levels of rows are an image of one column, those of columns one of one row: they are never blown up to a whole one
         rows = (0, 1) if shape[0] == 1 else (out.y0, out.y1)
         columns = (0, 1) if shape[1] == 1 else (out.x0, out.x1)
         return Region(*rows, *columns)
@@ -130,6 +131,7 @@ class Lattice(Neighbourhood):
     def region(self, out: Region, shape: tuple[int, int]) -> Region:
         """Return the boxes and their margin inside of the image."""
         boxes = out.grow(*self.halo).clip(shape).complete(self.size)
+        # IRAF gives what is left at the edge to the last whole box, so pixels there need that box too
         if self.whole:
             (y0, y1, x0, x1), (ny, nx) = boxes, self.size
             last = (max((shape[0] - 1) // ny - 1, 0) * ny, max((shape[1] - 1) // nx - 1, 0) * nx)

@@ -1,6 +1,7 @@
-"""What this job may use of the machine: processors and memory that a batch system or a container gave to it.
+"""Limits of this job: processors and memory that a batch system or a container gave to it.
 
-Freed memory that a worker process keeps for its next block.
+The node's own memory is never taken for a limit: other jobs run there. `keep_freed_memory` sets how much freed memory a worker
+keeps for its next block.
 """
 
 from __future__ import annotations
@@ -55,8 +56,10 @@ def _cgroup_limits(root: Path) -> list[int]:
     except OSError:
         return []
     limits = []
+    # a limit may stand at any level above: Slurm sets it for the job, a container for all that runs in it
     for line in lines:
         _, controllers, path = line.split(":", 2)
+        # version 1 has a hierarchy for each controller; version 2 has one, whose line names none
         if controllers and "memory" not in controllers.split(","):
             continue
         base, name = (
@@ -81,7 +84,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST_HEAP_BLOCK = 32 * 2**20
 
 
-@functools.cache
+@functools.cache  # a setting of the process: once is enough
 def keep_freed_memory() -> None:
     """Let the C library reuse freed blocks in a process whose environment makes it give every one of them back.
 

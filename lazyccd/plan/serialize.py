@@ -1,4 +1,8 @@
-"""A plan as plain data: what archives keep of how an image was made, and what tells one run from another."""
+"""A plan as plain data: what archives keep of how an image was made, and what tells one run from another.
+
+Tokens of dask do not serve for that: they hold for one version of dask and one interpreter (dask#10905), and a write is resumed
+by another process, perhaps years later.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ LONGEST_LIST = 64
 """Arrays of more numbers are named by a hash."""
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=128)  # a writer asks twice: for the fingerprint of the run and for the provenance in the product
 def describe(root: Step) -> list[dict[str, Any]]:
     """Return the steps of a plan, inputs first, as what JSON can hold; equal plans give equal lists in any process.
 
@@ -82,7 +86,7 @@ def _describe_scalar(scalar: Scalar, records: list[dict[str, Any]], places: dict
     }
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Return a parameter as what JSON can hold, the same in any process.
 
     Examples
@@ -94,6 +98,7 @@ def plain(value: Any) -> Any:
         value = value.item()
     if value is None or isinstance(value, bool | int | str):
         return value
+    # JSON has no NaN and no infinities
     if isinstance(value, float):
         return value if np.isfinite(value) else str(value)
     if isinstance(value, np.ndarray):
@@ -104,6 +109,7 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [plain(item) for item in value]
+    # the order of a set of strings differs from process to process
     if isinstance(value, set | frozenset):
         return sorted(map(str, value))
     if is_dataclass(value) and not isinstance(value, type):
@@ -113,6 +119,7 @@ def plain(value: Any) -> Any:
 
 def _hashed(array: np.ndarray[Any, Any]) -> dict[str, Any]:
     """Return what identifies a large array."""
+    # linearity tables and maps of gains would fill the header of a store
     content = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
     return {"dtype": array.dtype.str, "shape": list(array.shape), "sha256": content}
 
@@ -121,6 +128,7 @@ def _function(function: Callable[..., Any]) -> str:
     """Return the name of a function that can be imported, and a hash of what cannot."""
     name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
     module, _, attribute = name.rpartition(".")
+    # what a name in __main__ means is another thing in the next script
     try:
         if module != "__main__" and getattr(importlib.import_module(module), attribute) is function:
             return name

@@ -99,6 +99,7 @@ class Step:
 
         It is gathered step by step: a walk at each new step would make a plan of n steps cost n squared.
         """
+        # an integer of NumPy would give another token than the same number of Python
         object.__setattr__(self, "shape", (int(self.shape[0]), int(self.shape[1])))
         planes = token_of_words(self.planes)
         object.__setattr__(self, "token", tokenize(type(self).__name__, self.shape, planes, self.identity()))
@@ -106,6 +107,7 @@ class Step:
         object.__setattr__(self, "pending", _united([*(i.pending for i in self.inputs), own]))
         object.__setattr__(self, "arrays", _united(i.arrays for i in self.inputs))
 
+    # dataclasses would compare field by field, down to the sources, for each of thousands of comparisons
     def __eq__(self, other: object) -> bool:
         """Return whether the other step is the same work."""
         return isinstance(other, Step) and self.token == other.token
@@ -372,6 +374,7 @@ class Input:
     def need(self, request: Request) -> Request | None:
         """Return what a request on the output needs of this input."""
         wanted = {plane for name, planes in self.uses if name in request.planes for plane in planes}
+        # rules are about all planes that there are; an input may have no mask or no variance
         wanted &= self.step.dtypes.keys()
         region = self.footprint.region(request.region, self.step.shape)
         return Request(region, frozenset(wanted)) if wanted and region.size else None
@@ -630,12 +633,14 @@ class Scalar:
 
 def _united(mappings: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return the union; that of one mapping and empty ones is the same object, so that many steps share it."""
+    # most steps of a chain add nothing, and share the dict of the step below
     given = list({id(mapping): mapping for mapping in mappings if mapping}.values())
     return given[0] if len(given) == 1 else {key: value for mapping in given for key, value in mapping.items()}
 
 
 def walk(*roots: Step) -> Iterator[Step]:
     """Yield every step once, inputs before the steps that read them."""
+    # no recursion: a loop of a user's that adds a thousand frames makes a plan deeper than Python's stack
     seen: set[str] = set()
     todo: list[tuple[Step, bool]] = [(root, False) for root in reversed(roots)]
     while todo:

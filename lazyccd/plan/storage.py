@@ -1,4 +1,8 @@
-"""The protocol by which a plan reads pixels from storage; `lazyccd.io` implements it."""
+"""The protocol by which a plan reads pixels from storage; `lazyccd.io` implements it for FITS and Zarr.
+
+A storage is a description that travels in every task, so it holds no open file. Readers check when they open that the file is
+still the one that the plan was made of: size, modification time and inode.
+"""
 
 from __future__ import annotations
 

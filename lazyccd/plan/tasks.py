@@ -1,4 +1,8 @@
-"""What tasks do: pull a region of a plan, hand it on, write it, or reduce it."""
+"""What tasks do: pull a region of a plan, hand it on, write it, or reduce it.
+
+These are the functions that stand in dask's graphs. They run in any process, get what they depend on as arguments, and may run
+more than once: dask computes the tasks of a worker that died again.
+"""
 
 from __future__ import annotations
 
@@ -69,13 +73,16 @@ class Output:
 def convert(block: Block, kind: Kind, out: Array | None = None) -> Array:
     """Return the plane of a block as what users hold; the array is ``out``, or owns its memory."""
     array = block.plane(PLANE_OF[kind])
+    # a root in place spares a plane, but a view may be rows that the task keeps, or a chunk that others read
     owned = array.base is None and array.flags.carray
     target = array if out is None and owned else out
+    # negative and zero variances come from data, and their root and inverse are what IEEE says
     with np.errstate(invalid="ignore", divide="ignore"):
         if kind == "std":
             return np.asarray(np.sqrt(array, out=target))
         if kind == "ivar":
             return np.asarray(np.divide(1, array, out=target))
+    # a view handed to dask would hold its whole base in memory, and dask would count only the view
     if out is None:
         return array if owned else array.copy()
     out[...] = array
@@ -142,15 +149,18 @@ def run_image(work: Work, outputs: tuple[Output, ...], *deps: Any) -> Any:
     """Compute one chunk of one variable, or a tuple of several."""
     region, dtypes = work.request.region, work.plan.dtypes
     with work.start(deps) as evaluation:
+        # allocated when the estimate was found to fit, and filled band by band, so that no second block is ever held
         arrays = tuple(np.empty(region.shape, dtypes[out.plane]) for out in outputs)
         for band in evaluation.bands(work.plan, work.request):
             for out, array in zip(outputs, arrays, strict=True):
                 convert(band, out.kind, array[band.region.within(region)])
+    # a plain tuple: dask's sizeof sees 48 bytes in a dataclass, and would never spill it
     return arrays[0] if len(arrays) == 1 else arrays
 
 
 def run_write(work: Work, sink: Sink, outputs: tuple[Output, ...], _created: None, *deps: Any) -> Any:
     """Compute one region of all variables and write it, unless that was done."""
+    # dask forgets which writes were done when a worker dies (distributed#8182); the receipt beside the product does not
     receipt = sink.receipt(work.request.region)
     if receipt is not None:
         return receipt
@@ -186,6 +196,7 @@ def run_final(
     *scalars: Array,
 ) -> Array:
     """Put the partial results together in the order of the tiles; ``scalars`` are those of ``tokens``."""
+    # partial results arrive in any order, and sums of floats depend on it
     ordered: dict[int, Any] = {}
     for numbers, partials in zip(places, groups, strict=True):
         ordered.update(zip(numbers, partials, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -229,6 +230,27 @@ def test_errors_say_where() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         pull(subtract(bad, source((60, 70))), Region(3, 10, 0, 5))
     assert caught.value.__notes__ == ["in step 'failing', region [1:5,4:10]"]
+
+
+def test_errors_in_stacks_say_where() -> None:
+    """A failure in the kernel of a stack names the stack and the band."""
+    bad = Stack((4, 5), make_dtypes(data="f4"), kernel=failing, frames=(source((4, 5)),))
+    with pytest.raises(ZeroDivisionError) as caught:
+        pull(bad)
+    assert caught.value.__notes__ == ["in step 'failing', region [1:5,1:4]"]
+
+
+def test_plans_may_be_deeper_than_the_stack_of_python() -> None:
+    """A loop of a user's that adds a thousand times makes a plan that is pulled like any other."""
+    step: Step = source((3, 4))
+    first = pull(step).plane("data")
+    for _ in range(2 * sys.getrecursionlimit()):
+        step = subtract(step, source((3, 4), seed=1))
+    expected = first.copy()
+    other = pull(source((3, 4), seed=1)).plane("data")
+    for _ in range(2 * sys.getrecursionlimit()):
+        expected = expected - other
+    np.testing.assert_array_equal(pull(step).plane("data"), expected)
 
 
 @pytest.mark.parametrize("region", [Region(0, 1, 0, 1), Region(2, 5, 3, 9), Region(0, 6, 0, 10), Region(3, 4, 9, 10)])

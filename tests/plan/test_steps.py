@@ -18,9 +18,11 @@ from lazyccd.plan.footprints import (
     Columns,
     Footprint,
     Halo,
+    Placed,
     Replicated,
     Rows,
     Same,
+    Shifted,
     Whole,
     Window,
 )
@@ -87,6 +89,32 @@ def mean(step: Step) -> Scalar:
 def test_footprints(footprint: Footprint, expected: Region) -> None:
     """Each rule asks for the region that its docstring says."""
     assert footprint.region(REGION, SHAPE) == expected
+
+
+@pytest.mark.parametrize(
+    ("footprint", "shape", "expected"),
+    [
+        (Same(), SHAPE, (10, 20)),
+        (Same(), (1, 40), (0, 20)),
+        (Window((29, 4), (-1, 1)), SHAPE, (19, 24)),
+        (Window((29, 4), (1, 1)), SHAPE, None),
+        (Halo((2, 3)), SHAPE, (10, 20)),
+        (Whole(), SHAPE, (10, 20)),
+        (Rows(36, 40), SHAPE, None),
+        (Columns(27, 30), SHAPE, None),
+        (Blocks((2, 1)), SHAPE, (20, 20)),
+        (Replicated((3, 4)), SHAPE, (3, 5)),
+        (Shifted((4, -3)), SHAPE, (6, 23)),
+        (Shifted((11, 0)), SHAPE, None),
+        (Placed(Region(8, 14, 18, 22), Region(0, 6, 2, 6), (-1, 1)), SHAPE, (3, 4)),
+        (Placed(Region(0, 6, 18, 22), Region(0, 6, 2, 6)), SHAPE, None),
+    ],
+)
+def test_the_pixel_that_a_pixel_shows(
+    footprint: Footprint, shape: tuple[int, int], expected: tuple[int, int] | None
+) -> None:
+    """Each rule says which input pixel stands behind pixel (10, 20), if one does."""
+    assert footprint.pixel(10, 20, shape) == expected
 
 
 @pytest.mark.parametrize(("shape", "expected"), [((1, 40), Region(0, 1, 20, 26)), ((30, 1), Region(10, 14, 0, 1))])
