@@ -87,7 +87,7 @@ class CCDAccessor:
         return ops.is_flagged(self._ds)
 
     def plan(self) -> PlanReport:
-        """Return what computing the frame costs: steps, tasks, bytes, memory, pending values."""
+        """Return what computing the frame costs: steps, tasks, bytes, memory, pending scalars."""
         return plan_report(self._image)
 
     def cutout(

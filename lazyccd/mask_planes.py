@@ -138,6 +138,7 @@ class MaskSchema:
 
     def remap(self, target: MaskSchema) -> tuple[tuple[int, int], ...]:
         """Return the pairs (bit here, bit in ``target``) of planes whose bit differs; empty if none does."""
+        # empty for equal schemas, which is the usual case: kernels then join masks by | alone
         pairs = [(1 << i, target.bits(name)) for i, name in enumerate(self.names)]
         return tuple(pair for pair in pairs if pair[0] != pair[1])
 
@@ -245,6 +246,7 @@ class FlagTable:
     @property
     def schema(self) -> MaskSchema:
         """The standard planes, with the badness given, and the others behind them."""
+        # in a mask of others "SAT" may have another badness and text, but its name is ours
         known = {plane.name: plane for _, plane in self.planes} if self.is_native else {}
         standard = tuple(known.get(plane.name, plane) for plane in STANDARD_PLANES)
         schema = MaskSchema(standard)
@@ -287,7 +289,7 @@ def plane_name(name: str) -> str:
     return clean if clean[:1].isalpha() else f"F_{clean}"
 
 
-def split_selection(expression: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def split_selection(expression: object) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the names that a selection string adds, and those that it takes out of the default.
 
     Raises

@@ -97,6 +97,7 @@ def _image(ccd: xr.Dataset) -> Image:
     """Return the image of a frame, with the plan of a stack itself instead of its chunks."""
     image = resolve(ccd)
     array = ccd["data"].data
+    # resolve stops at the boundary, since operations go on from the chunks of a stack; here its inputs are what matters
     label = read_label(array) if isinstance(array, da.Array) else None
     if label is None or not label.boundary:
         return image
@@ -134,6 +135,7 @@ def _rows(step: Step, y: int, x: int, frame: str, image: Image, indent: str = ""
 def _stack_rows(step: Stack, y: int, x: int, image: Image) -> Iterator[Row]:
     """Yield the lines of the inputs of a stack."""
     request = Request(Region(y, y + 1, x, x + 1), frozenset({"data", "mask"}))
+    # behind the frames may stand weights, and the frames again without their masters
     count = dict(step.params)["rule"].count if step.kernel is combine_frames else len(step.frames)
     notes = _notes(step, request, image) if step.kernel is combine_frames else [""] * count
     for i, (frame, note) in enumerate(zip(step.frames[:count], notes, strict=True), 1):

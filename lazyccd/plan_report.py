@@ -1,4 +1,7 @@
-"""What a frame's plan does and costs, as text and HTML."""
+"""The report of `ds.ccd.plan()`: what a frame's plan does and costs, as text and HTML.
+
+The numbers are those by which writers and tasks decide, from `lazyccd.plan.cost`; nothing is estimated a second time.
+"""
 
 from __future__ import annotations
 
@@ -105,6 +108,7 @@ def plan_report(image: Image) -> PlanReport:
     largest = max(boxes, key=lambda box: box.size)
     limit = declared_limit()
     request = Request(largest, frozenset(image.plan.dtypes))
+    # the cost as the task will have it, with its region cut to fit into the limit
     cuts = 1 if limit.room is None else fitting_cuts(image.plan, request, limit.room) or 1
     cost = task_cost(image.plan, largest, cuts=cuts)
     scalars = []
@@ -112,6 +116,7 @@ def plan_report(image: Image) -> PlanReport:
         assert scalar.reduction is not None
         below = task_cost(scalar.reduction.step, scalar.reduction.region, tuple(scalar.reduction.planes))
         scalars.append(f"{scalar.what} (reads {format_bytes(below.read_bytes)})")
+    # the largest chunk stands for all: the cost of each needs a walk of the plan, and there may be 100 000
     share = cost.read_bytes / largest.size
     return PlanReport(
         steps=tuple(dict.fromkeys(step.summary for step in walk(image.plan))),

@@ -136,6 +136,7 @@ def mad_std(ccd: xr.Dataset, bad: str | None = None) -> xr.DataArray:
     """
     image = apply_selection(ccd, bad)
     centre = quantile_scalar(image, (0.5,), bad)
+    # a step of its own: the distances are never stored, each pass makes them again from the pixels
     planes = {plane: dtype for plane, dtype in image.plan.planes if plane != "variance"}
     distances = Apply(
         image.shape,
@@ -230,6 +231,7 @@ def quantile_scalar(
         A step with data and mask, in place of the image's plan.
     """
     plan = step or image.plan
+    # a pass counts 16 bits of the order-preserving integer of each pixel, the highest first: exact, and no pixel is kept
     passes = plan.dtypes[DATA].itemsize // 2
     fixed: dict[str, Any] = {"bad_bits": image.schema.select(bad)}
     state = Scalar(given=np.zeros((0, 2), np.uint64))
@@ -241,6 +243,7 @@ def quantile_scalar(
             plan,
             partial=quantile_kernels.count_digits,
             final=quantile_kernels.last_digit if last else quantile_kernels.next_digit,
+            # counts add up to the same bits in any order, so that partial results are merged on the way
             merge=quantile_kernels.add_counts,
             params=make_params(step=k, **fixed, **final),
             scalars=(("state", state), *limits),
@@ -260,6 +263,7 @@ def clipped_scalar(image: Image, sigma: float, maxiters: int, bad: str | None = 
         reduction = Reduction(
             image.plan,
             partial=moments.moments,
+            # no merge: sums of floats are added in the order of the tiles, or their last bits would depend on the chunks
             final=moments.mean_and_deviation,
             params=make_params(bad_bits=image.schema.select(bad), sigma=sigma),
             scalars=(("centre", centre), *limits),

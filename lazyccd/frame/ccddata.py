@@ -1,4 +1,7 @@
-"""Frames from `astropy.nddata.CCDData` and back."""
+"""Frames from `astropy.nddata.CCDData` and back.
+
+`astropy.nddata` is imported in functions: it brings tables and coordinates along, which few need who import lazyccd.
+"""
 
 from __future__ import annotations
 
@@ -147,9 +150,11 @@ def to_ccddata(ds: xr.Dataset, *, like: CCDData | None = None, log: Iterable[tup
 
     cards: list[tuple[str, float, str]] = []
     image = resolve(ds, maps=True)
+    # numbers that belong into the header must be known before the header is made
     if has_cards(image):
         image, cards = settle_scalars(image)
         ds = image.to_dataset()
+    # all variables in one call: their chunks share one task
     computed = ds.compute()
     kinds = {kind: cls for cls, kind in uncertainty_classes().items()}
     uncertainty = mask = None
@@ -159,6 +164,7 @@ def to_ccddata(ds: xr.Dataset, *, like: CCDData | None = None, log: Iterable[tup
     if MASK in computed:
         bits = computed[MASK].values
         mask = (bits & bits.dtype.type(MaskSchema.from_attrs(computed[MASK].attrs).bad_bits)) != 0
+        # ccdproc leaves an image without a mask as it is; here a mask may have been made only to flag NaN, of which there is none
         if like is not None and like.mask is None and not mask.any():
             mask = None
     text = append_cards(str(ds.attrs.get("header", "")), cards)
@@ -180,6 +186,7 @@ def _cut_wcs(like: CCDData, ds: xr.Dataset) -> Any:
     y, x = ds["y"].values, ds["x"].values
     if like.wcs is None or not (np.all(np.diff(y) == 1) and np.all(np.diff(x) == 1)):
         return None
+    # half pixels: replicated or binned, which a slice of a WCS cannot say
     if float(y[0]) % 1 or float(x[0]) % 1:
         return None
     return like.wcs[int(y[0]) : int(y[-1]) + 1, int(x[0]) : int(x[-1]) + 1]

@@ -1,4 +1,7 @@
-"""Steps that turn what others hold into what plans work on: floats, variances, mask planes."""
+"""Steps that turn what others hold into what plans work on: floats, variances, mask planes.
+
+Each is a step and not a conversion at once, since the pixels may be a dask array or a file that nobody has read yet.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ ARITHMETIC = {"abs", "add", "floordiv", "mod", "mul", "neg", "pow", "sub"}
 def cast_step(step: Step, dtype: npt.DTypeLike) -> Step:
     """Return a step that gives the plane ``data`` in the given dtype."""
     dtype = np.dtype(dtype)
+    # no step for nothing: it would cost a copy of each block
     if step.dtypes["data"] == dtype:
         return step
     return Apply(
@@ -59,6 +63,7 @@ def to_mask(step: Step, table: FlagTable | None, where: str = "frame") -> Step:
             f"the mask of the {where} has dtype {dtype} and must be an integer or boolean array; arithmetic on a whole "
             "frame changes its mask, so use add, subtract, multiply or divide, or with_mask(array)."
         )
+    # integers mean here what they meant there: nothing to look up pixel by pixel
     if table.is_native:
         return cast_step(step, table.schema.dtype)
     return Apply(
@@ -84,6 +89,7 @@ def refuse_arithmetic(array: object, what: str) -> None:
     """Refuse an integer mask that is the sum, product, ... of masks: what arithmetic on a whole Dataset leaves."""
     if not isinstance(array, da.Array) or array.name.partition("-")[0] not in ARITHMETIC:
         return
+    # only slices and rechunks are looked through: what else was done to a mask, its author meant
     todo = list(array.dask.dependencies.get(array.name, ()))
     while todo:
         name = todo.pop()

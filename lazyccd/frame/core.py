@@ -171,7 +171,7 @@ def wrap_array(array: object, name: str = DATA) -> tuple[da.Array, tuple[Graph, 
     if isinstance(array, da.Array):
         wrapped = array
     elif hasattr(array, "__dask_graph__"):
-        # dask-array, dask's successor with expressions, has arrays of another class; its graphs hold no label of ours
+        # such as those of the package dask-array, in whose expressions no plan can be found
         raise FrameError(
             f"variable {name!r} is a {type(array).__module__}.{type(array).__name__}, not a dask.array.Array; "
             "open the frame with xarray's default chunk manager."

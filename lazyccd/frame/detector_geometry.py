@@ -52,6 +52,7 @@ def read_section(header: Mapping[str, Any], key: str) -> Section | None:
     """
     value = header.get(key)
     text = "" if value is None else str(value).strip()
+    # [0:0,0:0] is how some cameras write that there is none
     if text.upper() in NOTHING or not any(digit in text for digit in "123456789"):
         return None
     section = parse_section(text, UNBOUNDED)
@@ -199,6 +200,7 @@ def _before(header: Mapping[str, Any], name: str, after: Region) -> Placement | 
     ranges, steps, sizes = [], [], []
     for axis, (first, stop) in ((2, after[:2]), (1, after[2:])):
         scale, shift = float(header[f"{name}M{axis}_{axis}"]), float(header.get(f"{name}V{axis}", 0.0))
+        # edges and not centres of pixels are moved: binned pixels then end where unbinned ones do
         size = round(1 / abs(scale)) if scale else 0
         ends = sorted((edge - shift + 0.5) / scale for edge in (first, stop)) if scale else [0.5, 0.5]
         low, high = round(ends[0] - 0.5), round(ends[1] - 0.5)

@@ -1,4 +1,9 @@
-"""Headers as text: 80-character cards joined by newlines."""
+"""Headers as text: 80-character cards joined by newlines.
+
+A frame's header is text, and operations add text to it. astropy would write every card anew: COMMENT, HISTORY, CONTINUE and
+HIERARCH cards, and numbers as a camera wrote them, would not come out of FITS and Zarr as they went in. Cards are parsed where
+a value is needed, by `header_from_text` or `HeaderView`, and never to be written again.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +24,13 @@ from lazyccd.errors import FrameError, KeywordError
 logger = logging.getLogger(__name__)
 
 COMMENTARY = {"COMMENT", "HISTORY", ""}
+"""Keywords that may stand in a header any number of times, and have no value."""
 
 Lines: TypeAlias = tuple[str, list[str]]
 """A card: its keyword and its lines, more than one with CONTINUE."""
+
+NewCard: TypeAlias = tuple[str, Any, str]
+"""Keyword, value and comment of a card to be added."""
 
 WCS_KEYWORD = re.compile(
     r"(CTYPE|CUNIT|CRVAL|CRPIX|CDELT|CROTA)\d|(CD|PC|PV|PS|LTM|A|B|AP|BP)\d*_|LTV\d|LONPOLE|LATPOLE|WCSAXES|WCSNAME"
@@ -37,6 +46,7 @@ REMOVED = object()
 """The value of a card that is to go."""
 
 
+# parsing a header of some hundred cards takes milliseconds, and each operation on a frame asks for the same one
 @lru_cache(maxsize=256)
 def _parsed(text: str) -> fits.Header:
     return fits.Header.fromstring(text, sep="\n")
@@ -62,6 +72,7 @@ def parsable(text: str) -> str:
         try:
             _ = fits.Card.fromstring("".join(line.ljust(80) for line in card)).value
         except VerifyError:
+            # a card without a keyword is a comment by the standard: nothing is lost, and no reader stumbles over it
             raw = "".join(card).rstrip()
             lines.extend(" " * 8 + raw[i : i + 72] for i in range(0, len(raw), 72))
         else:
@@ -96,6 +107,7 @@ def _storable(key: str, value: object) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool | int | float | complex | str):
+        # FITS has no NaN and no infinities, and no character outside of ASCII
         if isinstance(value, float) and not np.isfinite(value):
             return str(value)
         if isinstance(value, str):
@@ -106,12 +118,13 @@ def _storable(key: str, value: object) -> Any:
 
 def _keyword(line: str) -> str:
     """Return the keyword of a card's first line."""
+    # long keywords end at the equals sign and not after eight characters
     if line.startswith("HIERARCH "):
         return line.split("=", 1)[0].strip().upper()
     return line[:8].strip().upper()
 
 
-def append_cards(text: str, cards: Iterable[tuple[str, Any, str]]) -> str:
+def append_cards(text: str, cards: Iterable[NewCard]) -> str:
     """Return a header text with cards added; one whose keyword is there already takes its place, or goes if `REMOVED`.
 
     Only the new cards are formatted; all others stay as they are to the byte. HISTORY and COMMENT are always added.
@@ -127,6 +140,7 @@ def append_cards(text: str, cards: Iterable[tuple[str, Any, str]]) -> str:
         if place is None:
             lines += new
             continue
+        # a long string goes on in CONTINUE cards, which are part of the one that is replaced
         stop = place + 1
         while stop < len(lines) and lines[stop].startswith("CONTINUE"):
             stop += 1
@@ -150,7 +164,7 @@ def is_local(keyword: str) -> bool:
     return bool(SECTION_KEYWORD.match(keyword) or WCS_KEYWORD.match(keyword))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=64)  # the primary header of a mosaic is asked for once for each of its extensions
 def shared_cards(primary: str) -> tuple[Lines, ...]:
     """Return the cards of a primary header that extensions can inherit."""
     own = {"EXTNAME", "EXTVER", "EXTLEVEL", "INHERIT", *COMMENTARY, *STRUCTURE}
@@ -181,6 +195,7 @@ def inherit(extension: str, primary: str, *, whole: bool) -> tuple[str, str]:
 
 def merge_headers(extension: str, primary: str) -> str:
     """Return the cards of an extension, and those of the primary header that it lacks."""
+    # by lines and not by cards: CONTINUE lines follow their card, kept or not
     have = {_keyword(line) for line in extension.split("\n")}
     lines = extension.split("\n")
     keep = False
@@ -221,6 +236,7 @@ def text_from_meta(meta: Mapping[str, Any], wcs: Any = None) -> str:
             pair = value if isinstance(value, tuple) and len(value) == 2 else (value, "")
             try:
                 text = append_cards(text, [(str(key), pair[0], str(pair[1]))])
+            # meta is a dict of anything: one entry that no card can hold must not cost the frame
             except (ValueError, TypeError) as error:
                 logger.warning("meta entry %r cannot be a header card (%s); left out.", key, error)
     if wcs is not None:

@@ -1,4 +1,7 @@
-"""Log entries in headers, as ccdproc writes them."""
+"""Log entries in headers, as ccdproc writes them: scripts that look for its keywords find them.
+
+`lazyccd.frame.processing_history` reads them back, and those of IRAF.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from astropy import units as u
 from astropy.config import ConfigItem, ConfigNamespace
 from astropy.io import fits
 
-from lazyccd.frame.header import append_cards
+from lazyccd.frame.header import NewCard, append_cards
 from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.nddata import is_nddata
 from lazyccd.plan.steps import Scalar
@@ -95,6 +98,7 @@ def log_entries(name: str, arguments: Mapping[str, Any], add_keyword: LogEntry) 
 
 def _shown(value: object) -> Any:
     """Return a value as it is logged: images and arrays by their type."""
+    # what ccdproc would have been given in its place
     if isinstance(value, xr.Dataset):
         return "<CCDData>"
     if isinstance(value, u.Quantity):
@@ -109,7 +113,7 @@ def _shown(value: object) -> Any:
 
 def apply_to_text(text: str, entries: Iterable[tuple[str, Any]]) -> str:
     """Return a header text with log entries added."""
-    cards: list[tuple[str, Any, str]] = []
+    cards: list[NewCard] = []
     for key, value in entries:
         short = SHORT_NAMES.get(key)
         if short is None:

@@ -35,4 +35,5 @@ def is_nddata(given: object) -> TypeGuard[NDData]:
 
 def _class(name: str) -> Any:
     """Return a class if it exists, else what nothing is an instance of."""
+    # isinstance(x, ()) is False for everything
     return getattr(sys.modules.get("astropy.nddata"), name, ())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from astropy.io import fits
 
 from lazyccd.errors import SectionError
 from lazyccd.frame.detector_geometry import Placement, placement
-from lazyccd.frame.header import append_cards, header_from_text, parsable
+from lazyccd.frame.header import NewCard, append_cards, header_from_text, parsable
 from lazyccd.frame.wcs import lattice, wcs_from_header
 from lazyccd.kernels.block import Array
 from lazyccd.sections import YX, Region, Section
@@ -89,9 +89,10 @@ def _follow(header: fits.Header, text: str, y: Array, x: Array) -> None:
     for key in ("CCDSEC", "DETSEC"):
         if key in header or (key == "CCDSEC" and "AMPSEC" in header):
             _move_section(header, key, (y0, ystep, len(y)), (x0, xstep, len(x)))
+    # sections of strips that are not in the product, and of pixels counted another way
     for key in ("BIASSEC", "TRIMSEC", "AMPSEC"):
         header.remove(key, ignore_missing=True)
-    # Physical = (logical - LTV) / LTM, and the image that was read may have had a shift itself.
+    # physical = (logical - LTV) / LTM, and the image that was read may have had a shift itself
     for axis, (first, step) in enumerate(((x0, xstep), (y0, ystep)), 1):
         shift, scale = float(header.get(f"LTV{axis}", 0.0)), float(header.get(f"LTM{axis}_{axis}", 1.0))
         header[f"LTV{axis}"] = (shift - 1 - first) / step + 1
@@ -105,6 +106,7 @@ def _replace_matrix(header: fits.Header, wcs: WCS) -> None:
     for i in (1, 2):
         for j in (1, 2):
             header[f"{name}{i}_{j}"] = float(matrix[i - 1, j - 1])
+        # the matrix holds the rotation too
         header.remove(f"CROTA{i}", ignore_missing=True)
 
 
@@ -126,6 +128,7 @@ def _move_section(
 
 def _moved(placed: Placement, axis: int, first: float, step: float, length: int) -> tuple[int, int, int] | None:
     """Return start, stop and direction on the detector of the pixels ``first + step * i`` along an axis."""
+    # a section can say neither every second pixel nor half ones
     if abs(step) != 1 or first % 1:
         return None
     begin, end = placed.data[2 * axis : 2 * axis + 2]
@@ -151,7 +154,7 @@ def after_gain(text: str, gain: float, readnoise: float | None = None) -> str:
     SATURATE=              90000.0
     """
     header = header_from_text(text)
-    cards: list[tuple[str, Any, str]] = []
+    cards: list[NewCard] = []
     for key in LEVELS:
         if isinstance(header.get(key), int | float):
             cards.append((key, float(header[key]) * gain, "[electron]"))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from astropy.io import fits
 
-from lazyccd.frame.header import COMMENTARY, WCS_KEYWORD, append_cards, cards_of
+from lazyccd.frame.header import COMMENTARY, WCS_KEYWORD, NewCard, append_cards, cards_of
 from lazyccd.frame.history_log import SHORT_NAMES
 
 SUMS = {"CHECKSUM", "DATASUM"}
@@ -33,7 +33,7 @@ MEDIAN_SHARE = 2 / math.pi
 class StackHeader(NamedTuple):
     """What becomes of the first frame's header."""
 
-    cards: list[tuple[str, Any, str]]
+    cards: list[NewCard]
     """Keyword, value and comment of cards to set."""
 
     dropped: list[str]
@@ -45,6 +45,7 @@ class StackHeader(NamedTuple):
     @property
     def history(self) -> list[str]:
         """What HISTORY says: how frames were combined, and which keywords were taken out."""
+        # HIERARCH keywords have blanks, at which a line must not be broken
         told = [key.replace(" ", "\N{NO-BREAK SPACE}") for key in self.dropped if key not in SUMS]
         text = f"Keywords that differed between the frames: {', '.join(told)}" if told else ""
         lines = [line for note in (*self.notes, text) for line in textwrap.wrap(note, 72)]
@@ -115,6 +116,7 @@ def stack_header(
     cards += [
         (f"IMCMB{i:03d}" if i < 1000 else f"IMCM{i:04d}", name, "") for i, name in enumerate(names[:9999], 1) if name
     ]
+    # a keyword that was put together is true for the stack, though the frames differ in it
     made = {key for key, _, _ in cards}
     differing = [key for key in _differing(values) if key not in made]
     if not keep_wcs:
@@ -159,6 +161,7 @@ def common_header(texts: Mapping[str, str], note: str) -> str:
         if key and (key, line) not in common
     ]
     own = {line for lines in said.values() for key, line in lines if (key, line) not in common}
+    # what one amplifier's header says of its own steps is told under its name, in HISTORY
     first, *_ = texts.values()
     kept = "\n".join(line for line in first.split("\n") if line.rstrip() not in own)
     return StackHeader(told, _differing(_values(list(texts.values()))), (note,)).apply(kept)
@@ -173,6 +176,7 @@ def _differing(values: dict[str, list[Any]]) -> list[str]:
 
 def _values(texts: Sequence[str]) -> dict[str, list[Any]]:
     """Return the values of all frames by keyword; keywords whose cards are the same everywhere are parsed once."""
+    # parsing a card takes much longer than comparing its text, and most cards of a night are the same
     tables = [{key: card for key, card in reversed(cards_of(text)) if key not in COMMENTARY} for text in texts]
     parsed: dict[str, list[Any]] = {}
     for key, card in tables[0].items():
@@ -192,11 +196,9 @@ def _value(card: list[str] | None) -> Any:
         return "\n".join(card)
 
 
-def _times(
-    values: dict[str, list[Any]], weights: Sequence[float], count: int, *, summed: bool
-) -> list[tuple[str, Any, str]]:
+def _times(values: dict[str, list[Any]], weights: Sequence[float], count: int, *, summed: bool) -> list[NewCard]:
     """Return the cards of exposure times and dates that all frames have."""
-    cards: list[tuple[str, Any, str]] = []
+    cards: list[NewCard] = []
     for key in EXPOSURES:
         given = values.get(key)
         if given is not None and _all_numbers(given):
@@ -216,12 +218,13 @@ def _times(
     return cards
 
 
-def _noise(values: dict[str, list[Any]], count: int, method: str) -> list[tuple[str, Any, str]]:
+def _noise(values: dict[str, list[Any]], count: int, method: str) -> list[NewCard]:
     """Return the cards of the gain and read noise that a stack has in effect, where all frames have the same.
 
     An average of n frames is as noisy as one with n times the gain and, in electrons, the root of n times the read noise. A
     median is that of fewer frames (Kenney & Keeping 1962: 2 / pi of them, for many).
     """
+    # of two, the median is the mean
     effective = count * MEDIAN_SHARE if method == "median" and count > 2 else count
     factors = {"GAIN": 1.0 if method == "sum" else effective, "RDNOISE": effective**0.5}
     return [

@@ -45,6 +45,7 @@ def frames_of(tree: xr.DataTree) -> dict[str, xr.Dataset]:
         Raised if there is no frame, or the root itself is one.
     """
     nodes = dict(tree.subtree_with_keys)
+    # without what a node inherits from its parents: coordinates of the root are not the frame's
     frames = {path: node.to_dataset(inherit=False) for path, node in nodes.items() if DATA in node.data_vars}
     if "." in frames:
         raise FrameError("the root of the tree has 'data' and must have attributes only; put frames into its children.")
@@ -96,6 +97,7 @@ def by_frame(func: Callable[Concatenate[xr.Dataset, P], T]) -> TreeFunction[P, T
 
 
 def _over_trees(func: Callable[..., Any]) -> Callable[..., Any]:
+    # once, when the function is decorated, and not at each call
     labels = list(inspect.signature(func).parameters)
 
     @functools.wraps(func)

@@ -73,8 +73,9 @@ def _parse_text(text: str) -> u.UnitBase | None:
     if text.lower() in ALIASES:
         return ALIASES[text.lower()]
     with warnings.catch_warnings():
-        # Deprecated spellings are still what the file says.
+        # deprecated spellings are still what the file says
         warnings.simplefilter("ignore", u.UnitsWarning)
+        # as written first: the case of prefixes matters, mJy and MJy
         for spelling in (text, text.lower()):
             try:
                 return u.Unit(spelling)
@@ -109,6 +110,7 @@ def conversion_factor(unit: u.UnitBase, target: u.UnitBase, what: str) -> float:
     UnitError
         Raised if the units are not equivalent; ct, DN and adu are three different units.
     """
+    # the usual case, and exactly 1: pixels are then not multiplied at all
     if unit == target:
         return 1.0
     try:

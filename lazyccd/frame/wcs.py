@@ -1,4 +1,8 @@
-"""The WCS of a frame, carried along when it is cut, flipped or binned."""
+"""The WCS of a frame, carried along when it is cut, flipped or binned.
+
+It is that of the header, which is about the image that was read, seen from the original positions of the frame's rows and columns
+in its coordinates. Any chain of operations leads to these positions, so no operation has to know of the WCS.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +35,7 @@ def lattice(positions: Array, axis: str) -> tuple[float, float]:
     if values.size < 2:
         return float(values[0]), 1.0
     step = (values[-1] - values[0]) / (values.size - 1)
+    # positions of binned pixels are means, which need not be exact
     if step == 0 or not np.allclose(np.diff(values), step, rtol=0, atol=1e-6 * abs(step)):
         raise FrameError(
             f"the {axis} coordinates are not evenly spaced, so the WCS cannot follow; select with a constant step."
@@ -57,6 +62,7 @@ def wcs_from_header(text: str, y: Array, x: Array) -> WCS | None:
     if wcs is None or not wcs.has_celestial:
         return None
     (y0, ystep), (x0, xstep) = lattice(y, "y"), lattice(x, "x")
+    # the header as it is, to the last bit
     if (y0, ystep, x0, xstep) == (0, 1, 0, 1):
         return wcs
     if (ystep, xstep) != (1, 1):
@@ -69,6 +75,7 @@ def _read(text: str) -> WCS | None:
     header = header_from_text(text)
     if "CTYPE1" not in header:
         return None
+    # astropy would look for the table in the file, and a frame has none
     tables = [key for key in TABLES if key in header]
     if tables:
         removed = ", ".join(f"{key!r}: None" for key in tables)
@@ -83,6 +90,7 @@ def _read(text: str) -> WCS | None:
         warnings.simplefilter("ignore", FITSFixedWarning)
         warnings.simplefilter("ignore", VerifyWarning)
         try:
+            # made anew each time: one WCS object is not safe in several threads before astropy 8.0.2
             return WCS(header, relax=True, naxis=2)
         except (ValueError, KeyError, WcsError) as error:
             reason = str(error).strip().splitlines()[-1]
@@ -110,6 +118,7 @@ def _sliced(wcs: WCS, y: tuple[float, float], x: tuple[float, float]) -> WCS:
 
         new.sip = Sip(wcs.sip.a, wcs.sip.b, wcs.sip.ap, wcs.sip.bp, wcs.sip.crpix - firsts)
     if np.any(steps != 1):
+        # the columns of the matrix are about the axes of pixels
         if new.wcs.has_cd():
             new.wcs.cd = wcs.wcs.cd * steps
         else:

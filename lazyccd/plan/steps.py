@@ -302,19 +302,30 @@ class Chunked(Step):
         return sum(box.size for box in boxes.values()) * self.dtypes["data"].itemsize
 
 
+class Part(NamedTuple):
+    """Where one plane of a `Join` comes from."""
+
+    name: str
+    """Its name in the output."""
+
+    step: Step
+    plane: str
+    """Its name in the step that gives it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Join(Step):
     """Planes taken from different steps, when a user replaced one variable of a frame."""
 
-    parts: tuple[tuple[str, Step, str], ...] = field(kw_only=True)
-    """For each plane of the output: its name, the step that gives it, and the name that it has there."""
+    parts: tuple[Part, ...] = field(kw_only=True)
+    """One for each plane of the output."""
 
     @classmethod
     def of(cls, **parts: tuple[Step, str] | None) -> Join:
         """Return a step with the given planes; ``data`` must be among them."""
-        given = tuple((name, *part) for name in ALL_PLANES if (part := parts.get(name)) is not None)
-        dtypes = make_dtypes(**{name: step.dtypes[plane] for name, step, plane in given})
-        return cls(given[0][1].shape, dtypes, parts=given)
+        given = tuple(Part(name, *part) for name in ALL_PLANES if (part := parts.get(name)) is not None)
+        dtypes = make_dtypes(**{part.name: part.step.dtypes[part.plane] for part in given})
+        return cls(given[0].step.shape, dtypes, parts=given)
 
     def identity(self) -> tuple[Any, ...]:
         """Return where each plane comes from."""
@@ -346,7 +357,7 @@ class Join(Step):
 
     def with_inputs(self, inputs: tuple[Step, ...], scalars: Scalars) -> Step:
         """Return the join of other steps."""
-        parts = tuple((name, new, plane) for (name, _, plane), new in zip(self.parts, inputs, strict=True))
+        parts = tuple(part._replace(step=new) for part, new in zip(self.parts, inputs, strict=True))
         return replace(self, parts=parts)
 
     def describe(self) -> dict[str, Any]:
