@@ -25,6 +25,8 @@ import numpy as np
 from astropy.io import fits
 from common import RESULTS, fresh, row, save, sparse_fits, spread
 
+from lazyccd.rejection import SigmaClip
+
 CARDS = {"BUNIT": "adu", "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CD1_1": -1e-4, "CD2_2": 1e-4, "EXPTIME": 1.0}
 CARDS |= {"CRPIX1": 1.0, "CRPIX2": 1.0, "CRVAL1": 150.0, "CRVAL2": 2.0}
 
@@ -53,7 +55,7 @@ WORKS: dict[str, dict[str, Any]] = {
         "ccdproc": {"method": "median"},
     },
     "MAD clip, mean": {
-        "options": {"reject": "sigclip", "deviation": "mad_std"},
+        "options": {"reject": SigmaClip(deviation="mad_std")},
         "words": ["--reject", "sigclip", "--deviation", "mad_std"],
         "aim": 0.6,
         "ccdproc": {"sigma_clip": True, "sigma_clip_func": "median", "sigma_clip_dev_func": "mad_std"},

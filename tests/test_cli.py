@@ -227,7 +227,7 @@ def test_combine_with_offsets(tmp_path: Path, rng: np.random.Generator) -> None:
     assert not (tmp_path / "x.fits").exists()
 
 
-@pytest.mark.filterwarnings("always::lazyccd.ops.stack.rejection.UselessRejectionWarning")
+@pytest.mark.filterwarnings("always::lazyccd.rejection.UselessRejectionWarning")
 def test_combine_says_what_it_did(tmp_path: Path) -> None:
     """A warning is one line without code; an existing file is refused with the option that replaces it."""
     for i in range(3):
@@ -239,7 +239,7 @@ def test_combine_says_what_it_did(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "Warning: rejection 'sigclip' rejects nothing: no value of 3 can be 3 standard" in result.output
     assert ".py" not in result.output
-    assert "rejected: sigclip centre=median deviation=std low=3 high=3\n" in result.output
+    assert "rejected: sigclip low=3 high=3 center=median deviation=std\n" in result.output
     result = call(*words)
     assert result.exit_code == 2
     assert "out.fits exists; pass --overwrite" in result.output

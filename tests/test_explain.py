@@ -13,6 +13,7 @@ from astropy.nddata import CCDData
 import lazyccd
 from lazyccd import add_mask, combine, errors, explain, from_ccddata, with_uncertainty
 from lazyccd.frame.tree import make_tree
+from lazyccd.rejection import SigmaClip
 
 
 @pytest.fixture
@@ -33,10 +34,10 @@ def night(tmp_path: Path, rng: np.random.Generator) -> tuple[list[Any], np.ndarr
 def test_every_input_of_a_stack(night: tuple[list[Any], Any]) -> None:
     """The table has the value after each step, the pixel's position before the trim, and what rejected it."""
     frames, raw = night
-    result = combine(frames, reject="sigclip", deviation="mad_std", low=5, high=5, scale="median")
+    result = combine(frames, reject=SigmaClip(5, 5, deviation="mad_std"), scale="median")
     table = explain(result, 20, 30)
     last = table[table["step"] == "to the stack"]
-    assert list(last["note"]) == ["used", "sigma", "masked", "used", "used", "used"]
+    assert list(last["note"]) == ["used", "sigclip", "masked", "used", "used", "used"]
     assert list(last["frame"]) == [f"{i + 1} f{i}.fits" for i in range(6)]
     np.testing.assert_allclose(last["value"], raw[:, 20, 30] - 100, rtol=1e-6)
     np.testing.assert_allclose(last["uncertainty"], 5**0.5, rtol=1e-6)
@@ -56,7 +57,7 @@ def test_every_input_of_a_stack(night: tuple[list[Any], Any]) -> None:
 def test_neighbours_that_grew(night: tuple[list[Any], Any]) -> None:
     """A pixel beside a rejected one is rejected by `grow`."""
     frames, _ = night
-    result = combine(frames, reject="sigclip", deviation="mad_std", low=20, high=20, grow=1.5)
+    result = combine(frames, reject=SigmaClip(20, 20, deviation="mad_std"), grow=1.5)
     table = explain(result, 21, 31)
     assert list(table["note"][table["step"] == "to the stack"])[1] == "grow"
 

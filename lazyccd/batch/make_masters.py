@@ -18,6 +18,7 @@ from lazyccd.batch.metadata import Facts
 from lazyccd.batch.night_plan import FramePlan, MasterGroup, NightPlan
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import resolve
+from lazyccd.ops.stack.rejection import SigmaClip
 
 FEW = 10
 """Fewer frames than this are combined by their median, others by a mean clipped about the median.
@@ -152,11 +153,7 @@ def combine_robustly(frames: list[xr.Dataset]) -> xr.Dataset:
     clipped: xr.Dataset = ops.combine(
         frames,
         method="average",
-        sigma_clip=True,
-        sigma_clip_low_thresh=CLIP,
-        sigma_clip_high_thresh=CLIP,
-        sigma_clip_func="median",
-        sigma_clip_dev_func="mad_std",
+        reject=SigmaClip(CLIP, CLIP, center="median", deviation="mad_std", iterations=1),
     )
     return clipped
 

@@ -1,4 +1,7 @@
-"""``lazyccd combine``: the options of `lazyccd.combine` as a command."""
+"""``lazyccd combine``: `lazyccd.combine` as a command.
+
+Each setting of a rejection rule is an option of its own, with imcombine's name where it has one; `_rule` makes the rule of them.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,23 @@ REJECTS = (
     "gesdt",
 )
 
+SETTINGS = (
+    "low",
+    "high",
+    "center",
+    "deviation",
+    "iterations",
+    "nlow",
+    "nhigh",
+    "pclip",
+    "fraction",
+    "significance",
+    "gain",
+    "readnoise",
+    "snoise",
+)
+"""Options that are settings of a rejection rule."""
+
 
 @click.command()
 @click.argument("files", nargs=-1, required=True)
@@ -32,30 +52,30 @@ REJECTS = (
     "-o", "--out", required=True, type=click.Path(path_type=Path), help="FITS file, or store if it ends in .zarr."
 )
 @click.option("--method", type=click.Choice(METHODS), default="average", show_default=True)
-@click.option("--reject", type=click.Choice(REJECTS), default="none", show_default=True, help="What is left out.")
-@click.option("--low", type=float, default=3.0, show_default=True, help="Deviations below the centre; 0 for no limit.")
-@click.option("--high", type=float, default=3.0, show_default=True, help="Deviations above the centre; 0 for no limit.")
+@click.option("--reject", type=click.Choice(REJECTS), default="none", show_default=True, help="Rejection rule.")
+@click.option("--low", type=float, default=3.0, show_default=True, help="Deviations below the center; 0 for no limit.")
+@click.option("--high", type=float, default=3.0, show_default=True, help="Deviations above the center; 0 for no limit.")
 @click.option(
-    "--centre", type=click.Choice(["median", "mean"]), default="median", show_default=True, help="Of sigclip."
+    "--center", type=click.Choice(["median", "mean"]), default="median", show_default=True, help="For sigclip."
 )
 @click.option(
-    "--deviation", type=click.Choice(["std", "mad_std"]), default="std", show_default=True, help="Of sigclip."
+    "--deviation", type=click.Choice(["std", "mad_std"]), default="std", show_default=True, help="For sigclip."
 )
-@click.option("--iterations", type=int, help="Of sigclip; until nothing changes if not given.")
-@click.option("--nlow", type=int, default=1, show_default=True, help="Lowest values left out by minmax.")
-@click.option("--nhigh", type=int, default=1, show_default=True, help="Highest values left out by minmax.")
+@click.option("--iterations", type=int, help="For sigclip; default: until nothing changes.")
+@click.option("--nlow", type=int, default=1, show_default=True, help="Lowest values rejected by minmax.")
+@click.option("--nhigh", type=int, default=1, show_default=True, help="Highest values rejected by minmax.")
 @click.option("--pclip", type=float, default=-0.5, show_default=True, help="Order of pclip.")
-@click.option("--fraction", type=float, default=0.3, show_default=True, help="Most outliers of gesdt.")
-@click.option("--significance", type=float, default=0.05, show_default=True, help="Of gesdt.")
+@click.option("--fraction", type=float, default=0.3, show_default=True, help="Largest fraction of outliers, for gesdt.")
+@click.option("--significance", type=float, default=0.05, show_default=True, help="For gesdt.")
 @click.option(
-    "--gain", default="1", show_default=True, metavar="G|KEY", help="Electrons per unit, for ccdclip, crreject."
+    "--gain", default="1", show_default=True, metavar="G|KEY", help="Electrons per unit, for ccdclip and crreject."
 )
 @click.option("--readnoise", default="", metavar="R|KEY", help="Electrons, for ccdclip and crreject.")
-@click.option("--snoise", default="0", show_default=True, metavar="S|KEY", help="Fraction of the signal, for ccdclip.")
+@click.option("--snoise", default="0", show_default=True, metavar="S|KEY", help="Fraction of the signal; likewise.")
 @click.option(
-    "--nkeep", type=int, default=1, show_default=True, help="Values kept at least; negative: left out at most."
+    "--nkeep", type=int, default=1, show_default=True, help="Values kept at least; negative: rejected at most."
 )
-@click.option("--grow", type=float, default=0.0, show_default=True, help="Radius of neighbours that are left out too.")
+@click.option("--grow", type=float, default=0.0, show_default=True, help="Radius of neighbours that are rejected too.")
 @click.option("--min", "minimum", type=float, help="Lowest value that counts.")
 @click.option("--max", "maximum", type=float, help="Highest value that counts.")
 @click.option(
@@ -120,17 +140,11 @@ def _combined(files: tuple[str, ...], out: Path, options: dict[str, Any]) -> Any
     inputs = _trees(files, options["unit"]) if hdu is None else []
     inputs = inputs or list(files)
     minimum, maximum = options.pop("minimum"), options.pop("maximum")
-    reject = options.pop("reject")
     return combine(
         inputs,
         out,
         overwrite_output=options.pop("overwrite"),
-        reject=None if reject == "none" else reject,
-        low=options.pop("low") or None,
-        high=options.pop("high") or None,
-        gain=_number_or_key(options.pop("gain")),
-        readnoise=_number_or_key(options.pop("readnoise")),
-        snoise=_number_or_key(options.pop("snoise")),
+        reject=_rule(options.pop("reject"), {name: options.pop(name) for name in SETTINGS}),
         scale=options.pop("scale") or None,
         zero=options.pop("zero") or None,
         weights=options.pop("weights") or None,
@@ -141,6 +155,23 @@ def _combined(files: tuple[str, ...], out: Path, options: dict[str, Any]) -> Any
         hdu=int(hdu) if hdu is not None and hdu.isdigit() else hdu,
         **options,
     )
+
+
+def _rule(name: str, settings: dict[str, Any]) -> Any:
+    """Return the rejection rule of a name, with those settings that it has."""
+    from dataclasses import fields
+
+    from lazyccd.ops.stack.rejection import RULES
+
+    if name == "none":
+        return None
+    rule = RULES[name]
+    settings = {"order" if key == "pclip" else key: value for key, value in settings.items()}
+    for what in ("low", "high"):
+        settings[what] = abs(settings[what]) or None
+    for what in ("gain", "readnoise", "snoise"):
+        settings[what] = _number_or_key(settings[what])
+    return rule(**{field.name: settings[field.name] for field in fields(rule) if field.name in settings})
 
 
 def _offsets(given: str, inputs: list[Any]) -> Any:

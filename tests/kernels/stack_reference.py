@@ -11,6 +11,7 @@ from lazyccd.kernels.stack.combine import median_factor
 from lazyccd.kernels.stack.scaling import find_scaling
 from lazyccd.kernels.stack.types import Rule
 from lazyccd.mask_planes import MaskSchema
+from lazyccd.ops.stack.rejection import critical_values, percentile_order
 
 SCHEMA = MaskSchema()
 BITS = {name: SCHEMA.bits(name) for name in SCHEMA.names}
@@ -42,8 +43,8 @@ def mad(values: Values) -> float:
 
 def std(values: Values) -> float:
     """Return the standard deviation of n."""
-    centre = mean(values)
-    return math.sqrt(sum((values[i] - centre) ** 2 for i in sorted(values)) / len(values))
+    center = mean(values)
+    return math.sqrt(sum((values[i] - center) ** 2 for i in sorted(values)) / len(values))
 
 
 def order(values: Values) -> list[int]:
@@ -56,47 +57,51 @@ def ratio(a: float, b: float) -> float:
     return a / b if b else math.inf
 
 
-def limits(values: Values, settings: Any, _: Any) -> Off:
+def limits(values: Values, rule: Any, _: Any) -> Off:
     """Reject values outside of two limits."""
-    low, high = (-math.inf if settings[0] is None else settings[0], math.inf if settings[1] is None else settings[1])
+    low, high = (-math.inf if rule.low is None else rule.low, math.inf if rule.high is None else rule.high)
     return {i: max(low - v, v - high) for i, v in values.items() if v < low or v > high}
 
 
-def sigma(values: Values, settings: Any, _: Any) -> Off:
-    """Reject values so many deviations from the centre, iterated."""
-    centre_name, deviation_name, low, high, iterations = settings
+def sigma(values: Values, rule: Any, _: Any) -> Off:
+    """Reject values so many deviations from the center, iterated."""
+    low, high, iterations = rule.low, rule.high, rule.iterations
     left, off = dict(values), {}
     while left and (iterations is None or iterations > 0):
-        centre = mean(left) if centre_name == "mean" else median(left)
-        deviation = std(left) if deviation_name == "std" else MAD * mad(left)
-        lowest = -math.inf if low is None else centre - low * deviation
-        highest = math.inf if high is None else centre + high * deviation
+        center = mean(left) if rule.center == "mean" else median(left)
+        deviation = std(left) if rule.deviation == "std" else MAD * mad(left)
+        lowest = -math.inf if low is None else center - low * deviation
+        highest = math.inf if high is None else center + high * deviation
         out = [i for i, v in left.items() if v < lowest or v > highest]
         for i in out:
-            off[i] = ratio(abs(left.pop(i) - centre), deviation)
+            off[i] = ratio(abs(left.pop(i) - center), deviation)
         if not out:
             break
         iterations = None if iterations is None else iterations - 1
     return off
 
 
-def extrema(values: Values, settings: Any, _: Any) -> Off:
+def extrema(values: Values, rule: Any, _: Any) -> Off:
     """Reject the lowest and the highest values."""
-    nlow, nhigh = settings
+    return by_number(values, rule.nlow, rule.nhigh)
+
+
+def by_number(values: Values, nlow: int, nhigh: int) -> Off:
+    """Reject so many of the lowest and the highest values."""
     ranked = order(values)
     n = len(ranked)
     return {i: abs(values[i] - median(values)) for k, i in enumerate(ranked) if k < nlow or k >= n - nhigh}
 
 
-def minmax(values: Values, settings: Any, more: Any) -> Off:
+def minmax(values: Values, rule: Any, more: Any) -> Off:
     """As extrema, in proportion to how many count."""
     n = len(values)
-    return extrema(values, tuple(int(n * s / more["count"] + 0.001) for s in settings), more)
+    return by_number(values, *(int(n * s / more["count"] + 0.001) for s in (rule.nlow, rule.nhigh)))
 
 
-def pclip(values: Values, settings: Any, _: Any) -> Off:
+def pclip(values: Values, rule: Any, more: Any) -> Off:
     """Reject by the distance of one order from the median."""
-    pclip_order, low, high = settings
+    pclip_order, low, high = percentile_order(rule.order, more["count"]), *thresholds(rule)
     n = len(values)
     if n < 3:
         return {}
@@ -105,31 +110,37 @@ def pclip(values: Values, settings: Any, _: Any) -> Off:
         rank = max(1, math.floor(middle - (1 if n % 2 == 0 else 0) + pclip_order + 0.5))
     else:
         rank = min(n, math.floor(middle + pclip_order + 0.5))
-    centre = median(values)
-    deviation = math.copysign(1, pclip_order) * (sorted(values.values())[rank - 1] - centre)
+    center = median(values)
+    deviation = math.copysign(1, pclip_order) * (sorted(values.values())[rank - 1] - center)
     if deviation == 0:
         return {}
     return {
-        i: abs((v - centre) / deviation)
+        i: abs((v - center) / deviation)
         for i, v in values.items()
-        if (centre - v) / deviation >= low or (v - centre) / deviation >= high
+        if (center - v) / deviation >= low or (v - center) / deviation >= high
     }
 
 
-def gesdt(values: Values, table: Any, _: Any) -> Off:
+def thresholds(rule: Any) -> tuple[float, float]:
+    """Return the thresholds of a rule, infinite for none."""
+    low, high = getattr(rule, "low", None), rule.high
+    return math.inf if low is None else low, math.inf if high is None else high
+
+
+def gesdt(values: Values, rule: Any, more: Any) -> Off:
     """Reject by generalised extreme Studentised deviates."""
     left, ranked = dict(values), []
     last = 0
-    critical = table[len(values)]
+    critical = critical_values(more["count"], rule.fraction, rule.significance)[len(values)]
     for step, value in enumerate(critical):
         if len(left) < 3:
             break
-        centre = sum(left[i] for i in sorted(left)) / len(left)
-        worst = max(sorted(left), key=lambda i: abs(left[i] - centre))
-        squares = sum((left[i] - centre) ** 2 for i in sorted(left))
+        center = sum(left[i] for i in sorted(left)) / len(left)
+        worst = max(sorted(left), key=lambda i: abs(left[i] - center))
+        squares = sum((left[i] - center) ** 2 for i in sorted(left))
         if squares == 0:
             break
-        off = abs(left.pop(worst) - centre) / math.sqrt(squares / len(left))
+        off = abs(left.pop(worst) - center) / math.sqrt(squares / len(left))
         ranked.append((worst, off))
         if off > value:
             last = step + 1
@@ -139,8 +150,9 @@ def gesdt(values: Values, table: Any, _: Any) -> Off:
 def iterated(fewest: int, judge: Callable[[Values, Any], dict[int, tuple[float, float]]]) -> Callable[..., Off]:
     """Reject by an expected value and a deviation of each input until nothing changes."""
 
-    def clip(values: Values, settings: Any, more: Any) -> Off:
-        low, high = settings
+    def clip(values: Values, rule: Any, more: Any) -> Off:
+        low, high = thresholds(rule)
+        more = more | {"rule": rule}
         left, off = dict(values), {}
         while len(left) >= fewest:
             judged = judge(left, more)
@@ -161,12 +173,12 @@ def iterated(fewest: int, judge: Callable[[Values, Any], dict[int, tuple[float, 
 
 def by_noise(left: Values, more: Any) -> dict[int, tuple[float, float]]:
     """Judge by a noise model at the median."""
-    centre = median(left)
+    center, rule = median(left), more["rule"]
     judged = {}
     for i in left:
-        a, b, c = more["noise"][i]
-        x = max(0.0, (centre - more["offsets"][i]) / more["multipliers"][i])
-        judged[i] = (centre, abs(more["multipliers"][i]) * math.sqrt(a + x * b + x * x * c))
+        a, b, c = (rule.readnoise[i] / rule.gain[i]) ** 2, 1 / rule.gain[i], rule.snoise[i] ** 2
+        x = max(0.0, (center - more["offsets"][i]) / more["multipliers"][i])
+        judged[i] = (center, abs(more["multipliers"][i]) * math.sqrt(a + x * b + x * x * c))
     return judged
 
 
@@ -178,9 +190,9 @@ def by_variance(left: Values, more: Any) -> dict[int, tuple[float, float]]:
 def winsorized(left: Values, _: Any) -> dict[int, tuple[float, float]]:
     """Judge by a winsorized deviation."""
     values = sorted(left.values())
-    centre, deviation, factor = median(left), math.inf, 1.0
+    center, deviation, factor = median(left), math.inf, 1.0
     for _k in range(100):
-        lowest, highest = centre - 1.5 * deviation, centre + 1.5 * deviation
+        lowest, highest = center - 1.5 * deviation, center + 1.5 * deviation
         clamped = [min(max(v, lowest), highest) for v in values]
         middle = sum(clamped) / len(clamped)
         new = factor * math.sqrt(sum((v - middle) ** 2 for v in clamped) / (len(clamped) - 1))
@@ -188,29 +200,30 @@ def winsorized(left: Values, _: Any) -> dict[int, tuple[float, float]]:
         deviation, factor = new, 1.134
         if settled:
             break
-    return dict.fromkeys(left, (centre, deviation))
+    return dict.fromkeys(left, (center, deviation))
 
 
 def linear(left: Values, _: Any) -> dict[int, tuple[float, float]]:
     """Judge by a line through the sorted values."""
     ranked = order(left)
     n = len(ranked)
-    middle, centre = 0.5 * (n - 1), sum(left[i] for i in ranked) / n
-    covariance = sum((k - middle) * (left[i] - centre) for k, i in enumerate(ranked))
+    middle, center = 0.5 * (n - 1), sum(left[i] for i in ranked) / n
+    covariance = sum((k - middle) * (left[i] - center) for k, i in enumerate(ranked))
     slope = covariance / sum((k - middle) ** 2 for k in range(n))
-    expected = {i: centre + slope * (k - middle) for k, i in enumerate(ranked)}
+    expected = {i: center + slope * (k - middle) for k, i in enumerate(ranked)}
     deviation = sum(abs(left[i] - expected[i]) for i in ranked) / n
     return {i: (expected[i], deviation) for i in ranked}
 
 
 CLIPS: dict[str, Callable[[Values, Any, Any], Off]] = {
     "limits": limits,
-    "sigma": sigma,
+    "sigclip": sigma,
     "extrema": extrema,
     "minmax": minmax,
     "pclip": pclip,
     "gesdt": gesdt,
     "ccdclip": iterated(2, by_noise),
+    "crreject": iterated(2, by_noise),
     "varclip": iterated(2, by_variance),
     "winsorized": iterated(5, winsorized),
     "linearfit": iterated(5, linear),
@@ -235,7 +248,7 @@ def worst_class(bits: int) -> int:
 def combine_pixel(values: list[float], bits: list[int], variances: list[float], rule: Rule) -> dict[str, Any]:
     """Combine one pixel; return data, variance, mask, and which frames were used and which rejected."""
     bits = [b if math.isfinite(v) else b | BITS["NO_DATA"] for v, b in zip(values, bits, strict=True)]
-    good = [i for i, b in enumerate(bits) if not b & rule.bad]
+    good = [i for i, b in enumerate(bits) if not b & rule.masks.bad]
     left, all_bad = list(good), not good
     if all_bad:
         least = min(worst_class(b) for b in bits)
@@ -245,18 +258,18 @@ def combine_pixel(values: list[float], bits: list[int], variances: list[float], 
     spread = [v * m**2 for v, m in zip(variances, scaling.multipliers, strict=True)]
     more = {
         "count": rule.count,
-        "noise": None if rule.noise is None else rule.noise.terms,
         "variances": spread,
         "multipliers": scaling.multipliers,
         "offsets": scaling.offsets,
     }
     if not all_bad:
-        for name, settings in rule.clips:
-            off = CLIPS[name]({i: values[i] for i in left}, settings, more) if left else {}
+        for clip in rule.rejecting.clips:
+            off = CLIPS[clip.name]({i: values[i] for i in left}, clip, more) if left else {}
             left = [i for i in left if i not in off]
-        if rule.reject is not None and left:
+        reject = rule.rejecting.reject
+        if reject is not None and left:
             counted = {i: scaled[i] for i in left}
-            off = keep_some(counted, CLIPS[rule.reject[0]](counted, rule.reject[1], more), rule.nkeep)
+            off = keep_some(counted, CLIPS[reject.name](counted, reject, more), rule.rejecting.nkeep)
             left = [i for i in left if i not in off]
     rejected = [] if all_bad else [i for i in good if i not in left]
     return combine_left(scaled, bits, spread, rule, scaling.weights.tolist(), left, rejected)

@@ -18,8 +18,22 @@ from lazyccd.kernels.medians import exchange
 from lazyccd.kernels.stack.combine import combine_frames, median_factor
 from lazyccd.kernels.stack.loops import median_and_deviation, median_of, sorting_network
 from lazyccd.kernels.stack.scaling import Levels, find_scaling
-from lazyccd.kernels.stack.types import Noise, Rule
-from lazyccd.ops.stack.rejection import critical_values, percentile_order
+from lazyccd.kernels.stack.types import MaskBits, Rejecting, Rule
+from lazyccd.rejection import (
+    GESDT,
+    AvSigmaClip,
+    CCDClip,
+    CRReject,
+    Extrema,
+    Limits,
+    LinearFit,
+    MinMax,
+    PercentileClip,
+    Rejection,
+    SigmaClip,
+    VarianceClip,
+    Winsorized,
+)
 from lazyccd.sections import Region
 from tests.kernels.stack_reference import BITS, CLASSES, SCHEMA, combine_pixel
 
@@ -28,34 +42,22 @@ ALL = frozenset({"data", "variance", "mask", "n_used", "n_rejected"})
 
 
 def make_rule(count: int, **changes: Any) -> Rule:
-    """Return a plain average, with some fields changed."""
-    rule = Rule(
-        method="average",
-        count=count,
-        has_pixel_weights=False,
-        shares_masters=False,
-        levels=Levels(),
-        clips=(),
-        reject=None,
-        nkeep=0,
-        grow=0.0,
-        noise=None,
-        flavor="ccdproc",
-        about_median=True,
-        ncombine=(1,) * count,
-        exposures=(),
-        uncertainty="scatter",
-        work="float64",
-        dtype="float64",
-        mask_dtype="uint16",
-        remaps=((),) * count,
-        bad=SCHEMA.bad_bits,
-        ranks=tuple(SCHEMA.bits(*names) & SCHEMA.bad_bits for names in CLASSES),
-        saturated=BITS["SAT"],
-        clipped=BITS["CLIPPED"],
-        no_data=BITS["NO_DATA"],
-    )
-    return replace(rule, **changes)
+    """Return a plain average that keeps nothing at least, with some fields of the rule or of its parts changed."""
+    parts: dict[str, Any] = {
+        "rejecting": Rejecting(nkeep=0),
+        "masks": MaskBits(
+            remaps=((),) * count,
+            bad=SCHEMA.bad_bits,
+            ranks=tuple(SCHEMA.bits(*names) & SCHEMA.bad_bits for names in CLASSES),
+            saturated=BITS["SAT"],
+            clipped=BITS["CLIPPED"],
+            no_data=BITS["NO_DATA"],
+        ),
+    }
+    for name, part in parts.items():
+        own = {key: changes.pop(key) for key in part.__dataclass_fields__ if key in changes}
+        parts[name] = replace(part, **own)
+    return Rule(count=count, **parts, **changes)
 
 
 def run(values: Array, bits: Array | None = None, variances: Array | None = None, **changes: Any) -> Block:
@@ -100,13 +102,13 @@ def stacks(draw: st.DrawFn) -> tuple[Array, Array, Array, dict[str, Any]]:
         "levels": levels,
         "clips": draw(clip_lists(count)),
         "nkeep": draw(st.integers(-count, count)),
-        "noise": Noise(
-            tuple(rng.integers(1, 5, count).astype(float)),
-            tuple(rng.integers(1, 9, count).astype(float)),
-            (0.1,) * count,
-        ),
-        "reject": draw(st.one_of(st.none(), rejects(count))),
     }
+    noise = {
+        "readnoise": tuple(rng.integers(1, 5, count).astype(float)),
+        "gain": tuple(rng.integers(1, 9, count).astype(float)),
+        "snoise": (0.1,) * count,
+    }
+    rules["reject"] = draw(st.one_of(st.none(), rejects(count, noise)))
     return values, bits, rng.integers(1, 9, shape).astype(np.float64), rules
 
 
@@ -115,39 +117,56 @@ LOWS, HIGHS = st.sampled_from([1.0371, 1.6143, math.inf]), st.sampled_from([0.91
 
 
 @st.composite
-def sigmas(draw: st.DrawFn) -> tuple[str, Any]:
+def sigmas(draw: st.DrawFn) -> SigmaClip:
     """Draw a clip about the mean or the median."""
     low, high = draw(LOWS), draw(HIGHS)
-    return "sigma", (
-        draw(st.sampled_from(["mean", "median"])),
-        draw(st.sampled_from(["std", "mad_std"])),
+    return SigmaClip(
         None if low == math.inf else low,
         None if high == math.inf else high,
+        draw(st.sampled_from(["mean", "median"])),
+        draw(st.sampled_from(["std", "mad_std"])),
         draw(st.sampled_from([1, 2, None])),
     )
 
 
 @st.composite
-def clip_lists(draw: st.DrawFn, count: int) -> tuple[Any, ...]:
+def clip_lists(draw: st.DrawFn, count: int) -> tuple[Rejection, ...]:
     """Draw ccdproc's clips in its order."""
-    extrema = ("extrema", (draw(st.integers(0, 2)), draw(st.integers(0, 2))))
-    limits = ("limits", (draw(st.sampled_from([None, 1.0])), draw(st.sampled_from([None, 5.0]))))
+    extrema = Extrema(draw(st.integers(0, 2)), draw(st.integers(0, 2)))
+    limits = Limits(draw(st.sampled_from([None, 1.0])), draw(st.sampled_from([None, 5.0])))
     return tuple(clip for clip in (extrema, limits, draw(sigmas())) if draw(st.integers(0, 2)) == 0)
 
 
 @st.composite
-def rejects(draw: st.DrawFn, count: int) -> tuple[str, Any]:
+def rejects(draw: st.DrawFn, count: int, noise: dict[str, Any]) -> Rejection:
     """Draw a rejection of scaled values."""
-    name = draw(st.sampled_from(["sigma", "minmax", "pclip", "gesdt", "ccdclip", "varclip", "winsorized", "linearfit"]))
-    if name == "sigma":
+    kinds = (
+        SigmaClip,
+        MinMax,
+        PercentileClip,
+        GESDT,
+        CCDClip,
+        CRReject,
+        VarianceClip,
+        Winsorized,
+        LinearFit,
+        Extrema,
+        Limits,
+    )
+    kind: Any = draw(st.sampled_from(kinds))
+    if kind is SigmaClip:
         return draw(sigmas())
-    if name == "minmax":
-        return name, (draw(st.integers(0, count // 2)), draw(st.integers(0, count // 3)))
-    if name == "pclip":
-        return name, (percentile_order(draw(st.sampled_from([-0.5, 0.5, -3, 2])), count), draw(LOWS), draw(HIGHS))
-    if name == "gesdt":
-        return name, critical_values(count, draw(st.sampled_from([0.3, 0.5])), draw(st.sampled_from([0.05, 0.4])))
-    return name, (draw(LOWS), draw(HIGHS))
+    if kind in {MinMax, Extrema}:
+        return kind(draw(st.integers(0, count // 2)), draw(st.integers(0, count // 3)))
+    if kind is Limits:
+        return kind(draw(st.sampled_from([None, 1.0])), draw(st.sampled_from([None, 5.0])))
+    if kind is PercentileClip:
+        return kind(draw(st.sampled_from([-0.5, 0.5, -3, 2])), draw(LOWS), draw(HIGHS))
+    if kind is GESDT:
+        return kind(draw(st.sampled_from([0.3, 0.5])), draw(st.sampled_from([0.05, 0.4])))
+    if kind is CRReject:
+        return kind(draw(HIGHS), **noise)
+    return kind(draw(LOWS), draw(HIGHS), **(noise if kind is CCDClip else {}))
 
 
 @given(stacks())
@@ -176,17 +195,17 @@ def line_reference(values: Array, levels: Levels, low: float, high: float) -> Ar
     total, number = 0.0, 0
     for left in pixels:
         if len(left) >= 3:
-            centre = statistics.median(left.values())
+            center = statistics.median(left.values())
             ranked = sorted(left, key=lambda i: (left[i], i))
             for i in ranked:
-                total += (left[i] - centre) ** 2 / photons(i, centre)
+                total += (left[i] - center) ** 2 / photons(i, center)
             number += len(left)
     sigma = math.sqrt(total / (number - 1)) if number > 1 else 0.0
     for left in pixels:
         while len(left) >= 3:
-            centre = statistics.median(left.values())
-            limits = {i: sigma * math.sqrt(photons(i, centre)) for i in left}
-            out = [i for i in left if left[i] < centre - low * limits[i] or left[i] > centre + high * limits[i]]
+            center = statistics.median(left.values())
+            limits = {i: sigma * math.sqrt(photons(i, center)) for i in left}
+            out = [i for i in left if left[i] < center - low * limits[i] or left[i] > center + high * limits[i]]
             for i in out:
                 del left[i]
             if not out:
@@ -203,7 +222,7 @@ def test_a_deviation_for_each_line(count: int, seed: int, scaled: bool) -> None:
     values[rng.random(values.shape) < 0.1] = rng.choice([np.nan, np.inf, -np.inf])
     levels = Levels(scale=tuple(rng.choice([0.5, 1.0, 2.0], count)), zero=tuple(rng.integers(-2, 3, count) * 1.0))
     levels = levels if scaled else Levels()
-    block = run(values, reject=("avsigclip", (1.0371, 0.9173)), levels=levels)
+    block = run(values, reject=AvSigmaClip(1.0371, 0.9173), levels=levels)
     for y in range(3):
         kept = line_reference(values[:, y], levels, 1.0371, 0.9173)
         np.testing.assert_array_equal(block.plane("n_used")[y], kept.sum(axis=0))
@@ -255,8 +274,8 @@ def test_networks_sort_all_zero_one_inputs() -> None:
         assert (np.diff(values, axis=0) >= 0).all()
 
 
-def test_wide_and_deep_stacks_are_cut_into_pieces(rng: np.random.Generator) -> None:
-    """More values than fit into a piece, along both axes and over the frames, give NumPy's numbers."""
+def test_wide_and_deep_stacks_are_cut_into_batches(rng: np.random.Generator) -> None:
+    """More values than fit into a batch, along both axes and over the frames, give NumPy's numbers."""
     for shape in ((3, 2, 70_001), (300, 40, 30), (2, 700, 90)):
         values = rng.normal(size=shape)
         np.testing.assert_allclose(run(values).plane("data"), values.mean(axis=0), rtol=1e-12, atol=1e-14)

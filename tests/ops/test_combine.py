@@ -20,6 +20,7 @@ import lazyccd
 from lazyccd import from_ccddata
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops import add_mask, combine, rechunk, with_uncertainty
+from lazyccd.rejection import SigmaClip
 
 Array = npt.NDArray[Any]
 BITS = {name: MaskSchema().bits(name) for name in MaskSchema().names}
@@ -197,7 +198,7 @@ def test_no_chunking_changes_a_bit(chunks: tuple[int, int], mem_limit: int, opti
 def test_the_order_in_which_chunks_end_changes_no_bit(stack: list[CCDData], scheduler: str) -> None:
     """Seven workers on many small chunks give what one chunk after the other gives."""
     frames = [from_ccddata(ccd).ccd.rechunk((3, 5)) for ccd in stack]
-    result = combine(frames, reject="sigclip", deviation="mad_std", scale="median").ccd.rechunk((3, 5))
+    result = combine(frames, reject=SigmaClip(deviation="mad_std"), scale="median").ccd.rechunk((3, 5))
     one_by_one = result.compute(scheduler="sync")
     at_once = result.compute(scheduler=scheduler, num_workers=7 if scheduler == "threads" else 2)
     for name in one_by_one.data_vars:

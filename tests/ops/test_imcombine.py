@@ -14,20 +14,34 @@ from astropy.nddata import CCDData
 
 from lazyccd import combine, errors, from_ccddata
 from lazyccd.ops import rechunk
+from lazyccd.ops.stack.rejection import RULES
+from lazyccd.rejection import SigmaClip
 from tests.ops.make_imcombine import CASES, COUNTS, frames, run_iraf
 
 Array = npt.NDArray[Any]
+SETTINGS = ("low", "high", "center", "order", "nlow", "nhigh", "readnoise", "gain", "snoise")
 KEPT = np.load(Path(__file__).parent / "imcombine.npz")
 
 
 def ours(options: dict[str, Any]) -> dict[str, Any]:
     """Return imcombine's parameters as those of `combine`."""
-    names = {"combine": "method", "lsigma": "low", "hsigma": "high", "weight": "weights", "rdnoise": "readnoise"}
+    names = {
+        "combine": "method",
+        "lsigma": "low",
+        "hsigma": "high",
+        "weight": "weights",
+        "rdnoise": "readnoise",
+        "pclip": "order",
+    }
     given = {names.get(key, key): value for key, value in options.items() if key != "expname"}
-    given["centre"] = "mean" if given.pop("mclip", "yes") == "no" else "median"
+    given["center"] = "mean" if given.pop("mclip", "yes") == "no" else "median"
     low, high = given.pop("lthreshold", None), given.pop("hthreshold", None)
     if low is not None or high is not None:
         given |= {"minmax_clip": True, "minmax_clip_min": low, "minmax_clip_max": high}
+    settings = {key: given.pop(key) for key in SETTINGS if key in given}
+    if "reject" in given:
+        rule: Any = RULES[given["reject"]]
+        given["reject"] = rule(**{key: value for key, value in settings.items() if key in rule.__dataclass_fields__})
     return given
 
 
@@ -38,7 +52,7 @@ def opened(count: int) -> list[xr.Dataset]:
 
 
 @pytest.mark.parametrize(("count", "case"), [(n, c) for n in COUNTS for c in CASES if f"{n} {c} out" in KEPT])
-@pytest.mark.filterwarnings("ignore::lazyccd.ops.stack.rejection.UselessRejectionWarning")
+@pytest.mark.filterwarnings("ignore::lazyccd.rejection.UselessRejectionWarning")
 def test_every_bit_is_that_of_imcombine(count: int, case: str) -> None:
     """Values, and how many inputs were left out, for any chunks."""
     options = {"flavor": "iraf", "maps": ("n_used",), **ours(CASES[case])}
@@ -67,8 +81,8 @@ def test_iraf_itself_gives_what_was_kept(case: str) -> None:
     ("options", "message"),
     [
         ({"reject": "winsorized"}, "flavor='iraf' has no 'winsorized'"),
-        ({"sigma_clip": True, "sigma_clip_high_thresh": 2}, "flavor='iraf' has no 'sigma'"),
-        ({"reject": "sigclip", "deviation": "mad_std"}, "has deviation='std' and no number of iterations"),
+        ({"sigma_clip": True, "sigma_clip_high_thresh": 2}, "flavor='iraf' has no 'sigclip' before scaling"),
+        ({"reject": SigmaClip(deviation="mad_std")}, "has deviation='std' and no number of iterations"),
         ({"weights": "variance"}, "flavor='iraf' has no weights='variance'"),
     ],
 )

@@ -20,9 +20,22 @@ from scipy import ndimage
 
 import lazyccd
 from lazyccd import Keyword, add_mask, combine, errors, from_ccddata, register, with_header, with_uncertainty
+from lazyccd.frame.tree import make_tree
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops import rechunk
-from lazyccd.ops.stack.rejection import UselessRejectionWarning
+from lazyccd.ops.stack.rejection import RULES
+from lazyccd.rejection import (
+    GESDT,
+    AvSigmaClip,
+    CCDClip,
+    CRReject,
+    LinearFit,
+    MinMax,
+    PercentileClip,
+    SigmaClip,
+    UselessRejectionWarning,
+    Winsorized,
+)
 
 Array = npt.NDArray[Any]
 NO_DATA = MaskSchema().bits("NO_DATA")
@@ -46,7 +59,7 @@ def test_maps_of_a_stack(values: Array) -> None:
     frames = [with_header(f, exptime=10.0 * (i + 1)) for i, f in enumerate(frames_of(values))]
     frames[3] = add_mask(frames[3], np.arange(1200).reshape(30, 40) % 7 == 0)
     maps = ("n_used", "n_rejected", "exposure")
-    result = combine(frames, reject="sigclip", deviation="mad_std", low=5, high=5, maps=maps, rejections=True)
+    result = combine(frames, reject=SigmaClip(5, 5, deviation="mad_std"), maps=maps, rejections=True)
     rejected = result["rejected"].values
     masked = np.zeros(values.shape, bool)
     masked[3] = np.arange(1200).reshape(30, 40) % 7 == 0
@@ -75,7 +88,7 @@ def test_rejections_of_many_frames(rng: np.random.Generator) -> None:
     """More frames than a word of the map has bits."""
     values = rng.normal(0, 1, (70, 5, 6))
     values[3, 2, 2] = values[66, 1, 4] = 100.0
-    result = combine(frames_of(values), reject="sigclip", low=6, high=6, rejections=True)
+    result = combine(frames_of(values), reject=SigmaClip(low=6, high=6), rejections=True)
     assert np.argwhere(result["rejected"].values).tolist() == [[3, 2, 2], [66, 1, 4]]
 
 
@@ -100,15 +113,15 @@ def test_maps_are_written_and_read(tmp_path: Path, values: Array, name: str) -> 
     st.tuples(st.integers(1, 13), st.integers(1, 13)),
     st.sampled_from([1.0, 1.5, 2.0, 3.2]),
     st.integers(-3, 5),
-    st.sampled_from(["sigclip", "avsigclip", "winsorized"]),
+    st.sampled_from([SigmaClip, AvSigmaClip, Winsorized]),
 )
-def test_grown_rejections(chunks: tuple[int, int], radius: float, nkeep: int, reject: str) -> None:
+def test_grown_rejections(chunks: tuple[int, int], radius: float, nkeep: int, reject: Any) -> None:
     """Neighbours within the radius follow, on the sky and across chunks and bands, unless too few inputs would be left."""
     rng = np.random.default_rng(8)
     values = rng.normal(100, 1, (7, 23, 19))
     values[rng.random(values.shape) < 0.03] += 300
     frames = [rechunk(f, chunks) for f in frames_of(values)]
-    options: dict[str, Any] = {"reject": reject, "low": 2.2, "high": 2.2, "nkeep": nkeep, "rejections": True}
+    options: dict[str, Any] = {"reject": reject(low=2.2, high=2.2), "nkeep": nkeep, "rejections": True}
     plain = combine(frames, **options)["rejected"].values
     result = combine(frames, grow=radius, mem_limit=7 * 19 * 10 * 12, **options, maps=("n_used",))
     y, x = np.mgrid[-3:4, -3:4]
@@ -143,7 +156,7 @@ def test_levels_by_statistics(values: Array, statistic: str, section: str | None
         ({"scale": statistic}, values * (found[0] / found)[:, None, None]),
         ({"zero": statistic}, values + (found[0] - found)[:, None, None]),
     ):
-        result = combine(frames, method="median", reject="sigclip", deviation="mad_std", statsec=section, **options)
+        result = combine(frames, method="median", reject=SigmaClip(deviation="mad_std"), statsec=section, **options)
         assert np.isfinite(result["data"].values).all()
         mean = combine(frames, statsec=section, **options)["data"].values
         np.testing.assert_allclose(mean[~bad[0]], expected.mean(axis=0)[~bad[0]], rtol=1e-10)
@@ -168,8 +181,8 @@ def test_numbers_from_headers() -> None:
     assert combine(frames, weights="!W")["data"].values == (30 + 40) / 4
     assert combine(frames, weights=Keyword("W"))["data"].values == (30 + 40) / 4
     assert combine(frames, weights="exposure")["data"].values == (10 + 160) / 5
-    by_keyword = combine(frames, reject="crreject", gain="GN", readnoise="!RDN", high=2)["data"].values
-    assert by_keyword == combine(frames, reject="crreject", gain=2, readnoise=5, high=2)["data"].values == 10
+    by_keyword = combine(frames, reject=CRReject(2, gain="GN", readnoise="!RDN"))["data"].values
+    assert by_keyword == combine(frames, reject=CRReject(2, gain=Keyword("GN"), readnoise=5))["data"].values == 10
     texts = [with_header(f, w=w) for f, w in zip(frames, ("3,0", "1.0"), strict=True)]
     assert combine(texts, weights="!W")["data"].values == (30 + 40) / 4
     with pytest.raises(errors.KeywordError, match="frame 1 has SKY = None and must have a number"):
@@ -296,16 +309,16 @@ def test_memory_limits_at_both_ends(values: Array) -> None:
 @pytest.mark.parametrize(
     ("count", "options", "useless"),
     [
-        (10, {"reject": "sigclip", "centre": "mean"}, True),
-        (11, {"reject": "sigclip", "centre": "mean"}, False),
+        (10, {"reject": SigmaClip(center="mean")}, True),
+        (11, {"reject": SigmaClip(center="mean")}, False),
         (7, {"reject": "sigclip"}, True),
         (8, {"reject": "sigclip"}, False),
-        (3, {"reject": "sigclip", "deviation": "mad_std"}, False),
+        (3, {"reject": SigmaClip(deviation="mad_std")}, False),
         (4, {"reject": "winsorized"}, True),
-        (5, {"reject": "linearfit", "high": 1.0}, False),
+        (5, {"reject": LinearFit(high=1.0)}, False),
         (3, {"reject": "gesdt"}, True),
         (10, {"sigma_clip": True}, True),
-        (5, {"reject": "minmax", "nlow": 0, "nhigh": 0}, True),
+        (5, {"reject": MinMax(0, 0)}, True),
     ],
 )
 def test_rules_that_cannot_reject_are_warned_about(
@@ -322,15 +335,71 @@ def test_rules_that_cannot_reject_are_warned_about(
     assert (int(result["n_rejected"].values[0, 0]) == 0) == useless
 
 
+@pytest.mark.parametrize("caller", ["combine", "combine of trees", "Combiner", "written"])
+def test_the_warning_points_at_the_line_that_called(tmp_path: Path, caller: str) -> None:
+    """And at no line of the package, by whatever way a useless rejection is found."""
+    import warnings
+
+    frames = frames_of([1000.0 + i for i in range(5)])
+    trees = [make_tree({"left": f, "right": f}, {"header": f.attrs["header"]}) for f in frames]
+    combiner = lazyccd.Combiner(frames)
+    calls = {
+        "combine": lambda: combine(frames, reject="sigclip"),
+        "combine of trees": lambda: combine(trees, sigma_clip=True),
+        "Combiner": lambda: combiner.sigma_clipping(),
+        "written": lambda: combine(frames, tmp_path / "a.fits", reject=SigmaClip()),
+    }
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UselessRejectionWarning)
+        calls[caller]()
+    found = [w for w in caught if issubclass(w.category, UselessRejectionWarning)]
+    assert found
+    assert {(w.filename, w.lineno) for w in found} == {(__file__, calls[caller].__code__.co_firstlineno)}
+
+
+SETTINGS: list[tuple[Any, dict[str, Any], str]] = [
+    (SigmaClip, {"low": 0}, "low 0 of SigmaClip must be greater than 0, or None for no limit"),
+    (SigmaClip, {"high": float("nan")}, "high nan of SigmaClip must be greater than 0"),
+    (SigmaClip, {"center": "mode"}, "center 'mode' of SigmaClip must be 'mean' or 'median'"),
+    (SigmaClip, {"deviation": "iqr"}, "deviation 'iqr' of SigmaClip must be 'std' or 'mad_std'"),
+    (SigmaClip, {"iterations": 0}, "iterations 0 of SigmaClip must be 1 or more"),
+    (Winsorized, {"low": -3}, "low -3 of Winsorized must be greater than 0"),
+    (CRReject, {"high": -1}, "high -1 of CRReject must be greater than 0"),
+    (PercentileClip, {"order": 0}, "order 0 of PercentileClip must not be 0"),
+    (PercentileClip, {"high": 0}, "high 0 of PercentileClip must be greater than 0"),
+    (GESDT, {"fraction": 0.7}, "fraction 0.7 must be in"),
+    (GESDT, {"significance": 1}, "significance 1 between 0 and 1"),
+]
+
+
+@pytest.mark.parametrize(("rule", "settings", "message"), SETTINGS, ids=[str(i) for i in range(len(SETTINGS))])
+def test_rules_check_their_numbers_when_they_are_made(rule: Any, settings: dict[str, Any], message: str) -> None:
+    """A rule that cannot be used does not come into being, and the message names it."""
+    with pytest.raises(errors.ParameterError, match=re.escape(message)):
+        rule(**settings)
+
+
+@pytest.mark.parametrize("name", [name for name in RULES if name not in {"ccdclip", "crreject"}])
+def test_a_name_is_its_rule_with_the_defaults(values: Array, name: str) -> None:
+    """The same plan, so the same pixels, and the name is in the header."""
+    frames = [with_uncertainty(f, np.full(f["data"].shape, 5.0)) for f in frames_of(values)]
+    by_name, by_class = combine(frames, reject=name), combine(frames, reject=RULES[name]())
+    assert by_name["data"].data.name == by_class["data"].data.name
+    assert by_name["data"].data.name != combine(frames)["data"].data.name
+    assert f"rejected: {name}" in " ".join(by_name.ccd.header["HISTORY"])
+
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"reject": "magic"}, "reject 'magic' must be None or one of sigclip"),
     ({"reject": "sigclip", "nkeep": 10}, "nkeep 10 must not be above the number of frames, 9"),
     ({"reject": "sigclip", "grow": -1}, "grow -1 must be 0 or a radius"),
     ({"reject": "ccdclip"}, "needs the read noise; give readnoise="),
-    ({"reject": "ccdclip", "readnoise": 3, "gain": 0}, "gain .* must be above 0"),
-    ({"reject": "minmax", "nlow": 5, "nhigh": 4}, "leave one of 9 frames"),
-    ({"reject": "pclip", "pclip": 0}, "pclip 0 must not be 0"),
-    ({"reject": "gesdt", "fraction": 0.7}, "fraction 0.7 must be in"),
+    ({"reject": CCDClip(readnoise=3, gain=0)}, "gain .* must be above 0"),
+    ({"reject": MinMax(5, 4)}, "leave one of 9 frames"),
+    ({"reject": "minmax", "nlow": 2}, "nlow 2 and nhigh 1 are of clip_extrema; use reject=MinMax(nlow=2, nhigh=1)"),
+    ({"reject": 3}, "reject 3 must be None, a name, or a rule of lazyccd.rejection"),
+    ({"reject": AvSigmaClip(center="mean")}, "center 'mean' of AvSigmaClip needs flavor='iraf'"),
+    ({"reject": CCDClip(readnoise=3, center="mode")}, "center 'mode' of CCDClip must be 'mean' or 'median'"),
     ({"maps": ("sigma",)}, "maps ['sigma'] must be among n_used"),
     (
         {"scale": "sky"},
@@ -377,9 +446,9 @@ def test_pulls_of_frames_that_share_their_masters(
     for sigma in sigmas:
         raw = with_uncertainty(frames_of([rng.normal(1300, sigma, shape)])[0], np.full(shape, sigma))
         frames.append(lazyccd.flat_correct(lazyccd.subtract_bias(raw, bias), flat, norm_value=1.0))
-    options: dict[str, Any] = {} if reject is None else {"reject": reject}
     # the variance of 1000 adu is that of a frame
-    options |= {"readnoise": 1000 * 15**0.5, "gain": 1000} if reject == "ccdclip" else {}
+    rule = CCDClip(readnoise=1000 * 15**0.5, gain=1000) if reject == "ccdclip" else reject
+    options: dict[str, Any] = {} if rule is None else {"reject": rule}
     result = combine(frames, method=method, weights=weights, rejections=True, **options).compute()
     given = np.array([1 / float(np.median(f["uncertainty"])) ** 2 if weights else 1.0 for f in frames])
     used = ~result["rejected"].values * (given / given.max())[:, None, None]

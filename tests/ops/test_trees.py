@@ -19,6 +19,7 @@ from lazyccd import ops
 from lazyccd.accessor import NOT_METHODS, OF_TREES, CCDAccessor, CCDTreeAccessor
 from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.frame.tree import frames_of, make_tree
+from lazyccd.rejection import MinMax
 from lazyccd.testing.asserts import raise_if_computes
 from lazyccd.testing.steps import formula_frame, formula_tree
 
@@ -224,7 +225,7 @@ def with_combiner(frames: Any, factors: Any) -> Any:
 
 
 STACKS: dict[str, Callable[[Any, Any], Any]] = {
-    "combine": lambda f, own: lazyccd.combine(f, method="median", scale=own, reject="minmax", nlow=0),
+    "combine": lambda f, own: lazyccd.combine(f, method="median", scale=own, reject=MinMax(nlow=0)),
     "combine_in_place": lambda f, own: lazyccd.combine(
         f, offsets=[(0, 0), (1, 0), (0, -2)], zero="median", weights=own
     ),

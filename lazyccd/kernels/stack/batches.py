@@ -1,169 +1,238 @@
-"""Pieces of stacks: what counts in them, what is rejected, and what stays.
+"""Batches of a stack: what counts in them, what is rejected, and what stays.
 
-1. A band is cut into pieces, frames x pixels, that stay in cache.
+1. A band is cut into batches, frames x pixels, that stay in cache.
 2. The good inputs of each pixel are taken, or the least bad ones where all are bad.
-3. Each clip in turn looks at the inputs that are left and takes some away: first those on values as they are, then, when
-   frames were brought to one level, the one on scaled values. Neighbours of what was rejected may follow.
+3. Each rejection in turn looks at the inputs that are left and takes some away: first those that see values as they are,
+   then, when frames were brought to one level, the one that sees scaled values. Neighbours of what was rejected may follow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from lazyccd.kernels.block import Block
+from lazyccd.kernels.block import Array, Block
 from lazyccd.kernels.pointwise import remap_bits
-from lazyccd.kernels.stack.clipping import WHOLE_LINES, run_clip
 from lazyccd.kernels.stack.loops import count_of, finite_inputs, good_inputs, least_bad_inputs
-from lazyccd.kernels.stack.rejection import grow_rejected
+from lazyccd.kernels.stack.rejection import grow_rejected, restore
 from lazyccd.kernels.stack.scaling import Scaling
-from lazyccd.kernels.stack.types import Piece, Rule
+from lazyccd.kernels.stack.types import PixelBatch, Rejection, Rule
 from lazyccd.sections import Region
 
-Array: TypeAlias = npt.NDArray[Any]
-Cut: TypeAlias = tuple[slice, slice]
+BatchSlices: TypeAlias = tuple[slice, slice]
+"""The place of a batch in a region: its rows and columns."""
 
-PIECE_BYTES = 2**20
-"""Size of the values of a piece; a few such arrays fit into a core's cache."""
+BATCH_BYTES = 2**20
+"""Size of the values of a batch; a few such arrays fit into a core's cache."""
+
+NO_RESIDUAL = np.empty((0, 0))
+"""For rejections whose residuals nobody asks for; numba needs an array."""
 
 
-def clipped_pieces(
+def clipped_batches(
     region: Region, blocks: Sequence[Block], rule: Rule, scaling: Scaling, *, variances: bool
-) -> Iterator[tuple[Cut, Piece, Array]]:
-    """Yield for each piece of a region its place, the piece after all rejections, and what counted before them."""
+) -> Iterator[tuple[BatchSlices, PixelBatch, Array]]:
+    """Yield for each batch of a region its place, the batch after all rejections, and what counted before them.
+
+    Parameters
+    ----------
+    region
+        What is asked for; the blocks may be larger where neighbours or whole lines matter.
+    blocks
+        One per frame, all of one region; those of weights and of variances without masters follow.
+    rule
+        How frames are combined.
+    scaling
+        What is done to each frame.
+    variances
+        Whether the batches need the variances.
+    """
     held = blocks[0].region
     inner = region.within(held)
-    flagged = any(block.mask is not None and block.mask.max() for block in blocks[: rule.count])
-    rule = rule if flagged else replace(rule, remaps=(None,) * rule.count)
-    if rule.grow < 1:
-        for cut in cuts(held, rule):
-            piece = gather_piece(blocks, cut, rule, scaling, variances=variances)
-            given = reject_all(piece, rule)
-            if (part := inside(cut, inner)) is not None:
-                yield trimmed(part, cut, piece, given, inner)
-        return
-    rejected = np.zeros((rule.count, *held.shape), np.bool_)
-    for cut in cuts(held, rule):
-        piece = gather_piece(blocks, cut, rule, scaling, variances=False)
-        given = reject_all(piece, rule)
-        rejected[:, *cut] = (given & ~piece.use).reshape(rule.count, *shape_of(cut))
-    grown = np.zeros_like(rejected)
-    grow_rejected(rejected, rule.grow, grown)
-    del rejected
-    for cut in cuts(held, rule):
-        if (part := inside(cut, inner)) is None:
+    rule = unmasked_if_clean(rule, blocks)
+    grown = None
+    if rule.rejecting.grow >= 1:
+        rejected = np.zeros((rule.count, *held.shape), np.bool_)
+        for slices in batch_slices(held, rule):
+            batch = gather_batch(blocks, slices, rule, scaling, variances=False)
+            given = reject_all(batch, rule)
+            rejected[:, *slices] = (given & ~batch.use).reshape(rule.count, *shape_of(slices))
+        grown = np.zeros_like(rejected)
+        grow_rejected(rejected, rule.rejecting.grow, grown)
+        # planes of frames x pixels are the largest arrays here
+        del rejected
+    for slices in batch_slices(held, rule):
+        part = inside(slices, inner)
+        if part is None:
             continue
-        piece = gather_piece(blocks, cut, rule, scaling, variances=variances)
-        given = reject_all(piece, rule)
-        apply_grown(piece, grown[:, *cut].reshape(rule.count, -1), given, rule)
-        yield trimmed(part, cut, piece, given, inner)
+        batch = gather_batch(blocks, slices, rule, scaling, variances=variances)
+        given = reject_all(batch, rule)
+        if grown is not None:
+            apply_grown(batch, grown[:, *slices].reshape(rule.count, -1), given, rule)
+        yield trimmed(part, slices, batch, given, inner)
 
 
-def apply_grown(piece: Piece, grown: Array, given: Array, rule: Rule) -> None:
-    """Reject the neighbours of rejected inputs, except in pixels that would keep fewer inputs than they must."""
+def unmasked_if_clean(rule: Rule, blocks: Sequence[Block]) -> Rule:
+    """Return the rule without masks if no frame has a bit set: most bands have none, and are combined faster."""
+    flagged = any(block.mask is not None and block.mask.max() for block in blocks[: rule.count])
+    return rule if flagged else replace(rule, masks=replace(rule.masks, remaps=(None,) * rule.count))
+
+
+def fewest_kept(given: Array, nkeep: int) -> Array:
+    """Return how many of the inputs given must be kept; see `lazyccd.kernels.stack.types.Rejecting.nkeep`."""
+    kept: Array = np.minimum(given, nkeep) if nkeep > 0 else np.maximum(0, given + nkeep)
+    return kept
+
+
+def apply_grown(batch: PixelBatch, grown: Array, given: Array, rule: Rule) -> None:
+    """Reject the neighbours of rejected inputs, except in pixels that would keep fewer inputs than they must.
+
+    Parameters
+    ----------
+    batch
+        The pixels after all rejections; its ``use`` is changed.
+    grown, given
+        Which inputs are neighbours of rejected ones, and which counted before rejections; frames x pixels, bool.
+    rule
+        Has the number of inputs that are kept.
+    """
     before = count_of(given)
-    kept = np.minimum(before, rule.nkeep) if rule.nkeep > 0 else np.maximum(0, before + rule.nkeep)
-    use = piece.use & ~grown
-    enough = count_of(use) >= np.maximum(kept, np.minimum(before, 1))
-    piece.use[:, enough] = use[:, enough]
+    use = batch.use & ~grown
+    enough = count_of(use) >= np.maximum(fewest_kept(before, rule.rejecting.nkeep), np.minimum(before, 1))
+    batch.use[:, enough] = use[:, enough]
 
 
-def reject_all(piece: Piece, rule: Rule) -> Array:
-    """Run all clips on a piece; return what counted before."""
-    given = piece.use.copy()
-    for _ in run_clips(piece, rule):
+def reject_all(batch: PixelBatch, rule: Rule) -> Array:
+    """Run all rejections on a batch; return what counted before."""
+    given = batch.use.copy()
+    for _ in run_rejections(batch, rule):
         pass
     return given
 
 
-def run_clips(piece: Piece, rule: Rule) -> Iterator[str]:
-    """Run the clips one after another; yield the name of each when it is done."""
-    exempt = _choose(piece, rule)
-    saved = None if exempt is None else piece.use[:, exempt].copy()
-    for clip in rule.clips:
-        run_clip(piece, clip)
-        yield clip[0]
-    bring_to_level(piece)
-    if rule.reject is not None and rule.flavor != "iraf":
-        run_clip(piece, rule.reject, rule.nkeep)
-        yield rule.reject[0]
+def run_rejections(batch: PixelBatch, rule: Rule) -> Iterator[str]:
+    """Run the rejections one after another; yield the name of each when it is done."""
+    exempt = _choose(batch, rule)
+    saved = None if exempt is None else batch.use[:, exempt].copy()
+    for clip in rule.rejecting.clips:
+        clip.reject(batch, NO_RESIDUAL)
+        yield clip.name
+    bring_to_level(batch)
+    reject = rule.rejecting.reject
+    if reject is not None and rule.iraf is None:
+        reject_but_keep(batch, reject, rule.rejecting.nkeep)
+        yield reject.name
     if saved is not None:
-        piece.use[:, exempt] = saved
+        batch.use[:, exempt] = saved
 
 
-def gather_piece(blocks: Sequence[Block], cut: Cut, rule: Rule, scaling: Scaling, *, variances: bool) -> Piece:
-    """Copy a piece of all frames, and choose the good inputs."""
-    shape = (rule.count, *shape_of(cut))
+def reject_but_keep(batch: PixelBatch, reject: Rejection, nkeep: int) -> None:
+    """Reject inputs of a batch, and restore those that are least off where fewer than ``nkeep`` would be left."""
+    if nkeep == 0:
+        reject.reject(batch, NO_RESIDUAL)
+        return
+    before = batch.use.copy()
+    reject.reject(batch, NO_RESIDUAL)
+    left = count_of(batch.use)
+    if 0 < nkeep <= left.min(initial=nkeep):
+        return
+    kept = fewest_kept(count_of(before), nkeep)
+    short = np.flatnonzero(left < kept)
+    if short.size:
+        # few pixels lose so many inputs: only these are done a second time, now with residuals
+        batch.use[:, short] = before[:, short]
+        part = batch.take(short)
+        residual = np.zeros(part.use.shape)
+        reject.reject(part, residual)
+        restore(residual, before[:, short], kept[short].astype(np.int64), part.use)
+        batch.use[:, short] = part.use
+
+
+def gather_batch(
+    blocks: Sequence[Block], slices: BatchSlices, rule: Rule, scaling: Scaling, *, variances: bool
+) -> PixelBatch:
+    """Copy a batch of all frames, and choose the good inputs.
+
+    Parameters
+    ----------
+    blocks
+        One per frame; those of weights and of variances without masters follow.
+    slices
+        Rows and columns of the batch in the blocks.
+    rule
+        How frames are combined.
+    scaling
+        What is done to each frame.
+    variances
+        Whether the variances are needed for the result; those that a rejection needs are copied anyway.
+    """
+    shape = (rule.count, *shape_of(slices))
     flat = (rule.count, shape[1] * shape[2])
-    values = np.empty(shape, rule.work)
-    flagged = any(remap is not None for remap in rule.remaps)
+    values = np.empty(shape, rule.dtypes.work)
+    flagged = any(remap is not None for remap in rule.masks.remaps)
     bits = np.zeros(shape, np.uint32) if flagged else None
-    variances |= rule.reject is not None and rule.reject[0] == "varclip"
-    given = np.empty(shape) if variances else None
+    given = np.empty(shape) if variances or rule.needs_variance else None
     for i, block in enumerate(blocks[: rule.count]):
-        values[i] = block.plane("data")[cut]
-        remap = rule.remaps[i]
+        values[i] = block.plane("data")[slices]
+        remap = rule.masks.remaps[i]
         if bits is not None and remap is not None and block.mask is not None:
-            bits[i] = remap_bits(block.mask[cut], remap, np.uint32)
+            bits[i] = remap_bits(block.mask[slices], remap, np.uint32)
         if given is not None:
-            given[i] = block.plane("variance")[cut]
-    piece = Piece(values.reshape(flat), np.empty(flat, np.bool_))
+            given[i] = block.plane("variance")[slices]
+    batch = PixelBatch(values.reshape(flat), np.empty(flat, np.bool_))
     if bits is None:
-        finite_inputs(piece.values, piece.use)
+        finite_inputs(batch.values, batch.use)
     else:
-        piece.bits = bits.reshape(flat)
-        good_inputs(piece.values, piece.bits, np.uint32(rule.bad), np.uint32(rule.no_data), piece.use)
-    piece.variances = None if given is None else given.reshape(flat)
+        batch.bits = bits.reshape(flat)
+        good_inputs(batch.values, batch.bits, np.uint32(rule.masks.bad), np.uint32(rule.masks.no_data), batch.use)
+    batch.variances = None if given is None else given.reshape(flat)
     more = list(blocks[rule.count :])
     if rule.has_pixel_weights:
-        weights = np.array([more.pop(0).plane("data")[cut] for _ in range(rule.count)], float).reshape(flat)
-        piece.weights = np.where(np.isfinite(weights) & (weights >= 0), weights, 0.0)
+        weights = np.array([more.pop(0).plane("data")[slices] for _ in range(rule.count)], float).reshape(flat)
+        batch.weights = np.where(np.isfinite(weights) & (weights >= 0), weights, 0.0)
     if rule.shares_masters and more:
-        piece.own = np.array([block.plane("variance")[cut] for block in more], float).reshape(flat)
+        batch.own = np.array([block.plane("variance")[slices] for block in more], float).reshape(flat)
     if not scaling.is_none:
-        piece.multipliers, piece.offsets = scaling.multipliers, scaling.offsets
-    if rule.noise is not None:
-        piece.noise = rule.noise.terms
-    return piece
+        batch.multipliers, batch.offsets = scaling.multipliers, scaling.offsets
+    return batch
 
 
-def _choose(piece: Piece, rule: Rule) -> Array | None:
+def _choose(batch: PixelBatch, rule: Rule) -> Array | None:
     """Take the least bad inputs where there is no good one; return which pixels these are, None if there are none."""
-    if piece.bits is None:
+    if batch.bits is None:
         return None
-    exempt = np.zeros(piece.use.shape[1], np.bool_)
-    found = least_bad_inputs(piece.bits, np.array(rule.ranks, np.uint32), piece.use, exempt)
+    exempt = np.zeros(batch.use.shape[1], np.bool_)
+    found = least_bad_inputs(batch.bits, np.array(rule.masks.ranks, np.uint32), batch.use, exempt)
     return np.flatnonzero(exempt) if found else None
 
 
-def bring_to_level(piece: Piece) -> None:
+def bring_to_level(batch: PixelBatch) -> None:
     """Bring all frames to one level."""
-    if piece.multipliers is None or piece.offsets is None:
+    if batch.multipliers is None or batch.offsets is None:
         return
     with np.errstate(invalid="ignore", over="ignore"):
-        piece.values = piece.values * piece.multipliers[:, None] + piece.offsets[:, None]
-        if piece.variances is not None:
-            piece.variances = piece.variances * piece.multipliers[:, None] ** 2
-        if piece.own is not None:
-            piece.own = piece.own * piece.multipliers[:, None] ** 2
+        batch.values = batch.values * batch.multipliers[:, None] + batch.offsets[:, None]
+        if batch.variances is not None:
+            batch.variances = batch.variances * batch.multipliers[:, None] ** 2
+        if batch.own is not None:
+            batch.own = batch.own * batch.multipliers[:, None] ** 2
 
 
-def shape_of(cut: Cut) -> tuple[int, int]:
-    """Return rows and columns of a cut."""
-    return cut[0].stop - cut[0].start, cut[1].stop - cut[1].start
+def shape_of(slices: BatchSlices) -> tuple[int, int]:
+    """Return rows and columns of a batch."""
+    return slices[0].stop - slices[0].start, slices[1].stop - slices[1].start
 
 
-def cuts(region: Region, rule: Rule) -> Iterator[Cut]:
-    """Yield the pieces of a region, relative to it."""
+def batch_slices(region: Region, rule: Rule) -> Iterator[BatchSlices]:
+    """Yield the places of the batches of a region, relative to it."""
     ny, nx = region.shape
-    if rule.flavor == "iraf" or (rule.reject is not None and rule.reject[0] in WHOLE_LINES):
+    if rule.whole_lines:
         width, rows = nx, 1
     else:
-        pixels = max(256, PIECE_BYTES // (np.dtype(rule.work).itemsize * rule.count))
+        pixels = max(256, BATCH_BYTES // (np.dtype(rule.dtypes.work).itemsize * rule.count))
         width = -(-nx // -(-nx // pixels))
         rows = max(1, pixels // width)
     for y in range(0, ny, rows):
@@ -171,17 +240,30 @@ def cuts(region: Region, rule: Rule) -> Iterator[Cut]:
             yield slice(y, min(y + rows, ny)), slice(x, min(x + width, nx))
 
 
-def inside(cut: Cut, inner: Cut) -> Cut | None:
-    """Return the part of a cut that lies in another one; None if there is none."""
-    y, x = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(cut, inner, strict=True))
+def inside(slices: BatchSlices, inner: BatchSlices) -> BatchSlices | None:
+    """Return the part of a batch's place that lies in another one; None if there is none."""
+    y, x = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(slices, inner, strict=True))
     return (y, x) if y.start < y.stop and x.start < x.stop else None
 
 
-def trimmed(part: Cut, cut: Cut, piece: Piece, given: Array, inner: Cut) -> tuple[Cut, Piece, Array]:
-    """Return the part of a piece that is asked for, with its place in the request."""
+def trimmed(
+    part: BatchSlices, slices: BatchSlices, batch: PixelBatch, given: Array, inner: BatchSlices
+) -> tuple[BatchSlices, PixelBatch, Array]:
+    """Return the part of a batch that is asked for, with its place in the request.
+
+    Parameters
+    ----------
+    part, slices, inner
+        Places of the part, of the batch and of the request, relative to the blocks.
+    batch
+        The pixels.
+    given
+        Which inputs counted before rejections; frames x pixels, bool.
+    """
     place = tuple(slice(p.start - i.start, p.stop - i.start) for p, i in zip(part, inner, strict=True))
-    if part != cut:
-        numbers = np.arange(piece.use.shape[1]).reshape(shape_of(cut))
-        wanted = numbers[tuple(slice(p.start - c.start, p.stop - c.start) for p, c in zip(part, cut, strict=True))]
-        piece, given = piece.take(wanted.ravel()), np.take(given, wanted.ravel(), axis=1)
-    return (place[0], place[1]), piece, given
+    if part != slices:
+        positions = np.arange(batch.use.shape[1]).reshape(shape_of(slices))
+        cut = tuple(slice(p.start - s.start, p.stop - s.start) for p, s in zip(part, slices, strict=True))
+        wanted = positions[cut].ravel()
+        batch, given = batch.take(wanted), np.take(given, wanted, axis=1)
+    return (place[0], place[1]), batch, given

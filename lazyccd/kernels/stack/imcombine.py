@@ -1,49 +1,72 @@
-"""The rules of IRAF's imcombine (Valdes), to the bit: single precision, its order of sums, its restoring and its ties.
+"""The rules of IRAF's imcombine (Valdes), to the bit.
 
-The functions below work on one pixel: ``d`` are its values and ``who`` their frames, of which the first n count. Clipping about
-a mean keeps the order of the frames and moves rejected values behind the others; clipping about a median works on sorted values.
-What IRAF's help says differently is in docs/deviations.md.
+What is needed for that: single precision throughout, imcombine's order of sums, its way of restoring rejected values, and the
+order in which its sort leaves equal ones. Kept outputs of IRAF 2.17 hold it (tests/ops/test_imcombine.py).
 
-Lines of a stack by the rules of IRAF's imcombine, to the bit.
-Lines of a stack by IRAF's imcombine: its levels, and its rejections and growing on whole lines.
+Kernels work on one pixel first. ``d`` are its values and ``who`` their frames, of which the first n count. Clipping about a mean
+keeps the order of the frames and moves rejected values behind the others; clipping about a median works on sorted values. Then
+come whole lines, as imcombine works on these: `reject_line` and `combine_grown`. `imcombine_batches` does a region with them,
+and `imcombine_scaling` finds imcombine's scales, zero points and weights.
+
+Where imcombine's help and its code differ, the code is followed. Noise is corrected for scaling only if a scale differs from 1
+by more than ``sigscale``; the help says that zero points count too, and that ``sigscale=0`` means always, where the code has
+never. Weights take no part in rejection.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from lazyccd.kernels.block import Block
+from lazyccd.kernels.block import Array, Block
 from lazyccd.kernels.jit import compiled
-from lazyccd.kernels.stack.batches import Cut, bring_to_level, cuts, gather_piece, inside, shape_of, trimmed
-from lazyccd.kernels.stack.clipping import run_clip
+from lazyccd.kernels.stack.batches import (
+    NO_RESIDUAL,
+    BatchSlices,
+    batch_slices,
+    bring_to_level,
+    gather_batch,
+    inside,
+    shape_of,
+    trimmed,
+    unmasked_if_clean,
+)
 from lazyccd.kernels.stack.rejection import grow_rejected
-from lazyccd.kernels.stack.scaling import Numbers, Scaling
-from lazyccd.kernels.stack.types import Piece, Rule
+from lazyccd.kernels.stack.scaling import PerFrame, Scaling
+from lazyccd.kernels.stack.types import ImcombineRejection, Noise, PixelBatch, Rule
 from lazyccd.sections import Region
 
-Array: TypeAlias = npt.NDArray[Any]
-
 NONE, SIGCLIP, AVSIGCLIP, CCDCLIP, PCLIP, MINMAX = range(6)
-"""Rejections."""
+"""Rejections as the kernels know them."""
+
+KINDS = {"sigclip": SIGCLIP, "avsigclip": AVSIGCLIP, "ccdclip": CCDCLIP, "pclip": PCLIP, "minmax": MINMAX}
+"""The same by imcombine's names; its crreject is a ccdclip without a lower limit (icomb.gx)."""
 
 AVERAGE, MEDIAN, SUM = range(3)
-"""Methods."""
+"""Methods as the kernels know them."""
+
+METHODS = {"average": AVERAGE, "median": MEDIAN, "sum": SUM}
+"""The same by name."""
 
 TOLERANCE = np.float32(0.001)
-"""Residuals this close to each other are restored together."""
+"""Residuals this close to each other are restored together (TOL in icombine.h)."""
 
 REAL_MAX = np.float32(1.7014118e38)
-"""IRAF's MAX_REAL."""
+"""IRAF's MAX_REAL, which stands for no limit."""
+
+SIGSCALE = 0.1
+"""imcombine's parameter: noise is corrected for scaling if a scale differs from 1 by more."""
+
+LEAST_NOISE = 1e4 / 1.7014118e38
+"""Least variance by read noise, 1e4 / MAX_REAL: imcombine divides by its root."""
 
 
 @compiled
 def trimmed_mean(d: Array, n: int) -> Any:
     """Return the mean without the lowest and the highest value, and the sum of all."""
+    # the sum must run just so: each value that falls out of the two ends is added when it is replaced
     low, high = min(d[0], d[1]), max(d[0], d[1])
     total = np.float32(0)
     for j in range(2, n):
@@ -69,13 +92,43 @@ def middle(d: Array, first: int, n: int) -> Any:
 
 @compiled
 def photon_root(level: Any, i: int, scales: Array, zeros: Array) -> Any:
-    """Return the root of a frame's level before scaling, in double precision."""
+    """Return the root of a frame's level before scaling, in double precision.
+
+    Parameters
+    ----------
+    level
+        In the unit of the scaled values.
+    i
+        The frame.
+    scales
+        One per frame, float32: values were divided by them.
+    zeros
+        One per frame, float32: terms subtracted after that.
+    """
+    # the floor of 1 makes imcombine's rules depend on the unit: they are meant for counts, not for normalised flats
     return np.sqrt(np.float64(max(np.float32(1), (level + zeros[i]) / scales[i])))
 
 
 @compiled
 def noise_at(level: Any, i: int, corrected: bool, scales: Array, zeros: Array, noise: Array) -> Any:
-    """Return the deviation that read noise, gain and sensitivity noise give at a level."""
+    """Return the deviation that read noise, gain and sensitivity noise give at a level.
+
+    Parameters
+    ----------
+    level
+        In the unit of the scaled values.
+    i
+        The frame.
+    corrected
+        Whether noise is corrected for scaling.
+    scales
+        One per frame, float32: values were divided by them.
+    zeros
+        One per frame, float32: terms subtracted after that.
+    noise
+        Frames x 3, float32: variance by read noise in the unit of the data, gain in electrons per unit, and
+        fraction of the signal.
+    """
     scale = scales[i] if corrected else np.float32(1)
     x = max(np.float32(0), scale * (level + zeros[i]) if corrected else level)
     y = x * noise[i, 2]
@@ -84,33 +137,84 @@ def noise_at(level: Any, i: int, corrected: bool, scales: Array, zeros: Array, n
 
 
 @compiled
-def spread(d: Array, who: Array, a: int, b: int, centre: Any, corrected: bool, scales: Array, zeros: Array) -> Any:
-    """Return the standard deviation (n - 1) about a centre of the values a ... b - 1, in photon deviations if corrected."""
+def spread(d: Array, who: Array, a: int, b: int, center: Any, corrected: bool, scales: Array, zeros: Array) -> Any:
+    """Return the standard deviation (n - 1) about a center of the values a ... b - 1, in photon deviations if corrected.
+
+    Parameters
+    ----------
+    d
+        Values of the pixel, scaled, float32.
+    who
+        The frames of these values, int64.
+    a
+        Place of the first value.
+    b
+        Place behind the last value.
+    center
+        Mean or median, float32.
+    corrected
+        Whether noise is corrected for scaling.
+    scales
+        One per frame, float32: values were divided by them.
+    zeros
+        One per frame, float32: terms subtracted after that.
+    """
     s = np.float32(0)
     for j in range(a, b):
-        x = d[j] - centre
+        x = d[j] - center
         if corrected:
-            x = x / np.float32(photon_root(centre, who[j], scales, zeros))
+            x = x / np.float32(photon_root(center, who[j], scales, zeros))
         s += x * x
     return np.float32(np.sqrt(np.float64(s / np.float32(b - a - 1))))
 
 
 @compiled
 def deviation(
-    kind: int, s: Any, centre: Any, i: int, corrected: bool, scales: Array, zeros: Array, noise: Array
+    kind: int, s: Any, center: Any, i: int, corrected: bool, scales: Array, zeros: Array, noise: Array
 ) -> Any:
-    """Return the deviation of a value of a frame."""
+    """Return the deviation of a value of a frame.
+
+    Parameters
+    ----------
+    kind
+        ``SIGCLIP``, ``AVSIGCLIP``, ``CCDCLIP``, ``PCLIP`` or ``MINMAX``.
+    s
+        The standard deviation, float32.
+    center
+        Mean or median, float32.
+    i
+        The frame.
+    corrected
+        Whether noise is corrected for scaling.
+    scales
+        One per frame, float32: values were divided by them.
+    zeros
+        One per frame, float32: terms subtracted after that.
+    noise
+        Frames x 3, float32: variance by read noise in the unit of the data, gain in electrons per unit, and
+        fraction of the signal.
+    """
     if kind == CCDCLIP:
-        return noise_at(centre, i, corrected, scales, zeros, noise)
+        return noise_at(center, i, corrected, scales, zeros, noise)
     if kind == SIGCLIP:
-        return s * np.float32(photon_root(centre, i, scales, zeros)) if corrected else s
-    root = photon_root(centre, i, scales, zeros) if corrected else np.sqrt(np.float64(max(np.float32(1), centre)))
+        return s * np.float32(photon_root(center, i, scales, zeros)) if corrected else s
+    root = photon_root(center, i, scales, zeros) if corrected else np.sqrt(np.float64(max(np.float32(1), center)))
     return np.float32(np.float64(s) * root)
 
 
 @compiled
 def exchange(d: Array, who: Array, j: int, k: int) -> None:
-    """Exchange two values and their frames."""
+    """Exchange two values and their frames.
+
+    Parameters
+    ----------
+    d
+        Values of the pixel, scaled, float32; changed in place.
+    who
+        The frames of these values, int64; changed with them.
+    j, k
+        Places that are exchanged.
+    """
     d[j], d[k] = d[k], d[j]
     who[j], who[k] = who[k], who[j]
 
@@ -131,7 +235,39 @@ def clip_about_mean(
     noise: Array,
     residual: Array,
 ) -> Any:
-    """Reject values far from the mean; return how many are left and their mean."""
+    """Reject values far from the mean; return how many are left and their mean.
+
+    Parameters
+    ----------
+    kind
+        ``SIGCLIP``, ``AVSIGCLIP``, ``CCDCLIP``, ``PCLIP`` or ``MINMAX``.
+    d
+        Values of the pixel, scaled, float32; changed in place.
+    who
+        The frames of these values, int64; changed with them.
+    n
+        How many values count; they are the first ones.
+    low
+        How many deviations below the center a value may lie, float32.
+    high
+        How many deviations above the center a value may lie, float32.
+    kept
+        How many values are kept at least.
+    line
+        avsigclip's deviation of the line, float32.
+    corrected
+        Whether noise is corrected for scaling.
+    scales
+        One per frame, float32: values were divided by them.
+    zeros
+        One per frame, float32: terms subtracted after that.
+    noise
+        Frames x 3, float32: variance by read noise in the unit of the data, gain in electrons per unit, and
+        fraction of the signal.
+    residual
+        How far off each rejected value is, by its place, float32; filled.
+    """
+    # imcombine has three loops, and each asks for another least number of values; a ccdclip of two takes their mean
     fewest = max(2, kept + 1) if kind == CCDCLIP else max(2, kept) + 1
     total = np.float32(0)
     if n < (fewest if kind == CCDCLIP else max(3, kept)) or (kind == AVSIGCLIP and n < fewest):
@@ -144,12 +280,14 @@ def clip_about_mean(
     before = n
     while True:
         if kind == CCDCLIP:
+            # ccdclip trims in every round; sigclip and avsigclip in the first one alone, and have plain means later
             if n == 2:
                 total = d[0] + d[1]
                 mean = total / np.float32(2)
             else:
                 mean, total = trimmed_mean(d, n)
         before = n
+        # the lowest and highest value, which the first mean leaves out, count in the deviation about it (icsclip.gx)
         s = spread(d, who, 0, n, mean, corrected, scales, zeros) if kind == SIGCLIP else line
         j = 0
         while j < n and (kind == CCDCLIP or s > 0):
@@ -174,7 +312,25 @@ def clip_about_mean(
 
 @compiled
 def restore_behind(d: Array, who: Array, n: int, before: int, kept: int, residual: Array, total: Any) -> Any:
-    """Restore the least rejected values, which lie behind the others; return how many are left and their sum."""
+    """Restore the least rejected values, which lie behind the others; return how many are left and their sum.
+
+    Parameters
+    ----------
+    d
+        Values of the pixel, scaled, float32; changed in place.
+    who
+        The frames of these values, int64; changed with them.
+    n
+        How many values count; they are the first ones.
+    before
+        How many values counted before the last round.
+    kept
+        How many values are kept at least.
+    residual
+        How far off each rejected value is, by its place, float32.
+    total
+        Sum of the values that count, float32.
+    """
     j, last = n, kept
     while j < last:
         r, ties = residual[j], 0
@@ -210,7 +366,38 @@ def clip_about_median(
     noise: Array,
     residual: Array,
 ) -> Any:
-    """Reject sorted values far from the median; return the first, how many are left, and the median IRAF then has."""
+    """Reject sorted values far from the median; return the first, how many are left, and the median IRAF then has.
+
+    Parameters
+    ----------
+    kind
+        ``SIGCLIP``, ``AVSIGCLIP``, ``CCDCLIP``, ``PCLIP`` or ``MINMAX``.
+    d
+        Values of the pixel, scaled and sorted, float32.
+    who
+        The frames of these values, int64.
+    n
+        How many values count; they are the first ones.
+    low
+        How many deviations below the center a value may lie, float32.
+    high
+        How many deviations above the center a value may lie, float32.
+    kept
+        How many values are kept at least.
+    line
+        avsigclip's deviation of the line, float32.
+    corrected
+        Whether noise is corrected for scaling.
+    scales
+        One per frame, float32: values were divided by them.
+    zeros
+        One per frame, float32: terms subtracted after that.
+    noise
+        Frames x 3, float32: variance by read noise in the unit of the data, gain in electrons per unit, and
+        fraction of the signal.
+    residual
+        How far off each rejected value is, by its place, float32; filled.
+    """
     given = n
     fewest = max(2 if kind == CCDCLIP else 3, kept + 1)
     nl, nh, before = 0, n - 1, n
@@ -250,7 +437,21 @@ def clip_about_median(
 
 @compiled
 def restore_beside(nl: int, nh: int, given: int, last: int, residual: Array) -> Any:
-    """Restore the value below or above the others that is less off, and one or two that are as little off."""
+    """Restore the value below or above the others that is less off, and one or two that are as little off.
+
+    Parameters
+    ----------
+    nl
+        Place of the lowest value that counts.
+    nh
+        Place of the highest value that counts.
+    given
+        How many values there are, rejected ones included.
+    last
+        How many values counted before the last round.
+    residual
+        How far off each rejected value is, by its place, float32.
+    """
     if nl == 0:
         return nl, nh + 1
     if nh == given - 1:
@@ -275,11 +476,30 @@ def restore_beside(nl: int, nh: int, given: int, last: int, residual: Array) -> 
 
 @compiled
 def clip_percentile(d: Array, n: int, order: Any, low: Any, high: Any, kept: int, residual: Array) -> Any:
-    """Reject sorted values by the distance of one order from the median; return the first, how many are left, the median."""
+    """Reject sorted values by the distance of one order from the median; return the first, how many are left, the median.
+
+    Parameters
+    ----------
+    d
+        Values of the pixel, scaled and sorted, float32.
+    n
+        How many values count; they are the first ones.
+    order
+        Orders from the median, negative below it, float32.
+    low
+        How many deviations below the center a value may lie, float32.
+    high
+        How many deviations above the center a value may lie, float32.
+    kept
+        How many values are kept at least.
+    residual
+        How far off each rejected value is, by its place, float32; filled.
+    """
     half = 1 + n // 2
     median = middle(d, 0, n)
     if n < max(3, kept + 1):
         return 0, n, median
+    # ranks of imcombine begin at 1; for even n, orders below the median begin at the lower middle value
     if order < 0:
         rank = max(1, int(np.floor(half - (1 if n % 2 == 0 else 0) + order + 0.5)))
     else:
@@ -287,6 +507,7 @@ def clip_percentile(d: Array, n: int, order: Any, low: Any, high: Any, kept: int
     sigma = (np.float32(-1) if order < 0 else np.float32(1)) * (d[rank - 1] - median)
     if sigma == 0:
         return 0, n, median
+    # not iterated, and a value just at the limit is rejected, unlike in the other rules
     nl, nh = 0, n - 1
     while nl < n:
         off = (median - d[nl]) / sigma
@@ -311,7 +532,21 @@ def clip_percentile(d: Array, n: int, order: Any, low: Any, high: Any, kept: int
 
 @compiled
 def clip_counts(d: Array, who: Array, n: int, low: int, high: int) -> int:
-    """Reject pairs of lowest and highest values, then what is left of either; return how many are left."""
+    """Reject pairs of lowest and highest values, then what is left of either; return how many are left.
+
+    Parameters
+    ----------
+    d
+        Values of the pixel, scaled, float32; changed in place.
+    who
+        The frames of these values, int64; changed with them.
+    n
+        How many values count; they are the first ones.
+    low
+        How many of the lowest values are rejected.
+    high
+        How many of the highest values are rejected.
+    """
     pairs = min(low, high)
     for _ in range(pairs):
         least = most = 0
@@ -374,7 +609,7 @@ def sort_values(d: Array, who: Array, n: int) -> None:
         depth -= 1
         first, last = starts[depth], ends[depth]
         while first < last:
-            # numbers of imcombine's arrays begin at 1
+            # imcombine's arrays begin at 1
             exchange(d, who, last, (first + last + 2) // 2 - 1)
             pivot = d[last]
             i, j = first - 1, last
@@ -399,7 +634,19 @@ def sort_values(d: Array, who: Array, n: int) -> None:
 
 @compiled
 def move_up(d: Array, who: Array, first: int, n: int) -> None:
-    """Bring n values from a place on to the front: those at its end fill the gap."""
+    """Bring n values from a place on to the front: those at its end fill the gap.
+
+    Parameters
+    ----------
+    d
+        Values of the pixel, scaled, float32; changed in place.
+    who
+        The frames of these values, int64; changed with them.
+    first
+        Place of the first value.
+    n
+        How many values are moved.
+    """
     j = max(first, n)
     for k in range(min(n, first)):
         exchange(d, who, k, j)
@@ -408,7 +655,25 @@ def move_up(d: Array, who: Array, first: int, n: int) -> None:
 
 @compiled
 def combined(method: int, d: Array, who: Array, n: int, weights: Array, weighted: bool, mixed: bool) -> Any:
-    """Return the average or sum of the first n values; what weights add up to counts only where an input is missing."""
+    """Return the average or sum of the first n values; what weights add up to counts only where an input is missing.
+
+    Parameters
+    ----------
+    method
+        ``AVERAGE``, ``MEDIAN`` or ``SUM``.
+    d
+        Values of the pixel, scaled, float32.
+    who
+        The frames of these values, int64.
+    n
+        How many values count; they are the first ones.
+    weights
+        One per frame, float32; they add up to 1.
+    weighted
+        Whether the weights differ and are used.
+    mixed
+        Whether an input of the line is missing.
+    """
     total = plain = norm = np.float32(0)
     for j in range(n):
         w = weights[who[j]]
@@ -418,6 +683,7 @@ def combined(method: int, d: Array, who: Array, n: int, weights: Array, weighted
     if not weighted:
         return plain / np.float32(n) if method == AVERAGE else plain
     if not mixed:
+        # imcombine's weights add up to 1 if no input is missing, and it does not divide then
         return total
     return total / norm if norm > 0 else plain / np.float32(n)
 
@@ -426,7 +692,27 @@ def combined(method: int, d: Array, who: Array, n: int, weights: Array, weighted
 def gather_scaled(
     values: Array, use: Array, m: int, scaled: bool, scales: Array, zeros: Array, d: Array, who: Array
 ) -> int:
-    """Copy the inputs of a pixel that count, scaled."""
+    """Copy the inputs of a pixel that count, scaled.
+
+    Parameters
+    ----------
+    values
+        Unscaled values, frames x pixels, float32.
+    use
+        Which inputs count, frames x pixels, bool.
+    m
+        The pixel.
+    scaled
+        Whether values are scaled.
+    scales
+        One per frame, float32: values were divided by them.
+    zeros
+        One per frame, float32: terms subtracted after that.
+    d
+        Scaled values, float32; filled.
+    who
+        Their frames, int64; filled.
+    """
     n = 0
     for i in range(len(values)):
         if use[i, m]:
@@ -440,7 +726,25 @@ def gather_scaled(
 def line_spread(
     values: Array, use: Array, about_median: bool, scaled: bool, corrected: bool, scales: Array, zeros: Array
 ) -> Any:
-    """Return avsigclip's deviation of a line."""
+    """Return avsigclip's deviation of a line.
+
+    Parameters
+    ----------
+    values
+        Unscaled values, frames x pixels, float32.
+    use
+        Which inputs count, frames x pixels, bool.
+    about_median
+        Whether clipping is about the median, and values are sorted for it.
+    scaled
+        Whether values are scaled.
+    corrected
+        Whether noise is corrected for scaling.
+    scales
+        One per frame, float32: values were divided by them.
+    zeros
+        One per frame, float32: terms subtracted after that.
+    """
     frames, pixels = values.shape
     d, who = np.empty(frames, np.float32), np.empty(frames, np.int64)
     s, number = np.float32(0), 0
@@ -450,12 +754,12 @@ def line_spread(
             continue
         if about_median:
             sort_values(d, who, n)
-            centre = middle(d, 0, n)
+            center = middle(d, 0, n)
         else:
-            centre = trimmed_mean(d, n)[0]
+            center = trimmed_mean(d, n)[0]
         for j in range(n):
-            x = d[j] - centre
-            level = (centre + zeros[who[j]]) / scales[who[j]] if corrected else centre
+            x = d[j] - center
+            level = (center + zeros[who[j]]) / scales[who[j]] if corrected else center
             s += x * x / max(np.float32(1), level)
         number += n
     return np.float32(np.sqrt(np.float64(s / np.float32(number - 1)))) if number > 1 else np.float32(0)
@@ -477,7 +781,38 @@ def clip_pixel(
     noise: Array,
     residual: Array,
 ) -> Any:
-    """Reject values of one pixel; return the first, how many are left, and the mean or median that came of it."""
+    """Reject values of one pixel; return the first, how many are left, and the mean or median that came of it.
+
+    Parameters
+    ----------
+    kind
+        ``SIGCLIP``, ``AVSIGCLIP``, ``CCDCLIP``, ``PCLIP`` or ``MINMAX``.
+    about_median
+        Whether clipping is about the median, and values are sorted for it.
+    d
+        Values of the pixel, scaled, float32; changed in place.
+    who
+        The frames of these values, int64; changed with them.
+    n
+        How many values count; they are the first ones.
+    kept
+        How many values are kept at least.
+    settings
+        Thresholds below and above, and an order or two fractions, float32.
+    line
+        avsigclip's deviation of the line, float32.
+    corrected
+        Whether noise is corrected for scaling.
+    scales
+        One per frame, float32: values were divided by them.
+    zeros
+        One per frame, float32: terms subtracted after that.
+    noise
+        Frames x 3, float32: variance by read noise in the unit of the data, gain in electrons per unit, and
+        fraction of the signal.
+    residual
+        How far off each rejected value is, by its place, float32; filled.
+    """
     low, high = settings[0], settings[1]
     if about_median:
         sort_values(d, who, n)
@@ -513,6 +848,32 @@ def reject_line(
 
     ``levels`` has scales, zeros and weights; ``flags`` says whether frames are scaled, noise is corrected for it, and weights
     differ; ``settings`` are two thresholds, and an order or two fractions.
+
+    Parameters
+    ----------
+    method
+        ``AVERAGE``, ``MEDIAN`` or ``SUM``.
+    kind
+        ``SIGCLIP``, ``AVSIGCLIP``, ``CCDCLIP``, ``PCLIP`` or ``MINMAX``.
+    about_median
+        Whether clipping is about the median, and values are sorted for it.
+    values
+        Unscaled values, frames x pixels, float32.
+    use
+        Which inputs count, frames x pixels, bool; cleared where they are rejected.
+    levels
+        Scales, zeros and weights: three rows of one float32 per frame.
+    flags
+        Whether frames are scaled, noise is corrected for it, and weights differ.
+    noise
+        Frames x 3, float32: variance by read noise in the unit of the data, gain in electrons per unit, and
+        fraction of the signal.
+    settings
+        Thresholds below and above, and an order or two fractions, float32.
+    nkeep
+        How many inputs are kept at least; if negative, how many may be rejected at most.
+    out
+        The combined line, float32; filled.
     """
     frames, pixels = values.shape
     d, who = np.empty(frames, np.float32), np.empty(frames, np.int64)
@@ -522,9 +883,11 @@ def reject_line(
     line = np.float32(0)
     if kind == AVSIGCLIP:
         line = line_spread(values, use, about_median, scaled, corrected, scales, zeros)
+    # imcombine skips a rejection for good if there are too few frames, however many of them count at a pixel
     kept_of_all = max(0, frames + nkeep) if nkeep < 0 else min(frames, nkeep)
     if kind != NONE and kind != MINMAX and frames < max(2 if kind == CCDCLIP else 3, kept_of_all + 1):
         kind = NONE
+    # imcombine takes the mean or median of the last round, whose bits can differ from those of a fresh one
     made = NONE < kind < MINMAX and method == (MEDIAN if about_median else AVERAGE) and not weighted
     full = True
     for turn in range(2):
@@ -566,7 +929,29 @@ def combine_grown(
     out: Array,
     use: Array,
 ) -> None:
-    """Combine a line again without inputs that are rejected or beside such ones; where none is left the line stays."""
+    """Combine a line again without inputs that are rejected or beside such ones; where none is left the line stays.
+
+    Parameters
+    ----------
+    method
+        ``AVERAGE``, ``MEDIAN`` or ``SUM``.
+    about_median
+        Whether clipping is about the median, and values are sorted for it.
+    values
+        Unscaled values, frames x pixels, float32.
+    good
+        Which inputs counted before rejection, frames x pixels, bool.
+    grown
+        Which inputs are rejected or beside rejected ones, frames x pixels, bool.
+    levels
+        Scales, zeros and weights: three rows of one float32 per frame.
+    flags
+        Whether frames are scaled, noise is corrected for it, and weights differ.
+    out
+        The combined line, float32; filled.
+    use
+        Which inputs are used in the end, frames x pixels, bool; changed.
+    """
     frames, pixels = values.shape
     d, who = np.empty(frames, np.float32), np.empty(frames, np.int64)
     for m in range(pixels):
@@ -595,25 +980,8 @@ def combine_grown(
             out[m] = combined(method, d, who, n, levels[2], flags[2] and method == AVERAGE, True)
 
 
-KINDS = {
-    "sigma": SIGCLIP,
-    "avsigclip": AVSIGCLIP,
-    "ccdclip": CCDCLIP,
-    "pclip": PCLIP,
-    "minmax": MINMAX,
-}
-METHODS = {"average": AVERAGE, "median": MEDIAN, "sum": SUM}
-"""Names of rules and methods of a stack."""
-
-SIGSCALE = 0.1
-"""imcombine's parameter: noise is corrected for scaling if a scale differs from 1 by more."""
-
-LEAST_NOISE = 1e4 / 1.7014118e38
-"""Least variance by read noise."""
-
-
-class IrafScaling(NamedTuple):
-    """What imcombine does to each frame: ``d / scale - zero``, all in single precision."""
+class ImcombineScaling(NamedTuple):
+    """What imcombine does to each frame: ``d / scale - zero``, all in single precision (icgdata.gx)."""
 
     levels: Array
     """Scales, zeros and weights: three rows."""
@@ -627,120 +995,139 @@ class IrafScaling(NamedTuple):
         return Scaling(1 / scales, -zeros, weights)
 
 
-def iraf_scaling(rule: Rule, numbers: Mapping[str, Array]) -> IrafScaling:
-    """Return what imcombine does to each frame, given the global numbers."""
-    levels = rule.levels
+def imcombine_scaling(rule: Rule, scalars: Mapping[str, Array]) -> ImcombineScaling:
+    """Return what imcombine does to each frame, given the scalars by name."""
+    levels, count = rule.levels, rule.count
     real = np.float32
 
-    def known(given: Numbers, default: float) -> Array:
-        found = [float(np.ravel(numbers[n])[0]) if isinstance(n, str) else n for n in given]
-        return np.array(found or [default] * rule.count, real)
+    def known(given: PerFrame, default: float) -> Array:
+        found = [float(np.ravel(scalars[n])[0]) if isinstance(n, str) else n for n in given]
+        return np.array(found or [default] * count, real)
 
     scales, zeros, weights = known(levels.scale, 1.0), known(levels.zero, 0.0), known(levels.weights, 1.0)
     if not (scales > 0).all():
-        scales = np.ones(rule.count, real)
+        # imcombine warns and scales nothing if one level is not above 0
+        scales = np.ones(count, real)
     if levels.scale and not levels.scale_is_statistic:
+        # factors of a file or keyword multiply, statistics divide (icscale.x)
         scales = real(1) / scales
     scales = scales / scales[0]
     zeros = zeros / scales
     if levels.weights:
+        # W / (scale * sky) of the help; a sky that is not above 0 turns this term off for all frames
         by_sky = levels.weights_are_exposures and bool(levels.zero) and levels.zero_is_statistic and (zeros > 0).all()
-        combined = np.array(rule.ncombine, real) * weights
-        weights = combined * zeros[0] / zeros if by_sky else combined
+        assert rule.iraf is not None
+        made_of = np.array(rule.iraf.ncombine, real) * weights
+        weights = made_of * zeros[0] / zeros if by_sky else made_of
     zeros = zeros - zeros[0] if levels.zero_is_statistic or not levels.zero else -zeros
+    # one by one, as imcombine adds them: NumPy's sum has other bits
     total = real(0)
     for weight in weights:
         total = real(total + weight)
-    weights = weights / total if total > 0 else np.ones(rule.count, real)
+    weights = weights / total if total > 0 else np.ones(count, real)
     scaled = bool((scales != scales[0]).any()) or bool(levels.scale and not levels.scale_is_statistic)
     moved = bool((zeros != zeros[0]).any()) or bool(levels.zero and not levels.zero_is_statistic)
+    # the help says that zero points turn the correction on too; the code looks at scales alone (icscale.x)
     corrected = scaled and bool((np.abs(scales - real(1)) > real(SIGSCALE)).any())
     flags = np.array([scaled or moved, corrected, bool((weights != weights[0]).any())])
-    return IrafScaling(np.array([scales, zeros, weights], real), flags)
+    return ImcombineScaling(np.array([scales, zeros, weights], real), flags)
 
 
-def iraf_pieces(
-    region: Region, blocks: Sequence[Block], rule: Rule, numbers: Mapping[str, Array], *, variances: bool
-) -> Iterator[tuple[Cut, Piece, Array]]:
-    """Yield the lines of a region after imcombine's rejections, with what it makes of them; see `pieces.clipped_pieces`."""
+def imcombine_batches(
+    region: Region, blocks: Sequence[Block], rule: Rule, scalars: Mapping[str, Array], *, variances: bool
+) -> Iterator[tuple[BatchSlices, PixelBatch, Array]]:
+    """Yield the lines of a region after imcombine's rejections, with what it makes of them.
+
+    Parameters
+    ----------
+    region, blocks, rule, scalars, variances
+        As for `lazyccd.kernels.stack.combine.batches_of`; the blocks have whole lines.
+    """
     held = blocks[0].region
     inner = region.within(held)
-    flagged = any(block.mask is not None and block.mask.max() for block in blocks[: rule.count])
-    rule = rule if flagged else replace(rule, remaps=(None,) * rule.count)
-    scaling = iraf_scaling(rule, numbers)
+    rule = unmasked_if_clean(rule, blocks)
+    scaling = imcombine_scaling(rule, scalars)
     grown = None
-    if rule.grow >= 1:
+    if rule.rejecting.grow >= 1:
         rejected = np.zeros((rule.count, *held.shape), np.bool_)
-        for cut in cuts(held, rule):
-            piece, given = _line(blocks, cut, rule, scaling, variances=False)
-            rejected[:, *cut] = (given & ~piece.use).reshape(rule.count, *shape_of(cut))
+        for slices in batch_slices(held, rule):
+            batch, given = _line(blocks, slices, rule, scaling, variances=False)
+            rejected[:, *slices] = (given & ~batch.use).reshape(rule.count, *shape_of(slices))
         grown = np.zeros_like(rejected)
-        grow_rejected(rejected, rule.grow, grown)
-    for cut in cuts(held, rule):
-        part = inside(cut, inner)
+        grow_rejected(rejected, rule.rejecting.grow, grown)
+    for slices in batch_slices(held, rule):
+        part = inside(slices, inner)
         if part is None:
             continue
-        piece, given = _line(blocks, cut, rule, scaling, variances=variances)
-        if grown is not None and piece.combined is not None:
-            line = np.ascontiguousarray(grown[:, *cut].reshape(rule.count, -1))
-            values, good = np.ascontiguousarray(piece.values), np.ascontiguousarray(given)
+        batch, given = _line(blocks, slices, rule, scaling, variances=variances)
+        if grown is not None and batch.combined is not None:
             combine_grown(
                 METHODS[rule.method],
-                rule.about_median,
-                values,
-                good,
-                line,
+                _rejection(rule).about_median,
+                np.ascontiguousarray(batch.values),
+                np.ascontiguousarray(given),
+                np.ascontiguousarray(grown[:, *slices].reshape(rule.count, -1)),
                 scaling.levels,
                 scaling.flags,
-                piece.combined,
-                piece.use,
+                batch.combined,
+                batch.use,
             )
-        bring_to_level(piece)
-        yield trimmed(part, cut, piece, given, inner)
+        bring_to_level(batch)
+        yield trimmed(part, slices, batch, given, inner)
+
+
+def _rejection(rule: Rule) -> ImcombineRejection:
+    """Return imcombine's rejection; one of no kind if there is none."""
+    found = None if rule.iraf is None else rule.iraf.rejection
+    return ImcombineRejection(kind="none") if found is None else found
 
 
 def _line(
-    blocks: Sequence[Block], cut: Cut, rule: Rule, scaling: IrafScaling, *, variances: bool
-) -> tuple[Piece, Array]:
-    """Return a line after rejection, its values not scaled yet, and what counted before."""
-    piece = gather_piece(blocks, cut, rule, scaling.as_scaling(), variances=variances)
-    piece.values = piece.values.astype(np.float32, copy=False)
-    for clip in rule.clips:
-        run_clip(piece, clip)
-    given = piece.use.copy()
-    name, settings = rule.reject or ("", ())
-    noise = np.ones((rule.count, 3), np.float32)
-    if rule.noise is not None:
-        r, g, s = (np.array(n, np.float32) for n in (rule.noise.readnoise, rule.noise.gain, rule.noise.snoise))
-        noise = np.array([np.maximum((r / g) ** 2, np.float32(LEAST_NOISE)), g, s]).T.copy()
-    piece.combined = np.empty(piece.values.shape[1], np.float32)
+    blocks: Sequence[Block], slices: BatchSlices, rule: Rule, scaling: ImcombineScaling, *, variances: bool
+) -> tuple[PixelBatch, Array]:
+    """Return a line after rejection, its values not scaled yet, and what counted before.
+
+    Parameters
+    ----------
+    blocks, slices, rule, scaling, variances
+        As for `lazyccd.kernels.stack.batches.gather_batch`.
+    """
+    batch = gather_batch(blocks, slices, rule, scaling.as_scaling(), variances=variances)
+    batch.values = batch.values.astype(np.float32, copy=False)
+    for clip in rule.rejecting.clips:
+        # imcombine's thresholds see unscaled values, and what they leave out does not count as rejected
+        clip.reject(batch, NO_RESIDUAL)
+    given = batch.use.copy()
+    rejection = _rejection(rule)
+    batch.combined = np.empty(batch.values.shape[1], np.float32)
     reject_line(
         METHODS[rule.method],
-        KINDS.get(name, NONE),
-        rule.about_median,
-        piece.values,
-        piece.use,
+        KINDS.get(rejection.kind, NONE),
+        rejection.about_median,
+        batch.values,
+        batch.use,
         scaling.levels,
         scaling.flags,
-        noise.astype(np.float32),
-        _settings(name, settings, rule.count),
-        rule.nkeep,
-        piece.combined,
+        _noise(rejection.noise, rule.count),
+        _settings(rejection, rule.count),
+        rule.rejecting.nkeep,
+        batch.combined,
     )
-    return piece, given
+    return batch, given
 
 
-def _settings(name: str, settings: Any, count: int) -> Array:
+def _noise(noise: Noise | None, count: int) -> Array:
+    """Return the variance by read noise, the gain and the sensitivity noise of each frame: three float32 columns."""
+    if noise is None:
+        return np.ones((count, 3), np.float32)
+    r, g, s = (np.array(column, np.float32) for column in (noise.readnoise, noise.gain, noise.snoise))
+    return np.array([np.maximum((r / g) ** 2, np.float32(LEAST_NOISE)), g, s]).T.astype(np.float32, order="C")
+
+
+def _settings(rejection: ImcombineRejection, count: int) -> Array:
     """Return thresholds below and above, and an order or two fractions, as imcombine's single-precision numbers."""
-    if name == "minmax":
-        fractions = np.array(settings, np.float32) / np.float32(count)
+    if rejection.kind == "minmax":
+        fractions = np.array(rejection.counts, np.float32) / np.float32(count)
         return np.array([0, 0, *fractions], np.float32)
-    order = 0.0
-    if name == "sigma":
-        low, high = settings[2:4]
-    elif name == "pclip":
-        order, low, high = settings
-    else:
-        low, high = settings or (None, None)
-    limits = [REAL_MAX if s is None else min(s, REAL_MAX) for s in (low, high)]
-    return np.array([*limits, order, 0], np.float32)
+    limits = [min(limit, REAL_MAX) for limit in (rejection.low, rejection.high)]
+    return np.array([*limits, rejection.order, 0], np.float32)

@@ -1,26 +1,24 @@
-"""Loops over an array of frames x pixels; every sum runs over the frames in their order.
+"""Loops over an array of frames x pixels: what counts, sums, means, medians and bits.
 
-An input counts where ``use`` is true; what the others hold, NaN included, changes nothing. Loops over pixels have no branch,
-so that processors do many pixels at once, and run over stretches of them for which sums and sorted values stay in the
-innermost cache.
+An input counts where ``use`` is true; what the others hold, NaN included, changes nothing. Every sum runs over the frames in
+their order, so that chunking never changes a bit. Loops over pixels have no branch, so that processors do many pixels at once,
+and run over stretches of them for which sums and sorted values stay in the innermost cache.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from lazyccd.kernels.block import Array
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.medians import exchange
 from lazyccd.kernels.rank_filter import merge_network
 
-Array: TypeAlias = npt.NDArray[Any]
-
 WIDTH = 512
-"""Pixels of a stretch."""
+"""Pixels of a stretch: 20 sorted float64 frames of it take 80 KiB."""
 
 
 @compiled
@@ -29,6 +27,7 @@ def finite_inputs(values: Array, use: Array) -> None:
     frames, pixels = values.shape
     for i in range(frames):
         for m in range(pixels):
+            # NaN and infinity are the values whose difference from themselves is not 0: one comparison, no branch
             use[i, m] = values[i, m] - values[i, m] == 0
 
 
@@ -37,6 +36,19 @@ def good_inputs(values: Array, bits: Array, bad: Any, no_data: Any, use: Array) 
     """Set ``use`` where a value is finite and has no bad bit; return how many have.
 
     Values that are not finite get the bit ``no_data``, which counts as bad.
+
+    Parameters
+    ----------
+    values
+        Inputs, frames x pixels, float32 or float64.
+    bits
+        Masks, frames x pixels, uint32.
+    bad
+        Bits that count as bad.
+    no_data
+        The bit of NO_DATA.
+    use
+        Where the answer goes, frames x pixels, bool; filled.
     """
     frames, pixels = values.shape
     lost = 0
@@ -61,7 +73,19 @@ def rank_of(bits: Any, ranks: Array) -> int:
 
 @compiled
 def least_bad_inputs(bits: Array, ranks: Array, use: Array, exempt: Array) -> bool:
-    """Set ``use`` for the least bad inputs of pixels that have no good one, and ``exempt`` there; return whether any are."""
+    """Set ``use`` for the least bad inputs of pixels that have no good one, and ``exempt`` there; return whether any are.
+
+    Parameters
+    ----------
+    bits
+        Masks, frames x pixels, uint32.
+    ranks
+        Bad bits from the least to the worst class, uint32.
+    use
+        Which inputs count, frames x pixels, bool; changed.
+    exempt
+        Of which pixels all inputs are bad, bool; filled.
+    """
     frames, pixels = use.shape
     worst = len(ranks) - 1
     found = False
@@ -101,7 +125,19 @@ def _count(use: Array, first: int, count: Array) -> None:
 
 @compiled
 def reject_outside(values: Array, low: float, high: float, use: Array) -> None:
-    """Take away inputs below ``low`` or above ``high``."""
+    """Reject inputs below ``low`` or above ``high``.
+
+    Parameters
+    ----------
+    values
+        Inputs, frames x pixels, float32 or float64.
+    low
+        The lowest value that counts.
+    high
+        The highest value that counts.
+    use
+        Which inputs count, frames x pixels, bool; cleared where one is rejected.
+    """
     frames, pixels = values.shape
     for i in range(frames):
         for m in range(pixels):
@@ -113,6 +149,7 @@ def weighted_sum(values: Array, use: Array, weights: Array) -> tuple[Array, Arra
     """Return the weighted sum of the inputs that count, and the sum of their weights; one weight for each frame."""
     frames, pixels = values.shape
     total, norm = np.zeros(pixels), np.zeros(pixels)
+    # equal weights are the common case: the number of inputs is their sum
     counted = bool((weights == 1).all())
     if counted:
         norm[:] = count_of(use)
@@ -158,7 +195,23 @@ def mean_and_squares(values: Array, use: Array) -> tuple[Array, Array, Array]:
 
 @compiled
 def spread_of_stretch(values: Array, use: Array, first: int, count: Array, mean: Array, squares: Array) -> None:
-    """Set mean and sum of squared distances in a stretch of pixels."""
+    """Set mean and sum of squared distances in a stretch of pixels.
+
+    Parameters
+    ----------
+    values
+        Inputs, frames x pixels, float32 or float64.
+    use
+        Which inputs count, frames x pixels, bool.
+    first
+        The first pixel of the stretch.
+    count
+        How many inputs of each pixel of the stretch count, int32.
+    mean
+        Means, float64; filled, NaN where no input counts.
+    squares
+        Sums of squared distances from them, float64; filled.
+    """
     frames, stop = len(values), first + len(count)
     mean[:], squares[:] = 0.0, 0.0
     for i in range(frames):
@@ -176,7 +229,7 @@ def spread_of_stretch(values: Array, use: Array, first: int, count: Array, mean:
 
 @functools.lru_cache(maxsize=64)
 def sorting_network(count: int) -> Array:
-    """Return the pairs of an exchange network that sorts so many values."""
+    """Return the exchanges that sort so many values, as pairs of their places; see `merge_network` (Batcher 1968)."""
     return merge_network(count, 1, ())[0]
 
 
@@ -192,7 +245,19 @@ def median_and_deviation(values: Array, use: Array) -> tuple[Array, Array]:
 
 @compiled
 def _medians(values: Array, use: Array, network: Array, with_deviation: bool) -> tuple[Array, Array]:
-    """Return medians, and median distances from them if these are wanted."""
+    """Return medians, and median distances from them if these are wanted.
+
+    Parameters
+    ----------
+    values
+        Inputs, frames x pixels, float32 or float64.
+    use
+        Which inputs count, frames x pixels, bool.
+    network
+        The exchanges that sort so many values.
+    with_deviation
+        Whether distances are wanted.
+    """
     frames, pixels = values.shape
     out, deviations = np.empty(pixels), np.empty(pixels if with_deviation else 0)
     ordered, numbers = np.zeros((frames, WIDTH), values.dtype), np.empty(WIDTH, np.int32)
@@ -212,6 +277,21 @@ def sort_stretch(values: Array, use: Array, first: int, network: Array, count: A
     """Sort the inputs that count in a stretch of pixels, and set how many there are; infinities follow them.
 
     Which values a network compares does not depend on them, so the loop over pixels has no branch.
+
+    Parameters
+    ----------
+    values
+        Inputs, frames x pixels, float32 or float64.
+    use
+        Which inputs count, frames x pixels, bool.
+    first
+        The first pixel of the stretch.
+    network
+        The exchanges that sort so many values.
+    count
+        How many inputs of each pixel count, int32; filled.
+    ordered
+        Sorted inputs of the stretch, frames x pixels, in the type of the values; filled.
     """
     _count(use, first, count)
     nothing, stop = values.dtype.type(np.inf), first + len(count)
@@ -224,7 +304,19 @@ def sort_stretch(values: Array, use: Array, first: int, network: Array, count: A
 
 @compiled
 def middle_of(ordered: Array, count: Array, same: bool, out: Array) -> None:
-    """Set the medians of sorted values, of which the first ``count`` count: in all pixels alike if ``same``."""
+    """Set the medians of sorted values, of which the first ``count`` count: in all pixels alike if ``same``.
+
+    Parameters
+    ----------
+    ordered
+        Sorted inputs of a stretch, frames x pixels, in the type of the values.
+    count
+        How many inputs of each pixel count, int32.
+    same
+        Whether these are as many everywhere.
+    out
+        Results, float64; filled.
+    """
     n = count[0]
     if same and n > 0:
         low, high = ordered[(n - 1) // 2], ordered[n // 2]
@@ -243,6 +335,19 @@ def deviation_of(ordered: Array, count: Array, same: bool, middle: Array, out: A
 
     The k values nearest to the median lie side by side. So the k-th smallest distance is the least, over all stretches of k
     values, of the larger distance of their ends.
+
+    Parameters
+    ----------
+    ordered
+        Sorted inputs of a stretch, frames x pixels, in the type of the values.
+    count
+        How many inputs of each pixel count, int32.
+    same
+        Whether these are as many everywhere.
+    middle
+        The medians, float64.
+    out
+        Results, float64; filled.
     """
     n = count[0]
     if same and n > 0:
@@ -265,7 +370,21 @@ def deviation_of(ordered: Array, count: Array, same: bool, middle: Array, out: A
 
 @compiled
 def _nearest(ordered: Array, n: int, k: int, middle: Array, least: Array) -> None:
-    """Lower ``least`` to the k-th smallest distance of n sorted values from ``middle``."""
+    """Lower ``least`` to the k-th smallest distance of n sorted values from ``middle``.
+
+    Parameters
+    ----------
+    ordered
+        Sorted inputs of a stretch, frames x pixels, in the type of the values.
+    n
+        How many inputs of each pixel count.
+    k
+        Which of the distances, from 1 on.
+    middle
+        The medians, float64.
+    least
+        The distances, float64; lowered.
+    """
     for i in range(n - k + 1):
         below, above = ordered[i], ordered[i + k - 1]
         for m in range(len(least)):
@@ -278,10 +397,20 @@ def _nearest(ordered: Array, n: int, k: int, middle: Array, least: Array) -> Non
 def merge_bits(
     bits: Array, use: Array, clipped: Array, empty: Array, weights: Array, planes: Array, saturated_share: float
 ) -> Array:
-    """Return the bits of all inputs that count.
+    """Return the bits of all inputs that count, with those that tell what was left out, as uint32.
 
-    ``planes`` are CLIPPED, set where ``clipped``; NO_DATA, set where ``empty``; and SAT, set where more than a share of the
-    weight was left out because of it.
+    Parameters
+    ----------
+    bits, use
+        Masks, uint32, and which inputs count, bool; frames x pixels.
+    clipped, empty
+        Of which pixels an input was rejected, and of which none is left; bool.
+    weights
+        One per frame, float64.
+    planes
+        The bits of CLIPPED, set where ``clipped``; of NO_DATA, set where ``empty``; and of SAT.
+    saturated_share
+        SAT is set where more than this share of the weight was left out because of it.
     """
     frames, pixels = bits.shape
     out = np.zeros(pixels, np.uint32)

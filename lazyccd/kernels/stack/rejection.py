@@ -1,33 +1,49 @@
-"""Loops that reject inputs of a stack pixel by pixel.
+"""Loops that reject inputs of a stack pixel by pixel: one for each rule, or for rules of one kind.
 
-The rules are those of IRAF's imcombine (ccdclip, avsigclip, pclip, minmax), of Siril (winsorized, linear fit) and of Rosner
-(1983, Technometrics 25, 165; generalised extreme Studentised deviates), each over the inputs that count.
+The rules are those of IRAF's imcombine (Valdes; ccdclip, avsigclip, pclip, minmax), of Siril (winsorized, linear fit) and of
+Rosner (1983, Technometrics 25, 165; generalised extreme Studentised deviates), each over the inputs that count.
+
+A loop clears ``use`` where it rejects. If ``residual`` has elements, it says there how far off each rejected input is, so that
+the least bad can be restored. `lazyccd.ops.stack.rejection` has the classes by which users choose a rule; clipping by standard
+or median absolute deviations has a file of its own, `lazyccd.kernels.stack.sigma_clip`.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from lazyccd.kernels.block import Array
 from lazyccd.kernels.jit import compiled
-
-Array: TypeAlias = npt.NDArray[Any]
 
 NOISE, VARIANCE, LINE, WINSORIZED, LINEAR = range(5)
 """What `reject_iterated` takes for the deviation of an input."""
 
 WINSOR_RANGE, WINSOR_FACTOR, WINSOR_TOLERANCE = 1.5, 1.134, 0.0005
-"""Values are clamped so many deviations from the median; how much the deviation shrinks by that; when it has settled."""
+"""Siril's: values are clamped 1.5 deviations from the median, which makes the deviation 1.134 times too small; when it has settled."""
 
 FEWEST_FITTED = 4
-"""Winsorized and linear-fit clipping stop when so many inputs are left."""
+"""Winsorized and linear-fit clipping stop when so many inputs are left, as in Siril."""
 
 
 @compiled
 def gather(values: Array, use: Array, m: int, v: Array, who: Array) -> int:
-    """Copy the inputs of a pixel that count, and their frames; return how many there are."""
+    """Copy the inputs of a pixel that count, and their frames; return how many there are.
+
+    Parameters
+    ----------
+    values
+        Inputs, frames x pixels, float32 or float64.
+    use
+        Which inputs count, frames x pixels, bool.
+    m
+        The pixel.
+    v
+        Values of the pixel, float64; filled.
+    who
+        Their frames, int64; filled.
+    """
     n = 0
     for i in range(len(values)):
         if use[i, m]:
@@ -58,7 +74,19 @@ def middle(v: Array, n: int) -> Any:
 
 @compiled
 def restore(residual: Array, before: Array, kept: Array, use: Array) -> None:
-    """Restore the inputs that are least off, equal ones together, until as many are left as must be kept."""
+    """Restore the inputs that are least off, equal ones together, until as many are left as must be kept.
+
+    Parameters
+    ----------
+    residual
+        How far off each rejected input is, frames x pixels, float64.
+    before
+        Which inputs counted before rejection, frames x pixels, bool.
+    kept
+        How many inputs each pixel keeps at least, int64.
+    use
+        Which inputs count after rejection, frames x pixels, bool; set where one is restored.
+    """
     frames, pixels = use.shape
     for m in range(pixels):
         n = 0
@@ -77,28 +105,61 @@ def restore(residual: Array, before: Array, kept: Array, use: Array) -> None:
 
 @compiled
 def reject_counts(values: Array, nlow: int, nhigh: int, rescaled: bool, residual: Array, use: Array) -> None:
-    """Reject the lowest and highest values of each pixel, by number."""
+    """Reject the lowest and highest values of each pixel, by number; of equal ones, the first frames are the lower.
+
+    Parameters
+    ----------
+    values
+        Inputs, frames x pixels, float32 or float64.
+    nlow
+        How many of the lowest values are rejected.
+    nhigh
+        How many of the highest values are rejected.
+    rescaled
+        Whether fewer are where fewer count, in proportion, as in imcombine's minmax.
+    residual
+        How far off each rejected input is, frames x pixels, float64; without elements if nobody asks.
+    use
+        Which inputs count, frames x pixels, bool; cleared where one is rejected.
+    """
     frames, pixels = values.shape
     v, who = np.empty(frames), np.empty(frames, np.int64)
     for m in range(pixels):
         n = gather(values, use, m, v, who)
         low, high = nlow, nhigh
         if rescaled:
+            # imcombine's rounding (icmm.gx): the 0.001 keeps n * nlow / N at nlow where all inputs count
             low, high = int(n * nlow / frames + 0.001), int(n * nhigh / frames + 0.001)
         if n == 0 or low + high == 0:
             continue
         sort_by(v, who, n)
-        centre = middle(v, n)
+        center = middle(v, n)
         for k in range(n):
             if k < low or k >= n - high:
                 use[who[k], m] = False
                 if residual.size:
-                    residual[who[k], m] = abs(v[k] - centre)
+                    residual[who[k], m] = abs(v[k] - center)
 
 
 @compiled
 def reject_percentile(values: Array, order: float, low: float, high: float, residual: Array, use: Array) -> None:
-    """Reject values ``low`` or ``high`` times as far from the median as the value so many orders away from it."""
+    """Reject values ``low`` or ``high`` times as far from the median as the value so many orders away from it.
+
+    Parameters
+    ----------
+    values
+        Inputs, frames x pixels, float32 or float64.
+    order
+        Orders from the median, negative below it.
+    low
+        Deviations below the center beyond which an input is rejected; infinity for no limit.
+    high
+        Deviations above the center beyond which an input is rejected; infinity for no limit.
+    residual
+        How far off each rejected input is, frames x pixels, float64; without elements if nobody asks.
+    use
+        Which inputs count, frames x pixels, bool; cleared where one is rejected.
+    """
     frames, pixels = values.shape
     v, who = np.empty(frames), np.empty(frames, np.int64)
     sign = -1.0 if order < 0 else 1.0
@@ -107,15 +168,16 @@ def reject_percentile(values: Array, order: float, low: float, high: float, resi
         if n < 3:
             continue
         sort_by(v, who, n)
-        centre = middle(v, n)
+        center = middle(v, n)
         # the ranks of imcombine begin at 1; for even n, orders below the median begin at the lower middle value
         place = 1 + n // 2 + order - (1 if order < 0 and n % 2 == 0 else 0)
         rank = min(n, max(1, int(np.floor(place + 0.5))))
-        sigma = sign * (v[rank - 1] - centre)
+        sigma = sign * (v[rank - 1] - center)
         if sigma == 0:
             continue
+        # not iterated, and a value just at the limit is rejected, unlike in the other rules (icpclip.gx)
         for k in range(n):
-            off = (v[k] - centre) / sigma
+            off = (v[k] - center) / sigma
             if -off >= low or off >= high:
                 use[who[k], m] = False
                 if residual.size:
@@ -124,7 +186,19 @@ def reject_percentile(values: Array, order: float, low: float, high: float, resi
 
 @compiled
 def reject_gesdt(values: Array, table: Array, residual: Array, use: Array) -> None:
-    """Reject the outliers of each pixel: the most extreme ones up to the last that exceeds its critical value."""
+    """Reject the outliers of each pixel: the most extreme ones up to the last that exceeds its critical value.
+
+    Parameters
+    ----------
+    values
+        Inputs, frames x pixels, float32 or float64.
+    table
+        Row n holds the critical values of n inputs, and then infinity; float64.
+    residual
+        How far off each rejected input is, frames x pixels, float64; without elements if nobody asks.
+    use
+        Which inputs count, frames x pixels, bool; cleared where one is rejected.
+    """
     frames, pixels = values.shape
     v, who = np.empty(frames), np.empty(frames, np.int64)
     for m in range(pixels):
@@ -172,34 +246,58 @@ def reject_iterated(
     residual: Array,
     use: Array,
 ) -> None:
-    """Reject values below or above the centre by so many of their deviations, until nothing changes.
+    """Reject values below or above the center by so many of their deviations, until nothing changes.
 
-    The centre is the median. The deviation is that of a noise model, given variances, or found from the values; see
+    The center is the median. The deviation is that of a noise model, given variances, or found from the values; see
     `deviations`. Values are those of ``multipliers * raw + offsets``.
+
+    Parameters
+    ----------
+    kind
+        ``NOISE``, ``VARIANCE``, ``LINE``, ``WINSORIZED`` or ``LINEAR``.
+    values
+        Inputs, frames x pixels, float32 or float64.
+    variances
+        Variances of the scaled inputs, frames x pixels, float64; without elements if ``kind`` needs none.
+    multipliers, offsets
+        One per frame, float64: values are ``multiplier * raw + offset``.
+    noise
+        Frames x 3, float64: a, b and c of the variance ``a + b x + c x**2`` of a raw value at the level x.
+    low
+        Deviations below the center beyond which an input is rejected; infinity for no limit.
+    high
+        Deviations above the center beyond which an input is rejected; infinity for no limit.
+    residual
+        How far off each rejected input is, frames x pixels, float64; without elements if nobody asks.
+    use
+        Which inputs count, frames x pixels, bool; cleared where one is rejected.
     """
     frames, pixels = values.shape
     v, who = np.empty(frames), np.empty(frames, np.int64)
     sigma, expected = np.empty(frames), np.empty(frames)
+    # found once: rejections do not change the deviation of a line, as in imcombine (icaclip.gx)
     line = line_deviation(values, multipliers, offsets, use) if kind == LINE else 0.0
     fewest = FEWEST_FITTED + 1 if kind >= WINSORIZED else (3 if kind == LINE else 2)
     for m in range(pixels):
         n = gather(values, use, m, v, who)
         sort_by(v, who, n)
         while n >= fewest:
-            centre = middle(v, n)
+            center = middle(v, n)
             if kind >= WINSORIZED:
-                fitted(kind, v, n, centre, sigma, expected)
+                fitted(kind, v, n, center, sigma, expected)
             for k in range(n):
                 i = who[k]
                 if kind < WINSORIZED:
-                    level = (centre - offsets[i]) / multipliers[i]
-                    expected[k] = centre
+                    level = (center - offsets[i]) / multipliers[i]
+                    expected[k] = center
                     if kind == NOISE:
+                        # the noise is that at the median in the frame's own level, before it was scaled
                         x = max(0.0, level)
                         sigma[k] = abs(multipliers[i]) * np.sqrt(noise[i, 0] + x * noise[i, 1] + x * x * noise[i, 2])
                     elif kind == VARIANCE:
                         sigma[k] = np.sqrt(variances[i, m])
                     else:
+                        # the floor of 1 is imcombine's, for whose rule values are counts and no normalised flats
                         sigma[k] = line * abs(multipliers[i]) * np.sqrt(max(1.0, level))
             left = 0
             for k in range(n):
@@ -217,12 +315,30 @@ def reject_iterated(
 
 
 @compiled
-def fitted(kind: int, v: Array, n: int, centre: float, sigma: Array, expected: Array) -> None:
-    """Find the deviation and the expected values of n sorted values: winsorized, or about a line through them."""
+def fitted(kind: int, v: Array, n: int, center: float, sigma: Array, expected: Array) -> None:
+    """Find the deviation and the expected values of n sorted values: winsorized, or about a line through them.
+
+    The deviation from a line is the mean distance from it, as in Siril.
+
+    Parameters
+    ----------
+    kind
+        ``NOISE``, ``VARIANCE``, ``LINE``, ``WINSORIZED`` or ``LINEAR``.
+    v
+        Sorted values of a pixel, float64.
+    n
+        How many values there are.
+    center
+        Their median.
+    sigma
+        Their deviations, float64; filled.
+    expected
+        What they are compared with, float64; filled.
+    """
     if kind == WINSORIZED:
-        deviation = winsorized_deviation(v, n, centre)
+        deviation = winsorized_deviation(v, n, center)
         for k in range(n):
-            sigma[k], expected[k] = deviation, centre
+            sigma[k], expected[k] = deviation, center
         return
     mean_rank, mean, covariance, spread = 0.5 * (n - 1), 0.0, 0.0, 0.0
     for k in range(n):
@@ -240,12 +356,12 @@ def fitted(kind: int, v: Array, n: int, centre: float, sigma: Array, expected: A
 
 
 @compiled
-def winsorized_deviation(v: Array, n: int, centre: float) -> float:
+def winsorized_deviation(v: Array, n: int, center: float) -> float:
     """Return the standard deviation of values that are clamped to 1.5 times itself about the median."""
     deviation = np.inf
     for _ in range(100):
         mean, squares = 0.0, 0.0
-        lowest, highest = centre - WINSOR_RANGE * deviation, centre + WINSOR_RANGE * deviation
+        lowest, highest = center - WINSOR_RANGE * deviation, center + WINSOR_RANGE * deviation
         for k in range(n):
             mean += min(max(v[k], lowest), highest)
         mean /= n
@@ -261,20 +377,31 @@ def winsorized_deviation(v: Array, n: int, centre: float) -> float:
 
 @compiled
 def line_deviation(values: Array, multipliers: Array, offsets: Array, use: Array) -> float:
-    """Return the deviation of a line's values from their medians, in units of what photons would give."""
+    """Return the deviation of a line's values from their medians, in units of what photons would give.
+
+    Parameters
+    ----------
+    values
+        Inputs, frames x pixels, float32 or float64.
+    multipliers, offsets
+        One per frame, float64: values are ``multiplier * raw + offset``.
+    use
+        Which inputs count, frames x pixels, bool.
+    """
     frames, pixels = values.shape
     v, who = np.empty(frames), np.empty(frames, np.int64)
     total, number = 0.0, 0
     for m in range(pixels):
         n = gather(values, use, m, v, who)
+        # the median of two values lies between them, and says nothing of their deviation
         if n < 3:
             continue
         sort_by(v, who, n)
-        centre = middle(v, n)
+        center = middle(v, n)
         for k in range(n):
             i = who[k]
-            photons = multipliers[i] ** 2 * max(1.0, (centre - offsets[i]) / multipliers[i])
-            total += (v[k] - centre) ** 2 / photons
+            photons = multipliers[i] ** 2 * max(1.0, (center - offsets[i]) / multipliers[i])
+            total += (v[k] - center) ** 2 / photons
         number += n
     return np.sqrt(total / (number - 1)) if number > 1 else 0.0
 

@@ -1,43 +1,42 @@
 """How frames are brought to one level, and what weights they get.
 
-A value x of frame i becomes ``x * multiplier[i] + offset[i]``. Given numbers are these themselves. Where a statistic S is
-given for the scale, the multiplier is S[0] / S[i]; where one, Z, is given for the zero point, the offset is
-Z[0] - Z[i] * multiplier[i], so that the first frame stays as it is.
+A value x of frame i becomes ``x * multiplier[i] + offset[i]``. Numbers that users give are these themselves. Where the
+scale is a statistic S of each frame, the multiplier is S[0] / S[i]. Where the zero point is a statistic Z, the offset is
+Z[0] * multiplier[0] - Z[i] * multiplier[i]. So the first frame stays as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from lazyccd.errors import ParameterError
+from lazyccd.kernels.block import Array
 
-Array: TypeAlias = npt.NDArray[Any]
-Numbers: TypeAlias = tuple[float | str, ...]
-"""One per frame; a word is the name of a global number, found by a task."""
+PerFrame: TypeAlias = tuple[float | str, ...]
+"""One number per frame; a word is the name of a scalar that a task finds."""
 
 
 @dataclass(frozen=True)
 class Levels:
-    """Numbers of the frames, some of which may have to be found first."""
+    """Scales, zero points and weights of the frames, some of which may have to be found first."""
 
-    scale: Numbers = ()
+    scale: PerFrame = ()
     """Empty: nothing is scaled."""
 
     scale_is_statistic: bool = False
     """Whether these are levels to be made equal, and not factors."""
 
-    zero: Numbers = ()
+    zero: PerFrame = ()
     """Empty: nothing is added."""
 
     zero_is_statistic: bool = False
     """Whether these are levels to be made equal, and not terms."""
 
-    weights: Numbers = ()
+    weights: PerFrame = ()
     """Empty: all the same."""
 
     weights_are_variances: bool = False
@@ -51,11 +50,16 @@ class Levels:
 
 
 class Scaling(NamedTuple):
-    """What is done to each frame."""
+    """What is done to each frame; one float64 per frame."""
 
     multipliers: Array
+    """Factors of the values."""
+
     offsets: Array
+    """Terms added after that."""
+
     weights: Array
+    """Weights in averages and sums."""
 
     @property
     def is_none(self) -> bool:
@@ -63,13 +67,22 @@ class Scaling(NamedTuple):
         return bool((self.multipliers == 1).all() and (self.offsets == 0).all())
 
 
-def find_scaling(levels: Levels, count: int, numbers: Mapping[str, Array]) -> Scaling:
-    """Return what is done to each frame, given the global numbers.
+def find_scaling(levels: Levels, count: int, scalars: Mapping[str, Array]) -> Scaling:
+    """Return what is done to each frame.
+
+    Parameters
+    ----------
+    levels
+        Scales, zero points and weights, or the names of scalars.
+    count
+        How many frames there are.
+    scalars
+        The scalars by name.
 
     Raises
     ------
     ParameterError
-        Raised if a number is not finite, or a level to scale to is not above 0.
+        Raised if a scale, zero point or weight is not finite, or a level to scale to is not above 0.
 
     Examples
     --------
@@ -77,9 +90,9 @@ def find_scaling(levels: Levels, count: int, numbers: Mapping[str, Array]) -> Sc
     >>> scaling.multipliers.tolist(), scaling.weights.tolist()
     ([1.0, 0.5], [1.0, 1.0])
     """
-    scale = _known(levels.scale, count, 1.0, numbers)
-    zero = _known(levels.zero, count, 0.0, numbers)
-    weights = _known(levels.weights, count, 1.0, numbers)
+    scale = _known(levels.scale, count, 1.0, scalars)
+    zero = _known(levels.zero, count, 0.0, scalars)
+    weights = _known(levels.weights, count, 1.0, scalars)
     for what, array in (("scale", scale), ("zero", zero), ("weights", weights)):
         lowest = -np.inf if what == "zero" or not (levels.scale_is_statistic or what == "weights") else 0.0
         _check(array, what, levels.labels, lowest, strict=what == "scale" or levels.weights_are_variances)
@@ -91,15 +104,15 @@ def find_scaling(levels: Levels, count: int, numbers: Mapping[str, Array]) -> Sc
     return Scaling(multipliers, offsets, weights)
 
 
-def _known(given: Numbers, count: int, default: float, numbers: Mapping[str, Array]) -> Array:
-    """Return one number per frame."""
+def _known(given: PerFrame, count: int, default: float, scalars: Mapping[str, Array]) -> Array:
+    """Return one number per frame: given, found, or the default."""
     if not given:
         return np.full(count, default)
-    return np.array([float(np.ravel(numbers[n])[0]) if isinstance(n, str) else n for n in given], float)
+    return np.array([float(np.ravel(scalars[n])[0]) if isinstance(n, str) else n for n in given], float)
 
 
 def _check(array: Array, what: str, labels: tuple[str, ...], lowest: float, *, strict: bool) -> None:
-    """Refuse numbers that cannot be used."""
+    """Raise an error that names the frame if a number is not finite or not above the lowest."""
     if lowest < array.min() and array.max() < np.inf:
         return
     for i, number in enumerate(array):

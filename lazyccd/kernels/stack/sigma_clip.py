@@ -1,21 +1,18 @@
-"""Iterated clipping of the inputs of a stack by their deviation from the centre.
+"""Iterated clipping of the inputs of a stack by their deviation from the center.
 
-A first look at stretches of pixels finds those that lose an input; most do not, and are done. The others go on one by one:
-their inputs are sorted already, so that two ends move inwards.
+This is the rule that most stacks use, so it is written for speed. A first look at stretches of pixels finds those that lose an
+input. Most pixels lose none and are done. The others go on one by one: their inputs are sorted already, so that two ends move
+inwards.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
-
 import numpy as np
-import numpy.typing as npt
 
+from lazyccd.kernels.block import Array
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 from lazyccd.kernels.stack.loops import WIDTH, deviation_of, middle_of, sort_stretch, spread_of_stretch
-
-Array: TypeAlias = npt.NDArray[Any]
 
 
 @compiled
@@ -30,22 +27,23 @@ def reject_deviant(
     iterations: int,
     residual: Array,
 ) -> None:
-    """Take away inputs too many deviations from the centre, as often as is said or until nothing changes.
+    """Reject inputs too many deviations from the center, a number of times or until nothing changes.
 
     Parameters
     ----------
     values, use
-        Inputs, and which count; frames x pixels.
+        Inputs, float32 or float64, and which count, bool; frames x pixels. ``use`` is cleared where an input is rejected.
     network
-        What sorts so many values.
+        The exchanges that sort so many values; see `lazyccd.kernels.stack.loops.sorting_network`.
     by_mean, by_mad
-        Whether the centre is the mean, else the median; whether the deviation is by the median distance, else that of n.
+        Whether the center is the mean, else the median; whether the deviation is 1.4826 times the median distance from the
+        median, else the standard deviation of n about the mean, whatever the center.
     low, high
         How many deviations below and above; infinity for no limit.
     iterations
         0 for any number.
     residual
-        How far off each rejected input is, in deviations; without elements if nobody asks.
+        Frames x pixels, float64: how far off each rejected input is, in deviations. Without elements if nobody asks.
     """
     frames, pixels = values.shape
     ordered, numbers = np.zeros((frames, WIDTH), values.dtype), np.empty(WIDTH, np.int32)
@@ -53,12 +51,12 @@ def reject_deviant(
     outside = np.empty(WIDTH, np.bool_)
     for first in range(0, pixels, WIDTH):
         width = min(WIDTH, pixels - first)
-        count, centre, deviation = numbers[:width], middles[:width], distances[:width]
+        count, center, deviation = numbers[:width], middles[:width], distances[:width]
         sort_stretch(values, use, first, network, count, ordered)
         same = np.min(count) == np.max(count)
-        middle_of(ordered, count, same, centre)
+        middle_of(ordered, count, same, center)
         if by_mad:
-            deviation_of(ordered, count, same, centre, deviation)
+            deviation_of(ordered, count, same, center, deviation)
             for m in range(width):
                 deviation[m] *= MAD_TO_SIGMA
         if by_mean or not by_mad:
@@ -67,11 +65,11 @@ def reject_deviant(
             for m in range(width):
                 deviation[m] = np.sqrt(squares[m] / count[m])
         if by_mean:
-            centre[:] = means[:width]
-        _outside(ordered, count, same, centre, deviation, low, high, outside)
+            center[:] = means[:width]
+        _outside(ordered, count, same, center, deviation, low, high, outside)
         for m in range(width):
             if outside[m]:
-                limits = low, high, centre[m], deviation[m]
+                limits = low, high, center[m], deviation[m]
                 _clip_pixel(
                     values, use, first + m, ordered[:, m], count[m], by_mean, by_mad, limits, iterations, residual
                 )
@@ -79,18 +77,38 @@ def reject_deviant(
 
 @compiled
 def _outside(
-    ordered: Array, count: Array, same: bool, centre: Array, deviation: Array, low: float, high: float, outside: Array
+    ordered: Array, count: Array, same: bool, center: Array, deviation: Array, low: float, high: float, outside: Array
 ) -> None:
-    """Say of which pixels the lowest or the highest input lies outside the limits."""
+    """Say of which pixels the lowest or the highest input lies outside the limits.
+
+    Parameters
+    ----------
+    ordered
+        Sorted inputs of a stretch, frames x pixels, in the type of the values.
+    count
+        How many inputs of each pixel count, int32.
+    same
+        Whether these are as many everywhere.
+    center
+        The centers, float64.
+    deviation
+        The deviations, float64.
+    low
+        Deviations below the center beyond which an input is rejected; infinity for no limit.
+    high
+        Deviations above the center beyond which an input is rejected; infinity for no limit.
+    outside
+        Of which pixels, bool; filled.
+    """
     least = ordered[0]
     if same and count[0] > 0:
         most = ordered[count[0] - 1]
         for m in range(len(count)):
-            below, above = centre[m] - low * deviation[m], centre[m] + high * deviation[m]
+            below, above = center[m] - low * deviation[m], center[m] + high * deviation[m]
             outside[m] = (least[m] < below) | (most[m] > above)
         return
     for m in range(len(count)):
-        below, above = centre[m] - low * deviation[m], centre[m] + high * deviation[m]
+        below, above = center[m] - low * deviation[m], center[m] + high * deviation[m]
         outside[m] = count[m] > 0 and (least[m] < below or ordered[count[m] - 1, m] > above)
 
 
@@ -107,18 +125,42 @@ def _clip_pixel(
     iterations: int,
     residual: Array,
 ) -> None:
-    """Clip one pixel, whose sorted inputs are given, from the first centre and deviation on."""
-    low, high, centre, deviation = limits
+    """Clip one pixel, whose sorted inputs are given, from the first center and deviation on.
+
+    Parameters
+    ----------
+    values
+        Inputs, frames x pixels, float32 or float64.
+    use
+        Which inputs count, frames x pixels, bool; cleared where one is rejected.
+    m
+        The pixel.
+    ordered
+        Its sorted inputs.
+    count
+        How many inputs count.
+    by_mean
+        Whether the center is the mean, else the median.
+    by_mad
+        Whether the deviation is by the median distance, else the standard deviation of n.
+    limits
+        Deviations below and above, and the first center and deviation.
+    iterations
+        How many rounds; 0 for any number.
+    residual
+        How far off each rejected input is, frames x pixels, float64; without elements if nobody asks.
+    """
+    low, high, center, deviation = limits
     first, stop, rounds = 0, count, 0
     while first < stop:
-        below, above = centre - low * deviation, centre + high * deviation
+        below, above = center - low * deviation, center + high * deviation
         lost = False
         for i in range(len(values)):
             x = values[i, m]
             if use[i, m] and (x < below or x > above):
                 use[i, m], lost = False, True
                 if residual.size:
-                    residual[i, m] = abs(x - centre) / deviation
+                    residual[i, m] = abs(x - center) / deviation
         rounds += 1
         if not lost or rounds == iterations:
             return
@@ -127,19 +169,35 @@ def _clip_pixel(
         while first < stop and ordered[stop - 1] > above:
             stop -= 1
         if first < stop:
-            centre, deviation = _centre_and_deviation(values, use, m, ordered[first:stop], by_mean, by_mad)
+            center, deviation = _center_and_deviation(values, use, m, ordered[first:stop], by_mean, by_mad)
 
 
 @compiled
-def _centre_and_deviation(
+def _center_and_deviation(
     values: Array, use: Array, m: int, ordered: Array, by_mean: bool, by_mad: bool
 ) -> tuple[float, float]:
-    """Return the centre and the deviation of one pixel; sums run over the frames in their order."""
+    """Return the center and the deviation of one pixel; sums run over the frames in their order.
+
+    Parameters
+    ----------
+    values
+        Inputs, frames x pixels, float32 or float64.
+    use
+        Which inputs count, frames x pixels, bool.
+    m
+        The pixel.
+    ordered
+        Its sorted inputs that count.
+    by_mean
+        Whether the center is the mean, else the median.
+    by_mad
+        Whether the deviation is by the median distance, else the standard deviation of n.
+    """
     n = len(ordered)
-    centre = 0.5 * (np.float64(ordered[(n - 1) // 2]) + ordered[n // 2])
-    deviation = MAD_TO_SIGMA * _median_distance(ordered, centre) if by_mad else 0.0
+    center = 0.5 * (np.float64(ordered[(n - 1) // 2]) + ordered[n // 2])
+    deviation = MAD_TO_SIGMA * _median_distance(ordered, center) if by_mad else 0.0
     if by_mad and not by_mean:
-        return centre, deviation
+        return center, deviation
     mean, squares = 0.0, 0.0
     for i in range(len(values)):
         mean += values[i, m] if use[i, m] else 0.0
@@ -149,17 +207,17 @@ def _centre_and_deviation(
             distance = values[i, m] - mean
             squares += distance * distance if use[i, m] else 0.0
         deviation = np.sqrt(squares / n)
-    return (mean if by_mean else centre), deviation
+    return (mean if by_mean else center), deviation
 
 
 @compiled
-def _median_distance(ordered: Array, centre: float) -> float:
-    """Return the median distance of sorted values from their median; see `stack_loops.deviation_of`."""
+def _median_distance(ordered: Array, center: float) -> float:
+    """Return the median distance of sorted values from their median; see `lazyccd.kernels.stack.loops.deviation_of`."""
     n = len(ordered)
     total = 0.0
     for k in ((n - 1) // 2 + 1, n // 2 + 1):
         least = np.inf
         for i in range(n - k + 1):
-            least = min(least, max(centre - ordered[i], ordered[i + k - 1] - centre))
+            least = min(least, max(center - ordered[i], ordered[i + k - 1] - center))
         total += least
     return 0.5 * total

@@ -1,21 +1,22 @@
-"""Statistics of frames that are to be combined, and weights of their pixels."""
+"""Statistics of whole frames by which they are scaled, and weights of their pixels.
+
+Each function is the kernel of a scalar, or of a step below the stack. Statistics that IRAF's imcombine has follow its code to
+the bit: it takes them of a grid of at most 100000 pixels, in single precision, with ranks that begin at 1.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from lazyccd.kernels.block import Block, Request
+from lazyccd.kernels.block import Array, Block, Request
 from lazyccd.kernels.filters import percentiles
 from lazyccd.kernels.moments import mean_and_deviation
 
-Array: TypeAlias = npt.NDArray[Any]
-
 MOST_PIXELS = 100000
-"""A sample has fewer pixels than this, or one in ten along each axis."""
+"""imcombine takes every pixel if there are fewer than this, else every second, third ... tenth along each axis."""
 
 MEAN = 3
 """Place of the mean among the results of `mean_and_deviation`."""
@@ -42,6 +43,7 @@ def sample_statistic(block: Block, *, what: str, bad_bits: int) -> Array:
     if values.size == 0:
         return np.array(np.nan)
     if what == "mean":
+        # one running sum in the data's own type, as IRAF's loop has it: NumPy's pairwise sum has other bits
         return np.array(np.add.accumulate(values)[-1] / values.dtype.type(values.size), float)
     values = np.sort(values)
     return np.array(mode(values) if what == "mode" else values[max(values.size // 2 - 1, 0)], float)
@@ -73,13 +75,25 @@ def mode(values: Array) -> float:
         high = max(high, first + int(np.searchsorted(inner, kind(edge + width), side="left")))
         if high - low > most:
             most = high - low
-            # numbers of IRAF's arrays begin at 1, and their half is cut off
+            # IRAF's arrays begin at 1, and the middle of two ranks is rounded down
             found = float(values[(low + 1 + high + 1) // 2 - 1])
     return found
 
 
 def inverse_variance(request: Request, a: Block, *, size: int, shape: tuple[int, int]) -> Block:
-    """Return one over the median variance of a box of so many pixels; 0 where that is not a positive number."""
+    """Return one over the median variance of a box of pixels; 0 where that is not a positive number.
+
+    Parameters
+    ----------
+    request
+        The region of weights that is asked for.
+    a
+        A block with variances, larger by half a box.
+    size
+        Pixels along a side of the box; 1 for each pixel's own variance.
+    shape
+        Rows and columns of the whole image, at whose edges boxes are cut.
+    """
     part = percentiles(a.plane("variance"), a.region, request.region, (size, size), shape)[0].astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         weights = np.where(np.isfinite(part) & (part > 0), 1 / part, 0.0)

@@ -1,23 +1,54 @@
-"""What combining works on: a rule for all frames, and pieces of them that stay in cache."""
+"""What the kernels of a stack work on: a rule for all frames, and batches of their pixels.
+
+A `Rule` says how frames are combined. Its parts answer one question each: what is rejected (`Rejecting`), how frames are
+brought to one level (`lazyccd.kernels.stack.scaling.Levels`), what the bits of masks mean (`MaskBits`), which dtypes are used
+(`Dtypes`), and what IRAF's imcombine needs besides (`ImcombineRule`). A `PixelBatch` holds some pixels of all frames, and
+which of them still count.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from lazyccd.errors import ParameterError
+from lazyccd.kernels.block import Array
 from lazyccd.kernels.pointwise import Remap
+from lazyccd.kernels.stack.scaling import Levels
 
-Array: TypeAlias = npt.NDArray[Any]
-Clip: TypeAlias = tuple[str, Any]
-"""Name and settings of what rejects inputs; see `lazyccd.kernels.stack.clipping.CLIPS`."""
+
+class Rejection(Protocol):
+    """What a kernel asks of a rejection rule; `lazyccd.ops.stack.rejection` has the rules."""
+
+    name: ClassVar[str]
+    """What users and messages call it."""
+
+    whole_lines: ClassVar[bool]
+    """Whether its batches must be whole lines of the image, because it measures something along them."""
+
+    needs_variance: ClassVar[bool]
+    """Whether it looks at the variances of the inputs."""
+
+    def reject(self, batch: PixelBatch, residual: Array) -> None:
+        """Clear ``batch.use`` where an input is rejected.
+
+        Parameters
+        ----------
+        batch
+            The pixels. Only inputs that count may be looked at, so that masked ones are no baseline, and nothing that
+            depends on the place of a pixel in its batch: chunking never changes a pixel.
+        residual
+            Frames x pixels, float64: how far off each rejected input is, so that the least bad can be restored. Without
+            elements if nobody asks.
+        """
 
 
 @dataclass(frozen=True)
 class Noise:
-    """The noise of each frame in units of its data, before scaling."""
+    """The noise of each frame in units of its data, before scaling; IRAF's model (Valdes)."""
 
     readnoise: tuple[float, ...]
     """In electrons."""
@@ -35,85 +66,156 @@ class Noise:
         return np.array([((r / g) ** 2, 1 / g, s * s) for r, g, s in rows])
 
 
-@dataclass(frozen=True)
-class Rule:
-    """How frames are combined."""
+@dataclass(frozen=True, kw_only=True)
+class Rejecting:
+    """What is rejected, and how much of it may be."""
 
-    method: str
-    """``average``, ``median`` or ``sum``."""
+    clips: tuple[Rejection, ...] = ()
+    """What looks at values as they are, in this order."""
 
-    count: int
-    """How many frames there are."""
+    reject: Rejection | None = None
+    """What looks at values that were brought to one level."""
 
-    has_pixel_weights: bool
-    """Whether as many blocks follow whose data are the weights of pixels."""
+    nkeep: int = 1
+    """How many inputs are kept at least; if negative, how many ``reject`` may take away at most; 0 for no limit."""
 
-    shares_masters: bool
-    """Whether as many blocks follow whose variance is that of each frame without the masters that all share."""
+    grow: float = 0.0
+    """Radius in pixels within which inputs of the same frame are rejected too."""
 
-    levels: Any
-    """How frames are brought to one level, and their weights; see `lazyccd.kernels.stack.scaling.Levels`."""
+    def __post_init__(self) -> None:
+        """Check the radius."""
+        if not 0 <= self.grow < math.inf:
+            raise ParameterError(f"grow {self.grow:g} must be 0 or a radius in pixels.")
 
-    clips: tuple[Clip, ...]
-    """What rejects inputs as they are, in this order."""
 
-    reject: Clip | None
-    """What rejects inputs when they were brought to one level."""
-
-    nkeep: int
-    """How many inputs are kept at least, or if negative, how many ``reject`` may take away at most."""
-
-    grow: float
-    """Inputs within so many pixels of a rejected one in the same frame are rejected too."""
-
-    noise: Noise | None
-    """For `reject` rules that use it."""
-
-    flavor: str
-    """``ccdproc``, or ``iraf`` for imcombine's arithmetic."""
-
-    about_median: bool
-    """For ``iraf``: whether clipping is about the median."""
-
-    ncombine: tuple[int, ...]
-    """For ``iraf``: how many frames each one was made of."""
-
-    exposures: tuple[float, ...]
-    """Exposure times for the exposure map; empty if there is none."""
-
-    uncertainty: str
-    """``propagated``, ``scatter`` or ``ccdproc``."""
-
-    work: str
-    """The dtype in which values are kept: float32 where all frames have it and nothing is scaled."""
-
-    dtype: str
-    """Of the data and variance of the result."""
-
-    mask_dtype: str
-    """Of the mask of the result."""
+@dataclass(frozen=True, kw_only=True)
+class MaskBits:
+    """What the bits of masks mean; the defaults are those of frames without masks."""
 
     remaps: tuple[Remap | None, ...]
     """For each frame, how the bits of its mask become those of the result; None without a mask."""
 
-    bad: int
+    bad: int = 0
     """Bits that count as bad."""
 
-    ranks: tuple[int, ...]
+    ranks: tuple[int, ...] = (0,)
     """Bad bits from the least to the worst class; the last one is NO_DATA, of which nothing is used."""
 
-    saturated: int
+    saturated: int = 0
     """The bit of SAT if it counts as bad, else 0."""
 
-    clipped: int
+    clipped: int = 0
     """The bit of CLIPPED."""
 
-    no_data: int
+    no_data: int = 0
     """The bit of NO_DATA."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Dtypes:
+    """The dtypes of a combination, by their names."""
+
+    work: str = "float64"
+    """In which values are kept: float32 where all frames have it, which halves the traffic between memory and cores."""
+
+    result: str = "float64"
+    """Of the data and variance of the result."""
+
+    mask: str = "uint16"
+    """Of the mask of the result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImcombineRejection:
+    """A rejection in the terms of IRAF's imcombine."""
+
+    kind: str
+    """imcombine's ``reject``: ``sigclip``, ``avsigclip``, ``ccdclip``, ``pclip`` or ``minmax``."""
+
+    low: float = math.inf
+    """``lsigma``."""
+
+    high: float = math.inf
+    """``hsigma``."""
+
+    about_median: bool = False
+    """``mclip``: whether clipping is about the median, and values are sorted for it."""
+
+    order: float = 0.0
+    """For ``pclip``, the number of orders from the median."""
+
+    counts: tuple[int, int] = (0, 0)
+    """For ``minmax``, how many of the lowest and highest values are rejected."""
+
+    noise: Noise | None = None
+    """For ``ccdclip``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImcombineRule:
+    """What imcombine's arithmetic needs besides."""
+
+    ncombine: tuple[int, ...]
+    """How many frames each one was made of; imcombine's weights are in proportion to it."""
+
+    rejection: ImcombineRejection | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How frames are combined."""
+
+    count: int
+    """How many frames there are."""
+
+    masks: MaskBits
+    """What the bits of the frames' masks mean."""
+
+    method: str = "average"
+    """``average``, ``median`` or ``sum``."""
+
+    rejecting: Rejecting = field(default_factory=Rejecting)
+    """What is rejected."""
+
+    levels: Levels = field(default_factory=Levels)
+    """How frames are brought to one level, and their weights."""
+
+    has_pixel_weights: bool = False
+    """Whether as many blocks follow whose data are the weights of pixels."""
+
+    shares_masters: bool = False
+    """Whether as many blocks follow whose variance is that of each frame without the masters that all share."""
+
+    uncertainty: str = "scatter"
+    """``propagated``, ``scatter`` or ``ccdproc``."""
+
+    exposures: tuple[float, ...] = ()
+    """Exposure times for the exposure map; empty if there is none."""
+
+    dtypes: Dtypes = field(default_factory=Dtypes)
+    """The dtypes of values and results."""
+
+    iraf: ImcombineRule | None = None
+    """For imcombine's arithmetic; None for ours."""
+
+    def __post_init__(self) -> None:
+        """Check what depends on the number of frames."""
+        if abs(self.rejecting.nkeep) > self.count:
+            raise ParameterError(f"nkeep {self.rejecting.nkeep} must not be above the number of frames, {self.count}.")
+
+    @property
+    def whole_lines(self) -> bool:
+        """Whether batches must be whole lines: for imcombine, which works so, and for rejections that measure lines."""
+        return self.iraf is not None or (self.rejecting.reject is not None and self.rejecting.reject.whole_lines)
+
+    @property
+    def needs_variance(self) -> bool:
+        """Whether a rejection looks at the variances of the inputs."""
+        return self.rejecting.reject is not None and self.rejecting.reject.needs_variance
+
+
 @dataclass
-class Piece:
+class PixelBatch:
     """Some pixels of all frames; arrays have the shape (frames, pixels)."""
 
     values: Array
@@ -140,27 +242,23 @@ class Piece:
     offsets: Array | None = None
     """What was then added; None if nothing was scaled."""
 
-    noise: Array | None = None
-    """The terms of each frame's noise."""
-
     combined: Array | None = None
     """The result, if it was made with the rejections."""
 
-    def take(self, pixels: Array) -> Piece:
-        """Return a piece of some of the pixels, copied."""
+    def take(self, pixels: Array) -> PixelBatch:
+        """Return a batch of some of the pixels, copied."""
 
         def part(array: Array | None) -> Array | None:
             return None if array is None else np.take(array, pixels, axis=1)
 
-        return Piece(
+        return PixelBatch(
             np.take(self.values, pixels, axis=1),
             np.take(self.use, pixels, axis=1),
-            part(self.bits),
-            part(self.variances),
-            part(self.own),
-            part(self.weights),
-            self.multipliers,
-            self.offsets,
-            self.noise,
-            None if self.combined is None else np.take(self.combined, pixels),
+            bits=part(self.bits),
+            variances=part(self.variances),
+            own=part(self.own),
+            weights=part(self.weights),
+            multipliers=self.multipliers,
+            offsets=self.offsets,
+            combined=None if self.combined is None else np.take(self.combined, pixels),
         )

@@ -1,6 +1,9 @@
-"""Combination of frames.
+"""`combine`: from what a caller says to the lazy stack.
 
-From a rule and frames to the lazy stack.
+`combine` collects the frames (`lazyccd.ops.stack.inputs`), brings them into one unit and one place (`.offsets`), and makes a
+`Rule` of its arguments, with the help of `.rejection` and `.scaling`. A `StackPlan` turns frames and rule into the step that
+combines them, whose kernel is `lazyccd.kernels.stack.combine.combine_frames`. `deliver` gives the result the form that the
+inputs have, or writes it.
 """
 
 from __future__ import annotations
@@ -17,29 +20,28 @@ import xarray as xr
 from lazyccd.errors import ParameterError
 from lazyccd.frame.ccddata import to_ccddata
 from lazyccd.frame.core import DATA, Image
+from lazyccd.frame.header import header_view
 from lazyccd.frame.stack_header import StackHeader, stack_header
 from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import MAPS
-from lazyccd.kernels.stack.clipping import WHOLE_LINES
 from lazyccd.kernels.stack.combine import BITS_PER_WORD, METHODS, combine_frames, rejection_words
-from lazyccd.kernels.stack.scaling import Levels
-from lazyccd.kernels.stack.types import Rule
+from lazyccd.kernels.stack.types import Dtypes, ImcombineRule, MaskBits, Rejecting, Rule
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops.stack.inputs import IN_TREE, Given, check_shapes, collect, in_one_unit, tree_by_tree, written
 from lazyccd.ops.stack.offsets import offsets_of, on_each_other, place
 from lazyccd.ops.stack.rejection import (
-    BY_NOISE,
+    DEVIATIONS,
+    Extrema,
+    Limits,
+    MinMax,
     Rejection,
-    as_iraf,
-    ccdproc_clips,
-    check_grow,
-    check_iraf,
-    frames_at_least,
-    shown_name,
-    uncertainty_name,
-    warn_if_useless,
+    ccdproc_sigma_clip,
+    check_imcombine,
+    clips_of,
+    rule_of,
+    statistic_name,
 )
-from lazyccd.ops.stack.scaling import Spec, found_levels, levels_of, noise_of
+from lazyccd.ops.stack.scaling import Spec, found_levels, levels_of
 from lazyccd.plan.chunks import BANDS_PER_HALO, LARGEST_STACK_BYTES, STACK_BYTES, stack_grid
 from lazyccd.plan.footprints import Footprint, Halo, Lines, PlaneMap, Same
 from lazyccd.plan.lower import lower_image
@@ -70,18 +72,7 @@ def combine(
     combine_uncertainty_function: str | Callable[..., Any] | None = None,
     overwrite_output: bool = False,
     *,
-    reject: str | None = None,
-    low: float | None = 3.0,
-    high: float | None = 3.0,
-    centre: str = "median",
-    deviation: str = "std",
-    iterations: int | None = None,
-    pclip: float = -0.5,
-    fraction: float = 0.3,
-    significance: float = 0.05,
-    gain: Any = 1.0,
-    readnoise: Any = None,
-    snoise: Any = 0.0,
+    reject: Rejection | str | None = None,
     nkeep: int = 1,
     grow: float = 0.0,
     zero: Spec = None,
@@ -121,9 +112,9 @@ def combine(
     minmax_clip, minmax_clip_min, minmax_clip_max
         Whether inputs below or above these values are rejected; None is no limit.
     sigma_clip, sigma_clip_low_thresh, sigma_clip_high_thresh
-        Whether inputs so many deviations below or above the centre are rejected, once; None is no limit.
+        Whether inputs so many deviations below or above the center are rejected, once; None is no limit.
     sigma_clip_func, sigma_clip_dev_func
-        The centre, ``"mean"`` or ``"median"``, and the deviation, ``"std"`` or ``"mad_std"``, or NumPy's or astropy's functions
+        The center, ``"mean"`` or ``"median"``, and the deviation, ``"std"`` or ``"mad_std"``, or NumPy's or astropy's functions
         of these names.
     dtype
         Of the result; that of the inputs by default.
@@ -132,20 +123,8 @@ def combine(
     overwrite_output
         Replace a file of that name.
     reject
-        What is rejected after scaling: ``"sigclip"``, ``"avsigclip"``, ``"minmax"``, ``"ccdclip"``, ``"crreject"``,
-        ``"varclip"``, ``"pclip"``, ``"winsorized"``, ``"linearfit"`` or ``"gesdt"``; see Notes.
-    low, high
-        Deviations below and above the centre beyond which inputs are rejected; None is no limit.
-    centre, deviation, iterations
-        Of ``sigclip``; repeated until nothing changes if there is no number of iterations.
-    pclip
-        Order of the value that ``pclip`` takes for its deviation: a number of values from the median, or below 1 a fraction of
-        half the frames.
-    fraction, significance
-        Of ``gesdt``: the largest fraction of outliers, and the probability of a false one.
-    gain, readnoise, snoise
-        Of ``ccdclip`` and ``crreject``: electrons per unit of the data, electrons, and a fraction of the signal; one number,
-        one per frame, or a header keyword.
+        A rule of `lazyccd.rejection`, such as ``SigmaClip(low=3, high=3)``, by which inputs are rejected after scaling; or the
+        name of one, ``"sigclip"``, for its defaults. See Notes.
     nkeep
         How many inputs ``reject`` and ``grow`` leave at least (the least off are restored); if negative, how many they may
         take at most.
@@ -163,7 +142,7 @@ def combine(
         the inputs that are left, or ``"ccdproc"`` (the default otherwise).
     flavor
         ``"ccdproc"``, or ``"iraf"`` for the bits of IRAF's imcombine: single precision, its order of sums, its statistics of at
-        most 100000 pixels, its weights, and its ``centre="mean"``, which first leaves out the lowest and highest value.
+        most 100000 pixels, its weights, and its ``center="mean"``, which first leaves out the lowest and highest value.
     maps
         Variables besides: ``"n_used"``, ``"n_rejected"``, ``"exposure"`` (sum of EXPTIME of the inputs used).
     rejections
@@ -199,12 +178,10 @@ def combine(
     the planes of the inputs that were used, CLIPPED where some were rejected, and SAT where more than a tenth of the weight
     was left out because of it.
 
-    ccdproc's clips (extrema, limits, sigma, in this order) see values as they are; then frames are scaled; ``reject`` sees
-    them scaled. ``sigclip``: iterated about the median or mean. ``ccdclip``, ``crreject`` (only high values): with variance
-    :math:`(r/g)^2 + x/g + (s x)^2` at the median x in each frame's own level; ``varclip``: with the frames' own variances;
-    ``avsigclip``: with a deviation per line, in proportion to the root of the level; ``minmax``: nlow and nhigh in proportion to
-    the inputs that count; ``pclip``: with the distance of an order from the median; all as IRAF's imcombine (Valdes).
-    ``winsorized``, ``linearfit``: as Siril's. ``gesdt``: Rosner (1983, Technometrics 25, 165).
+    ccdproc's clips (extrema, limits, sigma, in this order) see values as they are. Then frames are scaled, and ``reject`` sees
+    them scaled. IRAF's imcombine (Valdes) has ``sigclip``, ``avsigclip``, ``minmax``, ``ccdclip``, ``crreject`` and ``pclip``;
+    DRAGONS ``varclip``; Siril ``winsorized`` and ``linearfit``; ``gesdt`` is Rosner's (1983, Technometrics 25, 165). Without
+    scaling, ``extrema`` and ``limits`` are ccdproc's. The classes say what each does.
 
     With weights :math:`w` and variances :math:`v` of the scaled inputs, the variance of an average is :math:`\sum w^2 v /
     (\sum w)^2`, of a sum :math:`\sum w^2 v`, of a median :math:`c_n \sum v / n^2`, where :math:`c_n` is 1, 1, 1.35, 1.19,
@@ -216,8 +193,9 @@ def combine(
     --------
     >>> import numpy as np
     >>> from astropy.nddata import CCDData
+    >>> from lazyccd.rejection import SigmaClip
     >>> frames = [CCDData(np.full((1, 1), value), unit="adu") for value in (1.0, 2.0, 3.0, 4.0, 99.0)]
-    >>> combine(frames, reject="sigclip", deviation="mad_std").data
+    >>> combine(frames, reject=SigmaClip(deviation="mad_std")).data
     array([[2.5]])
     """
     given, schema = in_one_unit(collect(img_list, hdu=hdu, unit=unit))
@@ -225,52 +203,74 @@ def combine(
     shifts = offsets_of(given, offsets)
     if shifts is None:
         check_shapes(given.images, given.labels)
-    clips = ccdproc_clips(
-        (nlow, nhigh) if clip_extrema else None,
-        (minmax_clip_min, minmax_clip_max) if minmax_clip else None,
-        (sigma_clip_low_thresh, sigma_clip_high_thresh, sigma_clip_func, sigma_clip_dev_func) if sigma_clip else None,
-        count,
+    sigma = (sigma_clip_low_thresh, sigma_clip_high_thresh, sigma_clip_func, sigma_clip_dev_func)
+    clips = clips_of(
+        Extrema(nlow, nhigh) if clip_extrema else None,
+        Limits(minmax_clip_min, minmax_clip_max) if minmax_clip else None,
+        ccdproc_sigma_clip(*sigma) if sigma_clip else None,
+        count=count,
     )
-    rejecting = Rejection(
-        reject, low, high, centre, deviation, iterations, nlow, nhigh, pclip, fraction, significance
-    ).clip(count)
-    for clip in (*clips, *([rejecting] if rejecting else [])):
-        warn_if_useless(clip, count)
+    _check_unused_counts(reject, (nlow, nhigh), used=clip_extrema)
+    rejection = rule_of(reject, given, flavor)
     if flavor == "iraf":
-        check_iraf(clips, rejecting, weights)
-    levels, numbers, weighting = levels_of(given, scale, zero, weights, statsec, sampled=flavor == "iraf")
+        check_imcombine(clips, weights)
+    levels, scalars, weighting = levels_of(given, scale, zero, weights, statsec, sampled=flavor == "iraf")
     images = given.images
     if shifts is not None:
         images, weighting = place(images, shifts), place(weighting, shifts) if weighting else []
     rule = replace(
         plain_rule(images, schema, method),
         levels=levels,
-        clips=clips,
-        reject=rejecting,
-        nkeep=frames_at_least(nkeep, count),
-        grow=check_grow(grow),
-        noise=_noise(given, reject, gain, readnoise, snoise),
+        rejecting=Rejecting(clips=clips, reject=rejection, nkeep=int(nkeep), grow=float(grow)),
         exposures=given.exposures() if "exposure" in maps else (),
         uncertainty=uncertainty_name(uncertainty, combine_uncertainty_function, given),
     )
-    if output_file is not None and numbers:  # the file is to say what was found
-        rule, numbers = replace(rule, levels=found_levels(rule.levels, numbers, given)), ()
-    rule = as_iraf(rule, given, centre) if flavor == "iraf" else rule
+    if output_file is not None and scalars:  # the file is to say what was found
+        rule, scalars = replace(rule, levels=found_levels(rule.levels, scalars, given)), ()
+    rule = as_imcombine(rule, given, rejection) if flavor == "iraf" else rule
     header = header_of(given, rule, keep_wcs=shifts is not None or on_each_other(given))
-    stacking = Stacking(tuple(images), schema, rule, numbers, tuple(weighting), mem_limit, dtype)
-    result = stacking.result(header, maps, rejections=rejections)
-    return hand_over(result, given, header, output_file, overwrite=overwrite_output)
+    plan = StackPlan(tuple(images), schema, rule, scalars, tuple(weighting), mem_limit, dtype)
+    result = plan.result(header, maps, rejections=rejections)
+    return deliver(result, given, header, output_file, overwrite=overwrite_output)
 
 
-def _noise(given: Given, reject: str | None, gain: Any, readnoise: Any, snoise: Any) -> Any:
-    """Return the noise of each frame if it is rejected by it."""
-    if reject not in BY_NOISE:
-        return None
-    if readnoise is None:
+def _check_unused_counts(reject: Rejection | str | None, counts: tuple[int, int], *, used: bool) -> None:
+    """Refuse ``nlow`` and ``nhigh`` beside ``reject="minmax"``: ccdproc's numbers would be taken for the rule's."""
+    if reject == MinMax.name and counts != (1, 1) and not used:
         raise ParameterError(
-            f"reject {reject!r} needs the read noise; give readnoise= and gain=, as numbers or keywords."
+            f"nlow {counts[0]} and nhigh {counts[1]} are of clip_extrema; use reject=MinMax(nlow={counts[0]}, "
+            f"nhigh={counts[1]}) of lazyccd.rejection."
         )
-    return noise_of(given, gain, readnoise, snoise)
+
+
+def as_imcombine(rule: Rule, given: Given, rejection: Rejection | None) -> Rule:
+    """Return a rule that is carried out as IRAF's imcombine does, in its single precision."""
+    made_of = [header_view(image.header).get("NCOMBINE", 1) for image in given.images]
+    return replace(
+        rule,
+        dtypes=replace(rule.dtypes, work="float32"),
+        iraf=ImcombineRule(
+            ncombine=tuple(number if isinstance(number, int) else 1 for number in made_of),
+            rejection=None if rejection is None else rejection.imcombine(rule.count),
+        ),
+    )
+
+
+def uncertainty_name(uncertainty: str | None, function: str | Callable[..., Any] | None, given: Given) -> str:
+    """Return the name of what a result's uncertainty is made from."""
+    missing = [label for label, image in zip(given.labels, given.images, strict=True) if not image.has_variance]
+    if uncertainty is None:
+        uncertainty = "ccdproc" if missing or function is not None else "propagated"
+    if uncertainty not in {"propagated", "scatter", "ccdproc"}:
+        raise ParameterError(f"uncertainty {uncertainty!r} must be None, propagated, scatter or ccdproc.")
+    if uncertainty == "propagated" and missing:
+        raise ParameterError(
+            f"{missing[0]} has no uncertainty to propagate; make one with create_deviation, or use uncertainty='scatter'."
+        )
+    if function is None or uncertainty != "ccdproc":
+        return uncertainty
+    known = {**DEVIATIONS, "sigma_func": "mad_std"}
+    return f"ccdproc_{statistic_name(function, known, 'combine_uncertainty_function')}"
 
 
 def header_of(given: Given, rule: Rule, *, keep_wcs: bool) -> StackHeader:
@@ -286,27 +286,14 @@ def header_of(given: Given, rule: Rule, *, keep_wcs: bool) -> StackHeader:
     )
 
 
-SETTINGS = {
-    "sigma": ("centre", "deviation", "low", "high", "iterations"),
-    "limits": ("min", "max"),
-    "extrema": ("nlow", "nhigh"),
-    "minmax": ("nlow", "nhigh"),
-    "pclip": ("order", "low", "high"),
-}
-"""What a header calls the settings of clips; of all others, low and high."""
-
-
 def notes_of(rule: Rule) -> Iterator[str]:
     """Yield what a header says of how frames were combined."""
     yield f"lazyccd combine: {rule.method} of {rule.count} frames"
-    for name, settings in (*rule.clips, *([rule.reject] if rule.reject else [])):
-        named = zip(SETTINGS.get(name, ("low", "high")), settings, strict=True) if name != "gesdt" else ()
-        words = [
-            f"{key}={s:g}" if isinstance(s, float) else f"{key}={s}" for key, s in named if s not in (None, np.inf)
-        ]
-        yield " ".join(["rejected:", shown_name(name), *words])
-    if rule.grow >= 1:
-        yield f"rejected: neighbours within {rule.grow:g} pixels"
+    rejecting: Any = rule.rejecting
+    for rejection in (*rejecting.clips, *([rejecting.reject] if rejecting.reject else [])):
+        yield f"rejected: {rejection.describe()}"
+    if rejecting.grow >= 1:
+        yield f"rejected: neighbours within {rejecting.grow:g} pixels"
     for what in ("scale", "zero", "weights"):
         numbers = getattr(rule.levels, what)
         if numbers and not isinstance(numbers[0], str):
@@ -315,7 +302,7 @@ def notes_of(rule: Rule) -> Iterator[str]:
             yield f"{name}{' levels' if is_level else ''}: {' '.join(f'{n:.6g}' for n in numbers)}"
 
 
-def hand_over(
+def deliver(
     result: xr.Dataset, given: Given, header: StackHeader, output: str | os.PathLike[str] | None, *, overwrite: bool
 ) -> Any:
     """Write the result if it is to be written, and return it as what the inputs were."""
@@ -341,28 +328,20 @@ def plain_rule(images: Sequence[Image], schema: MaskSchema, method: str) -> Rule
     """Return a rule without levels and rejections."""
     if method not in METHODS:
         raise ParameterError(f"method {method!r} must be one of {', '.join(METHODS)}.")
-    named = schema.bits(*(name for group in CLASSES for name in group))
-    ranks = [schema.bits(*group) if group else schema.bad_bits & ~named for group in CLASSES]
     dtype = np.result_type(*(image.dtype for image in images)).name
     return Rule(
-        method,
-        len(images),
-        has_pixel_weights=False,
-        shares_masters=False,
-        levels=Levels(),
-        clips=(),
-        reject=None,
-        nkeep=1,
-        grow=0.0,
-        noise=None,
-        flavor="ccdproc",
-        about_median=True,
-        ncombine=(1,) * len(images),
-        exposures=(),
-        uncertainty="scatter",
-        work=dtype,
-        dtype=dtype,
-        mask_dtype=schema.dtype.name,
+        method=method,
+        count=len(images),
+        dtypes=Dtypes(work=dtype, result=dtype, mask=schema.dtype.name),
+        masks=mask_bits(images, schema),
+    )
+
+
+def mask_bits(images: Sequence[Image], schema: MaskSchema) -> MaskBits:
+    """Return what the bits of the frames' masks mean in the stack."""
+    named = schema.bits(*(name for group in CLASSES for name in group))
+    ranks = [schema.bits(*group) if group else schema.bad_bits & ~named for group in CLASSES]
+    return MaskBits(
         remaps=tuple(image.schema.remap(schema) if image.has_mask else None for image in images),
         bad=schema.bad_bits,
         ranks=tuple(bits & (schema.bad_bits | schema.bits("NO_DATA")) for bits in ranks),
@@ -373,7 +352,7 @@ def plain_rule(images: Sequence[Image], schema: MaskSchema, method: str) -> Rule
 
 
 @dataclass(frozen=True)
-class Stacking:
+class StackPlan:
     """Frames in one place and unit, and how they are combined."""
 
     images: tuple[Image, ...]
@@ -388,16 +367,21 @@ class Stacking:
 
     def step(self, maps: Sequence[str] = ()) -> Stack:
         """Return the step that combines the frames."""
-        dtype = self.rule.dtype if self.dtype is None else np.dtype(self.dtype).name
+        dtype = self.rule.dtypes.result if self.dtype is None else np.dtype(self.dtype).name
         planes = make_dtypes(
             data=dtype,
             variance=dtype,
-            mask=self.rule.mask_dtype,
+            mask=self.rule.dtypes.mask,
             **{name: kind for name, kind in MAPS.items() if name in maps},
         )
         own = self.without_masters() if self.rule.uncertainty == "propagated" else []
-        rule = replace(self.rule, dtype=dtype, has_pixel_weights=bool(self.weights), shares_masters=bool(own))
-        needs = ["data", "mask", *(["variance"] if rule.reject is not None and rule.reject[0] == "varclip" else [])]
+        rule = replace(
+            self.rule,
+            dtypes=replace(self.rule.dtypes, result=dtype),
+            has_pixel_weights=bool(self.weights),
+            shares_masters=bool(own),
+        )
+        needs = ["data", "mask", *(["variance"] if rule.needs_variance else [])]
         spread = [*needs, *(["variance"] if rule.uncertainty == "propagated" else [])]
         uses: PlaneMap = tuple((name, tuple(spread if name == "variance" else needs)) for name, _ in planes)
         frames = (*map(_without_own_flags, self.images), *(image.plan for image in self.weights), *own)
@@ -410,7 +394,7 @@ class Stacking:
             params=make_params(rule=rule),
             scalars=self.scalars,
             footprint=self.footprint,
-            scratch_bytes=2 * rule.count if rule.grow >= 1 else 0,
+            scratch_bytes=2 * rule.count if rule.rejecting.grow >= 1 else 0,
             budget_bytes=self.budget(frames),
         )
 
@@ -435,9 +419,8 @@ class Stacking:
     @property
     def footprint(self) -> Footprint:
         """Which region of a frame a region of the stack needs."""
-        reach = int(self.rule.grow)
-        whole = self.rule.reject is not None and self.rule.reject[0] in WHOLE_LINES
-        if whole or self.rule.flavor == "iraf":
+        reach = int(self.rule.rejecting.grow)
+        if self.rule.whole_lines:
             return Lines((reach, reach))
         return Halo((reach, reach)) if reach else Same()
 
@@ -449,7 +432,7 @@ class Stacking:
                 raise ParameterError(f"mem_limit {self.mem_limit} must be greater than 0 bytes.")
             limit = int(min(self.mem_limit, LARGEST_STACK_BYTES))
         row = sum(sum(dtype.itemsize for _, dtype in step.planes) for step in frames) * self.images[0].shape[1]
-        halo = max(vertical_halo(step) for step in frames) + int(self.rule.grow)
+        halo = max(vertical_halo(step) for step in frames) + int(self.rule.rejecting.grow)
         return max(1, min(limit, max(STACK_BYTES, 4 * BANDS_PER_HALO * halo * row, 2 * row)))
 
     def result(self, header: StackHeader, maps: Sequence[str], *, rejections: bool) -> xr.Dataset:

@@ -15,12 +15,12 @@ import xarray as xr
 from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.frame.core import DATA, MASK
 from lazyccd.frame.tree import call_each, calls_of
-from lazyccd.kernels.stack.types import Clip
+from lazyccd.kernels.stack.types import Rejecting
 from lazyccd.ops.masks import is_flagged
-from lazyccd.ops.stack.combine import Stacking, hand_over, header_of, plain_rule
+from lazyccd.ops.stack.combine import StackPlan, deliver, header_of, plain_rule, uncertainty_name
 from lazyccd.ops.stack.inputs import check_shapes, collect, in_one_unit, stacked_trees, trees_of
 from lazyccd.ops.stack.offsets import on_each_other
-from lazyccd.ops.stack.rejection import ccdproc_clips, uncertainty_name, warn_if_useless
+from lazyccd.ops.stack.rejection import Extrema, Limits, Rejection, ccdproc_sigma_clip, clips_of
 from lazyccd.ops.stack.scaling import levels_of, per_frame
 
 AVERAGES = {"average", "mean", "nanmean"}
@@ -84,7 +84,7 @@ class Combiner:
             return
         self._given, self._schema = in_one_unit(collect(frames))
         check_shapes(self._given.images, self._given.labels)
-        self._clips: tuple[Clip, ...] = ()
+        self._clips: tuple[Rejection, ...] = ()
         self._weights: Any = None
         self._scaling: Any = None
 
@@ -127,8 +127,8 @@ class Combiner:
     @by_name
     def data_arr(self) -> np.ma.MaskedArray[Any, Any]:
         """All frames as one masked array, with what was clipped so far: computed now, and as large as it is."""
-        stacking = self._stacking("average", None, None, "ccdproc")
-        result = stacking.result(header_of(self._given, stacking.rule, keep_wcs=True), (), rejections=True)
+        plan = self._stack_plan("average", None, None, "ccdproc")
+        result = plan.result(header_of(self._given, plan.rule, keep_wcs=True), (), rejections=True)
         rejected = result["rejected"].values
         for i, image in enumerate(self._given.images):
             frame = image.to_dataset()
@@ -137,35 +137,33 @@ class Combiner:
         data = np.array([image.to_dataset()[DATA].values for image in self._given.images])
         return np.ma.MaskedArray(data, rejected)
 
-    def _add(self, clips: tuple[Clip, ...]) -> None:
-        for clip in clips:
-            warn_if_useless(clip, self._count)
-        self._clips += clips
+    def _add(self, clip: Rejection) -> None:
+        self._clips += clips_of(clip, count=self._count)
 
     @by_name
     def minmax_clipping(self, min_clip: float | None = None, max_clip: float | None = None) -> None:
         """Reject values below ``min_clip`` or above ``max_clip``; None is no limit."""
-        self._add(ccdproc_clips(None, (min_clip, max_clip), None, self._count))
+        self._add(Limits(min_clip, max_clip))
 
     @by_name
     def clip_extrema(self, nlow: int | None = 0, nhigh: int | None = 0) -> None:
         """Reject the ``nlow`` lowest and the ``nhigh`` highest values of each pixel."""
-        self._add(ccdproc_clips((nlow or 0, nhigh or 0), None, None, self._count))
+        self._add(Extrema(nlow or 0, nhigh or 0))
 
     @by_name
     def sigma_clipping(
         self, low_thresh: float | None = 3, high_thresh: float | None = 3, func: Any = "mean", dev_func: Any = "std"
     ) -> None:
-        """Reject values so many deviations below or above the centre, once; None is no limit.
+        """Reject values so many deviations below or above the center, once; None is no limit.
 
         Parameters
         ----------
         low_thresh, high_thresh
-            Numbers of deviations.
+            PerFrame of deviations.
         func, dev_func
             ``"mean"`` or ``"median"``, ``"std"`` (of n) or ``"mad_std"``, or NumPy's or astropy's functions of these names.
         """
-        self._add(ccdproc_clips(None, None, (low_thresh, high_thresh, func, dev_func), self._count))
+        self._add(ccdproc_sigma_clip(low_thresh, high_thresh, func, dev_func))
 
     @by_name
     def average_combine(
@@ -202,22 +200,22 @@ class Combiner:
         uncertainty = uncertainty_name("ccdproc" if uncertainty_func else None, uncertainty_func, self._given)
         weights = None if method == "median" else self._weights
         scaling = self._scaling if scale_to is None else scale_to
-        stacking = self._stacking(method, weights, scaling, uncertainty)
-        header = header_of(self._given, stacking.rule, keep_wcs=on_each_other(self._given))
-        return hand_over(stacking.result(header, (), rejections=False), self._given, header, None, overwrite=False)
+        plan = self._stack_plan(method, weights, scaling, uncertainty)
+        header = header_of(self._given, plan.rule, keep_wcs=on_each_other(self._given))
+        return deliver(plan.result(header, (), rejections=False), self._given, header, None, overwrite=False)
 
-    def _stacking(self, method: str, weights: Any, scaling: Any, uncertainty: str) -> Stacking:
+    def _stack_plan(self, method: str, weights: Any, scaling: Any, uncertainty: str) -> StackPlan:
         """Return the frames with what was set."""
         if scaling is not None and not callable(scaling) and np.ndim(scaling) == 0:
             scaling = [scaling] * self._count
-        levels, numbers, weighting = levels_of(self._given, scaling, None, weights, None)
+        levels, scalars, weighting = levels_of(self._given, scaling, None, weights, None)
         rule = replace(
             plain_rule(self._given.images, self._schema, method),
             levels=levels,
-            clips=self._clips,
+            rejecting=Rejecting(clips=self._clips),
             uncertainty=uncertainty,
         )
-        return Stacking(tuple(self._given.images), self._schema, rule, numbers, tuple(weighting), dtype=self.dtype)
+        return StackPlan(tuple(self._given.images), self._schema, rule, scalars, tuple(weighting), dtype=self.dtype)
 
 
 def _check_function(function: Any, known: set[str], what: str) -> None:

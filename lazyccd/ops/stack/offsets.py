@@ -94,7 +94,7 @@ def _extended(positions: Array, low: int, length: int, what: str) -> Array:
 
 
 def _by_wcs(given: Given, index: int) -> tuple[int, int]:
-    """Return where a frame's centre lies in the first frame, less where it lies in itself, in whole pixels."""
+    """Return where a frame's center lies in the first frame, less where it lies in itself, in whole pixels."""
     systems = []
     for i in (0, index):
         image = given.images[i]
@@ -225,7 +225,7 @@ def correlate(first: Array, second: Array) -> tuple[int, int]:
 
 
 def _refined(first: Image, second: Image, shift: tuple[int, int], size: int) -> tuple[int, int]:
-    """Return the offset found on unbinned pixels of the common part's centre, near one that is known to a bin."""
+    """Return the offset found on unbinned pixels of the common part's center, near one that is known to a bin."""
     side = 2 * LONGEST_SIDE
     low = [max(0, s) for s in shift]
     high = [min(a, b + s) for a, b, s in zip(first.shape, second.shape, shift, strict=True)]

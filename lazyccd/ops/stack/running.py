@@ -22,7 +22,7 @@ from lazyccd.io.zarr.running_sums import CHUNK, SumsLayout, SumsSink, SumsStorag
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops.arguments import file_name
 from lazyccd.ops.binary import affine_image
-from lazyccd.ops.stack.combine import plain_rule
+from lazyccd.ops.stack.combine import mask_bits
 from lazyccd.ops.stack.inputs import exposure_name
 from lazyccd.plan.chunks import grid_boxes, regular_grid
 from lazyccd.plan.lower import WritePart, lower_write
@@ -199,14 +199,14 @@ class RunningStack:
         properties = content["parts"][part]
         schema = MaskSchema.from_attrs(properties["mask"])
         image = _like(properties, schema)
-        rule = plain_rule([image], schema, "average")
+        bits = mask_bits([image], schema)
         layout = SumsLayout(
             os.path.join(self.path, part) if part else self.path,
             image.shape,
-            rule.ranks[:-1],
-            rule.bad,
-            rule.no_data,
-            rule.saturated,
+            bits.ranks[:-1],
+            bits.bad,
+            bits.no_data,
+            bits.saturated,
             schema.names,
         )
         return layout, schema

@@ -1,4 +1,8 @@
-"""Scales, zero points and weights of the frames of a stack, found by tasks where they are statistics."""
+"""Scales, zero points and weights of the frames of a stack: from what a caller says to numbers, or to tasks that find them.
+
+Statistics of whole frames are scalars of the plan: tasks find them in the same run as the stack itself, or before it if a
+file's header is to say what they are. `lazyccd.kernels.stack.scaling` brings the frames to one level with them.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,7 @@ from lazyccd.frame.core import Image, as_step
 from lazyccd.frame.keyword import Keyword
 from lazyccd.kernels.stack import statistics
 from lazyccd.kernels.stack.combine import only_partial, plane_factor
-from lazyccd.kernels.stack.scaling import Levels, Numbers
-from lazyccd.kernels.stack.types import Noise
+from lazyccd.kernels.stack.scaling import Levels, PerFrame
 from lazyccd.ops.stack.inputs import Given
 from lazyccd.plan.footprints import Halo
 from lazyccd.plan.lower import lower_scalars
@@ -36,68 +39,100 @@ SMOOTHED = 5
 class Found(NamedTuple):
     """Numbers of the frames, and what tasks have to find for them."""
 
-    numbers: Numbers
-    is_statistic: bool
-    values: tuple[tuple[str, Scalar], ...] = ()
+    per_frame: PerFrame = ()
+    """One number, or name of a scalar, per frame; empty if nothing is done."""
+
+    is_statistic: bool = False
+    """Whether these are levels to be made equal."""
+
+    scalars: tuple[tuple[str, Scalar], ...] = ()
+    """The scalars, by name."""
+
+
+NOTHING = Found()
 
 
 def levels_of(
     given: Given, scale: Spec, zero: Spec, weights: Any, section: str | None, *, sampled: bool = False
 ) -> tuple[Levels, tuple[tuple[str, Scalar], ...], list[Image]]:
-    """Return how frames are brought to one level, the global numbers for it, and images of the weights of pixels.
+    """Return how frames are brought to one level, the scalars for it, and images of the weights of pixels.
 
-    With ``sampled``, statistics are IRAF's, of at most 100000 pixels.
+    Parameters
+    ----------
+    given
+        The frames.
+    scale, zero, weights
+        As for `lazyccd.combine`.
+    section
+        Where statistics are taken; the whole frame if None.
+    sampled
+        Whether statistics are IRAF's, of at most 100000 pixels.
     """
-    scales = _numbers(given, scale, "scale", section, sampled=sampled)
-    zeros = _numbers(given, zero, "zero", section, sampled=sampled)
-    weighting, images, of_variances = _weights(given, weights)
+    scales = _found(given, scale, "scale", section, sampled=sampled)
+    zeros = _found(given, zero, "zero", section, sampled=sampled)
+    weighting, images = _weights(given, weights)
     levels = Levels(
-        scales.numbers,
-        scales.is_statistic,
-        zeros.numbers,
-        zeros.is_statistic,
-        weighting.numbers,
-        of_variances,
-        isinstance(weights, str) and weights == "exposure",
-        tuple(given.labels),
+        scale=scales.per_frame,
+        scale_is_statistic=scales.is_statistic,
+        zero=zeros.per_frame,
+        zero_is_statistic=zeros.is_statistic,
+        weights=weighting.per_frame,
+        weights_are_variances=weighting.is_statistic,
+        weights_are_exposures=isinstance(weights, str) and weights == "exposure",
+        labels=tuple(given.labels),
     )
-    return levels, scales.values + zeros.values + weighting.values, list(images)
+    return levels, scales.scalars + zeros.scalars + weighting.scalars, list(images)
 
 
-def found_levels(levels: Levels, values: Sequence[tuple[str, Scalar]], given: Given) -> Levels:
+def found_levels(levels: Levels, scalars: Sequence[tuple[str, Scalar]], given: Given) -> Levels:
     """Return the levels with the numbers that tasks find, which run now."""
     graphs = [graph for image in given.images for graph in image.graphs]
-    numbers = dict(
-        zip((name for name, _ in values), compute(*lower_scalars([v for _, v in values], graphs)), strict=True)
-    )
+    results = compute(*lower_scalars([scalar for _, scalar in scalars], graphs))
+    found = dict(zip((name for name, _ in scalars), results, strict=True))
 
-    def known(given: Numbers) -> Numbers:
-        return tuple(float(np.ravel(numbers[n])[0]) if isinstance(n, str) else n for n in given)
+    def known(given: PerFrame) -> PerFrame:
+        return tuple(float(np.ravel(found[n])[0]) if isinstance(n, str) else n for n in given)
 
     return replace(levels, scale=known(levels.scale), zero=known(levels.zero), weights=known(levels.weights))
 
 
-def _numbers(given: Given, spec: Spec, what: str, section: str | None, *, sampled: bool) -> Found:
-    """Return what a caller's words or numbers mean."""
+def _found(given: Given, spec: Spec, what: str, section: str | None, *, sampled: bool) -> Found:
+    """Return the numbers of the frames that a caller's words or numbers mean.
+
+    Parameters
+    ----------
+    given
+        The frames.
+    spec
+        Numbers, a function, or words, as for `lazyccd.combine`.
+    what
+        The argument's name, ``scale`` or ``zero``.
+    section, sampled
+        As for `levels_of`.
+    """
     count = len(given.images)
     if spec is None:
-        return Found((), is_statistic=False)
+        return NOTHING
     if callable(spec):
-        values = tuple((f"{what}_{i}", _by_function(image, spec)) for i, image in enumerate(given.images))
-        return Found(tuple(name for name, _ in values), False, values)
+        return _scalars([_by_function(image, spec) for image in given.images], what, is_statistic=False)
     if isinstance(spec, Keyword):
         spec = f"!{spec.name}"
     if not isinstance(spec, str):
-        return Found(per_frame(spec, count, what), is_statistic=False)
+        return Found(per_frame(spec, count, what))
     if spec.startswith("!"):
-        return Found(tuple(given.header_number(i, spec[1:]) for i in range(count)), is_statistic=False)
+        return Found(tuple(given.header_number(i, spec[1:]) for i in range(count)))
     if spec == "exposure" and what == "scale":
         return Found(given.exposures(), is_statistic=True)
     if spec not in STATISTICS:
         words = ", ".join([*STATISTICS, *(["exposure"] if what == "scale" else [])])
         raise ParameterError(f"{what} {spec!r} must be numbers, a function, !KEYWORD or one of {words}.")
-    values = tuple((f"{what}_{i}", statistic(image, spec, section, sampled)) for i, image in enumerate(given.images))
-    return Found(tuple(name for name, _ in values), True, values)
+    return _scalars([statistic(image, spec, section, sampled) for image in given.images], what, is_statistic=True)
+
+
+def _scalars(scalars: Sequence[Scalar], what: str, *, is_statistic: bool) -> Found:
+    """Return numbers that tasks find, one per frame, by the names of scalars."""
+    named = tuple((f"{what}_{i}", scalar) for i, scalar in enumerate(scalars))
+    return Found(tuple(name for name, _ in named), is_statistic, named)
 
 
 def per_frame(numbers: Any, count: int, what: str) -> tuple[float, ...]:
@@ -114,7 +149,19 @@ def per_frame(numbers: Any, count: int, what: str) -> tuple[float, ...]:
 
 
 def statistic(image: Image, what: str, section: str | None, sampled: bool) -> Scalar:
-    """Return a statistic of an image's good pixels in a section as a global number."""
+    """Return a statistic of an image's good pixels as a scalar.
+
+    Parameters
+    ----------
+    image
+        A frame.
+    what
+        One of `STATISTICS`.
+    section
+        Where it is taken; the whole frame if None.
+    sampled
+        Whether it is IRAF's, of at most 100000 pixels; a mode always is.
+    """
     part = image
     if section is not None:
         cut = parse_section(section, image.shape)
@@ -125,26 +172,14 @@ def statistic(image: Image, what: str, section: str | None, sampled: bool) -> Sc
         return _sampled(part, what)
     if what == "median":
         return quantile_scalar(part, (0.5,))
-    value = clipped_scalar(part, 3.0, 0 if what == "mean" else 5)
-    return _element(value, 3)
+    clipped = clipped_scalar(part, 3.0, 0 if what == "mean" else 5)
+    return _mean_of(clipped)
 
 
-def _element(value: Scalar, index: int) -> Scalar:
-    """Return one element of a global number."""
-    reduction = value.reduction
-    assert reduction is not None
-    single = Reduction(
-        reduction.step,
-        partial=reduction.partial,
-        final=statistics.mean_only,
-        params=reduction.params,
-        scalars=reduction.scalars,
-        planes=reduction.planes,
-        region=reduction.region,
-        tile=reduction.tile,
-    )
-    assert index == statistics.MEAN
-    return Scalar(reduction=single, what=value.what)
+def _mean_of(clipped: Scalar) -> Scalar:
+    """Return the mean of clipped statistics."""
+    assert clipped.reduction is not None
+    return Scalar(reduction=replace(clipped.reduction, final=statistics.mean_only), what=clipped.what)
 
 
 def _sampled(image: Image, what: str) -> Scalar:
@@ -169,7 +204,7 @@ def _grid(shape: tuple[int, int], step: int) -> int:
 
 
 def _by_function(image: Image, func: Callable[[Any], float]) -> Scalar:
-    """Return a user's function of the image's whole plane as a global number."""
+    """Return a user's function of the image's whole plane as a scalar."""
     reduction = Reduction(
         image.plan,
         partial=plane_factor,
@@ -182,38 +217,43 @@ def _by_function(image: Image, func: Callable[[Any], float]) -> Scalar:
     return Scalar(reduction=reduction, what="scale of a frame")
 
 
-def _weights(given: Given, weights: Any) -> tuple[Found, tuple[Image, ...], bool]:
-    """Return weights of frames, or images that give those of pixels; and whether the numbers are variances."""
+def _weights(given: Given, weights: Any) -> tuple[Found, tuple[Image, ...]]:
+    """Return weights of frames, or their variances as statistics; and images that give the weights of pixels, or none."""
     count = len(given.images)
+    if weights is None:
+        return NOTHING, ()
     if isinstance(weights, Keyword):
         weights = f"!{weights.name}"
     if isinstance(weights, str):
-        if weights == "exposure":
-            return Found(given.exposures(), is_statistic=False), (), False
-        if weights.startswith("!"):
-            return Found(tuple(given.header_number(i, weights[1:]) for i in range(count)), False), (), False
-        if weights not in {"variance", "smoothed", "pixel"}:
-            raise ParameterError(
-                f"weights {weights!r} must be numbers, images, !KEYWORD, exposure, variance, smoothed or pixel."
-            )
-        missing = [label for label, image in zip(given.labels, given.images, strict=True) if not image.has_variance]
-        if missing:
-            raise ParameterError(
-                f"{missing[0]} has no uncertainty for weights={weights!r}; make one with create_deviation."
-            )
-        if weights == "variance":
-            values = tuple((f"weight_{i}", _median_variance(image)) for i, image in enumerate(given.images))
-            return Found(tuple(name for name, _ in values), True, values), (), True
-        return Found((), False), tuple(_inverse(image, smooth=weights == "smoothed") for image in given.images), False
-    if weights is None:
-        return Found((), is_statistic=False), (), False
+        return _named_weights(given, weights)
     images = weights if isinstance(weights, list | tuple | np.ndarray) else np.asarray(weights)
     if len(images) and all(np.ndim(one) == 2 or isinstance(one, xr.Dataset) for one in images):
-        return Found((), is_statistic=False), _weight_images(given, images), False
+        return NOTHING, _weight_images(given, images)
     numbers = per_frame(weights, count, "weights")
     if min(numbers) < 0 or max(numbers) == 0:
         raise ParameterError(f"weights {list(numbers)} must not be negative, and one must be greater than 0.")
-    return Found(numbers, is_statistic=False), (), False
+    return Found(numbers), ()
+
+
+def _named_weights(given: Given, weights: str) -> tuple[Found, tuple[Image, ...]]:
+    """Return the weights that a word means."""
+    if weights == "exposure":
+        return Found(given.exposures()), ()
+    if weights.startswith("!"):
+        return Found(tuple(given.header_number(i, weights[1:]) for i in range(len(given.images)))), ()
+    if weights not in {"variance", "smoothed", "pixel"}:
+        raise ParameterError(
+            f"weights {weights!r} must be numbers, images, !KEYWORD, exposure, variance, smoothed or pixel."
+        )
+    missing = [label for label, image in zip(given.labels, given.images, strict=True) if not image.has_variance]
+    if missing:
+        raise ParameterError(
+            f"{missing[0]} has no uncertainty for weights={weights!r}; make one with create_deviation."
+        )
+    if weights == "variance":
+        return _scalars([_median_variance(image) for image in given.images], "weight", is_statistic=True), ()
+    # a noisy pixel's own variance favours low values where photons are few, as LSST and banzai weight; hence "smoothed"
+    return NOTHING, tuple(_inverse(image, smooth=weights == "smoothed") for image in given.images)
 
 
 def _weight_images(given: Given, images: Any) -> tuple[Image, ...]:
@@ -253,25 +293,3 @@ def _median_variance(image: Image) -> Scalar:
         image.shape, make_dtypes(**planes), kernel=statistics.variance_as_data, sources=(Input(image.plan, uses=uses),)
     )
     return quantile_scalar(image, (0.5,), step=step)
-
-
-def noise_of(given: Given, gain: Any, readnoise: Any, snoise: Any) -> Noise:
-    """Return the noise of each frame at a level, in units of its data, as IRAF's ccdclip has it."""
-    columns: dict[str, tuple[float, ...]] = {}
-    for what, spec in (("gain", gain), ("readnoise", readnoise), ("snoise", snoise)):
-        numbers = _noise_numbers(given, spec, what)
-        if min(numbers) < 0 or (what == "gain" and min(numbers) == 0):
-            raise ParameterError(f"{what} {list(numbers)} must be above 0.")
-        columns[what] = numbers
-    return Noise(**columns)
-
-
-def _noise_numbers(given: Given, spec: Any, what: str) -> tuple[float, ...]:
-    """Return one number per frame: given, or from headers."""
-    count = len(given.images)
-    if isinstance(spec, Keyword):
-        spec = spec.name
-    if isinstance(spec, str):
-        return tuple(given.header_number(i, spec.removeprefix("!")) for i in range(count))
-    spec = getattr(spec, "value", spec)
-    return per_frame(np.full(count, spec) if np.ndim(spec) == 0 else spec, count, what)
