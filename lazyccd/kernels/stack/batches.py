@@ -55,6 +55,8 @@ def clipped_batches(
     rule = unmasked_if_clean(rule, blocks)
     grown = None
     if rule.rejecting.grow >= 1:
+        # neighbours lie in other batches, so all rejections of the band come first; they are run again below, as the
+        # batches of all frames would not fit into the memory that bands are made for
         rejected = np.zeros((rule.count, *held.shape), np.bool_)
         for slices in batch_slices(held, rule):
             batch = gather_batch(blocks, slices, rule, scaling, variances=False)
@@ -99,6 +101,7 @@ def apply_grown(batch: PixelBatch, grown: Array, given: Array, rule: Rule) -> No
     rule
         Has the number of inputs that are kept.
     """
+    # imcombine too keeps the value that did not grow where nkeep inputs would not be left (icgrow.gx)
     before = count_of(given)
     use = batch.use & ~grown
     enough = count_of(use) >= np.maximum(fewest_kept(before, rule.rejecting.nkeep), np.minimum(before, 1))
@@ -115,11 +118,13 @@ def reject_all(batch: PixelBatch, rule: Rule) -> Array:
 
 def run_rejections(batch: PixelBatch, rule: Rule) -> Iterator[str]:
     """Run the rejections one after another; yield the name of each when it is done."""
+    # where all inputs are bad, the least bad are used as they are: a star saturated in every frame leaves no hole
     exempt = _choose(batch, rule)
     saved = None if exempt is None else batch.use[:, exempt].copy()
     for clip in rule.rejecting.clips:
         clip.reject(batch, NO_RESIDUAL)
         yield clip.name
+    # ccdproc's clips and imcombine's thresholds see values before they are scaled, imcombine's rejections after it
     bring_to_level(batch)
     reject = rule.rejecting.reject
     if reject is not None and rule.iraf is None:
@@ -183,6 +188,7 @@ def gather_batch(
         if given is not None:
             given[i] = block.plane("variance")[slices]
     batch = PixelBatch(values.reshape(flat), np.empty(flat, np.bool_))
+    # NaN and infinity are bad whatever a mask says: one such value would spoil every mean
     if bits is None:
         finite_inputs(batch.values, batch.use)
     else:
@@ -192,6 +198,7 @@ def gather_batch(
     more = list(blocks[rule.count :])
     if rule.has_pixel_weights:
         weights = np.array([more.pop(0).plane("data")[slices] for _ in range(rule.count)], float).reshape(flat)
+        # a pixel whose variance is unknown has no weight
         batch.weights = np.where(np.isfinite(weights) & (weights >= 0), weights, 0.0)
     if rule.shares_masters and more:
         batch.own = np.array([block.plane("variance")[slices] for block in more], float).reshape(flat)
@@ -214,6 +221,7 @@ def bring_to_level(batch: PixelBatch) -> None:
     if batch.multipliers is None or batch.offsets is None:
         return
     with np.errstate(invalid="ignore", over="ignore"):
+        # float64 from here on: factors are float64, and so is what float32 is multiplied by
         batch.values = batch.values * batch.multipliers[:, None] + batch.offsets[:, None]
         if batch.variances is not None:
             batch.variances = batch.variances * batch.multipliers[:, None] ** 2
@@ -233,6 +241,7 @@ def batch_slices(region: Region, rule: Rule) -> Iterator[BatchSlices]:
         width, rows = nx, 1
     else:
         pixels = max(256, BATCH_BYTES // (np.dtype(rule.dtypes.work).itemsize * rule.count))
+        # lines are divided evenly: no narrow rest at their ends
         width = -(-nx // -(-nx // pixels))
         rows = max(1, pixels // width)
     for y in range(0, ny, rows):

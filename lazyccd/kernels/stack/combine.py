@@ -177,14 +177,17 @@ def _finish(batch: PixelBatch, given: Array, rule: Rule, scaling: Scaling, slice
     """
     shape = shape_of(slices)
     weights = scaling.weights
+    # medians have no weights, in imcombine and ccdproc neither
     if rule.method == "median":
         batch.weights, weights = None, np.ones(rule.count)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         data, norm = METHODS[rule.method](batch, weights)
+        # imcombine's rejections give the result with them, in bits that a second sum would not have
         if out.data is not None:
             out.data[slices] = (data if batch.combined is None else batch.combined).reshape(shape)
         if out.variance is not None:
             out.variance[slices] = UNCERTAINTIES[rule.uncertainty](batch, rule.method, weights).reshape(shape)
+    # inputs that were bad before are not counted: CLIPPED tells of outliers alone
     rejected = count_of(given & ~batch.use) if out.mask is not None or out.n_rejected is not None else None
     if out.mask is not None and rejected is not None:
         planes = np.array((rule.masks.clipped, rule.masks.no_data, rule.masks.saturated), np.uint32)
@@ -280,7 +283,7 @@ def _variance_of(method: str, variances: Array, batch: PixelBatch, weights: Arra
         return np.where(norm > 0, total, np.nan)
     if method == "average":
         return np.asarray(total / sum_of(batch, variances, weights)[1] ** 2)
-    # no weights: a median has none, and the caller has set them to 1
+    # pi / 2 holds for many inputs only, and even and odd numbers of few ones differ (DRAGONS and HDRL make other choices)
     factors = np.array([median_factor(n) for n in range(len(weights) + 1)])
     return np.asarray(total / norm**2 * factors[norm.astype(np.intp)])
 
@@ -301,6 +304,7 @@ def _propagated(batch: PixelBatch, method: str, weights: Array) -> Array:
 
 def _scatter(batch: PixelBatch, method: str, weights: Array) -> Array:
     """Return the variance by the sample variance of the inputs that are left; NaN where there is only one."""
+    # n - 1: with n, the variance of three inputs is too small by a factor of 1.5
     count, _, squares = mean_and_squares(batch.values, batch.use)
     sample = np.broadcast_to(squares / (count - 1), batch.values.shape)
     return _variance_of(method, np.ascontiguousarray(sample), batch, weights)

@@ -98,6 +98,7 @@ def least_bad_inputs(bits: Array, ranks: Array, use: Array, exempt: Array) -> bo
             least = worst
             for i in range(frames):
                 least = min(least, rank_of(bits[i, m], ranks))
+            # of the worst class, NO_DATA, there is no value to use
             for i in range(frames):
                 use[i, m] = least < worst and rank_of(bits[i, m], ranks) == least
     return found
@@ -218,6 +219,7 @@ def spread_of_stretch(values: Array, use: Array, first: int, count: Array, mean:
         line, counts = values[i, first:stop], use[i, first:stop]
         for m in range(len(mean)):
             mean[m] += line[m] if counts[m] else 0.0
+    # two passes: the difference of two large sums would lose the spread of bright pixels
     for m in range(len(mean)):
         mean[m] /= count[m]
     for i in range(frames):
@@ -294,6 +296,7 @@ def sort_stretch(values: Array, use: Array, first: int, network: Array, count: A
         Sorted inputs of the stretch, frames x pixels, in the type of the values; filled.
     """
     _count(use, first, count)
+    # infinity sorts behind every input that counts
     nothing, stop = values.dtype.type(np.inf), first + len(count)
     for i in range(len(values)):
         line, counts, target = values[i, first:stop], use[i, first:stop], ordered[i]
@@ -415,6 +418,7 @@ def merge_bits(
     frames, pixels = bits.shape
     out = np.zeros(pixels, np.uint32)
     lost = np.zeros(pixels)
+    # inputs that were left out give no bits; SAT alone is told from the weight that is lost
     for i in range(frames):
         for m in range(pixels):
             out[m] |= bits[i, m] if use[i, m] else np.uint32(0)

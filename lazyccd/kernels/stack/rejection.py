@@ -89,6 +89,7 @@ def restore(residual: Array, before: Array, kept: Array, use: Array) -> None:
     """
     frames, pixels = use.shape
     for m in range(pixels):
+        # equal ones together: which of two equal inputs is restored must not depend on the order of the frames
         n = 0
         for i in range(frames):
             n += use[i, m]
@@ -202,6 +203,7 @@ def reject_gesdt(values: Array, table: Array, residual: Array, use: Array) -> No
     frames, pixels = values.shape
     v, who = np.empty(frames), np.empty(frames, np.int64)
     for m in range(pixels):
+        # Rosner's test looks at all candidates before it rejects: outliers that hide each other are found together
         given = n = gather(values, use, m, v, who)
         last = 0
         for step in range(table.shape[1]):
@@ -414,6 +416,7 @@ def grow_rejected(rejected: Array, radius: float, grown: Array) -> None:
     for i in range(frames):
         for y in range(ny):
             for x in range(nx):
+                # few inputs are rejected, so neighbours are marked from each of them
                 if rejected[i, y, x]:
                     for dy in range(-reach, reach + 1):
                         for dx in range(-reach, reach + 1):

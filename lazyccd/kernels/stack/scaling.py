@@ -96,9 +96,11 @@ def find_scaling(levels: Levels, count: int, scalars: Mapping[str, Array]) -> Sc
     for what, array in (("scale", scale), ("zero", zero), ("weights", weights)):
         lowest = -np.inf if what == "zero" or not (levels.scale_is_statistic or what == "weights") else 0.0
         _check(array, what, levels.labels, lowest, strict=what == "scale" or levels.weights_are_variances)
+    # to the first frame, as imcombine does: its values, and its unit, stay as they are
     multipliers = scale[0] / scale if levels.scale_is_statistic else scale
     offsets = zero[0] * multipliers[0] - zero * multipliers if levels.zero_is_statistic else zero
     if levels.weights_are_variances:
+        # variances are those of unscaled values
         weights = 1 / (weights * multipliers**2)
         weights /= weights.max()
     return Scaling(multipliers, offsets, weights)
@@ -113,6 +115,7 @@ def _known(given: PerFrame, count: int, default: float, scalars: Mapping[str, Ar
 
 def _check(array: Array, what: str, labels: tuple[str, ...], lowest: float, *, strict: bool) -> None:
     """Raise an error that names the frame if a number is not finite or not above the lowest."""
+    # NaN fails the comparison, so that only what is wrong is looked at one by one
     if lowest < array.min() and array.max() < np.inf:
         return
     for i, number in enumerate(array):

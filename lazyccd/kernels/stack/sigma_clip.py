@@ -53,6 +53,7 @@ def reject_deviant(
         width = min(WIDTH, pixels - first)
         count, center, deviation = numbers[:width], middles[:width], distances[:width]
         sort_stretch(values, use, first, network, count, ordered)
+        # where as many inputs count everywhere, their ranks are the same and loops over pixels have no branch
         same = np.min(count) == np.max(count)
         middle_of(ordered, count, same, center)
         if by_mad:
@@ -64,6 +65,7 @@ def reject_deviant(
         if not by_mad:
             for m in range(width):
                 deviation[m] = np.sqrt(squares[m] / count[m])
+        # the deviation from the median was taken first: 1.4826 MAD is about the median, whatever the center
         if by_mean:
             center[:] = means[:width]
         _outside(ordered, count, same, center, deviation, low, high, outside)
@@ -155,6 +157,7 @@ def _clip_pixel(
     while first < stop:
         below, above = center - low * deviation, center + high * deviation
         lost = False
+        # inputs that do not count are no baseline; ccdproc's center is that of masked ones too (docs/deviations.md)
         for i in range(len(values)):
             x = values[i, m]
             if use[i, m] and (x < below or x > above):
@@ -164,6 +167,7 @@ def _clip_pixel(
         rounds += 1
         if not lost or rounds == iterations:
             return
+        # what was rejected lies at the two ends of the sorted inputs: nothing is sorted again
         while first < stop and ordered[first] < below:
             first += 1
         while first < stop and ordered[stop - 1] > above:

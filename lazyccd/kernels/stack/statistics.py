@@ -36,6 +36,7 @@ def sample_statistic(block: Block, *, what: str, bad_bits: int) -> Array:
     The median of an even number of pixels is the lower middle one.
     """
     data = block.plane("data")
+    # masked pixels count for nothing: one NaN or hot column must not scale a frame
     good = np.isfinite(data)
     if block.mask is not None:
         good &= (block.mask & block.mask.dtype.type(bad_bits)) == 0
@@ -60,6 +61,7 @@ def mode(values: Array) -> float:
     n = values.size
     if n < FEWEST:
         return float(values[max(n // 2 - 1, 0)])
+    # not 3 median - 2 mean, as the word is used elsewhere (icstat.gx); in IRAF's single precision
     kind = np.float32
     first, last = int(1 + n * (1 - SHARE) / 2) - 1, int(1 + n * (1 + SHARE) / 2) - 1
     start, end = kind(values[first]), kind(values[last])

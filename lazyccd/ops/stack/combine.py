@@ -90,13 +90,13 @@ def combine(
     Parameters
     ----------
     img_list
-        Frames, CCDData, paths, globs and ``@lists``, in any mixture; or one string with commas between paths; or trees of
-        frames, which give the tree of what is combined name by name. Other arguments are then the same for all names, or
-        mappings by them.
+        Frames, CCDData, paths, globs and ``@lists``, in any mixture, or one string with commas between paths. Of trees of
+        frames, those of one name are combined, and the result is a tree; other arguments are then the same for all names, or
+        mappings by name.
     output_file
-        FITS file, or Zarr store if it ends in ``.zarr``, that the result is written to.
+        FITS file to write, or Zarr store if the name ends in ``.zarr``.
     method
-        ``average``, ``median`` or ``sum``. A sum is that of the inputs that are left, however many.
+        ``average``, ``median`` or ``sum``. A sum adds the inputs that are left, however few.
     weights
         For averages and sums: one number per frame; ``"!KEY"`` of the headers; ``"exposure"``; ``"variance"``, one over
         each frame's median variance; for each pixel ``"smoothed"``, one over the median variance of 5 x 5 pixels, or
@@ -106,18 +106,18 @@ def combine(
         some of its pixels are bad). Or what is made equal to the first frame's: ``"mode"``, ``"median"``, ``"mean"``,
         ``"clipped"`` (mean within 3 standard deviations) of the good pixels, or ``"exposure"``.
     mem_limit
-        Bytes that the bands of all frames may take in a task; 256 MiB, or less if this is less.
+        Bytes that the bands of all frames may take in a task, at most 256 MiB.
     clip_extrema, nlow, nhigh
-        Whether so many of the lowest and highest inputs are rejected.
+        Whether the ``nlow`` lowest and the ``nhigh`` highest inputs are rejected.
     minmax_clip, minmax_clip_min, minmax_clip_max
-        Whether inputs below or above these values are rejected; None is no limit.
+        Whether inputs below or above these values are rejected; None for no limit.
     sigma_clip, sigma_clip_low_thresh, sigma_clip_high_thresh
-        Whether inputs so many deviations below or above the center are rejected, once; None is no limit.
+        Whether inputs this many deviations below or above the center are rejected, once; None for no limit.
     sigma_clip_func, sigma_clip_dev_func
         The center, ``"mean"`` or ``"median"``, and the deviation, ``"std"`` or ``"mad_std"``, or NumPy's or astropy's functions
         of these names.
     dtype
-        Of the result; that of the inputs by default.
+        The dtype of the result; by default that of the inputs.
     combine_uncertainty_function
         With ``uncertainty="ccdproc"``: ``"std"`` or ``"mad_std"``, or the function; MAD for medians by default.
     overwrite_output
@@ -126,14 +126,15 @@ def combine(
         A rule of `lazyccd.rejection`, such as ``SigmaClip(low=3, high=3)``, by which inputs are rejected after scaling; or the
         name of one, ``"sigclip"``, for its defaults. See Notes.
     nkeep
-        How many inputs ``reject`` and ``grow`` leave at least (the least off are restored); if negative, how many they may
-        take at most.
+        How many inputs ``reject`` and ``grow`` leave at least; those that are least off are restored. If negative, how many
+        they may reject at most.
     grow
-        Radius in pixels within which neighbours of rejected inputs in the same frame are rejected too; the halo of the result.
+        Radius in pixels within which neighbours of a rejected input in the same frame are rejected too. It is the halo of the
+        result.
     zero
         Terms added after scaling, or what is made equal to the first frame's; as ``scale``.
     statsec
-        Section such as ``[101:900,*]`` in which statistics are taken; the whole frame if None.
+        Section in which statistics are taken, such as ``[101:900,*]``; by default the whole frame.
     offsets
         Whole-pixel offsets of the frames: ``"wcs"``, ``"physical"`` (LTV and original coordinates), or rows and columns for
         each frame, such as `register` gives. The result has the common footprint.
@@ -142,9 +143,9 @@ def combine(
         the inputs that are left, or ``"ccdproc"`` (the default otherwise).
     flavor
         ``"ccdproc"``, or ``"iraf"`` for the bits of IRAF's imcombine: single precision, its order of sums, its statistics of at
-        most 100000 pixels, its weights, and its ``center="mean"``, which first leaves out the lowest and highest value.
+        most 100000 pixels, its weights, and the mean of its ``mclip=no``, which first leaves out the lowest and highest value.
     maps
-        Variables besides: ``"n_used"``, ``"n_rejected"``, ``"exposure"`` (sum of EXPTIME of the inputs used).
+        Variables to add: ``"n_used"``, ``"n_rejected"``, ``"exposure"`` (sum of EXPTIME of the inputs used).
     rejections
         Add the variable ``rejected`` (frame, y, x): which inputs were rejected.
     hdu, unit
@@ -163,7 +164,7 @@ def combine(
     MissingFileError, FormatError
         Raised if a file is not there or cannot be read.
     ParameterError
-        Raised if there is no frame, or an argument has a value that is not one of those above.
+        Raised if there is no frame, or an argument has a value that is not described above.
     ShapeError
         Raised if shapes differ and there are no offsets.
     UnitError
@@ -173,7 +174,7 @@ def combine(
 
     Notes
     -----
-    Bad inputs take no part in anything. Where all are bad, those of the least bad class are used (INTERP, SAT, then CR and
+    Bad inputs are left out of everything. Where all are bad, those of the least bad class are used (INTERP, SAT, then CR and
     LOW_FLAT, then all others) and nothing is rejected; where none is left, the result is NO_DATA and NaN (a sum 0). The mask has
     the planes of the inputs that were used, CLIPPED where some were rejected, and SAT where more than a tenth of the weight
     was left out because of it.
@@ -245,6 +246,7 @@ def _check_unused_counts(reject: Rejection | str | None, counts: tuple[int, int]
 
 def as_imcombine(rule: Rule, given: Given, rejection: Rejection | None) -> Rule:
     """Return a rule that is carried out as IRAF's imcombine does, in its single precision."""
+    # a stack of stacks: imcombine's weights are in proportion to NCOMBINE
     made_of = [header_view(image.header).get("NCOMBINE", 1) for image in given.images]
     return replace(
         rule,
@@ -259,6 +261,7 @@ def as_imcombine(rule: Rule, given: Given, rejection: Rejection | None) -> Rule:
 def uncertainty_name(uncertainty: str | None, function: str | Callable[..., Any] | None, given: Given) -> str:
     """Return the name of what a result's uncertainty is made from."""
     missing = [label for label, image in zip(given.labels, given.images, strict=True) if not image.has_variance]
+    # frames without uncertainties keep the numbers that ccdproc gives them
     if uncertainty is None:
         uncertainty = "ccdproc" if missing or function is not None else "propagated"
     if uncertainty not in {"propagated", "scatter", "ccdproc"}:
@@ -295,23 +298,38 @@ def notes_of(rule: Rule) -> Iterator[str]:
     if rejecting.grow >= 1:
         yield f"rejected: neighbours within {rejecting.grow:g} pixels"
     for what in ("scale", "zero", "weights"):
-        numbers = getattr(rule.levels, what)
-        if numbers and not isinstance(numbers[0], str):
+        per_frame = getattr(rule.levels, what)
+        if per_frame and not isinstance(per_frame[0], str):
             is_level = what != "weights" and getattr(rule.levels, f"{what}_is_statistic")
             name = "variances" if what == "weights" and rule.levels.weights_are_variances else what
-            yield f"{name}{' levels' if is_level else ''}: {' '.join(f'{n:.6g}' for n in numbers)}"
+            yield f"{name}{' levels' if is_level else ''}: {' '.join(f'{n:.6g}' for n in per_frame)}"
 
 
 def deliver(
     result: xr.Dataset, given: Given, header: StackHeader, output: str | os.PathLike[str] | None, *, overwrite: bool
 ) -> Any:
-    """Write the result if it is to be written, and return it as what the inputs were."""
+    """Write the result if there is an output file, and return it in the form of the inputs: CCDData of CCDData.
+
+    Parameters
+    ----------
+    result
+        The lazy stack.
+    given
+        The frames that were combined.
+    header
+        What becomes of the first header.
+    output
+        The file; None, or `IN_TREE` where a tree is written as a whole.
+    overwrite
+        Whether a file of that name is replaced.
+    """
     if output is not None and output is not IN_TREE:
         result = written(result, output, overwrite=overwrite)
     if given.like is None:
         return result
     ccd = to_ccddata(result, like=given.like)
     header.apply_to_meta(ccd.meta)
+    # ccdproc's results always have a mask
     if ccd.mask is None:
         ccd.mask = np.zeros(ccd.data.shape, bool)
     return ccd
@@ -353,17 +371,28 @@ def mask_bits(images: Sequence[Image], schema: MaskSchema) -> MaskBits:
 
 @dataclass(frozen=True)
 class StackPlan:
-    """Frames in one place and unit, and how they are combined."""
+    """A stack before it is a step: frames in one place and unit, and how they are combined."""
 
     images: tuple[Image, ...]
+    """The frames."""
+
     schema: MaskSchema
+    """The mask planes of all frames."""
+
     rule: Rule
+    """How they are combined."""
+
     scalars: tuple[tuple[str, Scalar], ...]
+    """Scales, zero points and weights that tasks find, by the names that the rule has for them."""
+
     weights: tuple[Image, ...]
-    """Weights of pixels, one per frame, or none."""
+    """Weights of pixels, one image per frame, or none."""
 
     mem_limit: float | None = None
+    """Bytes that the bands of all frames may take in a task."""
+
     dtype: npt.DTypeLike | None = None
+    """Of the result; that of the frames if None."""
 
     def step(self, maps: Sequence[str] = ()) -> Stack:
         """Return the step that combines the frames."""
@@ -374,6 +403,7 @@ class StackPlan:
             mask=self.rule.dtypes.mask,
             **{name: kind for name, kind in MAPS.items() if name in maps},
         )
+        # a master that all frames share is one error of the stack, however many frames there are
         own = self.without_masters() if self.rule.uncertainty == "propagated" else []
         rule = replace(
             self.rule,
@@ -418,7 +448,7 @@ class StackPlan:
 
     @property
     def footprint(self) -> Footprint:
-        """Which region of a frame a region of the stack needs."""
+        """The region of a frame that a region of the stack needs."""
         reach = int(self.rule.rejecting.grow)
         if self.rule.whole_lines:
             return Lines((reach, reach))
@@ -464,6 +494,7 @@ class StackPlan:
         step = image.plan
         assert isinstance(step, Stack)
         planes = []
+        # one task gives 64 frames as bits: a task for each frame would read all of them again
         for first in range(0, self.rule.count, BITS_PER_WORD):
             words = replace(
                 step,
@@ -481,7 +512,7 @@ class StackPlan:
 
 
 def _without_own_flags(image: Image) -> Step:
-    """Return a frame's plan, without a mask that says only where its data are not finite: stacks look at that themselves."""
+    """Return a frame's plan without a mask that marks only pixels that are not finite: stacks look at that themselves."""
     plan = image.plan
     if not isinstance(plan, Join):
         return plan

@@ -1,4 +1,4 @@
-"""ccdproc's Combiner: clips are noted one after another, and run when frames are combined."""
+"""ccdproc's Combiner: clips are collected one after another, and run when frames are combined."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Combiner:
     @property
     @by_name
     def data_arr(self) -> np.ma.MaskedArray[Any, Any]:
-        """All frames as one masked array, with what was clipped so far: computed now, and as large as it is."""
+        """All frames as one masked array, with what was clipped so far. It is computed now and held in memory whole."""
         plan = self._stack_plan("average", None, None, "ccdproc")
         result = plan.result(header_of(self._given, plan.rule, keep_wcs=True), (), rejections=True)
         rejected = result["rejected"].values
@@ -176,7 +176,7 @@ class Combiner:
         scale_func, sum_func
             None, or NumPy's function that does the same.
         scale_to
-            In place of `scaling`.
+            Factors, used instead of `scaling`.
         uncertainty_func
             ``"std"`` or ``"mad_std"``, or the function.
         """
@@ -205,7 +205,7 @@ class Combiner:
         return deliver(plan.result(header, (), rejections=False), self._given, header, None, overwrite=False)
 
     def _stack_plan(self, method: str, weights: Any, scaling: Any, uncertainty: str) -> StackPlan:
-        """Return the frames with what was set."""
+        """Return the frames and how they are combined, as set so far."""
         if scaling is not None and not callable(scaling) and np.ndim(scaling) == 0:
             scaling = [scaling] * self._count
         levels, scalars, weighting = levels_of(self._given, scaling, None, weights, None)
@@ -219,7 +219,7 @@ class Combiner:
 
 
 def _check_function(function: Any, known: set[str], what: str) -> None:
-    """Refuse a function that does something else than the method."""
+    """Raise an error if a function does something else than the method: it would not be called."""
     name = getattr(function, "__name__", str(function))
     if function is not None and name.strip("_") not in known:
         raise ParameterError(f"{what} {name!r} must be None or one of {', '.join(sorted(known))}; no other is run.")

@@ -1,4 +1,7 @@
-"""What is to be combined: frames from whatever users give, in one unit and in one place."""
+"""The inputs of a stack: frames from whatever users give, opened, named and in one unit.
+
+`collect` takes lists, globs, frames and CCDData alike. `tree_by_tree` lets functions of frames take trees of frames.
+"""
 
 from __future__ import annotations
 
@@ -41,14 +44,16 @@ EXPOSURES = ("EXPTIME", "EXPOSURE")
 
 @dataclass(frozen=True)
 class Given:
-    """What a caller wants combined."""
+    """The frames of a stack."""
 
     images: list[Image]
+    """The frames, in their order."""
+
     labels: list[str]
-    """How messages name the frames."""
+    """What messages call them, such as ``frame 2 (b.fits)``."""
 
     names: list[str]
-    """Names of files, empty where a frame has none."""
+    """Names of their files, empty where a frame has none."""
 
     like: CCDData | None
     """The first CCDData if all inputs are CCDData."""
@@ -142,7 +147,7 @@ def exposure_name(tree: xr.DataTree) -> str:
 
 
 def collect(img_list: Any, hdu: Any = None, unit: Any = None) -> Given:
-    """Open everything that is to be combined; ``hdu`` and ``unit`` are for files."""
+    """Open everything that is combined; ``hdu`` and ``unit`` are for files."""
     if isinstance(img_list, str):
         # ccdproc takes "a.fits,b.fits"; a comma between brackets belongs to an extension
         items: list[Any] = [name.strip() for name in re.split(r",(?![^\[\]]*\])", img_list) if name.strip()]
@@ -199,7 +204,7 @@ def in_one_unit(given: Given) -> tuple[Given, MaskSchema]:
 
 
 def check_shapes(images: Sequence[Image], labels: Sequence[str]) -> None:
-    """Refuse frames whose shape is not that of the first."""
+    """Raise an error that names the frame if a shape is not that of the first."""
     for image, label in zip(images, labels, strict=True):
         if image.shape != images[0].shape:
             raise ShapeError(

@@ -1,4 +1,7 @@
-"""Frames that do not lie on each other: whole-pixel shifts by WCS, physical coordinates, a table, or correlation."""
+"""Shifts of the frames of a stack, in whole pixels: by WCS, by physical coordinates, by a table, or by correlation.
+
+No pixel is resampled. Shifted frames are read shifted, so that a stack with offsets costs what one without does.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,17 @@ from lazyccd.frame.stack_header import wcs_differs
 from lazyccd.frame.wcs import lattice, wcs_from_header
 from lazyccd.kernels import block_reduce, pointwise
 from lazyccd.kernels.block import Array
+from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 from lazyccd.ops.stack.inputs import Given, check_shapes, collect, tree_by_tree
 from lazyccd.plan.footprints import Blocks, Shifted
 from lazyccd.plan.lower import lower_image
 from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
 
 LONGEST_SIDE = 1024
-"""Images are binned to at most so many pixels along a side before they are correlated."""
+"""Images are binned to at most this many pixels along a side before they are correlated."""
 
 CLIPPED_SKY = 10.0
-"""Pixels brighter than so many deviations above the sky count as that bright: saturated stars do not decide alone."""
+"""In deviations above the sky. Brighter pixels count as this bright, or a few saturated stars would decide alone."""
 
 
 def offsets_of(given: Given, offsets: Any) -> list[tuple[int, int]] | None:
@@ -60,7 +64,7 @@ def on_each_other(given: Given) -> bool:
 
 
 def place(images: Sequence[Image], offsets: Sequence[tuple[int, int]]) -> list[Image]:
-    """Return images of the common footprint, NaN (NO_DATA) where an image has no pixels; all reads stay shifted reads."""
+    """Return images of the common footprint, NaN and NO_DATA where an image has no pixels."""
     low = [min(offset[axis] for offset in offsets) for axis in (0, 1)]
     ends = [
         max(offset[axis] + image.shape[axis] for offset, image in zip(offsets, images, strict=True)) for axis in (0, 1)
@@ -87,7 +91,7 @@ def place(images: Sequence[Image], offsets: Sequence[tuple[int, int]]) -> list[I
 
 
 def _extended(positions: Array, low: int, length: int, what: str) -> Array:
-    """Return original positions of the first frame, carried on beyond its edges."""
+    """Return original positions of the first frame, extended beyond its edges."""
     first, step = lattice(positions, what)
     numbers = first + step * np.arange(low, low + length)
     return numbers.astype(np.int64) if float(first).is_integer() and float(step).is_integer() else numbers
@@ -150,8 +154,8 @@ def register(frames: Any) -> npt.NDArray[np.int64]:
 
     Notes
     -----
-    Images are binned to at most 1024 pixels along a side; bad pixels count as sky, and what is brighter than ten deviations
-    above it as that bright. The shift of the binned images is refined on unbinned pixels about it.
+    Images are binned to at most 1024 pixels along a side. Bad pixels count as sky, and pixels more than ten deviations above
+    the sky as ten deviations above it. The shift of the binned images is then refined on unbinned pixels.
 
     Examples
     --------
@@ -209,7 +213,7 @@ def _above_sky(values: Array, bad: Array) -> Array:
     if good.size == 0:
         return np.zeros(values.shape)
     sky = float(np.median(good))
-    deviation = 1.4826 * float(np.median(np.abs(good - sky))) or 1.0
+    deviation = MAD_TO_SIGMA * float(np.median(np.abs(good - sky))) or 1.0
     return np.where(bad, 0.0, np.clip((np.where(bad, sky, values) - sky) / deviation, 0, CLIPPED_SKY))
 
 

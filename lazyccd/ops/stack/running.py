@@ -1,4 +1,8 @@
-"""Stacks that grow: frames are added and vetoed one by one, without reading the others again."""
+"""Stacks that grow: frames are added and vetoed one by one, without reading the others again.
+
+A folder has running sums of weights, values and counts; `lazyccd.io.zarr.running_sums` keeps them. Medians and rejections need
+all inputs at once, so only averages and sums can grow.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +47,8 @@ class RunningStack:
 
     Notes
     -----
-    A folder is always complete: a new generation of sums is written beside the one that counts, and takes its place when it is
-    done. After a frame is vetoed, counts of inputs and mask planes are exactly what they were, and sums to rounding: a result
+    A folder is always complete: a new generation of sums is written beside the current one, and replaces it when it is
+    complete. After a frame is vetoed, counts of inputs and mask planes are exactly what they were, and sums to rounding: a result
     differs from a fresh stack by less than 1e-12 of the largest value that was added. Masked inputs and pixels without a good
     input are treated as in `combine`; the uncertainty is propagated.
 
@@ -103,7 +107,7 @@ class RunningStack:
         root = opened.attrs if isinstance(opened, xr.DataTree) else None
         name = name or (exposure_name(opened) if isinstance(opened, xr.DataTree) else file_name(images[""].plan))
         if not name:
-            raise ParameterError("a frame that is no file needs a name; give name=.")
+            raise ParameterError("a frame that was not read from a file needs a name; give name=.")
         if any(other["name"] == name for other in content["frames"]):
             raise ParameterError(f"{self.path} has a frame {name!r} already; veto it first, or give another name=.")
         if not weight > 0:
@@ -244,7 +248,7 @@ def _images(frame: Any) -> tuple[xr.Dataset | xr.DataTree, dict[str, Image]]:
 
 
 def _check_alike(image: Image, name: str, properties: dict[str, Any], schema: MaskSchema, path: str) -> None:
-    """Refuse a frame that is not like those of a stack."""
+    """Raise an error if a frame is not like those of the stack."""
     if image.has_variance != properties["uncertainty"]:
         raise ParameterError(
             f"{name} has {'an' if image.has_variance else 'no'} uncertainty and the frames of {path} "
