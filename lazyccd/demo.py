@@ -14,8 +14,8 @@ from rich.table import Table
 
 from lazyccd import io
 from lazyccd.batch.collect import collect
-from lazyccd.batch.exposures import product_name
 from lazyccd.batch.make_plan import build_plan
+from lazyccd.batch.night_plan import product_name
 from lazyccd.batch.report import make_console, print_results
 from lazyccd.batch.run import Outcome, Run
 from lazyccd.errors import TargetExistsError

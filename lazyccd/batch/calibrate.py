@@ -16,14 +16,13 @@ from lazyccd.batch.cosmic_rays import Cleaned, remove_cosmic_rays
 from lazyccd.batch.exposures import (
     as_exposure,
     assemble_amplifiers,
-    exposure_name,
     frames_by_name,
     least_complete,
     merge_messages,
     open_raw,
 )
 from lazyccd.batch.metadata import Facts
-from lazyccd.batch.night_plan import Choice, FramePlan, NightPlan
+from lazyccd.batch.night_plan import Choice, FramePlan, NightPlan, exposure_name
 from lazyccd.errors import ParameterError, ShapeError
 from lazyccd.frame.core import DATA
 from lazyccd.frame.output_header import after_gain

@@ -135,7 +135,7 @@ def _by_names(frame: RawFrame) -> Fact[str]:
                 return _proposed(kind, f"{what} {text.replace(' ', '') if what != 'OBJECT' else text!r}")
     if title:
         return _proposed("science", f"OBJECT {title!r} and no word for a calibration")
-    return Fact("unknown", _UNTYPED)
+    return Fact("unknown", _UNTYPED, doubt=_UNTYPED)
 
 
 def _proposed(kind: str, why: str) -> Fact[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -153,8 +154,11 @@ class Collection:
     skipped: tuple[Skipped, ...] = ()
     """Files that cannot be used, and why."""
 
+    notes: tuple[str, ...] = ()
+    """What was noticed and changes nothing: copies of one frame, subfolders that were not searched."""
 
-def collect(names: Name | Iterable[Name], on_error: OnError = "raise") -> Collection:
+
+def collect(names: Name | Iterable[Name], on_error: OnError = "raise", *, recursive: bool = False) -> Collection:
     """Find the files of a night and read their headers.
 
     Parameters
@@ -164,46 +168,123 @@ def collect(names: Name | Iterable[Name], on_error: OnError = "raise") -> Collec
     on_error
         With "skip", an image that is damaged, which is looked at as `open_mef` does, is skipped and not its file; with
         "raise", a file with an extension that is cut is skipped, and a damaged tile found when it is reduced.
+    recursive
+        Whether subfolders of a folder are searched too; those with FITS files are noted if not.
 
     Raises
     ------
     MissingFileError
         Raised if a folder holds no FITS file, or a name, list or glob leads nowhere.
     """
+    given = [names] if isinstance(names, (str, os.PathLike)) else list(names)
     # The same file by two globs is one frame of the night.
-    inputs = list(dict.fromkeys(_inputs([names] if isinstance(names, (str, os.PathLike)) else names)))
+    inputs = list(dict.fromkeys(_inputs(given, recursive=recursive)))
     folder = _folder([item.path for item in inputs])
+    scans = scan_many((item.path for item in inputs), keep_going=on_error == "skip")
+    siblings = _siblings(scans)
     frames: list[RawFrame] = []
     skipped: list[Skipped] = []
-    skip = on_error == "skip"
-    for item, scanned in zip(inputs, scan_many((item.path for item in inputs), keep_going=skip), strict=True):
+    for item, scanned in zip(inputs, scans, strict=True):
         short = _short(item.path, folder)
         # One damaged file must not stop a night; the exit status still tells of it.
         if isinstance(scanned, LazyCCDError):
             skipped.append(Skipped(short, str(scanned)))
             continue
-        unread = _unread(scanned, item.hdu, short)
-        skipped += unread
-        if unread and item.hdu is not None:
-            continue
-        picked = _pick(scanned, item.hdu)
-        if isinstance(picked, str):
-            skipped.append(Skipped(short, picked))
-            continue
-        named = len(picked) > 1 or item.hdu is not None
-        # Names come from all images, so that a product without some keeps the names of the others.
-        children = {hdu.index: name for hdu, name in frame_names(images_of(scanned))}
-        for hdu in picked:
-            frame = _frame(scanned, hdu, short, children.get(hdu.index, ""), named=named)
-            damage = damage_of(scanned, hdu) if skip else ""
-            if not damage:
-                frames.append(frame)
-            elif not hdu.damage:
-                skipped.append(Skipped(frame.name, damage))
-    return Collection(folder, tuple(frames), tuple(skipped))
+        some, problems = _images(scanned, item.hdu, short, siblings, skip=on_error == "skip")
+        frames += some
+        skipped += problems
+    frames, notes = _count_copies_once(frames)
+    return Collection(folder, tuple(frames), tuple(skipped), (*notes, *([] if recursive else _subfolders(given))))
 
 
-def _inputs(names: Iterable[Name]) -> Iterable[InputName]:
+def _images(
+    file: FitsFile, asked: Selector | None, short: str, siblings: Mapping[tuple[str, str], str], *, skip: bool
+) -> tuple[list[RawFrame], list[Skipped]]:
+    """Return the images of a file, and what of it cannot be used."""
+    problems = _unread(file, asked, short)
+    if problems and asked is not None:
+        return [], problems
+    picked = _pick(file, asked)
+    if isinstance(picked, str):
+        return [], [*problems, Skipped(short, picked)]
+    # Names come from all images, so that a product without some keeps the names of the others.
+    children = {hdu.index: name for hdu, name in frame_names(images_of(file))}
+    lonely = siblings.get((_camera(file), picked[0].label), "") if len(picked) == 1 and picked[0].index else ""
+    frames = []
+    for hdu in picked:
+        child = lonely or children.get(hdu.index, "")
+        named = len(picked) > 1 or asked is not None or bool(lonely)
+        frame = _frame(file, hdu, short, child, named=named, has_siblings=bool(lonely))
+        damage = damage_of(file, hdu) if skip else ""
+        if not damage:
+            frames.append(frame)
+        elif not hdu.damage:
+            problems.append(Skipped(frame.name, damage))
+    return frames, problems
+
+
+def _siblings(scans: Iterable[FitsFile | LazyCCDError]) -> dict[tuple[str, str], str]:
+    """Return the names of the images of files that have several, by camera and extension.
+
+    An exposure of which one detector is left is told apart by its extension still: its calibrations are those of that detector.
+    """
+    found: dict[tuple[str, str], str] = {}
+    for file in scans:
+        images = [] if isinstance(file, LazyCCDError) else images_of(file)
+        if isinstance(file, FitsFile) and len(images) > 1:
+            found |= {(_camera(file), hdu.label): name for hdu, name in frame_names(images)}
+    return found
+
+
+def _camera(file: FitsFile) -> str:
+    """Return what the headers of a file call the instrument."""
+    found = (re.search(r"^INSTRUME= *'([^']*)'", hdu.header, re.MULTILINE) for hdu in file.hdus)
+    return next((match[1].strip() for match in found if match), "")
+
+
+def _count_copies_once(frames: list[RawFrame]) -> tuple[list[RawFrame], list[str]]:
+    """Leave out packed copies of a frame, such as a.fits.gz beside a.fits, and say so."""
+    first: dict[tuple[str, str], RawFrame] = {}
+    kept, notes = [], []
+    for frame in frames:
+        file, _, part = frame.name.partition("[")
+        key = (re.sub(r"\.(?:gz|bz2|xz|fz)$", "", file, flags=re.IGNORECASE), part)
+        other = first.setdefault(key, frame)
+        if other is not frame and _is_copy(frame, other):
+            notes.append(f"{frame.name} is {other.name} once more: it counts once")
+        else:
+            kept.append(frame)
+    return kept, notes
+
+
+def _is_copy(frame: RawFrame, other: RawFrame) -> bool:
+    """Return whether two images are one exposure, by shape and what their headers say of it."""
+    keys = ("DATE-OBS", "MJD-OBS", "EXPTIME", "OBJECT", "IMAGETYP", "FILTER")
+    return frame.shape == other.shape and all(frame.get(key) == other.get(key) for key in keys)
+
+
+def _subfolders(names: Iterable[Name]) -> list[str]:
+    """Say which folders below those that were named hold FITS files that were not asked for."""
+    notes = []
+    for name in names:
+        text = os.path.expanduser(os.fspath(name))
+        if is_url(text) or not os.path.isdir(text):
+            continue
+        counts = {path: len(found) for path, found in _fits_below(text) if path != text and found}
+        if counts:
+            shown = ", ".join(f"{os.path.relpath(path, text)} ({count})" for path, count in counts.items())
+            notes.append(f"subfolders with FITS files are not searched: {shown}; -r searches them")
+    return notes
+
+
+def _fits_below(folder: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder from one on downwards, with the names of its FITS files."""
+    for path, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        yield path, [name for name in sorted(files) if name.lower().endswith(_ENDINGS) and name[0] != "."]
+
+
+def _inputs(names: Iterable[Name], *, recursive: bool) -> Iterable[InputName]:
     """Yield the files that the names stand for."""
     for name in names:
         text = os.path.expanduser(os.fspath(name))
@@ -211,10 +292,13 @@ def _inputs(names: Iterable[Name]) -> Iterable[InputName]:
             for item in expand_names(name):
                 yield item if is_url(item.path) else InputName(os.path.abspath(item.path), item.hdu)
             continue
-        found = [entry for entry in sorted(os.listdir(text)) if entry.lower().endswith(_ENDINGS) and entry[0] != "."]
+        folders = list(_fits_below(os.path.abspath(text)))
+        found = [os.path.join(path, entry) for path, some in (folders if recursive else folders[:1]) for entry in some]
         if not found:
-            raise MissingFileError(f"folder {text!r} holds no FITS file ({', '.join(_ENDINGS[::5])}); name another.")
-        yield from (InputName(os.path.join(os.path.abspath(text), entry), None) for entry in found)
+            below = sum(len(some) for _, some in folders)
+            way = f"pass -r for the {below} in its subfolders" if below else "name another"
+            raise MissingFileError(f"folder {text!r} holds no FITS file ({', '.join(_ENDINGS[::5])}); {way}.")
+        yield from (InputName(path, None) for path in found)
 
 
 def _folder(paths: list[str]) -> str:
@@ -269,11 +353,13 @@ def _is(item: HduInfo, hdu: Selector) -> bool:
     return item.name.upper() == name.upper() and version in (None, item.ver)
 
 
-def _frame(file: FitsFile, hdu: HduInfo, short: str, child: str, *, named: bool) -> RawFrame:
+def _frame(
+    file: FitsFile, hdu: HduInfo, short: str, child: str, *, named: bool, has_siblings: bool = False
+) -> RawFrame:
     """Make the description of one image."""
     images = [item for item in file.hdus if item.kind == "image" and item.name.upper() not in COMPANIONS]
     notes = (f"an image of axes {hdu.shape} is read as {hdu.plane_shape}",) if len(hdu.shape) > 2 else ()
-    alone = len(images) <= 1
+    alone = len(images) <= 1 and not has_siblings
     # A companion such as a mask makes a bare path ambiguous for the reader.
     label = hdu.label if named or len([item for item in file.hdus if item.kind == "image"]) > 1 else ""
     return RawFrame(

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import xarray as xr
 
 from lazyccd import io, ops
-from lazyccd.batch.night_plan import Doubt, FramePlan, MasterGroup
+from lazyccd.batch.night_plan import Doubt, FramePlan, MasterGroup, exposure_name
 from lazyccd.errors import LazyCCDError
 from lazyccd.frame.core import DATA
 from lazyccd.frame.header import cards_of, header_view
@@ -29,28 +28,6 @@ from lazyccd.ops.mosaic.assemble import detectors_like, places_of
 
 DETECTORS = ("CCDNAME", "CCDNUM", "CHIPID")
 """Keywords that name the detector of an amplifier, the first that all images have."""
-
-
-def exposure_name(frame_plan: FramePlan) -> str:
-    """Return the name of the product of a frame: that of its file if this has several images."""
-    return frame_plan.name.partition("[")[0] if frame_plan.child else frame_plan.name
-
-
-def product_name(name: str) -> str:
-    """Return a file's name without folder, extension and ending.
-
-    Examples
-    --------
-    >>> product_name("r/obj12.fits.gz"), product_name("a.fit[SCI,2]")
-    ('obj12', 'a_SCI_2')
-    """
-    base, _, selector = os.path.basename(name).partition("[")
-    for packed in (".gz", ".bz2", ".xz", ".fz", ""):
-        for stem in (".fits", ".fit", ".fts"):
-            if base.lower().endswith(stem + packed):
-                base = base[: -len(stem + packed)]
-                return base + ("_" + selector.rstrip("]").replace(",", "_") if selector else "")
-    return base
 
 
 def exposures(frame_plans: Iterable[FramePlan]) -> dict[str, list[FramePlan]]:

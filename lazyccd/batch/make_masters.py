@@ -12,10 +12,9 @@ import xarray as xr
 
 from lazyccd import ops
 from lazyccd.batch.calibrate import MadeMasters, calibrate_frame
-from lazyccd.batch.exposures import exposure_name
 from lazyccd.batch.measure import level
 from lazyccd.batch.metadata import Facts
-from lazyccd.batch.night_plan import FramePlan, MasterGroup, NightPlan
+from lazyccd.batch.night_plan import FramePlan, MasterGroup, NightPlan, exposure_name
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import resolve
 from lazyccd.ops.stack.rejection import SigmaClip

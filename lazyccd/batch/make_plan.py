@@ -72,7 +72,9 @@ def build_plan(
     if options.on_error == "skip":
         frame_plans = [replace(item, lost=_lost(item, collection)) for item in frame_plans]
     existing, notes = existing_masters(options, user)
-    plan = NightPlan(collection.folder, tuple(frame_plans), (), collection.skipped, options, notes)
+    plan = NightPlan(
+        collection.folder, tuple(frame_plans), (), collection.skipped, options, (*collection.notes, *notes)
+    )
     # In this order: darks get a bias, flats both, so each master knows what it will be subtracted from.
     for kind in CALIBRATIONS:
         plan = _add_groups(plan, kind, existing)

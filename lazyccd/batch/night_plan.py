@@ -9,9 +9,10 @@ A `NightPlan` is all that the runner needs; it reads no header for a decision:
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -81,6 +82,9 @@ class Options:
 
     allow_missing: tuple[str, ...] = ()
     force: bool = False
+    recursive: bool = False
+    """Whether subfolders are searched."""
+
     on_error: OnError = "raise"
     """What a damaged image of several does: its exposure fails, or it is skipped."""
 
@@ -402,6 +406,23 @@ class NightPlan:
         """Return the plans of a master's frames."""
         return tuple(self.frame(member) for member in self.group(name).members)
 
+    @cached_property
+    def product_names(self) -> dict[str, str]:
+        """The name of each science product, without its ending, by that of its exposure; they differ by more than case."""
+        names = list(dict.fromkeys(exposure_name(item) for item in self.science))
+        taken: set[str] = set()
+        found = {}
+        for name in names:
+            plain = product_name(name)
+            alike = [other for other in names if product_name(other).casefold() == plain.casefold()]
+            folders = "_".join(part for part in name.split("/")[:-1] if part != "..")
+            # r1/a.fits and r2/a.fits are told apart by their folders, a.fits and A.fits by numbers.
+            stem = f"{folders}_{plain}" if len(alike) > 1 and folders else plain
+            unique = next(each for each in _numbered(stem) if each.casefold() not in taken)
+            taken.add(unique.casefold())
+            found[name] = unique
+        return found
+
     def with_fact(self, names: Iterable[str], fact: str, value: Fact[Any]) -> NightPlan:
         """Return a plan where some frames have another fact, such as a measured gain, or one that could not be."""
         chosen = set(names)
@@ -455,7 +476,40 @@ class NightPlan:
         # Only science frames count: a master that lacks something tells so through the frames that use it.
         lacking = {kind for item in self.science for kind in item.missing}
         doubtful = any(item.own_doubts or item.inherited_doubts for item in self.science)
-        return 3 if lost or doubtful or lacking - set(self.options.allow_missing) else 0
+        # What is not recognised at all must not look like a night that went well.
+        if not any(item.is_reduced for item in self.frames):
+            return 1
+        untyped = any(item.facts.type.doubt for item in self.frames if item.kind == "unknown")
+        return 3 if lost or doubtful or untyped or lacking - set(self.options.allow_missing) else 0
+
+
+def exposure_name(frame_plan: FramePlan) -> str:
+    """Return the name of the product of a frame: that of its file if this has several images."""
+    return frame_plan.name.partition("[")[0] if frame_plan.child else frame_plan.name
+
+
+def product_name(name: str) -> str:
+    """Return a file's name without folder, extension and ending.
+
+    Examples
+    --------
+    >>> product_name("r/obj12.fits.gz"), product_name("a.fit[SCI,2]")
+    ('obj12', 'a_SCI_2')
+    """
+    base, _, selector = os.path.basename(name).partition("[")
+    for packed in (".gz", ".bz2", ".xz", ".fz", ""):
+        for stem in (".fits", ".fit", ".fts"):
+            if base.lower().endswith(stem + packed):
+                base = base[: -len(stem + packed)]
+                return base + ("_" + selector.rstrip("]").replace(",", "_") if selector else "")
+    return base
+
+
+def _numbered(stem: str) -> Iterator[str]:
+    """Yield a name, then the same with 2, 3, ... behind it."""
+    yield stem
+    for number in itertools.count(2):
+        yield f"{stem}_{number}"
 
 
 def needed(kind: str, needs_dark: bool) -> tuple[str, ...]:

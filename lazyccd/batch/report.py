@@ -21,9 +21,10 @@ from rich.text import Text
 
 from lazyccd.batch.associate import away
 from lazyccd.batch.cameras import FACTS
-from lazyccd.batch.exposures import exposure_name, exposures, least_complete, master_files
+from lazyccd.batch.classify import calibration_of
+from lazyccd.batch.exposures import exposures, least_complete, master_files
 from lazyccd.batch.metadata import Fact, value_to_text
-from lazyccd.batch.night_plan import Choice, FramePlan, NightPlan
+from lazyccd.batch.night_plan import Choice, FramePlan, NightPlan, exposure_name
 from lazyccd.batch.run import Outcome, Run
 
 PIPED_WIDTH = 100
@@ -56,6 +57,13 @@ def print_plan(plan: NightPlan, console: Console | None = None) -> None:
     console.print(_verdict(plan))
 
 
+def print_notes(plan: NightPlan, console: Console | None = None) -> None:
+    """Print, before a night is reduced, what its headers leave in doubt, each once with the files that it is about."""
+    notes = _remarks(plan)["Notes"]
+    if notes:
+        (console or make_console()).print(_lines("Read with care", notes, Numbers(plan, names=True)))
+
+
 class Numbers:
     """The numbers of the exposures of a night, by which its images are called.
 
@@ -63,9 +71,12 @@ class Numbers:
     ----------
     plan
         The plan of the night.
+    names
+        Whether a single exposure is called by its name, where no table of numbers stands above.
     """
 
-    def __init__(self, plan: NightPlan) -> None:
+    def __init__(self, plan: NightPlan, *, names: bool = False) -> None:
+        self._names = names
         self._places: dict[str, tuple[int, str]] = {}
         self._images: dict[int, int] = {}
         for number, frame_plans in enumerate(exposures(plan.frames).values(), 1):
@@ -74,10 +85,14 @@ class Numbers:
 
     def __call__(self, names: Iterable[str]) -> str:
         """Return the numbers of the exposures of some images, and which images where it is not all of them."""
+        names = list(dict.fromkeys(names))
         parts: dict[int, list[str]] = {}
-        for name in dict.fromkeys(names):
+        for name in names:
             number, part = self._places[name]
             parts.setdefault(number, []).append(part)
+        if self._names and parts:
+            called = list(dict.fromkeys(name.partition("[")[0] for name in names))
+            return called[0] if len(called) == 1 else f"{len(called)} files"
         # A mosaic's images are named only where they differ; else the number of the exposure says it all.
         whole = [number for number, some in parts.items() if len(some) == self._images[number]]
         files: dict[str, list[int]] = {}
@@ -250,7 +265,9 @@ def _remarks(plan: NightPlan) -> dict[str, dict[str, list[str]]]:
     for item in plan.frames:
         for reason in item.reasons:
             complete.setdefault(f"{item.status}: {reason}", []).append(item.name)
-        for note in (*item.facts.notes, *item.notes):
+        unfiltered = calibration_of(item.kind) == "flat" and item.facts.filter.value is None
+        silent = ("filter: no keyword (FILTER, FILTER1, ...) says which",) if unfiltered else ()
+        for note in (*item.facts.notes, *item.notes, *silent):
             notes.setdefault(note, []).append(item.name)
         # A frame that is not reduced needs no master, so there is nothing to explain.
         for choice in item.choices if item.is_reduced else ():

@@ -21,7 +21,6 @@ from lazyccd.batch.calibrate import MadeMasters, reduce_exposure
 from lazyccd.batch.cosmic_rays import check_stars
 from lazyccd.batch.exposures import (
     as_masters,
-    exposure_name,
     exposures,
     frames_by_name,
     least_complete,
@@ -30,14 +29,13 @@ from lazyccd.batch.exposures import (
     merge_doubts,
     merge_messages,
     open_raw,
-    product_name,
 )
 from lazyccd.batch.make_masters import MasterMaker
 from lazyccd.batch.measure import Measurement, measure_pairs, noise
 from lazyccd.batch.metadata import MEASURED, Fact
-from lazyccd.batch.night_plan import LOWERING, Doubt, FramePlan, MasterGroup, NightPlan
+from lazyccd.batch.night_plan import LOWERING, Doubt, FramePlan, MasterGroup, NightPlan, exposure_name
 from lazyccd.batch.resume import NightJournal
-from lazyccd.errors import LazyCCDError, ParameterError, TargetExistsError
+from lazyccd.errors import LazyCCDError, TargetExistsError
 from lazyccd.frame.core import resolve
 from lazyccd.io.open import open_image
 
@@ -160,7 +158,7 @@ class Run:
 
     def target(self, name: str) -> Path:
         """Return the path of a science product."""
-        return self.out / f"{product_name(name)}_red.{self.format}"
+        return self.out / f"{self.plan.product_names[name]}_red.{self.format}"
 
     @property
     def _writing(self) -> dict[str, Any]:
@@ -168,14 +166,8 @@ class Run:
         return {"overwrite": self.overwrite, "verify": self.verify, "break_lock": self.break_lock}
 
     def _check_targets(self) -> None:
-        """Refuse to begin where products exist, or two frames would have one product."""
+        """Refuse to begin where products exist."""
         targets = [self.target(name) for name in exposures(self.plan.science)]
-        doubled = {str(path) for path in targets if targets.count(path) > 1}
-        # Products are named without their folders, so r1/a.fits and r2/a.fits would overwrite each other.
-        if doubled:
-            raise ParameterError(
-                f"{len(doubled)} products would have the name of another: {sorted(doubled)}; rename the files."
-            )
         paths = targets + [self.out / "masters" / f"{name}.fits" for name in master_files(self.plan.groups)]
         there = [path for path in paths if path.exists()]
         if there and not self.overwrite:
@@ -251,7 +243,7 @@ class Run:
         reduced = reduce_exposure(self.plan, frame_plans, self.made)
         write = io.to_fits if self.format == "fits" else io.to_zarr
         path = str(write(reduced.exposure, self.target(name), **self._writing))
-        self._picture(path, product_name(name))
+        self._picture(path, self.plan.product_names[name])
         # What was written is read back, so the noise in the report is that of the file.
         products = list(frames_by_name(open_image(path)).values())
         messages: dict[str, tuple[str, ...]] = {}

@@ -3,6 +3,9 @@
 What may be edited: the type, the facts in their columns, the group and the masters (names of groups, or paths of
 files, absolute or below the night's folder). Status LISTED leaves a file out, and so does deleting its row; COMPLETE or
 PARTIAL instead of REFUSED reduces it nevertheless. The other columns are for reading: they follow from these.
+
+Groups and masters that were not edited are chosen anew for the types and facts that were: a frame that becomes a flat joins
+its flats. A type that was only proposed by a name counts as confirmed once a table has it.
 """
 
 from __future__ import annotations
@@ -114,7 +117,7 @@ def load_table(path: str | Path, options: Options | None = None) -> NightPlan:
     automatic = build_plan(collection, given)
     edits = {row["file"]: _edit(row, automatic.frame(row["file"]), source) for row in rows}
     plan = build_plan(collection, given, {name: edit for name, edit in edits.items() if edit is not None})
-    return _apply(plan, rows, source)
+    return _apply(plan, automatic, rows, source)
 
 
 def _row(item: FramePlan, folder: str) -> tuple[str, ...]:
@@ -204,6 +207,9 @@ def _edit(row: dict[str, str], automatic: FramePlan, source: str) -> Edit | None
         if row[name] != _cell(automatic.facts.get(name).value):
             # An emptied cell must win over the header, so it becomes a word that means nothing.
             changed[name] = row[name] or ("none" if name in {"overscan", "trim"} else "UNKNOWN")
+    # Whoever runs a table has seen the types that were proposed.
+    if automatic.facts.type.doubt and row["type"] != "unknown":
+        changed["type"] = row["type"]
     left_out = row["status"] == "LISTED" and automatic.status != "LISTED" and "type" not in changed
     forced = row["status"] in {"COMPLETE", "PARTIAL"} and automatic.status == "REFUSED"
     if row["status"] not in {"COMPLETE", "PARTIAL", "REFUSED", "LISTED"}:
@@ -211,15 +217,17 @@ def _edit(row: dict[str, str], automatic: FramePlan, source: str) -> Edit | None
     return Edit(changed, left_out, forced, source) if changed or left_out or forced else None
 
 
-def _apply(plan: NightPlan, rows: list[dict[str, str]], source: str) -> NightPlan:
-    """Put the groups and masters of a table into a plan."""
+def _apply(plan: NightPlan, automatic: NightPlan, rows: list[dict[str, str]], source: str) -> NightPlan:
+    """Put the groups and masters that were edited in a table into a plan."""
     frame_plans = {item.name: item for item in plan.frames}
     wanted: dict[str, list[FramePlan]] = {}
     for row in rows:
         item = frame_plans[row["file"]]
-        if row["group"] and item.is_reduced:
-            wanted.setdefault(row["group"], []).append(item)
-        frame_plans[item.name] = replace(item, group=row["group"] if item.is_reduced else "")
+        # A cell that is as it was saved follows the edited types and facts.
+        group = item.group if row["group"] == automatic.frame(item.name).group else row["group"]
+        if group and item.is_reduced:
+            wanted.setdefault(group, []).append(item)
+        frame_plans[item.name] = replace(item, group=group if item.is_reduced else "")
     groups = _groups(plan.groups, wanted, source)
     changed = replace(plan, groups=groups)
     kinds = {group.name: group.kind for group in groups}
@@ -227,7 +235,8 @@ def _apply(plan: NightPlan, rows: list[dict[str, str]], source: str) -> NightPla
     for row in sorted(rows, key=lambda row: frame_plans[row["file"]].kind != "dark"):
         item = frame_plans[row["file"]]
         if item.is_reduced:
-            frame_plans[item.name] = _check_dark(_masters(item, row, kinds, plan.folder, source), frame_plans, source)
+            item = _masters(item, automatic.frame(item.name), row, kinds, plan.folder, source)
+            frame_plans[item.name] = _check_dark(item, frame_plans, source)
     return inherit(replace(changed, frames=tuple(frame_plans[item.name] for item in plan.frames)))
 
 
@@ -257,12 +266,15 @@ def _groups(
     return tuple(sorted(found, key=lambda group: (CALIBRATIONS.index(group.kind), place[group.name])))
 
 
-def _masters(item: FramePlan, row: dict[str, str], kinds: dict[str, str], folder: str, source: str) -> FramePlan:
-    """Return a frame plan with the masters of its row."""
+def _masters(
+    item: FramePlan, automatic: FramePlan, row: dict[str, str], kinds: dict[str, str], folder: str, source: str
+) -> FramePlan:
+    """Return a frame plan with the masters that were edited in its row."""
     for kind in MASTER_COLUMNS:
-        choice: Choice = getattr(item, kind)
+        before, choice = (getattr(each, kind) for each in (automatic, item))
+        is_there = choice.is_file or not choice or choice.master in kinds
         # An unedited cell keeps its reasons and its distance in time.
-        if row[kind] == _master_cell(choice, folder) and (not row[kind] or row[kind] in kinds or choice.is_file):
+        if row[kind] in {_master_cell(before, folder), _master_cell(choice, folder)} and is_there:
             continue
         changed: dict[str, Any] = {kind: _choice(item, kind, row[kind], kinds, folder, source)}
         item = replace(item, **changed)

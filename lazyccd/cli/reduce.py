@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("night", nargs=-1, required=True)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for the products.")
+@click.option("-r", "--recursive", is_flag=True, help="Search the subfolders of NIGHT too.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and reduce nothing.")
 @click.option("--save", type=click.Path(path_type=Path), help="With --dry-run: write the plan as a table to edit.")
 @click.option(
@@ -80,11 +81,11 @@ def reduce(
     its exposure fails; with --on-error skip the exposure is reduced without its damaged images. To resume an interrupted
     night, run the same command again.
 
-    Exit status: 0 if every product is complete, 3 if a product lacks something, 1 if a frame fails or a file cannot be read,
-    2 if the command is wrong.
+    Exit status: 0 if every product is complete, 3 if a product lacks something or may be wrong, 1 if a frame fails, a file cannot
+    be read, or no frame is recognised, 2 if the command is wrong.
     """
     from lazyccd.batch.night_plan import Options
-    from lazyccd.batch.report import print_plan
+    from lazyccd.batch.report import print_notes, print_plan
     from lazyccd.batch.table import save_table
 
     with friendly_errors():
@@ -100,6 +101,7 @@ def reduce(
             raise click.UsageError("--save needs --dry-run.")
         if out is None:
             raise click.UsageError("name a folder for the products with -o OUT, or pass --dry-run.")
+        print_notes(plan)
         with using_scheduler(scheduler, memory_limit):
             sys.exit(_run(plan, out, format_, overwrite=overwrite, verify=verify, break_lock=break_lock))
 
@@ -113,7 +115,7 @@ def _plan(night: tuple[str, ...], options: Options) -> NightPlan:
 
     if len(night) == 1 and night[0].endswith(".ecsv"):
         return load_table(night[0], options)
-    collection = collect(night, options.on_error)
+    collection = collect(night, options.on_error, recursive=options.recursive)
     if not collection.frames:
         reasons = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in collection.skipped)
         raise FormatError(f"none of {len(collection.skipped)} files can be used: {reasons}.")

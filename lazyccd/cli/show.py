@@ -25,7 +25,7 @@ def show(file: str, out: Path | None, stretch: str, interval: str, planes: bool)
     import matplotlib as mpl
 
     mpl.use("Agg")
-    from lazyccd.batch.exposures import product_name
+    from lazyccd.batch.night_plan import product_name
     from lazyccd.plot import save_picture
 
     with friendly_errors():

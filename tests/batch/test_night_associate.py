@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import Any
 
+import numpy as np
 import pytest
 from astropy.io import fits
 
@@ -12,7 +14,7 @@ from lazyccd.batch.collect import collect
 from lazyccd.batch.make_plan import build_plan, night_of
 from lazyccd.batch.metadata import Fact
 from lazyccd.batch.night_plan import NightPlan
-from lazyccd.errors import ParameterError
+from lazyccd.errors import MissingFileError, ParameterError
 
 BIAS = {"IMAGETYP": "BIAS", "EXPTIME": 0.0}
 DARK = {"IMAGETYP": "DARK"}
@@ -447,3 +449,76 @@ def test_doubts_of_frames_go_into_what_is_made_of_them(plan_night: Any) -> None:
     plan = plan_night({"flat_r1": {**FLAT, "IMAGETYP": None}, "s": LIGHT})
     assert "flat is proposed by file name" in plan.frame("s.fits").reason
     assert plan.frame("s.fits").status == "PARTIAL"
+
+
+def test_products_differ_by_more_than_case(make_night: Any) -> None:
+    """Files of one name in two folders, or that differ by case or ending alone, have products of their own."""
+    folder = make_night({"a": LIGHT, "b": LIGHT})
+    for name, cards in {"r1/x": {}, "r2/x": {}, "A": {"OBJECT": "other"}}.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        make_night({name: {**LIGHT, **cards}})
+    (folder / "b.fits").rename(folder / "B.fit")
+    make_night({"b": LIGHT})
+    plan = build_plan(collect(folder, recursive=True))
+    assert plan.product_names == {
+        "A.fits": "A",
+        "B.fit": "B",
+        "a.fits": "a_2",
+        "b.fits": "b_2",
+        "r1/x.fits": "r1_x",
+        "r2/x.fits": "r2_x",
+    }
+
+
+def test_copies_count_once(make_night: Any) -> None:
+    """A packed copy of a frame is left out and said; another exposure of that name is not."""
+    folder = make_night({"a": LIGHT, "c": LIGHT})
+    (folder / "a.fits.gz").write_bytes(gzip.compress((folder / "a.fits").read_bytes()))
+    with fits.open(folder / "c.fits") as hdus:
+        hdus[0].header["DATE-OBS"] = "2024-03-02T21:00:00"
+        hdus.writeto(folder / "c.fits.gz")
+    found = collect(folder)
+    assert [frame.name for frame in found.frames] == ["a.fits", "c.fits", "c.fits.gz"]
+    assert found.notes == ("a.fits.gz is a.fits once more: it counts once",)
+
+
+def test_subfolders_are_said_or_searched(make_night: Any) -> None:
+    """Subfolders with FITS files are named with the option that searches them."""
+    folder = make_night({"a": LIGHT})
+    (folder / "flats" / "R").mkdir(parents=True)
+    make_night({"flats/R/f1": FLAT, "flats/f2": FLAT})
+    notes = ("subfolders with FITS files are not searched: flats (1), flats/R (1); -r searches them",)
+    assert collect(folder).notes == notes
+    assert [frame.name for frame in collect(folder, recursive=True).frames] == [
+        "a.fits",
+        "flats/f2.fits",
+        "flats/R/f1.fits",
+    ]
+    (folder / "a.fits").unlink()
+    with pytest.raises(MissingFileError, match="pass -r for the 2 in its subfolders"):
+        collect(folder)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_detector_that_is_alone_keeps_its_name(make_night: Any, lost: int) -> None:
+    """An exposure of which one of two detectors is left gets the calibrations of that detector."""
+    folder = make_night({})
+    for name, kind, extensions in (("b", "BIAS", (1, 2)), ("s", "LIGHT", (2 - lost,))):
+        primary = fits.PrimaryHDU(
+            header=fits.Header({"IMAGETYP": kind, "EXPTIME": 0.0 if kind == "BIAS" else 60.0, "INSTRUME": "M"})
+        )
+        images = [fits.ImageHDU(np.zeros((8, 10), "u2"), name=f"CCD{number}") for number in extensions]
+        fits.HDUList([primary, *images]).writeto(folder / f"{name}.fits")
+    plan = build_plan(collect(folder))
+    (science,) = plan.science
+    assert science.facts.detector.value == f"CCD{2 - lost}"
+    assert plan.members(science.bias.master)[0].name == f"b.fits[CCD{2 - lost},1]"
+
+
+def test_nothing_recognised_is_a_failure(plan_night: Any) -> None:
+    """A night of frames without types ends with 1 and says what was looked for; one untyped frame among others with 3."""
+    plan = plan_night({"n1": {}, "n2": {"IMAGETYP": "?"}})
+    assert plan.exit_status == 1
+    assert "IMAGETYP, OBSTYPE" in plan.frame("n1.fits").reason
+    plan = plan_night({"n3": BIAS, "n4": FLAT, "n5": LIGHT})
+    assert plan.exit_status == 3

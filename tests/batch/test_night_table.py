@@ -94,11 +94,11 @@ def test_edited_facts(edited: Callable[..., NightPlan]) -> None:
 
 
 def test_edited_type(edited: Callable[..., NightPlan]) -> None:
-    """An unknown frame that is given a type is reduced, with the masters of its row."""
+    """An unknown frame that is given a type is reduced, with the masters of its row and those that it matches."""
     plan = edited({("odd", "type"): "science", ("odd", "bias"): "bias_2024-03-01"})
     frame_plan = plan.frame("odd.fits")
     assert (frame_plan.kind, frame_plan.facts.type.source, frame_plan.is_reduced) == ("science", "night.ecsv", True)
-    assert (frame_plan.bias.master, frame_plan.flat.master) == ("bias_2024-03-01", "")
+    assert (frame_plan.bias.master, frame_plan.flat.master) == ("bias_2024-03-01", "flat_r_2024-03-01")
     with pytest.raises(ParameterError, match=r"odd\.fits: type 'sciense' must be one of bias, dark"):
         edited({("odd", "type"): "sciense"})
 
@@ -163,3 +163,27 @@ def test_bad_tables(tmp_path: Path) -> None:
     Table({"file": ["a.fits"]}).write(tmp_path / "other.ecsv", format="ascii.ecsv")
     with pytest.raises(FormatError, match="lacks column 'type'"):
         load_table(tmp_path / "other.ecsv")
+
+
+def test_what_was_not_edited_follows_what_was(edited: Callable[..., NightPlan]) -> None:
+    """A dark that is made a bias joins the biases, and a flat of another filter is the flat of other frames."""
+    plan = edited({("d", "type"): "bias", ("f", "filter"): "g"})
+    assert plan.frame("d.fits").group == plan.frame("b1.fits").group
+    assert not plan.frame("s1.fits").flat
+    assert plan.frame("s2.fits").flat.master == plan.frame("f.fits").group == "flat_g_2024-03-01"
+
+
+def test_an_edited_cell_stays_though_others_follow(edited: Callable[..., NightPlan]) -> None:
+    """A master that was emptied by hand stays empty when types change."""
+    plan = edited({("odd", "type"): "bias", ("s1", "flat"): ""})
+    assert plan.frame("odd.fits").group == plan.frame("b1.fits").group
+    assert not plan.frame("s1.fits").flat
+
+
+def test_a_proposed_type_is_confirmed_by_a_table(plan_night: Any, tmp_path: Path) -> None:
+    """A type from a name makes a product doubtful until a table has it."""
+    plan = plan_night({"bias_1": {}, "s": {"IMAGETYP": "LIGHT"}}, allow_missing=("dark", "flat"))
+    assert (plan.frame("s.fits").bias.master, plan.exit_status) == ("bias_2024-03-01", 3)
+    save_table(plan, tmp_path / "night.ecsv")
+    confirmed = load_table(tmp_path / "night.ecsv")
+    assert (confirmed.frame("bias_1.fits").facts.type.source, confirmed.exit_status) == ("night.ecsv", 0)

@@ -12,9 +12,8 @@ from astropy.nddata import CCDData
 
 from lazyccd import io
 from lazyccd.batch.collect import collect
-from lazyccd.batch.exposures import product_name
 from lazyccd.batch.make_plan import build_plan
-from lazyccd.batch.night_plan import FramePlan, Options
+from lazyccd.batch.night_plan import FramePlan, Options, product_name
 from lazyccd.batch.resume import NightJournal
 from lazyccd.batch.run import Outcome, Run
 from lazyccd.errors import TargetBusyError, TargetExistsError
