@@ -22,6 +22,8 @@ templates_path = ["_templates"]
 nitpicky = True
 # a name in single backticks is a cross-reference, as in the docstrings of NumPy, astropy and xarray
 default_role = "py:obj"
+# "--hdu" stays as it is typed
+smartquotes = False
 add_module_names = False
 
 # API reference
@@ -60,10 +62,8 @@ nitpick_ignore_regex = [
     # names of Python and of other projects: their inventories would have to be fetched from the network
     (r"py:.*", r"(numpy|np|npt|xarray|xr|dask|da|astropy|u|fits|scipy|click|matplotlib|ccdproc|astroscrappy)\..*"),
     (r"py:.*", r"(collections\.abc|pathlib|os|typing)\..*|True|False|None"),
-    # classes of astropy that are imported for type checkers only, so that importing lazyccd stays quick
-    (r"py:class", r"WCS|Model|SkyCoord"),
-    # aliases of types, which signatures show by name
-    (r"py:class", r"Master|Operand|Statistic"),
-    # methods that CCDData inherits from astropy, in the words of its docstring
-    (r"py:func", r"fits_ccddata_(reader|writer)"),
+    # aliases of types, and classes that are imported for type checkers only: signatures show their bare names
+    (r"py:class", r"[A-Z]\w+"),
+    # what CCDData inherits from astropy, in the words of its docstrings
+    (r"py:(func|obj)", r"fits_ccddata_(reader|writer)|ndarray"),
 ]

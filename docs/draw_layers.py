@@ -15,7 +15,7 @@ LAYERS = (
     ),
     ("batch/", "a night: collect, classify, associate, make masters, reduce, resume", "#dde7f3"),
     ("ops/", "the operations: check arguments and units, add steps to a plan", "#d2e0ef"),
-    ("io/", "FITS, Zarr, resumable writes", "#c7d9eb"),
+    ("io/   stats", "FITS, Zarr, resumable writes; exact statistics of whole images", "#c7d9eb"),
     ("frame/", "what a valid frame is: Image, header, units, WCS, trees", "#bcd2e7"),
     ("plan/", "steps, footprints, schedule, evaluation, cost; the only maker of dask graphs", "#b1cbe3"),
     ("kernels/", "NumPy in, NumPy out: numba loops on one block", "#a6c4df"),

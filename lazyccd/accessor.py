@@ -68,7 +68,7 @@ class CCDAccessor:
 
     @property
     def header(self) -> Any:
-        """The header, as a mapping that cannot be written to; `with_header` returns a frame with other cards."""
+        """The header, as a mapping that cannot be written to; `lazyccd.with_header` returns a frame with other cards."""
         return header_view(str(self._ds.attrs.get("header", "")))
 
     @property

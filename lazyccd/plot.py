@@ -128,7 +128,7 @@ def show(
 def show_tree(
     tree: xr.DataTree, stretch: str = "asinh", interval: str = "zscale", planes: bool = True
 ) -> dict[str, Axes]:
-    """Draw the frames of a tree side by side, each with its own limits; see `show`.
+    """Draw the frames of a tree side by side, each with its own limits; see `lazyccd.plot.show`.
 
     Returns
     -------
@@ -150,7 +150,7 @@ def show_tree(
 def save_picture(
     path: str, target: Path, stretch: str = "asinh", interval: str = "zscale", planes: bool = True
 ) -> None:
-    """Draw a file or store into a PNG picture, all images of it; see `show`."""
+    """Draw a file or store into a PNG picture, all images of it; see `lazyccd.plot.show`."""
     opened = open_image(path)
     title = path.rstrip("/").rsplit("/", 1)[-1]
     if isinstance(opened, xr.DataTree):

@@ -209,7 +209,7 @@ def bitfield_to_boolean_mask(
 
     Returns
     -------
-    npt.NDArray[np.bool_]
+    npt.NDArray
         Of the bit field's shape, True is bad.
 
     Raises
