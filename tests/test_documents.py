@@ -152,7 +152,7 @@ def test_camera_table_of_the_guide(tmp_path: Path) -> None:
     (tmp_path / "mycam.toml").write_text(table)
     camera = load_camera(tmp_path / "mycam.toml")
     assert camera.match
-    assert camera.keywords("filter") == ("FILT1 + FILT2",)
+    assert camera.keywords("filter") == ("FILT1 & FILT2",)
     assert not camera.needs_dark
     text = " ".join((ROOT / "docs/howto/cameras.md").read_text().split())
     assert not [name for name in (*FACTS, *KINDS) if f"`{name}`" not in text]
