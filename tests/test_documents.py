@@ -183,6 +183,13 @@ def test_files_of_the_map_exist() -> None:
     assert not [name for name in names if file_of_map(name) is None]
 
 
+def test_walks_of_the_map_are_numbered() -> None:
+    """The steps of each walk, whose tables may be several, are numbered from 1 without gaps."""
+    for walk in (ROOT / MAP).read_text().split("\n## "):
+        steps = [int(number) for number in re.findall(r"^\| (\d+) \|", walk, re.MULTILINE)]
+        assert steps == list(range(1, len(steps) + 1))
+
+
 def test_functions_of_the_map_exist() -> None:
     """Every function of a walk is in the file beside it, and so is what the text says to be in a file."""
     text = (ROOT / MAP).read_text()
