@@ -124,9 +124,7 @@ def _sliced(wcs: WCS, y: tuple[float, float], x: tuple[float, float]) -> WCS:
     return new
 
 
-def scaled_polynomial(
-    coefficients: npt.NDArray[Any] | None, steps: npt.NDArray[Any], step: float
-) -> npt.NDArray[Any] | None:
+def scaled_polynomial(coefficients: Array | None, steps: Array, step: float) -> Array | None:
     """Return the coefficients of a SIP polynomial for pixels that are ``steps`` (x, y) of the old ones; signs are flips.
 
     With u = sx u', the shift A(u, v) of old pixels is one of A(sx u', sy v') / sx new ones, so that
@@ -144,5 +142,5 @@ def scaled_polynomial(
     if coefficients is None:
         return None
     powers = np.arange(len(coefficients))
-    scaled: npt.NDArray[Any] = coefficients * steps[0] ** powers[:, None] * steps[1] ** powers / step
+    scaled: Array = coefficients * steps[0] ** powers[:, None] * steps[1] ** powers / step
     return scaled
