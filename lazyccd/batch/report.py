@@ -28,6 +28,23 @@ from lazyccd.batch.night_plan import Choice, FramePlan, NightPlan, exposure_name
 from lazyccd.batch.run import Outcome, Run
 
 PIPED_WIDTH = 100
+_OPTIONAL = frozenset(
+    {
+        "window",
+        "telescope",
+        "detector",
+        "gain_setting",
+        "offset",
+        "iso",
+        "em",
+        "row_order",
+        "cfa",
+        "set_temperature",
+        "temperature",
+    }
+)
+"""Facts that the table leaves out where no header has them: most cameras write few of them."""
+
 _STYLES = {"COMPLETE": "green", "PARTIAL": "yellow", "REFUSED": "red", "LISTED": "dim"}
 _MANY = 3
 """From this many different numbers on, the table of facts shows their range."""
@@ -184,7 +201,8 @@ def _facts(plan: NightPlan, numbers: Numbers) -> Table:
     table = _table("Facts", "fact", "value", "source", "files", rigid=("fact",))
     spectra = any(item.facts.mode.value == "spectrum" for item in plan.frames)
     for name in FACTS:
-        if name in {"grating", "slit"} and not spectra:
+        is_silent = name in _OPTIONAL and all(item.facts.get(name).value is None for item in plan.frames)
+        if is_silent or (name in {"grating", "slit"} and not spectra):
             continue
         for place, (value, source, files) in enumerate(_fact_rows(plan, name)):
             shown = "all" if len(files) == len(plan.frames) else numbers(files)
