@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 from lazyccd.batch.classify import Stamps
 from lazyccd.batch.metadata import Fact, Facts, value_to_text
-from lazyccd.batch.night_plan import Choice, FramePlan, Rejected
+from lazyccd.batch.night_plan import Choice, FramePlan, Rejected, Treatment
 from lazyccd.frame.header_values import find_number
 from lazyccd.sections import parse_section
 
@@ -86,6 +86,30 @@ class Candidate:
 
     label: str = ""
     """How tables call it, where not by its name."""
+
+    treatment: Treatment = field(default_factory=Treatment)
+    """What an existing master needs before it is used."""
+
+    gains: tuple[float, ...] = ()
+    """Gains that the frames of an existing master may have had; its header may have that of the stack instead."""
+
+    unusable: str = ""
+    """Why an existing master serves no frame."""
+
+    doubts: tuple[str, ...] = ()
+    """Why an existing master may be wrong."""
+
+    notes: tuple[str, ...] = ()
+    """What is made of its pixels."""
+
+    is_own: bool = False
+    """Whether `lazyccd reduce` made it."""
+
+    measured: Mapping[str, float] = field(default_factory=dict)
+    """Gain and read noise that were measured when it was made."""
+
+    middle: float = math.nan
+    """Median in adu of an existing bias or dark of another program."""
 
     @property
     def shown(self) -> str:
@@ -349,10 +373,12 @@ def choose_mask(wanted: Facts, shape: tuple[int, int], candidates: list[Candidat
     # Masks are drawn on the raw frame or on a product.
     sizes = {shape, _trimmed(wanted, shape)}
     for item in candidates:
-        if item.shape in sizes:
-            return Choice("bpm", item.name, "given", is_file=True)
-    why_not = tuple(Rejected(item.shown, f"size {_size(item.shape)} is not {_size(shape)}") for item in candidates)
-    return Choice("bpm", why="its size does not match" if candidates else "none given", why_not=why_not)
+        if item.shape in sizes and not item.unusable:
+            return Choice("bpm", item.name, "given", is_file=True, treatment=item.treatment)
+    why_not = tuple(
+        Rejected(item.shown, item.unusable or f"size {_size(item.shape)} is not {_size(shape)}") for item in candidates
+    )
+    return Choice("bpm", why=why_not[0].reason if why_not else "none given", why_not=why_not)
 
 
 def check_stamps(wanted: Facts, shape: tuple[int, int], candidate: Candidate) -> list[str]:
@@ -368,14 +394,38 @@ def check_stamps(wanted: Facts, shape: tuple[int, int], candidate: Candidate) ->
         if candidate.facts.trim.value != wanted.trim.value:
             failures.append(f"trim {candidate.facts.trim.value} is not {wanted.trim.value}")
         return failures
+    return _check_existing(wanted, shape, candidate, stamps)
+
+
+def _check_existing(wanted: Facts, shape: tuple[int, int], candidate: Candidate, stamps: Stamps) -> list[str]:
+    """Return where a master that exists already was treated differently from the frame."""
     failures = []
-    # The pedestal would be subtracted twice, or never.
-    if not candidate.trusted and ("overscan" in stamps.done) != (wanted.overscan.value is not None):
+    treatment, trimmed = candidate.treatment, _trimmed(wanted, shape)
+    can_be_subtracted = candidate.shape == shape != trimmed and treatment.needs_overscan
+    # The pedestal would be subtracted twice, or never; where a bias took it away the overscan does not matter.
+    counts = not candidate.trusted and not treatment.is_without_zero and not can_be_subtracted
+    if counts and ("overscan" in stamps.done) != (wanted.overscan.value is not None):
         master, frame = ("", "not ") if "overscan" in stamps.done else ("not ", "")
         failures.append(f"it is {master}overscan-subtracted and the frame will {frame}be")
-    trimmed = _trimmed(wanted, shape)
-    if candidate.shape != trimmed:
+    # One of the raw size is trimmed as the frame is.
+    if candidate.shape not in {trimmed, shape}:
         failures.append(f"size {_size(candidate.shape)} is not the frame's {_size(trimmed)} after trimming")
+    return failures
+
+
+def _why_unusable(wanted: Facts, candidate: Candidate) -> list[str]:
+    """Return why the levels of an existing master cannot be brought to those of a frame."""
+    failures = [candidate.unusable] if candidate.unusable else []
+    mine = header_number(wanted, "gain")
+    if (
+        mine is not None
+        and candidate.gains
+        and not any(math.isclose(mine, its, rel_tol=HEADER_RELATIVE) for its in candidate.gains)
+    ):
+        failures.append(f"gain {candidate.gains[0]:g} is not {mine:g}")
+    gain = wanted.gain.value or candidate.treatment.gain
+    if candidate.kind != "flat" and candidate.treatment.unit == "electron" and gain is None:
+        failures.append("it is in electrons, and no gain says how many adu that is: state it by --gain")
     return failures
 
 
@@ -395,7 +445,10 @@ def _sift(
     why_not: list[Rejected] = []
     for item in candidates:
         failures, ignored = compare(kind, wanted, item.facts, exposure=exposure)
-        failures += check_stamps(wanted, shape, item)
+        failures += [*_why_unusable(wanted, item), *check_stamps(wanted, shape, item)]
+        # The zero points of both are known, and made equal.
+        if item.treatment.pedestal is not None:
+            ignored = [key for key in ignored if key != "offset"]
         if failures:
             why_not.append(Rejected(item.shown, "; ".join(failures)))
         else:
@@ -437,7 +490,7 @@ def _choice(kind: str, wanted: Facts, match: Match, why: str, why_not: list[Reje
     best, ignored = match
     days = distance(wanted, best)
     deciding = [key for key in ignored if key in DECIDING]
-    doubts = []
+    doubts = [f"{kind} {best.shown}: {doubt}" for doubt in best.doubts]
     # Whoever names a master knows what it is.
     if deciding and not best.explicit:
         doubts.append(f"{kind} {best.shown} was not compared by {' and '.join(deciding)}, which only one of both has")
@@ -451,6 +504,7 @@ def _choice(kind: str, wanted: Facts, match: Match, why: str, why_not: list[Reje
         tuple(why_not),
         best.stamps is not None,
         doubts=tuple(doubts),
+        treatment=best.treatment,
     )
 
 

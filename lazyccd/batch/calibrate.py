@@ -23,6 +23,7 @@ from lazyccd.batch.exposures import (
 )
 from lazyccd.batch.metadata import Facts
 from lazyccd.batch.night_plan import Choice, FramePlan, NightPlan, exposure_name
+from lazyccd.batch.open_master import open_mask, open_master
 from lazyccd.errors import ParameterError, ShapeError
 from lazyccd.frame.core import DATA
 from lazyccd.frame.output_header import after_gain
@@ -138,7 +139,9 @@ def calibrate(frame_plan: FramePlan, masters: dict[str, str], bias_noise: float 
     gain, read = facts.gain.value, facts.readnoise.value
     # The noise of signal and reading comes after the bias, since the pedestal has no photons.
     if frame_plan.bias:
-        done.frame = ops.subtract_bias(done.frame, scale_noise(_master(frame_plan.bias, masters), bias_noise))
+        done.frame = ops.subtract_bias(
+            done.frame, scale_noise(_master(frame_plan, frame_plan.bias, masters), bias_noise)
+        )
     # What is not known is not pretended: without gain and read noise no uncertainty is written.
     if gain is not None and read is not None and not frame_plan.contains_bias:
         signal = bool(frame_plan.bias) or (kind != "bias" and facts.overscan.value is not None)
@@ -156,7 +159,7 @@ def calibrate(frame_plan: FramePlan, masters: dict[str, str], bias_noise: float 
 def _overscan_and_trim(frame_plan: FramePlan, done: Calibrated) -> None:
     """Subtract the overscan, trim, mark bad pixels."""
     facts = frame_plan.facts
-    bad = as_frame(frame_plan.bpm.master, "bad pixel mask") if frame_plan.bpm else None
+    bad = open_mask(frame_plan.bpm) if frame_plan.bpm else None
     # A mask of the raw frame's size goes in before the trim, so that bad columns are known in the overscan too.
     if bad is not None and bad[DATA].shape == frame_plan.shape:
         done.frame = ops.add_mask(done.frame, bad[DATA])
@@ -197,7 +200,9 @@ def _dark_and_flat(frame_plan: FramePlan, masters: dict[str, str], done: Calibra
         ours = facts.exposure.value or frame_plan.dark.exposure or 0.0
         theirs = frame_plan.dark.exposure or ours
         times = {"dark_exposure": theirs * u.s, "data_exposure": ours * u.s}
-        done.frame = ops.subtract_dark(done.frame, _master(frame_plan.dark, masters), **times, scale=is_scaled)
+        done.frame = ops.subtract_dark(
+            done.frame, _master(frame_plan, frame_plan.dark, masters), **times, scale=is_scaled
+        )
         if is_scaled:
             done.messages.append(f"dark scaled by {frame_plan.dark.scale:.4g}")
         # Only now the pedestal is gone, and what is left are photons and dark current.
@@ -205,9 +210,13 @@ def _dark_and_flat(frame_plan: FramePlan, masters: dict[str, str], done: Calibra
             done.frame = add_noise(done.frame, gain=1.0, readnoise=float(facts.readnoise.value))
     if frame_plan.flat:
         # Flats of the night have level 1 already; to normalise again by the mean of one frame would change its scale.
-        done.frame = ops.flat_correct(done.frame, _master(frame_plan.flat, masters), norm_value=1.0)
+        done.frame = ops.flat_correct(done.frame, _master(frame_plan, frame_plan.flat, masters), norm_value=1.0)
 
 
-def _master(choice: Choice, masters: dict[str, str]) -> xr.Dataset:
+def _master(frame_plan: FramePlan, choice: Choice, masters: dict[str, str]) -> xr.Dataset:
     """Open a master; a path would stand in the log of the product, which then depends on where it was made."""
-    return as_frame(choice.master if choice.is_file else masters[choice.master], f"master {choice.kind}")
+    if not choice.is_file:
+        return as_frame(masters[choice.master], f"master {choice.kind}")
+    has_gain = frame_plan.facts.gain.value is not None
+    unit = {"bias": "adu", "dark": "electron" if has_gain else "adu"}.get(choice.kind, "")
+    return open_master(choice, frame_plan, unit)

@@ -13,7 +13,7 @@ from lazyccd.batch.associate import Candidate, choose, choose_dark, choose_mask,
 from lazyccd.batch.cameras import Camera, cameras_of, load_camera
 from lazyccd.batch.classify import CALIBRATIONS, calibration_of, classify, read_stamps
 from lazyccd.batch.collect import Collection, RawFrame
-from lazyccd.batch.existing_masters import existing_masters, missing_use
+from lazyccd.batch.existing_masters import existing_masters, missing_use, with_measured
 from lazyccd.batch.metadata import COMMAND_LINE, Fact, Facts, check_kind, resolve_facts
 from lazyccd.batch.night_plan import FramePlan, MasterGroup, NightPlan, Options, needed
 from lazyccd.errors import ParameterError
@@ -71,7 +71,7 @@ def build_plan(
     frame_plans = [replace(item, night=night_of(item.facts.time.value, noon)) for item in frame_plans]
     if options.on_error == "skip":
         frame_plans = [replace(item, lost=_lost(item, collection)) for item in frame_plans]
-    existing, notes = existing_masters(options, user)
+    existing, notes = existing_masters(options, user, frame_plans)
     plan = NightPlan(
         collection.folder, tuple(frame_plans), (), collection.skipped, options, (*collection.notes, *notes)
     )
@@ -309,6 +309,7 @@ def _with_masters(item: FramePlan, candidates: Mapping[str, list[Candidate]]) ->
     item = replace(item, bpm=choose_mask(item.facts, item.shape, candidates["bpm"]))
     if "bias" in candidates:
         item = replace(item, bias=choose("bias", item.facts, item.shape, candidates["bias"]))
+        item = with_measured(item, candidates["bias"])
     if "dark" in candidates:
         # A dark that contains the bias takes the bias' place, so both are chosen together.
         dark, bias = choose_dark(item.facts, item.shape, candidates["dark"], item.bias)

@@ -21,7 +21,7 @@ from lazyccd.batch.classify import CALIBRATIONS, Stamps, calibration_of
 from lazyccd.batch.collect import Skipped
 from lazyccd.batch.metadata import Fact, Facts
 from lazyccd.errors import ParameterError
-from lazyccd.frame.header_values import is_nothing
+from lazyccd.frame.header_values import find_number, is_nothing
 from lazyccd.io.fits.mef import OnError
 
 Status: TypeAlias = Literal["COMPLETE", "PARTIAL", "REFUSED", "LISTED"]
@@ -117,6 +117,44 @@ class Options:
         return self.gain == "measured"
 
 
+@dataclass(frozen=True)
+class Treatment:
+    """What an existing master needs before it is used; the defaults change nothing."""
+
+    unit: str = ""
+    """Unit of its pixels where that is not what its header says; empty where it is."""
+
+    scale: float = 1.0
+    """Full range of values that are parts of it."""
+
+    pedestal: float | None = None
+    """What PEDESTAL says was added to its pixels; None without that keyword."""
+
+    level: float | None = None
+    """What a flat is divided by; None where it is normalised."""
+
+    gain: float | None = None
+    """Electrons per adu of its frames, for a master in electrons."""
+
+    needs_overscan: bool = False
+    """Whether a master of the raw size still has the level of its overscan."""
+
+    is_inverted: bool = False
+    """Whether 0 marks the bad pixels of a mask."""
+
+    is_without_zero: bool = False
+    """Whether the zero level was taken from a flat or dark, by overscan or bias."""
+
+    def zero_below(self, facts: Facts, kind: str) -> float:
+        """Return what the zero point of the master lies above that of a frame."""
+        if self.pedestal is None:
+            return 0.0
+        # A camera that adds a pedestal to every raw frame adds it to those of the bias too.
+        raw = facts.offset if facts.offset.keyword == "PEDESTAL" else None
+        own = find_number(raw.value) if raw is not None and not self.is_without_zero and kind != "flat" else None
+        return self.pedestal - abs(own or 0.0)
+
+
 class Rejected(NamedTuple):
     """A master that a frame does not get."""
 
@@ -155,6 +193,9 @@ class Choice:
 
     doubts: tuple[str, ...] = ()
     """Why it may be the wrong one."""
+
+    treatment: Treatment = field(default_factory=Treatment)
+    """What a master that exists already needs before it is used."""
 
     @property
     def reason(self) -> str:
@@ -535,5 +576,6 @@ __all__ = [
     "Options",
     "Pairs",
     "Status",
+    "Treatment",
     "needed",
 ]

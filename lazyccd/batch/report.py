@@ -361,6 +361,8 @@ def print_results(run: Run, console: Console) -> None:
     # What was not reduced is part of the result: silence would look like success.
     for item in left:
         console.print(f"  not reduced: {item.name} ({item.kind}): {item.reason}", markup=False)
+    for note in run.plan.notes:
+        console.print(f"  note: {note}", markup=False)
     for name, reason in run.plan.skipped:
         console.print(f"  skipped: {name}: {reason}", markup=False)
     counts = {status: sum(o.status == status for o in science) for status in STYLES}

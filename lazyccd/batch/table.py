@@ -21,6 +21,7 @@ from astropy.table import Table
 from lazyccd.batch.associate import is_same_exposure
 from lazyccd.batch.classify import CALIBRATIONS, calibration_of
 from lazyccd.batch.collect import Collection, Skipped, collect
+from lazyccd.batch.existing_masters import treatment_of
 from lazyccd.batch.make_plan import Edit, build_plan, inherit, make_group
 from lazyccd.batch.night_plan import Choice, FramePlan, MasterGroup, NightPlan, Options
 from lazyccd.errors import FormatError, MissingFileError, ParameterError, TargetExistsError
@@ -293,7 +294,7 @@ def _choice(item: FramePlan, kind: str, cell: str, kinds: dict[str, str], folder
     path = os.path.normpath(os.path.join(folder, cell))
     if not os.path.exists(path):
         raise ParameterError(f"{where} is neither a group of the table ({', '.join(kinds) or 'none'}) nor a file.")
-    return Choice(kind, path, f"as {source} says", is_file=True)
+    return Choice(kind, path, f"as {source} says", is_file=True, treatment=treatment_of(path, kind))
 
 
 def _check_dark(item: FramePlan, frame_plans: dict[str, FramePlan], source: str) -> FramePlan:

@@ -260,12 +260,18 @@ def test_masters_that_exist(plan_night: Any, tmp_path: Any) -> None:
     choice = plan_night({}, calib=str(tmp_path / "calib")).frame("s.fits").bias
     assert choice.master == "bias_2024-03-01"
     assert "farther in time: 60.8 d away" in dict(choice.why_not)["mybias.fits"]
-    plan = plan_night({}, flat=(str(given),), bpm=str(given))
+    flat = tmp_path / "myflat.fits"
+    header = fits.Header({"INSTRUME": "CAM", "IMAGETYP": "Master Flat"})
+    fits.PrimaryHDU(np.ones((8, 10), "f4"), header).writeto(flat)
+    plan = plan_night({}, flat=(str(flat),), bpm=str(given))
     assert plan.frame("s.fits").bpm.master == str(given)
     assert plan.frame("s.fits").flat.why == "given; not compared, only one has it: filter"
-    plan = plan_night({}, dark=(str(given),))
+    dark = tmp_path / "mydark.fits"
+    header = fits.Header({"INSTRUME": "CAM", "IMAGETYP": "Master Dark"})
+    fits.PrimaryHDU(np.full((8, 10), 100, "f4"), header).writeto(dark)
+    plan = plan_night({}, dark=(str(dark),))
     assert plan.frame("s.fits").dark.master == ""
-    assert plan.notes[0].startswith("--dark mybias.fits is not used: exposure - is not 60 s")
+    assert plan.notes[-1].startswith("--dark mydark.fits is not used: exposure - is not 60 s")
 
 
 def test_master_treated_differently(plan_night: Any, tmp_path: Any) -> None:
