@@ -62,6 +62,8 @@ nitpick_ignore_regex = [
     # names of Python and of other projects: their inventories would have to be fetched from the network
     (r"py:.*", r"(numpy|np|npt|xarray|xr|dask|da|astropy|u|fits|scipy|click|matplotlib|ccdproc|astroscrappy)\..*"),
     (r"py:.*", r"(collections\.abc|pathlib|os|typing)\..*|True|False|None"),
+    # what `combine` hands to the rules of `lazyccd.rejection`, which users do not call
+    (r"py:(class|obj)", r"lazyccd\.(kernels|ops)\.stack\..*"),
     # aliases of types, and classes that are imported for type checkers only: signatures show their bare names
     (r"py:class", r"[A-Z]\w+"),
     # what CCDData inherits from astropy, in the words of its docstrings

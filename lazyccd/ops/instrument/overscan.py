@@ -164,7 +164,7 @@ def subtract_overscan(
         Level of a line: ``"mean"``, ``"median"``, or the mean of what is left after clipping at three standard deviations
         about the median until nothing changes (``"clipped"``), or once at three times 1.4826 median absolute deviations
         (``"mad"``). None takes what ``median`` says. ``"auto"`` reads the strip at once and takes the levels that
-        `overscan_levels` chooses, a constant or one per line; HISTORY says which and why. Levels that were chosen before are
+        ``overscan_levels`` chooses, a constant or one per line; HISTORY says which and why. Levels that were chosen before are
         subtracted as they are.
     sigma
         Lines further from the model than so many root mean squares are left out, and the fit repeated until nothing
