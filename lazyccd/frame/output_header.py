@@ -83,6 +83,7 @@ def _follow(header: fits.Header, text: str, y: Array, x: Array) -> None:
             header[f"CRPIX{axis}"] = float(value)
         if (ystep, xstep) != (1, 1):
             _replace_matrix(header, wcs)
+            _replace_polynomials(header, wcs, (abs(xstep), abs(ystep)))
         if "AMDX1" in header:  # plates of the Digitized Sky Survey count pixels from the corner of the plate
             for axis, first in ((1, x0), (2, y0)):
                 header[f"CNPIX{axis}"] = header.get(f"CNPIX{axis}", 0) + first
@@ -108,6 +109,21 @@ def _replace_matrix(header: fits.Header, wcs: WCS) -> None:
             header[f"{name}{i}_{j}"] = float(matrix[i - 1, j - 1])
         # the matrix holds the rotation too
         header.remove(f"CROTA{i}", ignore_missing=True)
+
+
+def _replace_polynomials(header: fits.Header, wcs: WCS, sizes: tuple[float, float]) -> None:
+    """Write the SIP polynomials of a scaled WCS, and how large their shifts are."""
+    if wcs.sip is None:
+        return
+    polynomials = {"A": wcs.sip.a, "B": wcs.sip.b, "AP": wcs.sip.ap, "BP": wcs.sip.bp}
+    for key in list(header):
+        found = re.fullmatch(r"(AP?|BP?)_(\d)_(\d)", key)
+        matrix = polynomials[found[1]] if found else None
+        if found and matrix is not None and max(int(found[2]), int(found[3])) < len(matrix):
+            header[key] = float(matrix[int(found[2]), int(found[3])])
+    for name, size in zip("AB", sizes, strict=True):
+        if isinstance(header.get(f"{name}_DMAX"), int | float):
+            header[f"{name}_DMAX"] = header[f"{name}_DMAX"] / size
 
 
 def _move_section(

@@ -56,7 +56,7 @@ def wcs_from_header(text: str, y: Array, x: Array) -> WCS | None:
     Raises
     ------
     FrameError
-        Raised if the positions are not evenly spaced, the WCS has a distortion and the step is not 1, or it cannot be read.
+        Raised if the positions are not evenly spaced, the WCS has a distortion that is a table, or it cannot be read.
     """
     wcs = _read(text)
     if wcs is None or not wcs.has_celestial:
@@ -65,8 +65,6 @@ def wcs_from_header(text: str, y: Array, x: Array) -> WCS | None:
     # the header as it is, to the last bit
     if (y0, ystep, x0, xstep) == (0, 1, 0, 1):
         return wcs
-    if (ystep, xstep) != (1, 1):
-        _check_scalable(wcs)
     return _sliced(wcs, (y0, ystep), (x0, xstep))
 
 
@@ -99,12 +97,6 @@ def _read(text: str) -> WCS | None:
             ) from error
 
 
-def _check_scalable(wcs: WCS) -> None:
-    """Refuse distortions that are polynomials of pixels."""
-    if wcs.sip is not None:
-        raise FrameError("the WCS has a SIP distortion, which cannot be scaled exactly; cut without a step instead.")
-
-
 def _sliced(wcs: WCS, y: tuple[float, float], x: tuple[float, float]) -> WCS:
     """Return the WCS of pixels at ``first + step * i`` (0-based)."""
     # WCS.slice of astropy gives the same CRPIX for windows without a step, but takes a step for binning, which moves the
@@ -116,7 +108,13 @@ def _sliced(wcs: WCS, y: tuple[float, float], x: tuple[float, float]) -> WCS:
     if new.sip is not None:
         from astropy.wcs import Sip
 
-        new.sip = Sip(wcs.sip.a, wcs.sip.b, wcs.sip.ap, wcs.sip.bp, wcs.sip.crpix - firsts)
+        sip, (xstep, ystep) = wcs.sip, steps
+        along_x, along_y = (
+            [scaled_polynomial(matrix, steps, step) for matrix in pair]
+            for pair, step in (((sip.a, sip.ap), xstep), ((sip.b, sip.bp), ystep))
+        )
+        crpix = (sip.crpix - 1 - firsts) / steps + 1
+        new.sip = Sip(along_x[0], along_y[0], along_x[1], along_y[1], crpix)
     if np.any(steps != 1):
         # the columns of the matrix are about the axes of pixels
         if new.wcs.has_cd():
@@ -124,3 +122,25 @@ def _sliced(wcs: WCS, y: tuple[float, float], x: tuple[float, float]) -> WCS:
         else:
             new.wcs.pc = wcs.wcs.get_pc() * steps
     return new
+
+
+def scaled_polynomial(coefficients: Array | None, steps: Array, step: float) -> Array | None:
+    """Return the coefficients of a SIP polynomial for pixels that are ``steps`` (x, y) of the old ones; signs are flips.
+
+    With u = sx u', the shift A(u, v) of old pixels is one of A(sx u', sy v') / sx new ones, so that
+    A'_pq = A_pq sx^(p-1) sy^q, and B'_pq = B_pq sx^p sy^(q-1). The inverse polynomials AP and BP scale alike.
+
+    Parameters
+    ----------
+    coefficients
+        A_pq at [p, q]; None if there is no such polynomial.
+    steps
+        Old pixels in a new one, along x and y.
+    step
+        That of the axis along which the polynomial shifts.
+    """
+    if coefficients is None:
+        return None
+    powers = np.arange(len(coefficients))
+    scaled: Array = coefficients * steps[0] ** powers[:, None] * steps[1] ** powers / step
+    return scaled

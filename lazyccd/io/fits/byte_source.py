@@ -1,41 +1,31 @@
 """Read ranges of bytes of local files and URLs, and tell one state of a file from another.
 
 A local file is read by ``preadv`` into memory that is used again, a URL by range requests of fsspec. A file that is
-compressed as a whole (.gz, .bz2, .xz) has no ranges: it is decompressed once per process into an unnamed temporary
-file in the folder that ``TMPDIR`` names, which is then read like any other. Pages of that file are the system's to
-drop, so they do not count against the memory of a plan.
+compressed as a whole (.gz, .bz2, .xz) has no ranges: `lazyccd.io.fits.unpacked` has its decompressed copy. A source keeps no
+file open by itself: `lazyccd.io.descriptors` does, and may close and reopen it between two reads.
 """
 
 from __future__ import annotations
 
-import atexit
-import bz2
-import gzip
-import logging
-import lzma
 import os
-import shutil
-import tempfile
-import threading
-from collections import OrderedDict
-from contextlib import ExitStack
+import stat
 from dataclasses import dataclass
-from typing import IO, Any, NamedTuple, Protocol, cast
+from functools import partial
+from typing import IO, Any, NamedTuple, Protocol
 
 import fsspec
 import numpy as np
 import numpy.typing as npt
 
-from lazyccd.errors import FormatError, MissingFileError, SourceChangedError
+from lazyccd.errors import FormatError, LazyCCDError, MissingFileError, SourceChangedError
+from lazyccd.io.descriptors import open_for_reading, pool
+from lazyccd.io.fits.unpacked import copies
 from lazyccd.io.names import is_url
-
-logger = logging.getLogger(__name__)
 
 Buffer = npt.NDArray[np.uint8]
 
 # The first bytes decide, because names lie.
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
-_OPENERS: dict[str, Any] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
 # Not read here, but recognised: "not a FITS file" would not say what to do.
 _REFUSED = {b"\x1f\x9d": "a file of Unix compress (.Z)", b"PK\x03\x04": "a ZIP archive"}
 
@@ -91,39 +81,80 @@ class LocalSource:
     gap = 32768
     piece = 262144
 
-    def __init__(self, descriptor: int, name: str) -> None:
-        """Take over an open descriptor."""
-        self._descriptor = descriptor
-        self.name = name
-        self.size = os.fstat(descriptor).st_size
+    def __init__(self, descriptor: int, path: str, identity: Identity) -> None:
+        """Take over a descriptor that was just opened."""
+        self.name = path
+        self.size = identity.size
+        self._held = pool.hold((path, identity), descriptor, partial(_reopen, path, identity))
+        self._is_open = True
 
     def read(self, offset: int, count: int) -> bytes:
         """Return up to ``count`` bytes; fewer only at the end of the file."""
-        return os.pread(self._descriptor, count, offset)
+        with pool.using(self._held) as descriptor:
+            return os.pread(descriptor, count, offset)
 
     def read_rows(self, offset: int, stride: int, count: int, buffer: Buffer) -> None:
         """Fill ``buffer`` with ``count`` runs of equal length, whose starts are ``stride`` bytes apart."""
-        # preadv and not mmap: a mapped file that is truncated kills the process, and mapped pages count as resident memory.
-        view = buffer.data
-        length = len(view) // count
-        for i in range(count):
-            self._fill(offset + i * stride, view[i * length : (i + 1) * length])
-
-    def _fill(self, offset: int, view: memoryview) -> None:
-        """Read a run in full: the system may return less than asked for."""
-        done = 0
-        while done < len(view):
-            got = os.preadv(self._descriptor, [view[done:] if done else view], offset + done)
-            # No exception tells the end of a file, only a read of nothing.
-            if got == 0:
-                raise _ended(self.name, offset + done, offset + len(view))
-            done += got
+        with pool.using(self._held) as descriptor:
+            _fill_rows(descriptor, self.name, (offset, stride, count), buffer)
 
     def close(self) -> None:
-        """Close the descriptor."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        """Let the file be closed."""
+        if self._is_open:
+            self._is_open = False
+            pool.release(self._held)
+
+
+class UnpackedSource:
+    """The decompressed copy of a file, local or behind a URL."""
+
+    gap = LocalSource.gap
+    piece = LocalSource.piece
+
+    def __init__(self, path: str, identity: Identity, encoding: str) -> None:
+        """Decompress the file if that was not done yet."""
+        self.name = path
+        self._copy = partial(copies.using, (path, identity), path, encoding, partial(_packed, path, identity))
+        with self._copy() as place:
+            self.size = place.size
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Return up to ``count`` bytes; fewer only at the end of the file."""
+        with self._copy() as place:
+            # Behind the copy begins that of another file.
+            return os.pread(place.descriptor, max(min(count, place.size - offset), 0), place.start + offset)
+
+    def read_rows(self, offset: int, stride: int, count: int, buffer: Buffer) -> None:
+        """Fill ``buffer`` with ``count`` runs of equal length, whose starts are ``stride`` bytes apart."""
+        end = offset + (count - 1) * stride + buffer.size // count
+        if end > self.size:
+            raise _ended(self.name, self.size, end)
+        with self._copy() as place:
+            _fill_rows(place.descriptor, self.name, (place.start + offset, stride, count), buffer)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def _fill_rows(descriptor: int, name: str, runs: tuple[int, int, int], buffer: Buffer) -> None:
+    """Fill a buffer with runs of equal length: the first offset, the distance of two, and how many."""
+    # preadv and not mmap: a mapped file that is truncated kills the process, and mapped pages count as resident memory.
+    offset, stride, count = runs
+    view = buffer.data
+    length = len(view) // count
+    for i in range(count):
+        _fill(descriptor, name, offset + i * stride, view[i * length : (i + 1) * length])
+
+
+def _fill(descriptor: int, name: str, offset: int, view: memoryview) -> None:
+    """Read a run in full: the system may return less than asked for."""
+    done = 0
+    while done < len(view):
+        got = os.preadv(descriptor, [view[done:] if done else view], offset + done)
+        # No exception tells the end of a file, only a read of nothing.
+        if got == 0:
+            raise _ended(name, offset + done, offset + len(view))
+        done += got
 
 
 class RemoteSource:
@@ -191,90 +222,6 @@ def _unreadable(name: str, error: BaseException) -> FormatError:
     return FormatError(f"{name} cannot be read: {error!r}; check the URL and what fsspec needs for it.")
 
 
-class _Unpacked:
-    """Temporary files with the content of compressed ones; the least recently used are closed first."""
-
-    def __init__(self, budget_bytes: int, budget_files: int) -> None:
-        self._budget_bytes = budget_bytes
-        self._budget_files = budget_files
-        self._files: OrderedDict[tuple[str, Identity], IO[bytes]] = OrderedDict()
-        self._guard = threading.Lock()
-        self._makers: dict[tuple[str, Identity], threading.Lock] = {}
-
-    def descriptor(self, path: str, identity: Identity, encoding: str) -> int:
-        """Return a new descriptor of the decompressed file, which is made if it does not exist yet."""
-        key = (path, identity)
-        with self._guard:
-            # A lock per file: two threads do not decompress one file twice, and nobody waits for another file.
-            maker = self._makers.setdefault(key, threading.Lock())
-        with maker:
-            with self._guard:
-                file = self._files.get(key)
-                if file is not None:
-                    self._files.move_to_end(key)
-                    return os.dup(file.fileno())
-            file = _unpack(path, encoding)
-            with self._guard:
-                self._files[key] = file
-                own = os.dup(file.fileno())
-                self._shrink()
-            return own
-
-    def close(self) -> None:
-        """Close all files; readers have descriptors of their own."""
-        with self._guard:
-            while self._files:
-                self._files.popitem()[1].close()
-
-    def _shrink(self) -> None:
-        """Close old files until the rest keeps to the budget; readers have descriptors of their own."""
-        total = sum(os.fstat(file.fileno()).st_size for file in self._files.values())
-        # The newest stays even if it alone exceeds the budget: its reader is about to use it.
-        while len(self._files) > 1 and (total > self._budget_bytes or len(self._files) > self._budget_files):
-            key, file = self._files.popitem(last=False)
-            self._makers.pop(key, None)
-            total -= os.fstat(file.fileno()).st_size
-            file.close()
-
-
-_unpacked = _Unpacked(budget_bytes=16 << 30, budget_files=128)
-atexit.register(_unpacked.close)
-
-
-def _temporary_file() -> IO[bytes]:
-    """Make a file without a name, which is gone when it is closed or the process ends."""
-    # A name would outlive a process that is killed.
-    return cast("IO[bytes]", tempfile.TemporaryFile(prefix="lazyccd-"))
-
-
-def _unpack(path: str, encoding: str) -> IO[bytes]:
-    """Decompress a file into an unnamed temporary one."""
-    target = _temporary_file()
-    try:
-        with ExitStack() as stack:
-            packed: Any = path
-            if is_url(path):
-                filesystem, inner = fsspec.url_to_fs(path)
-                packed = stack.enter_context(filesystem.open(inner, "rb"))
-            plain = stack.enter_context(_OPENERS[encoding](packed, "rb"))
-            shutil.copyfileobj(plain, target, 1 << 20)
-        target.flush()
-    except (EOFError, OSError, lzma.LZMAError, ValueError) as error:
-        target.close()
-        raise FormatError(f"{path} cannot be decompressed ({encoding}): {error}; fetch the file again.") from error
-    except BaseException:
-        target.close()
-        raise
-    logger.info(
-        "%s is compressed as a whole (%s): decompressed once to %.1f MB in %s, and read from there as one chunk.",
-        path,
-        encoding,
-        target.tell() / 1e6,
-        tempfile.gettempdir(),
-    )
-    return target
-
-
 class OpenedSource(NamedTuple):
     """A file that is open for random access."""
 
@@ -318,7 +265,28 @@ def open_source(path: str, expected: Identity | None = None) -> OpenedSource:
         source.close()
         raise
     source.close()
-    return OpenedSource(LocalSource(_unpacked.descriptor(path, identity, encoding), path), identity, encoding)
+    return OpenedSource(UnpackedSource(path, identity, encoding), identity, encoding)
+
+
+def _packed(path: str, identity: Identity) -> IO[bytes]:
+    """Open a compressed file as it is stored, if it is in this state."""
+    if not is_url(path):
+        return os.fdopen(_reopen(path, identity), "rb")
+    _check_identity(path, _open_remote(path)[1], identity)
+    filesystem, inner = fsspec.url_to_fs(path)
+    opened: IO[bytes] = filesystem.open(inner, "rb")
+    return opened
+
+
+def _reopen(path: str, expected: Identity) -> int:
+    """Open a local file again, if it is in this state."""
+    descriptor, identity = _open_descriptor(path)
+    try:
+        _check_identity(path, identity, expected)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _check_identity(path: str, identity: Identity, expected: Identity | None) -> None:
@@ -343,18 +311,26 @@ def _encoding(source: ByteSource, path: str) -> str:
 
 def _open_local(path: str) -> tuple[ByteSource, Identity]:
     """Open a local file."""
+    descriptor, identity = _open_descriptor(path)
+    return LocalSource(descriptor, path, identity), identity
+
+
+def _open_descriptor(path: str) -> tuple[int, Identity]:
+    """Return a new descriptor of a local file, and the state of the file."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        descriptor = open_for_reading(path)
     except FileNotFoundError:
         raise MissingFileError(f"{path} does not exist; check the name and the folder.") from None
+    except LazyCCDError:
+        raise
     except OSError as error:
         raise FormatError(f"{path} cannot be read: {error.strerror}; check the name and its permissions.") from error
     # fstat, not stat: the identity is that of the file that is open, whatever has its name by now.
     status = os.fstat(descriptor)
-    if os.path.isdir(path):
+    if stat.S_ISDIR(status.st_mode):
         os.close(descriptor)
         raise FormatError(f"{path} is a folder and must be a FITS file; name a file in it.")
-    return LocalSource(descriptor, path), Identity(status.st_size, status.st_mtime_ns, status.st_ino)
+    return descriptor, Identity(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 # fsspec has no common name for it: each file system passes on what its server sends.

@@ -48,7 +48,7 @@ def root_attributes(images: Mapping[str, Image], layout: Any) -> dict[str, Any]:
 
 def product_attrs(image: Image) -> dict[str, str]:
     """Return the header that is true for the pixels of a group, with its WCS, or the reason why it cannot be made."""
-    # SIP polynomials cannot be scaled exactly; the pixels are right all the same.
+    # Distortions that are tables in other HDUs cannot follow; the pixels are right all the same.
     try:
         header = product_header(image.header, image.y, image.x, unit_to_text(image.units))
     except FrameError as error:

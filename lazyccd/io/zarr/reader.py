@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.errors import FormatError, MissingFileError, SourceChangedError
+from lazyccd.io.descriptors import open_for_reading
 from lazyccd.io.zarr.location import location_of
 from lazyccd.io.zarr.shards import decode_shard
 from lazyccd.sections import Region
@@ -159,7 +160,7 @@ class ShardReader:
     def _read_shard(self, path: str, part: Region, out: npt.NDArray[Any]) -> None:
         """Read a part of one shard; without a file all its pixels are the fill value."""
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            descriptor = open_for_reading(path)
         # Shards of nothing but fill values are not written.
         except FileNotFoundError:
             out[...] = self._fill
