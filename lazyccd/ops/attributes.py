@@ -51,7 +51,12 @@ def add_mask(ccd: xr.Dataset, array: Pixels, plane: str = "BAD", description: st
     Returns
     -------
     xr.Dataset
-        Lazy, one task per chunk, halo 0.
+        Lazy, one task per chunk, halo 0; data and uncertainty as before.
+
+    Raises
+    ------
+    ShapeError
+        Raised if the array does not have the shape of the frame.
 
     Examples
     --------
@@ -140,14 +145,22 @@ def with_uncertainty(ccd: xr.Dataset, array: Pixels | None, uncertainty_type: Un
     ccd
         A frame, or a CCDData (then a computed CCDData is returned).
     array
-        NumPy, dask or xarray array of the frame's shape, in the units that go with the type; None takes it away.
+        NumPy, dask or xarray array of the frame's shape. Its numbers are in the units of the data for ``std``, in their square
+        for ``var``, and in one over their square for ``ivar``. None removes the uncertainty.
     uncertainty_type
         What the array holds: ``std``, ``var`` or ``ivar``.
 
     Returns
     -------
     xr.Dataset
-        Lazy, one task per chunk, halo 0.
+        Lazy, one task per chunk, halo 0; data and mask as before. The uncertainty has the dtype of the data.
+
+    Raises
+    ------
+    ParameterError
+        Raised if the type is another word.
+    ShapeError
+        Raised if the array does not have the shape of the frame.
 
     Examples
     --------
@@ -162,6 +175,7 @@ def with_uncertainty(ccd: xr.Dataset, array: Pixels | None, uncertainty_type: Un
     if array is None:
         return ccd.drop_vars("uncertainty", errors="ignore")
     step, graphs = as_step(normalize_pixels(array, image, "uncertainty"), image.dtype, "uncertainty")
+    # variances are what plans propagate, so that each step needs no root and square; the type comes back at the frame
     result = make_image(
         _only(image.plan, "data"),
         units=image.units,
@@ -193,7 +207,12 @@ def with_unit(ccd: xr.Dataset, unit: u.UnitBase | str) -> xr.Dataset:
     Returns
     -------
     xr.Dataset
-        Lazy; the same plan.
+        Lazy; the same pixels by the same plan. Units of the uncertainty follow.
+
+    Raises
+    ------
+    UnitError
+        Raised if astropy does not know the unit.
 
     Examples
     --------
@@ -219,14 +238,25 @@ def with_header(ccd: xr.Dataset, cards: dict[str, Any] | None = None, **keywords
     ccd
         A frame.
     cards, keywords
-        Values by keyword; a tuple is a value and a comment, None takes the card out. Keywords that are not Python names go
-        into ``cards``.
+        Values by keyword; a tuple is a value and a comment, None removes the card. Keywords that are not Python names, such as
+        ``DATE-OBS``, go into ``cards``.
 
     Returns
     -------
     xr.Dataset
-        The same variables with another header.
+        The same variables with another header; all other cards stay as they are, to the letter.
+
+    Examples
+    --------
+    >>> from lazyccd.testing.steps import formula_frame
+    >>> ds = with_header(
+    ...     formula_frame((2, 3), header="GAIN    = 2.0"), {"DATE-OBS": "2026-01-15"}, gain=(1.5, "measured")
+    ... )
+    >>> print(ds.attrs["header"])  # doctest: +NORMALIZE_WHITESPACE
+    GAIN    =                  1.5 / measured
+    DATE-OBS= '2026-01-15'
     """
+    # cards are lines of text: parsing all and writing them again would change those of cameras that astropy formats otherwise
     given = {**(cards or {}), **{name.upper(): value for name, value in keywords.items()}}
     entries = [(k, *v) if isinstance(v, tuple) else (k, REMOVED if v is None else v, "") for k, v in given.items()]
     return ccd.assign_attrs(header=append_cards(str(ccd.attrs.get("header", "")), entries))
@@ -241,13 +271,25 @@ def rechunk(ccd: xr.Dataset, chunks: int | tuple[int, int]) -> xr.Dataset:
     ccd
         A frame. Nothing is moved between chunks: the plan is cut differently.
     chunks
-        Chunk shape; one number for both axes, -1 for a whole axis.
+        Chunk shape (y, x) in pixels; one number for both axes, -1 for a whole axis.
+
+    Returns
+    -------
+    xr.Dataset
+        Lazy; the same plan with a task for each new chunk.
 
     Raises
     ------
     ParameterError
         Raised if ``chunks`` is something else.
+
+    Examples
+    --------
+    >>> from lazyccd.testing.steps import formula_frame
+    >>> rechunk(formula_frame((4, 6)), (2, -1))["data"].chunks
+    ((2, 2), (6,))
     """
+    # xarray's own `chunk` would hang tasks behind the old chunks; a plan needs none, since any region can be asked of it
     image = resolve(ccd, maps=True)
     return replace(image, grid=asked_grid(image.shape, chunks)).to_dataset()
 
@@ -266,6 +308,16 @@ def settle(ccd: xr.Dataset) -> xr.Dataset:
     xr.Dataset
         The same lazy frame; its tasks no longer depend on tasks that look at the whole image. What the numbers tell of the
         frame, such as the scatter of its overscan, is in the header.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> from lazyccd import flat_correct, from_ccddata
+    >>> ds = from_ccddata(CCDData(np.full((1, 3), 60.0), unit="electron"))
+    >>> settled = settle(flat_correct(ds, CCDData(np.array([[2.0, 4.0, 6.0]]), unit="adu")))
+    >>> settled["data"].values  # the mean of the flat, 4, is a number of the plan now
+    array([[120.,  60.,  40.]])
     """
     return settle_image(resolve(ccd, maps=True)).to_dataset()
 

@@ -1,4 +1,8 @@
-"""Find bad pixels of a detector in a ratio of flats, grow a mask, and fill bad pixels from their neighbours."""
+"""Find bad pixels of a detector in a ratio of flats, grow a mask, and fill bad pixels from their neighbours.
+
+`ccdmask` makes a mask, `grow_mask` changes one, `interpolate_bad_pixels` uses one. What a plane means, and which planes count as
+bad, is in `lazyccd.mask_planes`; how to put a mask into a frame, in `lazyccd.ops.attributes`.
+"""
 
 from __future__ import annotations
 
@@ -148,7 +152,7 @@ def grow_mask(ccd: xr.Dataset, planes: str, radius: float, *, add_keyword: LogEn
     Returns
     -------
     xr.Dataset
-        Lazy, one task per chunk, halo the radius; data and uncertainty as before.
+        Lazy, one task per chunk, halo the radius rounded down; data and uncertainty as before.
 
     Raises
     ------
@@ -207,7 +211,7 @@ def interpolate_bad_pixels(
         Interpolate along ``"x"``, within rows, or along ``"y"``, within columns; None takes for each pixel the shorter gap, as
         IRAF's fixpix does.
     reach
-        How far good pixels are looked for.
+        How many pixels away good ones are looked for.
     add_keyword
         What the header says about the operation; see `subtract_bias`.
 

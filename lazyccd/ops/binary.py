@@ -59,6 +59,7 @@ def combine_pair(
     check_shape(image, other, what)
     # bits of planes that users add depend on the order of adding; names are what two frames have in common
     schema = image.schema.merge(other.schema) if other.has_mask else image.schema
+    # numbers are no operands here, so that float32 stays float32: ccdproc's scaled darks and Quantity gains make float64 of it
     dtype = np.result_type(image.dtype, other.dtype)
     with_mask = (image.has_mask or other.has_mask) if mask is None else mask
     planes: Mapping[str, Any] = {

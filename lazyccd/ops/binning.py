@@ -48,13 +48,15 @@ def block_reduce(ccd: xr.Dataset, block_size: int | tuple[int, int], func: Calla
     block_size
         Rows and columns of a block; one number for both.
     func
-        Called as ``func(array, axis=...)``.
+        Called as ``func(array, axis=...)`` with the pixels of all blocks of a chunk. Bad pixels take part, as in ccdproc; NaN
+        does what it does in the function.
 
     Returns
     -------
     xr.Dataset
-        Lazy, one task per chunk. For sums and means the uncertainty is propagated, for other functions there is none. The
-        mask has the planes of all pixels of a block; coordinates are the mean original positions.
+        Lazy, one task per chunk, each reading the pixels of its own blocks only; dtype and units as before. For sums and
+        means the uncertainty is propagated, for other functions there is none. The mask has the planes of all pixels of a
+        block; coordinates are the mean original positions, so that the WCS stays true.
 
     Raises
     ------
@@ -71,6 +73,7 @@ def block_reduce(ccd: xr.Dataset, block_size: int | tuple[int, int], func: Calla
     """
     image = resolve(ccd)
     size = _normalize_block(block_size, image)
+    # Python's own sum knows no axis, and no variance would be known for it
     if func is sum:
         func = np.sum
     shape = (image.shape[0] // size[0], image.shape[1] // size[1])
@@ -86,6 +89,7 @@ def block_reduce(ccd: xr.Dataset, block_size: int | tuple[int, int], func: Calla
         sources=(Input(image.plan, Blocks(size)),),
         params=make_params(size=size, func=func, power=power, dtype=image.dtype.name),
     )
+    # a mean of positions and not every n-th: CRPIX of the binned image is then right, (0.5, 2.5, ...) for blocks of 2
     y = image.y[: shape[0] * size[0]].reshape(-1, size[0]).mean(axis=1)
     x = image.x[: shape[1] * size[1]].reshape(-1, size[1]).mean(axis=1)
     grid = tuple(_shrink(sizes, by, n) for sizes, by, n in zip(image.grid, size, shape, strict=True))
@@ -113,7 +117,7 @@ def block_average(ccd: xr.Dataset, block_size: int | tuple[int, int]) -> xr.Data
     Returns
     -------
     xr.Dataset
-        As of `block_reduce` with ``np.mean``.
+        As of `block_reduce` with ``np.mean``: the variance is the sum of a block's variances over the square of their number.
 
     Raises
     ------
@@ -146,8 +150,8 @@ def block_replicate(ccd: xr.Dataset, block_size: int | tuple[int, int], conserve
     Returns
     -------
     xr.Dataset
-        Lazy, one task per chunk; the mask is replicated. Coordinates are the original positions of the pixel centres, in
-        fractions of a pixel.
+        Lazy, one task per chunk; dtype and units as before, the mask is replicated. The pixels of a block are copies of each
+        other, and so are their errors. Coordinates are the original positions of the pixel centres, in fractions of a pixel.
 
     Raises
     ------

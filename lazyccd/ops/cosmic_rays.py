@@ -266,6 +266,7 @@ def _check_words(cleantype: str, fsmode: str, psfmodel: str, engine: str) -> Non
 
 def _check_extras(image: Image, pssl: float, inbkg: object, invar: object, *, use_uncertainty: bool) -> None:
     """Refuse backgrounds and variances that contradict each other, or are not there."""
+    # as ccdproc: a sky level says again what an image of the background or of the variance says already
     if np.any(pssl != 0) and (inbkg is not None or invar is not None):
         raise ParameterError("cosmicray_lacosmic() got pssl together with inbkg or invar; put it into inbkg.")
     if use_uncertainty and (invar is not None or not image.has_variance):
@@ -284,6 +285,7 @@ def _psf(
 
 def _given_psf(given: npt.ArrayLike) -> tuple[tuple[float, ...], ...]:
     """Return the user's kernel of the fine structure."""
+    # astroscrappy reverses the kernels of its models, and not this one
     kernel = np.asarray(given)
     if kernel.dtype.kind != "f" or kernel.ndim != 2:
         raise ArgumentTypeError(f"psfk of dtype {kernel.dtype} and shape {kernel.shape} must be a 2-D array of floats.")
@@ -345,6 +347,7 @@ def _sources(
     sources, extras = [Input(image.plan, footprint, uses)], []
     graphs: list[Graph] = []
     every: PlaneMap = tuple((plane, ("data",)) for plane in PLANES)
+    # not in the frame's dtype: astroscrappy rounds to float32 after the product with the gain, and last bits follow from that
     for name, array, unit in (("background", inbkg, image.units), ("variance", invar, image.units**2)):
         if array is not None:
             pixels = normalize_pixels(_in_unit(array, unit, name), image, name)
@@ -383,7 +386,8 @@ def _levels(
 
 def _measured_levels(image: Image, sources: tuple[Input, ...], shared: dict[str, Any]) -> Scalar:
     """Return the lower medians of image and variance over the pixels that are looked at, in electrons."""
-    margin = Halo((8, 8))  # of masks: the median of the saturation test, 3, and what grows, 4
+    # what is saturated is no pixel of the background: its test is a median of 7 (3 pixels), and it grows by 4
+    margin = Halo((8, 8))
     every: PlaneMap = tuple((plane, PLANES if "own" in shared["extras"] else (DATA, "mask")) for plane in PLANES)
     step = Apply(
         image.shape,
@@ -392,6 +396,7 @@ def _measured_levels(image: Image, sources: tuple[Input, ...], shared: dict[str,
         sources=tuple(Input(s.step, margin, every) for s in sources),
         params=make_params(**shared),
     )
+    # otherwise the variance is the image plus a number, and so is its median: one plane to count instead of two
     own_variance = {"variance", "own"} & set(shared["extras"])
     noise = None if own_variance else shared["settings"].noise
     state = Scalar(given=np.zeros((0, 2), np.uint64))

@@ -1,4 +1,9 @@
-"""What all operations share: frames, CCDData or trees in, the same out, and a log entry in the header."""
+"""Make operations of functions of a frame: frames, CCDData or trees in, the same out, and a log entry in the header.
+
+`operation` is the decorator of every function that users call as an operation. The protocols before it are what a decorated
+function looks like to type checkers. How a tree is taken apart is in `lazyccd.frame.tree`, how a log entry looks in
+`lazyccd.frame.history_log`.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +39,12 @@ Shared: TypeAlias = Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]]
 """Finds the arguments that hold for all frames of a tree together."""
 
 SECTIONS = frozenset({"fits_section", "oscan", "trim"})
-"""Arguments that are text, even such as '[5,5]'."""
+"""Arguments that stay text: a section such as '[5,5]' would read as a list of numbers."""
 
 KEYWORDS_OF_SEVERAL = frozenset({"add_keyword", "exposure_time"})
-"""Arguments whose keyword is not that of the frame alone."""
+"""Arguments whose `Keyword` is not replaced by its value: one is a card to write, the other is read in the master's header too."""
 
+# a context variable and no global: operations that run in other threads must not log into this one's CCDData
 _collected: ContextVar[list[tuple[str, Any]] | None] = ContextVar("lazyccd_log", default=None)
 
 
@@ -171,7 +177,7 @@ def _on_frame(
         check_first(frame, func.__name__)
     else:
         frame = from_ccddata(ccd)
-    told = _keywords_told(arguments)
+    told = _keywords_told(arguments)  # before their values replace the keywords, which its note names
     arguments = _with_values(arguments, frame)
     entries = log_entries(func.__name__, arguments, add_keyword)
     arguments |= {first: frame, **common}
@@ -214,6 +220,7 @@ def _of_array(func: Callable[..., Any], arguments: dict[str, Any], names: tuple[
     from astropy.nddata import CCDData
 
     first = next(iter(inspect.signature(func).parameters))
+    # in adu, since a bare gain is in electron/adu; an array that comes back has no unit
     with _collect_log():
         result = func(**arguments | {first: from_ccddata(CCDData(arguments[first], unit="adu"))})
     if isinstance(result, xr.DataArray):

@@ -1,4 +1,8 @@
-"""Filter an image with a moving box, measure its background noise, and find cosmic rays by their distance to a median."""
+"""Filter an image with a moving box, measure its background noise, and find cosmic rays by their distance to a median.
+
+Numbers are those of `scipy.ndimage`, which ccdproc calls, edges included; so masked pixels take part in medians. Only NaN does
+not: where it would stand in a sort depends on the order of pixels, and so on the chunks.
+"""
 
 from __future__ import annotations
 
@@ -162,6 +166,7 @@ def cosmicray_median(
     (1, 100.0)
     """
     image = resolve(ccd)
+    # arguments of the other flavor are refused: a threshold that is not looked at would pass for one that found nothing
     if flavor == "iraf":
         if (error_image, thresh, gbox, rbox) != (None, 5, 0, 0):
             raise ParameterError(
@@ -204,6 +209,7 @@ def _crmedian(
     image: Image, box: tuple[int, int], sigma: tuple[int, int], limits: tuple[float, float], noise: tuple[float, ...]
 ) -> Image:
     """Return the image after IRAF's crmedian."""
+    # IRAF pushes the box inside at the edge, so pixels there read to its full length beside them and not to half of it
     plan = image.apply(
         iraf_filters.crmedian,
         (Input(image.plan, Lattice(sigma, (box[0] - 1, box[1] - 1), whole=True), MASK_WITH_DATA),),

@@ -1,4 +1,8 @@
-"""Set mask planes from data, ask where planes are set, and read bit fields of other packages."""
+"""Set mask planes from data, ask where planes are set, and read bit fields of other packages.
+
+Selections such as ``"SAT+CR"`` are read by `lazyccd.mask_planes`, which also says which planes count as bad. Masks that a user
+brings are put into frames by `lazyccd.ops.attributes`.
+"""
 
 from __future__ import annotations
 
@@ -103,6 +107,7 @@ def flag_saturated(
     image = replace(image, plan=plan)
     if bleed is not None:
         image = _flag_trails(image, _number(bleed, image, "level of trails"), trail)
+    # trails first, so that they grow too
     radius = normalize_number(grow, "grow", 0.0)
     return (grown(image, "SAT" if bleed is None else "SAT+BLEED", radius) if radius else image).to_dataset()
 
@@ -182,6 +187,7 @@ def is_flagged(ccd: xr.Dataset, *planes: str) -> xr.DataArray:
     bits = 0 if planes else schema.bad_bits
     for selection in planes:
         bits |= schema.select(selection)
+    # asked of a frame without a mask, the answer is no: scripts need not know which frames have one
     if MASK not in ccd:
         return xr.zeros_like(ccd[DATA], dtype=bool).assign_attrs(units="")
     # a native mask is used as it is; one of another package needs the step that recodes it
@@ -222,6 +228,7 @@ def bitfield_to_boolean_mask(
     >>> bitfield_to_boolean_mask(np.array([0, 1, 2, 3]), ignore_bits=2)
     array([False,  True, False,  True])
     """
+    # imported here: `import lazyccd` leaves astropy.nddata for first use
     from astropy.nddata.bitmask import bitfield_to_boolean_mask as astropy_bitmask
 
     values = np.asarray(bitfield)

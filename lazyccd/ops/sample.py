@@ -34,5 +34,6 @@ def robust_std(values: Array) -> float:
     if not values.size:
         return float("nan")
     away = np.abs(values - np.median(values))
+    # half a step of the converter at least: of digitised values the median absolute deviation may be 0
     kept = values[away <= 4 * max(MAD_TO_SIGMA * float(np.median(away)), 0.5)]
     return float(np.std(kept))

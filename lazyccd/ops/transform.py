@@ -1,4 +1,8 @@
-"""Apply a function of the user's to an image, chunk by chunk if it says how far it looks."""
+"""Apply a function of the user's to an image, chunk by chunk if it says how far it looks.
+
+This is the one operation whose kernel is not ours, so it is the exception to the rule that chunking never changes a pixel: with a
+``halo`` that is too small, it does.
+"""
 
 from __future__ import annotations
 
@@ -49,12 +53,15 @@ def transform_image(
     Returns
     -------
     xr.Dataset
-        Lazy; units as before. The WCS is kept, with a warning, since the function may have moved the pixels.
+        Lazy; shape and units as before. One task per chunk with ``halo``, else one for the image, which must fit into the
+        memory of a task. The WCS is kept, with a warning, since the function may have moved the pixels.
 
     Raises
     ------
     ArgumentTypeError
         Raised if ``transform_func`` cannot be called.
+    ParameterError
+        Raised if ``halo`` is negative, or not one or two numbers.
     ShapeError
         Raised, when pixels are computed, if it changes the shape.
 
@@ -86,7 +93,9 @@ def transform_image(
         (Input(image.plan, footprint),),
         dict(image.plan.planes),
         func=transform_func,
-        kwargs=tuple(sorted(kwargs.items())),
+        kwargs=tuple(
+            sorted(kwargs.items())
+        ),  # equal calls are one computation, in whatever order they name their arguments
         kind=image.uncertainty_type,
     )
     return replace(image, plan=plan, grid=grid).to_dataset()

@@ -189,7 +189,7 @@ class RemoteSource:
         starts = [offset + i * stride for i in range(count)]
         stops = [start + length for start in starts]
         try:
-            # One call for all runs: fsspec sends the requests side by side.
+            # One call for all runs: asynchronous file systems of fsspec (HTTP, S3, GCS) send these requests side by side.
             parts = self._filesystem.cat_ranges([self._path] * count, starts, stops, on_error="raise")
         except Exception as error:
             raise _unreadable(self.name, error) from error
@@ -355,7 +355,7 @@ def _open_remote(path: str) -> tuple[ByteSource, Identity]:
         filesystem, inner = fsspec.url_to_fs(path)
         info = filesystem.info(inner)
         tags = [info.get(key) for key in TAGS]
-        # File systems without any of these have a key of their own, which may be a hash of all they know.
+        # The last resort is fsspec's own key, by default a hash of everything that `info` says.
         tag = next((str(tag) for tag in tags if tag), None) or str(filesystem.ukey(inner))
         size = info.get("size")
     except FileNotFoundError as error:

@@ -342,7 +342,8 @@ def _free_cards(spec: HduSpec) -> list[str]:
         cards += [] if any(card.startswith("WCSAXES ") for card in cards) else [_card("WCSAXES", axes)]
     cards.sort(key=lambda card: not card.startswith("WCSAXES"))  # which must stand before all others of a WCS
     keywords = {card[:8].rstrip() for card in cards}
-    # Without LONGSTRN older readers take the first part of a string for all of it.
+    # FITS 4.0 no longer needs LONGSTRN, but readers of the older convention, such as IDL's fxpar, join a string with its
+    # CONTINUE cards only where this keyword is present.
     if "CONTINUE" in keywords and "LONGSTRN" not in keywords:
         cards.insert(0, "LONGSTRN= 'OGIP 1.0'           / strings may continue over several cards")
     return cards

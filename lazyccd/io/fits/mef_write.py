@@ -168,7 +168,7 @@ class _Versions:
         """Return the HDU of a new plane with the number of its frame, or one of no frame: then it is of the one before it."""
         if not spec.name:
             return spec
-        # EXTNAME, EXTVER and EXTLEVEL together must tell extensions apart (section 4.4.2.6).
+        # The standard recommends that EXTNAME, EXTVER and EXTLEVEL tell all HDUs apart (section 4.4.2.6).
         while (spec.name, version) in self._taken:
             version = max(version + 1, self._of_no_frame)
         self._taken.add((spec.name, version))

@@ -143,7 +143,7 @@ def frame_of(
     """Return the frame of one image of a file whose headers were read, with given companions and header or its own."""
     info = find_hdu(file, selector)
     found = companions_of(file).get(info.index, {}) if companions is None else companions
-    # Only float32 and float64: operations on integers would overflow.
+    # Only float32 and float64: in uint16, 60000 - 61000 is 64536, and squares of uncertainties overflow sooner still.
     storage = FitsStorage.of(file, info, _check_dtype(dtype, file, info))
     text = header or _header(file, info)
     data = Source.of(storage)
@@ -222,7 +222,7 @@ def _units(file: FitsFile, info: HduInfo, text: str, unit: u.UnitBase | str | No
     if unit is not None:
         return parse_unit(unit, where)
     given = Cards(text.replace("\n", ""), where).get("BUNIT")
-    # Cameras write BUNIT with nothing in it.
+    # A BUNIT with nothing in it says as little as none.
     if given is not None and str(given).strip():
         try:
             return parse_unit(str(given), where)

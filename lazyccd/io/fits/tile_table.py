@@ -24,7 +24,7 @@ _CODES = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
 _FORMAT = re.compile(r"(\d*)([LXBIJKAEDCMPQ])([A-Z])?")
 _COLUMNS = ("COMPRESSED_DATA", "GZIP_COMPRESSED_DATA", "UNCOMPRESSED_DATA", "ZSCALE", "ZZERO", "ZBLANK")
 
-# The cards of the image that the table displaced (section 10.1.2).
+# The cards of the image that the table displaced (sections 10.1.1 and 10.1.2).
 _RENAMED = {
     "ZSIMPLE": "SIMPLE",
     "ZTENSION": "XTENSION",
@@ -130,7 +130,7 @@ class TileTable:
     @classmethod
     def from_cards(cls, cards: CardValues, axes: list[int], data_offset: int) -> TileTable:
         """Read the cards of a compressed image with ``axes`` in the order of FITS."""
-        # RICE_ONE is what early files call it.
+        # RICE_ONE is older than the standard, which does not have it; some writers, such as fitsio, still use it.
         algorithm = str(cards.get("ZCMPTYPE", "RICE_1")).strip().upper().replace("RICE_ONE", "RICE_1")
         if algorithm not in ALGORITHMS:
             raise FormatError(f"{cards.where}: ZCMPTYPE {algorithm!r} must be one of {', '.join(ALGORITHMS)}.")

@@ -1,4 +1,8 @@
-"""Subtract bias and dark, apply the gain and make uncertainties, and the noise that `lazyccd reduce` adds on top of a master's, which ccdproc does not have."""
+"""Subtract bias and dark, apply the gain, and make uncertainties.
+
+The four operations are ccdproc's, and each master brings its own noise. `add_noise` and `scale_noise` are what `lazyccd reduce`
+needs besides: the noise of the frame on top of that of its masters, and masters whose noise is counted elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +65,8 @@ def create_deviation(
     Returns
     -------
     xr.Dataset
-        Lazy, one task per chunk, halo 0; ``uncertainty_type`` is ``std``, in the units of the data.
+        Lazy, one task per chunk, halo 0; ``uncertainty_type`` is ``std``, in the units and dtype of the data. Masked pixels
+        have one too; where the data are NaN, it is NaN.
 
     Raises
     ------
@@ -113,6 +118,7 @@ def create_deviation(
         planes,
         gain=float(g.value),
         readnoise=float(readnoise.value),
+        # ccdproc's default, which gives NaN to half of the pixels of a bias frame; `add_noise`, of `reduce`, counts them as 0
         clip=bool(disregard_nan),
         dtype=image.dtype.name,
     )
@@ -212,6 +218,7 @@ def subtract_bias(ccd: xr.Dataset, master: Master, *, add_keyword: LogEntry = Tr
     """
     image = resolve(ccd)
     bias = resolve_operand(master, "master bias")
+    # units may differ by a scale: ccdproc after 2.5.1 subtracts the bare numbers, and 1 m less 1 cm is 0
     factor = conversion_factor(bias.units, image.units, "master bias")
     return add_images(image, bias, -factor, "master bias").to_dataset()
 
@@ -274,6 +281,7 @@ def subtract_dark(
     """
     image = resolve(ccd)
     dark = resolve_operand(master, "master dark")
+    # asked for even if nothing is scaled, as in ccdproc: a dark of another exposure is then a decision and no oversight
     dark_time, data_time = _exposures(image, dark, dark_exposure, data_exposure, exposure_time, exposure_unit)
     factor = conversion_factor(dark.units, image.units, "master dark")
     # bias that is left in the dark would be scaled too, which no number here can show
@@ -356,12 +364,16 @@ def add_noise(ccd: xr.Dataset, *, gain: float, readnoise: float, poisson: bool =
         poisson=poisson,
         dtype=image.dtype.name,
     )
+    # a frame without an uncertainty has a type that nobody chose
     kind = image.uncertainty_type if UNCERTAINTY in ccd else "std"
     return replace(image, plan=plan, uncertainty_type=kind).to_dataset()
 
 
 def scale_noise(ccd: xr.Dataset, factor: float) -> xr.Dataset:
-    """Multiply a frame's uncertainty; a factor of 0 takes it away.
+    """Multiply the uncertainty of a master whose noise a frame has in part; a factor of 0 removes it.
+
+    A bias that a frame and its dark share cancels at equal exposure, and so does its error: added twice as if independent, it
+    would count for more than it is.
 
     Parameters
     ----------

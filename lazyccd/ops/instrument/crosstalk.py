@@ -90,6 +90,7 @@ def correct_crosstalk(
     >>> out["A"]["data"].values, out["B"]["data"].values
     (array([[10., 18.]]), array([[1000.,    0.]]))
     """
+    # no `operation`, which takes a tree frame by frame: here every frame needs the others
     tree = isinstance(frames, xr.DataTree)
     given: dict[str, xr.Dataset] = frames_of(frames) if isinstance(frames, xr.DataTree) else dict(frames)
     images = {name: resolve(ds, f"frame {name!r}") for name, ds in given.items()}
@@ -103,6 +104,7 @@ def correct_crosstalk(
         if not fractions:
             done[name] = given[name]
             continue
+        # sources as they were read, not as corrected: one pass, as in LSST's pipelines and BANZAI
         flipped = {source: _as_read(images[source], corners or {}, source, name) for source in fractions}
         result = _without_crosstalk(image, flipped, tuple(fractions.values()), mask_above).to_dataset()
         done[name] = result.assign_attrs(header=apply_to_text(str(result.attrs.get("header", "")), entries))

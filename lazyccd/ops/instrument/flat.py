@@ -63,6 +63,7 @@ def norm_of_all(calls: Sequence[Mapping[str, Any]], *, flat: str = "flat") -> di
     flats = list(
         {image.plan.token: image for image in (resolve_operand(call[flat], "flat") for call in calls)}.values()
     )
+    # units do not matter, since the norm divides them away; frames side by side in one image would have to share one
     together = flats[0] if len(flats) == 1 else below_each_other([replace(image, units=ONE) for image in flats])
     return {"norm_value": Norm(_flat_norm(together, limits.pop(), words.pop()), together.graphs)}
 
@@ -123,6 +124,7 @@ def flat_correct(
     """
     image = resolve(ccd)
     master = resolve_operand(flat, "flat")
+    # a bare number, compared with the flat's: ccdproc does not look at the unit either
     limit = None if min_value is None else float(u.Quantity(min_value).value)
     return divided_by(image, master, "flat", limit, norm_value).to_dataset()
 

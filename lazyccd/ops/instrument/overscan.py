@@ -1,6 +1,10 @@
-"""Overscan subtraction and trimming.
+"""Subtract the level of the overscan: line by line, as a fitted model, or as a constant.
 
-The levels of a whole overscan strip: fits with rejection, lines that bled, and how much the strip scatters about them.
+`subtract_overscan` chooses between three plans. A level per line needs the strip in the rows of each chunk only (`_line_plan`). Models
+and the search for bleeds need the whole strip, which one task reads (`_level_plan`, `strip_levels`). ``statistic="auto"`` reads the
+strip at once to decide which form to subtract (`overscan_levels`).
+
+What is removed here is measured beside the image in the same read-out; a master bias is in `lazyccd.ops.instrument.calibrate`.
 """
 
 from __future__ import annotations
@@ -223,6 +227,7 @@ def subtract_overscan(
     if isinstance(statistic, OverscanLevels) or statistic == "auto":
         if median or model is not None or sigma is not None or skip_bleeds:
             raise ParameterError('statistic "auto" chooses the levels; leave out median, model, sigma and skip_bleeds.')
+        # levels that were chosen before are not written into HISTORY: the arguments in the log show them
         if statistic != "auto":
             return _subtract_chosen(image, statistic)
         chosen = _choose_levels(image, strip, axis, readnoise)
@@ -235,6 +240,7 @@ def subtract_overscan(
         raise ParameterError(
             f"sigma {sigma} must be above 0 and needs a model, such as Polynomial1D(0) for a constant."
         )
+    # only choices that ccdproc does not have write cards: its own calls give its own header
     recorded = statistic is not None or sigma is not None or skip_bleeds
     level: Statistic = statistic or ("median" if median else "mean")
     if model is None and not recorded:
@@ -275,8 +281,8 @@ def overscan_levels(
 def choose_form(line_scatter: float, predicted_scatter: float) -> Form:
     """Return whether a constant is subtracted, or a level per line.
 
-    A level per line adds its own noise, correlated along the line: with ten columns 15 % of the variance of the read noise.
-    So lines have their own level only where they scatter by more than twice what the read noise predicts.
+    A level per line adds its own noise, correlated along the line: with the median of ten columns, 15 % of the variance of the
+    read noise. So lines have their own level only where they scatter by more than twice what the read noise predicts.
     """
     return "constant" if line_scatter <= MOST_SCATTER * predicted_scatter else "per line"
 
@@ -285,9 +291,11 @@ def _choose_levels(image: Image, strip: Strip, axis: int, readnoise: float | Non
     """Measure the lines of a strip, and choose the form of the levels."""
     values = read_pixels(strip.source, strip.region)
     values = values if axis == 1 else values.T
+    # each line is clipped before it is averaged, so that a cosmic ray or a bleed in the strip moves neither line nor constant
     lines = line_level(values, None, 1, "mad")
     good = lines[np.isfinite(lines)]
     constant = float(np.mean(good)) if good.size else float("nan")
+    # the scatter within lines, which a level that drifts from line to line does not reach
     read = readnoise if readnoise is not None else robust_std(values - lines[:, None])
     predicted, measured = float(read / np.sqrt(values.shape[1])), robust_std(lines)
     form = choose_form(measured, predicted)
@@ -309,6 +317,7 @@ def _subtract_chosen(image: Image, chosen: OverscanLevels, *more: tuple[str, str
             f"{chosen.levels.size} overscan levels were chosen and the image has {image.shape[1 - chosen.axis]} {what}; "
             "choose them on the same frame."
         )
+    # NaN is left only where the strip has no good pixel at all, and then everywhere
     planes: dict[str, Any] = dict(image.plan.planes)
     if np.isnan(chosen.levels).any():
         planes["mask"] = image.schema.dtype
@@ -329,6 +338,7 @@ def _subtract_chosen(image: Image, chosen: OverscanLevels, *more: tuple[str, str
 def _find_axis(strip: Strip, overscan_axis: int | None) -> int:
     """Return the axis along which the strip is averaged; the one across its short side if None is given."""
     axis = overscan_axis
+    # serial and parallel overscans are long and narrow; ccdproc guesses in the same way
     if axis is None:
         axis = 0 if strip.region.shape.x > strip.region.shape.y else 1
     if axis not in {0, 1}:
@@ -350,6 +360,7 @@ def _find_strip(image: Image, overscan: Any, fits_section: Any) -> Strip:
     if not (isinstance(overscan, xr.Dataset) or is_ccddata(overscan)):
         raise ArgumentTypeError(f"overscan is a {type(overscan).__name__} and must be a frame or a CCDData.")
     other = resolve_operand(overscan, "overscan")
+    # ccdproc does not look at the unit, and subtracts electrons from adu
     factor = conversion_factor(other.units, image.units, "overscan")
     if factor != 1:
         other = affine_image(other, factor)
@@ -372,6 +383,7 @@ def _line_plan(image: Image, strip: Strip, axis: int, statistic: Statistic) -> A
     footprint = Rows(r.x0, r.x1) if axis == 1 else Columns(r.y0, r.y1)
     first, stop = strip.lines(axis)
     step = strip.step
+    # rows beyond the section hold something else than overscan; a footprint of rows would read it there
     if stop - first != image.shape[1 - axis]:
         step = _only_lines(step, axis, first, stop)
     return image.apply(
@@ -423,7 +435,7 @@ def _level_plan(image: Image, strip: Strip, axis: int, recorded: bool, **how: An
         ),
         planes=frozenset({"data", "mask"} & strip.step.dtypes.keys()),
         region=strip.region,
-        tile=None,
+        tile=None,  # a fit needs all lines together
     )
     unit = f"[{unit_to_text(image.units)}]" if unit_to_text(image.units) else ""
     cards = (
@@ -471,6 +483,7 @@ class LineModel:
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         """Return what tells one model from another."""
+        # the repr of a model leaves these out, and models of equal tokens are taken for one
         names = ("domain", "window", "fixed", "bounds", "degree", "t")
         more = [repr(getattr(self.model, name, None)) for name in names]
         return (type(self.model).__module__, repr(self.model), *more)
@@ -493,6 +506,7 @@ def check_model(model: object) -> LineModel:
         raise ArgumentTypeError(
             f"model is a {type(model).__name__} and must be an astropy model, such as Polynomial1D(1)."
         )
+    # one least-squares solution without start values; ccdproc refuses other models too
     if not (model.linear or isinstance(model, Spline1D)):
         raise ParameterError(
             f"overscan model {type(model).__name__} must be linear in its parameters, or a spline; use a polynomial, Legendre, "
@@ -538,7 +552,7 @@ def strip_levels(
     if skip_bleeds:
         use &= ~bled_lines(levels)
     out = np.full(length, np.nan)
-    parameters = int(use.sum())
+    parameters = int(use.sum())  # each line's own level is a number that was fitted
     if model is not None:
         fitted = fit_lines(model.model, lines, levels, use, sigma)
         out[:] = fitted(np.arange(length))
@@ -585,6 +599,7 @@ def _fit(model: Model, lines: Array, levels: Array) -> Callable[[Array], Array]:
     if not isinstance(model, Spline1D):
         fitted = LinearLSQFitter()(model, lines, levels)
         return lambda x: np.asarray(fitted(x), dtype=float)
+    # knots that nobody gave lie between the first and the last line with a level: beyond them nothing determines the spline
     knots = model.t_interior
     if not model.user_knots:
         knots = np.linspace(lines[0], lines[-1], len(knots) + 2)[1:-1]
@@ -599,7 +614,7 @@ def bled_lines(levels: Array) -> Array:
     A line is compared with the median of the 65 lines about it; more than 5 robust standard deviations above it, it and 2
     lines on either side are left out.
     """
-    from scipy.ndimage import binary_dilation, median_filter
+    from scipy.ndimage import binary_dilation, median_filter  # takes a while, and few overscans need it
 
     known = np.isfinite(levels)
     if not known.any():
@@ -607,6 +622,7 @@ def bled_lines(levels: Array) -> Array:
     filled = np.where(known, levels, np.median(levels[known]))
     excess = filled - median_filter(filled, min(BLED_WINDOW, levels.size), mode="nearest")
     limit = BLED_SIGMA * MAD_TO_SIGMA * np.median(np.abs(excess[known]))
+    # of a strip without noise the limit is 0, and what is left of rounding would count as charge
     hit = excess > max(limit, 1e-9 * np.abs(filled).max())
     return np.asarray(binary_dilation(hit, iterations=BLED_GROWTH))
 
@@ -642,7 +658,7 @@ def scatter(rest: Array, parameters: int) -> float:
     if values.size <= parameters:
         return float("nan")
     away = np.abs(values - np.median(values))
-    robust = MAD_TO_SIGMA * float(np.median(away))
+    robust = MAD_TO_SIGMA * float(np.median(away))  # 0 where more than half of the digitised residuals are equal
     kept = values[away <= 4 * (robust or float(np.std(values)))]
     freedom = kept.size - parameters * kept.size / values.size
     return float(np.sqrt(np.sum((kept - kept.mean()) ** 2) / freedom)) if freedom > 0 else float("nan")

@@ -87,7 +87,8 @@ def ccd_process(
     Returns
     -------
     xr.Dataset
-        Lazy, one task per chunk, halo 0.
+        Lazy, one task per chunk, halo 0. It has an uncertainty with ``error`` or if the frame or a master has one, a mask if
+        the frame or a master has one, and with ``bad_pixel_mask`` or ``master_flat``; see the operations for NaN and planes.
 
     Raises
     ------
@@ -116,6 +117,7 @@ def ccd_process(
         ccd = create_deviation(ccd, gain=gain, readnoise=readnoise)
     if bad_pixel_mask is not None:
         ccd = add_mask(ccd, bad_pixel_mask)  # ccdproc replaces the mask here, and forgets what was known
+    # ccdproc expects masters in the units after the gain; those in adu need gain_corrected=False
     if gain is not None and gain_corrected:
         ccd = gain_correct(ccd, gain)
     if master_bias is not None:

@@ -1,7 +1,7 @@
 """Correct what ccdproc leaves in: nonlinearity, fringes of night sky lines, uneven illumination.
 
-Linearity and crosstalk act in adu, after the bias and before the gain; illumination after the flat. Each operation refuses a
-frame whose units, or whose log of what was done, say that its place is over.
+Linearity and crosstalk act in adu, after the bias and before the gain; illumination after the flat. An operation applied out of
+order raises an error: the units of the frame, or what its header says was done, tell.
 """
 
 from __future__ import annotations
@@ -128,6 +128,7 @@ def correct_linearity(
     # beyond its last point a table is an extrapolation, a polynomial has no such point
     usual = points[0][-1] if points[0] else np.inf
     highest = normalize_number(usual if limit is None else limit, "limit")
+    # without a limit no pixel can get the plane, and a mask is memory for nothing
     schema = image.schema.with_plane("NONLINEAR", "Beyond the range in which the linearity is known")
     masked = bool(np.isfinite(highest)) or image.has_mask
     schema = schema if np.isfinite(highest) else image.schema
@@ -214,6 +215,7 @@ def subtract_fringe(
     """
     image = resolve(ccd)
     pattern = resolve_operand(fringe, "fringe frame")
+    # with a given scale, a second subtraction would leave the fringes with the opposite sign
     if "FRINGCOR" in header_from_text(image.header):
         raise ParameterError(
             "subtract_fringe() was applied already: the header has FRINGCOR; start from the frame before it."
@@ -241,6 +243,7 @@ def subtract_fringe(
 
 def _fringe_fit(image: Image, pattern: Image, factor: float, bad: str | None) -> Scalar:
     """Return by how much a fringe frame is in an image, as a lazy global number."""
+    # both images as planes of one step: a reduction reads one step, and means of boxes are needed of both at the same pixels
     both = Apply(
         image.shape,
         make_dtypes(data=np.float64, variance=np.float64),

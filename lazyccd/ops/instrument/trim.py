@@ -31,7 +31,9 @@ def trim_image(
     Returns
     -------
     xr.Dataset
-        Lazy, one task per chunk, halo 0. The coordinates keep the original pixel positions, so the WCS stays true.
+        Lazy, one task per chunk, halo 0; nothing outside of the section is read. Units, dtype, uncertainty and mask as before.
+        The coordinates keep the original pixel positions, so the WCS stays true; sections in the header follow when the frame
+        is written.
 
     Raises
     ------

@@ -140,7 +140,7 @@ def assemble(
         detectors.setdefault(detector, {})[name] = resolve(frame, f"frame {name!r}")
     root = header_view(str(tree.attrs.get("header", "")))
     made = {name: _assembled(images, section, root).to_dataset() for name, images in detectors.items()}
-    if list(made) == [""]:
+    if list(made) == [""]:  # a tree of one detector is that detector
         return made[""]
     return detectors_like(tree, {name: (frame, list(detectors[name])) for name, frame in made.items()})
 
@@ -170,7 +170,7 @@ def places_of(tree: xr.DataTree) -> tuple[str, Region, dict[str, Placement]]:
     for name, image in images.items():
         try:
             places[name] = _amplifier(name, image, key).place
-        except SectionError:
+        except SectionError:  # what can be placed is worth a drawing, though `assemble` would refuse the tree
             continue
     bounds = size_of(header_view(str(tree.attrs.get("header", ""))), SIZES[key])
     for place in places.values():
@@ -182,6 +182,7 @@ def _detector_of(name: str, frame: xr.Dataset, group: str | None) -> str:
     """Return the name of the detector that a frame belongs to; empty if there is only one."""
     if group is None:
         return name.rpartition("/")[0]
+    # names become those of a tree, in which a slash begins a branch
     value = header_view(str(frame.attrs.get("header", ""))).get(group)
     if value is None:
         raise SectionError(f"{name}: the header has no keyword {group!r} that names its detector; give another group=.")
@@ -206,6 +207,7 @@ def _assembled(images: Mapping[str, Image], section: SectionKey | None, root: Ma
         )
     _check_places(amplifiers, pieces, key)
     header = _header(amplifiers, key, bounds, shape)
+    # these tell writers about the HDU that the first frame was, and no HDU is the whole detector
     attrs = {k: v for k, v in amplifiers[0].image.attrs.items() if k not in {"inherited", "squeezed"}}
     return replace(paste(pieces, shape), header=header, attrs=attrs)
 
@@ -308,6 +310,7 @@ def _header(amplifiers: Sequence[Amplifier], key: SectionKey, bounds: Region, sh
     cards += [("DATASEC", Region(0, shape[0], 0, shape[1]).to_fits(), ""), (key, bounds.to_fits(), "")]
     cards += _other_section(amplifiers, key)
     binning = amplifiers[0].place.binning
+    # IRAF's physical coordinates, which DS9 shows: pixels of the detector, centres of binned ones in the middle of a block
     for axis, (origin, size) in enumerate(((bounds.x0, binning.x), (bounds.y0, binning.y)), 1):
         if (origin, size) != (0, 1):
             cards += [(f"LTM{axis}_{axis}", 1 / size, ""), (f"LTV{axis}", 0.5 - (origin + 0.5) / size, "")]
@@ -348,9 +351,11 @@ def _common_wcs(amplifiers: Sequence[Amplifier], bounds: Region, shape: tuple[in
         if "CTYPE1" not in header:
             systems.append({})
             continue
+        # amplifiers of a detector have one WCS with CRPIX counted from each one's own corner; moved there, they can be compared
         y, x = (amplifier.positions(i, bounds[2 * i], shape[i]) for i in (0, 1))
         moved = product_header(amplifier.image.header, y, x, "")
         systems.append({k: v for k, v in moved.items() if WCS_KEYWORD.match(k) and not k.startswith("LT")})
+    # one amplifier that says something else is reason enough: a wrong WCS is worse than none
     first = systems[0]
     for other in systems[1:]:
         if other.keys() != first.keys() or not all(_is_close(key, first[key], other[key]) for key in first):
@@ -395,7 +400,7 @@ def paste(pieces: Sequence[Piece], shape: tuple[int, int]) -> Image:
     """
     first = pieces[0].image
     schema = first.schema
-    for piece in pieces:
+    for piece in pieces:  # by the names of planes: the bits of those that users added may differ between amplifiers
         schema = schema.merge(piece.image.schema) if piece.image.has_mask else schema
     gaps = sum(piece.place.size for piece in pieces) < shape[0] * shape[1]  # without any, a mask is memory for nothing
     dtype = np.result_type(*(piece.image.dtype for piece in pieces))
@@ -437,6 +442,7 @@ def paste(pieces: Sequence[Piece], shape: tuple[int, int]) -> Image:
 
 def below_each_other(images: Sequence[Image]) -> Image:
     """Return images one above the other in one, for numbers that hold for all of them together."""
+    # a reduction has one step; the gaps beside narrower images are NO_DATA, which statistics leave out
     pieces, row = [], 0
     for image in images:
         ny, nx = image.shape

@@ -92,7 +92,7 @@ def split_amplifiers(ccd: xr.Dataset, sections: Mapping[str, str | Mapping[str, 
     Returns
     -------
     xr.DataTree
-        Lazy. A frame for each amplifier: the part of the image that holds its sections, with these in its header as they
+        Lazy, nothing is copied. A frame for each amplifier: the part of the image that holds its sections, with these in its header as they
         lie in it. Where nothing says where data lie on the detector, they lie side by side as in the image. A GAIN, RDNOISE or
         SATURATE that lists numbers, such as ``'1.5, 1.6'`` or ``'1,5; 1,6'``, gives each amplifier its own: in the order of
         ``sections``, or as their keywords are numbered.
@@ -189,6 +189,7 @@ def _tap(name: str, given: str | Mapping[str, Any], image: Image) -> Tap:
         return Tap(section, place=section, whole=image.shape)
     cards = {key.upper(): value for key, value in given.items()}
     own = {key: _section(name, str(cards[key]), image) for key in OWN if read_section(cards, key) is not None}
+    # some cameras state the data only as what is to be kept, others only as what an amplifier read
     data = own.get("DATASEC") or own.get("TRIMSEC") or own.get("AMPSEC")
     if data is None:
         raise SectionError(f"amplifier {name!r} has {sorted(cards)} and needs DATASEC; give it in sections=.")
@@ -244,6 +245,7 @@ def tap_image(image: Image, name: str, tap: Tap) -> Image:
     part = image.window(offset, step, region.shape)
     header = product_header(image.header, part.y, part.x, unit_to_text(part.units))
     own = {"DATASEC": tap.data.region, **tap.sections}
+    # cards of the other amplifiers go, or this one would split again
     cards: list[tuple[str, Any, str]] = [(key, REMOVED, "") for key in header if OF_TAP.match(key)]
     cards += [("CHECKSUM", REMOVED, ""), ("DATASUM", REMOVED, ""), ("EXTNAME", name, "name of the amplifier")]
     cards += [("NAXIS1", region.shape.x, ""), ("NAXIS2", region.shape.y, "")]
@@ -252,6 +254,7 @@ def tap_image(image: Image, name: str, tap: Tap) -> Image:
     if tap.place is not None:
         cards += _placed(tap.place, tap.whole, binning_of(header) or YX(1, 1))
     attrs = {key: value for key, value in image.attrs.items() if key not in {"inherited", "squeezed"}}
+    # an amplifier is a frame of its own, and sections in its header count its own pixels
     y, x = np.arange(region.shape.y), np.arange(region.shape.x)
     return replace(part, header=append_cards(header_to_text(header), cards), y=y, x=x, attrs=attrs)
 
