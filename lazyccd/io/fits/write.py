@@ -80,7 +80,7 @@ def to_fits(
     TargetExistsError
         Raised if the file exists and ``overwrite`` is false.
     FrameError
-        Raised if a tree has neither frames nor other HDUs.
+        Raised if a tree has neither frames nor other HDUs, or there are variables or coordinates besides those of a frame.
     ParameterError
         Raised if the frame is made from the file that is to be written, or ``compress`` is unknown.
     ShapeError

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import xarray as xr
 from dask.delayed import Delayed
 
-from lazyccd.errors import ParameterError, TargetExistsError
-from lazyccd.frame.core import DATA, Image, resolve
+from lazyccd.errors import FrameError, ParameterError, TargetExistsError
+from lazyccd.frame.core import DATA, DIMS, MASK, UNCERTAINTY, Image, resolve
 from lazyccd.frame.settle import has_cards, settle_image
 from lazyccd.frame.tree import frames_of
 from lazyccd.io.names import is_url
 from lazyccd.io.resumable.progress import Progress, Receipts, versions
 from lazyccd.io.resumable.tracked_write import Product, TrackedWrite, unit_of
+from lazyccd.kernels.block import MAPS
 from lazyccd.plan.cost import check_memory
 from lazyccd.plan.lower import WritePart, lower_write
 from lazyccd.plan.serialize import describe, plain, sources
@@ -43,12 +44,27 @@ def frames_to_write(ccd: xr.Dataset | xr.DataTree) -> dict[str, xr.Dataset]:
     Raises
     ------
     FrameError
-        Raised if a tree has neither frames nor other HDUs, such as tables: nothing would be written.
+        Raised if a tree has neither frames nor other HDUs, such as tables: nothing would be written. Also if there are
+        variables or coordinates that formats of frames have no place for: they would be lost.
     """
     if not isinstance(ccd, xr.DataTree):
+        _refuse_more(ccd, "frame")
         return {"": ccd}
+    for path, node in ccd.subtree_with_keys:
+        _refuse_more(node.to_dataset(inherit=False), "root" if path == "." else f"node {path!r}")
     only_kept = ccd.attrs.get("hdus") and not any(DATA in node.data_vars for node in ccd.subtree)
     return {} if only_kept else frames_of(ccd)
+
+
+def _refuse_more(ds: object, what: str) -> None:
+    """Refuse variables and coordinates that are not part of a frame."""
+    known = {DATA, UNCERTAINTY, MASK, *MAPS, *DIMS}
+    more = [str(name) for name in ds.variables if name not in known] if isinstance(ds, xr.Dataset) else []
+    if more:
+        raise FrameError(
+            f"the {what} has {', '.join(map(repr, more))} beside the variables and coordinates of a frame, which would not be "
+            f"written; take them out with drop_vars({more}), and keep what is needed as attributes or files of their own."
+        )
 
 
 def resolve_frames(frames: Mapping[str, xr.Dataset], *, compute: bool) -> dict[str, Image]:

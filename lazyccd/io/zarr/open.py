@@ -145,4 +145,15 @@ def _frame(store: str | os.PathLike[str], group: str, chunks: int | tuple[int, i
         attrs=group_attrs,
         **more,
     )
-    return image.to_dataset()
+    frame = image.to_dataset()
+    if "lazyccd" in content.root_attrs:
+        _restore(frame, attrs)
+    return frame
+
+
+def _restore(frame: xr.Dataset, attrs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Give variables and coordinates the attributes back that users gave them."""
+    # Those of other programs' stores may be encodings, which are no attributes any more once they are decoded.
+    for name in set(attrs) & set(map(str, frame.variables)):
+        own = frame.variables[name].attrs
+        own.update({key: value for key, value in attrs[name].items() if key not in own})

@@ -25,6 +25,9 @@ class ZarrGroup:
     target: ZarrTarget
     attrs: Mapping[str, Any] = field(default_factory=dict)
     coords: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict, repr=False)
+    coord_attrs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Attributes of the coordinates."""
+
     steps: float | None = None
     """To how many steps per standard deviation of the noise data and uncertainty are rounded; None keeps every bit."""
 
@@ -65,7 +68,9 @@ class ZarrProduct:
 
     def alone(self, number: int) -> ZarrProduct:
         """Return the store with the pixels of one frame."""
-        return ZarrProduct(self.name, self.overwrite, (replace(self.frames[number], attrs={}, coords={}),))
+        return ZarrProduct(
+            self.name, self.overwrite, (replace(self.frames[number], attrs={}, coords={}, coord_attrs={}),)
+        )
 
     @property
     def _groups(self) -> tuple[ZarrGroup, ...]:
@@ -89,9 +94,16 @@ class ZarrProduct:
 
     def lay_out(self) -> None:
         """Make the unfinished store."""
-        self._groups[0].target.create(overwrite=self.overwrite)
-        for group in self._groups:
-            group.target.add_group(group.attrs, group.coords)
+        target = self._groups[0].target
+        location_of(self.name).check_free(self.overwrite)
+        try:
+            target.create(overwrite=self.overwrite)
+            for group in self._groups:
+                group.target.add_group(group.attrs, group.coords, group.coord_attrs)
+        # A store that is laid out in part can neither be resumed nor told from what somebody else made.
+        except BaseException:
+            self.abort()
+            raise
 
     def keep_only(self, receipts: Receipts, *, verify: bool) -> Receipts:
         """Return the receipts whose files hold; remove all other shards."""

@@ -213,7 +213,7 @@ class ZarrContent:
     """The two-dimensional arrays by name."""
 
     array_attrs: dict[str, dict[str, Any]]
-    """Attributes of each array in `storages`."""
+    """Attributes of each array in `storages` and `coords`."""
 
     fill_values: dict[str, Any]
     """Value of pixels that were never written, of each array in `storages`."""
@@ -256,7 +256,7 @@ def open_arrays(store: str | os.PathLike[str], group: str = "0") -> ZarrContent:
         root_attrs=dict(root.attrs),
         attrs=dict(node.attrs),
         storages=storages,
-        array_attrs={name: dict(array.attrs) for name, array in images.items()},
+        array_attrs={name: dict(array.attrs) for name, array in arrays.items() if array.ndim in {1, 2}},
         fill_values={name: array.fill_value for name, array in images.items()},
         coords={name: np.asarray(array[...]) for name, array in arrays.items() if array.ndim == 1},
     )

@@ -18,6 +18,7 @@ from lazyccd.io.fits.passthrough import KeptBytes
 from lazyccd.io.fits.tile_writer import check_steps
 from lazyccd.io.names import is_url, target_name
 from lazyccd.io.resumable.write import Rules, frames_to_write, resolve_frames, write
+from lazyccd.io.zarr.attributes import json_attrs
 from lazyccd.io.zarr.product import ZarrGroup, ZarrProduct
 from lazyccd.io.zarr.provenance import product_attrs, root_attributes
 from lazyccd.io.zarr.writer import ZarrArray, ZarrTarget
@@ -83,7 +84,8 @@ def to_zarr(
     TargetExistsError
         Raised if the store exists and ``overwrite`` is false.
     FrameError
-        Raised if a tree has neither frames nor other HDUs.
+        Raised if a tree has neither frames nor other HDUs, or there are variables or coordinates besides those of a frame; and
+        if JSON cannot hold an attribute. Nothing is written then.
     ParameterError
         Raised if the frame is made from the store that is to be written, or ``quantize`` is not positive.
     WriteError
@@ -125,7 +127,8 @@ def to_zarr(
         kept = (group,)
         root = {**root_attributes(images, {**layouts, "hdus": hdus}), "hdus": hdus}
         # Ours last: `hdus` of the tree speaks of bytes in the file that it came from.
-        root = {str(key): value for key, value in ccd.attrs.items()} | root
+        own = {key: value for key, value in ccd.attrs.items() if key != "hdus"}
+        root = json_attrs(own, "tree") | root
         root["lazyccd"] = {**root["lazyccd"], "frames": list(images)}
     else:
         root = root_attributes({ALONE: images[""]}, layouts)
@@ -177,13 +180,18 @@ def _group(
         MASK: image.schema.bits("NO_DATA"),
         **dict.fromkeys(MAPS, 0),
     }
+
+    def attrs_of(variable: str) -> dict[str, Any]:
+        return json_attrs(ccd.variables[variable].attrs, f"variable {variable!r}") if variable in ccd.variables else {}
+
     arrays = tuple(
-        ZarrArray(variable, _dtype(image, variable).name, fills[variable], json.dumps(dict(ccd[variable].attrs)))
+        ZarrArray(variable, _dtype(image, variable).name, fills[variable], json.dumps(attrs_of(variable)))
         for variable in image.kinds
     )
-    attrs = {"header": image.header, **{str(k): v for k, v in image.attrs.items()}, **product_attrs(image)}
+    attrs = {"header": image.header, **json_attrs(image.attrs, "frame"), **product_attrs(image)}
     target = ZarrTarget(store, image.shape, arrays, shard, chunk, group)
-    return ZarrGroup(target, attrs, {"y": image.y, "x": image.x}, steps)
+    coord_attrs = {name: attrs_of(name) for name in ("y", "x")}
+    return ZarrGroup(target, attrs, {"y": image.y, "x": image.x}, coord_attrs, steps)
 
 
 def _layout(part: ZarrGroup) -> dict[str, Any]:
@@ -193,6 +201,7 @@ def _layout(part: ZarrGroup) -> dict[str, Any]:
         "arrays": {**plain(part.target), "store": ""},
         "attributes": {**part.attrs, "header": part.attrs["header"].split("\n")},
         "coordinates": plain(part.coords),
+        "coordinate_attributes": dict(part.coord_attrs),
     }
     return layout if part.steps is None else {**layout, "quantize": part.steps}
 

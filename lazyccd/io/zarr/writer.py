@@ -115,7 +115,10 @@ class ZarrTarget:
             raise
 
     def add_group(
-        self, attrs: Mapping[str, Any] | None = None, coords: Mapping[str, npt.NDArray[Any]] | None = None
+        self,
+        attrs: Mapping[str, Any] | None = None,
+        coords: Mapping[str, npt.NDArray[Any]] | None = None,
+        coord_attrs: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """Lay out the group and its arrays; it may be called again.
 
@@ -125,9 +128,11 @@ class ZarrTarget:
             Attributes of the group; must go into JSON.
         coords
             One-dimensional arrays named after their dimension, ``y`` and ``x``.
+        coord_attrs
+            Their attributes; must go into JSON.
         """
         place = location_of(self.store)
-        files = self._metadata(attrs or {}, coords or {})
+        files = self._metadata(attrs or {}, coords or {}, coord_attrs or {})
         group = json.loads(files.pop("zarr.json"))
         names = [key.removesuffix("/zarr.json") for key in files if key.endswith("/zarr.json")]
         arrays = {name: json.loads(files[f"{name}/zarr.json"]) for name in names}
@@ -214,7 +219,12 @@ class ZarrTarget:
         """Name of the note that keeps the metadata of the group until it is finished."""
         return f"group-{self.group.replace('/', '-')}.json"
 
-    def _metadata(self, group_attrs: Mapping[str, Any], coords: Mapping[str, npt.NDArray[Any]]) -> dict[str, bytes]:
+    def _metadata(
+        self,
+        group_attrs: Mapping[str, Any],
+        coords: Mapping[str, npt.NDArray[Any]],
+        coord_attrs: Mapping[str, Mapping[str, Any]],
+    ) -> dict[str, bytes]:
         """Return the files that zarr writes for the group, its arrays and coordinates, by name in the group."""
         import zarr  # takes a while, and most processes never write a store
         from zarr.codecs import BloscCodec, Crc32cCodec
@@ -242,7 +252,12 @@ class ZarrTarget:
             )
         for name, values in coords.items():
             array = group.create_array(
-                name, shape=values.shape, dtype=values.dtype, chunks=values.shape, dimension_names=(name,)
+                name,
+                shape=values.shape,
+                dtype=values.dtype,
+                chunks=values.shape,
+                dimension_names=(name,),
+                attributes=dict(coord_attrs.get(name, {})),
             )
             array[...] = values
         return {key: value.to_bytes() for key, value in contents.items()}
