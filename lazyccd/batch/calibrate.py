@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,12 +22,13 @@ from lazyccd.batch.exposures import (
     merge_messages,
     open_raw,
 )
+from lazyccd.batch.measure import level
 from lazyccd.batch.metadata import Facts
 from lazyccd.batch.night_plan import Choice, FramePlan, NightPlan, exposure_name
 from lazyccd.batch.open_master import open_mask, open_master
 from lazyccd.errors import ParameterError, ShapeError
 from lazyccd.frame.core import DATA
-from lazyccd.frame.output_header import after_gain
+from lazyccd.frame.output_header import after_gain, after_pedestal
 from lazyccd.frame.tree import make_tree
 from lazyccd.io import as_frame
 from lazyccd.ops.instrument.calibrate import add_noise, scale_noise
@@ -139,9 +141,9 @@ def calibrate(frame_plan: FramePlan, masters: dict[str, str], bias_noise: float 
     gain, read = facts.gain.value, facts.readnoise.value
     # The noise of signal and reading comes after the bias, since the pedestal has no photons.
     if frame_plan.bias:
-        done.frame = ops.subtract_bias(
-            done.frame, scale_noise(_master(frame_plan, frame_plan.bias, masters), bias_noise)
-        )
+        bias = _master(frame_plan, frame_plan.bias, masters)
+        done.frame = ops.subtract_bias(done.frame, scale_noise(bias, bias_noise))
+        _note_pedestal(done, level(bias))
     # What is not known is not pretended: without gain and read noise no uncertainty is written.
     if gain is not None and read is not None and not frame_plan.contains_bias:
         signal = bool(frame_plan.bias) or (kind != "bias" and facts.overscan.value is not None)
@@ -189,6 +191,13 @@ def _subtract_overscan(facts: Facts, section: str, done: Calibrated) -> None:
     done.frame = ops.subtract_overscan(
         done.frame, fits_section=section, overscan_axis=None, statistic=chosen, add_keyword=entries
     )
+    _note_pedestal(done, chosen.mean)
+
+
+def _note_pedestal(done: Calibrated, pedestal: float) -> None:
+    """Make the levels in the header true after a pedestal was subtracted."""
+    if math.isfinite(pedestal):
+        done.frame = done.frame.assign_attrs(header=after_pedestal(done.frame.attrs["header"], pedestal))
 
 
 def _dark_and_flat(frame_plan: FramePlan, masters: dict[str, str], done: Calibrated) -> None:
@@ -200,9 +209,10 @@ def _dark_and_flat(frame_plan: FramePlan, masters: dict[str, str], done: Calibra
         ours = facts.exposure.value or frame_plan.dark.exposure or 0.0
         theirs = frame_plan.dark.exposure or ours
         times = {"dark_exposure": theirs * u.s, "data_exposure": ours * u.s}
-        done.frame = ops.subtract_dark(
-            done.frame, _master(frame_plan, frame_plan.dark, masters), **times, scale=is_scaled
-        )
+        dark = _master(frame_plan, frame_plan.dark, masters)
+        done.frame = ops.subtract_dark(done.frame, dark, **times, scale=is_scaled)
+        if frame_plan.contains_bias:
+            _note_pedestal(done, level(dark))
         if is_scaled:
             done.messages.append(f"dark scaled by {frame_plan.dark.scale:.4g}")
         # Only now the pedestal is gone, and what is left are photons and dark current.

@@ -17,6 +17,7 @@ from lazyccd.batch.metadata import Facts
 from lazyccd.batch.night_plan import FramePlan, MasterGroup, NightPlan, exposure_name
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import resolve
+from lazyccd.frame.output_header import after_normalization
 from lazyccd.ops.stack.rejection import SigmaClip
 
 FEW = 10
@@ -84,6 +85,7 @@ class MasterMaker:
                 # One level each would take the amplifiers' steps out of the flat and leave them in the product.
                 common = self._exposure_level(member) if member.child else value
                 frame = ops.divide(frame, common * resolve(frame).units)
+                frame = frame.assign_attrs(header=after_normalization(frame.attrs["header"]))
             frames.append(frame)
         if not frames:
             raise ParameterError(f"no frame of {group.name} can be used: {'; '.join(excluded)}.")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from astropy.io import fits
 
 from lazyccd.errors import SectionError
 from lazyccd.frame.detector_geometry import Placement, placement
-from lazyccd.frame.header import NewCard, append_cards, header_from_text, parsable
+from lazyccd.frame.header import REMOVED, NewCard, append_cards, header_from_text, parsable
 from lazyccd.frame.wcs import lattice, wcs_from_header
 from lazyccd.kernels.block import Array
 from lazyccd.sections import YX, Region, Section
@@ -26,6 +26,10 @@ NOISES = ("RDNOISE", "READNOIS", "RON")
 
 GAINS = ("GAIN", "EGAIN")
 """Keywords of electrons per unit of the data; the first is always set."""
+
+
+RANGES = ("DATAMAX", "DATAMIN")
+"""Keywords of the range of the pixels of the file that was read, which no step keeps."""
 
 
 def product_header(text: str, y: Array, x: Array, units: str) -> fits.Header:
@@ -158,10 +162,59 @@ def _moved(placed: Placement, axis: int, first: float, step: float, length: int)
     return None if start < 0 else (start, stop, placed.step[axis] * int(step))
 
 
+def after_pedestal(text: str, pedestal: float) -> str:
+    """Return a header text that is true after a pedestal was subtracted: of the overscan, or of a master bias.
+
+    SATURATE and MAXLIN are lower by it, and what they were goes into HISTORY; DATAMAX and DATAMIN go.
+
+    Examples
+    --------
+    >>> print(after_pedestal("SATURATE=                60000", 1000.0).split(chr(10))[0][:30])
+    SATURATE=              59000.0
+    """
+    header = header_from_text(text)
+    cards = _without_ranges(header)
+    for key in LEVELS:
+        # A level of 0 means that nobody knows it.
+        if is_number(header.get(key)) and header[key] > 0:
+            cards.append((key, float(header[key]) - pedestal, "without the pedestal"))
+            cards.append(("HISTORY", f"{key} was {header[key]} before a pedestal of {pedestal:g} was subtracted", ""))
+    return append_cards(text, cards)
+
+
+def after_normalization(text: str) -> str:
+    """Return a header text that is true after pixels were divided by their level, as those of a flat are.
+
+    Gain, read noise and saturation do not go with numbers about 1: they go, and HISTORY says what they were.
+
+    Examples
+    --------
+    >>> print(after_normalization("GAIN    =                  1.5"))
+    HISTORY GAIN was 1.5 before the pixels were divided by their level
+    """
+    header = header_from_text(text)
+    cards = _without_ranges(header)
+    for key in (*GAINS, *NOISES, *LEVELS):
+        if key in header:
+            cards.append((key, REMOVED, ""))
+            cards.append(("HISTORY", f"{key} was {header[key]} before the pixels were divided by their level", ""))
+    return append_cards(text, cards)
+
+
+def _without_ranges(header: fits.Header) -> list[NewCard]:
+    """Return the cards that take the range of the raw pixels out of a header."""
+    return [(key, REMOVED, "") for key in RANGES if key in header]
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether the value of a card is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def after_gain(text: str, gain: float, readnoise: float | None = None) -> str:
     """Return a header text that is true after the data were multiplied by the gain.
 
-    GAIN (and EGAIN where it is) becomes 1, levels are scaled, the read noise is the one that was used, in electrons; what was
+    GAIN (and EGAIN where it is) becomes 1, levels are scaled, DATAMAX and DATAMIN go, the read noise is the one that was used, in electrons; what was
     there before goes into HISTORY.
 
     Examples
@@ -170,9 +223,9 @@ def after_gain(text: str, gain: float, readnoise: float | None = None) -> str:
     SATURATE=              90000.0
     """
     header = header_from_text(text)
-    cards: list[NewCard] = []
+    cards = _without_ranges(header)
     for key in LEVELS:
-        if isinstance(header.get(key), int | float):
+        if is_number(header.get(key)):
             cards.append((key, float(header[key]) * gain, "[electron]"))
             cards.append(("HISTORY", f"{key} was {header[key]} adu before the gain of {gain:g} electron/adu", ""))
     if readnoise is not None:

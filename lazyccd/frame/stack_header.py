@@ -16,6 +16,7 @@ from astropy.io import fits
 
 from lazyccd.frame.header import COMMENTARY, WCS_KEYWORD, NewCard, append_cards, cards_of
 from lazyccd.frame.history_log import SHORT_NAMES
+from lazyccd.frame.output_header import GAINS, LEVELS, NOISES, RANGES
 
 SUMS = {"CHECKSUM", "DATASUM"}
 """Keywords that belong to one file and that nobody misses."""
@@ -84,6 +85,7 @@ def stack_header(
     *,
     method: str,
     keep_wcs: bool = True,
+    is_scaled: bool = False,
     notes: tuple[str, ...] = (),
 ) -> StackHeader:
     r"""Return what becomes of the first of several headers when their frames are combined.
@@ -100,6 +102,9 @@ def stack_header(
         ``average``, ``median`` or ``sum``; exposure times of a sum are summed.
     keep_wcs
         Whether the first frame's keywords of coordinates stay: not if the frames lie elsewhere on the sky.
+    is_scaled
+        Whether frames were multiplied by numbers that change their level, such as one over their median: gain, read noise and
+        saturation do not go with the result.
     notes
         Lines for HISTORY.
 
@@ -112,13 +117,17 @@ def stack_header(
     """
     values = _values(texts)
     cards = _times(values, weights, len(texts), summed=method == "sum")
-    cards += [*_noise(values, len(texts), method), ("NCOMBINE", len(texts), "number of frames combined")]
+    if not is_scaled:
+        cards += [*_noise(values, len(texts), method), *_levels(values, method)]
+    cards += [("NCOMBINE", len(texts), "number of frames combined")]
     cards += [
         (f"IMCMB{i:03d}" if i < 1000 else f"IMCM{i:04d}", name, "") for i, name in enumerate(names[:9999], 1) if name
     ]
     # a keyword that was put together is true for the stack, though the frames differ in it
     made = {key for key, _, _ in cards}
     differing = [key for key in _differing(values) if key not in made]
+    false = RANGES + (GAINS + NOISES + LEVELS if is_scaled else ())
+    differing += [key for key in false if key in values and key not in differing]
     if not keep_wcs:
         differing += [key for key in dict.fromkeys(key for key, _ in cards_of(texts[0])) if WCS_KEYWORD.match(key)]
     return StackHeader(cards, differing, notes)
@@ -226,11 +235,21 @@ def _noise(values: dict[str, list[Any]], count: int, method: str) -> list[NewCar
     """
     # of two, the median is the mean
     effective = count * MEDIAN_SHARE if method == "median" and count > 2 else count
-    factors = {"GAIN": 1.0 if method == "sum" else effective, "RDNOISE": effective**0.5}
+    factors = dict.fromkeys(GAINS, 1.0 if method == "sum" else effective) | dict.fromkeys(NOISES, effective**0.5)
     return [
         (key, values[key][0] * factor, f"in effect, of {count} frames")
         for key, factor in factors.items()
         if count > 1 and key in values and _all_numbers(values[key]) and len(set(values[key])) == 1
+    ]
+
+
+def _levels(values: dict[str, list[Any]], method: str) -> list[NewCard]:
+    """Return the cards of the levels at which a stack is saturated; they differ by the pedestals that were subtracted."""
+    how = "sum" if method == "sum" else "lowest of the frames"
+    return [
+        (key, float(sum(values[key]) if method == "sum" else min(values[key])), how)
+        for key in LEVELS
+        if key in values and _all_numbers(values[key])
     ]
 
 

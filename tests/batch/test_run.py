@@ -88,6 +88,21 @@ def test_products_are_what_ccddata_reads(run: Run) -> None:
     assert header["LZSTATUS"] == "COMPLETE"
 
 
+def test_levels_in_headers_are_those_of_the_pixels(night: Night, run: Run) -> None:
+    """SATURATE of a product is without pedestal and in electrons; a flat of level 1 has neither gain nor saturation."""
+    raw = fits.getheader(next(Path(night.folder).glob("*light*")))
+    products = {outcome.kind: fits.getheader(outcome.path) for outcome in run.outcomes}
+    detector = Detector(SHAPE)
+    # Both steps of the pedestal, overscan and bias, are measured to much better than the structure of the bias.
+    expected = (raw["SATURATE"] - detector.bias_adu) * detector.gain_e_per_adu
+    for kind in ("science", "dark"):
+        assert products[kind]["SATURATE"] == pytest.approx(expected, abs=5 * detector.gain_e_per_adu)
+    assert any("SATURATE was" in line and "pedestal" in line for line in products["science"]["HISTORY"])
+    assert products["bias"]["SATURATE"] == pytest.approx(raw["SATURATE"] - detector.bias_adu, abs=5)
+    assert not {"GAIN", "EGAIN", "RDNOISE", "SATURATE", "MAXLIN", "DATAMAX", "DATAMIN"} & set(products["flat"])
+    assert products["flat"]["NCOMBINE"] == 7
+
+
 def test_products_that_exist_are_refused(run: Run) -> None:
     """Nothing is overwritten unless it was asked for, and nothing is begun."""
     again = Run(run.plan, run.out)

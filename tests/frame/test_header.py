@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import lazyccd
 from lazyccd.errors import FrameError, KeywordError, UnitError
 from lazyccd.frame.header import append_cards, header_from_text, header_to_text, merge_headers
-from lazyccd.frame.output_header import after_gain, product_header
+from lazyccd.frame.output_header import after_gain, after_normalization, after_pedestal, product_header
 from lazyccd.frame.processing_history import is_stamp
 from lazyccd.frame.units import parse_unit
 
@@ -253,6 +253,44 @@ def test_header_after_the_gain() -> None:
     history = "\n".join(header["HISTORY"])
     assert "SATURATE was 60000 adu" in history
     assert "GAIN was 1.7" in history
+
+
+LEVELS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
+    "both levels": ({"SATURATE": 60000, "MAXLIN": 50000.0}, {"SATURATE": 59000.0, "MAXLIN": 49000.0}),
+    "not known": ({"SATURATE": 0, "MAXLIN": 50000}, {"SATURATE": 0, "MAXLIN": 49000.0}),
+    "words": ({"SATURATE": "none", "MAXLIN": True}, {"SATURATE": "none", "MAXLIN": True}),  # type: ignore[dict-item]
+    "range": ({"DATAMAX": 65535, "DATAMIN": 990.0}, {}),
+    "nothing": ({"GAIN": 2.0}, {"GAIN": 2.0}),
+}
+
+
+@pytest.mark.parametrize("case", LEVELS)
+def test_header_after_a_pedestal(case: str) -> None:
+    """Levels are lower by it, unless they say nothing; the range of the raw pixels is gone."""
+    cards, expected = LEVELS[case]
+    header = header_from_text(after_pedestal(header_to_text(fits.Header(cards)), 1000.0))
+    assert {key: value for key, value in header.items() if key != "HISTORY"} == expected
+    changed = [key for key in expected if expected[key] != cards[key]]
+    told = [str(line) for line in header.get("HISTORY", [])]
+    assert told == [f"{key} was {cards[key]} before a pedestal of 1000 was subtracted" for key in changed]
+
+
+def test_header_after_the_gain_has_no_raw_range() -> None:
+    """DATAMAX of the raw pixels is no number of the product."""
+    text = header_to_text(fits.Header({"DATAMAX": 65535, "DATAMIN": 0, "OBJECT": "M 31"}))
+    assert set(header_from_text(after_gain(text, 1.5))) == {"OBJECT", "GAIN"}
+
+
+@pytest.mark.parametrize(
+    "keyword", ["GAIN", "EGAIN", "RDNOISE", "READNOIS", "SATURATE", "MAXLIN", "DATAMAX", "DATAMIN"]
+)
+def test_header_after_normalization(keyword: str) -> None:
+    """Nothing that goes with electrons or counts stays in the header of pixels about 1."""
+    text = header_to_text(fits.Header({keyword: 1.5, "OBJECT": "flat"}))
+    header = header_from_text(after_normalization(text))
+    assert keyword not in header
+    assert header["OBJECT"] == "flat"
+    assert ("HISTORY" in header) == (not keyword.startswith("DATA"))
 
 
 AWKWARD = [

@@ -487,3 +487,33 @@ def test_headers_say_what_was_done(tmp_path: Path, values: Array) -> None:
     gains = {method: combine(frames, method=method).ccd.header for method in ("average", "sum", "median")}
     assert [round(header["GAIN"], 3) for header in gains.values()] == [18.0, 2.0, round(36 / np.pi, 3)]
     assert gains["average"]["RDNOISE"] == gains["sum"]["RDNOISE"] == 9.0
+
+
+LEVELS_OF_STACKS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
+    "average": ({}, {"GAIN": 18.0, "EGAIN": 18.0, "RDNOISE": 9.0, "READNOIS": 9.0, "SATURATE": 60000.0}),
+    "sum": ({"method": "sum"}, {"GAIN": 2.0, "EGAIN": 2.0, "RDNOISE": 9.0, "READNOIS": 9.0, "SATURATE": 540000.0}),
+    "by statistic": ({"scale": "median"}, {"GAIN": 18.0, "EGAIN": 18.0, "RDNOISE": 9.0, "SATURATE": 60000.0}),
+    "by numbers": ({"scale": [0.01] * 9}, {}),
+    "normalised": ({"scale": lambda data: 1 / np.median(data)}, {}),
+}
+
+
+@pytest.mark.parametrize("case", LEVELS_OF_STACKS)
+def test_levels_in_headers_of_stacks(case: str, values: Array) -> None:
+    """All keywords of gain and noise are those in effect; none is left where frames were scaled freely, nor the raw range."""
+    arguments, expected = LEVELS_OF_STACKS[case]
+    cards = {
+        "GAIN": 2.0,
+        "EGAIN": 2.0,
+        "RDNOISE": 3.0,
+        "READNOIS": 3.0,
+        "SATURATE": 60000.0,
+        "DATAMAX": 65535.0,
+        "DATAMIN": 0.0,
+    }
+    header = combine([with_header(frame, cards) for frame in frames_of(values)], **arguments).ccd.header
+    found = {key: header[key] for key in cards if key in header}
+    assert {key: found[key] for key in expected} == expected
+    if not expected:
+        assert found == {}
+    assert not {"DATAMAX", "DATAMIN"} & set(found)

@@ -285,6 +285,8 @@ def header_of(given: Given, rule: Rule, *, keep_wcs: bool) -> StackHeader:
         weights,
         method=rule.method,
         keep_wcs=keep_wcs,
+        # the levels of frames are brought to that of the first, other factors are whatever was asked for
+        is_scaled=bool(rule.levels.scale) and not rule.levels.scale_is_statistic,
         notes=tuple(notes_of(rule)),
     )
 
