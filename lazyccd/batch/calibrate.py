@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,8 @@ import xarray as xr
 from astropy import units as u
 
 from lazyccd import ops
+from lazyccd.batch.check_steps import check_division, check_raw, check_result, check_subtraction, good_pixels
+from lazyccd.batch.checks import piled_up
 from lazyccd.batch.classify import calibration_of
 from lazyccd.batch.cosmic_rays import Cleaned, remove_cosmic_rays
 from lazyccd.batch.exposures import (
@@ -19,12 +21,13 @@ from lazyccd.batch.exposures import (
     assemble_amplifiers,
     frames_by_name,
     least_complete,
+    merge_doubts,
     merge_messages,
     open_raw,
 )
 from lazyccd.batch.measure import level
 from lazyccd.batch.metadata import Facts
-from lazyccd.batch.night_plan import Choice, FramePlan, NightPlan, exposure_name
+from lazyccd.batch.night_plan import Choice, Doubt, FramePlan, NightPlan, exposure_name
 from lazyccd.batch.open_master import open_mask, open_master
 from lazyccd.errors import ParameterError, ShapeError
 from lazyccd.frame.core import DATA
@@ -41,6 +44,11 @@ class Calibrated:
 
     frame: xr.Dataset
     messages: list[str] = field(default_factory=list)
+    doubts: list[Doubt] = field(default_factory=list)
+    """What its pixels say against it."""
+
+    saturate: float | None = None
+    """Level in adu at which it is saturated, as measured or as stated."""
 
 
 @dataclass
@@ -66,26 +74,45 @@ class Reduced:
     cleaned: dict[str, Cleaned]
     """For each frame of the exposure, what became of its cosmic rays."""
 
+    status: str
+    doubts: tuple[Doubt, ...]
+    """What its pixels say against it."""
 
-def reduce_exposure(plan: NightPlan, frame_plans: list[FramePlan], made: MadeMasters) -> Reduced:
+
+def reduce_exposure(
+    plan: NightPlan, frame_plans: list[FramePlan], made: MadeMasters, spoiled: Mapping[str, Doubt] | None = None
+) -> Reduced:
     """Calibrate the images of an exposure, assemble amplifiers into detectors, and remove cosmic rays, all lazily.
 
     Cosmic rays come last because LA Cosmic needs whole detectors: it would find a step between amplifiers.
+
+    Parameters
+    ----------
+    plan, frame_plans, made
+        What to do, for which images, with which masters.
+    spoiled
+        Frames of the exposure that removing cosmic rays has damaged, and how: they keep theirs.
     """
+    spoiled = spoiled or {}
     calibrated = [calibrate_frame(plan, item, made) for item in frame_plans]
     whole, assembly = assemble_amplifiers(as_exposure(frame_plans, [done.frame for done in calibrated]))
     names = [choice.master for item in frame_plans for choice in item.choices if choice]
     masters = tuple(dict.fromkeys(map(plan.master_file, names)))
-    spectrum = frame_plans[0].facts.mode.value == "spectrum"  # one spectrograph lights all images of a file
+    # One spectrograph, or one camera, lights all images of a file.
+    facts, asked = frame_plans[0].facts, plan.options.cosmic_rays
     cleaned = {
-        name: remove_cosmic_rays(frame, plan.options.cosmic_rays, spectrum=spectrum)
+        name: remove_cosmic_rays(frame, "none" if name in spoiled and asked != "fill" else asked, facts)
         for name, frame in frames_by_name(whole).items()
     }
-    source, status = exposure_name(frame_plans[0]), least_complete(frame_plans).status
-    frames = {name: with_provenance(done.frame, source, masters, status) for name, done in cleaned.items()}
+    doubts = merge_doubts({item.child: done.doubts for item, done in zip(frame_plans, calibrated, strict=True)})
+    damage = merge_doubts({name: [spoiled[name]] if name in spoiled else [] for name in cleaned})
+    planned = [doubt for item in frame_plans for doubt in item.doubts]
+    status = "PARTIAL" if doubts or damage else least_complete(frame_plans).status
+    source, why = exposure_name(frame_plans[0]), list(dict.fromkeys([*doubts, *damage, *planned]))
+    frames = {name: with_provenance(done.frame, source, masters, status, why) for name, done in cleaned.items()}
     messages = merge_messages({item.child: done.messages for item, done in zip(frame_plans, calibrated, strict=True)})
     ready = make_tree(frames, whole.attrs) if isinstance(whole, xr.DataTree) else frames[""]
-    return Reduced(ready, masters, (*messages, *assembly), cleaned)
+    return Reduced(ready, masters, (*messages, *assembly), cleaned, status, (*doubts, *damage))
 
 
 def calibrate_frame(plan: NightPlan, frame_plan: FramePlan, made: MadeMasters) -> Calibrated:
@@ -103,12 +130,16 @@ def calibrate_frame(plan: NightPlan, frame_plan: FramePlan, made: MadeMasters) -
     return calibrate(frame_plan, made.paths, plan.bias_noise(frame_plan))
 
 
-def with_provenance(frame: xr.Dataset, source: str, masters: Iterable[str], status: str) -> xr.Dataset:
-    """Return a product whose header names its source and its masters."""
+def with_provenance(
+    frame: xr.Dataset, source: str, masters: Iterable[str], status: str, doubts: Iterable[Doubt] = ()
+) -> xr.Dataset:
+    """Return a product whose header names its source and its masters, and says what may be wrong with it."""
     cards: dict[str, Any] = {"LZSOURCE": (os.path.basename(source), "file that was reduced")}
     for number, name in enumerate(masters, 1):
         cards[f"LZMAST{number}"] = (os.path.basename(name), "master used")
-    cards["LZSTATUS"] = (status, "whether all steps were done")
+    cards["LZSTATUS"] = (status, "whether all steps were done, without doubt")
+    for number, doubt in enumerate(doubts, 1):
+        cards[f"LZDOUBT{number}"] = _in_ascii(doubt.text)
     made: xr.Dataset = ops.with_header(frame, cards)
     return made
 
@@ -132,20 +163,23 @@ def calibrate(frame_plan: FramePlan, masters: dict[str, str], bias_noise: float 
         Factor of the noise that the master bias adds.
     """
     facts = frame_plan.facts
-    done = Calibrated(open_raw(frame_plan))
+    done = Calibrated(open_raw(frame_plan), saturate=facts.saturate.value)
     # Before anything is subtracted: saturation is a level of the raw frame.
     if facts.saturate.value is not None:
         done.frame = ops.flag_saturated(done.frame, float(facts.saturate.value))
+    _look_at_raw(frame_plan, done)
     _overscan_and_trim(frame_plan, done)
     kind = calibration_of(frame_plan.kind)
     gain, read = facts.gain.value, facts.readnoise.value
     # The noise of signal and reading comes after the bias, since the pedestal has no photons.
     if frame_plan.bias:
-        bias = _master(frame_plan, frame_plan.bias, masters)
-        done.frame = ops.subtract_bias(done.frame, scale_noise(bias, bias_noise))
-        _note_pedestal(done, level(bias))
+        master, before = _master(frame_plan, frame_plan.bias, masters), done.frame
+        done.frame = ops.subtract_bias(done.frame, scale_noise(master, bias_noise))
+        _note_pedestal(done, level(master))
+        _look_at_step(frame_plan, frame_plan.bias, before, master, done)
     # What is not known is not pretended: without gain and read noise no uncertainty is written.
-    if gain is not None and read is not None and not frame_plan.contains_bias:
+    unknown = why_no_uncertainty(frame_plan)
+    if gain is not None and read is not None and not unknown and not frame_plan.contains_bias:
         signal = bool(frame_plan.bias) or (kind != "bias" and facts.overscan.value is not None)
         done.frame = add_noise(done.frame, gain=gain, readnoise=read, poisson=signal)
     # A master bias stays in adu, as the frames that it is subtracted from still are then.
@@ -155,7 +189,69 @@ def calibrate(frame_plan: FramePlan, masters: dict[str, str], bias_noise: float 
         done.frame = ops.gain_correct(done.frame, gain * u.electron / u.adu)
         done.frame = done.frame.assign_attrs(header=after_gain(done.frame.attrs["header"], gain, read))
     _dark_and_flat(frame_plan, masters, done)
+    if frame_plan.kind == "science":
+        pedestal_gone = bool(frame_plan.bias or frame_plan.contains_bias or facts.overscan.value)
+        how = {"pedestal_gone": pedestal_gone, "flattened": bool(frame_plan.flat), "small": _is_plain_image(facts)}
+        done.doubts += check_result(done.frame, facts, **how)
+    if unknown:
+        # That of the masters alone would look like the frame's.
+        done.frame = scale_noise(done.frame, 0)
+        done.messages.append(f"no uncertainty is written: {unknown}")
     return done
+
+
+def why_no_uncertainty(frame_plan: FramePlan) -> str:
+    """Say why the noise of a frame cannot be known; empty if it can."""
+    facts = frame_plan.facts
+    lost = [name for name, fact in (("gain", facts.gain), ("read noise", facts.readnoise)) if fact.value is None]
+    if lost:
+        return f"{' and '.join(lost)} {'is' if len(lost) == 1 else 'are'} not known"
+    # A pedestal would count as light. Zeros have no light, so their noise is that of reading.
+    has_light = calibration_of(frame_plan.kind) not in {"bias", "dark"}
+    if has_light and not (frame_plan.bias or frame_plan.contains_bias or facts.overscan.value):
+        return "neither bias nor overscan takes the pedestal away"
+    return ""
+
+
+def _look_at_raw(frame_plan: FramePlan, done: Calibrated) -> None:
+    """Look for parts that are constant, and for the level at which the pixels pile up."""
+    values = good_pixels(done.frame)
+    constant = check_raw(values)
+    if constant:
+        done.doubts.append(Doubt("check", constant))
+    found = None if calibration_of(frame_plan.kind) in {"bias", "dark"} or constant else piled_up(values)
+    # Pixels at the stated level are flagged already, so what piles up lies below it.
+    if found is not None:
+        level, count = found
+        stated = frame_plan.facts.saturate
+        text = f"stated {stated.value:g} adu ({stated.source})" if stated.value is not None else "none stated"
+        done.messages.append(f"saturation: {count} pixels pile up at {level:g} adu, which is used; {text}")
+        done.frame = ops.flag_saturated(done.frame, level)
+        done.saturate = level
+
+
+def _look_at_step(
+    frame_plan: FramePlan, choice: Choice, before: xr.Dataset, master: xr.Dataset, done: Calibrated
+) -> None:
+    """Look for signs that a master did not belong to a science frame."""
+    small = _is_plain_image(frame_plan.facts)
+    if frame_plan.kind != "science" or (choice.kind == "flat" and not small):
+        return
+    values = good_pixels(before), good_pixels(done.frame)
+    if choice.kind == "flat":
+        done.doubts += check_division(choice, *values, master)
+    else:
+        done.doubts += check_subtraction(choice, *values, master, small=small)
+
+
+def _is_plain_image(facts: Facts) -> bool:
+    """Return whether neighbouring pixels expect the same light, as in spectra and under a matrix of colours they do not."""
+    return facts.mode.value != "spectrum" and facts.cfa.value is None
+
+
+def _in_ascii(text: str) -> str:
+    """Return text as a header can hold it."""
+    return text.encode("ascii", "replace").decode()
 
 
 def _overscan_and_trim(frame_plan: FramePlan, done: Calibrated) -> None:
@@ -209,10 +305,11 @@ def _dark_and_flat(frame_plan: FramePlan, masters: dict[str, str], done: Calibra
         ours = facts.exposure.value or frame_plan.dark.exposure or 0.0
         theirs = frame_plan.dark.exposure or ours
         times = {"dark_exposure": theirs * u.s, "data_exposure": ours * u.s}
-        dark = _master(frame_plan, frame_plan.dark, masters)
-        done.frame = ops.subtract_dark(done.frame, dark, **times, scale=is_scaled)
+        master, before = _master(frame_plan, frame_plan.dark, masters), done.frame
+        done.frame = ops.subtract_dark(done.frame, master, **times, scale=is_scaled)
         if frame_plan.contains_bias:
-            _note_pedestal(done, level(dark))
+            _note_pedestal(done, level(master))
+        _look_at_step(frame_plan, frame_plan.dark, before, master, done)
         if is_scaled:
             done.messages.append(f"dark scaled by {frame_plan.dark.scale:.4g}")
         # Only now the pedestal is gone, and what is left are photons and dark current.
@@ -220,7 +317,9 @@ def _dark_and_flat(frame_plan: FramePlan, masters: dict[str, str], done: Calibra
             done.frame = add_noise(done.frame, gain=1.0, readnoise=float(facts.readnoise.value))
     if frame_plan.flat:
         # Flats of the night have level 1 already; to normalise again by the mean of one frame would change its scale.
-        done.frame = ops.flat_correct(done.frame, _master(frame_plan, frame_plan.flat, masters), norm_value=1.0)
+        master, before = _master(frame_plan, frame_plan.flat, masters), done.frame
+        done.frame = ops.flat_correct(done.frame, master, norm_value=1.0)
+        _look_at_step(frame_plan, frame_plan.flat, before, master, done)
 
 
 def _master(frame_plan: FramePlan, choice: Choice, masters: dict[str, str]) -> xr.Dataset:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +14,10 @@ from scipy import ndimage
 
 from lazyccd import ops
 from lazyccd.batch.measure import central_region
+from lazyccd.batch.metadata import Facts
 from lazyccd.batch.night_plan import Doubt
-from lazyccd.frame.core import MASK, UNCERTAINTY, resolve
+from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, resolve
+from lazyccd.frame.header import header_view
 from lazyccd.ops.attributes import cut
 from lazyccd.ops.sample import read_pixels, robust_std
 from lazyccd.sections import Region
@@ -39,7 +43,36 @@ WORRYING = 0.01
 FEWEST_FLAGGED, LEAST_SIGMAS = 3, 2.0
 """Flagged stars that are more than chance: so many, and so many standard deviations above what `WORRYING` gives."""
 
-WAY_OUT = "--cosmic-rays none leaves them alone"
+MOST_RATE = 20.0
+"""Hits per cm2 and minute that are possible: usual are one or two, and ten with some glass near the detector."""
+
+READING = 60.0
+"""Seconds that a detector waits and is read, during which rays fall too."""
+
+MOST_FRACTION = 0.005
+"""Fraction of the pixels that an exposure of an hour may have lost, where the size of the pixels is not known."""
+
+STAR_SIGMAS, STAR_PIXELS = 10.0, 9
+"""Stars whose flux is compared stand out by so many standard deviations, in so many pixels."""
+
+CHANCE_HITS = 0.3
+"""Rays that may have hit a star by chance; larger sources are not compared."""
+
+FLUX_CHANGE, FLUX_CHANGE_OF_FEW = 0.005, 0.05
+"""Relative change of flux that most stars may have, and that all of one or two."""
+
+PIXEL_SIZES = (
+    ("XPIXSZ", "YPIXSZ", True),
+    ("PIXSIZE1", "PIXSIZE2", False),
+    ("XPIXSIZE", "YPIXSIZE", False),
+    ("PIXSIZE", "PIXSIZE", False),
+    ("CCDXPIXE", "CCDYPIXE", False),
+    ("PIXSZX", "PIXSZY", False),
+    ("ESO DET CHIP1 PSZX", "ESO DET CHIP1 PSZY", False),
+)
+"""Keywords of the size of a pixel along x and y, and whether it is that of a binned one."""
+
+WAY_OUT = "--cosmic-rays none leaves them alone, fill replaces them whatever this says"
 
 GAUSSIAN_FWHM = 2 * math.sqrt(2 * math.log(2))
 
@@ -101,6 +134,9 @@ class Cleaned:
     stars: Stars | None = None
     """Stars that must not be flagged; None where none were looked for."""
 
+    before: xr.Dataset | None = None
+    """The frame with its cosmic rays; None where they are left in."""
+
 
 @dataclass(frozen=True)
 class FlaggedStars:
@@ -147,7 +183,7 @@ def choose_objlim(fwhm: float) -> float:
     return OBJLIM_UNDERSAMPLED if fwhm < UNDERSAMPLED else OBJLIM
 
 
-def remove_cosmic_rays(frame: xr.Dataset, asked: str, *, spectrum: bool) -> Cleaned:
+def remove_cosmic_rays(frame: xr.Dataset, asked: str, facts: Facts) -> Cleaned:
     """Remove the cosmic rays of a calibrated frame, unless they must be left in.
 
     Parameters
@@ -155,17 +191,20 @@ def remove_cosmic_rays(frame: xr.Dataset, asked: str, *, spectrum: bool) -> Clea
     frame
         After its flat, in electrons.
     asked
-        ``lacosmic``, ``none``, or empty: then images are cleaned and spectra are not.
-    spectrum
-        Whether it is one.
+        As `Options.cosmic_rays`.
+    facts
+        Of the frame: a spectrum is cleaned only if it is asked for, and what has a matrix of colours never.
     """
+    spectrum = facts.mode.value == "spectrum"
     if asked == "none":
         return Cleaned(frame)
+    if facts.cfa.value is not None:
+        return Cleaned(frame, (f"cosmic rays left in: the pixels have colour filters ({facts.cfa.source})",))
     if not asked and spectrum:
         return Cleaned(frame, ("cosmic rays left in, as in every spectrum; --cosmic-rays lacosmic removes them",))
     # LA Cosmic compares with the noise: with a guessed one it flags stars, or nothing.
     if UNCERTAINTY not in frame:
-        return Cleaned(frame, ("cosmic rays left in: gain or read noise is not known, nor is the noise",))
+        return Cleaned(frame, ("cosmic rays left in: the noise is not known",))
     # A spectrum has no stars, and its lines would be taken for such.
     stars = None if spectrum else measure_stars(frame)
     objlim = OBJLIM if stars is None else choose_objlim(stars.fwhm)
@@ -175,7 +214,150 @@ def remove_cosmic_rays(frame: xr.Dataset, asked: str, *, spectrum: bool) -> Clea
         messages = (f"{width}: cosmic rays with objlim {objlim:g} instead of {OBJLIM:g}",)
     # The uncertainty is the only right noise once amplifiers of different gain are assembled; a scalar fits one of
     # them.
-    return Cleaned(ops.cosmicray_lacosmic(frame, objlim=objlim, use_uncertainty=True), messages, stars)
+    cleaned = ops.cosmicray_lacosmic(frame, objlim=objlim, use_uncertainty=True)
+    if asked == "flag":
+        cleaned = ops.add_mask(frame, cleaned.ccd.is_flagged("CR"), plane="CR")
+    return Cleaned(cleaned, messages, stars, frame)
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Cosmic rays in a part of a product, beside what is possible."""
+
+    count: int
+    """Groups of pixels that touch."""
+
+    fraction: float
+    """Fraction of the pixels."""
+
+    most: float
+    """Hits that are possible; NaN where the size of the pixels is not known."""
+
+    most_fraction: float
+    """Fraction that is possible, where the size of the pixels is not known."""
+
+    @property
+    def doubt(self) -> Doubt | None:
+        """The doubt that something else was taken for cosmic rays, if there are more than possible."""
+        text = f"{self.count} hits of cosmic rays in {self.fraction:.2%} of the pixels"
+        if math.isnan(self.most):
+            if self.fraction <= self.most_fraction:
+                return None
+            return Doubt("cosmic rays", f"{text}, more than the {self.most_fraction:.2%} that are likely", WAY_OUT)
+        # A hundred hits more or less than expected are chance where a thousand are expected.
+        if self.count <= self.most + 5 * math.sqrt(self.most) + 5:
+            return None
+        limit = f"{MOST_RATE:g} per cm2 and minute"
+        return Doubt("cosmic rays", f"{text}, more than the {self.most:.0f} that {limit} give", WAY_OUT)
+
+
+def pixel_area(header: Mapping[str, Any], binning: str | None) -> float:
+    """Return the area of a pixel in cm2, from its size in micron; NaN if no card gives it.
+
+    Parameters
+    ----------
+    header
+        Of the product.
+    binning
+        Such as ``2x2``.
+    """
+    factors = [float(number) for number in (binning or "1x1").split("x")]
+    for x, y, is_binned in PIXEL_SIZES:
+        sizes = [_micron(header.get(key)) for key in (x, y)]
+        if math.isfinite(sizes[0]):
+            sizes[1] = sizes[1] if math.isfinite(sizes[1]) else sizes[0]
+            return math.prod(sizes) * 1e-8 * (1.0 if is_binned else math.prod(factors))
+    return math.nan
+
+
+def _micron(value: Any) -> float:
+    """Return a size that a pixel can have, else NaN: some headers have it in millimetres, or as 0."""
+    try:
+        size = float(value)
+    except (TypeError, ValueError):
+        return math.nan
+    return size if 0.5 <= size <= 100 else math.nan
+
+
+def count_hits(flagged: npt.NDArray[np.bool_], exposure: float | None, area: float) -> Hits:
+    """Return the hits in a part of a product, and how many are possible.
+
+    Parameters
+    ----------
+    flagged
+        Where it has cosmic rays.
+    exposure
+        Seconds; None where it is not known.
+    area
+        Of a pixel in cm2, NaN where it is not known.
+    """
+    count = int(ndimage.label(flagged, np.ones((3, 3)))[1])
+    # Rays also fall while the detector waits and is read.
+    minutes = ((exposure or 0.0) + READING) / 60
+    most_fraction = MOST_FRACTION * max(1.0, (exposure or 0.0) / 3600)
+    return Hits(count, float(flagged.mean()), MOST_RATE * area * flagged.size * minutes, most_fraction)
+
+
+def flux_changes(before: Array, after: Array) -> Array:
+    """Return the relative changes of the flux of stars that cleaning made, bright, defocused and saturated ones too.
+
+    Stars are what stands out of an image whose pixels are the medians of their neighbourhood: no ray does, as it covers fewer
+    than half of the pixels.
+    """
+    known = np.isfinite(before) & np.isfinite(after)
+    if known.sum() < 100:
+        return np.zeros(0)
+    sky = float(np.median(before[known]))
+    one, other = (np.where(known, values - sky, 0.0) for values in (before, after))
+    smooth = ndimage.median_filter(one, 3)
+    sigma = robust_std(np.diff(np.where(known, before, np.nan), axis=1)) / math.sqrt(2)
+    labels, count = ndimage.label(smooth > STAR_SIGMAS * sigma)
+    if not count:
+        return np.zeros(0)
+    numbers = np.arange(1, count + 1)
+    sizes = ndimage.sum_labels(np.ones_like(one), labels, numbers)
+    flux, change = (ndimage.sum_labels(values, labels, numbers) for values in (one, other - one))
+    # Large galaxies are hit by chance, and then lose what is not theirs.
+    outside = labels == 0
+    hits = ndimage.label((one != other) & outside, np.ones((3, 3)))[1] / max(1, int(outside.sum()))
+    stars = (sizes >= STAR_PIXELS) & (flux > 0) & (hits * sizes < CHANCE_HITS)
+    return np.asarray(np.abs(change[stars]) / flux[stars])
+
+
+def flux_doubt(changes: Array) -> Doubt | None:
+    """Return the doubt that cleaning took light from stars, if it did so to most of them."""
+    if not changes.size:
+        return None
+    # One of two stars may have been hit by a ray.
+    most = FLUX_CHANGE if changes.size >= FEWEST_FLAGGED else FLUX_CHANGE_OF_FEW
+    middle = float(np.median(changes)) if changes.size >= FEWEST_FLAGGED else float(changes.min())
+    if middle <= most:
+        return None
+    return Doubt("cosmic rays", f"the flux of {changes.size} stars changed by {middle:.1%} in the median", WAY_OUT)
+
+
+def check_cleaning(product: xr.Dataset, cleaned: Cleaned, facts: Facts) -> tuple[tuple[str, ...], Doubt | None]:
+    """Return what is said of the cosmic rays of a product that was written, and the doubt that something else was removed."""
+    if cleaned.before is None:
+        return (), None
+    image = resolve(product)
+    region = central_region(image.shape, 1.0, most=AREA)
+    part = cut(image, *region.slices).to_dataset().compute()
+    bits = part[MASK].values
+    flagged = (bits & bits.dtype.type(image.schema.bits("CR"))) != 0
+    area = pixel_area(header_view(str(product.attrs["header"])), facts.binning.value)
+    hits = count_hits(flagged, facts.exposure.value, area)
+    doubts, messages = [hits.doubt], [f"{hits.count} hits of cosmic rays"]
+    if cleaned.stars is not None:
+        stars = check_stars(product, cleaned.stars)
+        assert stars is not None
+        doubts.append(stars.doubt)
+        messages = [f"{stars}, {hits.count} hits"]
+        before = cut(resolve(cleaned.before), *region.slices).to_dataset()[DATA].compute().values
+        doubts.append(flux_doubt(flux_changes(before.astype(float), part[DATA].values.astype(float))))
+    said = [doubt for doubt in doubts if doubt is not None]
+    text = "; ".join(doubt.text for doubt in said)
+    return tuple(messages), Doubt("cosmic rays", f"cosmic rays: {text}", WAY_OUT) if said else None
 
 
 def check_stars(product: xr.Dataset, stars: Stars | None) -> FlaggedStars | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,12 @@ import xarray as xr
 from lazyccd import ops
 from lazyccd.batch.calibrate import MadeMasters, calibrate_frame
 from lazyccd.batch.measure import level
-from lazyccd.batch.metadata import Facts
+from lazyccd.batch.metadata import MEASURED, Facts
 from lazyccd.batch.night_plan import FramePlan, MasterGroup, NightPlan, exposure_name
 from lazyccd.errors import ParameterError
-from lazyccd.frame.core import resolve
+from lazyccd.frame.core import UNCERTAINTY, resolve
 from lazyccd.frame.output_header import after_normalization
+from lazyccd.ops.instrument.calibrate import scale_noise
 from lazyccd.ops.stack.rejection import SigmaClip
 
 FEW = 10
@@ -74,11 +75,17 @@ class MasterMaker:
         excluded: list[str] = []
         members = self.plan.members(group.name)
         for member in members:
-            frame = calibrate_frame(self.plan, member, self.made).frame
+            done = calibrate_frame(self.plan, member, self.made)
+            frame = done.frame
+            # One frame that says nothing must not cost the others their master.
+            if done.doubts:
+                excluded.append(f"{member.name} excluded: {'; '.join(map(str, done.doubts))}")
+                continue
             # Flats differ in exposure and lamp: each is brought to 1 before they can be compared pixel by pixel.
             if group.kind == "flat":
                 value = level(frame)
-                reason = why_flat_is_excluded(value, member.facts, missing_images(self.plan, member))
+                facts = member.facts.with_fact("saturate", replace(member.facts.saturate, value=done.saturate))
+                reason = why_flat_is_excluded(value, facts, missing_images(self.plan, member))
                 if reason:
                     excluded.append(f"{member.name} excluded: {reason}")
                     continue
@@ -91,6 +98,7 @@ class MasterMaker:
             raise ParameterError(f"no frame of {group.name} can be used: {'; '.join(excluded)}.")
         bias = next((item.bias.master for item in members if item.bias), "")
         master = with_master_cards(combine_robustly(frames), group, len(frames), self.plan.master_file(bias))
+        master = ops.with_header(master, measured_cards(group, members[0].facts))
         return Master(master, (describe_combination(len(frames)), *excluded))
 
     def _exposure_level(self, frame_plan: FramePlan) -> float:
@@ -148,15 +156,32 @@ def describe_combination(count: int) -> str:
 
 def combine_robustly(frames: list[xr.Dataset]) -> xr.Dataset:
     """Return the master of calibrated frames: their median if they are few, else a mean clipped about the median."""
+    # The scatter of a few frames is no uncertainty to carry on: where theirs is not known, that of the master is not.
+    known = all(UNCERTAINTY in frame for frame in frames)
     if len(frames) < FEW:
         median: xr.Dataset = ops.combine(frames, method="median")
-        return median
+        return median if known else scale_noise(median, 0)
     clipped: xr.Dataset = ops.combine(
         frames,
         method="average",
         reject=SigmaClip(CLIP, CLIP, center="median", deviation="mad_std", iterations=1),
     )
-    return clipped
+    return clipped if known else scale_noise(clipped, 0)
+
+
+def measured_cards(group: MasterGroup, facts: Facts) -> dict[str, Any]:
+    """Return the cards of a gain and a read noise that pairs gave, for later nights that use this master."""
+    if group.kind == "flat":
+        return {}
+    named = {
+        "LZGAIN": (facts.gain, "[electron/adu] measured"),
+        "LZRDN": (facts.readnoise, "[electron] read noise measured"),
+    }
+    return {
+        key: (float(f"{fact.value:.5g}"), comment)
+        for key, (fact, comment) in named.items()
+        if fact.value is not None and fact.source == MEASURED
+    }
 
 
 def with_master_cards(master: xr.Dataset, group: MasterGroup, count: int, bias: str) -> xr.Dataset:

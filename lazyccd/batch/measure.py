@@ -112,6 +112,9 @@ class Measurement:
     used: bool
     """Whether it replaces the stated one."""
 
+    chosen: bool = False
+    """Whether the stated one was asked for."""
+
     @property
     def difference(self) -> float:
         """Relative difference from the stated value; 0 where none is stated."""
@@ -120,19 +123,26 @@ class Measurement:
     @property
     def doubt(self) -> Doubt | None:
         """The doubt about the stated value, if it is used and differs too much."""
-        if self.used or self.difference <= SUSPICIOUS:
+        if self.used or self.chosen or self.difference <= SUSPICIOUS:
             return None
-        return Doubt("measured", f"they differ by {self.difference:.0%}", "--gain measured uses the measured ones")
+        return Doubt("measured", f"they differ by {self.difference:.0%}", "--gain measured or --gain stated chooses")
 
-    def __str__(self) -> str:
-        """Return what is printed of it."""
+    @property
+    def text(self) -> str:
+        """What is said of it beside its name."""
         unit = UNITS[self.name]
         value = self.stated.value
         shown = "nothing" if value is None else f"{value:.3g} {unit} ({self.stated.source})"
-        text = f"{self.name}: measured {self.value:.3g} {unit} from pairs of {self.source}, stated {shown}"
+        text = f"measured {self.value:.3g} {unit} from pairs of {self.source}, stated {shown}"
         if self.used:
             return f"{text}; the measured one is used"
+        if self.chosen and self.difference > SUSPICIOUS:
+            return f"{text}; the stated one is used, as asked"
         return text if self.doubt is None else f"{text}; {self.doubt}"
+
+    def __str__(self) -> str:
+        """Return what is printed of it."""
+        return f"{self.name}: {self.text}"
 
 
 def measure_pairs(plan: NightPlan, pairs: Pairs) -> list[Measurement]:
@@ -148,10 +158,14 @@ def measure_pairs(plan: NightPlan, pairs: Pairs) -> list[Measurement]:
     facts = plan.frame(pairs.frames[0]).facts
     factor = choose_gain(gain, facts.gain.value, measured=plan.options.measured)
     read = math.nan if factor is None else read_adu * factor
+    options = plan.options
+    # A number that was typed is a choice too.
+    chosen = {"gain": bool(options.gain), "readnoise": options.gain == "stated" or bool(options.readnoise)}
     return [
-        Measurement(name, value, source, facts.get(name), plan.options.measured or facts.get(name).value is None)
+        Measurement(name, value, source, stated, options.measured or stated.value is None, chosen[name])
         for name, value, source in (("gain", gain, pairs.flat), ("readnoise", read, pairs.zero))
         if math.isfinite(value)
+        for stated in [facts.get(name)]
     ]
 
 

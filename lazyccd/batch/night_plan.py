@@ -30,12 +30,35 @@ MISSABLE = ("bias", "dark", "flat", "gain", "readnoise")
 
 
 DoubtKind: TypeAlias = Literal[
-    "refused", "listed", "unreadable", "missing", "inherited", "failed", "fact", "master", "measured", "cosmic rays"
+    "refused",
+    "listed",
+    "unreadable",
+    "missing",
+    "inherited",
+    "failed",
+    "fact",
+    "master",
+    "measured",
+    "cosmic rays",
+    "check",
 ]
-LOWERING: frozenset[DoubtKind] = frozenset(
-    {"refused", "listed", "unreadable", "missing", "inherited", "failed", "fact", "master"}
-)
+FOUND: frozenset[DoubtKind] = frozenset({"measured", "cosmic rays", "check"})
+"""Doubts that only the pixels can raise, while a night is reduced."""
+
+LOWERING: frozenset[DoubtKind] = FOUND | {
+    "refused",
+    "listed",
+    "unreadable",
+    "missing",
+    "inherited",
+    "failed",
+    "fact",
+    "master",
+}
 """Doubts that keep a product from being COMPLETE; the others are only reported."""
+
+COSMIC_RAYS = ("lacosmic", "flag", "fill", "none")
+"""What can be done about cosmic rays: see `Options.cosmic_rays`."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +83,7 @@ class Options:
     """Path of a camera table."""
 
     gain: str = ""
-    """Electrons per adu, or 'measured'."""
+    """Electrons per adu, 'measured', or 'stated': then measured ones that differ raise no doubt."""
 
     readnoise: str = ""
     saturate: str = ""
@@ -78,7 +101,12 @@ class Options:
     """Folder of existing masters."""
 
     cosmic_rays: str = ""
-    """'lacosmic' or 'none'; empty for images and not for spectra."""
+    """What is done about them; empty is 'lacosmic' for images and 'none' for spectra.
+
+    - lacosmic: they are replaced and flagged, unless the checks of the result fail.
+    - flag: they are only flagged, unless the checks fail.
+    - fill: they are replaced and flagged whatever the checks say.
+    """
 
     allow_missing: tuple[str, ...] = ()
     force: bool = False
@@ -98,8 +126,10 @@ class Options:
                 raise ParameterError(
                     f"--{name} {getattr(self, name)!r} must be a number; leave it out if it is not known."
                 )
-        if self.cosmic_rays not in {"", "lacosmic", "none"}:
-            raise ParameterError(f"--cosmic-rays {self.cosmic_rays!r} must be lacosmic or none; correct it.")
+        if self.cosmic_rays not in {"", *COSMIC_RAYS}:
+            raise ParameterError(
+                f"--cosmic-rays {self.cosmic_rays!r} must be lacosmic, flag, fill or none; correct it."
+            )
         for kind in self.allow_missing:
             if kind not in MISSABLE:
                 raise ParameterError(f"--allow-missing {kind!r} must be one of {', '.join(MISSABLE)}; correct it.")
@@ -107,9 +137,10 @@ class Options:
     @property
     def facts(self) -> dict[str, str]:
         """Facts that were given."""
-        # 'measured' is no value yet: until pairs were measured the header's gain stands.
+        # 'measured' is no value yet: until pairs were measured the header's gain stands, as it does with 'stated'.
+        no_number = {("gain", "measured"), ("gain", "stated")}
         given = {name: getattr(self, name) for name in ("gain", "readnoise", "saturate", "overscan", "trim")}
-        return {name: text for name, text in given.items() if text and (name, text) != ("gain", "measured")}
+        return {name: text for name, text in given.items() if text and (name, text) not in no_number}
 
     @property
     def measured(self) -> bool:

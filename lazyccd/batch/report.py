@@ -341,15 +341,19 @@ def _verdict(plan: NightPlan) -> Text:
     return Text(f"\nScience frames: {parts}. Exit status would be {plan.exit_status}.", style="bold")
 
 
-STYLES = {"COMPLETE": "green", "PARTIAL": "yellow", "FAILED": "red"}
+STYLES = {"FAILED": "red", "PARTIAL": "yellow", "COMPLETE": "green"}
+"""Of each status, the worst first."""
 
 
 def print_results(run: Run, console: Console) -> None:
     """Print what was measured, the masters, the science frames, what was left, and where everything is."""
     if run.measurements or run.doubts:
         console.print(Text("Measured on the pixels", style="bold"))
-        for line in (*run.measurements, *run.doubts):
+        # What is doubtful among them is a reason of each product that it is about.
+        for line in (item for item in run.measurements if item.doubt is None):
             console.print(f"  {line}", markup=False)
+        for doubt in run.doubts:
+            console.print(f"  {doubt}", markup=False)
     masters = [outcome for outcome in run.outcomes if outcome.kind != "science"]
     science = [outcome for outcome in run.outcomes if outcome.kind == "science"]
     if masters:
@@ -357,14 +361,7 @@ def print_results(run: Run, console: Console) -> None:
     if science:
         console.print(_science_outcomes(science))
     _print_messages(run, console)
-    left = [item for item in run.plan.frames if not item.is_reduced]
-    # What was not reduced is part of the result: silence would look like success.
-    for item in left:
-        console.print(f"  not reduced: {item.name} ({item.kind}): {item.reason}", markup=False)
-    for note in run.plan.notes:
-        console.print(f"  note: {note}", markup=False)
-    for name, reason in run.plan.skipped:
-        console.print(f"  skipped: {name}: {reason}", markup=False)
+    _print_faults(run, console)
     counts = {status: sum(o.status == status for o in science) for status in STYLES}
     total = sum(outcome.seconds for outcome in run.outcomes)
     done = [f"{count} {status}" for status, count in counts.items() if count] or ["nothing to reduce"]
@@ -408,9 +405,32 @@ def _print_messages(run: Run, console: Console) -> None:
     reasons = why_these_masters(run.plan)
     lines = {text: list(dict.fromkeys(files[name] for name in names)) for text, names in reasons.items()}
     for outcome in run.outcomes:
-        messages = outcome.messages if outcome.kind == "science" else ()
-        for text in (*messages, *((outcome.reason,) if outcome.reason else ())):
+        for text in outcome.messages if outcome.kind == "science" else ():
             lines.setdefault(text, []).append(os.path.basename(outcome.name))
+    _print_lines(lines, console)
+
+
+def _print_faults(run: Run, console: Console) -> None:
+    """Print what failed, what is doubtful or lacking, and what was not reduced: each once, the worst first."""
+    lines: dict[str, list[str]] = {}
+    for status in ("FAILED", "PARTIAL"):
+        for outcome in (item for item in run.outcomes if item.status == status):
+            for doubt in outcome.doubts:
+                lines.setdefault(f"{status}: {doubt}", []).append(os.path.basename(outcome.name))
+    if lines or run.plan.skipped or run.plan.notes or not all(item.is_reduced for item in run.plan.frames):
+        console.print(Text("What is wrong, or may be", style="bold"))
+    _print_lines(lines, console)
+    # What was not reduced is part of the result: silence would look like success.
+    for item in (item for item in run.plan.frames if not item.is_reduced):
+        console.print(f"  not reduced: {item.name} ({item.kind}): {item.reason}", markup=False)
+    for note in run.plan.notes:
+        console.print(f"  note: {note}", markup=False)
+    for name, reason in run.plan.skipped:
+        console.print(f"  skipped: {name}: {reason}", markup=False)
+
+
+def _print_lines(lines: dict[str, list[str]], console: Console) -> None:
+    """Print texts, each with the frames that it is about."""
     for text, names in lines.items():
         who = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
         console.print(f"  {who}: {text}", markup=False)

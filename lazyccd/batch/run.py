@@ -17,8 +17,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from lazyccd import io
-from lazyccd.batch.calibrate import MadeMasters, reduce_exposure
-from lazyccd.batch.cosmic_rays import check_stars
+from lazyccd.batch.calibrate import MadeMasters, Reduced, reduce_exposure
+from lazyccd.batch.cosmic_rays import check_cleaning
 from lazyccd.batch.exposures import (
     as_masters,
     exposures,
@@ -33,7 +33,7 @@ from lazyccd.batch.exposures import (
 from lazyccd.batch.make_masters import MasterMaker
 from lazyccd.batch.measure import Measurement, measure_pairs, noise
 from lazyccd.batch.metadata import MEASURED, Fact
-from lazyccd.batch.night_plan import LOWERING, Doubt, FramePlan, MasterGroup, NightPlan, exposure_name
+from lazyccd.batch.night_plan import FOUND, LOWERING, Doubt, FramePlan, MasterGroup, NightPlan, exposure_name
 from lazyccd.batch.resume import NightJournal
 from lazyccd.errors import LazyCCDError, TargetExistsError
 from lazyccd.frame.core import resolve
@@ -154,7 +154,9 @@ class Run:
         """0 all complete, 3 some lack more than was allowed, 1 something failed."""
         if any(outcome.status == "FAILED" for outcome in self.outcomes):
             return 1
-        return self.plan.exit_status
+        # What only the pixels showed is not in the plan.
+        found = any(doubt.kind in FOUND for o in self.outcomes if o.kind == "science" for doubt in o.doubts)
+        return self.plan.exit_status or (3 if found else 0)
 
     def target(self, name: str) -> Path:
         """Return the path of a science product."""
@@ -189,6 +191,9 @@ class Run:
             for item in found:
                 if item.used:
                     self.plan = self.plan.with_fact(pairs.frames, item.name, Fact(item.value, MEASURED))
+                # All frames of these masters were read alike, so what the pairs say is true of them too.
+                elif item.doubt is not None:
+                    self.plan = self.plan.with_fact(pairs.frames, item.name, replace(item.stated, doubt=item.text))
             self.measurements += found
 
     def _keep(self, journal: NightJournal, name: str, kind: str, make: Callable[[], Outcome]) -> None:
@@ -241,29 +246,49 @@ class Run:
     def _reduce(self, name: str, frame_plans: list[FramePlan]) -> Outcome:
         """Reduce and write an exposure, and check what was written."""
         reduced = reduce_exposure(self.plan, frame_plans, self.made)
-        write = io.to_fits if self.format == "fits" else io.to_zarr
-        path = str(write(reduced.exposure, self.target(name), **self._writing))
+        path = self._write(name, reduced)
+        messages, spoiled = self._check(path, reduced, frame_plans[0])
+        # Only the pixels that were written say whether stars were taken for cosmic rays; then the frame gets them back.
+        if spoiled:
+            reduced = reduce_exposure(self.plan, frame_plans, self.made, spoiled)
+            path = self._write(name, reduced, overwrite=True)
         self._picture(path, self.plan.product_names[name])
         # What was written is read back, so the noise in the report is that of the file.
         products = list(frames_by_name(open_image(path)).values())
-        messages: dict[str, tuple[str, ...]] = {}
-        doubts: dict[str, tuple[Doubt, ...]] = {}
-        for product, (part, cleaned) in zip(products, reduced.cleaned.items(), strict=True):
-            flagged = check_stars(product, cleaned.stars)
-            messages[part] = (*cleaned.messages, *([str(flagged)] if flagged else []))
-            doubts[part] = (flagged.doubt,) if flagged and flagged.doubt else ()
         return Outcome(
             name,
             "science",
-            least_complete(frame_plans).status,
-            (*merge_doubts({item.child: item.doubts for item in frame_plans}), *merge_doubts(doubts)),
+            reduced.status,
+            (*merge_doubts({item.child: item.doubts for item in frame_plans}), *reduced.doubts),
             path,
             used=reduced.masters,
-            messages=(*reduced.messages, *merge_messages(messages)),
+            messages=(*reduced.messages, *messages),
             noise_before=float(np.median([_raw_noise(item) for item in frame_plans])),
             noise_after=float(np.median([noise(product) for product in products])),
             unit=f"{resolve(products[0]).units}",
         )
+
+    def _write(self, name: str, reduced: Reduced, **more: bool) -> str:
+        """Write a science product."""
+        write = io.to_fits if self.format == "fits" else io.to_zarr
+        return str(write(reduced.exposure, self.target(name), **self._writing | more))
+
+    def _check(self, path: str, reduced: Reduced, frame_plan: FramePlan) -> tuple[tuple[str, ...], dict[str, Doubt]]:
+        """Return what is said of the cosmic rays of a product, and which of its frames their removal has damaged."""
+        products = frames_by_name(open_image(path)).values()
+        messages: dict[str, tuple[str, ...]] = {}
+        spoiled: dict[str, Doubt] = {}
+        for product, (part, cleaned) in zip(products, reduced.cleaned.items(), strict=True):
+            texts, doubt = check_cleaning(product, cleaned, frame_plan.facts)
+            messages[part] = (*cleaned.messages, *texts)
+            if doubt is not None:
+                spoiled[part] = doubt
+                left = self.plan.options.cosmic_rays != "fill"
+                messages[part] = (
+                    *cleaned.messages,
+                    "cosmic rays left in" if left else "cosmic rays replaced, as asked",
+                )
+        return merge_messages(messages), spoiled
 
     def _picture(self, path: str, name: str) -> None:
         """Draw a product."""

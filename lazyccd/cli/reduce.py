@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 @click.option(
     "--camera", default="", metavar="FILE.toml", help="Where the headers of this camera have gain, sections, types, ..."
 )
-@click.option("--gain", default="", metavar="G|measured", help="Electrons per adu, or measured from pairs of flats.")
+@click.option(
+    "--gain",
+    default="",
+    metavar="G|measured|stated",
+    help="Electrons per adu; measured from pairs of flats, or as the headers state.",
+)
 @click.option("--readnoise", default="", metavar="R", help="Read noise in electrons.")
 @click.option("--saturate", default="", metavar="LEVEL", help="Saturation level in adu.")
 @click.option("--overscan", default="", metavar="SEC|none", help="Overscan section, such as [2049:2080,1:4096].")
@@ -37,8 +42,9 @@ if TYPE_CHECKING:
 @click.option(
     "--cosmic-rays",
     default="",
-    metavar="lacosmic|none",
-    help="How to remove cosmic rays.  [default: lacosmic for images, none for spectra]",
+    metavar="lacosmic|flag|fill|none",
+    help="Replace cosmic rays where the result passes its checks, only flag them, replace them whatever the checks say, or "
+    "leave them.  [default: lacosmic for images, none for spectra]",
 )
 @click.option(
     "--allow-missing", default="", metavar="bias,dark,...", help="Calibrations whose absence still gives exit status 0."

@@ -108,8 +108,8 @@ def test_measured_against_stated() -> None:
     assert near.doubt is None
     assert str(near) == "gain: measured 1.1 e-/adu from pairs of flat_R, stated 1 e-/adu (keyword GAIN)"
     far = replace(near, value=1.2)
-    assert far.doubt == Doubt("measured", "they differ by 20%", "--gain measured uses the measured ones")
-    assert str(far).endswith("; they differ by 20%; --gain measured uses the measured ones")
+    assert far.doubt == Doubt("measured", "they differ by 20%", "--gain measured or --gain stated chooses")
+    assert str(far).endswith("; they differ by 20%; --gain measured or --gain stated chooses")
     assert replace(far, used=True).doubt is None
     nothing = Measurement("readnoise", 5.0, "bias", Fact(None, "no keyword"), used=True)
     assert str(nothing) == "readnoise: measured 5 e- from pairs of bias, stated nothing; the measured one is used"
@@ -132,10 +132,10 @@ def test_doubts_of_a_frame(plan_night: PlanNight) -> None:
 
 
 def test_outcomes_go_through_a_journal() -> None:
-    """Doubts come back as they were; only those that lower the status are its reason."""
+    """Doubts come back as they were; those that lower the status are its reason, that of cosmic rays too."""
     doubts = (Doubt("missing", "no flat", "give one"), Doubt("cosmic rays", "6 of 266 stars flagged"))
     outcome = Outcome("a.fits", "science", "PARTIAL", doubts, noise_before=1.5)
-    assert outcome.reason == "no flat; give one"
+    assert outcome.reason == "no flat; give one; 6 of 266 stars flagged"
     record = json.loads(json.dumps(asdict(outcome)))
     record = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
     again = Outcome.from_record(record)

@@ -258,7 +258,8 @@ def overscan_levels(
     """Choose what is subtracted as the overscan: a constant, or a level per line.
 
     The level of each line is the mean of its pixels within 3 robust sigma of their median. A constant is subtracted, the mean
-    of the levels, unless these scatter by more than twice what the read noise predicts; then each line has its own level.
+    of the levels within 4 robust sigma of their median, unless the levels scatter by more than twice what the read noise
+    predicts; then each line has its own level, and lines that bled into the strip that of their neighbours.
     Lines that the strip does not cover get the constant.
 
     Parameters
@@ -293,11 +294,11 @@ def _choose_levels(image: Image, strip: Strip, axis: int, readnoise: float | Non
     values = values if axis == 1 else values.T
     # each line is clipped before it is averaged, so that a cosmic ray or a bleed in the strip moves neither line nor constant
     lines = line_level(values, None, 1, "mad")
-    good = lines[np.isfinite(lines)]
-    constant = float(np.mean(good)) if good.size else float("nan")
     # the scatter within lines, which a level that drifts from line to line does not reach
     read = readnoise if readnoise is not None else robust_std(values - lines[:, None])
     predicted, measured = float(read / np.sqrt(values.shape[1])), robust_std(lines)
+    good = lines[_is_usual(lines, predicted)]
+    constant = float(np.mean(good)) if good.size else float("nan")
     form = choose_form(measured, predicted)
     levels = np.full(image.shape[1 - axis], constant)
     if form == "constant":
@@ -305,8 +306,22 @@ def _choose_levels(image: Image, strip: Strip, axis: int, readnoise: float | Non
     else:
         noise = scatter(values - lines[:, None], good.size)
         first, stop = strip.lines(axis)
-        levels[first:stop] = np.where(np.isfinite(lines), lines, constant)
+        # A line that a ray crossed along the strip, or that bled into it, takes the level of its neighbours.
+        filled = _filled(lines, np.isfinite(lines) & ~bled_lines(lines))
+        levels[first:stop] = np.where(np.isfinite(filled), filled, constant)
     return OverscanLevels(levels, axis, form, constant, noise, measured, predicted, unit_to_text(image.units))
+
+
+def _is_usual(lines: Array, predicted: float) -> Array:
+    """Return which lines lie within four robust standard deviations of the median line."""
+    known = np.isfinite(lines)
+    if not known.any():
+        return known
+    away = np.abs(lines - np.median(lines[known]))
+    # The robust deviation of lines that are equal is 0; what the read noise predicts is no outlier.
+    limit = 4 * max(MAD_TO_SIGMA * float(np.median(away[known])), predicted if np.isfinite(predicted) else 0.0)
+    usual: Array = known & (away <= limit)
+    return usual
 
 
 def _subtract_chosen(image: Image, chosen: OverscanLevels, *more: tuple[str, str, str]) -> xr.Dataset:

@@ -1,0 +1,282 @@
+"""Signs in the pixels that a calibration did not belong to a frame, or that gain and noise are not what they are said to be.
+
+Each check is a function of arrays, NaN where a pixel is bad, and returns what to print, or nothing. A check may miss a fault;
+it must not find one in good data, so each asks for an effect that is large and for one that is no chance.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lazyccd.kernels.block import Array
+from lazyccd.ops.sample import robust_std
+
+TILES = 4
+"""Parts of each axis in which an effect is measured, so that its scatter shows how well it is known."""
+
+SURE = 5.0
+"""Standard errors that an effect must be away from nothing."""
+
+STRUCTURE_LEFT = 0.5
+"""Fraction of a master's structure that may be left, or be there negative."""
+
+LEAST_STRUCTURE = 0.4
+"""Fraction of the variance of a master's small structure that must not be noise, or there is nothing to compare."""
+
+HOT = 20.0
+"""Robust standard deviations by which a hot pixel of a dark stands out."""
+
+HOT_LEFT = 0.25
+"""Fraction of hot pixels that may be left, or be there negative."""
+
+FEWEST_HOT = 10
+
+SHADING_LEFT = 0.3
+"""Fraction of a flat's large structure that may be left, or be there inverted."""
+
+LEAST_SHADING = 0.01
+"""Scatter of the large structure of a flat below which there is nothing to compare."""
+
+BELOW_SKY = 0.3
+"""Noise of a pixel by which the median of a frame may be below 0."""
+
+DARK_PIXELS = 0.02
+"""Fraction of the pixels that may be five times the noise below 0."""
+
+LEAST_NOISE, MOST_NOISE = 0.7, 1.5
+"""Noise of the sky over what its uncertainty says, in half, and in three quarters, of the parts of an image."""
+
+CONSTANT_SIDE = 16
+"""Side of a part of a raw image in which not all pixels can be equal."""
+
+
+class Left(NamedTuple):
+    """How much of a master is left in a frame: 0 of one that belongs, -1 of one that the frame had nothing of."""
+
+    fraction: float
+    error: float
+
+    def is_beyond(self, most: float) -> bool:
+        """Return whether it is large and no chance."""
+        return abs(self.fraction) > most and abs(self.fraction) > SURE * self.error
+
+
+def structure_left(after: Array, master: Array, noise: Array | float) -> Left | None:
+    r"""Return how much of the small structure of a master is left in a frame after it was subtracted.
+
+    Small structure is each pixel less the mean of its four neighbours. A regression of the frame on the master has the slope
+
+    .. math:: b = \frac{f s^2 - n^2}{s^2 + n^2},
+
+    with the variance :math:`s^2` of the structure, :math:`n^2` of the master's own noise, which the frame has taken over with
+    the opposite sign, and the fraction :math:`f` that is left.
+
+    Parameters
+    ----------
+    after
+        The frame after the step.
+    master
+        The master as it was subtracted.
+    noise
+        Standard deviation of its noise.
+
+    Returns
+    -------
+    Left or None
+        None if the master has no structure above its noise.
+    """
+    ours, theirs = small_structure(after), small_structure(master)
+    own = 1.25 * _square_of_noise(noise)  # a pixel less the mean of four has 5/4 of its variance
+    fractions = []
+    for y, x in _tiles(ours.shape):
+        a, m = _clipped(ours[y, x], theirs[y, x])
+        if a.size < 30:
+            continue
+        variance = float(np.mean(m**2))
+        structure = variance - own
+        if structure < LEAST_STRUCTURE * variance:
+            continue
+        fractions.append((float(np.mean(a * m)) + own) / structure)
+    return _mean_left(fractions)
+
+
+def hot_pixels_left(after: Array, dark: Array) -> Left | None:
+    """Return how much of the hot pixels of a dark is left in a frame after it was subtracted; None if it has too few."""
+    known = np.isfinite(after) & np.isfinite(dark)
+    if not known.any():
+        return None
+    above = dark - np.median(dark[known])
+    hot = known & (above > HOT * robust_std(dark[known]))
+    if hot.sum() < FEWEST_HOT:
+        return None
+    padded = np.pad(np.where(hot, np.nan, after), 2, constant_values=np.nan)
+    y, x = np.nonzero(hot)
+    around = np.stack([padded[y + dy, x + dx] for dy in range(5) for dx in range(5)])
+    fractions = (after[hot] - _quietly(np.nanmedian, around)) / above[hot]
+    fractions = fractions[np.isfinite(fractions)]
+    if fractions.size < FEWEST_HOT:
+        return None
+    return Left(float(np.median(fractions)), 1.25 * robust_spread(fractions) / math.sqrt(fractions.size))
+
+
+def shading_left(after: Array, flat: Array) -> Left | None:
+    """Return how much of the large structure of a flat is left in a frame that it divided; None if it has none, or no sky.
+
+    The sky is as bright everywhere, so a frame divided by a flat of another camera, filter or night shows the flat inverted:
+    the slope of logarithms of medians is -1.
+    """
+    ours, theirs = _medians(after), _medians(flat)
+    good = np.isfinite(ours) & np.isfinite(theirs) & (theirs > 0)
+    # The sky must stand out, or a gradient of a few counts is all that there is.
+    scatter = robust_std(small_structure(after)) / math.sqrt(1.25)
+    if good.sum() < 16 or np.median(ours[good]) < scatter or (ours[good] <= 0).any():
+        return None
+    logs, flats = np.log(ours[good]), np.log(theirs[good])
+    flats = flats - np.median(flats)
+    if np.std(flats) < LEAST_SHADING:
+        return None
+    slope, offset = np.polyfit(flats, logs, 1)
+    rest = logs - slope * flats - offset
+    # Gradients of the sky reach over many parts, which are then no independent measurements.
+    error = float(np.std(rest) / np.std(flats) / math.sqrt(good.sum() / 4))
+    return Left(float(slope), error)
+
+
+def too_dark(values: Array, noise: float) -> str:
+    """Say that a frame lies below 0, where light never is."""
+    values = values[np.isfinite(values)]
+    if not values.size or not noise > 0:
+        return ""
+    middle = float(np.median(values))
+    if middle < -(BELOW_SKY + SURE / math.sqrt(values.size)) * noise:
+        return f"the sky is negative, {middle:.4g} with a noise of {noise:.3g}"
+    dark = float(np.mean(values < -5 * noise))
+    return f"{dark:.0%} of the pixels are five times the noise below 0" if dark > DARK_PIXELS else ""
+
+
+def constant_part(values: Array) -> float:
+    """Return the fraction of a raw image, in squares of 16 pixels, in which all known pixels are equal."""
+    rows, columns = (max(1, size // CONSTANT_SIDE) for size in values.shape)
+    side_y, side_x = min(CONSTANT_SIDE, values.shape[0]), min(CONSTANT_SIDE, values.shape[1])
+    cut = values[: rows * side_y, : columns * side_x].reshape(rows, side_y, columns, side_x)
+    known = np.isfinite(cut)
+    low = np.where(known, cut, np.inf).min(axis=(1, 3))
+    high = np.where(known, cut, -np.inf).max(axis=(1, 3))
+    # A few pixels of a part that is bad may be equal by chance.
+    return float(np.mean((low == high) & (known.mean(axis=(1, 3)) > 0.5)))
+
+
+def noise_ratio(values: Array, uncertainty: Array) -> tuple[float, float]:
+    """Return the noise of the sky over its uncertainty in parts of an image: what a quarter is below, and what half is.
+
+    Stars fill some parts and make them noisier, so the quieter ones are the sky's.
+    """
+    ratios = []
+    small = small_structure(values)
+    for y, x in _tiles(small.shape, 2 * TILES):
+        measured = robust_std(small[y, x]) / math.sqrt(1.25)
+        expected = _quietly(np.nanmedian, uncertainty[1:-1, 1:-1][y, x].ravel())
+        if expected > 0 and math.isfinite(measured):
+            ratios.append(measured / expected)
+    if len(ratios) < TILES:
+        return math.nan, math.nan
+    return float(np.quantile(ratios, 0.25)), float(np.median(ratios))
+
+
+def wrong_noise(values: Array, uncertainty: Array, *, flattened: bool) -> str:
+    """Say that the noise of the sky is not what gain and read noise make it.
+
+    Parameters
+    ----------
+    values, uncertainty
+        A calibrated image.
+    flattened
+        Whether a flat divided it; if not, the pixels' sensitivities scatter too.
+    """
+    low, middle = noise_ratio(values, uncertainty)
+    if middle < LEAST_NOISE:
+        return f"the noise of the sky is {middle:.2f} of what gain and read noise say, or less"
+    if low > MOST_NOISE and flattened:
+        return f"the noise of the sky is {low:.2f} times what gain and read noise say, or more"
+    return ""
+
+
+def robust_spread(values: Array) -> float:
+    """Return the standard deviation that the middle half of some values has."""
+    low, high = np.quantile(values, [0.25, 0.75])
+    return float(high - low) / 1.349
+
+
+def piled_up(values: Array) -> tuple[float, int] | None:
+    """Return the level at which a raw frame piles up and the pixels there; None if it does not.
+
+    More than a handful of pixels have exactly the largest value, and many more than have each of the values below it.
+    """
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return None
+    top, middle = float(values.max()), float(np.median(values))
+    count = int((values == top).sum())
+    # Of noise, and of stars, each value has fewer pixels than the one below.
+    depth = max(1.0, 0.05 * (top - middle))
+    below = int(((values < top) & (values >= top - depth)).sum()) / depth
+    return (top, count) if top > 0 and count > 8 + 5 * below else None
+
+
+def small_structure(values: Array) -> Array:
+    """Return each pixel less the mean of its four neighbours, but for those at the edge."""
+    middle: Array = values[1:-1, 1:-1]
+    return middle - (values[:-2, 1:-1] + values[2:, 1:-1] + values[1:-1, :-2] + values[1:-1, 2:]) / 4
+
+
+def _tiles(shape: tuple[int, ...], count: int = TILES) -> list[tuple[slice, slice]]:
+    """Return the parts of an image, so many along each axis."""
+    edges = [np.linspace(0, size, count + 1).astype(int) for size in shape]
+    return [
+        (slice(y0, y1), slice(x0, x1))
+        for y0, y1 in zip(edges[0][:-1], edges[0][1:], strict=True)
+        for x0, x1 in zip(edges[1][:-1], edges[1][1:], strict=True)
+        if y1 > y0 and x1 > x0
+    ]
+
+
+def _clipped(a: Array, m: Array) -> tuple[Array, Array]:
+    """Return pairs of values of which neither stands out by more than five robust standard deviations, about their medians."""
+    known = np.isfinite(a) & np.isfinite(m)
+    a, m = a[known], m[known]
+    if not a.size:
+        return a, m
+    a, m = a - np.median(a), m - np.median(m)
+    good = (np.abs(a) <= 5 * robust_spread(a)) & (np.abs(m) <= 5 * robust_spread(m))
+    return a[good], m[good]
+
+
+def _square_of_noise(noise: Array | float) -> float:
+    squares = np.asarray(noise, float) ** 2
+    known = squares[np.isfinite(squares)]
+    return float(np.median(known)) if known.size else 0.0
+
+
+def _mean_left(fractions: list[float]) -> Left | None:
+    """Return the median of what parts of an image say, and its error; None if they are too few."""
+    if len(fractions) < TILES:
+        return None
+    # Columns and rows go through several parts, which are then no independent measurements.
+    return Left(float(np.median(fractions)), robust_spread(np.array(fractions)) / math.sqrt(TILES))
+
+
+def _medians(values: Array) -> Array:
+    """Return the medians of 8 by 8 parts of an image."""
+    return np.array([_quietly(np.nanmedian, values[y, x].ravel()) for y, x in _tiles(values.shape, 2 * TILES)])
+
+
+def _quietly(statistic: Callable[..., Any], values: Array) -> Any:
+    """Return a statistic along the first axis, NaN where nothing is known."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a part without good pixels has no median
+        return statistic(values, axis=0)

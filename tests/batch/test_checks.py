@@ -1,0 +1,271 @@
+"""Checks of results on simulated frames: each finds what is wrong, and nothing in frames that are right."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy import ndimage
+
+from lazyccd.batch import checks
+from lazyccd.batch.cosmic_rays import count_hits, flux_changes, flux_doubt, pixel_area
+
+Array = npt.NDArray[np.float64]
+SHAPE = (256, 288)
+READ = 5.0
+
+
+def smooth(rng: np.random.Generator, size: float = 40.0) -> Array:
+    """Return large structure with a scatter of 1."""
+    values: Array = ndimage.gaussian_filter(rng.normal(size=SHAPE), size)
+    return (values - values.mean()) / values.std()
+
+
+def columns(rng: np.random.Generator, scatter: float) -> Array:
+    """Return a pattern of columns with some of single pixels, as a bias has it."""
+    return rng.normal(0, scatter, SHAPE[1]) + rng.normal(0, scatter, SHAPE)
+
+
+@pytest.mark.parametrize("scatter", [4.0, 6.0, 10.0, 20.0, 100.0])
+@pytest.mark.parametrize("factor", [1.0, 0.0, 2.0])
+def test_a_bias_of_another_detector(scatter: float, factor: float) -> None:
+    """Its structure is there negative; that of a bias that belongs is gone; what is half subtracted is left."""
+    rng = np.random.default_rng(int(scatter))
+    pattern, noise = columns(rng, scatter), 2.5
+    master = pattern + rng.normal(0, noise, SHAPE)
+    after = 300 + factor * pattern + rng.normal(0, math.hypot(READ, 15), SHAPE) - master
+    left = checks.structure_left(after, master, noise)
+    assert left is not None
+    assert left.fraction == pytest.approx(factor - 1, abs=0.2)
+    assert left.is_beyond(checks.STRUCTURE_LEFT) is (factor != 1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_master_without_structure(seed: int) -> None:
+    """Noise alone says nothing about whether a master belongs."""
+    rng = np.random.default_rng(seed)
+    master = rng.normal(0, 2.5, SHAPE)
+    assert checks.structure_left(rng.normal(0, 5, SHAPE) - master, master, 2.5) is None
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.6, 1.0, 1.5, 3.0])
+def test_a_dark_of_another_scale(scale: float) -> None:
+    """Hot pixels are left where too little was subtracted, and there negative where too much was."""
+    rng = np.random.default_rng(3)
+    dark = np.full(SHAPE, 6.0)
+    hot = rng.random(SHAPE) < 2e-3
+    dark[hot] *= rng.uniform(50, 400, hot.sum())
+    subtracted = scale * dark + rng.normal(0, 2, SHAPE)
+    after = rng.poisson(200 + dark) + rng.normal(0, READ, SHAPE) - subtracted
+    left = checks.hot_pixels_left(after, subtracted)
+    assert left is not None
+    assert left.fraction == pytest.approx(1 / scale - 1, abs=0.05)
+    assert left.is_beyond(checks.HOT_LEFT) is (scale != 1)
+
+
+def test_a_dark_of_few_hot_pixels() -> None:
+    """Too few of them say nothing."""
+    dark = np.random.default_rng(0).normal(0, 1, SHAPE)
+    dark[5, 5:9] = 1000
+    assert checks.hot_pixels_left(-dark, dark) is None
+    assert checks.hot_pixels_left(np.full(SHAPE, np.nan), dark) is None
+
+
+@pytest.mark.parametrize("amplitude", [0.03, 0.05, 0.1, 0.2, 0.3])
+@pytest.mark.parametrize("belongs", [True, False])
+def test_shading_of_a_flat(amplitude: float, belongs: bool) -> None:
+    """A flat of another filter is left inverted in the sky."""
+    rng = np.random.default_rng(round(1000 * amplitude))
+    flat = np.exp(amplitude * smooth(rng))
+    sky = 400 * (flat if belongs else np.ones(SHAPE)) * (1 + 0.01 * np.linspace(-1, 1, SHAPE[0])[:, None])
+    left = checks.shading_left(rng.poisson(sky) / flat, flat)
+    assert left is not None
+    assert left.fraction == pytest.approx(0 if belongs else -1, abs=0.35)
+    assert left.is_beyond(checks.SHADING_LEFT) is not belongs
+
+
+@pytest.mark.parametrize("scatter", [0.02, 0.03, 0.05, 0.1, 0.2])
+@pytest.mark.parametrize("belongs", [True, False])
+def test_a_flat_that_brightens_the_noise(scatter: float, belongs: bool) -> None:
+    """The pixels of a flat that does not belong are put into the frame."""
+    rng = np.random.default_rng(round(1000 * scatter))
+    flat, noise = 1 + rng.normal(0, scatter, SHAPE).clip(-0.7, 0.7), 0.003
+    master = flat + rng.normal(0, noise, SHAPE)
+    after = rng.poisson(1000 * (flat if belongs else np.ones(SHAPE))) / master
+    left = checks.structure_left(after / np.median(after), master, noise)
+    assert left is not None
+    assert left.is_beyond(checks.STRUCTURE_LEFT) is not belongs
+
+
+def test_a_flat_without_shading_or_a_frame_without_sky() -> None:
+    """There is nothing to compare."""
+    rng = np.random.default_rng(1)
+    flat = np.exp(0.1 * smooth(rng))
+    assert checks.shading_left(rng.normal(0, 5, SHAPE), flat) is None
+    assert checks.shading_left(rng.poisson(400, SHAPE).astype(float), np.ones(SHAPE)) is None
+
+
+@pytest.mark.parametrize(
+    ("level", "found"), [(0.0, False), (-1.0, False), (-3.0, True), (-50.0, True), (-800.0, True), (20.0, False)]
+)
+def test_negative_sky(level: float, found: bool) -> None:
+    """A median well below 0 is no light; a bias that drifts by a fraction of the noise is usual."""
+    values = np.random.default_rng(2).normal(level, READ, SHAPE)
+    assert ("sky is negative" in checks.too_dark(values, READ)) is found
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.01, 0.05, 0.2, 0.4])
+def test_a_part_far_below_zero(fraction: float) -> None:
+    """The darkest pixels of a bright frame lie below 0 where the bias jumped."""
+    values = np.random.default_rng(2).normal(50, READ, SHAPE)
+    values[: round(fraction * SHAPE[0])] -= 300
+    assert ("below 0" in checks.too_dark(values, READ)) is (fraction > 0.02)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"), [((0, 64), 0), ((64, 128), 0), ((208, 256), 1000), ((0, 256), 7), ((96, 112), 0)]
+)
+def test_an_amplifier_that_is_constant(part: tuple[int, int], value: int) -> None:
+    """Equal pixels are no image, wherever they are; noise of a third of an adu is one."""
+    values = np.rint(np.random.default_rng(4).normal(1000, 0.35, SHAPE))
+    assert checks.constant_part(values) == 0
+    values[slice(*part)] = value
+    assert checks.constant_part(values) == pytest.approx((part[1] - part[0]) / SHAPE[0], abs=0.01)
+    values[slice(*part)] = np.nan
+    assert checks.constant_part(values) == 0
+
+
+@pytest.mark.parametrize("gain", [0.2, 0.4, 1.0, 3.0, 8.0])
+def test_a_gain_that_the_noise_contradicts(gain: float) -> None:
+    """A stated gain of so many times the true one makes the noise of the sky so much too small or large."""
+    rng = np.random.default_rng(5)
+    adu = rng.poisson(900, SHAPE) + rng.normal(0, READ, SHAPE)
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    for cy, cx in rng.uniform(0, 256, (60, 2)):
+        adu += 3e4 * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / 8)
+    electrons = adu * gain
+    said = checks.wrong_noise(electrons, np.sqrt(np.maximum(electrons, 0) + READ**2), flattened=True)
+    assert bool(said) is (gain != 1.0)
+    # without a flat, what is too much may be the pixels' sensitivities
+    said = checks.wrong_noise(electrons, np.sqrt(np.maximum(electrons, 0) + READ**2), flattened=False)
+    assert bool(said) is (gain < 1)
+
+
+def test_checks_of_nothing() -> None:
+    """An image that is bad everywhere raises no doubt."""
+    nothing = np.full(SHAPE, np.nan)
+    assert checks.structure_left(nothing, nothing, 1.0) is None
+    assert checks.shading_left(nothing, nothing) is None
+    assert checks.too_dark(nothing, 1.0) == ""
+    assert checks.wrong_noise(nothing, nothing, flattened=True) == ""
+    assert checks.piled_up(nothing) is None
+
+
+@pytest.mark.parametrize("level", [4095, 16383, 30000, 50000, 65535])
+def test_the_level_at_which_pixels_pile_up(level: int) -> None:
+    """Stars that are cut at a level show it; stars that are not show none, nor does a sky of few values."""
+    rng = np.random.default_rng(level)
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    image = 1000 + rng.normal(0, READ, SHAPE)
+    for cy, cx in rng.uniform(10, 240, (20, 2)):
+        image += rng.uniform(0.3, 2) * level * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / 8)
+    found = checks.piled_up(np.rint(np.minimum(image, level)))
+    assert found is not None
+    assert found[0] == level
+    assert found[1] > 8
+    assert checks.piled_up(np.rint(image)) is None
+    assert checks.piled_up(np.rint(rng.normal(1000, 0.2 + level / 1e5, SHAPE))) is None
+
+
+@pytest.mark.parametrize(
+    ("cards", "binning", "micron"),
+    [
+        ({"XPIXSZ": 9.0, "YPIXSZ": 9.0}, "2x2", 81.0),
+        ({"PIXSIZE1": 15, "PIXSIZE2": "15.0"}, "2x2", 900.0),
+        ({"PIXSIZE": 13.5}, None, 182.25),
+        ({"ESO DET CHIP1 PSZX": 15.0, "ESO DET CHIP1 PSZY": 15.0}, "1x1", 225.0),
+        ({"XPIXSZ": 0.0, "XPIXSIZE": 24.0}, "1x2", 1152.0),
+        ({"PIXSIZE1": 0.015}, "1x1", math.nan),
+        ({}, "1x1", math.nan),
+        ({"PIXSIZE": "unknown"}, "1x1", math.nan),
+    ],
+)
+def test_the_area_of_a_pixel(cards: dict[str, object], binning: str | None, micron: float) -> None:
+    """Sizes are in micron; of an unbinned pixel unless the keyword means a binned one."""
+    assert pixel_area(cards, binning) == pytest.approx(micron * 1e-8, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("hits", "exposure", "micron", "doubtful"),
+    [
+        (10, 60.0, 15.0, False),
+        (60, 1.0, 15.0, True),
+        (60, 1800.0, 15.0, False),
+        (400, 60.0, 24.0, True),
+        (200, None, math.nan, False),
+        (3000, 60.0, math.nan, True),
+        (3000, 36000.0, math.nan, False),
+    ],
+)
+def test_more_hits_than_possible(hits: int, exposure: float | None, micron: float, doubtful: bool) -> None:
+    """20 per cm2 and minute are the most, or half a percent of the pixels; longer exposures have more."""
+    flagged = np.zeros(SHAPE, bool)
+    places = np.argwhere(np.ones((64, 72)))[:hits] * 4 + 1
+    flagged[tuple(places.T)] = True
+    found = count_hits(flagged, exposure, micron**2 * 1e-8)
+    assert found.count == hits
+    assert (found.doubt is not None) is doubtful
+
+
+def test_pixels_that_touch_are_one_hit() -> None:
+    """Also those that touch by their corners."""
+    assert count_hits(np.eye(100, dtype=bool), 60.0, math.nan).count == 1
+
+
+def stars(kind: str, rng: np.random.Generator) -> Array:
+    """Return an image of stars: sharp, bright, defocused rings, saturated plateaus, or of 40 rays and no stars."""
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    image = 100 + rng.normal(0, 10, SHAPE)
+    for cy, cx in rng.uniform(20, 230, (12, 2)):
+        r = np.hypot(y - cy, x - cx)
+        image += {
+            "sharp": 3000 * np.exp(-(r**2) / 2),
+            "bright": 5e5 * np.exp(-(r**2) / 5),
+            "defocused": 800.0 * ((r > 5) & (r < 11)),
+            "saturated": np.minimum(3e5 * np.exp(-(r**2) / 10), 6e4),
+            "galaxies": 2000 * np.exp(-r / 5),
+            "rays": 0.0 * r,
+        }[kind]
+    return image
+
+
+@pytest.mark.parametrize("kind", ["sharp", "bright", "defocused", "saturated", "galaxies"])
+def test_flux_that_cleaning_took(kind: str) -> None:
+    """Peaks that were cut are found for stars of every kind; rays beside them change no flux."""
+    rng = np.random.default_rng(7)
+    before = stars(kind, rng)
+    rays = before.copy()
+    for y, x in rng.integers(0, 240, (30, 2)):
+        rays[y, x : x + 4] += 4000
+    changes = flux_changes(rays, before)
+    # galaxies that cover much of the image are hit by chance, and then not compared
+    assert changes.size >= 5 or kind == "galaxies"
+    assert flux_doubt(changes) is None
+    peaks = 0.7 * (ndimage.maximum_filter(before, 25) - 100) + 100
+    cut = np.where(before > 300, np.minimum(before, peaks), before)
+    said = flux_doubt(flux_changes(before, cut))
+    assert said is not None
+    assert "changed by" in said.text
+
+
+def test_flux_without_stars() -> None:
+    """Rays alone are no stars."""
+    rng = np.random.default_rng(8)
+    before = stars("rays", rng)
+    after = before.copy()
+    for y, x in rng.integers(0, 240, (80, 2)):
+        before[y, x : x + 4] += 4000
+    assert flux_doubt(flux_changes(before, after)) is None
+    assert flux_changes(np.full(SHAPE, np.nan), after).size == 0
