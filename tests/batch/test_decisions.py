@@ -82,7 +82,9 @@ def test_flagged_stars() -> None:
     assert FlaggedStars(0.001, 2, 34).doubt is None
     found = FlaggedStars(0.001, 6, 266)
     text = "6 of 266 stars flagged at their peak: WARNING, more than 1%"
-    assert found.doubt == Doubt("cosmic rays", text, "--cosmic-rays none leaves them alone, fill replaces them whatever this says")
+    assert found.doubt == Doubt(
+        "cosmic rays", text, "--cosmic-rays none leaves them alone, fill replaces them whatever this says"
+    )
     assert str(found) == f"cosmic rays: 0.100% of the pixels; {text}; {found.doubt.way_out}"
 
 
