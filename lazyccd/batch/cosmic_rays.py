@@ -216,7 +216,7 @@ def remove_cosmic_rays(frame: xr.Dataset, asked: str, facts: Facts) -> Cleaned:
     # them.
     cleaned = ops.cosmicray_lacosmic(frame, objlim=objlim, use_uncertainty=True)
     if asked == "flag":
-        cleaned = ops.add_mask(frame, cleaned.ccd.is_flagged("CR"), plane="CR")
+        cleaned = ops.add_mask(frame, ops.is_flagged(cleaned, "CR"), plane="CR")
     return Cleaned(cleaned, messages, stars, frame)
 
 
