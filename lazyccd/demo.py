@@ -1,4 +1,8 @@
-"""A small simulated night, reduced by the same code as a real one."""
+"""Show what `lazyccd reduce` does: simulate a small night, reduce it, and compare it with the truth.
+
+The night goes through the same functions as a real one; nothing here knows how a frame is reduced. What is simulated is in
+`lazyccd.testing`.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +33,22 @@ MARK = ".lazyccd-demo"
 def run_demo(folder: Path) -> int:
     """Simulate a night in a folder, reduce it, check it against the truth, and return the exit status.
 
+    Parameters
+    ----------
+    folder
+        Made if it is not there; what an earlier demo left in it is removed.
+
+    Returns
+    -------
+    int
+        The exit status of `lazyccd reduce`.
+
     Raises
     ------
     TargetExistsError
         Raised if the folder exists and no demo made it.
     """
-    mpl.use("Agg")
+    mpl.use("Agg")  # servers have no display
     console = make_console()
     _clear(folder)
     began = time.monotonic()
@@ -57,6 +71,7 @@ def run_demo(folder: Path) -> int:
 
 def _clear(folder: Path) -> None:
     """Remove what an earlier demo left."""
+    # never by name alone: the folder that a user gives may be full of data
     if folder.exists() and any(folder.iterdir()):
         if not (folder / MARK).exists():
             raise TargetExistsError(f"{folder} exists and no demo made it; name another folder: lazyccd demo FOLDER.")
@@ -88,6 +103,7 @@ def _against_truth(night: Night, science: list[Outcome]) -> Table:
         truth = truths[outcome.name]
         ds = io.open_fits(outcome.path).compute()
         good = (ds["mask"].values == 0) & ~truth.bad & ~truth.cosmic_rays & ~truth.saturated
+        # of width 1 if the uncertainties are honest, about 0 if nothing is left in or taken out
         pull = ((ds["data"].values - truth.electrons) / ds["uncertainty"].values)[good]
         table.add_row(outcome.name, f"{np.mean(pull):+.3f}", f"{np.std(pull):.3f}")
     return table

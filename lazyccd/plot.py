@@ -81,23 +81,34 @@ def show(
     ds
         A frame of any size; every n-th pixel is computed, so that at most 1024 along an axis are.
     stretch
-        asinh, linear, log or sqrt.
+        How grey follows the values: ``asinh``, ``linear``, ``log`` or ``sqrt``.
     interval
-        zscale, minmax or percentile (the inner 99 %).
+        Values that are black and white: ``zscale`` as of IRAF, ``minmax``, or ``percentile`` (the inner 99 %). NaN has no say;
+        masked pixels do.
     planes
-        Whether mask planes are drawn in colour, with a legend of those that occur.
+        Whether mask planes are drawn in colour, with a legend of those that occur and the fraction of the pixels drawn that has
+        them.
     ax
-        Matplotlib axes to draw on; a new figure if not given.
+        Matplotlib axes to draw on; None makes a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Ticks are the original pixel positions.
+        Ticks are the original pixel positions, 0-based, also of frames that were trimmed.
 
     Raises
     ------
     ParameterError
         Raised if stretch or interval has another name.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("Agg")
+    >>> from lazyccd.testing.steps import formula_frame
+    >>> ax = show(formula_frame((2048, 4096), (2048, 2048)), interval="percentile")
+    >>> ax.images[0].get_array().shape  # of the image, every fourth pixel was computed
+    (512, 1024)
     """
     if stretch not in STRETCHES or interval not in INTERVALS:
         raise ParameterError(
@@ -105,6 +116,7 @@ def show(
         )
     image = decimated(resolve(ds))
     small = image.to_dataset()
+    # a plane that is not drawn need not be computed
     small = small.drop_vars("uncertainty", errors="ignore").compute()
     values = small[DATA].values
     good = values[np.isfinite(values)]
@@ -116,7 +128,7 @@ def show(
     drawn = ax.imshow(values, origin="lower", cmap="gray", norm=norm, interpolation="nearest", extent=extent)
     if planes and MASK in small:
         _draw_planes(ax, small[MASK].values, image, extent)
-    # Even steps of grey: ticks at round numbers would lie on top of each other at the bright end.
+    # even steps of grey: ticks at round numbers would lie on top of each other at the bright end
     ticks = norm.inverse(np.linspace(0, 1, 7))
     unit = unit_to_text(image.units) or "no unit"
     ax.figure.colorbar(drawn, ax=ax, shrink=0.85, label=unit, ticks=ticks, format=StrMethodFormatter("{x:.4g}"))
@@ -128,7 +140,14 @@ def show(
 def show_tree(
     tree: xr.DataTree, stretch: str = "asinh", interval: str = "zscale", planes: bool = True
 ) -> dict[str, Axes]:
-    """Draw the frames of a tree side by side, each with its own limits; see `lazyccd.plot.show`.
+    """Draw the frames of a tree side by side, each with its own limits.
+
+    Parameters
+    ----------
+    tree
+        Frames of any sizes.
+    stretch, interval, planes
+        As in `lazyccd.plot.show`.
 
     Returns
     -------
@@ -140,7 +159,7 @@ def show_tree(
     rows = -(-len(frames) // columns)
     side = max(2.2, 7 / columns)
     _, axes = plt.subplots(rows, columns, figsize=(side * columns, side * rows), layout="constrained", squeeze=False)
-    for ax in axes.flat[len(frames) :]:
+    for ax in axes.flat[len(frames) :]:  # places of the grid that no frame fills
         ax.remove()
     for (name, ds), ax in zip(frames.items(), axes.flat, strict=False):
         show(ds, stretch=stretch, interval=interval, planes=planes, ax=ax).set_title(name, fontsize="small")
@@ -182,6 +201,7 @@ def save_layout(bounds: Region, places: Mapping[str, Placement], target: str | P
 
 def _extent(small: xr.Dataset) -> tuple[float, float, float, float]:
     """Return left, right, bottom and top of the picture in original pixels."""
+    # half a step beyond the centres of the outer pixels; the step is the coordinates', as trimmed or decimated frames have it
     edges = []
     for dim in ("x", "y"):
         values = small[dim].values.astype(float)
@@ -196,7 +216,7 @@ def _draw_planes(ax: Axes, mask: npt.NDArray[Any], image: Image, extent: tuple[f
     more = cycle(MORE_COLOURS)
     for name in image.schema.names:
         hit = (mask & mask.dtype.type(image.schema.bits(name))) != 0
-        if not hit.any():
+        if not hit.any():  # the legend names what occurs, not all that could
             continue
         colour = COLOURS.get(name) or next(more)
         layer = np.zeros((*mask.shape, 4))

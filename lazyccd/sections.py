@@ -110,6 +110,18 @@ class Section(NamedTuple):
     region: Region
     step: YX = YX(1, 1)
 
+    @property
+    def first(self) -> tuple[int, int]:
+        """Row and column of the pixel that is read first: the last one of an axis that is read backwards.
+
+        Examples
+        --------
+        >>> Section(Region(0, 100, 200, 232), YX(-1, 1)).first
+        (99, 200)
+        """
+        y0, y1, x0, x1 = self.region
+        return (y0 if self.step.y > 0 else y1 - 1, x0 if self.step.x > 0 else x1 - 1)
+
     def to_fits(self) -> str:
         """Return the section as FITS writes it, without steps.
 

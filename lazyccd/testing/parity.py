@@ -1,4 +1,8 @@
-"""Images for comparisons with ccdproc, and what it means that two results are the same."""
+"""Make images for comparisons with ccdproc, and say what it means that two results are the same.
+
+`image` makes inputs that show differences: more columns than rows, a mask, an uncertainty of each kind. `assert_same` compares
+`CCDData`, in which ccdproc's results come.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,27 @@ def image(
     dtype: npt.DTypeLike = np.float64,
     **meta: Any,
 ) -> CCDData:
-    """Return an image of noise about a level, with an uncertainty of one per cent and a few bad pixels if asked for."""
+    """Return an image of noise about a level.
+
+    Parameters
+    ----------
+    seed
+        Seed of the noise; equal seeds give equal images.
+    level
+        Mean, in ``unit``. The noise is 5 % of it, so that no pixel is near 0, where relative tolerances mean nothing.
+    shape
+        Rows and columns; by default not a square, in which axes that were mixed up would not show.
+    unit
+        Unit of the data.
+    uncertainty
+        ``std``, ``var`` or ``ivar`` of about one per cent of the level, or None for none.
+    masked
+        Whether one pixel in twenty is bad.
+    dtype
+        Of data and uncertainty.
+    meta
+        Further header cards; ``exposure`` is 30 unless it is given.
+    """
     rng = np.random.default_rng(seed)
     data = rng.normal(level, 0.05 * level, shape).astype(dtype)
     kind = UNCERTAINTIES[uncertainty]
@@ -46,11 +70,13 @@ def assert_same(ours: CCDData, theirs: CCDData, rtol: float = 1e-12, *, meta: bo
     """
     assert isinstance(ours, CCDData)
     assert ours.unit == theirs.unit
+    # of the whole image: where two large numbers almost cancel, a relative error of the difference says nothing
     scale = float(np.nanmax(np.abs(theirs.data))) or 1.0
     np.testing.assert_allclose(ours.data, theirs.data, rtol=rtol, atol=rtol * scale)
     np.testing.assert_array_equal(bad_pixels(ours), bad_pixels(theirs))
     assert (ours.uncertainty is None) == (theirs.uncertainty is None)
     if theirs.uncertainty is not None:
+        # plans propagate variances, ccdproc standard deviations: a square and a root more, each with its rounding
         np.testing.assert_allclose(deviation(ours), deviation(theirs), rtol=10 * rtol)
     if meta:
         assert dict(ours.meta) == dict(theirs.meta)

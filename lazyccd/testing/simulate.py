@@ -43,19 +43,38 @@ class Detector:
     ----------
     shape
         Light-sensitive rows and columns.
+
+    Examples
+    --------
+    >>> Detector((100, 200)).overscan_section
+    '[204:232,1:100]'
     """
 
     shape: tuple[int, int] = (512, 512)
     gain_e_per_adu: float = 1.6
+    """Electrons per adu."""
+
     readnoise_e: float = 6.0
+    """Read noise in electrons."""
+
     bias_adu: float = 1000.0
+    """Level of the overscan in adu; each exposure is read at a level of its own near it."""
+
     bias_structure_adu: float = 4.0
+    """Amplitude of what the bias has in columns, and of its glow at the first rows, in adu."""
+
     dark_e_s: float = 0.02
+    """Dark current of a normal pixel in electrons per second; one in a thousand has 20 to 400 times as much."""
+
     overscan: int = 32
     """Columns of overscan; 0 for none."""
 
     full_well_e: float = 90000.0
+    """Electrons that a pixel can hold."""
+
     bad_fraction: float = 5e-4
+    """Fraction of pixels that are dead, besides a part of one column."""
+
     cosmic_rays_per_s: float = 2e-7
     """Per pixel."""
 
@@ -63,9 +82,15 @@ class Detector:
     """A signal of s adu is read as s - nonlinearity_per_adu s**2."""
 
     vignetting: float = 0.15
-    name: str = "SIMCAM"
-    seed: int = 7
+    """How much less light the corners get than the centre."""
 
+    name: str = "SIMCAM"
+    """INSTRUME."""
+
+    seed: int = 7
+    """Another number gives another detector of the same kind."""
+
+    # a stream for each property: another dust shadow must not move the hot pixels
     def _rng(self, what: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, what])
 
@@ -81,6 +106,7 @@ class Detector:
             r = np.hypot(np.arange(ny)[:, None] - cy, np.arange(nx)[None, :] - cx)
             flat = flat * (1 - 0.06 * np.exp(-(((r - radius) / (0.35 * radius)) ** 2)))
         flat = flat * (1 + 0.01 * rng.standard_normal(self.shape))
+        # as `lazyccd reduce` levels flats, so that a reduced frame can be compared with the truth without a factor between them
         middle = flat[ny // 4 : ny - ny // 4, nx // 4 : nx - nx // 4]
         return np.asarray(flat / np.median(middle))
 
@@ -98,6 +124,7 @@ class Detector:
         """True where a pixel is dead; one column is dead from some row on."""
         rng = self._rng(3)
         bad = rng.random(self.shape) < self.bad_fraction
+        # a dead column too: single pixels are gone after any median, a column is not
         bad[rng.integers(self.shape[0]) :, rng.integers(self.shape[1])] = True
         return np.asarray(bad)
 
@@ -138,7 +165,10 @@ class Truth:
     """True where the detector is dead."""
 
     detector: Detector
+    """What took the exposure."""
+
     exposure_s: float
+    """Exposure time in seconds; 0 of a bias."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +179,10 @@ class Exposure:
     """uint16, overscan included."""
 
     header: fits.Header
+    """Cards such as a camera writes, sections and a WCS among them."""
+
     truth: Truth = field(repr=False)
+    """What the frame is made of."""
 
     def write(self, path: str | Path) -> str:
         """Write the raw frame as FITS and return the path."""
@@ -193,7 +226,13 @@ def make_exposure(
     Returns
     -------
     Exposure
-        Pixels, header and truth.
+        Pixels (uint16, overscan included), header and truth.
+
+    Examples
+    --------
+    >>> flat = make_exposure(Detector((64, 64), overscan=8), Sky(), "flat", 5.0)
+    >>> flat.pixels.shape, flat.pixels.dtype.name, flat.header["IMAGETYP"]
+    ((64, 72), 'uint16', 'Flat Field')
     """
     exposure_s = 0.0 if kind == "bias" else exposure_s
     rng = np.random.default_rng([detector.seed, seed, list(IMAGE_TYPES).index(kind)])
@@ -202,6 +241,7 @@ def make_exposure(
         expected = sky.rate(detector.shape, dither) * exposure_s
     if kind == "flat":
         expected = np.full(detector.shape, flat_level_e)
+    # fringes are light, but no perfect reduction leaves them, so they are not in the truth
     light = expected
     if kind == "light" and sky.fringes_e_s:
         light = expected + sky.fringes_e_s * exposure_s * sky.fringe_pattern(detector.shape)
@@ -210,7 +250,7 @@ def make_exposure(
     rays = _add_cosmic_rays(electrons, rng, detector.cosmic_rays_per_s * exposure_s)
     full = electrons >= detector.full_well_e
     electrons = np.minimum(electrons, detector.full_well_e)
-    electrons[detector.bad] = 0.0
+    electrons[detector.bad] = 0.0  # after the full well: what is dead is never saturated
     pixels = _read_out(detector, electrons, rng)
     top = pixels[:, : detector.shape[1]] >= ADC_MAX
     truth = Truth(expected, rays, full | top, detector.bad, detector, exposure_s)
@@ -223,6 +263,7 @@ def _read_out(detector: Detector, electrons: Array, rng: np.random.Generator) ->
     adu = np.zeros((ny, nx + detector.overscan))
     signal = electrons / detector.gain_e_per_adu
     adu[:, :nx] = signal - detector.nonlinearity_per_adu * signal**2 + detector.bias
+    # a level of its own for each exposure: without, an overscan that is not subtracted would go unnoticed
     level = detector.bias_adu + rng.normal(0, 1.5)
     adu += level + rng.normal(0, detector.readnoise_e / detector.gain_e_per_adu, adu.shape)
     return np.clip(np.rint(adu), 0, ADC_MAX).astype(np.uint16)
@@ -239,6 +280,11 @@ def with_crosstalk(
         By name, of one shape.
     coefficients
         ``coefficients["A"]["B"]`` of the signal of B, above its bias, is added to A.
+
+    Returns
+    -------
+    dict of Exposure
+        By name; pixels are rounded and cut off at the end of the converter again, headers and truths are as before.
     """
     signals = {name: e.pixels - e.truth.detector.bias_adu for name, e in exposures.items()}
     mixed = {}
@@ -255,9 +301,10 @@ def _add_cosmic_rays(electrons: Array, rng: np.random.Generator, per_pixel: floa
     for _ in range(rng.poisson(per_pixel * electrons.size)):
         y, x = rng.uniform(0, electrons.shape[0]), rng.uniform(0, electrons.shape[1])
         angle, length = rng.uniform(0, 2 * np.pi), rng.exponential(4.0) + 1
-        steps = np.arange(0, length, 0.5)
+        steps = np.arange(0, length, 0.5)  # half pixels, so that a slanted track leaves no gap
         rows, columns = np.floor(y + steps * np.sin(angle)).astype(int), np.floor(x + steps * np.cos(angle)).astype(int)
         inside = (rows >= 0) & (rows < electrons.shape[0]) & (columns >= 0) & (columns < electrons.shape[1])
+        # a track passes some pixels twice, and += would add to them once
         np.add.at(electrons, (rows[inside], columns[inside]), rng.exponential(600.0) + 150.0)
         hit[rows[inside], columns[inside]] = True
     return hit
@@ -300,6 +347,7 @@ def _header(
         cards += [
             ("CTYPE1", "RA---TAN", ""),
             ("CTYPE2", "DEC--TAN", ""),
+            # moves with the sources, so that offsets by WCS can be checked against the dithers
             ("CRPIX1", (nx + 1) / 2 + dither[1], ""),
             ("CRPIX2", (ny + 1) / 2 + dither[0], ""),
             ("CRVAL1", sky.ra_deg, "[deg]"),
@@ -318,7 +366,10 @@ class Night:
     """Files of a simulated night, and the truth of each."""
 
     folder: str
+    """Where the files are."""
+
     truths: dict[str, Truth] = field(repr=False)
+    """The truth of each file, by its path."""
 
     @property
     def paths(self) -> list[str]:
@@ -353,6 +404,19 @@ def make_night(
         Exposure times of darks and lights in seconds.
     seed
         Seed of the night.
+
+    Returns
+    -------
+    Night
+        Folder, paths and truths. Lights are dithered by up to 8 pixels.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     night = make_night(folder, Detector((32, 32)), Sky(stars=3), biases=2, darks=0, flats=2, lights=1)
+    ...     [path.rsplit("/", 1)[1] for path in night.paths]
+    ['bias001.fits', 'bias002.fits', 'flat003.fits', 'flat004.fits', 'light005.fits']
     """
     detector, sky = detector or Detector(), sky or Sky()
     target = Path(folder)
@@ -368,7 +432,9 @@ def make_night(
     minute = 0.0
     for number, (kind, exposure_s) in enumerate(plan, 1):
         rng = np.random.default_rng([seed, number, 5])
+        # whole pixels, so that stacks can be compared with the truth pixel by pixel
         dither = (float(rng.integers(-8, 9)), float(rng.integers(-8, 9))) if kind == "light" else (0.0, 0.0)
+        # twilight changes; flats of one level would not show whether a stack scales them
         level = 30000.0 * (1 + 0.05 * (number % 3))
         exposure = make_exposure(
             detector, sky, kind, exposure_s, flat_level_e=level, dither=dither, seed=1000 * seed + number, minute=minute

@@ -1,4 +1,4 @@
-"""Simulated skies."""
+"""Simulate skies: stars, galaxies and fringes over a flat background."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from lazyccd.kernels.block import Array
 
 @dataclass(frozen=True)
 class Sky:
-    """Stars and galaxies over a flat background, in electrons per second."""
+    """Stars and galaxies over a flat background, in electrons per second.
+
+    Examples
+    --------
+    >>> Sky(stars=5, galaxies=0).rate((100, 200)).shape
+    (100, 200)
+    """
 
     stars: int = 120
     """Number of stars."""
@@ -29,13 +35,19 @@ class Sky:
     """Amplitude of the fringes of night sky lines, in electrons per second and pixel."""
 
     ra_deg: float = 150.0
+    """Right ascension of the centre, in degrees."""
+
     dec_deg: float = 2.0
+    """Declination of the centre, in degrees."""
+
     seed: int = 1
+    """Another number gives other sources."""
 
     def catalogue(self, shape: tuple[int, int]) -> Array:
         """Return y, x, electrons per second and scale length (0 for stars) of each source, on an undithered image."""
         rng = np.random.default_rng([self.seed, 101])
         count = self.stars + self.galaxies
+        # sources outside too: their wings reach in, and dithers bring them in
         y, x = rng.uniform(-20, shape[0] + 20, count), rng.uniform(-20, shape[1] + 20, count)
         flux = 30.0 * rng.pareto(1.1, count) + 20.0
         scale = np.where(np.arange(count) < self.stars, 0.0, rng.uniform(1.5, 6.0, count))

@@ -22,6 +22,7 @@ from lazyccd.plan.footprints import Halo
 from lazyccd.plan.steps import Apply, Input, Source, make_params
 from lazyccd.sections import Region
 
+# a global, since storages are frozen parts of a plan and its token: a list in them would change with each read
 READS: list[tuple[str, Region]] = []
 """Name and region of every read of a `FormulaStorage` in this process; tests clear and look at it."""
 
@@ -72,6 +73,7 @@ class FormulaStorage:
     @property
     def token(self) -> str:
         """Identity."""
+        # chunks are left out: they are how pixels are read, not which
         return repr((self.shape, self.dtype.str, self.seed, self.low, self.high, self.holes))
 
     def open(self) -> FormulaStorage:
@@ -89,6 +91,7 @@ class FormulaStorage:
     def read(self, region: Region) -> Array:
         """Return the pixels of a region and note that it was read."""
         READS.append((self.name, region))
+        # a spatial hash with the primes of Teschner et al. (2003): pixels of any region without those before it
         y, x = np.ogrid[region.y0 : region.y1, region.x0 : region.x1]
         mixed = (y * 73856093) ^ (x * 19349663) ^ (self.seed * 83492791)
         number = (mixed ^ (mixed >> 13)) * 1274126177 >> 7 & 0xFFFFF
@@ -129,6 +132,7 @@ def formula_frame(
     """
     dtype = np.dtype(dtype)
     data = Source.of(FormulaStorage(shape, dtype, seed, low, high, holes))
+    # never near 0: weights by the variance would go to infinity
     variance = Source.of(FormulaStorage(shape, dtype, seed + 1000, 1.0, 9.0)) if uncertainty else None
     bits = Source.of(FormulaStorage(shape, MaskSchema().dtype, seed + 2000)) if mask else None
     given: Any = shape if chunks is None else chunks
@@ -148,6 +152,7 @@ def box_halo(radius: int) -> tuple[int, int]:
 
 def box_sum(request: Request, a: Block, *, radius: int) -> Block:
     """Sum data and variance over a square around each pixel, cut by the edge of the image, and join the masks."""
+    # the plan cuts a halo at the edge of the image, so that is where zeros are missing
     grown = request.region.grow(*box_halo(radius))
     pad = (
         (a.region.y0 - grown.y0, grown.y1 - a.region.y1),

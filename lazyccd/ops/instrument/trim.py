@@ -56,7 +56,7 @@ def trim_image(
     if not isinstance(fits_section, str):
         raise ArgumentTypeError(f"fits_section {fits_section!r} must be a string such as '[1:2048,1:4096]'.")
     # ccdproc cuts a section off at the edge silently; a typing error must not pass as data
-    region, step = parse_section(fits_section, image.shape)
+    section = parse_section(fits_section, image.shape)
+    region, step = section
     shape = (-(-region.shape.y // abs(step.y)), -(-region.shape.x // abs(step.x)))
-    offset = (region.y0 if step.y > 0 else region.y1 - 1, region.x0 if step.x > 0 else region.x1 - 1)
-    return image.window(offset, (step.y, step.x), shape).to_dataset()
+    return image.window(section.first, (step.y, step.x), shape).to_dataset()

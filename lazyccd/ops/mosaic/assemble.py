@@ -207,9 +207,13 @@ def _assembled(images: Mapping[str, Image], section: SectionKey | None, root: Ma
         )
     _check_places(amplifiers, pieces, key)
     header = _header(amplifiers, key, bounds, shape)
-    # these tell writers about the HDU that the first frame was, and no HDU is the whole detector
-    attrs = {k: v for k, v in amplifiers[0].image.attrs.items() if k not in {"inherited", "squeezed"}}
-    return replace(paste(pieces, shape), header=header, attrs=attrs)
+    return replace(paste(pieces, shape), header=header, attrs=attrs_of_parts(amplifiers[0].image))
+
+
+def attrs_of_parts(image: Image) -> dict[str, Any]:
+    """Return the attributes of an image that hold for a detector put together from it, or for an amplifier taken out of it."""
+    # these tell writers about the HDU that was read, and neither the detector nor the amplifier is one
+    return {key: value for key, value in image.attrs.items() if key not in {"inherited", "squeezed"}}
 
 
 def _choose(images: Mapping[str, Image]) -> SectionKey:

@@ -22,6 +22,7 @@ from lazyccd.frame.header_values import UnusableError, read_numbers
 from lazyccd.frame.output_header import product_header
 from lazyccd.frame.tree import make_tree, over_trees
 from lazyccd.frame.units import unit_to_text
+from lazyccd.ops.mosaic.assemble import attrs_of_parts
 from lazyccd.sections import YX, Region, Section, parse_section
 
 KINDS = {
@@ -241,8 +242,7 @@ def side_by_side(regions: Sequence[Region], names: Sequence[str]) -> list[Region
 def tap_image(image: Image, name: str, tap: Tap) -> Image:
     """Return the image of one amplifier."""
     region, step = tap.region, tap.data.step
-    offset = (region.y0 if step.y > 0 else region.y1 - 1, region.x0 if step.x > 0 else region.x1 - 1)
-    part = image.window(offset, step, region.shape)
+    part = image.window(Section(region, step).first, step, region.shape)
     header = product_header(image.header, part.y, part.x, unit_to_text(part.units))
     own = {"DATASEC": tap.data.region, **tap.sections}
     # cards of the other amplifiers go, or this one would split again
@@ -253,10 +253,9 @@ def tap_image(image: Image, name: str, tap: Tap) -> Image:
     cards += [(key, value, "") for key, value in tap.cards.items()]
     if tap.place is not None:
         cards += _placed(tap.place, tap.whole, binning_of(header) or YX(1, 1))
-    attrs = {key: value for key, value in image.attrs.items() if key not in {"inherited", "squeezed"}}
     # an amplifier is a frame of its own, and sections in its header count its own pixels
     y, x = np.arange(region.shape.y), np.arange(region.shape.x)
-    return replace(part, header=append_cards(header_to_text(header), cards), y=y, x=x, attrs=attrs)
+    return replace(part, header=append_cards(header_to_text(header), cards), y=y, x=x, attrs=attrs_of_parts(image))
 
 
 def _within(section: Region, outer: Region, step: YX) -> Section:
