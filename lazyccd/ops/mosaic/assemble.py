@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -210,7 +210,7 @@ def _assembled(images: Mapping[str, Image], section: SectionKey | None, root: Ma
     return replace(paste(pieces, shape), header=header, attrs=attrs_of_parts(amplifiers[0].image))
 
 
-def attrs_of_parts(image: Image) -> dict[str, Any]:
+def attrs_of_parts(image: Image) -> dict[Hashable, Any]:
     """Return the attributes of an image that hold for a detector put together from it, or for an amplifier taken out of it."""
     # these tell writers about the HDU that was read, and neither the detector nor the amplifier is one
     return {key: value for key, value in image.attrs.items() if key not in {"inherited", "squeezed"}}
