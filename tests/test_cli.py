@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from pathlib import Path
+from typing import Any
 
 import dask
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.wcs import WCS, FITSFixedWarning
 from click.testing import CliRunner, Result
 
 import lazyccd
@@ -206,13 +210,13 @@ def test_combine(tmp_path: Path, rng: np.random.Generator) -> None:
 
 
 def test_combine_with_offsets(tmp_path: Path, rng: np.random.Generator) -> None:
-    """Offsets come from a file, or are measured."""
+    """Offsets come from a file, in x and y as IRAF has them, or are measured, which is printed in this form."""
     sky = rng.normal(0, 1, (80, 90)).astype(np.float32)
     for y, x in rng.integers(0, 80, (25, 2)):
         sky[y : y + 2, x : x + 2] += 50
     for i, (y, x) in enumerate([(10, 10), (4, 13)]):
         fits.PrimaryHDU(sky[y : y + 60, x : x + 70], fits.Header({"BUNIT": "adu"})).writeto(tmp_path / f"{i}.fits")
-    (tmp_path / "shifts.txt").write_text("0 0\n-6 3\n")
+    (tmp_path / "shifts.txt").write_text("0 0\n3 -6\n")
     pixels = []
     for how in (str(tmp_path / "shifts.txt"), "register"):
         out = tmp_path / f"out{len(pixels)}.fits"
@@ -221,6 +225,15 @@ def test_combine_with_offsets(tmp_path: Path, rng: np.random.Generator) -> None:
         pixels.append(fits.getdata(out))
     assert pixels[0].shape == (66, 73)
     np.testing.assert_array_equal(*pixels)
+    lines = [line for line in result.output.splitlines() if "  # " in line]
+    assert [line.partition("#")[0].split() for line in lines] == [["0", "0"], ["3", "-6"]]
+    assert [line.endswith(f"{i}.fits") for i, line in enumerate(lines)] == [True, True]
+    # What is printed is a file of offsets.
+    (tmp_path / "printed.txt").write_text("\n".join(lines))
+    again = str(tmp_path / "again.fits")
+    result = call("combine", str(tmp_path / "[01].fits"), "-o", again, "--offsets", str(tmp_path / "printed.txt"))
+    assert result.exit_code == 0, result.output
+    np.testing.assert_array_equal(fits.getdata(again), pixels[0])
     result = call("combine", str(tmp_path / "[01].fits"), "-o", str(tmp_path / "x.fits"), "--offsets", "nowhere.txt")
     assert result.exit_code == 2
     assert "--offsets nowhere.txt cannot be read" in result.output
@@ -390,3 +403,49 @@ def test_info_names_files_beside_and_keeps_names_readable(tmp_path: Path) -> Non
         if line.startswith("|") and "4" in line
     )
     assert line.replace("|", " ").split() == [str(i) for i in range(10)]
+
+
+SCAMP = {"PV1_0": 0.0, "PV1_1": 1.0, "PV1_7": 30.0, "PV2_0": 0.0, "PV2_1": 1.0, "PV2_7": -20.0}
+POLYNOMIALS = {"A_ORDER": 2, "B_ORDER": 2, "A_2_0": 1e-5, "B_0_2": -2e-5}
+SKIES: dict[str, dict[str, Any]] = {
+    "TAN": {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN"},
+    "SIP": {"CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP", **POLYNOMIALS},
+    "TPV": {"CTYPE1": "RA---TPV", "CTYPE2": "DEC--TPV", **SCAMP},
+    "PV of SCAMP": {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", **SCAMP},
+    "SIP and PV": {"CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP", **POLYNOMIALS, **SCAMP},
+    "TPV and SIP": {"CTYPE1": "RA---TPV", "CTYPE2": "DEC--TPV", **POLYNOMIALS, **SCAMP},
+    "ZPN": {"CTYPE1": "RA---ZPN", "CTYPE2": "DEC--ZPN", "PV2_1": 1.0, "PV2_3": 40.0},
+    "galactic": {"CTYPE1": "GLON-CAR", "CTYPE2": "GLAT-CAR"},
+}
+
+
+@pytest.mark.parametrize("sky", SKIES)
+@pytest.mark.parametrize("axes", [2, 3])
+def test_info_says_where_the_centre_is(sky: str, axes: int, tmp_path: Path) -> None:
+    """It is where astropy has it, with PV, with SIP and with both, also of a cube of one plane."""
+    cards = {"BUNIT": "adu", "CRVAL1": 150.0, "CRVAL2": 2.0, "CRPIX1": 4.0, "CRPIX2": 90.0, **SKIES[sky]}
+    cards |= {"CD1_1": -1e-3, "CD1_2": 1e-4, "CD2_1": 2e-4, "CD2_2": 1e-3}
+    if axes == 3:
+        cards |= {"CTYPE3": "LINEAR", "CRPIX3": 1.0, "CRVAL3": 5.0, "CD3_3": 1.0}
+    fits.PrimaryHDU(np.zeros((1, 60, 81)[3 - axes :], np.int16), fits.Header(cards)).writeto(tmp_path / "a.fits")
+    result = call("info", str(tmp_path / "a.fits"))
+    assert result.exit_code == 0, result.output
+    found = re.search(r"the centre is at (\S+) (\S+) deg", " ".join(result.output.split()))
+    assert found, result.output
+    plane = {key: value for key, value in cards.items() if "3" not in key.removeprefix("PV2_3")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FITSFixedWarning)
+        expected = WCS(fits.Header(plane | ({"PV2_3": cards["PV2_3"]} if sky == "ZPN" else {}))).all_pix2world(
+            40, 29.5, 0
+        )
+    np.testing.assert_allclose([float(found[1]), float(found[2])], np.array(expected), atol=6e-6)
+
+
+def test_info_says_why_there_is_no_centre(tmp_path: Path) -> None:
+    """A WCS that cannot be read does not keep the file from being described."""
+    cards = {"BUNIT": "adu", "CTYPE1": "RA---TAN", "CTYPE2": "RA---TAN"}
+    fits.PrimaryHDU(np.zeros((6, 8), np.int16), fits.Header(cards)).writeto(tmp_path / "a.fits")
+    result = call("info", str(tmp_path / "a.fits"))
+    assert result.exit_code == 0, result.output
+    assert "sky coordinates: the WCS of the header cannot be read" in " ".join(result.output.split())
+    assert "6 rows and 8 columns" in result.output

@@ -91,7 +91,8 @@ SETTINGS = (
     default="none",
     show_default=True,
     metavar="none|wcs|physical|register|FILE",
-    help="Where the frames lie. register measures it; each line of FILE has an offset in rows and one in columns.",
+    help="Where the frames lie. register measures it and prints it; each line of FILE has an offset in x and one in y, as in "
+    "IRAF's imcombine.",
 )
 @click.option(
     "--uncertainty",
@@ -182,15 +183,30 @@ def _offsets(given: str, inputs: list[Any]) -> Any:
     from lazyccd.errors import FormatError
 
     if given == "register":
-        return register(inputs)
+        found = register(inputs)
+        _print_offsets(found, inputs)
+        return found
     if given in {"none", "wcs", "physical"}:
         return None if given == "none" else given
     try:
-        return np.loadtxt(given, ndmin=2)
+        # The file has x and y, which is IRAF's order; arrays have y and x.
+        return np.loadtxt(given, ndmin=2)[:, ::-1]
     except (OSError, ValueError) as error:
         raise FormatError(
-            f"--offsets {given} cannot be read: {error}; each line must have an offset in rows and one in columns."
+            f"--offsets {given} cannot be read: {error}; each line must have an offset in x and one in y."
         ) from None
+
+
+def _print_offsets(offsets: Any, inputs: list[Any]) -> None:
+    """Print measured offsets as lines of a file that `--offsets` reads; for trees, under the names of their frames."""
+    from lazyccd.io.names import expand_names
+
+    names = [name.path for name in expand_names(inputs)] if all(isinstance(item, str) for item in inputs) else []
+    for name, table in offsets.items() if isinstance(offsets, dict) else [("", offsets)]:
+        click.echo(f"# offsets in x and y{f' of {name}' if name else ''}, by correlation")
+        for number, (y, x) in enumerate(table):
+            label = names[number] if len(names) == len(table) else f"frame {number}"
+            click.echo(f"{x:d} {y:d}  # {label}")
 
 
 def _trees(files: tuple[str, ...], unit: str | None) -> list[Any]:

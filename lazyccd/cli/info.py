@@ -84,8 +84,24 @@ def _print_frame(ds: xr.Dataset, console: Console) -> None:
     console.print(f"frame of {ds.sizes['y']} rows and {ds.sizes['x']} columns, unit '{ds.ccd.unit}'")
     for variable in ds.data_vars:
         console.print(f"  {variable}: {ds[variable].dtype}, chunks {ds[variable].data.chunksize}")
-    console.print(f"sky coordinates: {'yes' if ds.ccd.wcs is not None else 'no'}")
+    console.print(f"sky coordinates: {_sky_text(ds)}", highlight=False)
     console.print(str(ds.ccd.plan()))
+
+
+def _sky_text(ds: xr.Dataset) -> str:
+    """Return where the centre of a frame lies on the sky, in degrees, or why nobody knows."""
+    from lazyccd.errors import FrameError
+
+    try:
+        wcs = ds.ccd.wcs
+    # The file can be used all the same.
+    except FrameError as error:
+        return str(error)
+    if wcs is None:
+        return "no"
+    place = wcs.pixel_to_world((ds.sizes["x"] - 1) / 2, (ds.sizes["y"] - 1) / 2)
+    lon, lat = place.spherical.lon.deg, place.spherical.lat.deg
+    return f"the centre is at {lon:.5f} {lat:+.5f} deg ({place.frame.name})"
 
 
 def _print_tree(tree: xr.DataTree, console: Console, picture: Path | None) -> None:

@@ -6,10 +6,12 @@ in its coordinates. Any chain of operations leads to these positions, so no oper
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
+from astropy.io import fits
 from astropy.io.fits.verify import VerifyWarning
 
 from lazyccd.errors import FrameError
@@ -21,6 +23,15 @@ if TYPE_CHECKING:
 
 TABLES = ("CPDIS1", "CPDIS2", "D2IMDIS1", "D2IMDIS2")
 """Keywords of distortions that are tables in other HDUs."""
+
+
+FURTHER_AXES = re.compile(
+    r"WCSAXES$|NAXIS[3-9]?$|(CTYPE|CRPIX|CRVAL|CDELT|CUNIT|CROTA|CNAME)[3-9]$|(CD|PC)([3-9]_\d|\d_[3-9])$|P[SV][3-9]_"
+)
+"""Keywords of axes beyond those of the image, and of how many there are."""
+
+COUPLED_AXES = re.compile(r"(CD|PC)([12]_[3-9]|[3-9]_[12])$")
+"""Keywords by which axes of the image and further axes depend on each other."""
 
 
 def lattice(positions: Array, axis: str) -> tuple[float, float]:
@@ -81,7 +92,7 @@ def _read(text: str) -> WCS | None:
             f"the WCS has a table distortion ({tables[0]} = {header[tables[0]]!r}), and its table is in another HDU; leave it "
             f"out with ds.ccd.with_header({{{removed}}})."
         )
-    from astropy.wcs import WCS, FITSFixedWarning, WcsError  # brings coordinates and tables along
+    from astropy.wcs import FITSFixedWarning, WcsError  # brings coordinates and tables along
 
     with warnings.catch_warnings():
         # Repairs of dates and of non-standard units are not about the pixels.
@@ -89,12 +100,34 @@ def _read(text: str) -> WCS | None:
         warnings.simplefilter("ignore", VerifyWarning)
         try:
             # made anew each time: one WCS object is not safe in several threads before astropy 8.0.2
-            return WCS(header, relax=True, naxis=2)
+            return _of_two_axes(header)
         except (ValueError, KeyError, WcsError) as error:
             reason = str(error).strip().splitlines()[-1]
             raise FrameError(
                 f"the WCS of the header cannot be read: {reason}; mend or remove its cards with ds.ccd.with_header()."
             ) from error
+
+
+def _of_two_axes(header: fits.Header) -> WCS:
+    """Return the WCS of a header along the axes of the image."""
+    from astropy.wcs import WCS
+
+    try:
+        wcs = WCS(header, relax=True)
+    except ValueError:  # more axes and a distortion; if it is something else, it comes again
+        wcs = None
+    if wcs is not None and wcs.naxis == 2:
+        return wcs
+    further = [key for key in header if FURTHER_AXES.match(key)]
+    if any(COUPLED_AXES.match(key) and header[key] for key in further):
+        return WCS(header, relax=True, naxis=2)
+    # Cards of further axes go first: astropy chooses between PV and SIP, of which some programs write both, only after it has
+    # taken the axes that ``naxis`` asks for, which fails then.
+    plane = header.copy()
+    for key in further:
+        plane.remove(key, ignore_missing=True, remove_all=True)
+    plane["NAXIS"] = 2
+    return WCS(plane, relax=True)
 
 
 def _sliced(wcs: WCS, y: tuple[float, float], x: tuple[float, float]) -> WCS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -517,3 +518,39 @@ def test_levels_in_headers_of_stacks(case: str, values: Array) -> None:
     if not expected:
         assert found == {}
     assert not {"DATAMAX", "DATAMIN"} & set(found)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["uint16", np.int16, "int32", "int64", bool, "complex64", "float16", "U3", object, "adu"]
+)
+def test_stacks_have_floating_point_numbers(dtype: Any, values: Array) -> None:
+    """Other dtypes, which ccdproc wraps and cuts, are refused at the call, before anything is opened."""
+    with pytest.raises(errors.ParameterError, match=r"of combine\(\) must be float32 or float64"):
+        combine(["not_there.fits"], dtype=dtype)
+    with pytest.raises(errors.ParameterError, match=r"of Combiner\(\) must be float32 or float64"):
+        lazyccd.Combiner(frames_of(values), dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", np.float64, ">f4", None])
+def test_dtypes_that_stacks_have(dtype: Any, values: Array) -> None:
+    """Of data and uncertainty, native."""
+    result = combine(frames_of(values), dtype=dtype).compute()
+    expected = np.dtype(dtype or values.dtype).newbyteorder("=")
+    assert result["data"].dtype == result["uncertainty"].dtype == expected
+
+
+def test_warnings_point_at_the_caller(values: Array) -> None:
+    """However a stack was asked for."""
+    frames = frames_of(values)[:3]
+    trees = [xr.DataTree.from_dict({"/a": frame}) for frame in frames]
+    ways: list[Callable[[], Any]] = [
+        lambda: combine(frames, reject="sigclip"),
+        lambda: combine(trees, reject="sigclip"),
+        lambda: combine([lazyccd.to_ccddata(frame) for frame in frames], sigma_clip=True),
+        lambda: lazyccd.Combiner(frames).sigma_clipping(),
+        lambda: (lambda combiner: (combiner.sigma_clipping(), combiner.average_combine()))(lazyccd.Combiner(trees)),
+    ]
+    for way in ways:
+        with pytest.warns(UselessRejectionWarning) as caught:
+            way()
+        assert {warning.filename for warning in caught} == {__file__}

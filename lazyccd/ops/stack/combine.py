@@ -117,7 +117,7 @@ def combine(
         The center, ``"mean"`` or ``"median"``, and the deviation, ``"std"`` or ``"mad_std"``, or NumPy's or astropy's functions
         of these names.
     dtype
-        The dtype of the result; by default that of the inputs.
+        The dtype of the result, float32 or float64; by default that of the inputs.
     combine_uncertainty_function
         With ``uncertainty="ccdproc"``: ``"std"`` or ``"mad_std"``, or the function; MAD for medians by default.
     overwrite_output
@@ -199,6 +199,7 @@ def combine(
     >>> combine(frames, reject=SigmaClip(deviation="mad_std")).data
     array([[2.5]])
     """
+    check_result_dtype(dtype, "combine")
     given, schema = in_one_unit(collect(img_list, hdu=hdu, unit=unit))
     count = len(given.images)
     shifts = offsets_of(given, offsets)
@@ -233,6 +234,19 @@ def combine(
     plan = StackPlan(tuple(images), schema, rule, scalars, tuple(weighting), mem_limit, dtype)
     result = plan.result(header, maps, rejections=rejections)
     return deliver(result, given, header, output_file, overwrite=overwrite_output)
+
+
+def check_result_dtype(dtype: npt.DTypeLike | None, function: str) -> None:
+    """Refuse a dtype that a stack cannot have: integers would lose fractions, overflow in silence, and cannot be NaN."""
+    try:
+        ok = dtype is None or np.dtype(dtype).newbyteorder("=") in (np.float32, np.float64)
+    except TypeError:
+        ok = False
+    if not ok:
+        raise ParameterError(
+            f"dtype {dtype!r} of {function}() must be float32 or float64: a stack has fractions, an uncertainty and NaN. For "
+            "integers, combine in float64, then round the values and check their range."
+        )
 
 
 def _check_unused_counts(reject: Rejection | str | None, counts: tuple[int, int], *, used: bool) -> None:

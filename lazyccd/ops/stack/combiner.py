@@ -17,7 +17,7 @@ from lazyccd.frame.core import DATA, MASK
 from lazyccd.frame.tree import call_each, calls_of
 from lazyccd.kernels.stack.types import Rejecting
 from lazyccd.ops.masks import is_flagged
-from lazyccd.ops.stack.combine import StackPlan, deliver, header_of, plain_rule, uncertainty_name
+from lazyccd.ops.stack.combine import StackPlan, check_result_dtype, deliver, header_of, plain_rule, uncertainty_name
 from lazyccd.ops.stack.inputs import check_shapes, collect, in_one_unit, stacked_trees, trees_of
 from lazyccd.ops.stack.offsets import on_each_other
 from lazyccd.ops.stack.rejection import Extrema, Limits, Rejection, ccdproc_sigma_clip, clips_of
@@ -55,7 +55,7 @@ class Combiner:
         Frames, CCDData or paths of one shape; or trees of frames, of which those of one name are combined. All arguments may
         then be mappings by these names; weights, scaling and `data_arr` are.
     dtype
-        Of the results; that of the frames by default.
+        Of the results, float32 or float64; that of the frames by default.
 
     Notes
     -----
@@ -75,6 +75,7 @@ class Combiner:
     def __init__(self, ccd_iter: Any, dtype: npt.DTypeLike | None = None) -> None:
         if ccd_iter is None:
             raise ArgumentTypeError("Combiner() got None and needs frames, CCDData or paths; give them in a list.")
+        check_result_dtype(dtype, "Combiner")
         self.dtype = dtype
         frames = list(ccd_iter) if isinstance(ccd_iter, Iterator) else ccd_iter
         self._trees = trees_of(frames, "Combiner")

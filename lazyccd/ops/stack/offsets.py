@@ -5,6 +5,7 @@ No pixel is resampled. Shifted frames are read shifted, so that a stack with off
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,6 +27,8 @@ from lazyccd.ops.stack.inputs import Given, check_shapes, collect, tree_by_tree
 from lazyccd.plan.footprints import Blocks, Shifted
 from lazyccd.plan.lower import lower_image
 from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
+
+logger = logging.getLogger(__name__)
 
 LONGEST_SIDE = 1024
 """Images are binned to at most this many pixels along a side before they are correlated."""
@@ -145,7 +148,8 @@ def register(frames: Any) -> npt.NDArray[np.int64]:
     npt.NDArray
         Shape (number of frames, 2): row and column of the first frame where each frame's pixel (0, 0) lies, for
         ``combine(..., offsets=...)``; for trees, a mapping of such arrays by the names of their frames. Computed now: each
-        frame is read once, in bands.
+        frame is read once, in bands. They are logged as well. ``lazyccd combine --offsets`` takes and prints them in IRAF's
+        order, x and y.
 
     Raises
     ------
@@ -180,6 +184,8 @@ def register(frames: Any) -> npt.NDArray[np.int64]:
             shifts[0],
             *(_refined(given.images[0], i, s, size) for i, s in zip(given.images[1:], shifts[1:], strict=True)),
         ]
+    for label, (y, x) in zip(given.labels, shifts, strict=True):
+        logger.info("register: %s lies at row %d, column %d of the first frame.", label, y, x)
     return np.array(shifts, np.int64)
 
 
