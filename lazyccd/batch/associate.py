@@ -52,6 +52,8 @@ DECIDING = frozenset(
         "readout",
         "binning",
         "row_order",
+        "telescope",
+        "instrument",
         "detector",
         "grating",
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -79,7 +79,7 @@ def classify(frame: RawFrame, cameras: tuple[Camera, ...], exposure: Fact[float]
     if exposure.value == 0 and not master and (found.value == "dark" or is_untyped):
         instead = "" if is_untyped else f", against {found.source}"
         return Fact("bias", f"exposure 0 s ({exposure.source}){instead}")
-    return _by_names(frame) if is_untyped else found
+    return _by_names(frame) if is_untyped else replace(found, doubt=_contradiction(frame, cameras, texts, found))
 
 
 def _by_spelling(frame: RawFrame, cameras: tuple[Camera, ...], texts: dict[str, object], master: bool) -> Fact[str]:
@@ -98,6 +98,26 @@ def _by_spelling(frame: RawFrame, cameras: tuple[Camera, ...], texts: dict[str, 
         return Fact("unknown", _UNTYPED)
     said = ", ".join(f"{key} = {str(text).strip()!r}" for key, text in texts.items())
     return Fact("unknown", f"{said} is no known type{_nearest(cameras, texts)}")
+
+
+def _contradiction(frame: RawFrame, cameras: tuple[Camera, ...], texts: dict[str, object], found: Fact[str]) -> str:
+    """Say that a second card calls a frame another kind of calibration; empty if none does.
+
+    Only the kinds of calibrations contradict: words such as OBJECT and IMAGE stand beside any of them.
+    """
+    # The keywords of ESO say different things about one frame: CATG, TYPE and TECH.
+    others = [(key, text) for key, text in texts.items() if not key.startswith("ESO ")]
+    others += [(key, text) for key in texts for text in frame.other_values(key)]
+    for keyword, text in others:
+        kind = _by_spelling(frame, cameras, {keyword: text}, master=False).value or ""
+        is_twice = text != texts[keyword] and kind == "science"
+        differs = calibration_of(kind) != calibration_of(found.value or "")
+        if found.value in _MAKES_PRODUCTS and differs and (calibration_of(kind) or is_twice):
+            return f"{found.source}, but {keyword} = {str(text).strip()!r} is {kind}; state it by [fix] type in a camera table"
+    return ""
+
+
+_MAKES_PRODUCTS = frozenset({"bias", "dark", "flat", "skyflat", "domeflat", "lampflat", "science"})
 
 
 def _nearest(cameras: tuple[Camera, ...], texts: dict[str, object]) -> str:
@@ -157,7 +177,14 @@ def why_combined(frame: RawFrame) -> str:
     if "M" in _calstat(frame):
         return f"CALSTAT = {_short(frame.get('CALSTAT'))}"
     kind = header_values.read_text(frame.get("LZKIND")) or ""
-    return f"LZKIND = {kind!r}" if kind.startswith("master") else ""
+    if kind.startswith("master"):
+        return f"LZKIND = {kind!r}"
+    # Programs that write no stamp still call the file so; nobody calls a raw frame a master.
+    file = frame.name.partition("[")[0].rpartition("/")[2]
+    return f"file name {file}" if _MASTER.search(file) else ""
+
+
+_MASTER = re.compile(r"(?<![a-z])master(?![a-z])|(?<![a-z])master(?:bias|zero|dark|flat)", re.IGNORECASE)
 
 
 _CALSTAT = {"B": "bias", "D": "dark", "F": "flat"}

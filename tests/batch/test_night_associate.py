@@ -528,3 +528,13 @@ def test_nothing_recognised_is_a_failure(plan_night: Any) -> None:
     assert "IMAGETYP, OBSTYPE" in plan.frame("n1.fits").reason
     plan = plan_night({"n3": BIAS, "n4": FLAT, "n5": LIGHT})
     assert plan.exit_status == 3
+
+
+@pytest.mark.parametrize("key", ["TELESCOP", "INSTRUME", "DETECTOR", "READOUTM", "OFFSET", "CCD-TEMP"])
+def test_a_light_that_does_not_say_where_it_comes_from_is_a_doubt(plan_night: Any, key: str) -> None:
+    """A card that all calibrations have and a light lacks may have told that it is of another camera."""
+    told = {key: -10.0 if key == "CCD-TEMP" else "A"}
+    files = {"b": {**BIAS, **told}, "d": {**DARK, **told}, "f": {**FLAT, **told}, "s": {**LIGHT, key: None}}
+    item = plan_night(files).frame("s.fits")
+    assert item.status == "PARTIAL"
+    assert "was not compared by" in item.reason

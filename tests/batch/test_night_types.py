@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from astropy.io import fits
 
 from lazyccd.batch.cameras import cameras_of, load_camera
 from lazyccd.batch.classify import calibration_of, classify, read_stamps
@@ -176,6 +177,19 @@ def test_what_others_combined_is_a_master(make_frame: Any, cards: dict[str, Any]
     assert type_of(make_frame(**cards)) == Fact("master", reason)
 
 
+@pytest.mark.parametrize("name", ["master_bias", "MasterBias", "Master-flat_R", "my master dark", "bias_master"])
+def test_a_file_called_master_is_none_of_the_raw_frames(make_night: Any, name: str) -> None:
+    """Programs that write no stamp still call the file so; an object may be called anything."""
+    kind = "Dark" if "dark" in name else "Bias"
+    raw = collect(make_night({name: {"IMAGETYP": kind}})).frames[0]
+    assert type_of(raw) == Fact("master", f"file name {name}.fits")
+
+
+def test_a_light_called_master_is_a_light(make_night: Any) -> None:
+    """Only calibrations are told by the name of their file."""
+    assert type_of(collect(make_night({"master_light": {"IMAGETYP": "Light"}})).frames[0]).value == "science"
+
+
 def test_one_frame_is_no_combination(make_frame: Any) -> None:
     """NCOMBINE = 1 and a false COMBINED are written for raw frames too."""
     assert type_of(make_frame(IMAGETYP="Bias", NCOMBINE=1, COMBINED=False, CALSTAT="")).value == "bias"
@@ -185,6 +199,52 @@ def test_calstat_says_what_was_done(make_frame: Any) -> None:
     """The letters of MaxIm's CALSTAT are steps."""
     stamps = read_stamps(make_frame(IMAGETYP="Light", CALSTAT="BDF"))
     assert (stamps.done, stamps.reason) == (("bias", "dark", "flat"), "CALSTAT = 'BDF'")
+
+
+@pytest.mark.parametrize(
+    ("cards", "kind", "other"),
+    [
+        ({"IMAGETYP": "Light", "OBSTYPE": "DARK"}, "science", "OBSTYPE = 'DARK' is dark"),
+        ({"IMAGETYP": "object", "OBSTYPE": "BIAS"}, "science", "OBSTYPE = 'BIAS' is bias"),
+        ({"IMAGETYP": "Flat", "OBSTYPE": "dark"}, "flat", "OBSTYPE = 'dark' is dark"),
+        ({"IMAGETYP": "dark", "FRAME": "Flat"}, "dark", "FRAME = 'Flat' is flat"),
+        ({"IMGTYPE": "zero", "EXPTYPE": "dark"}, "bias", "EXPTYPE = 'dark' is dark"),
+    ],
+)
+def test_keywords_that_contradict_are_a_doubt(make_frame: Any, cards: dict[str, Any], kind: str, other: str) -> None:
+    """Two keywords name two kinds of calibration: the first is used, and is not trusted."""
+    found = type_of(make_frame(**cards))
+    assert found.value == kind
+    assert other in found.doubt
+
+
+@pytest.mark.parametrize(
+    "cards",
+    [
+        {"IMAGETYP": "flat", "OBSTYPE": "SKY FLAT"},
+        {"IMAGETYP": "zero", "OBSTYPE": "BIAS"},
+        {"IMAGETYP": "bias", "FRAME": "EXPOSURE"},
+        {"IMAGETYP": "flat", "OBSTYPE": "OBJECT"},
+        {"ESO DPR CATG": "SCIENCE", "ESO DPR TYPE": "FLAT,SKY", "ESO DPR TECH": "IMAGE"},
+        {"IMAGETYP": "dark", "OBSTYPE": "BIAS", "EXPTIME": 0.0},
+    ],
+)
+def test_keywords_that_agree_are_no_doubt(make_frame: Any, cards: dict[str, Any]) -> None:
+    """General words stand beside any kind, and a dark of 0 seconds is a bias."""
+    assert not type_of(make_frame(**cards)).doubt
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("Light", "Dark"), ("Dark", "Light"), ("Bias", "Flat"), ("Flat", "Light")]
+)
+def test_a_type_that_stands_twice_is_a_doubt(make_night: Any, first: str, second: str) -> None:
+    """Of two cards of one keyword, the first is used, and is not trusted."""
+    folder = make_night({"one": {"IMAGETYP": first}})
+    with fits.open(folder / "one.fits", mode="update") as hdus:
+        hdus[0].header.append(("IMAGETYP", second), end=True)
+    found = type_of(collect(folder).frames[0])
+    assert found.source == f"IMAGETYP = {first!r}"
+    assert f"IMAGETYP = {second!r}" in found.doubt
 
 
 def test_unknown_words_have_a_nearest_one(make_frame: Any) -> None:

@@ -321,7 +321,8 @@ def _(night: Night) -> None:
 @kind("a type that is another's")
 def _(night: Night) -> None:
     frame = night.pick()
-    change(night, [frame], "IMAGETYP", night.choose(word for kind, word in WORDS.items() if kind != frame.kind))
+    frames = night.choose([[frame], [frame], night.all(frame.kind)])
+    change(night, frames, "IMAGETYP", night.choose(word for kind, word in WORDS.items() if kind != frame.kind))
 
 
 @kind("a type that is no word")
@@ -528,6 +529,51 @@ def _(night: Night) -> None:
     _with_state(night, new)
 
 
+@kind("frames of another setting without the card that tells")
+def _(night: Night) -> None:
+    name = night.choose(
+        name for name in STATES if name not in {"gain", "temperature not reached", "iso", "gain setting"}
+    )
+    state, cards = STATES[name]
+    frame = night.pick()
+    frames = night.choose([[frame], night.all(frame.kind)])
+    night.say(f"another {name}, no {' nor '.join(cards)} in {len(frames)} frames from {frame.name}")
+    for each in frames:
+        night.expose(each, **state)
+        for key in cards:
+            each.set(key, None)
+
+
+@kind("frames that are flipped")
+def _(night: Night) -> None:
+    frame = night.pick()
+    frames = night.choose([[frame], night.all(frame.kind)])
+    told = bool(night.rng.integers(2))
+    night.say(f"flipped, {'ROWORDER tells' if told else 'no card tells'}: {len(frames)} frames from {frame.name}")
+    for each in frames:
+        each.pixels = each.pixels[::-1].copy()
+        each.truth = np.broadcast_to(each.truth, (SIDE, SIDE))[::-1] if each.kind == "light" else each.truth
+        if told:
+            each.set("ROWORDER", "TOP-DOWN")
+
+
+@kind("pixels in electrons that no card tells")
+def _(night: Night) -> None:
+    frames = night.some()
+    night.say(f"pixels in electrons, {len(frames)} frames from {frames[0].name}")
+    for each in frames:
+        each.pixels = (each.pixels * GAIN).clip(0, 65535)
+
+
+@kind("BZERO is lost")
+def _(night: Night) -> None:
+    frames = night.some()
+    night.say(f"BZERO lost, {len(frames)} frames from {frames[0].name}")
+    for each in frames:
+        each.dtype = "int16"
+        each.pixels = each.pixels - 32768
+
+
 @kind("calibrations of another pedestal that nothing tells")
 def _(night: Night) -> None:
     kind = night.choose(["bias", "dark", "bias"])
@@ -596,6 +642,7 @@ def _(night: Night) -> None:
 STAMPS = (
     {"NCOMBINE": 20}, {"CALSTAT": "M"}, {"IMCMB001": "a.fits", "IMCMB002": "b.fits"}, {"STACKCNT": 12}, {"COMBINED": True},
     {"LZKIND": "master bias", "LZNFRAME": 5}, {"SNAPSHOT": 9}, {"NSTACK": 4}, {"IMAGETYP": "MASTER {}"}, {"IMAGETYP": "Master {} Frame"},
+    {"name": "master_{}"}, {"name": "Master-{}-"},
 )  # fmt: skip
 
 
@@ -610,7 +657,11 @@ def _(night: Night) -> None:
         each.note, each.dtype = "master", dtype
         night.expose(each, offset=300.0, warm=3.0)
         for key, value in stamps.items():
-            each.set(key, value.format(frame.kind) if isinstance(value, str) else value)
+            text = value.format(frame.kind) if isinstance(value, str) else value
+            if key == "name":
+                each.name = f"{text}{each.name}"
+            else:
+                each.set(key, text)
 
 
 DONE: tuple[dict[str, Any], ...] = (
@@ -793,6 +844,22 @@ def _(night: Night) -> None:
         Path(f"{path}.gz").write_bytes(gzip.compress(path.read_bytes()))
 
     frame.damage = pack
+
+
+@kind("a file of another layout", harmless=True)
+def _(night: Night) -> None:
+    frame = night.pick()
+    how = night.rng.integers(3)
+    night.say(f"{frame.name} {['in an extension', 'packed', 'in an extension, its cards in the primary'][how]}")
+
+    def change_layout(path: Path) -> None:
+        data, header = fits.getdata(path), fits.getheader(path)
+        path.unlink()
+        own = fits.ImageHDU(data, None if how == 2 else header)
+        image = fits.CompImageHDU(data, header) if how == 1 else own
+        fits.HDUList([fits.PrimaryHDU(header=header if how == 2 else None), image]).writeto(path)
+
+    frame.damage = change_layout
 
 
 @kind("a copy of another name")
@@ -984,12 +1051,12 @@ def draw(number: int, seed: int) -> Draw:
 
 def table(draws: list[Draw]) -> str:
     """Return a line for each kind of corruption, and one for all draws."""
-    columns = ("drawn", "right", "PARTIAL", "REFUSED", "FAILED", "wrong and COMPLETE")
-    lines = [f"{'kind of corruption':<56}" + "".join(f"{name:>9}" for name in columns)]
+    columns = ("drawn", "right", "PARTIAL", "REFUSED", "FAILED", "WRONG")
+    lines = ["WRONG is wrong and COMPLETE", f"{'kind of corruption':<58}" + "".join(f"{name:>9}" for name in columns)]
 
     def line(name: str, some: list[Draw]) -> str:
         counts = Counter(each.verdict.result for each in some)
-        return f"{name:<56}" + "".join(f"{count:>9}" for count in (len(some), *(counts[result] for result in ORDER)))
+        return f"{name:<58}" + "".join(f"{count:>9}" for count in (len(some), *(counts[result] for result in ORDER)))
 
     for each in KINDS:
         mark = " (harmless)" if each.is_harmless else ""
