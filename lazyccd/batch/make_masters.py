@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from astropy.nddata import CCDData
 
 from lazyccd import ops
 from lazyccd.batch.calibrate import MadeMasters, calibrate_frame
-from lazyccd.batch.measure import level
+from lazyccd.batch.measure import central_region, level
 from lazyccd.batch.metadata import MEASURED, Facts
 from lazyccd.batch.night_plan import FramePlan, MasterGroup, NightPlan, exposure_name
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import UNCERTAINTY, resolve
 from lazyccd.frame.output_header import after_normalization
 from lazyccd.ops.instrument.calibrate import scale_noise
+from lazyccd.ops.sample import read_pixels
 from lazyccd.ops.stack.rejection import SigmaClip
 
 FEW = 10
@@ -73,6 +75,7 @@ class MasterMaker:
         """
         frames: list[xr.Dataset] = []
         excluded: list[str] = []
+        colours: list[str] = []
         members = self.plan.members(group.name)
         for member in members:
             done = calibrate_frame(self.plan, member, self.made)
@@ -91,7 +94,11 @@ class MasterMaker:
                     continue
                 # One level each would take the amplifiers' steps out of the flat and leave them in the product.
                 common = self._exposure_level(member) if member.child else value
-                frame = ops.divide(frame, common * resolve(frame).units)
+                if member.facts.cfa.value is None:
+                    frame = ops.divide(frame, common * resolve(frame).units)
+                else:
+                    frame = divide_by_colours(frame, member.facts.cfa.value)
+                    colours = [f"each colour of {member.facts.cfa.value} has a level of 1"]
                 frame = frame.assign_attrs(header=after_normalization(frame.attrs["header"]))
             frames.append(frame)
         if not frames:
@@ -99,7 +106,7 @@ class MasterMaker:
         bias = next((item.bias.master for item in members if item.bias), "")
         master = with_master_cards(combine_robustly(frames), group, len(frames), self.plan.master_file(bias))
         master = ops.with_header(master, measured_cards(group, members[0].facts))
-        return Master(master, (describe_combination(len(frames)), *excluded))
+        return Master(master, (describe_combination(len(frames)), *colours, *excluded))
 
     def _exposure_level(self, frame_plan: FramePlan) -> float:
         """Return the median level of all images of a flat's file: one for all, so that amplifiers keep their steps."""
@@ -110,6 +117,28 @@ class MasterMaker:
             levels = [level(calibrate_frame(self.plan, item, self.made).frame) for item in alike]
             self._levels[name] = float(np.median(levels))
         return self._levels[name]
+
+
+def divide_by_colours(frame: xr.Dataset, pattern: str) -> xr.Dataset:
+    """Divide a flat by the median of each of its colours, so that it changes no colour.
+
+    Parameters
+    ----------
+    frame
+        A flat whose pixels have colour filters.
+    pattern
+        The matrix of filters; it repeats after 2 pixels, that of X-Trans after 6.
+    """
+    image, period = resolve(frame), 6 if "TRANS" in pattern.upper() else 2
+    region = central_region(image.shape)
+    values = read_pixels(image, region, allowed="SAT")
+    levels = np.empty((period, period))
+    for y, x in np.ndindex(period, period):
+        levels[(region.y0 + y) % period, (region.x0 + x) % period] = np.nanmedian(values[y::period, x::period])
+    times = [-(-size // period) for size in image.shape]
+    tiled = np.tile(levels, times)[: image.shape[0], : image.shape[1]].astype(image.dtype)
+    divided: xr.Dataset = ops.divide(frame, CCDData(tiled, unit=image.units))
+    return divided
 
 
 def why_flat_is_excluded(value: float, facts: Facts, missing: list[str]) -> str:

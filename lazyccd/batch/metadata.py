@@ -462,6 +462,7 @@ def _unit(frame: RawFrame, fact: Fact[Any], *, master: bool) -> Fact[Any]:
 
 def _sections(frame: RawFrame, cameras: tuple[Camera, ...], facts: Facts, overrides: Mapping[str, str]) -> Facts:
     """Find an overscan beside the data where no keyword names one, and drop a trim that keeps everything."""
+    facts = _binned_sections(frame, cameras, facts, overrides)
     whole = Region.full(frame.shape).to_fits()
     # To trim nothing would only add an entry to the log and a difference between frame and master.
     if facts.trim.value == whole:
@@ -477,6 +478,33 @@ def _sections(frame: RawFrame, cameras: tuple[Camera, ...], facts: Facts, overri
         return facts
     source = f"beside {data.keyword} {data.value}, 3 pixels skipped"
     return facts.with_fact("overscan", Fact(strip.to_fits(), source, facts.overscan.note))
+
+
+def _binned_sections(frame: RawFrame, cameras: tuple[Camera, ...], facts: Facts, overrides: Mapping[str, str]) -> Facts:
+    """Divide the sections of overscan and trim by the binning where they fit into the image only so."""
+    factors = [int(number) for number in (facts.binning.value or "1x1").split("x")]
+    names = [name for name in ("overscan", "trim") if name not in overrides]
+    texts = {name: look_up(frame, cameras, name, lambda value, _: header_values.read_text(value)) for name in names}
+    texts = {name: fact for name, fact in texts.items() if fact.value is not None}
+    # One that fits as it is may still count unbinned pixels, as the others do.
+    if max(factors) == 1 or all(_fits(fact.value, frame.shape) for fact in texts.values()):
+        return facts
+    divided = {
+        name: header_values.divide_section(str(fact.value), frame.shape, factors) for name, fact in texts.items()
+    }
+    if not all(divided.values()):
+        return facts
+    for name, fact in texts.items():
+        note = f"{fact.keyword} = {fact.value} counts unbinned pixels; divided by the binning {facts.binning.value}"
+        facts = facts.with_fact(name, replace(fact, value=divided[name], note=note))
+    return facts
+
+
+def _fits(text: Any, shape: tuple[int, int]) -> bool:
+    try:
+        return header_values.read_region(text, shape) is not None
+    except UnusableError:
+        return False
 
 
 def check_kind(text: str, where: str) -> str:

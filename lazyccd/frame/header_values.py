@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta
 from typing import cast
 
@@ -163,6 +164,35 @@ def read_region(value: object, shape: tuple[int, int]) -> str | None:
     if abs(section.step.y) != 1 or abs(section.step.x) != 1:
         raise UnusableError("has a step")
     return section.region.to_fits()
+
+
+def divide_section(text: str, shape: tuple[int, int], binning: Sequence[int]) -> str | None:
+    """Return a section of unbinned pixels in those of a binned image; None if it is none.
+
+    Parameters
+    ----------
+    text
+        The section.
+    shape
+        Of the binned image.
+    binning
+        Factors along x and y.
+
+    Examples
+    --------
+    >>> divide_section("[2049:2112,1:1024]", (512, 1056), (2, 2))
+    '[1025:1056,1:512]'
+    """
+    x, y = binning
+    # What is left over of the last binned pixel was not read.
+    unbinned = (shape[0] * y + y - 1, shape[1] * x + x - 1)
+    try:
+        section = parse_section(as_text(text), unbinned)
+    except SectionError:
+        return None
+    whole, r = Region.full(shape), section.region
+    found = Region(-(-r.y0 // y), min(r.y1 // y, whole.y1), -(-r.x0 // x), min(r.x1 // x, whole.x1))
+    return found.to_fits() if found.y1 > found.y0 and found.x1 > found.x0 else None
 
 
 def read_binning(value: object) -> str | None:

@@ -1,0 +1,259 @@
+"""Nights in which something does not belong, or is not known: products are PARTIAL with the figures, never wrong in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from click.testing import CliRunner
+
+from lazyccd import io
+from lazyccd.batch.collect import collect
+from lazyccd.batch.make_plan import build_plan
+from lazyccd.batch.night_plan import Options
+from lazyccd.batch.run import Outcome, Run
+from lazyccd.cli.main import main
+from lazyccd.frame.header_values import divide_section
+from lazyccd.testing import Detector, Sky
+from lazyccd.testing.simulate import make_exposure
+
+SHAPE = (160, 192)
+CAMERA = Detector(SHAPE, dark_e_s=0.2, bias_structure_adu=12.0, bad_fraction=0)
+OTHER = replace(CAMERA, seed=99, vignetting=0.5)
+SKY = Sky(stars=6, galaxies=0)
+
+Change = Callable[[str, np.ndarray[Any, Any], fits.Header], None]
+
+
+def nothing(kind: str, pixels: np.ndarray[Any, Any], header: fits.Header) -> None:
+    """Leave a frame as it is."""
+
+
+def make(folder: Path, change: Change = nothing, cameras: dict[str, Detector] | None = None) -> Path:
+    """Write a night of which some kinds are taken with another camera that says it is the same, or changed."""
+    folder.mkdir()
+    minute = 0.0
+    for kind, seconds, count in (("bias", 0.0, 5), ("dark", 120.0, 3), ("flat", 5.0, 4), ("light", 120.0, 1)):
+        for number in range(count):
+            camera = (cameras or {}).get(kind, CAMERA)
+            exposure = make_exposure(camera, SKY, kind, seconds, seed=number, minute=minute)  # type: ignore[arg-type]
+            header, pixels = exposure.header, exposure.pixels.copy()
+            header["DETECTOR"] = "one"
+            minute += 0.5 + seconds / 60
+            change(kind, pixels, header)
+            fits.writeto(folder / f"{kind}{number}.fits", pixels, header)
+    return folder
+
+
+def reduced(folder: Path, **options: Any) -> tuple[Outcome, Run]:
+    """Return the science product of a night."""
+    run = Run(build_plan(collect(str(folder)), Options(**options)), folder.parent / "out")
+    run()
+    return next(outcome for outcome in run.outcomes if outcome.kind == "science"), run
+
+
+def test_a_right_night_is_complete(tmp_path: Path) -> None:
+    """No check finds anything, and a number that was typed is a choice."""
+    outcome, run = reduced(make(tmp_path / "raw"))
+    assert (outcome.status, outcome.doubts, run.exit_status) == ("COMPLETE", (), 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "camera", "said"),
+    [
+        ("bias", OTHER, "small structure of the bias"),
+        ("dark", OTHER, "hot pixels of the dark"),
+        ("dark", replace(CAMERA, dark_e_s=0.6), "hot pixels of the dark is there negative"),
+        ("dark", replace(CAMERA, dark_e_s=0.05), "hot pixels of the dark is left"),
+        ("flat", OTHER, "of the flat is there negative"),
+        ("flat", replace(CAMERA, vignetting=0.9), "of the flat is there negative"),
+    ],
+)
+def test_a_master_that_does_not_belong(tmp_path: Path, kind: str, camera: Detector, said: str) -> None:
+    """Headers say that it does, and pixels that it does not."""
+    cameras = {kind: camera} if kind != "bias" else {"bias": camera, "dark": camera, "flat": camera}
+    outcome, run = reduced(make(tmp_path / "raw", cameras=cameras))
+    assert outcome.status == "PARTIAL"
+    assert said in outcome.reason
+    assert run.exit_status == 3
+    header = fits.getheader(outcome.path)
+    assert header["LZSTATUS"] == "PARTIAL"
+    assert any(said in str(header[f"LZDOUBT{number}"]) for number in range(1, 1 + len(header["LZDOUBT*"])))
+
+
+def zeros(kind: str, pixels: np.ndarray[Any, Any], header: fits.Header) -> None:
+    """Give an amplifier of zeros to the light."""
+    if kind == "light":
+        pixels[:, :96] = 0
+
+
+def one_dead_bias(kind: str, pixels: np.ndarray[Any, Any], header: fits.Header) -> None:
+    """Give a bias that is constant."""
+    if kind == "bias" and header["DATE-OBS"].endswith("00:00.000"):
+        pixels[:] = 0
+
+
+def jump(kind: str, pixels: np.ndarray[Any, Any], header: fits.Header) -> None:
+    """Lower the data of the light beside its overscan."""
+    if kind == "light":
+        pixels[:, : SHAPE[1]] -= 400
+
+
+def wrong_gain(kind: str, pixels: np.ndarray[Any, Any], header: fits.Header) -> None:
+    """State a gain that is a third of the true one."""
+    header["GAIN"] = 0.5
+
+
+def full_at_2000(kind: str, pixels: np.ndarray[Any, Any], header: fits.Header) -> None:
+    """Cut the light at a level that no header states."""
+    if kind == "light":
+        header["SATURATE"] = 65535
+        np.minimum(pixels, 1500, out=pixels)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(zeros, "of the raw image is constant"), (jump, "the sky is negative"), (wrong_gain, "stated 0.5 e-/adu")],
+)
+def test_frames_that_cannot_be_right(tmp_path: Path, change: Change, said: str) -> None:
+    """An amplifier of zeros, a jump of the bias, a gain that is not true."""
+    outcome, run = reduced(make(tmp_path / "raw", change))
+    assert outcome.status == "PARTIAL"
+    assert said in outcome.reason
+    assert run.exit_status == 3
+
+
+@pytest.mark.parametrize(("gain", "level"), [("measured", 1.0), ("stated", 0.5 / 1.6), ("0.5", 0.5 / 1.6)])
+def test_a_gain_that_was_chosen(tmp_path: Path, gain: str, level: float) -> None:
+    """The difference between measured and stated gain is no doubt then."""
+    outcome, _ = reduced(make(tmp_path / "raw", wrong_gain), gain=gain)
+    assert "gain: measured" not in outcome.reason
+    pixels = io.open_fits(outcome.path)["data"].values
+    sky = SKY.rate(SHAPE, (0.0, 0.0)) * 120
+    assert np.median(pixels) == pytest.approx(level * np.median(sky), rel=0.05)
+
+
+def test_one_odd_bias_costs_nothing_else(tmp_path: Path) -> None:
+    """A constant bias is left out of its master, with the reason."""
+    outcome, run = reduced(make(tmp_path / "raw", one_dead_bias))
+    assert outcome.status == "COMPLETE"
+    bias = next(item for item in run.outcomes if item.kind == "bias")
+    assert bias.messages == ("median of 4", "bias0.fits excluded: 100% of the raw image is constant")
+
+
+def test_the_level_at_which_stars_are_cut_is_used(tmp_path: Path) -> None:
+    """Pixels that pile up are flagged, and that is said."""
+    outcome, _ = reduced(make(tmp_path / "raw", full_at_2000))
+    assert any("pixels pile up at 1500 adu, which is used; stated 65535 adu" in text for text in outcome.messages)
+    assert io.open_fits(outcome.path)["mask"].values.any()
+
+
+@pytest.mark.parametrize("lost", ["GAIN", "RDNOISE"])
+def test_what_is_not_known(tmp_path: Path, lost: str) -> None:
+    """Without gain and pairs of flats nothing is electrons, and without either nothing has an uncertainty."""
+
+    def forget(kind: str, pixels: np.ndarray[Any, Any], header: fits.Header) -> None:
+        del header[lost]
+
+    folder = make(tmp_path / "raw", forget)
+    for path in folder.glob("*.fits"):
+        if path.stem not in {"bias0", "light0"}:
+            path.unlink()
+    outcome, _ = reduced(folder)
+    header = fits.getheader(outcome.path)
+    assert header["BUNIT"] == ("adu" if lost == "GAIN" else "electron")
+    assert "uncertainty" not in io.open_fits(outcome.path)
+    word = "gain" if lost == "GAIN" else "read noise"
+    assert f"no uncertainty is written: {word} is not known" in outcome.messages
+    assert "cosmic rays left in: the noise is not known" in outcome.messages
+
+
+def test_a_pedestal_that_nothing_takes_away(tmp_path: Path) -> None:
+    """It would count as light, so there is no uncertainty."""
+    folder = make(tmp_path / "raw")
+    for path in folder.glob("*.fits"):
+        if path.stem != "light0":
+            path.unlink()
+    outcome, _ = reduced(folder, overscan="none")
+    assert "uncertainty" not in io.open_fits(outcome.path)
+    assert "no uncertainty is written: neither bias nor overscan takes the pedestal away" in outcome.messages
+
+
+def test_noise_that_was_measured_travels(tmp_path: Path) -> None:
+    """A master bias says what its pairs gave where headers gave nothing."""
+
+    def forget(kind: str, pixels: np.ndarray[Any, Any], header: fits.Header) -> None:
+        del header["GAIN"], header["RDNOISE"]
+
+    outcome, run = reduced(make(tmp_path / "raw", forget))
+    assert fits.getheader(outcome.path)["BUNIT"] == "electron"
+    header = fits.getheader(next(item.path for item in run.outcomes if item.kind == "bias"))
+    assert header["LZGAIN"] == pytest.approx(1.6, rel=0.1)
+    assert header["LZRDN"] == pytest.approx(6.0, rel=0.1)
+
+
+def test_colours_on_the_pixels(tmp_path: Path) -> None:
+    """Flats have a level of 1 in each colour, and no cosmic ray is looked for."""
+    colours = np.tile([[1.0, 0.6], [0.6, 0.3]], (SHAPE[0] // 2, SHAPE[1] // 2))
+
+    def filtered(kind: str, pixels: np.ndarray[Any, Any], header: fits.Header) -> None:
+        header["BAYERPAT"] = "RGGB"
+        if kind in {"light", "flat"}:
+            part = pixels[:, : SHAPE[1]]
+            part[:] = 1000 + (part - 1000.0) * colours
+
+    outcome, run = reduced(make(tmp_path / "raw", filtered), gain="stated")
+    flat = next(item for item in run.outcomes if item.kind == "flat")
+    assert "each colour of RGGB has a level of 1" in flat.messages
+    pixels = io.open_fits(flat.path)["data"].values[40:120, 48:144]
+    for y, x in np.ndindex(2, 2):
+        assert np.median(pixels[y::2, x::2]) == pytest.approx(1, abs=0.01)
+    assert any("cosmic rays left in: the pixels have colour filters" in text for text in outcome.messages)
+
+
+def test_the_summary_says_first_what_is_wrong(tmp_path: Path) -> None:
+    """What is wrong comes before the counts, each thing once."""
+    folder = make(tmp_path / "raw", zeros)
+    result = CliRunner().invoke(main, ["reduce", str(folder), "-o", str(tmp_path / "o")], catch_exceptions=False)
+    assert result.exit_code == 3
+    end = result.output[result.output.index("What is wrong, or may be") :]
+    assert end.splitlines()[1].strip().startswith("light0.fits: PARTIAL: ")
+    assert " ".join(result.output.split()).count("of the raw image is constant") == 1
+    assert "1 PARTIAL;" in end.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "binning", "divided"),
+    [
+        ("[2049:2112,1:1024]", (512, 1056), (2, 2), "[1025:1056,1:512]"),
+        ("[1:2048,1:1024]", (512, 1056), (2, 2), "[1:1024,1:512]"),
+        ("[1:2048,1:1025]", (512, 1056), (2, 2), "[1:1024,1:512]"),
+        ("[2049:2112,1:1024]", (341, 1056), (2, 3), "[1025:1056,1:341]"),
+        ("[3:2048,1:1024]", (256, 528), (4, 4), "[2:512,1:256]"),
+        ("[4097:4200,1:1024]", (512, 1056), (2, 2), None),
+        ("nonsense", (512, 1056), (2, 2), None),
+    ],
+)
+def test_sections_of_unbinned_pixels(
+    text: str, shape: tuple[int, int], binning: tuple[int, int], divided: str | None
+) -> None:
+    """Whole binned pixels of the section are taken."""
+    assert divide_section(text, shape, binning) == divided
+
+
+def test_unbinned_sections_in_a_header(tmp_path: Path) -> None:
+    """All are divided if one fits only so, and that is said; those that fit are left."""
+    for number, (bias, trim) in enumerate((("[1:32,1:120]", "[33:160,1:120]"), ("[1:16,1:60]", "[17:80,1:60]"))):
+        cards = {"IMAGETYP": "Light", "EXPTIME": 60.0, "CCDSUM": "2 2", "BIASSEC": bias, "TRIMSEC": trim, "GAIN": 1.0}
+        fits.writeto(tmp_path / f"{number}.fits", np.zeros((60, 80), "u2"), fits.Header(list(cards.items())))
+    frames = build_plan(collect(str(tmp_path))).frames
+    assert [(item.facts.overscan.value, item.facts.trim.value) for item in frames] == [
+        ("[1:16,1:60]", "[17:80,1:60]")
+    ] * 2
+    assert any("counts unbinned pixels; divided by the binning 2x2" in note for note in frames[0].facts.notes)
+    assert not any("unbinned" in note for note in frames[1].facts.notes)
