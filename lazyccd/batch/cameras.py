@@ -1,6 +1,7 @@
-"""Camera tables: which keyword holds which fact, what no header says, and how types are spelled.
+"""Read camera tables: which keyword holds which fact, what no header says, and how types are spelled.
 
-A table is a TOML file with
+Tables of some cameras are built in; `load_camera` reads a user's. `cameras_of` says which tables are asked about a frame, and
+`lazyccd.batch.metadata` asks them. A table is a TOML file with
 
 - ``[match]`` (or several ``[[match]]``): keyword = pattern; all of one table must fit. Without it, it fits every frame.
 - ``[keys]``: fact = keyword, or a list of them, of which the first usable one wins; ``"A + B"`` joins two keywords that are
@@ -46,7 +47,7 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Condition:
-    """A keyword that must fit a pattern; an empty pattern is fitted by an absent keyword."""
+    """A keyword whose value must match a pattern; an empty pattern asks for the keyword to be absent."""
 
     keyword: str
     pattern: str
@@ -69,7 +70,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Rule:
-    """A fact or a spelling, what it is, and when."""
+    """A line of a table: a fact or a spelling, its values, and the conditions under which it holds."""
 
     name: str
     values: tuple[str, ...]
@@ -110,14 +111,35 @@ class Camera:
 
 
 def load_camera(path: str | Path) -> Camera:
-    """Read a camera table.
+    r"""Read a camera table.
+
+    Parameters
+    ----------
+    path
+        A TOML file.
+
+    Returns
+    -------
+    Camera
+        Its name is that of the file without the ending.
 
     Raises
     ------
+    MissingFileError
+        Raised if there is no such file.
     FormatError
         Raised if it is not TOML.
     ParameterError
-        Raised if it has a table, fact or type that does not exist.
+        Raised if it has a table, fact or type that does not exist; the message lists those that do.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "mine.toml")
+    ...     _ = path.write_text("[match]\nINSTRUME = 'MINE*'\n[keys]\ngain = ['EGAIN', 'GAIN']\n")
+    ...     load_camera(path).keywords("gain")
+    ('EGAIN', 'GAIN')
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -141,7 +163,7 @@ def generic_camera() -> Camera:
 
 
 def cameras_of(frame: RawFrame, user: Camera | None = None) -> tuple[Camera, ...]:
-    """Return the tables to ask about a frame, in order: the user's, the built-in one that fits, the generic one."""
+    """Return the tables to ask about a frame, in order: the user's if it matches, the built-in one that does, the generic one."""
     # A night can hold two cameras, of which the user's table is about one.
     found = [user] if user is not None and user.fits(frame) else []
     # One built-in table only: two that fit would hide each other's keywords in an order nobody chose.

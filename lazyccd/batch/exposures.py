@@ -1,4 +1,4 @@
-"""Exposures of several images: each image is calibrated by itself, and together they are one product.
+"""Join what belongs to one exposure: images of a file are calibrated one by one, and together they are one product.
 
 1. Frames of a file, and masters of frames of the same files, become a tree like it, in its order.
 2. Amplifiers of one detector are put together: images whose CCDSEC lie beside each other, or that have DETSEC alone, and whose
@@ -31,7 +31,7 @@ DETECTORS = ("CCDNAME", "CCDNUM", "CHIPID")
 
 
 def exposures(frame_plans: Iterable[FramePlan]) -> dict[str, list[FramePlan]]:
-    """Return the frame plans that become one product each, by its name."""
+    """Return the frame plans that become one product each, by the name of the exposure."""
     found: dict[str, list[FramePlan]] = {}
     for frame_plan in frame_plans:
         found.setdefault(exposure_name(frame_plan), []).append(frame_plan)
@@ -39,12 +39,12 @@ def exposures(frame_plans: Iterable[FramePlan]) -> dict[str, list[FramePlan]]:
 
 
 def least_complete(frame_plans: Sequence[FramePlan]) -> FramePlan:
-    """Return the first of some frames whose product is not complete, else the first: its status is that of all."""
+    """Return the frame whose status is that of a product of several: the first that is not complete, else the first."""
     return next((frame_plan for frame_plan in frame_plans if frame_plan.status != "COMPLETE"), frame_plans[0])
 
 
 def master_files(groups: Iterable[MasterGroup]) -> dict[str, list[MasterGroup]]:
-    """Return the masters that are in one file each, by its name."""
+    """Return the groups of masters that are written into one file, by the name of the file."""
     found: dict[str, list[MasterGroup]] = {}
     for group in groups:
         found.setdefault(group.file, []).append(group)
@@ -52,7 +52,7 @@ def master_files(groups: Iterable[MasterGroup]) -> dict[str, list[MasterGroup]]:
 
 
 def open_raw(frame_plan: FramePlan) -> xr.Dataset:
-    """Open the raw image of a frame, from a file of which others may be damaged."""
+    """Open the raw image of a frame lazily, even if other images of its file are damaged."""
     name = parse_name(frame_plan.source)
     # A damaged extension must not keep the others of its file from being read.
     file = scan_fits(name.path, keep_going=True)
@@ -60,7 +60,13 @@ def open_raw(frame_plan: FramePlan) -> xr.Dataset:
 
 
 def as_exposure(frame_plans: Sequence[FramePlan], frames: Sequence[xr.Dataset]) -> xr.Dataset | xr.DataTree:
-    """Return the frames of one file as a tree like that of the file, with its tables; the only image of a file as it is."""
+    """Return the frames of one file as what is written: a tree with the file's order and tables, or its only image.
+
+    Parameters
+    ----------
+    frame_plans, frames
+        Plan and calibrated frame of each image of the file.
+    """
     if not frame_plans[0].child:
         return frames[0]
     named = {frame_plan.child: frame for frame_plan, frame in zip(frame_plans, frames, strict=True)}
@@ -68,7 +74,15 @@ def as_exposure(frame_plans: Sequence[FramePlan], frames: Sequence[xr.Dataset]) 
 
 
 def as_masters(members: Sequence[Sequence[FramePlan]], frames: Sequence[xr.Dataset]) -> xr.Dataset | xr.DataTree:
-    """Return masters of images of the same files as a tree, the primary header a stack's; a single one as it is."""
+    """Return the masters of one file as what is written: a tree whose primary header is that of a stack, or the only master.
+
+    Parameters
+    ----------
+    members
+        For each master, the plans of the frames that it is made of.
+    frames
+        The masters.
+    """
     if not members[0][0].child:
         return frames[0]
     # a file that lacks an image still gives the others
@@ -95,7 +109,19 @@ def _tree_like(frames: Mapping[str, xr.Dataset], attrs: Mapping[Any, Any]) -> xr
 
 
 def assemble_amplifiers(exposure: xr.Dataset | xr.DataTree) -> tuple[xr.Dataset | xr.DataTree, list[str]]:
-    """Return an exposure whose amplifiers are put together into detectors, and what is said of it."""
+    """Put the amplifiers of an exposure together into detectors, where its headers say how.
+
+    Parameters
+    ----------
+    exposure
+        A frame, which is returned as it is, or a tree.
+
+    Returns
+    -------
+    tuple
+        The frame of the detector, or a tree of detectors, and messages for the report. Where headers do not say how amplifiers
+        lie, the tree stays as it is, and a message says why.
+    """
     if not isinstance(exposure, xr.DataTree):
         return exposure, []
     frames = frames_of(exposure)
@@ -138,7 +164,7 @@ def _why_apart(frames: Mapping[str, xr.Dataset]) -> str:
 
 
 def merge_messages(words: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
-    """Return what is said of images, each text once; before it those that it is about, if not all.
+    """Merge the messages about the images of an exposure: each text once, after the names of its images if it is not about all.
 
     Examples
     --------
@@ -153,7 +179,7 @@ def merge_messages(words: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
 
 
 def merge_doubts(doubts: Mapping[str, Iterable[Doubt]]) -> tuple[Doubt, ...]:
-    """Return the doubts about images, each once; before its text those that it is about, if not all."""
+    """Merge the doubts about the images of an exposure, as `merge_messages` does with texts."""
     found: dict[Doubt, list[str]] = {}
     for name, some in doubts.items():
         for doubt in some:
@@ -165,12 +191,12 @@ def merge_doubts(doubts: Mapping[str, Iterable[Doubt]]) -> tuple[Doubt, ...]:
 
 
 def frames_by_name(exposure: xr.Dataset | xr.DataTree) -> dict[str, xr.Dataset]:
-    """Return the frames of an exposure by name; that of a single image has none."""
+    """Return the frames of an exposure by name; the name of a single image is empty."""
     return frames_of(exposure) if isinstance(exposure, xr.DataTree) else {"": exposure}
 
 
 def master_locations(path: str, groups: Sequence[MasterGroup]) -> dict[str, str]:
-    """Return for each master of a file what opens it."""
+    """Return the name by which `open_fits` opens each master of a file, by the name of its group."""
     if not groups[0].exposure:
         return {groups[0].name: path}
     # Masters have masks and uncertainties between them, so their numbers are not 1, 2, 3.

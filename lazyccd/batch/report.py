@@ -1,8 +1,10 @@
-"""What a night's plan looks like on a terminal, and in a file it is piped to.
+"""Print the plan of a night before it is reduced, and its results afterwards, on a terminal or into a pipe.
 
-An exposure of several images has one number; what is not about all of its images names those that it is about.
+`print_plan` shows every decision with its reason: types, facts and where they come from, masters, what was not taken and why.
+`print_results` shows what became of it. Both print each text once, with the exposures that it is about. An exposure has one
+number, also if its file has several images (`Numbers`); a text about some of these images names them.
 
-The table at the end of a reduced night.
+Nothing is decided here: what is printed is in `lazyccd.batch.night_plan` and `lazyccd.batch.run`.
 """
 
 from __future__ import annotations
@@ -57,7 +59,15 @@ def make_console() -> Console:
 
 
 def print_plan(plan: NightPlan, console: Console | None = None) -> None:
-    """Print what will be done with a night, and why."""
+    """Print what will be done with a night, and why.
+
+    Parameters
+    ----------
+    plan
+        The plan of the night; nothing is computed.
+    console
+        Where to print; None for standard output.
+    """
     console = console or make_console()
     numbers = Numbers(plan)
     console.print(Text(f"Night {plan.folder}: {_count(plan)}", style="bold"))
@@ -75,21 +85,29 @@ def print_plan(plan: NightPlan, console: Console | None = None) -> None:
 
 
 def print_notes(plan: NightPlan, console: Console | None = None) -> None:
-    """Print, before a night is reduced, what its headers leave in doubt, each once with the files that it is about."""
+    """Print, before a night is reduced, what its headers leave in doubt, each once with the files that it is about.
+
+    Parameters
+    ----------
+    plan
+        The plan of the night; without notes, nothing is printed.
+    console
+        Where to print; None for standard output.
+    """
     notes = _remarks(plan)["Notes"]
     if notes:
         (console or make_console()).print(_lines("Read with care", notes, Numbers(plan, names=True)))
 
 
 class Numbers:
-    """The numbers of the exposures of a night, by which its images are called.
+    """The numbers of the exposures of a night, which stand for their files in tables.
 
     Parameters
     ----------
     plan
         The plan of the night.
     names
-        Whether a single exposure is called by its name, where no table of numbers stands above.
+        Whether to name a single exposure instead: for texts without a table of numbers above them.
     """
 
     def __init__(self, plan: NightPlan, *, names: bool = False) -> None:
@@ -299,7 +317,19 @@ def _remarks(plan: NightPlan) -> dict[str, dict[str, list[str]]]:
 
 
 def why_these_masters(plan: NightPlan) -> dict[str, list[str]]:
-    """Return why the masters of the science frames were taken, each reason once with the frames it is about."""
+    """Return why the masters of the science frames were taken.
+
+    Parameters
+    ----------
+    plan
+        The plan of the night.
+
+    Returns
+    -------
+    dict
+        For each reason, the names of the frames that it is about. A reason names the span of times between a master and all its
+        frames.
+    """
     reasons: dict[str, list[str]] = {}
     taken = [(item, choice) for item in plan.science for choice in item.choices if choice]
     days: dict[tuple[str, str], list[float]] = {}
@@ -346,7 +376,15 @@ STYLES = {"FAILED": "red", "PARTIAL": "yellow", "COMPLETE": "green"}
 
 
 def print_results(run: Run, console: Console) -> None:
-    """Print what was measured, the masters, the science frames, what was left, and where everything is."""
+    """Print the results of a night: what was measured, the masters, the science frames, what was not reduced.
+
+    Parameters
+    ----------
+    run
+        A night that was reduced.
+    console
+        Where to print.
+    """
     if run.measurements or run.doubts:
         console.print(Text("Measured on the pixels", style="bold"))
         # What is doubtful among them is a reason of each product that it is about.

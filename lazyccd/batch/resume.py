@@ -1,4 +1,8 @@
-"""Nights that were interrupted: which products are done, and whether the night is still the same."""
+"""Resume a night that was interrupted: note which products are complete, and check that the night is still the same.
+
+The same means: the same files in the same state, plan, options and versions of libraries. Locks and the files in which progress
+is noted are those of `lazyccd.io.resumable`, which resumes single products in the same way.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +17,18 @@ from lazyccd.plan.serialize import plain
 
 
 class NightJournal:
-    """What is done of a night, noted in the folder of its products while it is being reduced.
+    """Progress of a night, noted in the folder of its products while it is being reduced.
 
     Parameters
     ----------
     plan
-        What is done with the night.
+        The plan of the night.
     out
         Folder of the products.
     format
         Format of the products.
     break_lock
-        Whether to take the lease of another process, even if that may live.
+        Begin even though a lease says that another process reduces this night and that process may still run.
     """
 
     def __init__(self, plan: NightPlan, out: Path, format: str, *, break_lock: bool) -> None:
@@ -40,13 +44,36 @@ class NightJournal:
         self._known: dict[Any, Any] = {}
 
     def begin(self, check: Callable[[], None], *, overwrite: bool) -> bool:
-        """Begin or go on; return whether a night goes on. ``check`` refuses to begin where products exist."""
+        """Begin a night or resume it, and return whether it was resumed.
+
+        Parameters
+        ----------
+        check
+            Called before a new night begins; raises if there are products that it would replace.
+        overwrite
+            Forget the progress of another night in the same folder.
+
+        Raises
+        ------
+        ResumeError
+            Raised if what was begun is another night and ``overwrite`` is false; the message says what changed.
+        TargetBusyError
+            Raised if another process reduces it.
+        """
         resumed = self._progress.begin(check, lambda: True, overwrite=overwrite)
         self._known = self._progress.receipts()
         return resumed
 
     def known(self, name: str, *, verify: bool) -> dict[str, Any] | None:
-        """Return what was noted about a product if its file is as it was; None if it must be made."""
+        """Return the outcome that was noted for a product; None if it must be made.
+
+        Parameters
+        ----------
+        name
+            Name of the product.
+        verify
+            Compare the checksum of its file with the one noted, rather than its size only.
+        """
         noted = self._known.get(name)
         if noted is None:
             return None
@@ -59,17 +86,17 @@ class NightJournal:
         return {key: tuple(value) if isinstance(value, list) else value for key, value in outcome.items()}
 
     def add(self, name: str, path: str, outcome: dict[str, Any]) -> None:
-        """Note that a product is complete."""
+        """Note that a product is complete, with size and checksum of its file."""
         file = Path(path)
         crc = _checksum(file) if file.is_file() else None
         self._progress.add(name, {"path": path, "size": _size(file), "crc32c": crc, "outcome": outcome})
 
     def release(self) -> None:
-        """Let another process go on."""
+        """Give up the lease, so that another process may resume; what was noted stays."""
         self._progress.release()
 
     def end(self) -> None:
-        """Forget everything."""
+        """Remove the notes and the lease: the night is complete."""
         self._progress.end()
 
 

@@ -1,11 +1,14 @@
-"""A night's plan as a table to read, edit by hand and run: ``night.ecsv``, a row per file.
+"""Save the plan of a night as a table, ``night.ecsv``, that a user reads, edits and runs; a row per file.
 
-What may be edited: the type, the facts in their columns, the group and the masters (names of groups, or paths of
-files, absolute or below the night's folder). Status LISTED leaves a file out, and so does deleting its row; COMPLETE or
-PARTIAL instead of REFUSED reduces it nevertheless. The other columns are for reading: they follow from these.
+You may edit the type, the facts in their columns, the group, and the masters (names of groups, or paths of files, absolute or
+below the night's folder). Status LISTED leaves a file out, and so does deleting its row. COMPLETE or PARTIAL instead of REFUSED
+reduces it nevertheless. The other columns are for reading: they follow from these.
 
-Groups and masters that were not edited are chosen anew for the types and facts that were: a frame that becomes a flat joins
-its flats. A type that was only proposed by a name counts as confirmed once a table has it.
+Editing a type or a fact changes what depends on it: groups and masters that you did not edit are chosen anew, so that a frame
+that becomes a flat joins its flats. A type that was only guessed from a name counts as confirmed once a table has it.
+
+`load_table` makes a plan of the headers alone, and compares: a cell that says something else than that plan is an edit. How a
+plan is made is in `lazyccd.batch.make_plan`.
 """
 
 from __future__ import annotations
@@ -55,7 +58,19 @@ def save_table(plan: NightPlan, path: str | Path, *, overwrite: bool = False) ->
     Raises
     ------
     TargetExistsError
-        Raised if the file exists.
+        Raised if the file exists and ``overwrite`` is false.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from lazyccd.testing import Detector, Sky, make_night
+    >>> with TemporaryDirectory() as folder:
+    ...     night = make_night(folder, Detector((32, 32)), Sky(stars=3), biases=2, darks=0, flats=0, lights=1)
+    ...     save_table(build_plan(collect(folder)), f"{folder}/night.ecsv")
+    ...     text = Path(f"{folder}/night.ecsv").read_text()
+    ...     _ = Path(f"{folder}/night.ecsv").write_text(text.replace("light003.fits,science", "light003.fits,flat"))
+    ...     load_table(f"{folder}/night.ecsv").frame("light003.fits").kind
+    'flat'
     """
     target = Path(path)
     if target.exists() and not overwrite:
@@ -80,24 +95,31 @@ def save_table(plan: NightPlan, path: str | Path, *, overwrite: bool = False) ->
 
 
 def load_table(path: str | Path, options: Options | None = None) -> NightPlan:
-    """Read a plan from ECSV, edited or not.
+    """Read a plan from a table, edited or not.
 
-    The headers are read again, for what the table does not hold. Cells that say what the headers say keep their source;
-    the others have the table as theirs.
+    The headers of the files are read again, since the table does not hold all of them. A cell that says what the headers say
+    keeps its source in reports; an edited one has the table as its source.
 
     Parameters
     ----------
     path
-        What `save_table` wrote.
+        What `save_table` wrote; the night's folder is found from where the table is.
     options
-        Asked for now, besides what the table remembers; facts among them go before the table.
+        Options given now. They replace those that the table remembers, and facts among them take precedence over its cells.
+
+    Returns
+    -------
+    NightPlan
+        The plan of the files that have a row, in the order of the rows.
 
     Raises
     ------
+    MissingFileError
+        Raised if there is no table of that name.
     FormatError
         Raised if the file is no table of a night.
     ParameterError
-        Raised if an edited cell cannot be used.
+        Raised if an edited cell cannot be used, or a file has two rows; the message names table, file and cell.
     """
     table, folder = _read(Path(path))
     source = Path(path).name
