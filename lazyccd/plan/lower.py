@@ -26,6 +26,7 @@ from dask.tokenize import tokenize
 from lazyccd.errors import PlanError
 from lazyccd.kernels.block import Request
 from lazyccd.plan.chunks import Grid, tile_groups
+from lazyccd.plan.forks import forget_pools_after_forks
 from lazyccd.plan.steps import Reduction, Scalar, Step, walk
 from lazyccd.plan.tasks import (
     PLANE_OF,
@@ -46,6 +47,9 @@ from lazyccd.sections import Region
 
 Key: TypeAlias = Any
 Graph: TypeAlias = HighLevelGraph
+
+# here, because no process computes without this file
+forget_pools_after_forks()
 
 FAN_IN = 16
 """How many partial results are merged at a time."""
