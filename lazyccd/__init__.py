@@ -1,7 +1,7 @@
 """Lazy, chunked reduction of CCD images of any size, on dask and xarray.
 
 Images are `xarray.Dataset` objects with lazy ``data``, ``uncertainty`` and ``mask``; operations have ccdproc's names. Scripts
-written for ccdproc run with ``import lazyccd as ccdproc``.
+written for ccdproc run with ``import lazyccd.ccdproc as ccdproc``.
 
 Importing this package imports nothing else. Each public name is listed in ``__init__.pyi`` and is imported at its first use.
 """

@@ -39,8 +39,9 @@ _layer("stats", "frame")
 _layer("ops", "io", "stats", packages=("astropy.modeling", "scipy"))
 _layer("batch", "ops", packages=("astropy.table", "astropy.time", "rich"))
 _layer("testing", "io", packages=("astropy.modeling", "hypothesis", "scipy"))
+_layer("ccdproc", "ops", packages=("astropy",))  # the names and ways of ccdproc, for its scripts
 _layer(
-    "faces", "batch", "testing", packages=("astropy", "click", "lazy_loader", "matplotlib", "rich")
+    "faces", "batch", "ccdproc", "testing", packages=("astropy", "click", "lazy_loader", "matplotlib", "rich")
 )  # accessor, plot, cli, ...
 
 BASE = {"errors", "mask_planes", "sections"}

@@ -1,0 +1,157 @@
+"""Cosmic rays: ccdproc's arguments and units around lazyccd's kernels."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from astropy import units as u
+from astropy.nddata import CCDData
+from astropy.utils.exceptions import AstropyDeprecationWarning
+from scipy import ndimage
+
+from lazyccd import ops
+from lazyccd.ccdproc.filters import median_filter
+
+__all__ = ["cosmicray_lacosmic", "cosmicray_median"]
+
+
+def cosmicray_lacosmic(
+    ccd: Any,
+    sigclip: float = 4.5,
+    sigfrac: float = 0.3,
+    objlim: float = 5.0,
+    gain: float | u.Quantity = 1.0,
+    readnoise: float | u.Quantity = 6.5,
+    satlevel: float = 65535.0,
+    pssl: float = 0.0,
+    niter: int = 4,
+    sepmed: bool = True,
+    cleantype: str = "meanmask",
+    fsmode: str = "median",
+    psfmodel: str = "gauss",
+    psffwhm: float = 2.5,
+    psfsize: int = 7,
+    psfk: Any = None,
+    psfbeta: float = 4.765,
+    verbose: bool = False,
+    gain_apply: bool = True,
+    inbkg: Any = None,
+    invar: Any = None,
+) -> Any:
+    """Find and replace cosmic rays by LA Cosmic.
+
+    Parameters
+    ----------
+    ccd
+        A CCDData, or an array, for which data and mask are returned.
+    gain
+        Gain; a number is in electron/adu.
+    readnoise
+        Read noise; a number is in electrons.
+    gain_apply
+        Multiply the result by the gain.
+    sigclip, sigfrac, objlim, satlevel, pssl, niter, sepmed, cleantype, fsmode, verbose
+        See `lazyccd.cosmicray_lacosmic`.
+    psfmodel, psffwhm, psfsize, psfk, psfbeta
+        The PSF for ``fsmode="convolve"``.
+    inbkg, invar
+        Arrays: a background that was subtracted, and the variance.
+    """
+    _check_background(pssl, inbkg, invar)
+    if not isinstance(ccd, CCDData | np.ndarray):
+        raise TypeError(f"ccd is a {type(ccd).__name__} and must be a CCDData or a NumPy array.")
+    gain = gain if isinstance(gain, u.Quantity) else gain * u.electron / u.adu
+    noise = readnoise if isinstance(readnoise, u.Quantity) else readnoise * u.electron
+    if isinstance(ccd, CCDData):
+        gain = _fitting_gain(ccd, gain, noise)
+    words = {"sepmed": sepmed, "cleantype": cleantype, "fsmode": fsmode, "psfmodel": psfmodel, "psffwhm": psffwhm}
+    psf = {"psfsize": psfsize, "psfk": None if psfk is None else np.asarray(psfk, np.float32), "psfbeta": psfbeta}
+    limits = {"sigclip": sigclip, "sigfrac": sigfrac, "objlim": objlim, "niter": niter, "satlevel": satlevel}
+    numbers = {"gain": float(gain.value), "readnoise": float(noise.value), "pssl": pssl}
+    mask = ccd.mask if isinstance(ccd, CCDData) else None
+    # units are settled: the kernel gets numbers
+    image = CCDData(np.asarray(ccd.data if isinstance(ccd, CCDData) else ccd), unit="adu", mask=mask)
+    extras = {"inbkg": inbkg, "invar": invar, "gain_apply": gain_apply, "verbose": verbose, "add_keyword": False}
+    clean: Any = ops.cosmicray_lacosmic(image, **limits, **numbers, **words, **psf, **extras)
+    # nothing was found: there is no mask
+    bad = np.zeros(clean.shape, bool) if clean.mask is None else clean.mask
+    if not isinstance(ccd, CCDData):
+        return clean.data, bad
+    result = ccd.copy()
+    result.data, result.mask = clean.data, bad
+    if gain_apply:
+        result.unit = ccd.unit * gain.unit
+    return result
+
+
+def _check_background(pssl: float, inbkg: object, invar: object) -> None:
+    """Raise or warn if the arguments about the background are wrong, contradict each other or are old."""
+    if pssl != 0:
+        warnings.warn("pssl was deprecated in version 2.3; use inbkg instead.", AstropyDeprecationWarning, stacklevel=3)
+        if inbkg is not None or invar is not None:
+            raise ValueError("pssl and inbkg or invar cannot both be set.")
+    for name, given in (("inbkg", inbkg), ("invar", invar)):
+        if given is not None and not isinstance(given, np.ndarray):
+            raise TypeError(f"{name} is a {type(given).__name__} and must be a NumPy array.")
+
+
+def _fitting_gain(ccd: CCDData, gain: u.Quantity, noise: u.Quantity) -> u.Quantity:
+    """Return the gain, without units for an image that is in electrons already; raise if units do not fit together."""
+    if ccd.unit.is_equivalent(u.electron) and gain.value != 1.0:
+        warnings.warn(
+            "Image unit is electron but gain value is not 1.0. Data maybe end up being gain corrected twice.",
+            stacklevel=3,
+        )
+        return gain
+    if gain.value == 1.0 and ccd.unit == u.electron and noise.unit == u.electron:
+        gain = gain.value * u.dimensionless_unscaled
+    if not (gain.unit * ccd.unit).is_equivalent(noise.unit):
+        raise ValueError(f"Inconsistent units for gain ({gain.unit}), image ({ccd.unit}) and readnoise ({noise.unit}).")
+    return gain
+
+
+def cosmicray_median(
+    ccd: Any, error_image: Any = None, thresh: float = 5, mbox: int = 11, gbox: int = 0, rbox: int = 0
+) -> Any:
+    """Find cosmic rays as what is far above the median of a box.
+
+    Parameters
+    ----------
+    ccd
+        A CCDData, or an array, for which data and mask are returned.
+    error_image
+        Noise: a number or an array; by default the uncertainty, or the standard deviation of an array.
+    thresh
+        How many times the noise a cosmic ray is above the median.
+    mbox
+        Side of the box of the median.
+    gbox
+        Side of the box by which cosmic rays are grown; 0 for none.
+    rbox
+        Side of the box whose median replaces them; 0 for no replacement.
+    """
+    if isinstance(ccd, CCDData):
+        if error_image is None:
+            error_image = ccd.uncertainty.array
+        elif np.ndim(error_image) and np.shape(error_image) != ccd.shape:
+            raise ValueError(f"error_image has shape {np.shape(error_image)} and the image {ccd.shape}.")
+        data, found = cosmicray_median(ccd.data, error_image, thresh, mbox, gbox, rbox)
+        result = ccd.copy()
+        result.data = data
+        result.mask = found if ccd.mask is None else found | np.asarray(ccd.mask, bool)
+        return result
+    if not isinstance(ccd, np.ndarray):
+        raise TypeError(f"ccd is a {type(ccd).__name__} and must be a CCDData or a NumPy array.")
+    pixels = np.asarray(ccd)  # scipy's filters do not see the mask of a masked array either
+    error = pixels.std() if error_image is None else error_image
+    if not isinstance(error, int | float | np.number | np.ndarray):
+        raise TypeError(f"error_image is a {type(error).__name__} and must be a number or an array.")
+    found = (pixels - median_filter(pixels, mbox)) / error > thresh
+    if gbox > 0:
+        found = ndimage.maximum_filter(found, gbox)
+    data = pixels.copy()
+    if rbox > 0:
+        data[found] = median_filter(pixels, rbox)[found]
+    return data, found

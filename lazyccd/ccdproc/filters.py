@@ -1,0 +1,147 @@
+"""Medians and deviations in boxes, and masks of bad pixels.
+
+lazyccd's kernels filter float images of two axes; scipy has everything else: other axes, types, footprints and modes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from astropy.nddata import CCDData
+from astropy.stats import mad_std
+from scipy import ndimage
+
+from lazyccd import ops
+
+__all__ = ["background_deviation_box", "background_deviation_filter", "ccdmask", "median_filter", "sigma_func"]
+
+
+def sigma_func(arr: Any, axis: int | None = None, ignore_nan: bool = False) -> Any:
+    """Return the standard deviation as the median absolute deviation has it.
+
+    Parameters
+    ----------
+    arr
+        The values, or a CCDData.
+    axis
+        The axis along which to compute; all by default.
+    ignore_nan
+        Leave NaN out.
+    """
+    return mad_std(arr, axis=axis, ignore_nan=ignore_nan)
+
+
+def is_plain(array: Any) -> bool:
+    """Return whether lazyccd's filters take an array: a float image of two axes in the byte order of this machine."""
+    return (
+        type(array) is np.ndarray
+        and array.ndim == 2
+        and array.dtype in (np.float32, np.float64)
+        and array.dtype.isnative
+    )
+
+
+def median_filter(data: Any, *args: Any, **kwargs: Any) -> Any:
+    """Return `scipy.ndimage.median_filter` of an array or a CCDData, whose unit and header are kept.
+
+    Parameters
+    ----------
+    data
+        The image.
+    *args, **kwargs
+        As of scipy's function.
+    """
+    if isinstance(data, CCDData):
+        return CCDData(median_filter(data.data, *args, **kwargs), unit=data.unit, meta=data.meta.copy())
+    size = args[0] if args else kwargs.get("size")
+    if is_plain(data) and len(args) + len(kwargs) == 1 and isinstance(size, int) and 0 < size <= min(data.shape):
+        return ops.median_filter(data, size)
+    return ndimage.median_filter(data, *args, **kwargs)
+
+
+def background_deviation_box(data: Any, bbox: int) -> Any:
+    """Return the deviation of the background in boxes.
+
+    Parameters
+    ----------
+    data
+        An array of two axes.
+    bbox
+        Side of the boxes. Pixels that no box covers have the standard deviation of the whole image.
+    """
+    if bbox < 1:
+        raise ValueError(f"bbox is {bbox} and must be greater than 1.")
+    data = np.asarray(data)
+    half = max(int(bbox / 2), 1)
+    result = data * 0.0 + data.std()
+    ny, nx = data.shape
+    for x in range(int(bbox / 2), nx, int(bbox)):
+        for y in range(int(bbox / 2), ny, int(bbox)):
+            # the last row and column belong to no box, as in ccdproc
+            box = (
+                slice(max(0, y - half), min(y + half + 1, ny - 1)),
+                slice(max(0, x - half), min(x + half + 1, nx - 1)),
+            )
+            result[box] = sigma_func(data[box])
+    return result
+
+
+def background_deviation_filter(data: Any, bbox: float) -> Any:
+    """Return the deviation of the background around each pixel.
+
+    Parameters
+    ----------
+    data
+        An array.
+    bbox
+        Side of the box around the pixel.
+    """
+    if bbox < 1:
+        raise ValueError(f"bbox is {bbox} and must be greater than 1.")
+    if is_plain(data) and isinstance(bbox, int) and bbox <= min(data.shape):
+        return ops.background_deviation_filter(data, bbox)
+    return ndimage.generic_filter(data, sigma_func, size=bbox)
+
+
+def ccdmask(
+    ratio: Any,
+    findbadcolumns: bool = False,
+    byblocks: bool = False,
+    ncmed: int = 7,
+    nlmed: int = 7,
+    ncsig: int = 15,
+    nlsig: int = 15,
+    lsigma: float = 9,
+    hsigma: float = 9,
+    ngood: int = 5,
+) -> Any:
+    """Find bad pixels in the ratio of two flats; see `lazyccd.ccdmask`.
+
+    Parameters
+    ----------
+    ratio
+        A CCDData or an array of two axes.
+    findbadcolumns
+        Fill short gaps in bad columns.
+    byblocks
+        Take the deviation of blocks, not of the box around each pixel.
+    ncmed, nlmed
+        Columns and lines of the box of the median.
+    ncsig, nlsig
+        Columns and lines of the box of the deviation.
+    lsigma, hsigma
+        How many deviations a good pixel may be below and above the median.
+    ngood
+        Longest gap to fill.
+    """
+    shape = getattr(getattr(ratio, "data", None), "shape", None)
+    if shape is None:
+        raise ValueError('"ratio" should be a "CCDData".')
+    if len(shape) != 2:
+        raise ValueError(f'"ratio" must be two-dimensional, and has shape {shape}.')
+    image = ratio if isinstance(ratio, CCDData) else CCDData(np.asarray(ratio), unit="")
+    plain = CCDData(image.data, unit="")  # a mask that is there already is not looked at
+    names = {"ncmed": ncmed, "nlmed": nlmed, "ncsig": ncsig, "nlsig": nlsig, "lsigma": lsigma, "hsigma": hsigma}
+    found = ops.ccdmask(plain, findbadcolumns, byblocks, **names, ngood=ngood)
+    return np.asarray(found, bool)

@@ -1,0 +1,207 @@
+"""`lazyccd.ccdproc` gives ccdproc's data, uncertainties, masks, units and headers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ccdproc
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.io import fits
+from astropy.modeling import models
+from astropy.nddata import CCDData, StdDevUncertainty, VarianceUncertainty
+from astropy.wcs import WCS
+
+from lazyccd import ccdproc as ours
+
+SHAPE = (24, 30)
+GAIN = 1.5 * u.electron / u.adu
+NOISE = 5 * u.electron
+
+Call = Callable[[Any, Callable[..., CCDData]], Any]
+
+
+def image(
+    dtype: str = "f8", uncertainty: Any = None, *, masked: bool = False, level: float = 500.0, unit: str = "adu"
+) -> CCDData:
+    """Return an image with a cosmic ray, which is the same for the same arguments."""
+    pixels = np.random.default_rng(int(level)).normal(level, 0.04 * level, SHAPE)
+    pixels[3, 4] += 10 * level
+    mask = np.zeros(SHAPE, bool)
+    mask[2, 2] = mask[int(level) % 24, 11] = True
+    floats = dtype if dtype != "u2" else "f8"
+    return CCDData(
+        pixels.astype(dtype),
+        unit=unit,
+        uncertainty=None if uncertainty is None else uncertainty(np.full(SHAPE, 3.0, floats)),
+        mask=mask if masked else None,
+        meta=fits.Header({"EXPTIME": 30.0 + level, "GAIN": 1.5}),
+    )
+
+
+def process(p: Any, c: Callable[..., CCDData]) -> CCDData:
+    """Do all steps at once; masters have no uncertainty, since classes of uncertainties must not be mixed."""
+
+    def master(level: float) -> CCDData:
+        made = c(level=level, unit="electron")
+        made.uncertainty = None
+        return made
+
+    masters = {"master_bias": master(10.0), "dark_frame": master(3.0), "master_flat": master(100.0)}
+    times = {"exposure_key": "EXPTIME", "exposure_unit": u.s}
+    sections = {"oscan": "[25:30,1:24]", "trim": "[1:30,1:24]"}
+    noise = {"error": True, "gain": GAIN, "readnoise": NOISE, "bad_pixel_mask": np.zeros(SHAPE, bool)}
+    result: CCDData = p.ccd_process(c(), **sections, **noise, **masters, **times)
+    return result
+
+
+STEPS: dict[str, Call] = {
+    "deviation": lambda p, c: p.create_deviation(c(), gain=GAIN, readnoise=NOISE),
+    "deviation without gain": lambda p, c: p.create_deviation(c(), readnoise=5 * u.adu, disregard_nan=True),
+    "overscan": lambda p, c: p.subtract_overscan(c(), overscan=c()[:, 20:]),
+    "overscan section": lambda p, c: p.subtract_overscan(c(), fits_section="[21:30,:]", median=True),
+    "overscan of one axis": lambda p, c: p.subtract_overscan(c(), overscan=c()[:, 1], overscan_axis=0),
+    "overscan model": lambda p, c: p.subtract_overscan(
+        c(), fits_section="[:,1:4]", overscan_axis=None, model=models.Polynomial1D(1)
+    ),
+    "trim": lambda p, c: p.trim_image(c(), "[3:20,2:10]"),
+    "trim beyond the image": lambda p, c: p.trim_image(c(), "[11:,:40]"),
+    "bias": lambda p, c: p.subtract_bias(c(), c(level=10.0)),
+    "dark": lambda p, c: p.subtract_dark(c(), c(level=10.0), exposure_time="EXPTIME", exposure_unit=u.s),
+    "gain": lambda p, c: p.gain_correct(c(), GAIN),
+    "gain as a number": lambda p, c: p.gain_correct(c(), 1.5),
+    "gain and unit": lambda p, c: p.gain_correct(c(), 1.5, gain_unit=u.electron / u.adu),
+    "gain map": lambda p, c: p.gain_correct(c(), np.full((24, 1), 1.5)),
+    "flat": lambda p, c: p.flat_correct(c(), c(level=100.0)),
+    "flat in other units": lambda p, c: p.flat_correct(c(), c(level=100.0, unit="electron")),
+    "flat with a floor": lambda p, c: p.flat_correct(c(), c(level=100.0), min_value=99.0),
+    "flat with a norm": lambda p, c: p.flat_correct(c(), c(level=100.0), norm_value=90.0),
+    "all steps": process,
+    "transformed": lambda p, c: p.transform_image(c(), np.rot90),
+    "cosmic rays by medians": lambda p, c: p.cosmicray_median(c(), error_image=np.full(SHAPE, 20.0), gbox=3, rbox=5),
+    "cosmic rays of an array": lambda p, c: p.cosmicray_median(c().data, mbox=5),
+    "median filter": lambda p, c: p.median_filter(c(), 5),
+    "median filter of an array": lambda p, c: p.median_filter(c().data, size=(3, 4)),
+    "deviation in boxes": lambda p, c: p.background_deviation_box(c().data, 5),
+    "sigma of an image": lambda p, c: p.sigma_func(c()),
+    "sigma along an axis": lambda p, c: p.sigma_func(c().data, axis=0),
+}
+
+STACKS: dict[str, tuple[Callable[[Any], Any], dict[str, Any]]] = {
+    "plain": (lambda q: None, {}),
+    "float32": (lambda q: None, {"dtype": "f4"}),
+    "sigma": (lambda q: q.sigma_clipping(1.2, 1.2), {}),
+    "mad": (lambda q: q.sigma_clipping(2, 2, func="median", dev_func="mad_std"), {}),
+    "functions": (lambda q: q.sigma_clipping(1.1, None, func=np.ma.median, dev_func=np.ma.std), {}),
+    "extrema": (lambda q: q.clip_extrema(1, 1), {}),
+    "limits": (lambda q: q.minmax_clipping(450, 550), {}),
+    "scaled": (lambda q: setattr(q, "scaling", [1, 2, 1, 0.5, 1]), {}),
+    "scaled by a function": (lambda q: setattr(q, "scaling", lambda x: 1 / np.ma.median(x)), {}),
+    "changed by hand": (lambda q: q.data_arr.mask.__setitem__((1, 5), True), {}),
+}
+
+
+def assert_same(result: Any, expected: Any) -> None:
+    """Compare arrays, or all of two images."""
+    if not isinstance(expected, CCDData):
+        for got, wanted in zip(np.atleast_1d(result), np.atleast_1d(expected), strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-6)
+        return
+    assert type(result) is CCDData
+    rtol = 1e-12 if expected.data.dtype == np.float64 else 1e-6
+    np.testing.assert_allclose(result.data, expected.data, rtol=rtol)
+    assert result.data.dtype == expected.data.dtype
+    assert (result.mask is None) == (expected.mask is None)
+    np.testing.assert_array_equal(result.mask, expected.mask)
+    assert type(result.uncertainty) is type(expected.uncertainty)
+    if expected.uncertainty is not None:
+        np.testing.assert_allclose(result.uncertainty.array, expected.uncertainty.array, rtol=max(rtol, 1e-10))
+    assert result.unit == expected.unit
+    assert type(result.meta) is type(expected.meta)
+    assert list(result.meta.items()) == list(expected.meta.items())
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("uncertainty", [None, StdDevUncertainty, VarianceUncertainty])
+@pytest.mark.parametrize("dtype", ["f8", "f4", "u2"])
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:Warning. 'partition' will ignore")
+def test_steps_are_those_of_ccdproc(step: str, dtype: str, uncertainty: Any, masked: bool) -> None:
+    """Each step gives the same, and leaves its input as it was."""
+
+    def make(**changes: Any) -> CCDData:
+        return image(dtype, uncertainty, masked=masked, **changes)
+
+    assert_same(STEPS[step](ours, make), STEPS[step](ccdproc, make))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("method", ["average", "median", "sum"])
+@pytest.mark.parametrize("name", STACKS)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:Input data contains")
+def test_stacks_are_those_of_ccdproc(name: str, method: str, masked: bool) -> None:
+    """Each way to clip and scale, with each way to combine, gives the same."""
+    prepare, options = STACKS[name]
+    results = []
+    for package in (ours, ccdproc):
+        images = [image("f4", masked=masked, level=level) for level in (500.0, 480.0, 520.0, 505.0, 600.0)]
+        combiner = package.Combiner(images, **options)
+        prepare(combiner)
+        results.append(getattr(combiner, f"{method}_combine")())
+    assert_same(*results)
+
+
+@pytest.mark.parametrize("limit", [16e9, 20000])
+@pytest.mark.parametrize("method", ["average", "median", "sum"])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:Input data contains")
+def test_combine_is_that_of_ccdproc(method: str, limit: float) -> None:
+    """Clips, a scale that is a function, and tiles give the same, with the first header."""
+    images = [image("f8", level=level) for level in (500.0, 480.0, 520.0, 505.0, 600.0)]
+    clips = {"clip_extrema": True, "minmax_clip": True, "minmax_clip_max": 560, "sigma_clip": True}
+    words = {"method": method, "mem_limit": limit, "scale": lambda pixels: 500 / np.mean(pixels), **clips}
+    functions = {"sigma_clip_func": np.ma.median, "sigma_clip_dev_func": np.ma.std}
+    results = [package.combine(images, **words, **functions) for package in (ours, ccdproc)]
+    assert_same(*results)
+
+
+def test_weights_of_masked_pixels_do_not_count() -> None:
+    """Weights of masked pixels leave the denominator, and stacks in tiles take weights of pixels: unlike in ccdproc 2.5.1."""
+    images = [CCDData(np.full((6, 4), value), unit="adu") for value in (1.0, 2.0, 6.0)]
+    images[2].mask = np.zeros((6, 4), bool)
+    images[2].mask[0, 0] = True
+    weights = np.broadcast_to(np.array([1.0, 1.0, 2.0])[:, None, None], (3, 6, 4))
+    whole = ours.combine(images, weights=weights)
+    np.testing.assert_allclose([whole.data[0, 0], whole.data[1, 1]], [1.5, 3.75])
+    np.testing.assert_array_equal(ours.combine(images, weights=weights, mem_limit=400).data, whole.data)
+
+
+@pytest.mark.parametrize("gain", [1.5 * u.electron / u.adu, 2.0, 1.0])
+@pytest.mark.parametrize(
+    "words", [{}, {"fsmode": "convolve", "psfmodel": "moffat", "sepmed": False, "cleantype": "idw"}]
+)
+def test_cosmic_rays_are_those_of_ccdproc(gain: Any, words: dict[str, Any]) -> None:
+    """Masks are equal; pixels to the bits of float32, through which ccdproc puts them."""
+    result = ours.cosmicray_lacosmic(image(masked=True), gain=gain, readnoise=5, **words)
+    expected = ccdproc.cosmicray_lacosmic(image(masked=True), gain=gain, readnoise=5, **words)
+    np.testing.assert_array_equal(result.mask, expected.mask)
+    np.testing.assert_allclose(result.data, expected.data, rtol=2e-7)
+    assert (result.unit, result.meta) == (expected.unit, expected.meta)
+
+
+@pytest.mark.parametrize("order", ["nearest-neighbor", "bilinear"])
+def test_projections_are_those_of_ccdproc(order: str) -> None:
+    """A turned and enlarged image has ccdproc's pixels, which come from reproject."""
+    wcs, target = WCS(naxis=2), WCS(naxis=2)
+    for each, size, angle in ((wcs, 0.01, 0.0), (target, 0.007, 0.3)):
+        each.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+        each.wcs.crval, each.wcs.crpix, each.wcs.cdelt = [30.0, 40.0], [12.0, 15.0], [-size, size]
+        each.wcs.pc = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    ccd = image(masked=True)
+    ccd.wcs = wcs
+    results = [package.wcs_project(ccd, target, (40, 44), order=order) for package in (ours, ccdproc)]
+    np.testing.assert_allclose(results[0].data, results[1].data, rtol=1e-6)
+    np.testing.assert_array_equal(results[0].mask, results[1].mask)
+    assert list(results[0].meta) == list(results[1].meta)
+    assert results[0].wcs is target
