@@ -195,7 +195,7 @@ def _only(step: Step, plane: str) -> Step:
 
 @operation()
 def with_unit(ccd: xr.Dataset, unit: u.UnitBase | str) -> xr.Dataset:
-    """State the unit of a frame whose numbers stay as they are; to convert, use `multiply`.
+    """Set the unit of a frame without changing its numbers; to convert them, use `multiply`.
 
     Parameters
     ----------

@@ -41,7 +41,7 @@ def ccdmask(
     flavor: Literal["ccdproc", "iraf"] = "ccdproc",
     add_keyword: LogEntry = True,
 ) -> xr.DataArray:
-    """Find the bad pixels of a detector in an image without structure, best the ratio of two flats of different level.
+    """Find the bad pixels of a detector in an image without structure, such as the ratio of two flats of different levels.
 
     Parameters
     ----------

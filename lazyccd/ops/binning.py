@@ -136,7 +136,7 @@ def block_average(ccd: xr.Dataset, block_size: int | tuple[int, int]) -> xr.Data
 
 @operation()
 def block_replicate(ccd: xr.Dataset, block_size: int | tuple[int, int], conserve_sum: bool = True) -> xr.Dataset:
-    """Undo binning in shape: make a block of equal pixels of each pixel.
+    """Replicate each pixel into a block of equal pixels.
 
     Parameters
     ----------

@@ -260,7 +260,7 @@ def _check_words(cleantype: str, fsmode: str, psfmodel: str, engine: str) -> Non
             raise ParameterError(f"{name} {word!r} must be one of {', '.join(words)}.")
     if engine == "astroscrappy" and cleantype == "median":
         raise ParameterError(
-            "engine 'astroscrappy' has no cleantype 'median' that works: it reads memory that nobody wrote."
+            "engine 'astroscrappy' cannot do cleantype 'median': it reads uninitialised memory; use engine 'lazyccd'."
         )
 
 
@@ -276,7 +276,7 @@ def _check_extras(image: Image, pssl: float, inbkg: object, invar: object, *, us
 def _psf(
     fsmode: str, given: npt.NDArray[Any] | None, model: str, fwhm: float, size: int, beta: float
 ) -> tuple[tuple[float, ...], ...] | None:
-    """Return the kernel of the fine structure, if it is found by one; a kernel of the user's is checked anyhow."""
+    """Return the kernel of the fine structure, None for medians; a user's kernel is checked in any case."""
     own = None if given is None else _given_psf(given)
     if fsmode != "convolve":
         return None

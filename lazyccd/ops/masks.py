@@ -154,7 +154,7 @@ def _header_level(image: Image, keys: tuple[str, ...]) -> float:
 
 @over_trees
 def is_flagged(ccd: xr.Dataset, *planes: str) -> xr.DataArray:
-    """Ask where pixels have mask planes, such as ``"SAT"``, or count as bad.
+    """Find the pixels that have mask planes, such as ``"SAT"``, or that count as bad.
 
     Parameters
     ----------

@@ -239,7 +239,7 @@ def _allow(error: LazyCCDError, damaged: list[Damage] | None, hdus: list[HduInfo
 
 def _wrong_length(source: ByteSource, where: str, start: int, stored: int, stop: int) -> FormatError | None:
     """Return why the file does not hold an HDU in full, if so; only the padding behind it may be absent."""
-    # Many programs leave the fill of the last block away; nothing is lost by that.
+    # Many programs omit the fill of the last block; nothing is lost by that.
     if stop <= source.size or source.size == start + stored:
         return None
     if source.size < start + stored:

@@ -166,9 +166,9 @@ def _check_suffix(name: str, compress: str | None) -> None:
     """Refuse a name that says something else than what is written."""
     # Programs take such a file for compressed because of its name.
     if name.endswith(".fz") and compress is None:
-        raise ParameterError(f"{name} names a tile-compressed file; pass compress='RICE_1', or leave the suffix away.")
+        raise ParameterError(f"{name} names a tile-compressed file; pass compress='RICE_1', or omit the suffix.")
     if name.endswith((".gz", ".bz2")):
         raise ParameterError(
-            f"{name} names a file compressed as a whole, which cannot be written by region; leave the suffix away, or "
+            f"{name} names a file compressed as a whole, which cannot be written by region; omit the suffix, or "
             "pass compress='GZIP_2'."
         )

@@ -185,7 +185,7 @@ def gain_correct(
 
 @operation()
 def subtract_bias(ccd: xr.Dataset, master: Master, *, add_keyword: LogEntry = True) -> xr.Dataset:
-    """Subtract a master bias, with its noise.
+    """Subtract a master bias, and add its variance to that of the frame.
 
     Parameters
     ----------
@@ -235,7 +235,7 @@ def subtract_dark(
     *,
     add_keyword: LogEntry = True,
 ) -> xr.Dataset:
-    """Subtract a master dark, scaled by exposure time if asked for, with its noise.
+    """Subtract a master dark, on request scaled by exposure time, and add its variance to that of the frame.
 
     Parameters
     ----------

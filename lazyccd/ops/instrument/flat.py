@@ -78,7 +78,7 @@ def flat_correct(
     common_norm: bool = True,
     add_keyword: LogEntry = True,
 ) -> xr.Dataset:
-    r"""Divide by a flat field that is first normalised.
+    r"""Divide by a normalised flat field.
 
     Parameters
     ----------

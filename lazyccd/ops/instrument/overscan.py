@@ -115,7 +115,7 @@ class OverscanLevels:
 
     @property
     def cards(self) -> dict[str, tuple[float, str]]:
-        """What the header says of them."""
+        """Their header cards."""
         unit = f"[{self.unit}] " if self.unit else ""
         found = {
             "OVERMEAN": (self.mean, f"{unit}mean level of the overscan"),
@@ -255,7 +255,7 @@ def subtract_overscan(
 def overscan_levels(
     ccd: xr.Dataset, fits_section: str, overscan_axis: int | None = None, readnoise: float | None = None
 ) -> OverscanLevels:
-    """Choose what is subtracted as the overscan: a constant, or a level per line.
+    """Choose the form of the overscan to subtract: a constant, or a level per line.
 
     The level of each line is the mean of its pixels within 3 robust sigma of their median. A constant is subtracted, the mean
     of the levels within 4 robust sigma of their median, unless the levels scatter by more than twice what the read noise

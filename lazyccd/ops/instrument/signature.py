@@ -73,7 +73,7 @@ def correct_linearity(
     *,
     add_keyword: LogEntry = True,
 ) -> xr.Dataset:
-    r"""Correct the response of a detector that is not linear.
+    r"""Correct for the nonlinear response of a detector.
 
     Parameters
     ----------

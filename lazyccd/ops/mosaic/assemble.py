@@ -1,4 +1,4 @@
-"""Put amplifiers into their detector and detectors into the focal plane, each read where it lies.
+"""Assemble amplifiers into their detector and detectors into the focal plane, each read where it lies.
 
 All parts of an image are one step of the plan: a chunk reads the parts that it overlaps, and no others.
 """
@@ -56,7 +56,7 @@ class Amplifier:
         # sections count unbinned pixels of the file; after a step or binning the coordinates no longer match them
         if abs(step) != 1 or first % 1:
             raise SectionError(
-                f"{self.name}: every {step:g}th pixel along {'yx'[axis]} cannot be put together; assemble before binning."
+                f"{self.name}: every {step:g}th pixel along {'yx'[axis]} cannot be assembled; assemble before binning."
             )
         last = first + step * (len(positions) - 1)
         # the coordinates say which pixels are left after a trim, so DATASEC holds for trimmed frames too
@@ -83,7 +83,7 @@ class Amplifier:
 def assemble(
     tree: xr.DataTree, section: SectionKey | None = None, group: str | None = None
 ) -> xr.Dataset | xr.DataTree:
-    """Put the data sections of amplifiers into their detector, or of detectors into the focal plane.
+    """Assemble the data sections of amplifiers into their detector, or those of detectors into the focal plane.
 
     Parameters
     ----------

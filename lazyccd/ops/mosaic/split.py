@@ -1,4 +1,4 @@
-"""Take an image apart into its amplifiers: find where each lies, and make a frame of it.
+"""Split an image into its amplifiers: find where each lies, and make a frame of it.
 
 Headers name amplifiers in many ways: by letters behind a keyword (DATASECA), by numbers (ASEC11), or by a list in one card.
 """
@@ -77,7 +77,7 @@ class Tap:
 
 @over_trees
 def split_amplifiers(ccd: xr.Dataset, sections: Mapping[str, str | Mapping[str, Any]] | None = None) -> xr.DataTree:
-    """Take an image apart into its amplifiers: the inverse of `assemble`.
+    """Split an image into its amplifiers: the inverse of `assemble`.
 
     Parameters
     ----------
