@@ -99,7 +99,8 @@ def structure_left(after: Array, master: Array, noise: Array | float) -> Left | 
             continue
         variance = float(np.mean(m**2))
         structure = variance - own
-        if structure < LEAST_STRUCTURE * variance:
+        # A master that is constant in a part, without noise of its own, has a variance of 0 there.
+        if structure <= LEAST_STRUCTURE * variance:
             continue
         fractions.append((float(np.mean(a * m)) + own) / structure)
     return _mean_left(fractions)

@@ -455,14 +455,12 @@ def _print_faults(run: Run, console: Console) -> None:
         for outcome in (item for item in run.outcomes if item.status == status):
             for doubt in outcome.doubts:
                 lines.setdefault(f"{status}: {doubt}", []).append(os.path.basename(outcome.name))
-    if lines or run.plan.skipped or run.plan.notes or not all(item.is_reduced for item in run.plan.frames):
+    if lines or run.plan.skipped or not all(item.is_reduced for item in run.plan.frames):
         console.print(Text("What is wrong, or may be", style="bold"))
     _print_lines(lines, console)
     # What was not reduced is part of the result: silence would look like success.
     for item in (item for item in run.plan.frames if not item.is_reduced):
         console.print(f"  not reduced: {item.name} ({item.kind}): {item.reason}", markup=False)
-    for note in run.plan.notes:
-        console.print(f"  note: {note}", markup=False)
     for name, reason in run.plan.skipped:
         console.print(f"  skipped: {name}: {reason}", markup=False)
 

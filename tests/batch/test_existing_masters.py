@@ -43,12 +43,19 @@ def write(path: Path, pixels: Array, cards: dict[str, Any], history: tuple[str, 
     return str(path)
 
 
+def seen(electrons: Array) -> Array:
+    """Return the adu that the camera makes of some electrons, with the noise of light and reading."""
+    rng = np.random.default_rng(1)
+    adu: Array = (rng.poisson(electrons) + rng.normal(0, 6, SHAPE)) / GAIN
+    return adu
+
+
 @pytest.fixture
 def lights(tmp_path: Path) -> Path:
     """Return a folder with one science frame of 60 s."""
     night = tmp_path / "night"
     night.mkdir()
-    pixels = BIAS + DARK + SKY * FLAT + np.random.default_rng(1).normal(0, 3, SHAPE)
+    pixels = BIAS + seen((DARK + SKY * FLAT) * GAIN)
     cards = {"IMAGETYP": "Light Frame", "EXPTIME": 60.0, "FILTER": "R"}
     write(night / "light.fits", np.rint(pixels).astype("u2"), cards)
     return night
@@ -284,7 +291,7 @@ def test_raw_size_is_trimmed(tmp_path: Path) -> None:
     """Write masters of the raw size serve trimmed frames; one without overscan subtraction gets the frame's."""
     night = tmp_path / "night"
     night.mkdir()
-    raw = np.hstack([BIAS + SKY, np.full((SHAPE[0], 16), ZERO)])
+    raw = np.hstack([BIAS + seen(np.full(SHAPE, SKY * GAIN)), np.full((SHAPE[0], 16), ZERO)])
     over = {"BIASSEC": "[69:80,1:48]", "TRIMSEC": "[1:64,1:48]", "IMAGETYP": "Light", "EXPTIME": 60.0}
     write(night / "light.fits", np.rint(raw).astype("u2"), over)
     untrimmed = np.hstack([BIAS + 7, np.full((SHAPE[0], 16), ZERO + 7)]).astype("f4")
