@@ -291,7 +291,9 @@ def test_raw_size_is_trimmed(tmp_path: Path) -> None:
     """Write masters of the raw size serve trimmed frames; one without overscan subtraction gets the frame's."""
     night = tmp_path / "night"
     night.mkdir()
-    raw = np.hstack([BIAS + seen(np.full(SHAPE, SKY * GAIN)), np.full((SHAPE[0], 16), ZERO)])
+    raw = np.hstack(
+        [BIAS + seen(np.full(SHAPE, SKY * GAIN)), ZERO + np.random.default_rng(2).normal(0, 3, (SHAPE[0], 16))]
+    )
     over = {"BIASSEC": "[69:80,1:48]", "TRIMSEC": "[1:64,1:48]", "IMAGETYP": "Light", "EXPTIME": 60.0}
     write(night / "light.fits", np.rint(raw).astype("u2"), over)
     untrimmed = np.hstack([BIAS + 7, np.full((SHAPE[0], 16), ZERO + 7)]).astype("f4")
@@ -305,7 +307,8 @@ def test_raw_size_is_trimmed(tmp_path: Path) -> None:
         allowed = ("--allow-missing", "dark,flat")
         result, product = reduce(night, "--bias", path, *allowed, name=f"out{number}")
         assert result.exit_code == 0, result.output
-        np.testing.assert_allclose(product, (np.rint(raw)[:, :64] - BIAS) * GAIN, atol=0.02)
+        # The mean of the strip, of 576 pixels used, has an error of 0.13 adu.
+        np.testing.assert_allclose(product, (np.rint(raw)[:, :64] - BIAS) * GAIN, atol=4 * 0.13 * GAIN)
 
 
 BAD = np.zeros(SHAPE, bool)
