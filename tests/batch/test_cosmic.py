@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from astropy.nddata import CCDData
 from click.testing import CliRunner
 
@@ -156,3 +157,43 @@ def test_the_option(night: Night, tmp_path: Path) -> None:
     assert "must be lacosmic, flag, fill or none" in result.output
     save_table(build_plan(collect(night.folder), Options(cosmic_rays="none")), tmp_path / "night.ecsv")
     assert load_table(tmp_path / "night.ecsv").options.cosmic_rays == "none"
+
+
+def many(night: Night, folder: Path) -> None:
+    """Copy a night whose light has more rays than the sky sends."""
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    for name in night.paths:
+        with fits.open(name) as hdus:
+            if "light" in name:
+                y, x = rng.integers(0, 330, (2, 1500))
+                hdus[0].data[y, x] += 2000
+            hdus[0].writeto(folder / Path(name).name)
+
+
+@pytest.mark.parametrize(("asked", "flagged", "filled"), [("lacosmic", False, False), ("fill", True, True)])
+def test_more_rays_than_possible(night: Night, tmp_path: Path, asked: str, flagged: bool, filled: bool) -> None:
+    """The pixels are restored and the product is PARTIAL with the figures; fill replaces them all the same."""
+    many(night, tmp_path / "raw")
+    run = Run(build_plan(collect(str(tmp_path / "raw")), Options(cosmic_rays=asked)), tmp_path / "out")
+    run()
+    outcome = run.outcomes[-1]
+    assert outcome.status == "PARTIAL"
+    assert "of the pixels, more than the 0.50% that are likely" in outcome.reason
+    assert run.exit_status == 3
+    ds = io.open_fits(outcome.path)
+    assert bool(((ds["mask"].values & CR) != 0).mean() > 0.01) is flagged
+    assert bool((ds["data"].values > 2000).sum() < 300) is filled
+
+
+def test_flag_keeps_the_pixels(night: Night, tmp_path: Path) -> None:
+    """The same pixels as with fill are flagged, and have the values that they have with none."""
+    done = {
+        asked: io.open_fits(reduced(night, tmp_path / asked, cosmic_rays=asked)[0].path).compute()
+        for asked in ("flag", "fill", "none")
+    }
+    np.testing.assert_array_equal(done["flag"]["data"].values, done["none"]["data"].values)
+    masks = {asked: (ds["mask"].values & CR) != 0 for asked, ds in done.items()}
+    np.testing.assert_array_equal(masks["flag"], masks["fill"])
+    assert masks["flag"].any()
+    assert not masks["none"].any()

@@ -248,7 +248,7 @@ def test_an_image_that_cannot_be_read_is_skipped(night: Path, reduced: tuple[Pat
         (cut.name, "SCI,2", "truncated"),
         (end.name, "GUIDE,1", "truncated"),
     ):
-        assert f"{name}: {name}[{label}] cannot be read" in said
+        assert f"{name}: PARTIAL: {name}[{label}] cannot be read" in said
         assert f"skipped: {name}[{label}]: " in said
         assert why.replace(" ", "") in said.replace(" ", "")
     assert (out / f"{second.stem}_red.fits").read_bytes() == (clean / f"{second.stem}_red.fits").read_bytes()
