@@ -187,7 +187,7 @@ def test_plan_says_what_it_costs() -> None:
     assert not READS
     assert plan.tasks == ds["data"].data.npartitions == 20
     assert plan.overhead == 1.0
-    assert [value.split(" (")[0] for value in plan.values] == ["quantiles, pass 1 of 2", "quantiles, pass 2 of 2"]
+    assert [value.split(" (")[0] for value in plan.scalars] == ["quantiles, pass 1 of 2", "quantiles, pass 2 of 2"]
     before = len(READS)
     with np.errstate(all="ignore"):
         ds.ccd.settle()[["data"]].compute(scheduler="sync")
