@@ -78,6 +78,17 @@ def run_cl(lines: list[str], inputs: dict[str, tuple[Array, dict[str, Any]]], ou
         return results
 
 
+def is_installed() -> bool:
+    """Return whether IRAF is here with its package noao, which distributions have apart from ``irafcl``."""
+    if shutil.which("irafcl") is None:
+        return False
+    try:
+        run_cl(["images", "imcopy in.fits out.fits verbose-"], {"in": (np.zeros((4, 4), np.float32), {})}, ["out"])
+    except (RuntimeError, OSError, subprocess.TimeoutExpired):
+        return False
+    return True
+
+
 def run_iraf(task: str, pixels: Array, options: dict[str, Any]) -> Array:
     """Return what a task makes of an image: crmedian the cleaned image, ccdmask a mask."""
     words = " ".join(f"{key}={value}" for key, value in options.items())

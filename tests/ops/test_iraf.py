@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ def test_what_iraf_gave(task: str, shape: tuple[int, int], number: int, chunk: A
     np.testing.assert_array_equal(ours(task, iraf.image(shape), options, chunk), expected)
 
 
-@pytest.mark.skipif(shutil.which("irafcl") is None, reason="IRAF is not on this machine: no irafcl")
+@pytest.mark.skipif(not iraf.is_installed(), reason="IRAF is not on this machine: no irafcl, or no package noao")
 @pytest.mark.parametrize("task", ["crmedian", "ccdmask"])
 def test_iraf_itself(task: str, rng: np.random.Generator) -> None:
     """Random images and parameters, given to both."""
@@ -109,7 +108,7 @@ def test_corrections_of_iraf(chunk: Any) -> None:
     np.testing.assert_allclose(ours, KEPT["fringe"], rtol=1e-6, atol=1e-5)
 
 
-@pytest.mark.skipif(shutil.which("irafcl") is None, reason="IRAF is not on this machine; its kept outputs are compared")
+@pytest.mark.skipif(not iraf.is_installed(), reason="IRAF is not on this machine; its kept outputs are compared")
 def test_iraf_itself_gives_what_was_kept() -> None:
     """The overscan and correction outputs that are kept are those of IRAF."""
     for task in ("colbias", "linebias"):
@@ -161,3 +160,17 @@ def test_bad_input(call: Any, words: str) -> None:
     """Arguments of the other flavor are refused."""
     with pytest.raises(ParameterError, match=words):
         call(lazyccd.from_ccddata(CCDData(np.ones((20, 20)), unit="adu")))
+
+
+@pytest.mark.parametrize(
+    ("script", "installed"), [("cp in.fits out.fits", True), ("echo unknown task noao", False), ("exit 1", False)]
+)
+def test_iraf_counts_only_with_noao(
+    script: str, installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command irafcl alone, which distributions have without the package, is no IRAF that tests can ask."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    command = tmp_path / "irafcl"
+    command.write_text(f"#!/bin/sh\n{script}\n")
+    command.chmod(0o755)
+    assert iraf.is_installed() == installed
