@@ -106,6 +106,27 @@ def test_cards_of_lsst(tmp_path: Path) -> None:
     assert ds.ccd.bad.values.ravel().tolist() == [False, True, True, False, False, True, True]
 
 
+def test_cards_of_lsst_go_when_a_tree_is_written(tmp_path: Path) -> None:
+    """The bits that are written have our numbers, so no MP_ card of the file is left to say otherwise."""
+    source = fits.HDUList([fits.PrimaryHDU()])
+    for number in (1, 2):
+        source.append(
+            fits.ImageHDU(np.zeros((2, 3), "f4"), name="SCI", ver=number, header=fits.Header({"BUNIT": "adu"}))
+        )
+        cards = fits.Header({"MP_SAT": 0, "MP_CR": 4})
+        source.append(fits.ImageHDU(np.array([[1, 16, 0], [0, 0, 17]], "i4"), cards, name="DQ", ver=number))
+    source.writeto(tmp_path / "a.fits")
+    tree = lazyccd.open_mef(tmp_path / "a.fits")
+    lazyccd.to_fits(tree, tmp_path / "b.fits")
+    with fits.open(tmp_path / "b.fits") as hdus:
+        assert not [key for hdu in hdus for key in hdu.header if key.startswith("MP_")]
+    again = lazyccd.open_mef(tmp_path / "b.fits")
+    for before, after in zip(tree.children.values(), again.children.values(), strict=True):
+        assert planes_at(before.to_dataset()) == planes_at(after.to_dataset()) == [
+            {"SAT"}, {"CR"}, set(), set(), set(), {"SAT", "CR"},
+        ]  # fmt: skip
+
+
 def test_planes_in_another_order(tmp_path: Path) -> None:
     """Cards of the same names that give other bits, as lsst.images writes them, become the bits of this package."""
     cards = {"MSKN0000": "GHOST", "MSKM0000": 1, "MSKD0000": "ghost", "MSKN0001": "SAT", "MSKM0001": 4}

@@ -26,6 +26,9 @@ from lazyccd.kernels.block import MAPS
 ORDER = (UNCERTAINTY, BAD, MASK, *MAPS)
 """Planes in the order in which they follow their image."""
 
+OF_PLANES = re.compile(r"MP_|MSK[NMBD]\d{4}$")
+"""Keywords by which a DQ extension names its bits: of LSST, and of this package."""
+
 
 @dataclass
 class FileLayout:
@@ -240,6 +243,9 @@ class _Frame:
         units = str(header_from_text(spec.header).get("BUNIT", ""))
         # The header of the plane is kept, with sections and WCS made true for the pixels that are left.
         header = product_header(text, self.image.y, self.image.x, units)
+        # Cards of the file name the bits that it had (MP_SAT = 0); a reader that goes by them would take ours for those.
+        for key in [key for key in header if OF_PLANES.match(key)]:
+            del header[key]
         inherit = header.get("INHERIT")
         return HduSpec(
             "",
