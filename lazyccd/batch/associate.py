@@ -371,16 +371,29 @@ def choose_dark(
 
 
 def choose_mask(wanted: Facts, shape: tuple[int, int], candidates: list[Candidate]) -> Choice:
-    """Choose the bad pixel mask of a frame: it must have the frame's size, before or after trimming."""
+    """Choose the bad pixel mask of a frame: of the frame's size, before or after trimming; of several, that of its detector."""
     # Masks are drawn on the raw frame or on a product.
     sizes = {shape, _trimmed(wanted, shape)}
-    for item in candidates:
-        if item.shape in sizes and not item.unusable:
-            return Choice("bpm", item.name, "given", is_file=True, treatment=item.treatment)
-    why_not = tuple(
-        Rejected(item.shown, item.unusable or f"size {_size(item.shape)} is not {_size(shape)}") for item in candidates
-    )
+    fitting = [item for item in candidates if item.shape in sizes and not item.unusable]
+    # The masks of a mosaic have one size: the first of them would serve every detector.
+    if len(fitting) > 1:
+        fitting = [item for item in fitting if _extension(item.facts) == _extension(wanted)]
+    if fitting:
+        return Choice("bpm", fitting[0].name, "given", is_file=True, treatment=fitting[0].treatment)
+    why_not = tuple(Rejected(item.shown, _why_no_mask(wanted, shape, sizes, item)) for item in candidates)
     return Choice("bpm", why=why_not[0].reason if why_not else "none given", why_not=why_not)
+
+
+def _extension(facts: Facts) -> str:
+    """Return the name of the extension behind that of the detector, by which the images of a mosaic are told apart."""
+    return (facts.detector.value or "").rpartition(" ")[2]
+
+
+def _why_no_mask(wanted: Facts, shape: tuple[int, int], sizes: set[tuple[int, int]], item: Candidate) -> str:
+    """Say why a bad pixel mask does not serve a frame."""
+    if item.unusable or item.shape not in sizes:
+        return item.unusable or f"size {_size(item.shape)} is not {_size(shape)}"
+    return f"it is one of several, and of {_extension(item.facts) or 'an unknown detector'}, not {_extension(wanted) or 'known'}"
 
 
 def check_stamps(wanted: Facts, shape: tuple[int, int], candidate: Candidate) -> list[str]:

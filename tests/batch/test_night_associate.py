@@ -13,7 +13,7 @@ from lazyccd.batch.associate import is_same, is_same_exposure
 from lazyccd.batch.collect import collect
 from lazyccd.batch.make_plan import build_plan, night_of
 from lazyccd.batch.metadata import Fact
-from lazyccd.batch.night_plan import NightPlan
+from lazyccd.batch.night_plan import NightPlan, Options
 from lazyccd.errors import MissingFileError, ParameterError
 
 BIAS = {"IMAGETYP": "BIAS", "EXPTIME": 0.0}
@@ -538,3 +538,20 @@ def test_a_light_that_does_not_say_where_it_comes_from_is_a_doubt(plan_night: An
     item = plan_night(files).frame("s.fits")
     assert item.status == "PARTIAL"
     assert "was not compared by" in item.reason
+
+
+def test_each_detector_gets_its_own_mask(make_night: Any) -> None:
+    """Of masks of one size, each image of a mosaic gets that of its extension; one that has none gets none."""
+    folder = make_night({})
+    primary = {"IMAGETYP": "LIGHT", "EXPTIME": 60.0, "INSTRUME": "M"}
+    images = [fits.ImageHDU(np.zeros((8, 10), "u2"), name=f"CCD{number}") for number in (1, 2, 3)]
+    fits.HDUList([fits.PrimaryHDU(header=fits.Header(primary)), *images]).writeto(folder / "s.fits")
+    masks = []
+    for number in (2, 1):
+        bad = np.zeros((8, 10), "u1")
+        bad[number] = 1
+        masks.append(fits.ImageHDU(bad, name=f"CCD{number}"))
+    fits.HDUList([fits.PrimaryHDU(), *masks]).writeto(folder.parent / "bpm.fits")
+    plan = build_plan(collect(folder), Options(bpm=str(folder.parent / "bpm.fits")))
+    assert [item.bpm.master.rpartition("[")[2] for item in plan.frames] == ["CCD1,1]", "CCD2,1]", ""]
+    assert "it is one of several, and of CCD2" in plan.frames[2].bpm.why
