@@ -45,25 +45,13 @@ DoubtKind: TypeAlias = Literal[
 FOUND: frozenset[DoubtKind] = frozenset({"measured", "cosmic rays", "check"})
 """Doubts that only the pixels can raise, while a night is reduced."""
 
-LOWERING: frozenset[DoubtKind] = FOUND | {
-    "refused",
-    "listed",
-    "unreadable",
-    "missing",
-    "inherited",
-    "failed",
-    "fact",
-    "master",
-}
-"""Doubts that keep a product from being COMPLETE; the others are only reported."""
-
 COSMIC_RAYS = ("lacosmic", "flag", "fill", "none")
 """What can be done about cosmic rays: see `Options.cosmic_rays`."""
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """Something that a user must know before trusting a product."""
+    """Something that a user must know before trusting a product; it keeps the product from being COMPLETE."""
 
     kind: DoubtKind
     text: str
@@ -335,7 +323,7 @@ class FramePlan:
             return "REFUSED"
         if self.listed:
             return "LISTED"
-        return "PARTIAL" if any(doubt.kind in LOWERING for doubt in self.doubts) else "COMPLETE"
+        return "PARTIAL" if self.doubts else "COMPLETE"
 
     @property
     def doubts(self) -> tuple[Doubt, ...]:

@@ -33,7 +33,7 @@ from lazyccd.batch.exposures import (
 from lazyccd.batch.make_masters import MasterMaker
 from lazyccd.batch.measure import Measurement, measure_pairs, noise
 from lazyccd.batch.metadata import MEASURED, Fact
-from lazyccd.batch.night_plan import FOUND, LOWERING, Doubt, FramePlan, MasterGroup, NightPlan, exposure_name
+from lazyccd.batch.night_plan import FOUND, Doubt, FramePlan, MasterGroup, NightPlan, exposure_name
 from lazyccd.batch.resume import NightJournal
 from lazyccd.errors import LazyCCDError, TargetExistsError
 from lazyccd.frame.core import resolve
@@ -81,7 +81,7 @@ class Outcome:
     @property
     def reason(self) -> str:
         """Why it is not COMPLETE, in one line."""
-        return "; ".join(str(doubt) for doubt in self.doubts if doubt.kind in LOWERING)
+        return "; ".join(map(str, self.doubts))
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Outcome:
