@@ -61,6 +61,14 @@ class MadeMasters:
     failed: dict[str, str] = field(default_factory=dict)
     """Why a file of masters could not be made, by its name."""
 
+    doubts: dict[str, tuple[Doubt, ...]] = field(default_factory=dict)
+    """What the pixels of a master say against it, by its name."""
+
+    def doubts_of(self, frame_plans: Iterable[FramePlan]) -> tuple[Doubt, ...]:
+        """Return what is said against the masters of some frames, each doubt once."""
+        masters = [choice.master for item in frame_plans for choice in item.choices if choice]
+        return tuple(dict.fromkeys(doubt for master in masters for doubt in self.doubts.get(master, ())))
+
 
 @dataclass
 class Reduced:
@@ -105,6 +113,7 @@ def reduce_exposure(
         for name, frame in frames_by_name(whole).items()
     }
     doubts = merge_doubts({item.child: done.doubts for item, done in zip(frame_plans, calibrated, strict=True)})
+    doubts = (*doubts, *made.doubts_of(frame_plans))
     damage = merge_doubts({name: [spoiled[name]] if name in spoiled else [] for name in cleaned})
     planned = [doubt for item in frame_plans for doubt in item.doubts]
     status = "PARTIAL" if doubts or damage else least_complete(frame_plans).status
@@ -216,7 +225,7 @@ def why_no_uncertainty(frame_plan: FramePlan) -> str:
 def _look_at_raw(frame_plan: FramePlan, done: Calibrated) -> None:
     """Look for parts that are constant, and for the level at which the pixels pile up."""
     values = good_pixels(done.frame)
-    constant = check_raw(values)
+    constant = check_raw(values, is_flat=calibration_of(frame_plan.kind) == "flat")
     if constant:
         done.doubts.append(Doubt("check", constant))
     found = None if calibration_of(frame_plan.kind) in {"bias", "dark"} or constant else piled_up(values)

@@ -18,6 +18,9 @@ from lazyccd.sections import Region
 CHECKED = 1024
 """Side of the central area that is looked at, at most."""
 
+MOST_BAD = 0.2
+"""Fraction of a raw image that may be saturated; more of it is a level of saturation that is wrong, or a lost exposure."""
+
 
 def area(ds: xr.Dataset) -> Region:
     """Return the part of a frame that is looked at."""
@@ -37,8 +40,12 @@ def uncertainty_of(ds: xr.Dataset) -> Array | None:
     return values
 
 
-def check_raw(values: Array) -> str:
-    """Say that a part of a raw frame is constant, as where an amplifier gave nothing."""
+def check_raw(values: Array, *, is_flat: bool) -> str:
+    """Say that a raw frame is saturated in large part, or constant in some, as where an amplifier gave nothing."""
+    bad = float(np.mean(~np.isfinite(values)))
+    # Flats are excluded by their level, which says more.
+    if bad > MOST_BAD and not is_flat:
+        return f"{bad:.0%} of the raw image is saturated or unknown"
     fraction = checks.constant_part(values)
     return f"{fraction:.0%} of the raw image is constant" if fraction else ""
 
@@ -69,7 +76,8 @@ def check_subtraction(choice: Choice, before: Array, after: Array, master: xr.Da
 
 def check_division(choice: Choice, before: Array, after: Array, master: xr.Dataset) -> list[Doubt]:
     """Look for what a flat that divided an image left behind, or put in."""
-    level = float(np.nanmedian(after))
+    known = after[np.isfinite(after)]
+    level = float(np.median(known)) if known.size else 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
         flat = before / after
         flat[~np.isfinite(flat)] = np.nan

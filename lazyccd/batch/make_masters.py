@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,15 +13,17 @@ import xarray as xr
 from astropy.nddata import CCDData
 
 from lazyccd import ops
-from lazyccd.batch.calibrate import MadeMasters, calibrate_frame
+from lazyccd.batch.calibrate import Calibrated, MadeMasters, calibrate_frame
+from lazyccd.batch.check_steps import good_pixels
 from lazyccd.batch.measure import central_region, level
 from lazyccd.batch.metadata import MEASURED, Facts
-from lazyccd.batch.night_plan import FramePlan, MasterGroup, NightPlan, exposure_name
+from lazyccd.batch.night_plan import Doubt, FramePlan, MasterGroup, NightPlan, exposure_name
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import UNCERTAINTY, resolve
 from lazyccd.frame.output_header import after_normalization
+from lazyccd.kernels.block import Array
 from lazyccd.ops.instrument.calibrate import scale_noise
-from lazyccd.ops.sample import read_pixels
+from lazyccd.ops.sample import read_pixels, robust_std
 from lazyccd.ops.stack.rejection import SigmaClip
 
 FEW = 10
@@ -36,6 +39,12 @@ CLIP = 5.0
 FULL_FLAT = 0.8
 """Flats above this fraction of saturation are excluded."""
 
+LEVEL_NOISE = 5.0
+"""Noise of a pixel by which levels of biases, or of darks, may differ: what a pedestal drifts in a night is less."""
+
+LEVEL_RELATIVE = 0.1
+"""Part of the dark current by which levels of darks may differ; it doubles every 6 to 8 K."""
+
 LEAST_SNR = 30.0
 """Flats with a lower signal-to-noise per pixel are excluded."""
 
@@ -47,6 +56,9 @@ class Master:
     frame: xr.Dataset
     messages: tuple[str, ...]
     """How it was combined, and which frames were left out."""
+
+    doubts: tuple[Doubt, ...] = ()
+    """What its pixels, or those of the masters behind it, say against it."""
 
 
 @dataclass
@@ -73,40 +85,51 @@ class MasterMaker:
         ParameterError
             Raised if no member can be used.
         """
-        frames: list[xr.Dataset] = []
-        excluded: list[str] = []
-        colours: list[str] = []
+        frames: dict[str, xr.Dataset] = {}
+        excluded: dict[str, str] = {}
         members = self.plan.members(group.name)
         for member in members:
             done = calibrate_frame(self.plan, member, self.made)
-            frame = done.frame
             # One frame that says nothing must not cost the others their master.
-            if done.doubts:
-                excluded.append(f"{member.name} excluded: {'; '.join(map(str, done.doubts))}")
-                continue
-            # Flats differ in exposure and lamp: each is brought to 1 before they can be compared pixel by pixel.
-            if group.kind == "flat":
-                value = level(frame)
-                facts = member.facts.with_fact("saturate", replace(member.facts.saturate, value=done.saturate))
-                reason = why_flat_is_excluded(value, facts, missing_images(self.plan, member))
-                if reason:
-                    excluded.append(f"{member.name} excluded: {reason}")
-                    continue
-                # One level each would take the amplifiers' steps out of the flat and leave them in the product.
-                common = self._exposure_level(member) if member.child else value
-                if member.facts.cfa.value is None:
-                    frame = ops.divide(frame, common * resolve(frame).units)
-                else:
-                    frame = divide_by_colours(frame, member.facts.cfa.value)
-                    colours = [f"each colour of {member.facts.cfa.value} has a level of 1"]
-                frame = frame.assign_attrs(header=after_normalization(frame.attrs["header"]))
-            frames.append(frame)
+            reason = "; ".join(map(str, done.doubts))
+            if not reason and group.kind == "flat":
+                reason = self._normalize(member, done)
+            if reason:
+                excluded[member.name] = reason
+            else:
+                frames[member.name] = done.frame
+        doubts = list(self.made.doubts_of(members))
+        if frames and group.kind != "flat":
+            odd, found = odd_levels({name: good_pixels(frame) for name, frame in frames.items()}, group)
+            frames = {name: frame for name, frame in frames.items() if name not in odd}
+            excluded, doubts = excluded | odd, [*doubts, *found]
+        out = [f"{name} excluded: {reason}" for name, reason in excluded.items()]
         if not frames:
-            raise ParameterError(f"no frame of {group.name} can be used: {'; '.join(excluded)}.")
+            raise ParameterError(f"no frame of {group.name} can be used: {'; '.join(out)}.")
         bias = next((item.bias.master for item in members if item.bias), "")
-        master = with_master_cards(combine_robustly(frames), group, len(frames), self.plan.master_file(bias))
+        combined = combine_robustly(list(frames.values()))
+        master = with_master_cards(combined, group, len(frames), self.plan.master_file(bias))
         master = ops.with_header(master, measured_cards(group, members[0].facts))
-        return Master(master, (describe_combination(len(frames)), *colours, *excluded))
+        pattern = members[0].facts.cfa.value if group.kind == "flat" else None
+        colours = [] if pattern is None else [f"each colour of {pattern} has a level of 1"]
+        return Master(master, (describe_combination(len(frames)), *colours, *out), tuple(doubts))
+
+    def _normalize(self, member: FramePlan, done: Calibrated) -> str:
+        """Divide a calibrated flat by its level, or return why it is left out."""
+        value = level(done.frame)
+        facts = member.facts.with_fact("saturate", replace(member.facts.saturate, value=done.saturate))
+        reason = why_flat_is_excluded(value, facts, missing_images(self.plan, member))
+        if reason:
+            return reason
+        # Flats differ in exposure and lamp: each is brought to 1 before they can be compared pixel by pixel. One level each
+        # would take the amplifiers' steps out of the flat and leave them in the product.
+        common = self._exposure_level(member) if member.child else value
+        if member.facts.cfa.value is None:
+            done.frame = ops.divide(done.frame, common * resolve(done.frame).units)
+        else:
+            done.frame = divide_by_colours(done.frame, member.facts.cfa.value)
+        done.frame = done.frame.assign_attrs(header=after_normalization(done.frame.attrs["header"]))
+        return ""
 
     def _exposure_level(self, frame_plan: FramePlan) -> float:
         """Return the median level of all images of a flat's file: one for all, so that amplifiers keep their steps."""
@@ -117,6 +140,32 @@ class MasterMaker:
             levels = [level(calibrate_frame(self.plan, item, self.made).frame) for item in alike]
             self._levels[name] = float(np.median(levels))
         return self._levels[name]
+
+
+def odd_levels(frames: Mapping[str, Array], group: MasterGroup) -> tuple[dict[str, str], list[Doubt]]:
+    """Return which biases or darks have not the level that most have, and why; if most have none, the doubt.
+
+    Parameters
+    ----------
+    frames
+        Pixels of a part of each calibrated frame, NaN where they are bad, by name.
+    group
+        Its kind and name. Dark current may differ by a part of itself, the level of a bias is arbitrary.
+    """
+    known = {name: values[np.isfinite(values)] for name, values in frames.items()}
+    levels = {name: float(np.median(values)) for name, values in known.items() if values.size}
+    if not levels:
+        return {}, []
+    middle = float(np.median(list(levels.values())))
+    # Half of the difference between the two in the middle, so that of two frames both are odd or none is.
+    noise = float(np.median([robust_std(np.diff(values, axis=1)) for values in frames.values()])) / math.sqrt(2)
+    most = max(LEVEL_NOISE * noise, LEVEL_RELATIVE * abs(middle) if group.kind == "dark" else 0.0) / 2
+    odd = {name: value for name, value in levels.items() if abs(value - middle) > most}
+    if 2 * len(odd) < len(levels):
+        return {name: f"its level is {value:.4g}, that of the others {middle:.4g}" for name, value in odd.items()}, []
+    listed = ", ".join(f"{name} {value:.4g}" for name, value in levels.items())
+    text = f"the levels in {group.name} differ: {listed}; take those away that do not belong"
+    return {}, [Doubt("check", text)]
 
 
 def divide_by_colours(frame: xr.Dataset, pattern: str) -> xr.Dataset:

@@ -115,10 +115,15 @@ class Measurement:
     chosen: bool = False
     """Whether the stated one was asked for."""
 
+    is_limit: bool = False
+    """Whether the true value may be smaller: the noise of darks has dark current in it."""
+
     @property
     def difference(self) -> float:
-        """Relative difference from the stated value; 0 where none is stated."""
-        return 0.0 if self.stated.value is None else abs(self.value / self.stated.value - 1)
+        """Relative difference from the stated value; 0 where none is stated, or the measured limit is above it."""
+        if self.stated.value is None or (self.is_limit and self.value > self.stated.value):
+            return 0.0
+        return abs(self.value / self.stated.value - 1)
 
     @property
     def doubt(self) -> Doubt | None:
@@ -160,9 +165,18 @@ def measure_pairs(plan: NightPlan, pairs: Pairs) -> list[Measurement]:
     read = math.nan if factor is None else read_adu * factor
     options = plan.options
     # A number that was typed is a choice too.
+    is_dark = plan.group(pairs.zero).kind == "dark"
     chosen = {"gain": bool(options.gain), "readnoise": options.gain == "stated" or bool(options.readnoise)}
     return [
-        Measurement(name, value, source, stated, options.measured or stated.value is None, chosen[name])
+        Measurement(
+            name,
+            value,
+            source,
+            stated,
+            options.measured or stated.value is None,
+            chosen[name],
+            is_dark and name == "readnoise",
+        )
         for name, value, source in (("gain", gain, pairs.flat), ("readnoise", read, pairs.zero))
         if math.isfinite(value)
         for stated in [facts.get(name)]

@@ -516,7 +516,7 @@ class NightPlan:
         found = []
         for zero in self.groups:
             users = [item for item in self.frames if zero.name in {item.bias.master, item.dark.master, item.group}]
-            # Darks serve only where there is no bias: their noise has dark current in it.
+            # Darks serve only where there is no bias of the night: their noise has dark current in it.
             if len(zero.members) < 2 or zero.kind == "flat" or (zero.kind == "dark" and _has_bias(users)):
                 continue
             flats = [item for item in users if calibration_of(item.kind) == "flat" and item.group]
@@ -580,8 +580,8 @@ def needed(kind: str, needs_dark: bool) -> tuple[str, ...]:
 
 
 def _has_bias(users: list[FramePlan]) -> bool:
-    """Return whether frames have a bias, whose pairs are the better ones."""
-    return any(item.bias for item in users)
+    """Return whether frames have a bias of the night, whose pairs are the better ones; a file has no pairs."""
+    return any(item.bias and not item.bias.is_file for item in users)
 
 
 __all__ = [

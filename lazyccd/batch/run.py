@@ -223,6 +223,8 @@ class Run:
         # Frames that need a failed master then say so, instead of being reduced without it.
         if name not in self.made.failed:
             self.made.paths |= master_locations(self.outcomes[-1].path, groups)
+            found = tuple(doubt for doubt in self.outcomes[-1].doubts if doubt.kind in FOUND)
+            self.made.doubts |= {group.name: found for group in groups}
 
     def _make_masters(self, name: str, groups: list[MasterGroup], maker: MasterMaker) -> Outcome:
         """Make and write the masters of one file."""
@@ -233,11 +235,12 @@ class Run:
         self._picture(written, name)
         messages = {some[0].child: master.messages for some, master in zip(members, masters, strict=True)}
         least = least_complete([member for some in members for member in some])
+        doubts = merge_doubts({some[0].child: master.doubts for some, master in zip(members, masters, strict=True)})
         return Outcome(
             name,
             groups[0].kind,
-            least.status,
-            least.doubts,
+            "PARTIAL" if doubts else least.status,
+            (*least.doubts, *doubts),
             written,
             used=tuple(dict.fromkeys(exposure_name(member) for some in members for member in some)),
             messages=merge_messages(messages),

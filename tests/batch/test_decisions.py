@@ -113,6 +113,10 @@ def test_measured_against_stated() -> None:
     assert far.doubt == Doubt("measured", "they differ by 20%", "--gain measured or --gain stated chooses")
     assert str(far).endswith("; they differ by 20%; --gain measured or --gain stated chooses")
     assert replace(far, used=True).doubt is None
+    above = Measurement("readnoise", 9.0, "dark", Fact(5.0, "keyword RDNOISE"), used=False, is_limit=True)
+    below = Measurement("readnoise", 3.0, "dark", Fact(5.0, "keyword RDNOISE"), used=False, is_limit=True)
+    assert above.doubt is None
+    assert below.doubt is not None
     nothing = Measurement("readnoise", 5.0, "bias", Fact(None, "no keyword"), used=True)
     assert str(nothing) == "readnoise: measured 5 e- from pairs of bias, stated nothing; the measured one is used"
 

@@ -257,3 +257,77 @@ def test_unbinned_sections_in_a_header(tmp_path: Path) -> None:
     ] * 2
     assert any("counts unbinned pixels; divided by the binning 2x2" in note for note in frames[0].facts.notes)
     assert not any("unbinned" in note for note in frames[1].facts.notes)
+
+
+def odd(kinds: dict[str, int], adu: float) -> Change:
+    """Return a change of the level of the first few frames of some kinds, which their overscan does not share."""
+    left = dict(kinds)
+
+    def change(kind: str, pixels: np.ndarray[Any, Any], header: fits.Header) -> None:
+        if left.get(kind, 0):
+            left[kind] -= 1
+            pixels[:, : SHAPE[1]] = (pixels[:, : SHAPE[1]] + adu).astype(pixels.dtype)
+
+    return change
+
+
+@pytest.mark.parametrize(("kind", "count"), [("bias", 1), ("bias", 2), ("dark", 1)])
+@pytest.mark.parametrize("adu", [-90.0, 400.0])
+def test_a_frame_of_another_level_is_left_out(tmp_path: Path, kind: str, count: int, adu: float) -> None:
+    """Most biases, or darks, have one level: those of another are named and not combined."""
+    outcome, run = reduced(make(tmp_path / "raw", odd({kind: count}, adu)), cosmic_rays="none")
+    master = next(each for each in run.outcomes if each.kind == kind)
+    assert master.messages[0] == f"median of {(5 if kind == 'bias' else 3) - count}"
+    assert [text.partition(":")[0] for text in master.messages[1:]] == [
+        f"{kind}{k}.fits excluded" for k in range(count)
+    ]
+    # The read noise that pairs of biases of two levels have is another matter.
+    assert "level" not in outcome.reason
+
+
+@pytest.mark.parametrize("adu", [-90.0, 400.0])
+def test_darks_of_two_levels_are_a_doubt(tmp_path: Path, adu: float) -> None:
+    """Nobody knows which of two belongs: the master says so, and so do the flat and the light that rest on it."""
+    folder = make(tmp_path / "raw", odd({"dark": 1}, adu))
+    (folder / "dark2.fits").unlink()
+    outcome, run = reduced(folder, cosmic_rays="none")
+    assert {each.kind: each.status for each in run.outcomes} == {
+        "bias": "COMPLETE",
+        "dark": "PARTIAL",
+        "flat": "PARTIAL",
+        "science": "PARTIAL",
+    }
+    assert "the levels in dark_120s" in outcome.reason
+    assert "dark0.fits" in outcome.reason
+    assert run.exit_status == 3
+
+
+@pytest.mark.parametrize("kind", ["bias", "dark", "light"])
+def test_a_frame_that_is_full_says_so(tmp_path: Path, kind: str) -> None:
+    """A frame that is saturated nearly everywhere is no calibration, and no complete product."""
+
+    def fill(which: str, pixels: np.ndarray[Any, Any], header: fits.Header) -> None:
+        if which == kind and header["DATE-OBS"] == first.setdefault(which, header["DATE-OBS"]):
+            pixels[:, 20:] = 65535
+
+    first: dict[str, str] = {}
+    outcome, run = reduced(make(tmp_path / "raw", fill), cosmic_rays="none")
+    said = [
+        text for each in run.outcomes for text in (*each.messages, each.reason) if "is saturated or unknown" in text
+    ]
+    assert said
+    assert (outcome.status == "PARTIAL") == (kind == "light")
+
+
+def test_a_gain_is_measured_beside_a_named_bias(tmp_path: Path) -> None:
+    """A master that was named has no pairs: those of the darks tell that the stated gain is wrong."""
+    folder = make(tmp_path / "raw")
+    reduced(folder)
+    master = next((tmp_path / "out" / "masters").glob("bias*.fits"))
+    kept = master.rename(tmp_path / "bias.fits")
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    make(wrong / "raw", wrong_gain)
+    outcome, _ = reduced(wrong / "raw", bias=(str(kept),))
+    assert outcome.status != "COMPLETE"
+    assert "gain" in outcome.reason
