@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ CLIP = 5.0
 FULL_FLAT = 0.8
 """Flats above this fraction of saturation are excluded."""
 
-LEVEL_NOISE = 5.0
+LEVEL_NOISE = 10.0
 """Noise of a pixel by which levels of biases, or of darks, may differ: what a pedestal drifts in a night is less."""
 
 LEVEL_RELATIVE = 0.1
@@ -154,11 +155,14 @@ def odd_levels(frames: Mapping[str, Array], group: MasterGroup) -> tuple[dict[st
     """
     known = {name: values[np.isfinite(values)] for name, values in frames.items()}
     levels = {name: float(np.median(values)) for name, values in known.items() if values.size}
-    if not levels:
+    if len(levels) < 2:
         return {}, []
     middle = float(np.median(list(levels.values())))
     # Half of the difference between the two in the middle, so that of two frames both are odd or none is.
-    noise = float(np.median([robust_std(np.diff(values, axis=1)) for values in frames.values()])) / math.sqrt(2)
+    # Differences of frames have no fixed pattern, which in darks is much larger than the noise.
+    pairs = [robust_std(one - other) for one, other in pairwise(frames.values())]
+    # Copies of one frame have no noise, but a level is digitised.
+    noise = max(0.5, float(np.median([value for value in pairs if value > 0] or [0.0])) / math.sqrt(2))
     most = max(LEVEL_NOISE * noise, LEVEL_RELATIVE * abs(middle) if group.kind == "dark" else 0.0) / 2
     odd = {name: value for name, value in levels.items() if abs(value - middle) > most}
     if 2 * len(odd) < len(levels):
