@@ -13,6 +13,7 @@ from astropy.stats import sigma_clip as clip_sigmas
 from astropy.utils.exceptions import AstropyDeprecationWarning
 
 from lazyccd.ccdproc.filters import sigma_func
+from lazyccd.ccdproc.stack_inputs import StackInputs
 
 __all__ = ["Combiner", "combine"]
 
@@ -116,7 +117,7 @@ class Combiner:
         nlow, nhigh
             How many.
         """
-        order = np.argsort(self.data_arr.data, axis=0, kind="stable")
+        order = np.argsort(self.data_arr.data, axis=0)
         count = len(order)
         extremes = np.concatenate([order[: max(nlow, 0)], order[max(count - nhigh, 0) :]])
         mask = self._own_mask()
@@ -159,10 +160,16 @@ class Combiner:
         """
         if kwd.pop("use_astropy", None) is not None:
             warnings.warn("use_astropy has no effect; astropy's rule is used.", AstropyDeprecationWarning, stacklevel=2)
-        limits = {"sigma_lower": low_thresh, "sigma_upper": high_thresh, "cenfunc": func, "stdfunc": dev_func}
-        options = {"axis": 0, "copy": False, "maxiters": 1} | kwd
-        clipped = clip_sigmas(self.data_arr.data, **limits, **options)
-        self.data_arr.mask = self._own_mask() | np.ma.getmaskarray(clipped)
+        low, high = low_thresh or 3, high_thresh or 3
+        # as in ccdproc, values that are masked already are part of centre and deviation
+        beyond = (
+            StackInputs(self.data_arr).beyond(low, high, func, dev_func) if not kwd and min(low, high) > 0 else None
+        )
+        if beyond is None:
+            limits = {"sigma_lower": low, "sigma_upper": high, "cenfunc": func, "stdfunc": dev_func}
+            options = {"axis": 0, "copy": False, "maxiters": 1} | kwd
+            beyond = np.ma.getmaskarray(clip_sigmas(self.data_arr.data, **limits, **options))
+        self.data_arr.mask = self._own_mask() | beyond
 
     def _own_mask(self) -> Array:
         """Return a copy of the mask, an array even if somebody has set the mask to False."""
@@ -173,22 +180,12 @@ class Combiner:
         factors = self._scaling if scale_to is None else np.asarray(scale_to)
         return self.data_arr if factors is None else self.data_arr * self._along_stack(factors)
 
-    def _with_nans(self, stack: Any) -> Array:
-        """Return a stack in which masked values are NaN."""
-        floats: Array = stack.data if stack.dtype.kind == "f" else stack.data.astype(float)
-        mask = np.ma.getmaskarray(stack)
-        return np.where(mask, floats.dtype.type(np.nan), floats) if mask.any() else floats
-
-    def _prepared(self, function: Any, scale_to: Any) -> tuple[Any, Array]:
-        """Return the stack for a function, and how many values each pixel has.
-
-        A user's function gets the masked array; ours get NaN for what is masked, and NaN are values that are absent.
-        """
-        stack = self._scaled(scale_to)
-        if function is not None:
-            return stack, len(stack) - np.ma.getmaskarray(stack).sum(axis=0)
-        values = self._with_nans(stack)
-        return values, len(values) - np.isnan(values).sum(axis=0)
+    def _count(self, stack: Any, function: object) -> Array:
+        """Return how many values each pixel has; NaN are none, but for functions of users."""
+        absent = np.ma.getmaskarray(stack)
+        if function is None:
+            absent = absent | np.isnan(stack.data)
+        return np.asarray(len(stack) - absent.sum(axis=0))
 
     def _product(self, values: Any, uncertainty: Any, count: Array) -> CCDData:
         """Return the combined image."""
@@ -199,15 +196,18 @@ class Combiner:
         result.meta["NCOMBINE"] = len(self.data_arr)
         return result
 
-    def _deviation(self, function: Callable[..., Any], values: Any) -> Any:
-        """Return a function's deviations of the values of each pixel; our own leave NaN and masked values out."""
-        if function is not sigma_func and function is not _default_std():
-            return function(values, axis=0)
-        if isinstance(values, np.ma.MaskedArray):
-            values = self._with_nans(values)
+    def _deviation(self, function: Any, stack: Any, inputs: StackInputs, combining: object) -> Any:
+        """Return a function's deviations of the values of each pixel.
+
+        Users' functions get NaN for what is masked, or the masked array if the function that combines is theirs too.
+        """
+        if function is None or function is _default_std():
+            return inputs.deviation
         if function is sigma_func:
-            return sigma_func(values, axis=0, ignore_nan=True)
-        return function(values, axis=0)
+            return inputs.mad_deviation
+        if combining is not None or not np.ma.getmaskarray(stack).any():
+            return function(stack if combining is not None else stack.data, axis=0)
+        return function(_with_nans(stack), axis=0)
 
     def average_combine(
         self,
@@ -229,14 +229,19 @@ class Combiner:
         sum_func
             What sums along the first axis, for weights.
         """
-        values, count = self._prepared(scale_func, scale_to)
+        stack = self._scaled(scale_to)
+        inputs, count = StackInputs(stack), self._count(stack, scale_func)
         with np.errstate(invalid="ignore", divide="ignore"):
-            if self._weights is not None and scale_func is None:
-                weights = np.where(np.isnan(values), 0, self._along_stack(self._weights))
-                average = sum_func(values * weights, axis=0) / weights.sum(axis=0)
+            if scale_func is not None:
+                average = scale_func(stack, axis=0)
+            elif self._weights is None:
+                average = inputs.mean
             else:
-                average = scale_func(values, axis=0) if scale_func else np.nansum(values, axis=0) / count
-            uncertainty = self._deviation(uncertainty_func or _default_std(), values) / np.sqrt(count)
+                total, norm = inputs.weighted_sum(self._weights)
+                if sum_func is not np.nansum:
+                    total = sum_func(_with_nans(stack) * self._along_stack(self._weights), axis=0)
+                average = total / norm
+            uncertainty = self._deviation(uncertainty_func, stack, inputs, scale_func) / np.sqrt(count)
         return self._product(average, uncertainty, count)
 
     def median_combine(
@@ -256,10 +261,11 @@ class Combiner:
         uncertainty_func
             The deviation of the values of a pixel; from their median absolute deviation by default.
         """
-        values, count = self._prepared(median_func, scale_to)
+        stack = self._scaled(scale_to)
+        inputs, count = StackInputs(stack), self._count(stack, median_func)
         with np.errstate(invalid="ignore", divide="ignore"):
-            median = (median_func or _median)(values, axis=0)
-            uncertainty = self._deviation(uncertainty_func, values) / np.sqrt(count)
+            median = inputs.median if median_func is None else median_func(stack, axis=0)
+            uncertainty = self._deviation(uncertainty_func, stack, inputs, median_func) / np.sqrt(count)
         return self._product(median, uncertainty, count)
 
     def sum_combine(
@@ -279,11 +285,14 @@ class Combiner:
         uncertainty_func
             The deviation of the values of a pixel; the standard deviation by default.
         """
-        values, count = self._prepared(sum_func, scale_to)
-        weighted = values if self._weights is None else values * self._along_stack(self._weights)
-        total = (sum_func or np.nansum)(weighted, axis=0)
+        stack = self._scaled(scale_to)
+        inputs, count = StackInputs(stack), self._count(stack, sum_func)
+        if sum_func is None:
+            total = inputs.weighted_sum(self._weights)[0]
+        else:
+            total = sum_func(stack if self._weights is None else stack * self._along_stack(self._weights), axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            uncertainty = self._deviation(uncertainty_func or _default_std(), values) / np.sqrt(count) * count
+            uncertainty = self._deviation(uncertainty_func, stack, inputs, sum_func) / np.sqrt(count) * count
         return self._product(total, uncertainty, count)
 
 
@@ -299,26 +308,14 @@ def _check_alike(ccds: list[CCDData]) -> None:
 
 
 def _default_std() -> Callable[..., Any]:
-    """Return the function that standard deviations come from."""
-    return _std
+    """Return the function that standard deviations come from, which ccdproc's own tests ask for."""
+    return np.nanstd
 
 
-def _std(values: Any, axis: int = 0) -> Any:
-    """Return the standard deviation without NaN, and NaN where there is nothing else, without a warning."""
-    values = np.asarray(values)
-    count = values.shape[axis] - np.isnan(values).sum(axis=axis)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.nansum(values, axis=axis, keepdims=True) / np.expand_dims(count, axis)
-        return np.sqrt(np.nansum((values - mean) ** 2, axis=axis) / count)
-
-
-def _median(values: Any, axis: int = 0) -> Any:
-    """Return the median without NaN, and NaN where there is nothing else, without a warning."""
-    # NaN sorts last, so the middle of the others is known from their number
-    ordered = np.sort(values, axis=axis)
-    count = values.shape[axis] - np.isnan(values).sum(axis=axis, keepdims=True)
-    low, high = (np.take_along_axis(ordered, np.maximum(at, 0), axis) for at in ((count - 1) // 2, count // 2))
-    return np.squeeze(0.5 * (low + high), axis)
+def _with_nans(stack: Any) -> Array:
+    """Return a stack in which masked values are NaN."""
+    floats: Array = stack.data if stack.dtype.kind == "f" else stack.data.astype(float)
+    return np.where(np.ma.getmaskarray(stack), floats.dtype.type(np.nan), floats)
 
 
 def combine(

@@ -112,7 +112,8 @@ def _parse_card(image: str) -> tuple[str, Any] | None:
         warnings.simplefilter("error")
         try:
             card = fits.Card.fromstring(image)
-            parsed = card.keyword, card.value
+            # a header of astropy has None where its cards say Undefined
+            parsed = card.keyword, None if isinstance(card.value, fits.card.Undefined) else card.value
         except (fits.VerifyError, ValueError, Warning):
             return None
     return parsed
@@ -139,37 +140,37 @@ def summarise(files: Sequence[str], headers: Iterable[Cards | None], keywords: S
     table = Table(masked=True)
     table["file"] = MaskedColumn(list(rows), dtype=None if rows else "U1")
     for lower, name in names.items():
-        table[name] = _column([values.get(lower) for values in rows.values()])
+        column = [values.get(lower) for values in rows.values()]
+        known = any(lower in values for values in rows.values())
+        table[name] = _column(column) if known else MaskedColumn(np.full(len(column), np.nan), mask=True)
     return table
 
 
 def _values(file: str, cards: Cards) -> dict[str, Any]:
-    """Return the values of a header by keywords in lower case; commentary joined, and the first of several cards."""
+    """Return the values of a header by keywords in lower case; the first of several cards, and joined commentary at the end."""
     values: dict[str, Any] = {}
+    commentary: dict[str, list[str]] = {"comment": [], "history": []}
     for keyword, value in cards:
         name = keyword.lower()
         if not name:
             continue
         if keyword in _COMMENTARY:
-            values[name] = f"{values[name]},{value}" if name in values else str(value)
+            commentary[name].append(str(value))
         elif name in values:
             warnings.warn(
                 f'Header from file "{file}" contains multiple entries for "{name}", the pair "{name}={value}" will be ignored.',
                 stacklevel=2,
             )
         else:
-            values[name] = None if isinstance(value, fits.card.Undefined) else value
-    return values
+            values[name] = value
+    return values | {name: ",".join(lines) for name, lines in commentary.items() if lines}
 
 
 def _column(values: list[Any]) -> MaskedColumn:
-    """Return values as a column in which None is masked, of objects if they are not of one type."""
-    present = [value for value in values if value is not None]
-    kinds = {type(value) for value in present}
-    mask = [value is None for value in values]
-    if len(kinds) == 1 or kinds == {int, float}:
-        fill = "" if kinds == {str} else present[0]
-        return MaskedColumn([fill if value is None else value for value in values], mask=mask)
+    """Return values as a column in which None is masked, of objects if they are not of one type or some are absent."""
+    kinds = {type(value) for value in values}
+    if (len(kinds) == 1 and None not in values) or kinds == {int, float}:
+        return MaskedColumn(values)
     column = np.empty(len(values), object)
-    column[:] = ["" if value is None else value for value in values]
-    return MaskedColumn(column, mask=mask)
+    column[:] = values
+    return MaskedColumn(column, mask=[value is None for value in values])

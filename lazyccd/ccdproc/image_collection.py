@@ -64,7 +64,7 @@ class ImageFileCollection:
         self._filenames = [filenames] if isinstance(filenames, str) else filenames
         self._glob_include = glob_include
         self._glob_exclude = glob_exclude
-        self._given_keywords = keywords
+        self._has_default_keywords = keywords is None or keywords == "*"
         self._headers = Headers(ext)
         self._wanted: list[str] = []
         self._summary: Any = []
@@ -76,7 +76,8 @@ class ImageFileCollection:
     def __repr__(self) -> str:
         """Return the call that makes the collection."""
         names = ("location", "keywords", "find_fits_by_reading", "filenames", "glob_include", "glob_exclude", "ext")
-        given = (self.location, self._given_keywords and self.keywords[1:], self._find_fits_by_reading, self._filenames)
+        keywords = None if self._has_default_keywords else self.keywords[1:]
+        given = (self.location, keywords, self._find_fits_by_reading, self._filenames)
         values = (*given, self.glob_include, self.glob_exclude, self.ext)
         defaults = (None, None, False, None, None, None, 0)
         shown = [f"{n}={v!r}" for n, v, default in zip(names, values, defaults, strict=True) if v not in (default, [])]
@@ -168,7 +169,7 @@ class ImageFileCollection:
         return [name for name in names if name.endswith(plain + packed)]
 
     def values(self, keyword: str, unique: bool = False) -> list[Any]:
-        """Return the values of a keyword.
+        """Return the values of a keyword, None where a file has none.
 
         Parameters
         ----------
@@ -179,8 +180,8 @@ class ImageFileCollection:
         """
         if keyword not in self.keywords:
             raise ValueError(f"keyword {keyword} is not in the current summary")
-        values = self.summary[keyword]
-        return list(set(values)) if unique else list(values)
+        values = self.summary[keyword].tolist()
+        return list(set(values)) if unique else values
 
     def sort(self, keys: Any) -> None:
         """Sort files and table.
@@ -242,7 +243,10 @@ class ImageFileCollection:
             As of `files_filtered`.
         """
         files = self.files_filtered(include_path=True, **kwd)
-        return type(self)(filenames=files, keywords=self.keywords, ext=self.ext)
+        chosen = type(self)(filenames=files, keywords=[], ext=self.ext)
+        # no header is read twice
+        chosen._headers, chosen.keywords = self._headers, self.keywords
+        return chosen
 
     def _generator(
         self,

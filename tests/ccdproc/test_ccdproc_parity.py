@@ -153,6 +153,51 @@ def test_stacks_are_those_of_ccdproc(name: str, method: str, masked: bool) -> No
     assert_same(*results)
 
 
+FUNCTIONS: dict[str, Callable[[Any], CCDData]] = {
+    "average": lambda q: q.average_combine(scale_func=np.ma.average),
+    "median": lambda q: q.median_combine(median_func=np.ma.median),
+    "sum": lambda q: q.sum_combine(sum_func=np.ma.sum),
+    "uncertainty of the average": lambda q: q.average_combine(uncertainty_func=np.nanmax),
+    "uncertainty of the median": lambda q: q.median_combine(uncertainty_func=np.nanmin),
+    "uncertainty of the sum": lambda q: q.sum_combine(uncertainty_func=np.nansum),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_functions_of_users_get_what_ccdproc_gives_them(name: str) -> None:
+    """Functions that combine get the masked array, those for uncertainties NaN for what is masked."""
+    images = [image("f8", masked=True, level=level) for level in (500.0, 480.0, 520.0)]
+    images[0].data[7, 7] = np.nan
+    results = []
+    for package in (ours, ccdproc):
+        combiner = package.Combiner(images)
+        combiner.minmax_clipping(max_clip=560)
+        results.append(FUNCTIONS[name](combiner))
+    expected = results[1].uncertainty.array
+    np.testing.assert_allclose(results[0].data, results[1].data, rtol=1e-12)
+    np.testing.assert_array_equal(results[0].mask, results[1].mask)
+    # a masked pixel has no uncertainty: ccdproc's standard deviation of a masked array counts what is masked
+    good = ~results[1].mask & ~np.isnan(expected) & ~np.any([ccd.mask for ccd in images], axis=0)
+    if "uncertainty" not in name:
+        good &= np.all([ccd.data < 560 for ccd in images], axis=0)
+    np.testing.assert_allclose(results[0].uncertainty.array[good], expected[good], rtol=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 4, 5)])
+def test_stacks_of_any_number_of_axes(shape: tuple[int, ...]) -> None:
+    """Spectra and cubes are combined and clipped as images are."""
+    pixels = np.random.default_rng(3).normal(100.0, 5.0, (6, *shape))
+    pixels[2, ..., 3] += 500
+    results = []
+    for package in (ours, ccdproc):
+        combiner = package.Combiner([CCDData(plane, unit="adu") for plane in pixels])
+        combiner.sigma_clipping(1.5, 1.5, func="median", dev_func="mad_std")
+        results.append(combiner.median_combine())
+    assert results[0].shape == shape
+    assert_same(*results)
+
+
 @pytest.mark.parametrize("limit", [16e9, 20000])
 @pytest.mark.parametrize("method", ["average", "median", "sum"])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:Input data contains")

@@ -1,0 +1,107 @@
+"""The values of a stack as lazyccd's kernels take them, and the statistics that a Combiner asks for."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from astropy.stats import mad_std
+
+from lazyccd.ccdproc.filters import sigma_func
+from lazyccd.kernels.quantiles import MAD_TO_SIGMA
+from lazyccd.kernels.stack.loops import (
+    mean_and_squares,
+    median_and_deviation,
+    pixel_weighted_sum,
+    sorting_network,
+    weighted_sum,
+)
+from lazyccd.kernels.stack.sigma_clip import reject_deviant
+
+Array = np.ndarray[Any, Any]
+
+MEANS = ("mean", np.mean, np.nanmean, np.ma.mean)
+MEDIANS = ("median", np.median, np.nanmedian, np.ma.median)
+DEVIATIONS = ("std", np.std, np.nanstd, np.ma.std)
+MAD_DEVIATIONS = ("mad_std", mad_std, sigma_func)
+"""Names and functions of what the kernels compute."""
+
+
+def is_one_of(function: object, known: tuple[object, ...]) -> bool:
+    """Return whether a function is one of those known, or its name is."""
+    return any(function is each if callable(each) else function == each for each in known)
+
+
+class StackInputs:
+    """Values, and which of them count.
+
+    Parameters
+    ----------
+    stack
+        A masked array, images along the first axis. NaN counts as masked.
+    """
+
+    def __init__(self, stack: Any) -> None:
+        values: Array = stack.data
+        if values.dtype not in (np.float32, np.float64) or not values.dtype.isnative:
+            values = values.astype(float)
+        self.shape = values.shape[1:]
+        self.values = np.ascontiguousarray(values).reshape(len(values), -1)
+        masked = np.ma.getmaskarray(stack).reshape(self.values.shape)
+        self.use: Array = ~(masked | np.isnan(self.values))
+
+    @cached_property
+    def _spread(self) -> tuple[Array, Array, Array]:
+        """How many values each pixel has, their mean and their squared distances from it."""
+        found: tuple[Array, Array, Array] = mean_and_squares(self.values, self.use)
+        return found
+
+    @property
+    def mean(self) -> Array:
+        """The mean of each pixel."""
+        return self._spread[1].reshape(self.shape)
+
+    @property
+    def deviation(self) -> Array:
+        """The standard deviation of each pixel."""
+        count, _, squares = self._spread
+        with np.errstate(invalid="ignore"):
+            return np.sqrt(squares / count).reshape(self.shape)
+
+    @cached_property
+    def _median(self) -> tuple[Array, Array]:
+        """The median of each pixel, and the median distance from it."""
+        return median_and_deviation(self.values, self.use)
+
+    @property
+    def median(self) -> Array:
+        """The median of each pixel."""
+        return self._median[0].reshape(self.shape)
+
+    @property
+    def mad_deviation(self) -> Array:
+        """The standard deviation of each pixel as its median absolute deviation has it."""
+        return (MAD_TO_SIGMA * self._median[1]).reshape(self.shape)
+
+    def weighted_sum(self, weights: Array | None) -> tuple[Array, Array]:
+        """Return the weighted sum of each pixel, and the sum of its weights; one weight per image or per value."""
+        if weights is None:
+            weights = np.ones(len(self.values))
+        given = np.ascontiguousarray(weights, float).reshape(len(self.values), -1)
+        if weights.ndim == 1:
+            total, norm = weighted_sum(self.values, self.use, given[:, 0])
+        else:
+            total, norm = pixel_weighted_sum(self.values, self.use, given)
+        return total.reshape(self.shape), norm.reshape(self.shape)
+
+    def beyond(self, low: float, high: float, center: object, deviation: object) -> Array | None:
+        """Return which values are not finite or so many deviations from the center; None if no kernel computes these."""
+        by_mean, by_mad = is_one_of(center, MEANS), is_one_of(deviation, MAD_DEVIATIONS)
+        if not ((by_mean or is_one_of(center, MEDIANS)) and (by_mad or is_one_of(deviation, DEVIATIONS))):
+            return None
+        use = np.isfinite(self.values)
+        network, nothing = sorting_network(len(self.values)), np.empty((0, 0))
+        reject_deviant(self.values, use, network, by_mean, by_mad, low, high, 1, nothing)
+        rejected: Array = ~use.reshape(-1, *self.shape)
+        return rejected
