@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from astropy.stats import mad_std
+from astropy.utils.exceptions import AstropyUserWarning
 
 from lazyccd.ccdproc.filters import sigma_func
 from lazyccd.kernels.quantiles import MAD_TO_SIGMA
@@ -101,6 +103,10 @@ class StackInputs:
         if not ((by_mean or is_one_of(center, MEDIANS)) and (by_mad or is_one_of(deviation, DEVIATIONS))):
             return None
         use = np.isfinite(self.values)
+        if not use.all():
+            # as astropy's function does
+            message = "Input data contains invalid values (NaNs or infs), which were automatically clipped."
+            warnings.warn(message, AstropyUserWarning, stacklevel=3)
         network, nothing = sorting_network(len(self.values)), np.empty((0, 0))
         reject_deviant(self.values, use, network, by_mean, by_mad, low, high, 1, nothing)
         rejected: Array = ~use.reshape(-1, *self.shape)

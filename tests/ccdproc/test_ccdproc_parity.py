@@ -12,6 +12,7 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.modeling import models
 from astropy.nddata import CCDData, StdDevUncertainty, VarianceUncertainty
+from astropy.utils.exceptions import AstropyUserWarning
 from astropy.wcs import WCS
 
 from lazyccd import ccdproc as ours
@@ -182,6 +183,16 @@ def test_functions_of_users_get_what_ccdproc_gives_them(name: str) -> None:
     if "uncertainty" not in name:
         good &= np.all([ccd.data < 560 for ccd in images], axis=0)
     np.testing.assert_allclose(results[0].uncertainty.array[good], expected[good], rtol=1e-10)
+
+
+def test_nan_is_left_out_of_a_clipped_stack() -> None:
+    """A NaN is clipped with astropy's warning, and the other images still count, unlike with ccdproc's default functions."""
+    images = [CCDData(np.full((2, 2), value), unit="adu") for value in (1.0, 2.0, 3.0, 2.0, 90.0)]
+    images[0].data[0, 0] = np.nan
+    with pytest.warns(AstropyUserWarning, match="contains invalid values"):
+        result = ours.combine(images, sigma_clip=True, sigma_clip_low_thresh=1.5, sigma_clip_high_thresh=1.5)
+    np.testing.assert_allclose(result.data, [[7 / 3, 2], [2, 2]])
+    assert not result.mask.any()
 
 
 @pytest.mark.parametrize("shape", [(7,), (3, 4, 5)])
