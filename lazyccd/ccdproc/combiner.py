@@ -48,7 +48,7 @@ class Combiner:
             raise TypeError("ccd_iter should be a list or a generator of CCDData objects.")
         self.ccd_list = list(ccd_iter)
         if not self.ccd_list:
-            raise ValueError("ccd_iter has no image; give at least one.")
+            raise TypeError("ccd_iter has no image; give at least one.")
         _check_alike(self.ccd_list)
         first = self.ccd_list[0]
         self.unit = first.unit
@@ -456,7 +456,7 @@ class _Images:
         """Yield a region of each image."""
         for number in range(len(self)):
             ccd = self.read(number) if number else self._first
-            mask = None if ccd.mask is None else np.array(ccd.mask[tile], bool)
+            mask = None if ccd.mask is None else np.array(np.broadcast_to(ccd.mask, ccd.shape)[tile], bool)
             # a copy, so that the rest of the image is not held
             yield CCDData(ccd.data[tile].copy(), unit=ccd.unit, mask=mask)
 

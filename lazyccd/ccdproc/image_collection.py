@@ -59,7 +59,7 @@ class ImageFileCollection:
         glob_exclude: str | None = None,
         ext: Ext = 0,
     ) -> None:
-        self._location = "" if location is None else os.fspath(location)
+        self._location = "" if location is None else location
         self._find_fits_by_reading = find_fits_by_reading
         self._filenames = [filenames] if isinstance(filenames, str) else filenames
         self._glob_include = glob_include
@@ -84,8 +84,8 @@ class ImageFileCollection:
         return f"{type(self).__name__}({', '.join(shown)})"
 
     @property
-    def location(self) -> str:
-        """The folder."""
+    def location(self) -> Any:
+        """The folder, as it was given: scripts go on with a path where they gave one."""
         return self._location
 
     @property

@@ -103,6 +103,7 @@ def test_headers_are_read_again_where_files_changed(folder: Path) -> None:
 def test_changed_headers_are_saved(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Changes of headers and pixels go into other files, or into the same; an existing file is not overwritten."""
     collection = ImageFileCollection(folder, filenames=["f01.fits", "f02.fits"])
+    assert collection.location is folder
     other = tmp_path_factory.mktemp("other")
     for pixels in collection.data(save_location=str(other), save_with_name="_new"):
         pixels += 100
