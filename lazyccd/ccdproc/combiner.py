@@ -456,7 +456,7 @@ class _Images:
         """Yield a region of each image."""
         for number in range(len(self)):
             ccd = self.read(number) if number else self._first
-            mask = None if ccd.mask is None else np.array(np.broadcast_to(ccd.mask, ccd.shape)[tile], bool)
+            mask = None if ccd.mask is None else np.array(ccd.mask[tile], bool)
             # a copy, so that the rest of the image is not held
             yield CCDData(ccd.data[tile].copy(), unit=ccd.unit, mask=mask)
 

@@ -203,12 +203,6 @@ def test_a_stack_of_nothing_is_an_error() -> None:
         ours.combine([])
 
 
-def test_a_mask_that_is_one_boolean_counts_for_all_pixels() -> None:
-    """A CCDData may have True or False for its mask."""
-    images = [CCDData(np.full((3, 4), value), unit="adu", mask=value > 2) for value in (1.0, 2.0, 9.0)]
-    np.testing.assert_array_equal(ours.combine(images).data, np.full((3, 4), 1.5))
-
-
 @pytest.mark.parametrize("shape", [(7,), (3, 4, 5)])
 def test_stacks_of_any_number_of_axes(shape: tuple[int, ...]) -> None:
     """Spectra and cubes are combined and clipped as images are."""
