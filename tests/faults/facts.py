@@ -1037,7 +1037,8 @@ def draw(number: int, seed: int) -> Draw:
     """Corrupt and reduce the night of a number: all kinds in turn, every third time with a second one that is drawn."""
     rng = np.random.default_rng((seed, number))
     chosen = [KINDS[number % len(KINDS)]] if KINDS else []
-    if number % 3 == 2:
+    # The round counts too, or a third of the kinds would only come in pairs.
+    if (number + number // len(KINDS)) % 3 == 2:
         chosen.append(KINDS[rng.integers(len(KINDS))])
     with tempfile.TemporaryDirectory() as name:
         night = make_night(int(rng.integers(2**31)), Path(name) / "night")
