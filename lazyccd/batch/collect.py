@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 import warnings
@@ -18,7 +19,7 @@ from lazyccd.io.fits.hdu_roles import images_of
 from lazyccd.io.fits.mef import OnError, damage_of, frame_names
 from lazyccd.io.fits.scan import FitsFile, HduInfo, scan_many
 from lazyccd.io.fits.storage import COMPANIONS
-from lazyccd.io.names import InputName, Name, Selector, expand_names, is_url
+from lazyccd.io.names import InputName, Name, Selector, expand_names, is_url, parse_name
 
 _ENDINGS = tuple(stem + packed for stem in (".fits", ".fit", ".fts") for packed in ("", ".gz", ".bz2", ".xz", ".fz"))
 
@@ -243,18 +244,28 @@ def _camera(file: FitsFile) -> str:
 
 
 def _count_copies_once(frames: list[RawFrame]) -> tuple[list[RawFrame], list[str]]:
-    """Leave out packed copies of a frame, such as a.fits.gz beside a.fits, and say so."""
+    """Leave out copies of a frame, packed ones such as a.fits.gz beside a.fits and equal files in two folders, and say so."""
     first: dict[tuple[str, str], RawFrame] = {}
+    headers: dict[tuple[str, str, str], RawFrame] = {}
     kept, notes = [], []
     for frame in frames:
         file, _, part = frame.name.partition("[")
         key = (re.sub(r"\.(?:gz|bz2|xz|fz)$", "", file, flags=re.IGNORECASE), part)
         other = first.setdefault(key, frame)
-        if other is not frame and _is_copy(frame, other):
+        same = headers.setdefault((os.path.basename(file), part, frame.header + frame.root), frame)
+        # A flat in two folders would count twice.
+        if same is not frame and not is_url(frame.source) and filecmp.cmp(_path(same), _path(frame), shallow=False):
+            notes.append(f"{frame.name} is {same.name} once more: it counts once")
+        elif other is not frame and _is_copy(frame, other):
             notes.append(f"{frame.name} is {other.name} once more: it counts once")
         else:
             kept.append(frame)
     return kept, notes
+
+
+def _path(frame: RawFrame) -> str:
+    """Return the path of a frame's file."""
+    return parse_name(frame.source).path
 
 
 def _is_copy(frame: RawFrame, other: RawFrame) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 from scipy import ndimage
+from scipy.special import gammainc
 
 from lazyccd import ops
 from lazyccd.batch.measure import central_region
@@ -60,6 +61,15 @@ CHANCE_HITS = 0.3
 
 FLUX_CHANGE, FLUX_CHANGE_OF_FEW = 0.005, 0.05
 """Relative change of flux that most stars may have, and that all of one or two."""
+
+STAR_LOSS, STAR_CHANCE = 0.02, 0.01
+"""Relative change of a star that was hit, and the probability below which so many hits on stars are no chance."""
+
+VANISHED = 0.8
+"""Relative change beyond which a source was a ray: of 19 sources of a frame of EFOSC2, some lost 99.6 %."""
+
+FEWEST_RAYS = 0.05
+"""Rays that a part without any may have had: a single hit in it, and that on a star, is then no chance."""
 
 PIXEL_SIZES = (
     ("XPIXSZ", "YPIXSZ", True),
@@ -298,7 +308,17 @@ def count_hits(flagged: npt.NDArray[np.bool_], exposure: float | None, area: flo
     return Hits(count, float(flagged.mean()), MOST_RATE * area * flagged.size * minutes, most_fraction)
 
 
-def flux_changes(before: Array, after: Array) -> Array:
+class StarFluxes(NamedTuple):
+    """What cleaning did to the stars of a part of a frame."""
+
+    changes: Array
+    """Relative change of the flux of each star."""
+
+    by_chance: float
+    """Stars that rays are expected to hit, by their number beside the stars."""
+
+
+def flux_changes(before: Array, after: Array) -> StarFluxes:
     """Return the relative changes of the flux of stars that cleaning made, bright, defocused and saturated ones too.
 
     Stars are what stands out of an image whose pixels are the medians of their neighbourhood: no ray does, as it covers fewer
@@ -306,34 +326,44 @@ def flux_changes(before: Array, after: Array) -> Array:
     """
     known = np.isfinite(before) & np.isfinite(after)
     if known.sum() < 100:
-        return np.zeros(0)
+        return StarFluxes(np.zeros(0), 0.0)
     sky = float(np.median(before[known]))
     one, other = (np.where(known, values - sky, 0.0) for values in (before, after))
     smooth = ndimage.median_filter(one, 3)
     sigma = robust_std(np.diff(np.where(known, before, np.nan), axis=1)) / math.sqrt(2)
     labels, count = ndimage.label(smooth > STAR_SIGMAS * sigma)
     if not count:
-        return np.zeros(0)
+        return StarFluxes(np.zeros(0), 0.0)
     numbers = np.arange(1, count + 1)
     sizes = ndimage.sum_labels(np.ones_like(one), labels, numbers)
     flux, change = (ndimage.sum_labels(values, labels, numbers) for values in (one, other - one))
     # Large galaxies are hit by chance, and then lose what is not theirs.
     outside = labels == 0
-    hits = ndimage.label((one != other) & outside, np.ones((3, 3)))[1] / max(1, int(outside.sum()))
-    stars = (sizes >= STAR_PIXELS) & (flux > 0) & (hits * sizes < CHANCE_HITS)
-    return np.asarray(np.abs(change[stars]) / flux[stars])
+    rays = ndimage.label((one != other) & outside, np.ones((3, 3)))[1]
+    pixels = max(1, int(outside.sum()))
+    stars = (sizes >= STAR_PIXELS) & (flux > 0) & (rays / pixels * sizes < CHANCE_HITS)
+    by_chance = (rays + FEWEST_RAYS) / pixels * float(sizes[stars].sum())
+    return StarFluxes(np.asarray(np.abs(change[stars]) / flux[stars]), by_chance)
 
 
-def flux_doubt(changes: Array) -> Doubt | None:
-    """Return the doubt that cleaning took light from stars, if it did so to most of them."""
+def flux_doubt(stars: StarFluxes) -> Doubt | None:
+    """Return the doubt that cleaning took light from stars: from most of them, or from more than rays can have hit."""
+    changes = stars.changes
     if not changes.size:
         return None
     # One of two stars may have been hit by a ray.
     most = FLUX_CHANGE if changes.size >= FEWEST_FLAGGED else FLUX_CHANGE_OF_FEW
     middle = float(np.median(changes)) if changes.size >= FEWEST_FLAGGED else float(changes.min())
-    if middle <= most:
-        return None
-    return Doubt("cosmic rays", f"the flux of {changes.size} stars changed by {middle:.1%} in the median", WAY_OUT)
+    if middle > most:
+        return Doubt("cosmic rays", f"the flux of {changes.size} stars changed by {middle:.1%} in the median", WAY_OUT)
+    # Where two stars touch, the saddle between them is sharp, and may be taken for a ray. The others keep their flux.
+    # What vanished as a whole was a broad ray, and no star.
+    lost = changes[(changes > STAR_LOSS) & (changes < VANISHED)]
+    hit = lost.size
+    if hit and gammainc(hit, stars.by_chance) < STAR_CHANCE:
+        text = f"{hit} of {changes.size} stars lost up to {lost.max():.1%} of their flux, where rays hit {stars.by_chance:.1g}"
+        return Doubt("cosmic rays", text, WAY_OUT)
+    return None
 
 
 def check_cleaning(product: xr.Dataset, cleaned: Cleaned, facts: Facts) -> tuple[tuple[str, ...], Doubt | None]:

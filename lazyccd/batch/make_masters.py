@@ -101,7 +101,10 @@ class MasterMaker:
                 frames[member.name] = done.frame
         doubts = list(self.made.doubts_of(members))
         if frames and group.kind != "flat":
-            odd, found = odd_levels({name: good_pixels(frame) for name, frame in frames.items()}, group)
+            pixels = {name: good_pixels(frame) for name, frame in frames.items()}
+            odd, found = odd_levels(pixels, group)
+            if any(member.bias for member in members):
+                found += negative_darks(pixels, group)
             frames = {name: frame for name, frame in frames.items() if name not in odd}
             excluded, doubts = excluded | odd, [*doubts, *found]
         out = [f"{name} excluded: {reason}" for name, reason in excluded.items()]
@@ -170,6 +173,29 @@ def odd_levels(frames: Mapping[str, Array], group: MasterGroup) -> tuple[dict[st
     listed = ", ".join(f"{name} {value:.4g}" for name, value in levels.items())
     text = f"the levels in {group.name} differ: {listed}; take those away that do not belong"
     return {}, [Doubt("check", text)]
+
+
+def negative_darks(frames: Mapping[str, Array], group: MasterGroup) -> list[Doubt]:
+    """Return the doubt that the bias is too bright for the darks that it was subtracted from: there is no negative dark current.
+
+    Parameters
+    ----------
+    frames
+        Pixels of a part of each calibrated frame, NaN where they are bad, by name.
+    group
+        Its kind and name; only darks are looked at.
+    """
+    known = [values[np.isfinite(values)] for values in frames.values()]
+    levels = [float(np.median(values)) for values in known if values.size]
+    if group.kind != "dark" or not levels:
+        return []
+    middle = float(np.median(levels))
+    # Pedestals drift by parts of the noise from frame to frame.
+    noise = max(0.5, float(np.median([robust_std(values) for values in known if values.size])))
+    if middle > -2 * noise:
+        return []
+    text = f"{group.name} is {-middle:.4g} below its bias: light or another pedestal is in the bias"
+    return [Doubt("check", text, "give another by --bias")]
 
 
 def divide_by_colours(frame: xr.Dataset, pattern: str) -> xr.Dataset:

@@ -539,7 +539,9 @@ class NightPlan:
         # What is not recognised at all must not look like a night that went well.
         if not any(item.is_reduced for item in self.frames):
             return 1
-        untyped = any(item.facts.type.doubt for item in self.frames if item.kind == "unknown")
+        unknown = [item for item in self.frames if item.kind == "unknown"]
+        # Exposures of the sky whose type is misspelled leave a night without products.
+        untyped = any(item.facts.type.doubt for item in unknown) or (bool(unknown) and not self.science)
         return 3 if lost or doubtful or untyped or lacking - set(self.options.allow_missing) else 0
 
 

@@ -460,7 +460,7 @@ def test_doubts_of_frames_go_into_what_is_made_of_them(plan_night: Any) -> None:
 def test_products_differ_by_more_than_case(make_night: Any) -> None:
     """Files of one name in two folders, or that differ by case or ending alone, have products of their own."""
     folder = make_night({"a": LIGHT, "b": LIGHT})
-    for name, cards in {"r1/x": {}, "r2/x": {}, "A": {"OBJECT": "other"}}.items():
+    for name, cards in {"r1/x": {}, "r2/x": {"OBJECT": "another"}, "A": {"OBJECT": "other"}}.items():
         (folder / name).parent.mkdir(exist_ok=True)
         make_night({name: {**LIGHT, **cards}})
     (folder / "b.fits").rename(folder / "B.fit")
@@ -486,6 +486,19 @@ def test_copies_count_once(make_night: Any) -> None:
     found = collect(folder)
     assert [frame.name for frame in found.frames] == ["a.fits", "c.fits", "c.fits.gz"]
     assert found.notes == ("a.fits.gz is a.fits once more: it counts once",)
+
+
+def test_equal_files_count_once(make_night: Any) -> None:
+    """A copy under another name or in another folder is left out; an equal header with other pixels is a frame of its own."""
+    folder = make_night({"a": FLAT})
+    (folder / "sub").mkdir()
+    (folder / "sub" / "a.fits").write_bytes((folder / "a.fits").read_bytes())
+    with fits.open(folder / "a.fits") as hdus:
+        hdus[0].data[0, 0] += 1
+        hdus.writeto(folder / "c.fits")
+    found = collect(folder, recursive=True)
+    assert [frame.name for frame in found.frames] == ["a.fits", "c.fits"]
+    assert found.notes == ("sub/a.fits is a.fits once more: it counts once",)
 
 
 def test_subfolders_are_said_or_searched(make_night: Any) -> None:
@@ -555,3 +568,10 @@ def test_each_detector_gets_its_own_mask(make_night: Any) -> None:
     plan = build_plan(collect(folder), Options(bpm=str(folder.parent / "bpm.fits")))
     assert [item.bpm.master.rpartition("[")[2] for item in plan.frames] == ["CCD1,1]", "CCD2,1]", ""]
     assert "it is one of several, and of CCD2" in plan.frames[2].bpm.why
+
+
+def test_a_night_whose_exposures_are_not_recognised_is_no_success(plan_night: Any) -> None:
+    """A misspelled type of all exposures of the sky leaves no product, and the exit status says so."""
+    plan = plan_night({"b": BIAS, "s": {**LIGHT, "IMAGETYP": "Ligth"}})
+    assert plan.exit_status == 3
+    assert "the nearest is 'LIGHT', science" in plan.frame("s.fits").reason
