@@ -353,7 +353,7 @@ def flux_doubt(stars: StarFluxes) -> Doubt | None:
         return None
     # One of two stars may have been hit by a ray.
     most = FLUX_CHANGE if changes.size >= FEWEST_FLAGGED else FLUX_CHANGE_OF_FEW
-    middle = float(np.median(changes)) if changes.size >= FEWEST_FLAGGED else float(changes.min())
+    middle = float(np.median(changes)) if changes.size >= FEWEST_FLAGGED else float(np.min(changes))
     if middle > most:
         return Doubt("cosmic rays", f"the flux of {changes.size} stars changed by {middle:.1%} in the median", WAY_OUT)
     # Where two stars touch, the saddle between them is sharp, and may be taken for a ray. The others keep their flux.
@@ -361,7 +361,7 @@ def flux_doubt(stars: StarFluxes) -> Doubt | None:
     lost = changes[(changes > STAR_LOSS) & (changes < VANISHED)]
     hit = lost.size
     if hit and gammainc(hit, stars.by_chance) < STAR_CHANCE:
-        text = f"{hit} of {changes.size} stars lost up to {lost.max():.1%} of their flux, where rays hit {stars.by_chance:.1g}"
+        text = f"{hit} of {changes.size} stars lost up to {np.max(lost):.1%} of their flux, where rays hit {stars.by_chance:.1g}"
         return Doubt("cosmic rays", text, WAY_OUT)
     return None
 

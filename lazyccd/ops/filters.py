@@ -243,7 +243,7 @@ def _noise(
     if np.ndim(error) == 0:
         sigma = normalize_number(cast("float", error), "error_image", 0.0)
         if sigma == 0:
-            raise ParameterError(f"error_image {error} must be above 0.")
+            raise ParameterError(f"error_image {error!s} must be above 0.")
         return (), (("sigma", Scalar(given=np.array([sigma]), what="error")),), ()
     step, graphs = as_step(normalize_pixels(error, image, "error image"), image.dtype, "error image")
     return (Input(step, footprint, tuple((plane, (DATA,)) for plane in PLANES)),), (), graphs

@@ -161,7 +161,7 @@ def box_sum(request: Request, a: Block, *, radius: int) -> Block:
     planes: dict[str, Array] = {}
     for name in request.planes:
         padded = np.pad(a.plane(name), pad)
-        total = np.zeros(request.region.shape, padded.dtype)
+        total: Array = np.zeros(request.region.shape, padded.dtype)
         for dy in range(2 * radius + 1):
             for dx in range(2 * radius + 1):
                 part = padded[dy : dy + total.shape[0], dx : dx + total.shape[1]]

@@ -1039,7 +1039,9 @@ def draw(number: int, seed: int) -> Draw:
     chosen = [KINDS[number % len(KINDS)]] if KINDS else []
     # The round counts too, or a third of the kinds would only come in pairs.
     if (number + number // len(KINDS)) % 3 == 2:
-        chosen.append(KINDS[rng.integers(len(KINDS))])
+        # Another kind: a harmless one twice may be none, as types that move to a keyword which then moves on.
+        step = 1 + int(rng.integers(len(KINDS) - 1))
+        chosen.append(KINDS[(number + step) % len(KINDS)])
     with tempfile.TemporaryDirectory() as name:
         night = make_night(int(rng.integers(2**31)), Path(name) / "night")
         night.rng = rng
