@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -339,7 +340,7 @@ def interpolate(
 
 
 @compiled
-def _nearest(bad: Array, y: int, x: int, dy: np.int64, dx: np.int64, reach: int) -> int:
+def _nearest(bad: Array, y: int, x: int, dy: Any, dx: Any, reach: int) -> int:
     """Return how far the nearest good pixel in a direction is; 0 if there is none within reach.
 
     Parameters

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from lazyccd.kernels.block import Array
 from lazyccd.kernels.jit import compiled
 
@@ -179,7 +177,7 @@ def lower_median(values: Array, count: int) -> Any:
 
 
 @compiled
-def box_median(image: Array, y: int, x: int, radius: int | np.int64, values: Array) -> Any:
+def box_median(image: Array, y: int, x: int, radius: Any, values: Array) -> Any:
     """Return the lower median of a square box, which must lie inside the image.
 
     Parameters
