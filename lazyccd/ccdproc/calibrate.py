@@ -1,7 +1,7 @@
 """The basic steps: deviation, overscan, trim, bias, dark, gain and flat.
 
-Data, uncertainties, masks and units go through the arithmetic of `CCDData`, so that its rules hold for subclasses, any number of
-axes and every class of uncertainty. No step changes what it is given.
+Data, uncertainties, masks and units follow the rules of `CCDData`, for subclasses, any number of axes and every class of
+uncertainty; `lazyccd.ccdproc.arithmetic` sees to that. No step changes what it is given.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from astropy import units as u
 from astropy.modeling.fitting import LinearLSQFitter
 from astropy.nddata import CCDData, StdDevUncertainty
 
+from lazyccd.ccdproc.arithmetic import Array, Scaling, by_bands, by_rows, calculate, copied, cut
 from lazyccd.ccdproc.log_meta import log_to_metadata
 from lazyccd.ccdproc.utils.slices import slice_from_string
 from lazyccd.frame.keyword import Keyword
@@ -60,16 +61,26 @@ def create_deviation(
         raise u.UnitsError(
             f"units of data '{ccd_data.unit}', gain '{gain.unit}' and readnoise '{readnoise.unit}' do not fit together."
         )
-    result = ccd_data.copy()
     # a number of NumPy's would make float64 of float32
     factor, noise = (float(q.value) if q.isscalar else q.value for q in (gain, readnoise))
-    counts = factor * np.asarray(ccd_data.data)
-    if disregard_nan:
-        counts = np.where(counts < 0, 0, counts)
-    else:
+    if not disregard_nan:
         logging.warning("Negative values in array will be replaced with nan")
-        counts = np.where(counts < 0, np.nan, counts)
-    result.uncertainty = StdDevUncertainty((counts + noise**2) ** 0.5 / factor)
+    deviation = _deviation(np.asarray(ccd_data.data), factor, noise, 0.0 if disregard_nan else np.nan)
+    return copied(ccd_data, uncertainty=StdDevUncertainty(deviation, copy=False))
+
+
+def _deviation(data: Array, gain: Any, noise: Any, negative: float) -> Array:
+    """Return the deviation of pixels with a value for negative counts."""
+
+    def formula(pixels: Array, out: Array | None = None) -> Array:
+        counts = np.asarray(gain * pixels)
+        counts = np.where(counts < 0, counts.dtype.type(negative), counts)
+        return np.asarray(np.divide(np.sqrt(counts + noise**2), gain, out=out))
+
+    if not data.ndim or np.ndim(gain) or np.ndim(noise):
+        return formula(data)
+    result = np.empty(data.shape, formula(data[:0]).dtype)
+    by_bands(lambda rows: formula(data[rows], result[rows]), data)
     return result
 
 
@@ -108,16 +119,25 @@ def subtract_overscan(
     if fits_section is not None:
         if not isinstance(fits_section, str):
             raise TypeError(f"fits_section is a {type(fits_section).__name__} and must be a string.")
-        overscan = ccd[slice_from_string(fits_section, fits_convention=True)]
-    assert overscan is not None
+        strip = ccd.data[slice_from_string(fits_section, fits_convention=True)]
+    else:
+        assert overscan is not None
+        strip = overscan.data
     if overscan_axis is None:
-        overscan_axis = 0 if overscan.shape[1] > overscan.shape[0] else 1
-    levels = (np.median if median else np.mean)(overscan.data, axis=overscan_axis)
+        overscan_axis = 0 if strip.shape[1] > strip.shape[0] else 1
+    levels = (np.median if median else np.mean)(strip, axis=overscan_axis)
     if model is not None:
         lines = np.arange(len(levels))
         levels = LinearLSQFitter()(model, lines, levels)(lines)
-    result = ccd.copy()
-    result.data = result.data - np.reshape(levels, (1, -1) if overscan_axis == 0 else (-1, 1))
+    return copied(ccd, data=_less(ccd.data, np.reshape(levels, (1, -1) if overscan_axis == 0 else (-1, 1))))
+
+
+def _less(data: Array, levels: Array) -> Array:
+    """Return pixels less a level for each row or each column."""
+    if type(data) is not np.ndarray or np.broadcast_shapes(data.shape, levels.shape) != data.shape:
+        return data - levels
+    result = np.empty(data.shape, np.result_type(data, levels))
+    by_rows(lambda rows: np.subtract(data[rows], levels[rows] if len(levels) > 1 else levels, out=result[rows]), data)
     return result
 
 
@@ -135,8 +155,8 @@ def trim_image(ccd: CCDData, fits_section: str | None = None) -> CCDData:
     if fits_section is not None and not isinstance(fits_section, str):
         raise TypeError(f"fits_section is a {type(fits_section).__name__} and must be a string.")
     if not fits_section:
-        return ccd.copy()
-    return ccd[slice_from_string(fits_section, fits_convention=True)].copy()
+        return copied(ccd)
+    return cut(ccd, slice_from_string(fits_section, fits_convention=True))
 
 
 @log_to_metadata
@@ -150,13 +170,7 @@ def subtract_bias(ccd: CCDData, master: CCDData) -> CCDData:
     master
         The bias, in units that can be converted to those of the image.
     """
-    return with_meta(ccd.subtract(master), ccd)
-
-
-def with_meta(result: CCDData, ccd: CCDData) -> CCDData:
-    """Give a result a copy of an image's header."""
-    result.meta = ccd.meta.copy()
-    return result
+    return calculate(np.subtract, ccd, master)
 
 
 @log_to_metadata
@@ -191,15 +205,18 @@ def subtract_dark(
     if not (isinstance(ccd, CCDData) and isinstance(master, CCDData)):
         raise TypeError("ccd and master must both be CCDData objects.")
     data_time, dark_time = _exposure_times(ccd, master, (data_exposure, dark_exposure), exposure_time, exposure_unit)
+    scaling = None
+    if scale:
+        ratio = float((data_time / dark_time).decompose())
+        # a number of NumPy's would make float64 of float32
+        number = u.Quantity(np.asarray(ratio, np.result_type(master.data, ratio)), dtype=None)
+        scaling = Scaling(np.multiply, number)
     try:
-        if scale:
-            master = master.multiply(float((data_time / dark_time).decompose()))
-        result = ccd.subtract(master)
+        return calculate(np.subtract, ccd, master, scaling)
     except (u.UnitsError, ValueError) as error:
         raise u.UnitsError(
             f"Unit '{ccd.unit}' of the uncalibrated image does not match unit '{master.unit}' of the calibration image."
         ) from error
-    return with_meta(result, ccd)
 
 
 def _exposure_times(
@@ -249,7 +266,7 @@ def gain_correct(ccd: CCDData, gain: float | u.Quantity | Keyword, gain_unit: u.
         gain = gain.value_from(ccd.header)
     if gain_unit is not None:
         gain = gain * gain_unit
-    return with_meta(ccd.multiply(gain), ccd)
+    return calculate(np.multiply, ccd, gain)
 
 
 @log_to_metadata
@@ -271,13 +288,8 @@ def flat_correct(
     """
     if norm_value is not None and not norm_value > 0:
         raise ValueError(f"norm_value is {norm_value}; norm_value must be greater than zero.")
-    if min_value is not None:
-        flat = flat.copy()
-        flat.data[flat.data < min_value] = min_value
-    norm = flat.data.mean() if norm_value is None else norm_value
-    normalised = flat.divide(norm if isinstance(norm, u.Quantity) else norm * (flat.unit or u.dimensionless_unscaled))
-    normalised._unit = (normalised.unit or u.dimensionless_unscaled).decompose()
-    if normalised.mask is not None:
-        # a masked pixel of the flat must not make the image infinite there
-        normalised.data[np.broadcast_to(np.asarray(normalised.mask, bool), normalised.data.shape)] = 1.0
-    return with_meta(ccd.divide(normalised), ccd)
+    # a masked pixel of the flat must not make the image infinite there
+    scaling = Scaling(np.true_divide, None, min_value, masked=1.0)
+    norm = scaling.mean_of(flat.data) if norm_value is None else norm_value
+    quantity = norm if isinstance(norm, u.Quantity) else norm * (flat.unit or u.dimensionless_unscaled)
+    return calculate(np.true_divide, ccd, flat, scaling._replace(number=quantity))

@@ -12,6 +12,7 @@ from astropy.utils.exceptions import AstropyDeprecationWarning
 from scipy import ndimage
 
 from lazyccd import ops
+from lazyccd.ccdproc.arithmetic import copied
 from lazyccd.ccdproc.filters import median_filter
 
 __all__ = ["cosmicray_lacosmic", "cosmicray_median"]
@@ -79,8 +80,7 @@ def cosmicray_lacosmic(
     bad = np.zeros(clean.shape, bool) if clean.mask is None else clean.mask
     if not isinstance(ccd, CCDData):
         return clean.data, bad
-    result = ccd.copy()
-    result.data, result.mask = clean.data, bad
+    result = copied(ccd, data=clean.data, mask=bad)
     if gain_apply:
         result.unit = ccd.unit * gain.unit
     return result
@@ -138,10 +138,7 @@ def cosmicray_median(
         elif np.ndim(error_image) and np.shape(error_image) != ccd.shape:
             raise ValueError(f"error_image has shape {np.shape(error_image)} and the image {ccd.shape}.")
         data, found = cosmicray_median(ccd.data, error_image, thresh, mbox, gbox, rbox)
-        result = ccd.copy()
-        result.data = data
-        result.mask = found if ccd.mask is None else found | np.asarray(ccd.mask, bool)
-        return result
+        return copied(ccd, data=data, mask=found if ccd.mask is None else found | np.asarray(ccd.mask, bool))
     if not isinstance(ccd, np.ndarray):
         raise TypeError(f"ccd is a {type(ccd).__name__} and must be a CCDData or a NumPy array.")
     pixels = np.asarray(ccd)  # scipy's filters do not see the mask of a masked array either

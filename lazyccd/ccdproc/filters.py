@@ -13,6 +13,7 @@ from astropy.stats import mad_std
 from scipy import ndimage
 
 from lazyccd import ops
+from lazyccd.ccdproc.arithmetic import copy_meta
 
 __all__ = ["background_deviation_box", "background_deviation_filter", "ccdmask", "median_filter", "sigma_func"]
 
@@ -53,7 +54,7 @@ def median_filter(data: Any, *args: Any, **kwargs: Any) -> Any:
         As of scipy's function.
     """
     if isinstance(data, CCDData):
-        return CCDData(median_filter(data.data, *args, **kwargs), unit=data.unit, meta=data.meta.copy())
+        return CCDData(median_filter(data.data, *args, **kwargs), unit=data.unit, meta=copy_meta(data.meta))
     size = args[0] if args else kwargs.get("size")
     if is_plain(data) and len(args) + len(kwargs) == 1 and isinstance(size, int) and 0 < size <= min(data.shape):
         return ops.median_filter(data, size)

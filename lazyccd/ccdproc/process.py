@@ -8,6 +8,7 @@ import numpy as np
 from astropy import units as u
 from astropy.nddata import CCDData
 
+from lazyccd.ccdproc.arithmetic import copied
 from lazyccd.ccdproc.calibrate import (
     create_deviation,
     flat_correct,
@@ -72,7 +73,7 @@ def ccd_process(
     _check(oscan, trim, (master_bias, dark_frame, master_flat), gain)
     if error and (gain is None or readnoise is None):
         raise ValueError("gain and readnoise must be specified to create error frame.")
-    result = ccd.copy()
+    result = ccd
     if oscan is not None:
         region = {"fits_section": oscan} if isinstance(oscan, str) else {"overscan": oscan}
         result = subtract_overscan(result, **region, median=oscan_median, model=oscan_model)
@@ -81,7 +82,7 @@ def ccd_process(
     if error:
         result = create_deviation(result, gain=gain, readnoise=readnoise)
     if bad_pixel_mask is not None:
-        result.mask = _array(bad_pixel_mask)
+        result = copied(result, mask=_array(bad_pixel_mask))
     if gain is not None and gain_corrected:
         result = gain_correct(result, gain)
     if master_bias is not None:
@@ -93,7 +94,8 @@ def ccd_process(
         result = flat_correct(result, master_flat, min_value=min_value)
     if gain is not None and not gain_corrected:
         result = gain_correct(result, gain)
-    return result
+    # a call without a step gives a copy
+    return copied(ccd) if result is ccd else result
 
 
 def _check(oscan: object, trim: object, masters: tuple[object, ...], gain: object) -> None:

@@ -13,6 +13,7 @@ from astropy.utils.exceptions import AstropyDeprecationWarning
 from astropy.wcs.utils import pixel_to_pixel, proj_plane_pixel_area
 from scipy import ndimage
 
+from lazyccd.ccdproc.arithmetic import copied, copy_meta
 from lazyccd.ccdproc.log_meta import log_to_metadata
 
 __all__ = ["block_average", "block_reduce", "block_replicate", "rebin", "transform_image", "wcs_project"]
@@ -41,7 +42,7 @@ def transform_image(ccd: CCDData, transform_func: Callable[..., Any], **kwargs: 
         raise TypeError(f"ccd is a {type(ccd).__name__} and must be a CCDData.")
     if not callable(transform_func):
         raise TypeError("transform_func is not a callable.")
-    result = ccd.copy()
+    result = copied(ccd)
     result.data = transform_func(result.data, **kwargs)
     if result.uncertainty is not None:
         result.uncertainty.array = transform_func(result.uncertainty.array, **kwargs)
@@ -87,7 +88,7 @@ def block_replicate(ccd: Any, block_size: Any, conserve_sum: bool = True) -> Any
 
 def _like(result: Any, ccd: Any) -> Any:
     """Return a result as a CCDData with the unit and header of one."""
-    return CCDData(result, unit=ccd.unit, meta=ccd.meta.copy()) if isinstance(ccd, CCDData) else result
+    return CCDData(result, unit=ccd.unit, meta=copy_meta(ccd.meta)) if isinstance(ccd, CCDData) else result
 
 
 def rebin(ccd: Any, newshape: tuple[int, ...]) -> Any:
@@ -113,7 +114,7 @@ def rebin(ccd: Any, newshape: tuple[int, ...]) -> Any:
         return ccd[nearest]
     uncertainty = None if ccd.uncertainty is None else type(ccd.uncertainty)(ccd.uncertainty.array[nearest])
     mask = None if ccd.mask is None else ccd.mask[nearest]
-    return CCDData(ccd.data[nearest], unit=ccd.unit, mask=mask, uncertainty=uncertainty, meta=ccd.meta.copy())
+    return CCDData(ccd.data[nearest], unit=ccd.unit, mask=mask, uncertainty=uncertainty, meta=copy_meta(ccd.meta))
 
 
 @log_to_metadata
@@ -144,7 +145,7 @@ def wcs_project(ccd: CCDData, target_wcs: Any, target_shape: Any = None, order: 
         mask |= _interpolate(np.asarray(ccd.mask, float), places, spline) > FROM_BAD
     # counts per pixel follow the area of a pixel
     data *= proj_plane_pixel_area(target_wcs.celestial) / proj_plane_pixel_area(ccd.wcs.celestial)
-    meta = ccd.meta.copy()
+    meta = copy_meta(ccd.meta)
     for keyword in ccd.wcs.to_header():
         meta.pop(keyword, None)
     return CCDData(data, unit=ccd.unit, mask=mask if mask.any() else None, wcs=target_wcs, meta=meta)

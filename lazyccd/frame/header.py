@@ -80,6 +80,28 @@ def parsable(text: str) -> str:
     return "\n".join(lines)
 
 
+def copy_header(header: fits.Header) -> fits.Header:
+    """Return a copy of a header."""
+    # astropy's own appends card by card: 0.27 ms for 60 cards, half of the time in which a bias is subtracted from 512² pixels
+    if type(header) is not fits.Header or vars(header).keys() != _HEADER_PARTS:
+        return header.copy()
+    cards = []
+    for card in header._cards:
+        if type(card) is not fits.Card:
+            return header.copy()
+        cards.append(new := object.__new__(fits.Card))
+        new.__dict__.update(card.__dict__)
+    copied = fits.Header()
+    copied._cards = cards
+    for name in ("_keyword_indices", "_rvkc_indices"):
+        getattr(copied, name).update({keyword: list(places) for keyword, places in getattr(header, name).items()})
+    return copied
+
+
+_HEADER_PARTS = {"_cards", "_keyword_indices", "_rvkc_indices", "_modified"}
+"""What a header is made of, as far as `copy_header` knows."""
+
+
 def header_to_text(header: fits.Header) -> str:
     """Return the text of a header.
 
@@ -93,11 +115,19 @@ def header_to_text(header: fits.Header) -> str:
 
 def _card_lines(key: str, value: object, comment: str) -> list[str]:
     """Return the lines of a card."""
+    storable = _storable(key, value)
+    text = _card_text(key, storable, repr(storable), comment)
+    return [text[i : i + 80] for i in range(0, len(text), 80)]
+
+
+# a chain of operations on many images writes the same cards into each header
+@lru_cache(maxsize=4096, typed=True)
+def _card_text(key: str, value: Any, _shown: str, comment: str) -> str:
+    """Return the text of a card; 0.0 and -0.0 are equal, and are told apart by how they are shown."""
     with warnings.catch_warnings():
         # A keyword of more than eight characters becomes a HIERARCH card, which is what is wanted.
         warnings.simplefilter("ignore", VerifyWarning)
-        text = str(fits.Card(key, _storable(key, value), comment))
-    return [text[i : i + 80] for i in range(0, len(text), 80)]
+        return str(fits.Card(key, value, comment))
 
 
 def _storable(key: str, value: object) -> Any:
@@ -130,21 +160,24 @@ def append_cards(text: str, cards: Iterable[NewCard]) -> str:
     Only the new cards are formatted; all others stay as they are to the byte. HISTORY and COMMENT are always added.
     """
     lines = text.split("\n") if text else []
+    names: list[str] = []
     for key, value, comment in cards:
         card = _card_lines(key, *((None, "") if value is REMOVED else (value, comment)))
         name = _keyword(card[0])
         new = [] if value is REMOVED else card
-        place = (
-            None if name in COMMENTARY else next((i for i, line in enumerate(lines) if _keyword(line) == name), None)
-        )
-        if place is None:
+        # read once for all cards: a WCS adds twenty
+        names = names or [_keyword(line) for line in lines]
+        if name in COMMENTARY or name not in names:
             lines += new
+            names += map(_keyword, new)
             continue
+        place = names.index(name)
         # a long string goes on in CONTINUE cards, which are part of the one that is replaced
         stop = place + 1
         while stop < len(lines) and lines[stop].startswith("CONTINUE"):
             stop += 1
         lines[place:stop] = new
+        names[place:stop] = map(_keyword, new)
     return "\n".join(lines)
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import lazyccd
 from lazyccd.errors import FrameError, KeywordError, UnitError
-from lazyccd.frame.header import append_cards, header_from_text, header_to_text, merge_headers
+from lazyccd.frame.header import append_cards, copy_header, header_from_text, header_to_text, merge_headers
 from lazyccd.frame.output_header import after_gain, after_normalization, after_pedestal, product_header
 from lazyccd.frame.processing_history import is_stamp
 from lazyccd.frame.units import parse_unit
@@ -481,3 +481,37 @@ def test_product_header_of_the_whole_image_adds_only_the_unit() -> None:
 def test_what_says_that_a_step_was_done(keyword: str, value: Any, done: bool) -> None:
     """Dates, files and words such as yes say that a step was done; sections, numbers and what is still to be done do not."""
     assert is_stamp(keyword, value) is done
+
+
+@pytest.mark.parametrize("cards", [[], [("GAIN", 1.5, "e/adu"), ("HISTORY", "one"), ("HISTORY", "two"), ("", "blank")]])
+def test_a_copied_header_is_astropys_copy(cards: list[Any]) -> None:
+    """The same cards, found by the same keywords, and neither changes with the other."""
+    header = fits.Header(cards)
+    header["HIERARCH a long keyword"] = "x" * 100
+    header["DP1"] = "AXIS.1: 2"
+    header.insert(0, fits.Card.fromstring("RAW     =                  2E0 / as it was written"))
+    copy = copy_header(header)
+    assert copy.tostring() == header.copy().tostring() == header.tostring()
+    assert list(copy.items()) == list(header.items())
+    assert copy["DP1.AXIS.1"] == 2.0
+    copy["RAW"] = 3.0
+    copy.append(("NEW", 1))
+    copy.add_history("three")
+    del copy["DP1"]
+    assert header["RAW"] == 2.0
+    assert "NEW" not in header
+    assert header["DP1.AXIS.1"] == 2.0
+    assert len(header.get("HISTORY", [])) == len(copy["HISTORY"]) - 1
+
+    class Mine(fits.Header):  # type: ignore[misc]
+        """A class of a user."""
+
+    assert type(copy_header(Mine([("A", 1)]))) is Mine
+
+
+def test_appended_cards_tell_equal_values_apart() -> None:
+    """0.0 and -0.0, 1 and 1.0 and True are equal in Python and different cards."""
+    for value, text in ((0.0, "0.0"), (-0.0, "-0.0"), (1, "1"), (1.0, "1.0"), (True, "T")):
+        assert append_cards("", [("A", value, "")]).split() == ["A", "=", text]
+    text = append_cards("A       = 1", [("B", 1, ""), ("B", 2, ""), ("A", 3, ""), ("HISTORY", "x", ""), ("B", 4, "")])
+    assert [line.split() for line in text.split("\n")] == [["A", "=", "3"], ["B", "=", "4"], ["HISTORY", "x"]]

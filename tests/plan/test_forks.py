@@ -12,10 +12,14 @@ import multiprocessing, threading
 import numpy as np
 from astropy.nddata import CCDData
 import lazyccd
+from lazyccd import ccdproc
 
 def level(value):
     frame = lazyccd.from_ccddata(CCDData(np.full((8, 8), value), unit="adu"))
-    return float(lazyccd.median_filter(frame, 3)["data"].mean().compute())
+    # large enough for the threads of single calls
+    large = CCDData(np.full((1024, 1024), value), unit="adu")
+    twice = ccdproc.gain_correct(large, 2.0)
+    return float(lazyccd.median_filter(frame, 3)["data"].mean().compute()) + float(twice.data.mean())
 
 def run():
     print(level(1.0))
@@ -35,4 +39,4 @@ def test_a_pool_of_forked_processes_computes(start: str) -> None:
     command = [sys.executable, "-c", SCRIPT.format(start=start)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines() == ["1.0", "[2.0, 3.0, 4.0]"]
+    assert result.stdout.splitlines() == ["3.0", "[6.0, 9.0, 12.0]"]

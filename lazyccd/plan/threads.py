@@ -1,0 +1,49 @@
+"""Threads for work that a caller waits for, and that needs no graph: parts of one image, each on its own."""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar
+
+from lazyccd.plan.limits import job_cpus
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+WORTH_PIXELS = 2**20
+"""Smaller work is done sooner by the caller than by threads that must be woken up."""
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="lazyccd")
+
+
+def forget_threads() -> None:
+    """Start threads anew at the next use: those of a parent process do not live in a child."""
+    _pool.cache_clear()
+
+
+def each(work: Callable[[T], R], parts: Sequence[T]) -> list[R]:
+    """Return what work makes of each part; parts run at the same time, with the caller's context variables.
+
+    NumPy keeps `numpy.errstate` in a context variable.
+    """
+    if len(parts) == 1:
+        return [work(parts[0])]
+    pool = _pool(job_cpus())
+    # a context can be entered by one thread at a time
+    running = [pool.submit(contextvars.copy_context().run, work, part) for part in parts]
+    return [one.result() for one in running]
+
+
+def shares(length: int, pixels: int) -> list[slice]:
+    """Return so many rows as slices for threads, one for each processor, or as one if there are too few pixels."""
+    count = min(job_cpus(), length) if pixels >= WORTH_PIXELS else 1
+    if count <= 1:
+        return [slice(0, length)]
+    return [slice(*pair) for pair in itertools.pairwise(length * i // count for i in range(count + 1))]
