@@ -29,7 +29,7 @@ import lazyccd
 from lazyccd.io.fits.layout import frame_hdus
 from lazyccd.io.fits.writer import FitsTarget, Partial
 from lazyccd.io.resumable.journal import PROGRESS
-from lazyccd.io.resumable.tracked_write import unit_of
+from lazyccd.io.resumable.write import unit_of
 from lazyccd.io.zarr.writer import open_arrays
 from lazyccd.plan.chunks import tile_groups
 from lazyccd.sections import Region
@@ -147,7 +147,7 @@ def resumed(folder: Path) -> dict[str, Any]:
     store = folder / "many.zarr"
     original = lazyccd.io.resumable.write.lower_write
     lazyccd.io.resumable.write.lower_write = lambda *args: 1 / 0  # the write begins, then stops before its first unit
-    tracked = lazyccd.io.resumable.tracked_write.TrackedWrite
+    tracked = lazyccd.io.resumable.write.TrackedWrite
     give_up = tracked.give_up
     tracked.give_up = lambda self, error: self.progress.release()
     try:

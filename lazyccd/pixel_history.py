@@ -18,10 +18,9 @@ from lazyccd.frame.wcs import lattice
 from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import PLANES, Block, Request
 from lazyccd.kernels.stack.combine import combine_frames, reasons
-from lazyccd.ops.arguments import file_name
 from lazyccd.plan.footprints import Window
 from lazyccd.plan.lower import lower_image, lower_scalars, read_label
-from lazyccd.plan.steps import Apply, Input, Stack, Step, make_params
+from lazyccd.plan.steps import Apply, Input, Stack, Step, file_name, make_params
 from lazyccd.plan.tasks import Kind
 from lazyccd.sections import Region
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lazyccd.batch.night_plan import NightPlan
-from lazyccd.io.checksum import checksum
+from lazyccd.io.resumable.disk import checksum
 from lazyccd.io.resumable.progress import Progress, versions
 from lazyccd.plan.serialize import plain
 

@@ -25,13 +25,14 @@ from lazyccd.frame.core import (
     UncertaintyType,
     as_step,
     float_dtype,
+    has_cards,
     make_image,
     resolve,
+    settle_scalars,
     wrap_array,
 )
 from lazyccd.frame.header import append_cards, header_from_text, text_from_meta
 from lazyccd.frame.history_log import apply_to_meta
-from lazyccd.frame.settle import has_cards, settle_scalars
 from lazyccd.frame.tree import by_frame
 from lazyccd.frame.units import parse_unit
 from lazyccd.frame.wcs import wcs_from_header

@@ -3,15 +3,16 @@
 1. `resolve` reads a Dataset: which plan each variable comes from, units, header, planes, chunks.
 2. An operation makes a new `Image` with `dataclasses.replace`: a longer plan, other units, a longer header.
 3. `Image.to_dataset` makes the lazy Dataset of an image.
+4. `settle_image` computes the pending scalars of a plan and puts them in, and into the header those that belong there.
 
-Nothing here computes a pixel. Nothing is remembered between operations either: a user may have replaced a variable, changed an
+Nothing else here computes a pixel. Nothing is remembered between operations either: a user may have replaced a variable, changed an
 attribute or persisted the frame in between, so each operation reads the Dataset anew.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, cast
 
@@ -20,17 +21,31 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 from astropy import units as u
+from dask.base import compute
 
 from lazyccd.errors import FrameError, ShapeError, UnitError
 from lazyccd.frame.convert import cast_step, named_bits, refuse_arithmetic, to_mask, to_variance
+from lazyccd.frame.header import append_cards
 from lazyccd.frame.units import parse_unit, unit_to_text
 from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import MAPS, Array
 from lazyccd.mask_planes import FlagTable, MaskSchema
 from lazyccd.plan.chunks import Grid, cut_sizes, default_grid
 from lazyccd.plan.footprints import Window
-from lazyccd.plan.lower import Graph, LabelLayer, lower_image, read_label
-from lazyccd.plan.steps import Apply, Chunked, Input, Join, Kernel, Scalars, Step, make_dtypes, make_params
+from lazyccd.plan.lower import Graph, LabelLayer, lower_image, lower_scalars, read_label
+from lazyccd.plan.steps import (
+    Apply,
+    Chunked,
+    Input,
+    Join,
+    Kernel,
+    Scalar,
+    Scalars,
+    Step,
+    make_dtypes,
+    make_params,
+    settled,
+)
 from lazyccd.plan.tasks import Kind
 
 DATA = "data"
@@ -373,3 +388,41 @@ def make_image(
         **{name: (step, DATA) for name, step in (maps or {}).items()},
     )
     return Image(plan, grid, units, **more)
+
+
+def settle_image(image: Image) -> Image:
+    """Return the image with the scalars of its plan computed and put in; what they tell is in the header."""
+    image, cards = settle_scalars(image)
+    return replace(image, header=append_cards(image.header, cards)) if cards else image
+
+
+def settle_scalars(image: Image) -> tuple[Image, list[tuple[str, float, str]]]:
+    """Return the image with the scalars of its plan put in, and the cards for its header."""
+    wanted = {scalar.token: scalar for scalar in _own_scalars(image.plan) if scalar.given is None and scalar.cards}
+    found = {}
+    while pending := image.plan.pending:
+        lazy = lower_scalars(pending.values(), image.graphs)
+        scalars = dict(zip(pending, compute(*lazy), strict=True))
+        found.update({token: scalars[token] for token in wanted if token in scalars})
+        image = replace(image, plan=settled(image.plan, scalars))
+    cards = {}
+    for token, scalar in wanted.items():
+        for card in scalar.cards:
+            number = float(found[token].ravel()[card.element])
+            if not math.isnan(number):
+                cards[card.keyword] = (card.keyword, float(f"{number:.6g}"), card.comment)
+    return image, list(cards.values())
+
+
+def has_cards(image: Image) -> bool:
+    """Return whether scalars that are pending belong into the header."""
+    return any(scalar.given is None and scalar.cards for scalar in _own_scalars(image.plan))
+
+
+def _own_scalars(plan: Step) -> Iterator[Scalar]:
+    """Yield the scalars of the frame's own steps, oldest first: not those of masters, nor of the inputs of a stack."""
+    chain = [plan]
+    while chain[-1].inputs and not chain[-1].pulls_inputs:
+        chain.append(chain[-1].inputs[0])
+    for step in reversed(chain):
+        yield from (scalar for _, scalar in step.scalars)

@@ -7,7 +7,6 @@ an argument goes on: a float, an array of the image's shape.
 
 from __future__ import annotations
 
-import os
 from typing import Any, SupportsFloat, TypeAlias, cast
 
 import dask.array as da
@@ -20,18 +19,10 @@ from dask.base import is_dask_collection
 from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError
 from lazyccd.frame.core import DATA, DIMS, Image, resolve
 from lazyccd.io import as_frame
-from lazyccd.plan.steps import Source, Step
+from lazyccd.plan.steps import file_name
 
 Pixels: TypeAlias = npt.ArrayLike | da.Array | xr.DataArray
 """An array of pixels that a user passes: anything that NumPy reads as an array, or a lazy one."""
-
-
-def file_name(plan: Step) -> str:
-    """Return the name of the file that the data of a frame were read from; empty if there is none."""
-    step = plan
-    while step.inputs:
-        step = step.inputs[0]
-    return os.path.basename(step.storage.name.rstrip("/")).removesuffix("[0]") if isinstance(step, Source) else ""
 
 
 def check_positive(value: float | u.Quantity, name: str, image: Image, *, zero: bool = False) -> None:

@@ -21,9 +21,9 @@ from lazyccd.frame.core import (
     as_step,
     make_image,
     resolve,
+    settle_image,
 )
 from lazyccd.frame.header import REMOVED, append_cards
-from lazyccd.frame.settle import settle_image
 from lazyccd.frame.tree import over_trees
 from lazyccd.frame.units import parse_unit
 from lazyccd.kernels import pointwise

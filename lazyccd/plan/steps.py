@@ -12,6 +12,7 @@ steps with the same token are the same work. A new kind of computation is a new 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -662,6 +663,14 @@ def walk(*roots: Step) -> Iterator[Step]:
             seen.add(step.token)
             todo.append((step, True))
             todo.extend((i, False) for i in reversed(step.inputs) if i.token not in seen)
+
+
+def file_name(plan: Step) -> str:
+    """Return the name of the file that the data of a frame were read from; empty if there is none."""
+    step = plan
+    while step.inputs:
+        step = step.inputs[0]
+    return os.path.basename(step.storage.name.rstrip("/")).removesuffix("[0]") if isinstance(step, Source) else ""
 
 
 def settled(root: Step, scalars: Mapping[str, Array]) -> Step:

@@ -35,7 +35,7 @@ from distributed.utils import get_mp_context
 import lazyccd
 from lazyccd.errors import TargetExistsError
 from lazyccd.io.resumable.journal import PROGRESS
-from lazyccd.io.resumable.tracked_write import TrackedWrite
+from lazyccd.io.resumable.write import TrackedWrite
 from lazyccd.sections import Region
 
 SIDE, CHUNK = 192, 32

@@ -26,7 +26,7 @@ from astropy.io import fits
 import lazyccd
 from lazyccd.errors import FormatError, SourceChangedError, TargetBusyError, WriteError
 from lazyccd.io.resumable.journal import PROGRESS
-from lazyccd.io.resumable.tracked_write import TrackedWrite
+from lazyccd.io.resumable.write import TrackedWrite
 from lazyccd.sections import Region
 
 FORMS = ("fits", "zarr")
@@ -150,7 +150,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_faults import frame, write
-from lazyccd.io.resumable.tracked_write import TrackedWrite
+from lazyccd.io.resumable.write import TrackedWrite
 if TrackedWrite.write.__name__ != "slow":  # a preloaded module is loaded twice
     original = TrackedWrite.write
     def slow(sink, region, arrays):

@@ -20,8 +20,8 @@ import lazyccd
 from lazyccd.errors import FormatError, ParameterError
 from lazyccd.frame.header import header_from_text
 from lazyccd.frame.tree import frames_of, make_tree
-from lazyccd.io.checksum import checksum
-from lazyccd.io.zarr.product import ZarrGroup
+from lazyccd.io.resumable.disk import checksum
+from lazyccd.io.zarr.writer import ZarrGroup
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.testing.steps import formula_frame, formula_tree
 

@@ -24,9 +24,8 @@ from hypothesis import strategies as st
 from lazyccd import from_ccddata, open_fits, open_mef, open_zarr, to_fits, to_zarr
 from lazyccd.errors import FormatError, ParameterError, ShapeError
 from lazyccd.io.fits.layout import HduSpec
-from lazyccd.io.fits.product import FitsFrame
 from lazyccd.io.fits.tile_writer import COMPRESSIONS, Packing
-from lazyccd.io.fits.writer import FitsTarget
+from lazyccd.io.fits.writer import FitsFrame, FitsTarget
 from lazyccd.sections import Region
 
 Array = npt.NDArray[Any]

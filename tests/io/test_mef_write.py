@@ -147,8 +147,8 @@ def test_interrupted_writes_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     tree = make_tree({name: formula_frame((40, 16), (10, 16), seed=i) for i, name in enumerate("ab")}, {})
     write: Any = lazyccd.to_fits if kind == "fits" else lazyccd.to_zarr
     expected = write(tree, tmp_path / f"expected.{kind}")
-    from lazyccd.io.fits.product import FitsFrame
-    from lazyccd.io.zarr.product import ZarrGroup
+    from lazyccd.io.fits.writer import FitsFrame
+    from lazyccd.io.zarr.writer import ZarrGroup
 
     cls: Any = FitsFrame if kind == "fits" else ZarrGroup
     original, calls = cls.write, []

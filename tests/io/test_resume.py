@@ -22,12 +22,12 @@ from astropy.io import fits
 
 import lazyccd
 from lazyccd.errors import MemoryLimitError, ResumeError, TargetBusyError, TargetExistsError, WriteError
-from lazyccd.io.fits.product import FitsFrame, FitsProduct
+from lazyccd.io.fits.writer import FitsFrame, FitsProduct
 from lazyccd.io.resumable.journal import PROGRESS, LocalJournal, RemoteJournal
 from lazyccd.io.resumable.lease import Holder, process_start, this_process
 from lazyccd.io.resumable.progress import Progress
-from lazyccd.io.resumable.tracked_write import TrackedWrite
-from lazyccd.io.zarr.product import ZarrGroup, ZarrProduct
+from lazyccd.io.resumable.write import TrackedWrite
+from lazyccd.io.zarr.writer import ZarrGroup, ZarrProduct
 from lazyccd.sections import Region
 
 SHAPE = (60, 80)

@@ -22,12 +22,10 @@ from astropy.io import fits
 import lazyccd
 from lazyccd.errors import ParameterError, ResumeError, TargetExistsError
 from lazyccd.frame.core import DATA
-from lazyccd.io.checksum import checksum
-from lazyccd.io.resumable.disk import explained, stamp_of
+from lazyccd.io.resumable.disk import checksum, explained, stamp_of
 from lazyccd.io.resumable.journal import PROGRESS
 from lazyccd.io.resumable.progress import Receipts
-from lazyccd.io.resumable.tracked_write import holding
-from lazyccd.io.resumable.write import Rules, frames_to_write, resolve_frames, write
+from lazyccd.io.resumable.write import Rules, frames_to_write, holding, resolve_frames, write
 from lazyccd.sections import Region
 
 SHAPE, ROWS = (24, 16), 4

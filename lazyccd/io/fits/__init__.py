@@ -4,7 +4,7 @@ Reading: `open` makes frames out of headers (`scan`, ``hdu_roles``, `dq`; `mef` 
 an image; its readers (``plain_reader``, ``tile_reader``) get bytes from ``byte_source``, and ``pixels`` turns them into values.
 
 Writing: `write` has `to_fits`; ``mef_write`` decides which HDUs a file has, ``layout`` makes their headers, ``writer`` and
-``tile_writer`` put regions into the file, and `product` makes that a resumable write. HDUs that are no images pass through
+``tile_writer`` put regions into the file, as a resumable write. HDUs that are no images pass through
 (``passthrough``).
 
 Begin with `open.frame_of` or `write.to_fits`. Codecs and byte order are kernels (`lazyccd.kernels.fits`); what cards mean for

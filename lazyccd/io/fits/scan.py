@@ -412,8 +412,7 @@ class Cards:
             continued = ""
         # Compressed images may carry the default name beside their own.
         names = [image for image in self.images if image.startswith("EXTNAME ")]
-        own = [image for image in names if not is_default_name(image)]
-        if own:
+        if len(names) > 1 and (own := [image for image in names if not is_default_name(image)]):
             self._first["EXTNAME"] = own[0]
 
     def __contains__(self, keyword: str) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from isal import isal_zlib
 
-from lazyccd.errors import ParameterError, ShapeError
+from lazyccd.errors import ShapeError
 from lazyccd.io.fits.pixels import dither_table
 from lazyccd.io.fits.tile_table import DITHERS
 from lazyccd.kernels.block import Array
@@ -97,33 +97,6 @@ class Packing:
                 "be squares, in which cfitsio misplaces NaN; use RICE_1."
             )
         return cls(algorithm, tile, steps, dither, seed)
-
-
-def check_compression(compress: str | None, quantize: float | None, dither: str) -> None:
-    """Check the arguments of compression.
-
-    Raises
-    ------
-    ParameterError
-        Raised if a name is unknown, or quantisation is asked for without compression or without steps.
-    """
-    if compress is not None and compress not in COMPRESSIONS:
-        raise ParameterError(f"compress={compress!r} must be one of {', '.join(COMPRESSIONS)}, or None.")
-    if quantize is not None and compress is None:
-        raise ParameterError(f"quantize={quantize!r} needs compression; pass compress='RICE_1' too.")
-    check_steps(quantize)
-    names = [name for name in DITHERS if name != "NONE"]
-    if dither not in names:
-        raise ParameterError(f"dither={dither!r} must be one of {', '.join(names)}.")
-
-
-def check_steps(quantize: float | None) -> None:
-    """Raise `ParameterError` for what is no number of steps per standard deviation of the noise."""
-    if quantize is not None and not (math.isfinite(quantize) and quantize > 0):
-        raise ParameterError(
-            f"quantize={quantize!r} must be a positive number of steps per standard deviation of the noise, such as 4; "
-            "None keeps every bit."
-        )
 
 
 def tile_shape(algorithm: str, shape: tuple[int, int]) -> tuple[int, int]:

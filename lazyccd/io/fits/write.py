@@ -14,11 +14,11 @@ from dask.delayed import Delayed
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import Image
 from lazyccd.io.fits.mef_write import file_layout
-from lazyccd.io.fits.product import FitsFrame, FitsProduct
-from lazyccd.io.fits.tile_writer import check_compression, tile_shape
-from lazyccd.io.fits.writer import FitsTarget
+from lazyccd.io.fits.tile_table import DITHERS
+from lazyccd.io.fits.tile_writer import COMPRESSIONS, tile_shape
+from lazyccd.io.fits.writer import FitsFrame, FitsProduct, FitsTarget
 from lazyccd.io.names import target_name
-from lazyccd.io.resumable.write import Rules, frames_to_write, resolve_frames, write
+from lazyccd.io.resumable.write import Rules, check_steps, frames_to_write, resolve_frames, write
 from lazyccd.plan.chunks import CHUNK_PIXELS, WIDEST_BAND, band_height, bands_of, grid_boxes, regular_grid
 from lazyccd.plan.cost import task_cost
 from lazyccd.plan.serialize import plain, sources
@@ -111,7 +111,7 @@ def to_fits(
     """
     images = resolve_frames(frames_to_write(ccd), compute=compute)
     name = os.path.abspath(target_name(path))
-    check_compression(compress, quantize, dither)
+    _check_compression(compress, quantize, dither)
     _check_suffix(name, compress)
     layout = file_layout(
         images, ccd.attrs if isinstance(ccd, xr.DataTree) else None, compress, float(quantize or 0), dither
@@ -172,3 +172,21 @@ def _check_suffix(name: str, compress: str | None) -> None:
             f"{name} names a file compressed as a whole, which cannot be written by region; omit the suffix, or "
             "pass compress='GZIP_2'."
         )
+
+
+def _check_compression(compress: str | None, quantize: float | None, dither: str) -> None:
+    """Check the arguments of compression.
+
+    Raises
+    ------
+    ParameterError
+        Raised if a name is unknown, or quantisation is asked for without compression or without steps.
+    """
+    if compress is not None and compress not in COMPRESSIONS:
+        raise ParameterError(f"compress={compress!r} must be one of {', '.join(COMPRESSIONS)}, or None.")
+    if quantize is not None and compress is None:
+        raise ParameterError(f"quantize={quantize!r} needs compression; pass compress='RICE_1' too.")
+    check_steps(quantize)
+    names = [name for name in DITHERS if name != "NONE"]
+    if dither not in names:
+        raise ParameterError(f"dither={dither!r} must be one of {', '.join(names)}.")

@@ -1,11 +1,17 @@
-"""What every writer of local files needs: errors that say what to do, content that survives a power cut, file states."""
+"""What every writer needs: errors that say what to do, content that survives a power cut, file states, checksums.
+
+Zarr defines CRC32C for chunks and indices, so one checksum serves for shards, receipts and provenance; processors have an
+instruction for it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+
+import google_crc32c
 
 from lazyccd.errors import LazyCCDError, WriteError
 
@@ -58,3 +64,17 @@ def stamp_of(path: str) -> str:
         return ""
     # The inode alone does not tell: file systems give the number of a deleted file to the next new one.
     return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
+
+
+def checksum(pieces: Iterable[bytes]) -> int:
+    """Return the CRC32C of pieces that follow each other.
+
+    Examples
+    --------
+    >>> hex(checksum([b"12345", b"6789"]))
+    '0xe3069283'
+    """
+    value = 0
+    for piece in pieces:
+        value = google_crc32c.extend(value, piece)
+    return value

@@ -15,13 +15,10 @@ from dask.delayed import Delayed
 
 from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, Image, resolve
 from lazyccd.io.fits.passthrough import KeptBytes
-from lazyccd.io.fits.tile_writer import check_steps
 from lazyccd.io.names import is_url, target_name
-from lazyccd.io.resumable.write import Rules, frames_to_write, resolve_frames, write
-from lazyccd.io.zarr.attributes import json_attrs
-from lazyccd.io.zarr.product import ZarrGroup, ZarrProduct
-from lazyccd.io.zarr.provenance import product_attrs, root_attributes
-from lazyccd.io.zarr.writer import ZarrArray, ZarrTarget
+from lazyccd.io.resumable.write import Rules, check_steps, frames_to_write, resolve_frames, write
+from lazyccd.io.zarr.attributes import json_attrs, product_attrs, root_attributes
+from lazyccd.io.zarr.writer import ZarrArray, ZarrGroup, ZarrProduct, ZarrTarget
 from lazyccd.kernels.block import MAPS
 from lazyccd.plan.chunks import CHUNK_SIDE, grid_boxes, regular_grid, shard_grid, usual_shards
 from lazyccd.plan.serialize import plain

@@ -21,12 +21,12 @@ from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import pointwise
-from lazyccd.ops.arguments import check_positive, file_name, resolve_operand
+from lazyccd.ops.arguments import check_positive, resolve_operand
 from lazyccd.ops.attributes import with_uncertainty
 from lazyccd.ops.binary import add_images, affine_image, multiply_images
 from lazyccd.ops.decorator import operation
 from lazyccd.plan.footprints import WITH_DATA, PlaneMap
-from lazyccd.plan.steps import Input
+from lazyccd.plan.steps import Input, file_name
 
 if TYPE_CHECKING:
     from astropy.nddata import CCDData

@@ -29,8 +29,8 @@ from lazyccd.io import as_frame, open_many, to_fits, to_zarr
 from lazyccd.io.names import InputName, expand_names, target_name
 from lazyccd.io.open import open_image
 from lazyccd.mask_planes import MaskSchema
-from lazyccd.ops.arguments import file_name
 from lazyccd.ops.binary import affine_image
+from lazyccd.plan.steps import file_name
 
 if TYPE_CHECKING:
     from astropy.nddata import CCDData

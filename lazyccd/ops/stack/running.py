@@ -24,13 +24,12 @@ from lazyccd.io import as_frame
 from lazyccd.io.open import open_image
 from lazyccd.io.zarr.running_sums import CHUNK, SumsLayout, SumsSink, SumsStorage, read_current, write_current
 from lazyccd.mask_planes import MaskSchema
-from lazyccd.ops.arguments import file_name
 from lazyccd.ops.binary import affine_image
 from lazyccd.ops.stack.combine import mask_bits
 from lazyccd.ops.stack.inputs import exposure_name
 from lazyccd.plan.chunks import grid_boxes, regular_grid
 from lazyccd.plan.lower import WritePart, lower_write
-from lazyccd.plan.steps import Chunked, Source, make_dtypes
+from lazyccd.plan.steps import Chunked, Source, file_name, make_dtypes
 from lazyccd.plan.tasks import Kind
 
 
