@@ -34,7 +34,7 @@ _layer("base", packages=("numpy",))  # errors, mask_planes, sections
 _layer("kernels", "base", packages=("numba", "astroscrappy"))
 _layer("plan", "kernels", packages=("dask", "distributed"))
 _layer("frame", "plan", packages=("xarray", *(f"astropy.{p}" for p in ("config", "io.fits", "nddata", "units", "wcs"))))
-_layer("io", "frame", packages=("fsspec", "google_crc32c", "isal", "numcodecs", "psutil", "zarr"))
+_layer("io", "frame", packages=("astropy.table", "fsspec", "google_crc32c", "isal", "numcodecs", "psutil", "zarr"))
 _layer("stats", "frame")
 _layer("ops", "io", "stats", packages=("astropy.modeling", "scipy"))
 _layer("batch", "ops", packages=("astropy.table", "astropy.time", "rich"))

@@ -15,9 +15,10 @@ from astropy.io import fits
 from astropy.io.fits.verify import VerifyError, VerifyWarning
 
 from lazyccd.errors import LazyCCDError, MissingFileError
+from lazyccd.io.fits.header_cache import scan_many
 from lazyccd.io.fits.hdu_roles import images_of
 from lazyccd.io.fits.mef import OnError, damage_of, frame_names
-from lazyccd.io.fits.scan import FitsFile, HduInfo, scan_many
+from lazyccd.io.fits.scan import FitsFile, HduInfo
 from lazyccd.io.fits.storage import COMPANIONS
 from lazyccd.io.names import InputName, Name, Selector, expand_names, is_url, parse_name
 

@@ -16,7 +16,7 @@ from astropy.nddata import CCDData
 from astropy.table import Table
 from astropy.utils.exceptions import AstropyUserWarning
 
-from lazyccd.ccdproc.header_table import Ext, Headers, summarise
+from lazyccd.io.fits.header_table import Ext, Headers, summarise
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lazyccd.errors import FormatError, LazyCCDError, MissingFileError, ParameterError, ShapeError, SourceChangedError
-from lazyccd.io.fits.scan import FitsFile, scan_fits, scan_many
+from lazyccd.io.fits.header_cache import scan_many
+from lazyccd.io.fits.scan import FitsFile, scan_fits
 from lazyccd.io.fits.storage import FitsStorage, find_hdu
 from lazyccd.sections import Region
 

@@ -14,8 +14,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
@@ -177,26 +175,6 @@ def scan_fits(path: Name, *, keep_going: bool = False) -> FitsFile:
         return FitsFile(full, identity, encoding, _scan(source, damaged), tuple(damaged or ()))
     finally:
         source.close()
-
-
-def scan_many(paths: Iterable[Name], *, keep_going: bool = False) -> list[FitsFile | LazyCCDError]:
-    """Read the headers of many files at once, as `scan_fits` does.
-
-    Returns
-    -------
-    list
-        In the order of ``paths``; where a file cannot be read, its error stands in its place.
-    """
-
-    # One bad file of a night must not hide the others.
-    def scan(path: Name) -> FitsFile | LazyCCDError:
-        try:
-            return scan_fits(path, keep_going=keep_going)
-        except LazyCCDError as error:
-            return error
-
-    with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1)), "lazyccd-scan") as pool:
-        return list(pool.map(scan, paths))
 
 
 def _scan(source: ByteSource, damaged: list[Damage] | None) -> tuple[HduInfo, ...]:

@@ -11,7 +11,7 @@ import pytest
 from astropy.io import fits
 
 from lazyccd.ccdproc import ImageFileCollection
-from lazyccd.ccdproc.header_table import parse_cards
+from lazyccd.io.fits.header_table import parse_cards
 
 KINDS = ("BIAS", "Dark Frame", "FLAT", "LIGHT")
 
