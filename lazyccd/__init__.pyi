@@ -16,6 +16,7 @@ from .frame.history_log import conf as conf
 from .frame.keyword import Keyword as Keyword
 from .frame.nddata import CCDData as CCDData
 from .io import (
+    Collection as Collection,
     as_frame as as_frame,
     build_pyramid as build_pyramid,
     open_fits as open_fits,

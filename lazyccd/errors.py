@@ -5,6 +5,9 @@ Every class is a `LazyCCDError` and also the built-in (or astropy) class that an
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 
 class LazyCCDError(Exception):
     """Base class of every error that lazyccd raises on purpose."""
@@ -76,3 +79,16 @@ class TargetBusyError(LazyCCDError, RuntimeError):
 
 class ResumeError(LazyCCDError, ValueError):
     """An interrupted write was begun from other inputs or with other settings."""
+
+
+class RepeatedStepWarning(UserWarning):
+    """A step of the reduction is done again on pixels on which it was done already."""
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn at the line outside of lazyccd that the call came from, however many functions lie between."""
+    level = 2
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "lazyccd":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level - 1)

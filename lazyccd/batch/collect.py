@@ -6,7 +6,7 @@ import filecmp
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -14,15 +14,13 @@ from typing import Any, NamedTuple
 from astropy.io import fits
 from astropy.io.fits.verify import VerifyError, VerifyWarning
 
-from lazyccd.errors import LazyCCDError, MissingFileError
-from lazyccd.io.fits.header_cache import scan_many
+from lazyccd.errors import LazyCCDError
 from lazyccd.io.fits.hdu_roles import images_of
+from lazyccd.io.fits.header_cache import scan_many
 from lazyccd.io.fits.mef import OnError, damage_of, frame_names
 from lazyccd.io.fits.scan import FitsFile, HduInfo
 from lazyccd.io.fits.storage import COMPANIONS
-from lazyccd.io.names import InputName, Name, Selector, expand_names, is_url, parse_name
-
-_ENDINGS = tuple(stem + packed for stem in (".fits", ".fit", ".fts") for packed in ("", ".gz", ".bz2", ".xz", ".fz"))
+from lazyccd.io.names import Name, Selector, find_files, fits_below, is_url, parse_name
 
 
 class Cards(NamedTuple):
@@ -144,7 +142,7 @@ class Skipped(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Collection:
+class NightFiles:
     """The images of a night, and the files that gave none."""
 
     folder: str
@@ -160,7 +158,7 @@ class Collection:
     """What was noticed and changes nothing: copies of one frame, subfolders that were not searched."""
 
 
-def collect(names: Name | Iterable[Name], on_error: OnError = "raise", *, recursive: bool = False) -> Collection:
+def collect(names: Name | Iterable[Name], on_error: OnError = "raise", *, recursive: bool = False) -> NightFiles:
     """Find the files of a night and read their headers.
 
     Parameters
@@ -180,7 +178,7 @@ def collect(names: Name | Iterable[Name], on_error: OnError = "raise", *, recurs
     """
     given = [names] if isinstance(names, (str, os.PathLike)) else list(names)
     # The same file by two globs is one frame of the night.
-    inputs = list(dict.fromkeys(_inputs(given, recursive=recursive)))
+    inputs = list(dict.fromkeys(find_files(given, recursive=recursive)))
     folder = _folder([item.path for item in inputs])
     scans = scan_many((item.path for item in inputs), keep_going=on_error == "skip")
     siblings = _siblings(scans)
@@ -196,7 +194,7 @@ def collect(names: Name | Iterable[Name], on_error: OnError = "raise", *, recurs
         frames += some
         skipped += problems
     frames, notes = _count_copies_once(frames)
-    return Collection(folder, tuple(frames), tuple(skipped), (*notes, *([] if recursive else _subfolders(given))))
+    return NightFiles(folder, tuple(frames), tuple(skipped), (*notes, *([] if recursive else _subfolders(given))))
 
 
 def _images(
@@ -282,35 +280,11 @@ def _subfolders(names: Iterable[Name]) -> list[str]:
         text = os.path.expanduser(os.fspath(name))
         if is_url(text) or not os.path.isdir(text):
             continue
-        counts = {path: len(found) for path, found in _fits_below(text) if path != text and found}
+        counts = {path: len(found) for path, found in fits_below(text) if path != text and found}
         if counts:
             shown = ", ".join(f"{os.path.relpath(path, text)} ({count})" for path, count in counts.items())
             notes.append(f"subfolders with FITS files are not searched: {shown}; -r searches them")
     return notes
-
-
-def _fits_below(folder: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield each folder from one on downwards, with the names of its FITS files."""
-    for path, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name[0] != ".")
-        yield path, [name for name in sorted(files) if name.lower().endswith(_ENDINGS) and name[0] != "."]
-
-
-def _inputs(names: Iterable[Name], *, recursive: bool) -> Iterable[InputName]:
-    """Yield the files that the names stand for."""
-    for name in names:
-        text = os.path.expanduser(os.fspath(name))
-        if is_url(text) or not os.path.isdir(text):
-            for item in expand_names(name):
-                yield item if is_url(item.path) else InputName(os.path.abspath(item.path), item.hdu)
-            continue
-        folders = list(_fits_below(os.path.abspath(text)))
-        found = [os.path.join(path, entry) for path, some in (folders if recursive else folders[:1]) for entry in some]
-        if not found:
-            below = sum(len(some) for _, some in folders)
-            way = f"pass -r for the {below} in its subfolders" if below else "name another"
-            raise MissingFileError(f"folder {text!r} holds no FITS file ({', '.join(_ENDINGS[::5])}); {way}.")
-        yield from (InputName(path, None) for path in found)
 
 
 def _folder(paths: list[str]) -> str:

@@ -12,7 +12,7 @@ from datetime import date, timedelta
 from lazyccd.batch.associate import Candidate, choose, choose_dark, choose_mask, groups_of
 from lazyccd.batch.cameras import Camera, cameras_of, load_camera
 from lazyccd.batch.classify import CALIBRATIONS, calibration_of, classify, read_stamps
-from lazyccd.batch.collect import Collection, RawFrame
+from lazyccd.batch.collect import NightFiles, RawFrame
 from lazyccd.batch.existing_masters import existing_masters, missing_use, with_measured
 from lazyccd.batch.metadata import COMMAND_LINE, Fact, Facts, check_kind, resolve_facts
 from lazyccd.batch.night_plan import FramePlan, MasterGroup, NightPlan, Options, needed
@@ -39,7 +39,7 @@ class Edit:
 
 
 def build_plan(
-    collection: Collection, options: Options | None = None, edits: Mapping[str, Edit] | None = None
+    collection: NightFiles, options: Options | None = None, edits: Mapping[str, Edit] | None = None
 ) -> NightPlan:
     """Plan a night.
 
@@ -83,7 +83,7 @@ def build_plan(
     return replace(plan, notes=(*plan.notes, *missing_use(plan, existing)))
 
 
-def _lost(item: FramePlan, collection: Collection) -> tuple[str, ...]:
+def _lost(item: FramePlan, collection: NightFiles) -> tuple[str, ...]:
     """Return the images of the file of an image that cannot be read."""
     file = item.name.partition("[")[0]
     return tuple(name for name, _ in collection.skipped if name.startswith(f"{file}["))

@@ -23,7 +23,7 @@ from astropy.table import Table
 
 from lazyccd.batch.associate import is_same_exposure
 from lazyccd.batch.classify import CALIBRATIONS, calibration_of
-from lazyccd.batch.collect import Collection, Skipped, collect
+from lazyccd.batch.collect import NightFiles, Skipped, collect
 from lazyccd.batch.existing_masters import treatment_of
 from lazyccd.batch.make_plan import Edit, build_plan, inherit, make_group
 from lazyccd.batch.night_plan import Choice, FramePlan, MasterGroup, NightPlan, Options
@@ -205,10 +205,10 @@ def _merge(stored: Options, now: Options) -> Options:
     return replace(stored, **{name: value for name, value in changed.items() if value != getattr(default, name)})
 
 
-def _collect(names: list[str], folder: str, options: Options) -> Collection:
+def _collect(names: list[str], folder: str, options: Options) -> NightFiles:
     """Read the headers of a table's files, in its order."""
     if not names:
-        return Collection(folder, ())
+        return NightFiles(folder, ())
     paths = [name if "://" in name else os.path.join(folder, name) for name in names]
     collection = collect(paths, options.on_error)
     # Fewer files may have a deeper folder in common; the names of the table stay.
@@ -220,7 +220,7 @@ def _collect(names: list[str], folder: str, options: Options) -> Collection:
         return name if "://" in name else os.path.normpath(os.path.join(prefix, name))
 
     frames = tuple(replace(frame, name=full(frame.name)) for frame in collection.frames)
-    return Collection(folder, frames, tuple(Skipped(full(name), reason) for name, reason in collection.skipped))
+    return NightFiles(folder, frames, tuple(Skipped(full(name), reason) for name, reason in collection.skipped))
 
 
 def _edit(row: dict[str, str], automatic: FramePlan, source: str) -> Edit | None:

@@ -18,6 +18,9 @@ Selector = int | str | tuple[str, int]
 
 Name = str | os.PathLike[str]
 
+ENDINGS = tuple(stem + packed for stem in (".fits", ".fit", ".fts") for packed in ("", ".gz", ".bz2", ".xz", ".fz"))
+"""How the names of FITS files end, in lower case."""
+
 _SUFFIX = re.compile(r"^(?P<path>.+)\[(?P<hdu>[^\[\]]*)\]$", re.DOTALL)
 
 
@@ -104,6 +107,61 @@ def expand_names(names: Name | Iterable[Name]) -> list[InputName]:
     if isinstance(names, (str, os.PathLike)):
         names = [names]
     return [item for name in names for item in _expand(_text(name))]
+
+
+def find_files(names: Name | Iterable[Name], *, recursive: bool = False) -> list[InputName]:
+    """Expand names to files as `expand_names` does, and folders to the FITS files in them; local paths become absolute.
+
+    Parameters
+    ----------
+    names
+        One name or several; the files of a folder come in the order of their names. A file by two names is there once.
+    recursive
+        Whether subfolders of a folder are searched too.
+
+    Raises
+    ------
+    MissingFileError
+        Raised if a folder holds no FITS file, or a name, list or glob leads nowhere.
+    """
+    given = [names] if isinstance(names, (str, os.PathLike)) else names
+    return list(dict.fromkeys(item for name in given for item in _find(_text(name), recursive=recursive)))
+
+
+def _find(given: str, *, recursive: bool) -> Iterator[InputName]:
+    """Yield the files that a name stands for."""
+    text = os.path.expanduser(given)
+    if is_url(text) or not os.path.isdir(text):
+        for item in expand_names(given):
+            yield item if is_url(item.path) else InputName(os.path.abspath(item.path), item.hdu)
+        return
+    folders = list(fits_below(os.path.abspath(text)))
+    found = [os.path.join(path, entry) for path, some in (folders if recursive else folders[:1]) for entry in some]
+    if not found:
+        below = sum(len(some) for _, some in folders)
+        way = f"pass -r (recursive=True) for the {below} in its subfolders" if below else "name another"
+        raise MissingFileError(f"folder {text!r} holds no FITS file ({', '.join(ENDINGS[::5])}); {way}.")
+    yield from (InputName(path, None) for path in found)
+
+
+def fits_below(folder: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder from one on downwards, with the names of its FITS files."""
+    for path, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        yield path, [name for name in sorted(files) if name.lower().endswith(ENDINGS) and name[0] != "."]
+
+
+def name_with_hdu(name: InputName) -> str:
+    """Return the name of a file and its extension as one string, which `parse_name` takes apart.
+
+    Examples
+    --------
+    >>> name_with_hdu(InputName("a.fits", ("SCI", 2)))
+    'a.fits[SCI,2]'
+    """
+    if name.hdu is None:
+        return name.path
+    return f"{name.path}[{','.join(map(str, name.hdu)) if isinstance(name.hdu, tuple) else name.hdu}]"
 
 
 def _text(name: object) -> str:

@@ -10,17 +10,19 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from astropy.io import fits
-from astropy.table import MaskedColumn, Table
 
 from lazyccd.errors import LazyCCDError
 from lazyccd.io.fits.header_cache import scan_many
 from lazyccd.io.fits.scan import FitsFile, HduInfo
+
+if TYPE_CHECKING:
+    from astropy.table import MaskedColumn, Table
 
 logger = logging.getLogger(__name__)
 
@@ -115,41 +117,42 @@ def parse_cards(text: str) -> Cards | None:
     >>> parse_cards("SIMPLE  =                    T\nHISTORY flat")
     [('SIMPLE', True), ('HISTORY', 'flat')]
     """
-    images: list[str] = []
-    for image in text.split("\n"):
-        if image.startswith("CONTINUE") and images:
-            images[-1] = images[-1].ljust(80) + image.ljust(80)
-        else:
-            images.append(image)
-    cards = []
+    images = text.split("\n")
+    cards = [_parse_card(image) for image in (_joined(images) if "\nCONTINUE" in text else images)]
+    return None if None in cards else cards  # type: ignore[return-value]  # mypy does not see that None is not in it
+
+
+def _joined(images: Iterable[str]) -> list[str]:
+    """Return cards of which each has the text of those that go on with it."""
+    joined: list[str] = []
     for image in images:
-        keyword = image[:8].rstrip()
-        if keyword in _COMMENTARY:
-            cards.append((keyword, image[8:].rstrip()))
-            continue
-        parsed = _parse_card(image) if _PLAIN.match(image) else None
-        if parsed is None:
-            return None
-        cards.append(parsed)
-    return cards
+        if image.startswith("CONTINUE") and joined:
+            joined[-1] = joined[-1].ljust(80) + image.ljust(80)
+        else:
+            joined.append(image)
+    return joined
 
 
 @lru_cache(maxsize=65536)
 def _parse_card(image: str) -> tuple[str, Any] | None:
-    """Return keyword and value of a card as astropy reads them; None if it would complain."""
+    """Return keyword and value of a card as astropy reads them; None if it would complain, or the card is not plain FITS."""
+    keyword = image[:8].rstrip()
+    if keyword in _COMMENTARY:
+        return keyword, image[8:].rstrip()
+    if not _PLAIN.match(image):
+        return None
     match = _VALUE.fullmatch(image, 10) if image[8:10] == "= " and len(image) <= 80 else None
     # astropy takes 'AXIS.1: 2.0' for a value with a keyword of its own
     if match is not None and ": " not in (match["text"] or ""):
-        return image[:8].rstrip(), _value(match)
+        return keyword, _value(match)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
             card = fits.Card.fromstring(image)
             # a header of astropy has None where its cards say Undefined
-            parsed = card.keyword, None if isinstance(card.value, fits.card.Undefined) else card.value
+            return card.keyword, None if isinstance(card.value, fits.card.Undefined) else card.value
         except (fits.VerifyError, ValueError, Warning):
             return None
-    return parsed
 
 
 def _value(match: re.Match[str]) -> Any:
@@ -165,7 +168,7 @@ def _value(match: re.Match[str]) -> Any:
 
 
 def summarise(files: Sequence[str], headers: Iterable[Cards | None], keywords: Sequence[str]) -> Table:
-    """Return a masked table with a row for each file whose header could be read.
+    """Return a masked table with a row for each file whose header could be read, as ccdproc's collections have it.
 
     Parameters
     ----------
@@ -181,14 +184,61 @@ def summarise(files: Sequence[str], headers: Iterable[Cards | None], keywords: S
     if "*" in keywords:
         found = {name: name for values in rows.values() for name in values}
         names = found | names
-    names.pop("file", None)
+    return make_table(list(rows), list(rows.values()), names)
+
+
+def make_table(files: Sequence[str], rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> Table:
+    """Return a masked table with a row for each file.
+
+    Parameters
+    ----------
+    files
+        Names, for the first column ``file``.
+    rows
+        Values of their headers, by keywords in lower case.
+    names
+        Names of the columns for these keywords.
+    """
+    from astropy.table import MaskedColumn, Table  # takes long to import, and opening files needs none
+
     table = Table(masked=True)
-    table["file"] = MaskedColumn(list(rows), dtype=None if rows else "U1")
+    table["file"] = MaskedColumn(list(files), dtype=None if files else "U1")
     for lower, name in names.items():
-        column = [values.get(lower) for values in rows.values()]
-        known = any(lower in values for values in rows.values())
+        if lower == "file":
+            continue
+        column = [values.get(lower) for values in rows]
+        known = any(lower in values for values in rows)
         table[name] = _column(column) if known else MaskedColumn(np.full(len(column), np.nan), mask=True)
     return table
+
+
+def readable_values(text: str) -> dict[str, Any]:
+    r"""Return the values of a header's text by keywords in lower case: of several cards the first that can be read.
+
+    Examples
+    --------
+    >>> readable_values("EXPTIME =                 30.0 / [s]\nOBJECT  = 'M 31'\nHISTORY flat\nGAIN    = 'not closed")
+    {'exptime': 30.0, 'object': 'M 31'}
+    """
+    images: Iterable[str] = text.split("\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", fits.verify.VerifyWarning)
+        cards = [_parse_card(image) or _as_far_as(image) for image in _joined(images)]
+    values: dict[str, Any] = {}
+    for card in cards:
+        if card is not None and card[0] not in _COMMENTARY and card[1] is not None:
+            values.setdefault(card[0].lower(), card[1])
+    return values
+
+
+def _as_far_as(image: str) -> tuple[str, Any] | None:
+    """Return keyword and value of a card that breaks the standard, as far as astropy reads it; None if it does not."""
+    try:
+        card = fits.Card.fromstring(image)
+        keyword, value = card.keyword, card.value
+    except (fits.VerifyError, ValueError):
+        return None
+    return (keyword, value) if isinstance(value, str | int | float | bool) else None
 
 
 def _values(file: str, cards: Cards) -> dict[str, Any]:
@@ -213,9 +263,12 @@ def _values(file: str, cards: Cards) -> dict[str, Any]:
 
 def _column(values: list[Any]) -> MaskedColumn:
     """Return values as a column in which None is masked, of objects if they are not of one type or some are absent."""
+    from astropy.table import MaskedColumn
+
     kinds = {type(value) for value in values}
     if (len(kinds) == 1 and None not in values) or kinds == {int, float}:
-        return MaskedColumn(values)
+        # of a list, numpy.ma asks each value for its mask, which takes most of the time of 10 000 files
+        return MaskedColumn(np.array(values))
     column = np.empty(len(values), object)
     column[:] = values
     return MaskedColumn(column, mask=[value is None for value in values])

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,7 +18,7 @@ import numpy.typing as npt
 import xarray as xr
 from astropy import units as u
 
-from lazyccd.errors import LazyCCDError, ParameterError
+from lazyccd.errors import LazyCCDError, ParameterError, warn
 from lazyccd.frame.core import DATA, MASK
 from lazyccd.frame.tree import make_tree
 from lazyccd.io.fits.dq import DQ
@@ -106,7 +105,22 @@ def open_mef(
     if name.hdu is not None:
         raise ParameterError(f"{path} names extension {name.hdu!r}, and open_mef() opens all; use open_fits().")
     # A file cut in transfer still has its first amplifiers; "skip" is for those.
-    file = scan_fits(name.path, keep_going=on_error == "skip")
+    return tree_of(
+        scan_fits(name.path, keep_going=on_error == "skip"), chunks, dtype, unit, dq, roles=roles, on_error=on_error
+    )
+
+
+def tree_of(
+    file: FitsFile,
+    chunks: Chunks = "auto",
+    dtype: npt.DTypeLike | None = None,
+    unit: u.UnitBase | str | None = None,
+    dq: DQ | None = None,
+    *,
+    roles: Mapping[str, Role] | None = None,
+    on_error: OnError = "raise",
+) -> xr.DataTree:
+    """Return the tree of a file whose headers were read; parameters as of `open_mef`."""
     known = check_roles(roles)
     planes = _planes(file, known)
     names = frame_names(images_of(file, known))
@@ -126,7 +140,7 @@ def open_mef(
     # One damaged mask can be reported by its HDU and by its image.
     skipped = list(dict.fromkeys(skipped))
     for text in skipped:
-        warnings.warn(f"left out: {text}", UserWarning, stacklevel=2)
+        warn(f"left out: {text}", UserWarning)
     attrs = _root(file, names, planes, frames)
     return make_tree(frames, attrs | ({"skipped": skipped} if skipped else {}))
 

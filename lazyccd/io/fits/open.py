@@ -6,10 +6,8 @@ A frame is a plan of `Source` steps over `FitsStorage`; pixels are read by the t
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,13 +15,14 @@ import numpy.typing as npt
 import xarray as xr
 from astropy import units as u
 
-from lazyccd.errors import ParameterError, UnitError
+from lazyccd.errors import LazyCCDError, ParameterError, UnitError
 from lazyccd.frame.convert import to_variance
 from lazyccd.frame.core import MASK, UNCERTAINTY, Image, UncertaintyType, make_image
 from lazyccd.frame.header import inherit, merge_headers
 from lazyccd.frame.units import parse_unit
 from lazyccd.io.fits.dq import DQ, read_planes
 from lazyccd.io.fits.hdu_roles import Companion, companions_of, images_of
+from lazyccd.io.fits.header_cache import scan_many
 from lazyccd.io.fits.scan import Cards, FitsFile, HduInfo, scan_fits
 from lazyccd.io.fits.storage import FitsStorage, find_hdu
 from lazyccd.io.names import InputName, Name, Selector, expand_names, parse_name
@@ -107,12 +106,12 @@ def open_many(
     unit: u.UnitBase | str | None = None,
     dq: DQ | None = None,
 ) -> list[xr.Dataset]:
-    """Open many files at once, their headers in parallel; see `open_fits`.
+    """Open many files at once, their headers in parallel or from the cache of headers; see `open_fits`.
 
     Parameters
     ----------
     paths
-        Paths, globs and ``@lists``, each perhaps with ``[SCI,2]`` behind it.
+        Paths, globs and ``@lists``, each perhaps with ``[SCI,2]`` behind it; or a `Collection`.
     chunks, dtype, unit, dq
         As in `open_fits`.
 
@@ -121,13 +120,14 @@ def open_many(
     list of xr.Dataset
         In the order of the names; matches of a glob sorted.
     """
+    names = expand_names(paths)
 
-    def opened(name: InputName) -> xr.Dataset:
-        return frame_of(scan_fits(name.path), name.hdu, chunks, dtype, unit, dq)
+    def opened(name: InputName, file: FitsFile | LazyCCDError) -> xr.Dataset:
+        if isinstance(file, LazyCCDError):
+            raise file
+        return frame_of(file, name.hdu, chunks, dtype, unit, dq)
 
-    # Waiting for a disk or server and not the processor takes the time, so more threads than cores.
-    with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1)), "lazyccd-open") as pool:
-        return list(pool.map(opened, expand_names(paths)))
+    return [opened(*each) for each in zip(names, scan_many(name.path for name in names), strict=True)]
 
 
 def frame_of(

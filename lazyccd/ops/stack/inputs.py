@@ -26,7 +26,7 @@ from lazyccd.frame.stack_header import stack_header
 from lazyccd.frame.tree import call_each, calls_of, first_tree, frames_of, gather
 from lazyccd.frame.units import conversion_factor
 from lazyccd.io import as_frame, open_many, to_fits, to_zarr
-from lazyccd.io.names import InputName, expand_names, target_name
+from lazyccd.io.names import expand_names, name_with_hdu, target_name
 from lazyccd.io.open import open_image
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops.binary import affine_image
@@ -179,16 +179,8 @@ def _open(names: list[Any], hdu: Any, unit: Any) -> list[xr.Dataset]:
     """Open files by their names, and stores among them."""
     found = [name if name.hdu is not None else name._replace(hdu=hdu) for name in expand_names(names)]
     stores = {i: as_frame(name.path) for i, name in enumerate(found) if name.path.rstrip("/").endswith(".zarr")}
-    files = iter(open_many([_text(name) for i, name in enumerate(found) if i not in stores], unit=unit))
+    files = iter(open_many([name_with_hdu(name) for i, name in enumerate(found) if i not in stores], unit=unit))
     return [stores[i] if i in stores else next(files) for i in range(len(found))]
-
-
-def _text(name: InputName) -> str:
-    """Return the name of a file and its extension as one string."""
-    if name.hdu is None:
-        return str(name.path)
-    selector = ",".join(map(str, name.hdu)) if isinstance(name.hdu, tuple) else str(name.hdu)
-    return f"{name.path}[{selector}]"
 
 
 def in_one_unit(given: Given) -> tuple[Given, MaskSchema]:
