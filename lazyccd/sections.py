@@ -142,8 +142,9 @@ def parse_section(text: str, shape: tuple[int, int]) -> Section:
     Parameters
     ----------
     text
-        Such as ``[1:2048,1:4096]``, ``[*,5]``, ``[-*,*:2]``: 1-based, inclusive, x before y; spaces are ignored. A first
-        index larger than the second, or ``-*``, reads the axis backwards.
+        Such as ``[1:2048,1:4096]``, ``[*,5]``, ``[-*,*:2]``, ``[11:,:60]``: 1-based, inclusive, x before y; spaces are
+        ignored. A first index larger than the second, or ``-*``, reads the axis backwards; an end that is left out is that of
+        the image. ``:`` and ``*`` alone are the whole image.
     shape
         Shape ``(ny, nx)`` of the image that the section is about.
 
@@ -161,10 +162,12 @@ def parse_section(text: str, shape: tuple[int, int]) -> Section:
     --------
     >>> parse_section("[201:232,1:100]", (100, 232))
     Section(region=Region(y0=0, y1=100, x0=200, x1=232), step=YX(y=1, x=1))
-    >>> parse_section("[5,*]", (100, 232)).region
-    Region(y0=0, y1=100, x0=4, x1=5)
+    >>> parse_section("[5,*]", (100, 232)).region, parse_section("[11:,:60]", (100, 232)).region
+    (Region(y0=0, y1=100, x0=4, x1=5), Region(y0=0, y1=60, x0=10, x1=232))
     """
     compact = text.replace(" ", "")
+    if compact in {":", "*", "[:]", "[*]"}:
+        return Section(Region.full(shape))
     if not (compact.startswith("[") and compact.endswith("]")):
         raise SectionError(f"section {text!r} must stand in square brackets; write it as '[x1:x2,y1:y2]'.")
     parts = compact[1:-1].split(",")
@@ -179,22 +182,29 @@ def _parse_axis(part: str, length: int, text: str, axis: str) -> tuple[int, int,
     """Return start, stop (0-based, half-open) and step of one axis of a section."""
     fields = part.split(":")
     backwards = fields[0] == "-*"
+    is_behind = False
     try:
         if fields[0] in {"*", "-*"}:
             first, last = 1, length
             step = int(fields[1]) if len(fields) > 1 else 1
         else:
-            numbers = [int(field) for field in fields]
-            first = numbers[0]
-            last = numbers[1] if len(numbers) > 1 else first
-            step = numbers[2] if len(numbers) > 2 else 1
-            backwards = first > last
+            first = int(fields[0]) if fields[0] or len(fields) == 1 else 1
+            last = first if len(fields) == 1 else int(fields[1] or length)
+            step = int(fields[2]) if len(fields) > 2 else 1
+            # only a section that names both ends can be one that is read backwards
+            backwards = first > last and "" not in fields[:2]
+            is_behind = first > last and not backwards
             first, last = min(first, last), max(first, last)
     except ValueError:
         step = 0
     if len(fields) > 3 or step < 1:
         raise SectionError(
-            f"section {text!r}: {part!r} is not an {axis} range; write 'first:last', 'first:last:step', one index or '*'."
+            f"section {text!r}: {part!r} is not an {axis} range; write 'first:last', 'first:last:step', 'first:', ':last', one index or '*'."
+        )
+    if is_behind:
+        raise SectionError(
+            f"section {text!r}: {part!r} must begin and end inside of the image's {axis} = 1..{length}; "
+            "correct the section or the keyword it came from."
         )
     if first < 1:
         raise SectionError(

@@ -6,7 +6,6 @@ with a halo as wide as its iterations reach, and those numbers are exact global 
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
@@ -15,7 +14,7 @@ import numpy.typing as npt
 import xarray as xr
 from astropy import units as u
 
-from lazyccd.errors import ArgumentTypeError, ParameterError, UnitError
+from lazyccd.errors import ArgumentTypeError, ParameterError, UnitError, warn
 from lazyccd.frame.core import DATA, Image, as_step, float_dtype, resolve
 from lazyccd.frame.history_log import LogEntry
 from lazyccd.frame.keyword import Keyword
@@ -225,9 +224,7 @@ def _gain_and_noise(
     # ccdproc takes a bare gain to be in electron/adu; an image in electrons then has it applied already, and 1 has no unit
     if image.units.is_equivalent(u.electron):
         if g.value != 1:
-            warnings.warn(
-                f"the image is in electrons and the gain is {g}: it may be corrected twice; give gain=1.", stacklevel=4
-            )
+            warn(f"the image is in electrons and the gain is {g}: it may be corrected twice; give gain=1.", UserWarning)
         elif noise.unit == u.electron:
             g = u.Quantity(1.0)
     if not (image.units.is_equivalent(u.electron) and g.value != 1) and not (g.unit * image.units).is_equivalent(

@@ -6,7 +6,6 @@ This is the one operation whose kernel is not ours, so it is the exception to th
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lazyccd.errors import ArgumentTypeError, ParameterError
+from lazyccd.errors import ArgumentTypeError, ParameterError, warn
 from lazyccd.frame.core import resolve
 from lazyccd.frame.history_log import LogEntry
 from lazyccd.frame.wcs import wcs_from_header
@@ -76,9 +75,7 @@ def transform_image(
         raise ArgumentTypeError(f"transform_func {transform_func!r} is not a callable; give a function of an array.")
     image = resolve(ccd)
     if wcs_from_header(image.header, image.y, image.x) is not None:
-        warnings.warn(
-            "WCS information may be incorrect as no transformation was applied to it", UserWarning, stacklevel=4
-        )
+        warn("WCS information may be incorrect as no transformation was applied to it", UserWarning)
     footprint: Footprint = Whole()
     # a function that says nothing may look anywhere, such as np.fliplr: only the whole plane at once is safe
     grid: Any = ((image.shape[0],), (image.shape[1],))

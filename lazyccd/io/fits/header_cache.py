@@ -258,4 +258,4 @@ def _restored_hdu(entry: list[Any]) -> HduInfo:
         columns = tuple(TileColumn(*column) for column in tiles["columns"])
         tiles = TileTable(**{**tiles, "shape": tuple(tiles["shape"]), "columns": columns})
     header = fields["header"].replace(_LINE_END, "\n")
-    return HduInfo(**{**fields, "shape": tuple(fields["shape"]), "tiles": tiles, "header": header})
+    return HduInfo(**fields | {"shape": tuple(fields["shape"]), "tiles": tiles, "header": header})

@@ -220,24 +220,24 @@ def readable_values(text: str) -> dict[str, Any]:
     >>> readable_values("EXPTIME =                 30.0 / [s]\nOBJECT  = 'M 31'\nHISTORY flat\nGAIN    = 'not closed")
     {'exptime': 30.0, 'object': 'M 31'}
     """
-    images: Iterable[str] = text.split("\n")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", fits.verify.VerifyWarning)
-        cards = [_parse_card(image) or _as_far_as(image) for image in _joined(images)]
+    images = text.split("\n")
     values: dict[str, Any] = {}
-    for card in cards:
-        if card is not None and card[0] not in _COMMENTARY and card[1] is not None:
+    for image in _joined(images) if "\nCONTINUE" in text else images:
+        card = _parse_card(image) or _as_far_as(image)
+        if card is not None and card[1] is not None and card[0] not in _COMMENTARY:
             values.setdefault(card[0].lower(), card[1])
     return values
 
 
 def _as_far_as(image: str) -> tuple[str, Any] | None:
     """Return keyword and value of a card that breaks the standard, as far as astropy reads it; None if it does not."""
-    try:
-        card = fits.Card.fromstring(image)
-        keyword, value = card.keyword, card.value
-    except (fits.VerifyError, ValueError):
-        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", fits.verify.VerifyWarning)
+        try:
+            card = fits.Card.fromstring(image)
+            keyword, value = card.keyword, card.value
+        except (fits.VerifyError, ValueError):
+            return None
     return (keyword, value) if isinstance(value, str | int | float | bool) else None
 
 
@@ -265,8 +265,8 @@ def _column(values: list[Any]) -> MaskedColumn:
     """Return values as a column in which None is masked, of objects if they are not of one type or some are absent."""
     from astropy.table import MaskedColumn
 
-    kinds = {type(value) for value in values}
-    if (len(kinds) == 1 and None not in values) or kinds == {int, float}:
+    kinds = set(map(type, values))
+    if (len(kinds) == 1 and None not in values[:1]) or kinds == {int, float}:
         # of a list, numpy.ma asks each value for its mask, which takes most of the time of 10 000 files
         return MaskedColumn(np.array(values))
     column = np.empty(len(values), object)

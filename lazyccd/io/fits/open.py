@@ -6,7 +6,6 @@ A frame is a plan of `Source` steps over `FitsStorage`; pixels are read by the t
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -15,7 +14,7 @@ import numpy.typing as npt
 import xarray as xr
 from astropy import units as u
 
-from lazyccd.errors import LazyCCDError, ParameterError, UnitError
+from lazyccd.errors import LazyCCDError, ParameterError, UnitError, warn
 from lazyccd.frame.convert import to_variance
 from lazyccd.frame.core import MASK, UNCERTAINTY, Image, UncertaintyType, make_image
 from lazyccd.frame.header import inherit, merge_headers
@@ -228,10 +227,9 @@ def _units(file: FitsFile, info: HduInfo, text: str, unit: u.UnitBase | str | No
             return parse_unit(str(given), where)
         except UnitError:
             # A misspelt unit must not keep a night from being read, unlike one that the user gives.
-            warnings.warn(
+            warn(
                 f"{where}: BUNIT = {str(given)!r} is not known; taken as dimensionless, give unit= to open_fits().",
                 UserWarning,
-                stacklevel=4,
             )
             return u.dimensionless_unscaled
     # Raw frames seldom have BUNIT, and integers are what converters count.

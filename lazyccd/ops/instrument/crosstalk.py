@@ -98,7 +98,7 @@ def correct_crosstalk(
     entries = log_entries("correct_crosstalk", {"coefficients": coefficients, "mask_above": mask_above}, add_keyword)
     done = {}
     for name, image in images.items():
-        check_counts(image, "correct_crosstalk", 3)
+        check_counts(image, "correct_crosstalk")
         # a source whose fraction is 0 is not even read
         fractions = {source: float(c) for source, c in coefficients.get(name, {}).items() if c != 0}
         if not fractions:

@@ -6,7 +6,6 @@ order raises an error: the units of the frame, or what its header says was done,
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +15,7 @@ import numpy.typing as npt
 import xarray as xr
 from astropy import units as u
 
-from lazyccd.errors import ParameterError, UnitError
+from lazyccd.errors import ParameterError, UnitError, warn
 from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.header import header_from_text
 from lazyccd.frame.history_log import LogEntry
@@ -40,7 +39,7 @@ BIAS_STAMPS = keywords_of("bias", "overscan")
 """Keywords that say that the bias was subtracted."""
 
 
-def check_counts(image: Image, what: str, stacklevel: int) -> None:
+def check_counts(image: Image, what: str) -> None:
     """Refuse a frame that is not in counts, or that was calibrated further; warn, at a caller, if its bias seems to be in it."""
     if image.units not in COUNTS:
         raise UnitError(
@@ -56,11 +55,10 @@ def check_counts(image: Image, what: str, stacklevel: int) -> None:
         )
     # only a warning: a header may be silent about a bias that is gone, and refusing would leave no way on
     if not stamped(header, "bias", "overscan"):
-        warnings.warn(
+        warn(
             f"{what}() comes after the bias, and the header has none of {', '.join(BIAS_STAMPS)}; what is left of the bias "
             "counts as signal.",
             UserWarning,
-            stacklevel=stacklevel,
         )
 
 
@@ -117,7 +115,7 @@ def correct_linearity(
     array([[ 1001., 52500.]])
     """
     image = resolve(ccd)
-    check_counts(image, "correct_linearity", 5)
+    check_counts(image, "correct_linearity")
     if (coefficients is None) == (table is None):
         given = "neither" if table is None else "both"
         raise ParameterError(f"correct_linearity() got {given} of coefficients and table; give exactly one of them.")

@@ -17,8 +17,6 @@ from `lazyccd.rejection`.
 from __future__ import annotations
 
 import math
-import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
@@ -27,7 +25,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.special import stdtrit
 
-from lazyccd.errors import ArgumentTypeError, ParameterError
+from lazyccd.errors import ArgumentTypeError, ParameterError, warn
 from lazyccd.frame.keyword import Keyword
 from lazyccd.kernels.block import Array
 from lazyccd.kernels.stack import rejection as loops
@@ -646,23 +644,11 @@ def warn_if_useless(rule: Rejection, count: int) -> None:
     why = rule.useless(count)
     if not why:
         return
-    warnings.warn(
+    warn(
         f"rejection {rule.name!r} rejects nothing: {why}; use SigmaClip(deviation='mad_std'), CCDClip with the read noise, or "
         "a lower threshold.",
         UselessRejectionWarning,
-        stacklevel=_level_of_caller(),
     )
-
-
-def _level_of_caller() -> int:
-    """Return the ``stacklevel``, for the function that calls this one, of the first caller outside of the package.
-
-    A fixed number would not do: `combine` of frames, `combine` of trees and `Combiner` come here by different ways.
-    """
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] == "lazyccd":
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 def clips_of(*clips: Rejection | None, count: int) -> tuple[Rejection, ...]:
