@@ -379,7 +379,7 @@ def choose_mask(wanted: Facts, shape: tuple[int, int], candidates: list[Candidat
     if len(fitting) > 1:
         fitting = [item for item in fitting if _extension(item.facts) == _extension(wanted)]
     if fitting:
-        return Choice("bpm", fitting[0].name, "given", is_file=True, treatment=fitting[0].treatment)
+        return Choice("bpm", fitting[0].name, "given", is_file=True, is_named=True, treatment=fitting[0].treatment)
     why_not = tuple(Rejected(item.shown, _why_no_mask(wanted, shape, sizes, item)) for item in candidates)
     return Choice("bpm", why=why_not[0].reason if why_not else "none given", why_not=why_not)
 
@@ -518,6 +518,7 @@ def _choice(kind: str, wanted: Facts, match: Match, why: str, why_not: list[Reje
         days if math.isfinite(days) else None,
         tuple(why_not),
         best.stamps is not None,
+        best.explicit,
         doubts=tuple(doubts),
         treatment=best.treatment,
     )

@@ -12,7 +12,15 @@ import xarray as xr
 from astropy import units as u
 
 from lazyccd import ops
-from lazyccd.batch.check_steps import check_division, check_raw, check_result, check_subtraction, good_pixels
+from lazyccd.batch.check_steps import (
+    Step,
+    check_division,
+    check_raw,
+    check_result,
+    check_subtraction,
+    good_pixels,
+    middle,
+)
 from lazyccd.batch.checks import piled_up
 from lazyccd.batch.classify import calibration_of
 from lazyccd.batch.cosmic_rays import Cleaned, remove_cosmic_rays
@@ -49,6 +57,9 @@ class Calibrated:
 
     saturate: float | None = None
     """Level in adu at which it is saturated, as measured or as stated."""
+
+    steps: list[Step] = field(default_factory=list)
+    """What was subtracted, as far as the frame is one of the sky."""
 
 
 @dataclass
@@ -201,7 +212,7 @@ def calibrate(frame_plan: FramePlan, masters: dict[str, str], bias_noise: float 
     if frame_plan.kind == "science":
         pedestal_gone = bool(frame_plan.bias or frame_plan.contains_bias or facts.overscan.value)
         how = {"pedestal_gone": pedestal_gone, "flattened": bool(frame_plan.flat), "small": _is_plain_image(facts)}
-        done.doubts += check_result(done.frame, facts, **how)
+        done.doubts += check_result(done.frame, facts, steps=done.steps, **how)
     if unknown:
         # That of the masters alone would look like the frame's.
         done.frame = scale_noise(done.frame, 0)
@@ -249,8 +260,11 @@ def _look_at_step(
     values = good_pixels(before), good_pixels(done.frame)
     if choice.kind == "flat":
         done.doubts += check_division(choice, *values, master)
-    else:
-        done.doubts += check_subtraction(choice, *values, master, small=small)
+        return
+    if choice.kind == "bias" and frame_plan.facts.overscan.value is not None:
+        done.steps.append(Step("overscan", middle(values[0])))
+    done.steps.append(Step(choice.kind, middle(values[1])))
+    done.doubts += check_subtraction(choice, *values, master, small=small)
 
 
 def _is_plain_image(facts: Facts) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 import xarray as xr
 
@@ -14,6 +17,11 @@ from lazyccd.kernels.block import Array
 from lazyccd.ops.attributes import cut
 from lazyccd.ops.sample import read_pixels, robust_std
 from lazyccd.sections import Region
+
+_INVERTED = 0.75
+"""Part of a flat's structure that is there negative from which on another flat is more likely than a pedestal."""
+
+_OTHER_BIAS = "take biases as the frame was taken, or give one by --bias"
 
 CHECKED = 1024
 """Side of the central area that is looked at, at most."""
@@ -38,6 +46,12 @@ def uncertainty_of(ds: xr.Dataset) -> Array | None:
         return None
     values: Array = cut(resolve(ds), *area(ds).slices).to_dataset()[UNCERTAINTY].compute().values
     return values
+
+
+def middle(values: Array) -> float:
+    """Return the median of the known values; NaN if there are none."""
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if known.size else float("nan")
 
 
 def check_raw(values: Array, *, is_flat: bool) -> str:
@@ -76,16 +90,15 @@ def check_subtraction(choice: Choice, before: Array, after: Array, master: xr.Da
 
 def check_division(choice: Choice, before: Array, after: Array, master: xr.Dataset) -> list[Doubt]:
     """Look for what a flat that divided an image left behind, or put in."""
-    known = after[np.isfinite(after)]
-    level = float(np.median(known)) if known.size else 0.0
+    level = middle(after)
     with np.errstate(divide="ignore", invalid="ignore"):
         flat = before / after
         flat[~np.isfinite(flat)] = np.nan
     # Without a sky there is nothing whose structure a flat takes away.
     if not level > 0:
         return []
-    found = _left(choice, _structure(after / level, flat, master), "small structure", checks.STRUCTURE_LEFT)
-    return found + _left(choice, checks.shading_left(after, flat), "shading", checks.SHADING_LEFT)
+    found = _left(choice, _structure(after / level, flat, master), "small structure", checks.STRUCTURE_LEFT, level)
+    return found + _left(choice, checks.shading_left(after, flat), "shading", checks.SHADING_LEFT, level)
 
 
 def _structure(after: Array, master: Array, opened: xr.Dataset) -> checks.Left | None:
@@ -99,15 +112,56 @@ def _structure(after: Array, master: Array, opened: xr.Dataset) -> checks.Left |
     return checks.structure_left(after, master, noise * robust_std(checks.small_structure(master)) / own)
 
 
-def _left(choice: Choice, left: checks.Left | None, what: str, most: float) -> list[Doubt]:
+def _left(choice: Choice, left: checks.Left | None, what: str, most: float, level: float = 0.0) -> list[Doubt]:
+    """Return the doubt that something of a master is left; with the level of a frame that a flat divided, what else may be wrong."""
     if left is None or not left.is_beyond(most):
         return []
+    part = abs(left.fraction)
     how = "is left" if left.fraction > 0 else "is there negative"
-    text = f"{abs(left.fraction):.0%} of the {what} of the {choice.kind} {how}: it may not belong to this frame"
-    return [Doubt("check", text, f"give another by --{choice.kind}")]
+    wrong = f"the {choice.kind} may not belong to this frame, give another by --{choice.kind}"
+    causes = [wrong]
+    # A flat divides what is no light, too: then a part of its shading appears inverted, and of another's nearly all.
+    if choice.kind == "flat" and left.fraction < 0:
+        pedestal = f"{_few(part * level)} of the level of {_few(level)} may be no light: a pedestal, {_OTHER_BIAS}"
+        causes.insert(0 if part < _INVERTED else 1, pedestal)
+    if choice.kind == "flat" and left.fraction > 0:
+        causes.append(f"the flat may have kept its bias; or too much was subtracted from the frame, {_OTHER_BIAS}")
+    return [Doubt("check", f"{part:.0%} of the {what} of the {choice.kind} {how}", "; or ".join(causes))]
 
 
-def check_result(frame: xr.Dataset, facts: Facts, *, pedestal_gone: bool, flattened: bool, small: bool) -> list[Doubt]:
+class Step(NamedTuple):
+    """A step that took something away from a frame."""
+
+    what: str
+    """overscan, bias or dark."""
+
+    level: float
+    """Median of the frame after it."""
+
+
+def who_took_too_much(steps: Sequence[Step]) -> str:
+    """Return which steps may have made the sky negative: the one after which it was, then those before it.
+
+    A flat only divides, so it is none of them.
+    """
+    below = next((number for number, step in enumerate(steps) if step.level < 0), len(steps) - 1)
+    named = [step.what for step in reversed(steps[: below + 1])]
+    if not named:
+        return "more than the pedestal was subtracted from it"
+    options = [f"--{what}" for what in named]
+    first = f"the {named[0]} took away too much" if steps[below].level < 0 else f"the {named[0]} may not belong to it"
+    others = f", or the {' or the '.join(named[1:])} before it" if len(named) > 1 else ""
+    return f"{first}{others}; give another by {' or '.join(options)}"
+
+
+def _few(value: float) -> str:
+    """Return a level with as many digits as it is known to."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def check_result(
+    frame: xr.Dataset, facts: Facts, *, steps: Sequence[Step], pedestal_gone: bool, flattened: bool, small: bool
+) -> list[Doubt]:
     """Look at a calibrated frame itself: is its sky negative, is its noise what gain and read noise say.
 
     Parameters
@@ -116,6 +170,8 @@ def check_result(frame: xr.Dataset, facts: Facts, *, pedestal_gone: bool, flatte
         Before cosmic rays are removed.
     facts
         Where gain and read noise come from.
+    steps
+        What was subtracted.
     pedestal_gone
         Whether a bias or an overscan was subtracted.
     flattened
@@ -125,12 +181,38 @@ def check_result(frame: xr.Dataset, facts: Facts, *, pedestal_gone: bool, flatte
     """
     values = good_pixels(frame)
     texts = []
+    if facts.overscan.value is not None and not steps:
+        steps = (Step("overscan", middle(values)),)
     if pedestal_gone:
         dark = checks.too_dark(values, robust_std(checks.small_structure(values)) / np.sqrt(1.25))
-        texts += [(dark, "bias, dark or overscan may not belong to it")] if dark else []
+        texts += [(dark, who_took_too_much(steps))] if dark else []
     uncertainty = uncertainty_of(frame)
     if small and uncertainty is not None:
-        wrong = checks.wrong_noise(values, uncertainty, flattened=flattened)
-        way = f"gain: {facts.gain.source}, read noise: {facts.readnoise.source}; state them by --gain and --readnoise"
-        texts += [(wrong, way)] if wrong else []
+        # Of stated electrons, the variance of the photons is that of true ones times the ratio of the gains.
+        stated, measured = facts.gain.value, facts.gain.measured
+        has_pairs = stated and measured and facts.readnoise.measured
+        correction = float(np.sqrt((stated or 1.0) / (measured or 1.0))) if has_pairs else None
+        wrong = checks.wrong_noise(values, uncertainty, flattened=flattened, correction=correction)
+        texts += [(wrong, _why_noise(values, uncertainty, facts))] if wrong else []
     return [Doubt("check", text, way) for text, way in texts]
+
+
+def _why_noise(values: Array, uncertainty: Array, facts: Facts) -> str:
+    """Return what may have made the noise of the sky wrong, what is most likely first."""
+    _, ratio = checks.noise_ratio(values, uncertainty)
+    level, expected = middle(values), middle(uncertainty)
+    gain, read = facts.gain.value or 1.0, facts.readnoise.value or 0.0
+    variance = (ratio * expected) ** 2
+    too_much = expected**2 - variance
+    found = []
+    # What is read without light has no less noise than the reading.
+    if variance < (0.9 * read) ** 2:
+        found.append(f"the read noise ({read:.3g} e-, {facts.readnoise.source}) is too large, state it by --readnoise")
+    if facts.gain.measured is None and variance > read**2 and level > 0:
+        fitting = gain * level / (variance - read**2)
+        found.append(f"the gain ({gain:.3g}, {facts.gain.source}) should be {fitting:.3g}, state it by --gain")
+    if 0 < too_much < level:
+        found.append(f"{_few(too_much)} of its {_few(level)} electrons are no light: a pedestal, {_OTHER_BIAS}")
+    if too_much < 0:
+        found.append(f"{_few(-too_much)} electrons too much were subtracted, {_OTHER_BIAS}")
+    return "; or ".join(found) or "gain and read noise do not fit the frame; state them by --gain and --readnoise"

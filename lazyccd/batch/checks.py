@@ -51,6 +51,9 @@ DARK_PIXELS = 0.02
 LEAST_NOISE, MOST_NOISE = 0.7, 1.5
 """Noise of the sky over what its uncertainty says, in half, and in three quarters, of the parts of an image."""
 
+LEAST_NOISE_OF_KNOWN = 0.92
+"""The first of these where pairs of frames gave gain and read noise, which are then known to some per cent."""
+
 CONSTANT_SIDE = 16
 """Side of a part of a raw image in which not all pixels can be equal."""
 
@@ -189,8 +192,10 @@ def noise_ratio(values: Array, uncertainty: Array) -> tuple[float, float]:
     return float(np.quantile(ratios, 0.25)), float(np.median(ratios))
 
 
-def wrong_noise(values: Array, uncertainty: Array, *, flattened: bool) -> str:
+def wrong_noise(values: Array, uncertainty: Array, *, flattened: bool, correction: float | None = None) -> str:
     """Say that the noise of the sky is not what gain and read noise make it.
+
+    A pedestal that nothing took away counts as light and has no noise, so it makes the noise too small too.
 
     Parameters
     ----------
@@ -198,9 +203,17 @@ def wrong_noise(values: Array, uncertainty: Array, *, flattened: bool) -> str:
         A calibrated image.
     flattened
         Whether a flat divided it; if not, the pixels' sensitivities scatter too.
+    correction
+        Factor of the uncertainty by which gain and read noise that pairs of frames gave would change it; None where they gave
+        none.
     """
     low, middle = noise_ratio(values, uncertainty)
-    if middle < LEAST_NOISE:
+    least = LEAST_NOISE
+    if correction is not None:
+        # Robust deviations of so many differences of neighbours scatter by so much.
+        error = 1.6 / math.sqrt(2 * max(1, int(np.isfinite(values).sum())))
+        least = max(least, min(LEAST_NOISE_OF_KNOWN, 1 - SURE * error) * min(1.0, correction))
+    if middle < least:
         return f"the noise of the sky is {middle:.2f} of what gain and read noise say, or less"
     if low > MOST_NOISE and flattened:
         return f"the noise of the sky is {low:.2f} times what gain and read noise say, or more"

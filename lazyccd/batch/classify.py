@@ -151,16 +151,31 @@ def _by_names(frame: RawFrame) -> Fact[str]:
     *folders, file = re.sub(r"(?<=[a-z])(?=[A-Z0-9])", " ", frame.source if not frame.name else frame.name).split("/")
     for what, text in [("file name", file), *(("folder", folder) for folder in reversed(folders)), ("OBJECT", title)]:
         for kind, words in _WORDS.items():
-            if words.search(text.replace("_", " ")):
-                return _proposed(kind, f"{what} {text.replace(' ', '') if what != 'OBJECT' else text!r}")
+            if found := words.search(text.replace("_", " ")):
+                named = f"{what} {text.replace(' ', '') if what != 'OBJECT' else text!r}"
+                return _proposed(kind, named, f"{what} for the word {found[0]!r}")
     if title:
-        return _proposed("science", f"OBJECT {title!r} and no word for a calibration")
+        why = "and no word for a calibration"
+        return _proposed("science", f"OBJECT {title!r} {why}", f"OBJECT {why}")
     return Fact("unknown", _UNTYPED, doubt=_UNTYPED)
 
 
-def _proposed(kind: str, why: str) -> Fact[str]:
-    """Return a type that nothing but a name tells."""
-    return Fact(kind, f"proposed by {why}", doubt=f"{kind} is proposed by {why}; confirm it in a table or by [types]")
+def _proposed(kind: str, why: str, briefly: str) -> Fact[str]:
+    """Return a type that nothing but a name tells.
+
+    Parameters
+    ----------
+    kind
+        The type.
+    why
+        What proposes it, with the name.
+    briefly
+        The same without the name, so that all frames of a kind have one doubt.
+    """
+    doubt = (
+        f"{kind} is proposed by {briefly}; confirm it by [types] in a camera table, or in the table of --dry-run --save"
+    )
+    return Fact(kind, f"proposed by {why}", doubt=doubt)
 
 
 def why_combined(frame: RawFrame) -> str:

@@ -246,7 +246,7 @@ def _count_copies_once(frames: list[RawFrame]) -> tuple[list[RawFrame], list[str
     """Leave out copies of a frame, packed ones such as a.fits.gz beside a.fits and equal files in two folders, and say so."""
     first: dict[tuple[str, str], RawFrame] = {}
     headers: dict[tuple[str, str, str], RawFrame] = {}
-    kept, notes = [], []
+    kept, copies = [], []
     for frame in frames:
         file, _, part = frame.name.partition("[")
         key = (re.sub(r"\.(?:gz|bz2|xz|fz)$", "", file, flags=re.IGNORECASE), part)
@@ -254,12 +254,15 @@ def _count_copies_once(frames: list[RawFrame]) -> tuple[list[RawFrame], list[str
         same = headers.setdefault((os.path.basename(file), part, frame.header + frame.root), frame)
         # A flat in two folders would count twice.
         if same is not frame and not is_url(frame.source) and filecmp.cmp(_path(same), _path(frame), shallow=False):
-            notes.append(f"{frame.name} is {same.name} once more: it counts once")
+            copies.append(f"{frame.name} is {same.name}")
         elif other is not frame and _is_copy(frame, other):
-            notes.append(f"{frame.name} is {other.name} once more: it counts once")
+            copies.append(f"{frame.name} is {other.name}")
         else:
             kept.append(frame)
-    return kept, notes
+    if len(copies) > 2:
+        shown = ", ".join(copies[:3]) + (", ..." if len(copies) > 3 else "")
+        return kept, [f"{len(copies)} files are copies of others ({shown}): each counts once"]
+    return kept, [f"{copy} once more: it counts once" for copy in copies]
 
 
 def _path(frame: RawFrame) -> str:

@@ -116,15 +116,16 @@ def existing_masters(
     return found, (*notes, *(f"{_called(item)}: {'; '.join(words)}" for item in found if (words := _words(item))))
 
 
-def missing_use(plan: NightPlan, existing: list[Candidate]) -> tuple[str, ...]:
-    """Say which masters that were named serve nothing.
+def missing_use(plan: NightPlan, existing: list[Candidate]) -> tuple[dict[str, list[str]], list[str]]:
+    """Return which masters that were named no frame can use, and why, by their kind; and which nothing needs.
 
     Raises
     ------
     ParameterError
         Raised if one serves nothing because it was treated differently from every frame: by overscan or trim.
     """
-    notes = []
+    refused: dict[str, list[str]] = {}
+    notes: list[str] = []
     frames = [item for item in plan.frames if item.is_reduced]
     used = {choice.master for item in frames for choice in item.choices}
     # A folder of masters holds those of other nights too; only what was named is missed.
@@ -146,8 +147,12 @@ def missing_use(plan: NightPlan, existing: list[Candidate]) -> tuple[str, ...]:
                 f"--{master.kind} {master.shown} does not fit {frame.name}: {'; '.join(stamps)}; make it the same way, "
                 "change --overscan or --trim, or use it as it is by --force."
             )
-        notes.append(f"--{master.kind} {master.shown} is not used: {'; '.join(reasons) or 'nothing needs it'}")
-    return tuple(notes)
+        called = f"--{master.kind} {master.shown} is not used"
+        if reasons:
+            refused.setdefault(master.kind, []).append(f"{called}: {'; '.join(reasons)}")
+        else:
+            notes.append(f"{called}: nothing needs it")
+    return refused, [*notes, *(why for some in refused.values() for why in some)]
 
 
 def with_measured(item: FramePlan, biases: Iterable[Candidate]) -> FramePlan:
@@ -171,8 +176,8 @@ def mask_name(path: str) -> str:
     return f"{path}[{masks[0].index}]" if len(masks) == 1 else path
 
 
-def treatment_of(path: str, kind: str) -> Treatment:
-    """Return what a master needs that a table names.
+def treatment_of(path: str, kind: str) -> tuple[Treatment, tuple[str, ...]]:
+    """Return what a master needs that a table names, and why it may be wrong.
 
     Raises
     ------
@@ -186,7 +191,7 @@ def treatment_of(path: str, kind: str) -> Treatment:
     found = _candidate(frames[0], kind, None, Options(), explicit=True)
     if found.unusable:
         raise FormatError(f"{kind} {path} cannot be used: {found.unusable}.")
-    return found.treatment
+    return found.treatment, tuple(f"{kind} {os.path.basename(path)}: {doubt}" for doubt in found.doubts)
 
 
 def _called(item: Candidate) -> str:

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from itertools import pairwise
+from typing import Any
 
 from lazyccd.batch.associate import Candidate, choose, choose_dark, choose_mask, groups_of
 from lazyccd.batch.cameras import Camera, cameras_of, load_camera
@@ -15,7 +17,7 @@ from lazyccd.batch.classify import CALIBRATIONS, calibration_of, classify, read_
 from lazyccd.batch.collect import NightFiles, RawFrame
 from lazyccd.batch.existing_masters import existing_masters, missing_use, with_measured
 from lazyccd.batch.metadata import COMMAND_LINE, Fact, Facts, check_kind, resolve_facts
-from lazyccd.batch.night_plan import FramePlan, MasterGroup, NightPlan, Options, needed
+from lazyccd.batch.night_plan import Choice, FramePlan, MasterGroup, NightPlan, Options, needed
 from lazyccd.errors import ParameterError
 
 _LISTED = {
@@ -69,6 +71,7 @@ def build_plan(
     _check_unique(frame_plans)
     noon = night_noon(frame_plans)
     frame_plans = [replace(item, night=night_of(item.facts.time.value, noon)) for item in frame_plans]
+    frame_plans = doubt_exposures(frame_plans)
     if options.on_error == "skip":
         frame_plans = [replace(item, lost=_lost(item, collection)) for item in frame_plans]
     existing, notes = existing_masters(options, user, frame_plans)
@@ -79,8 +82,22 @@ def build_plan(
     for kind in CALIBRATIONS:
         plan = _add_groups(plan, kind, existing)
     plan = _mark_measurable(_assign(plan, "science", existing))
-    plan = inherit(plan)
-    return replace(plan, notes=(*plan.notes, *missing_use(plan, existing)))
+    refused, unused = missing_use(plan, existing)
+    plan = inherit(replace(plan, frames=tuple(_doubting(item, refused) for item in plan.frames)))
+    return replace(plan, notes=(*plan.notes, *unused))
+
+
+def _doubting(item: FramePlan, refused: Mapping[str, list[str]]) -> FramePlan:
+    """Return the plan of a frame of the sky that has a doubt for each master that was named and could not be used."""
+    if item.kind != "science" or not item.is_reduced:
+        return item
+    for kind, why in refused.items():
+        choice: Choice = getattr(item, kind)
+        # Of flats for many filters those that no frame needs are no fault.
+        if not (choice.is_file and choice.is_named):
+            changed: dict[str, Any] = {kind: replace(choice, doubts=(*choice.doubts, *why))}
+            item = replace(item, **changed)
+    return item
 
 
 def _lost(item: FramePlan, collection: NightFiles) -> tuple[str, ...]:
@@ -107,6 +124,75 @@ def night_noon(frame_plans: list[FramePlan]) -> float:
 def night_of(moment: float | None, noon: float) -> str:
     """Return the date of the evening of the night that a time belongs to."""
     return "" if moment is None else (date(1858, 11, 17) + timedelta(days=math.floor(moment - noon))).isoformat()
+
+
+def doubt_exposures(frame_plans: list[FramePlan]) -> list[FramePlan]:
+    """Return frame plans in which exposures that the next one cut short are in doubt: they may be in milliseconds.
+
+    If all exposures of a night are in milliseconds, no ratio of them shows it, but their clock does.
+    """
+    after: dict[str, float] = {}
+    # Cameras that expose at the same time have other detectors or filters.
+    keys = ("telescope", "instrument", "detector", "filter", "binning", "window")
+    series: dict[tuple[Any, ...], list[FramePlan]] = {}
+    for item in frame_plans:
+        if item.facts.time.value is not None and item.facts.exposure.keyword and not item.facts.exposure.has_unit:
+            series.setdefault((item.shape, *(item.facts.get(key).value for key in keys)), []).append(item)
+    for some in series.values():
+        after |= _times_after(sorted(some, key=_by_time))
+    exposed = {item.name: item for item in frame_plans if item.name in after and item.facts.exposure.value}
+    cut = {name: item for name, item in exposed.items() if (item.facts.exposure.value or 0.0) > after[name]}
+    if not cut:
+        return frame_plans
+    # Where most are impossible, it is the keyword that is not in seconds.
+    worst = max(cut.values(), key=lambda item: (item.facts.exposure.value or 0.0) / after[item.name])
+    keywords = {worst.facts.exposure.keyword} if 2 * len(cut) > len(exposed) else set()
+    return [
+        _with_doubtful_exposure(item, worst if item.facts.exposure.keyword in keywords else item, after)
+        if item.name in cut or (item.facts.exposure.keyword in keywords and item.facts.exposure.value)
+        else item
+        for item in frame_plans
+    ]
+
+
+def _times_after(series: list[FramePlan]) -> dict[str, float]:
+    """Return how long each exposure of a camera can have been at most, in seconds, where the next one tells.
+
+    Parameters
+    ----------
+    series
+        Exposures of one camera, in the order of time.
+    """
+    seconds = [round((item.facts.time.value or 0.0) * 86400, 3) for item in series]
+    # Some clocks are read to the minute, most to the second.
+    error = 60.0 if all(value % 60 < 0.01 or value % 60 > 59.99 for value in seconds) else 2.0
+    pairs = list(pairwise(sorted(set(seconds))))
+    after = {one: other - one for one, other in pairs}
+    # Cameras that write the time of the end leave room before it.
+    before = {other: other - one for one, other in pairs}
+    if pairs:
+        (first, second), gap = pairs[0], pairs[0][1] - pairs[0][0]
+        ends = (
+            item.facts.exposure.value or 0.0 for item, value in zip(series, seconds, strict=True) if value == second
+        )
+        before[first] = math.inf if max(ends) <= gap + error else 0.0
+    return {
+        item.name: 1.05 * max(after[value], before[value]) + error
+        for item, value in zip(series, seconds, strict=True)
+        if value in after
+    }
+
+
+def _with_doubtful_exposure(item: FramePlan, example: FramePlan, after: Mapping[str, float]) -> FramePlan:
+    """Return a frame plan whose exposure is in doubt, for what an example of the same keyword shows."""
+    fact, its = item.facts.exposure, example.facts.exposure
+    if fact.doubt:
+        return item
+    doubt = (
+        f"{its.keyword} of {example.name} says {its.value:g} s, but the next exposure began within {after[example.name]:.0f} s; "
+        f'state the unit by [keys] exposure = "{its.keyword} [ms]", or "{its.keyword} [s]", in a camera table'
+    )
+    return replace(item, facts=item.facts.with_fact("exposure", replace(fact, doubt=doubt)))
 
 
 def inherit(plan: NightPlan) -> NightPlan:

@@ -126,11 +126,17 @@ class Measurement:
         return abs(self.value / self.stated.value - 1)
 
     @property
+    def is_near(self) -> bool:
+        """Whether it is about the stated value."""
+        return self.stated.value is not None and abs(self.value / self.stated.value - 1) <= SUSPICIOUS
+
+    @property
     def doubt(self) -> Doubt | None:
         """The doubt about the stated value, if it is used and differs too much."""
         if self.used or self.chosen or self.difference <= SUSPICIOUS:
             return None
-        return Doubt("measured", f"they differ by {self.difference:.0%}", "--gain measured or --gain stated chooses")
+        text = f"{self.difference:.0%}" if self.difference < 2 else f"a factor of {self.difference + 1:.3g}"
+        return Doubt("measured", f"they differ by {text}", "--gain measured or --gain stated chooses")
 
     @property
     def text(self) -> str:

@@ -66,6 +66,12 @@ class Fact(Generic[T]):
     is_off: bool = field(default=False, compare=False)
     """Whether the user said that there is none."""
 
+    measured: float | None = field(default=None, compare=False)
+    """What pairs of frames gave, if that is near the value."""
+
+    has_unit: bool = field(default=False, compare=False)
+    """Whether a camera table says which unit the keyword is in."""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -222,9 +228,8 @@ def look_up(frame: RawFrame, cameras: tuple[Camera, ...], name: str, read: Reade
                 value = _try(read, found, found.keyword or expression, notes)
                 if value is not None:
                     note = _note(name, notes)
-                    return Fact(
-                        value, camera.source(found.keyword), note, _doubled(frame, found.keyword), found.keyword
-                    )
+                    doubt, has_unit = _doubled(frame, found.keyword), " [" in expression
+                    return Fact(value, camera.source(found.keyword), note, doubt, found.keyword, has_unit=has_unit)
     return Fact(None, "no keyword", _note(name, notes))
 
 
@@ -247,7 +252,8 @@ def find(frame: RawFrame, expression: str, name: str) -> Found:
     frame
         Its headers are asked.
     expression
-        As camera tables have it; ``KEY [ms]`` says that the value is in milliseconds.
+        As camera tables have it; ``KEY [ms]`` says that the value is in milliseconds, ``KEY [s]`` that it is in seconds,
+        whatever the comment of the card says.
     name
         The fact: of the wheels of a filter, those that are clear or open leave the name.
     """
@@ -257,7 +263,7 @@ def find(frame: RawFrame, expression: str, name: str) -> Found:
     there = [(keyword, value) for keyword, value in parts if not header_values.is_nothing(value)]
     if len(parts) == 1:
         keyword, value = parts[0]
-        return Found(value, f"{frame.comment(keyword)} {unit}", keyword)
+        return Found(value, unit or frame.comment(keyword), keyword)
     if not there or (sign == " + " and len(there) < len(parts)):
         return Found(None, "")
     if name == "filter":

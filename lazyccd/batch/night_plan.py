@@ -201,6 +201,9 @@ class Choice:
     is_file: bool = False
     """Whether the master exists already."""
 
+    is_named: bool = False
+    """Whether it was given by name, and not found in a folder."""
+
     scale: float = 1.0
     """Factor of a dark: exposure of the frame over that of the dark; 1 at equal exposure."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -49,7 +50,13 @@ _OPTIONAL = frozenset(
 
 _STYLES = {"COMPLETE": "green", "PARTIAL": "yellow", "REFUSED": "red", "LISTED": "dim"}
 _MANY = 3
-"""From this many different numbers on, the table of facts shows their range."""
+"""From this many different numbers on, the table of facts shows their range, and remarks are said once."""
+
+_VALUES = re.compile(r"'[^']*'|(?<![A-Za-z])[-+]?\d[\d.e+-]*")
+"""What differs in remarks that are alike: quoted words and numbers, but not those in keywords such as FILTER2."""
+
+_SHOWN = 3
+"""Files that are named of those that something is about."""
 
 
 def make_console() -> Console:
@@ -95,8 +102,11 @@ def print_notes(plan: NightPlan, console: Console | None = None) -> None:
         Where to print; None for standard output.
     """
     notes = _remarks(plan)["Notes"]
+    console = console or make_console()
     if notes:
-        (console or make_console()).print(_lines("Read with care", notes, Numbers(plan, names=True)))
+        console.print(Text("Read with care", style="bold"))
+        files = {text: list(dict.fromkeys(name.partition("[")[0] for name in names)) for text, names in notes.items()}
+        _print_lines(files, console)
 
 
 class Numbers:
@@ -106,12 +116,9 @@ class Numbers:
     ----------
     plan
         The plan of the night.
-    names
-        Whether to name a single exposure instead: for texts without a table of numbers above them.
     """
 
-    def __init__(self, plan: NightPlan, *, names: bool = False) -> None:
-        self._names = names
+    def __init__(self, plan: NightPlan) -> None:
         self._places: dict[str, tuple[int, str]] = {}
         self._images: dict[int, int] = {}
         for number, frame_plans in enumerate(exposures(plan.frames).values(), 1):
@@ -125,9 +132,6 @@ class Numbers:
         for name in names:
             number, part = self._places[name]
             parts.setdefault(number, []).append(part)
-        if self._names and parts:
-            called = list(dict.fromkeys(name.partition("[")[0] for name in names))
-            return called[0] if len(called) == 1 else f"{len(called)} files"
         # A mosaic's images are named only where they differ; else the number of the exposure says it all.
         whole = [number for number, some in parts.items() if len(some) == self._images[number]]
         files: dict[str, list[int]] = {}
@@ -136,6 +140,20 @@ class Numbers:
                 files.setdefault(part, []).append(number)
         some_of = [f"{part} of {ranges(found)}" for part, found in files.items()]
         return "; ".join([*([ranges(whole)] if whole else []), *some_of])
+
+
+def some_files(names: Iterable[str]) -> str:
+    """Return the name of a file, or the first names and how many more there are.
+
+    Examples
+    --------
+    >>> some_files(["a"]), some_files("ab"), some_files("abcdef")
+    ('a', 'a and 1 more', 'a, b, c and 3 more')
+    """
+    files = list(dict.fromkeys(names))
+    shown = min(_SHOWN, max(1, len(files) - 1))
+    first, more = ", ".join(files[:shown]), len(files) - shown
+    return f"{first} and {more} more" if more > 0 else first
 
 
 def ranges(files: Iterable[int]) -> str:
@@ -296,24 +314,71 @@ def _remarks(plan: NightPlan) -> dict[str, dict[str, list[str]]]:
     """Return reasons and notes, each once with the images it is about."""
     titles = ("Why not complete", "Why these masters", "Why not the others", "Notes")
     complete: dict[str, list[str]] = {}
-    others: dict[str, list[str]] = {}
     notes: dict[str, list[str]] = {}
     for item in plan.frames:
         for reason in item.reasons:
             complete.setdefault(f"{item.status}: {reason}", []).append(item.name)
         unfiltered = calibration_of(item.kind) == "flat" and item.facts.filter.value is None
         silent = ("filter: no keyword (FILTER, FILTER1, ...) says which",) if unfiltered else ()
-        for note in (*item.facts.notes, *item.notes, *silent):
+        # What is doubtful and changes no pixel of this frame lowers no status, and is said nevertheless.
+        idle = (f"{name}: {why}" for name, why in item.facts.doubts.items() if not item.depends_on(name))
+        for note in (*item.facts.notes, *item.notes, *silent, *idle):
             notes.setdefault(note, []).append(item.name)
-        # A frame that is not reduced needs no master, so there is nothing to explain.
-        for choice in item.choices if item.is_reduced else ():
-            for master, reason in choice.why_not:
-                if plan.master_file(master) != plan.master_file(choice.master):  # those of other images need no reason
-                    others.setdefault(f"{choice.kind} not {master}: {reason}", []).append(item.name)
-    taken = why_these_masters(plan)
+    taken, others = why_these_masters(plan), why_not_these(plan)
     for text in (*plan.notes, *(f"{name}: {reason}" for name, reason in plan.skipped)):
         notes.setdefault(text, [])
-    return dict(zip(titles, (complete, taken, others, notes), strict=True))
+    return dict(zip(titles, (join_alike(complete), taken, others, join_alike(notes)), strict=True))
+
+
+def why_not_these(plan: NightPlan, *, lacking: bool = False) -> dict[str, list[str]]:
+    """Return why masters were not taken.
+
+    Parameters
+    ----------
+    plan
+        The plan of the night.
+    lacking
+        Whether only of kinds of which a frame got none.
+
+    Returns
+    -------
+    dict
+        For each reason, the names of the frames that it is about.
+    """
+    reasons: dict[str, list[str]] = {}
+    # A frame that is not reduced needs no master, so there is nothing to explain.
+    for item in (item for item in plan.frames if item.is_reduced):
+        for choice in item.choices:
+            for master, reason in choice.why_not if not lacking or choice.kind in item.lacks else ():
+                if plan.master_file(master) != plan.master_file(choice.master):  # those of other images need no reason
+                    reasons.setdefault(f"{choice.kind} not {master}: {reason}", []).append(item.name)
+    return reasons
+
+
+def join_alike(lines: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return texts of which those that differ only in quoted words and numbers are said once, if they are many.
+
+    Parameters
+    ----------
+    lines
+        For each text, the names of the frames that it is about.
+
+    Examples
+    --------
+    >>> join_alike({f"DATE-OBS = '0{day}/03/2024' is no date": [f"{day}.fits"] for day in (1, 2, 3)})
+    {"DATE-OBS = '01/03/2024' is no date; and 2 more with other values": ['1.fits', '2.fits', '3.fits']}
+    """
+    alike: dict[str, list[str]] = {}
+    for text in lines:
+        alike.setdefault(_VALUES.sub("*", text), []).append(text)
+    joined: dict[str, list[str]] = {}
+    for texts in alike.values():
+        if len(texts) < _MANY:
+            joined |= {text: lines[text] for text in texts}
+        else:
+            names = [name for text in texts for name in lines[text]]
+            joined[f"{texts[0]}; and {len(texts) - 1} more with other values"] = names
+    return joined
 
 
 def why_these_masters(plan: NightPlan) -> dict[str, list[str]]:
@@ -457,19 +522,26 @@ def _print_faults(run: Run, console: Console) -> None:
                 lines.setdefault(f"{status}: {doubt}", []).append(os.path.basename(outcome.name))
     if lines or run.plan.skipped or not all(item.is_reduced for item in run.plan.frames):
         console.print(Text("What is wrong, or may be", style="bold"))
-    _print_lines(lines, console)
+    _print_lines(join_alike(lines), console)
+    # In what a master that is there does not fit says what to mend.
+    _print_lines(why_not_these(run.plan, lacking=True), console)
     # What was not reduced is part of the result: silence would look like success.
+    unused: dict[str, list[str]] = {}
     for item in (item for item in run.plan.frames if not item.is_reduced):
-        console.print(f"  not reduced: {item.name} ({item.kind}): {item.reason}", markup=False)
+        unused.setdefault(f"({item.kind}): {item.reason}", []).append(item.name)
+    for text, names in join_alike(unused).items():
+        console.print(f"  not reduced: {some_files(names)} {text}", markup=False)
+    skipped: dict[str, list[str]] = {}
     for name, reason in run.plan.skipped:
-        console.print(f"  skipped: {name}: {reason}", markup=False)
+        skipped.setdefault(reason, []).append(name)
+    for text, names in join_alike(skipped).items():
+        console.print(f"  skipped: {some_files(names)}: {text}", markup=False)
 
 
 def _print_lines(lines: dict[str, list[str]], console: Console) -> None:
     """Print texts, each with the frames that it is about."""
     for text, names in lines.items():
-        who = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-        console.print(f"  {who}: {text}", markup=False)
+        console.print(f"  {some_files(names)}: {text}" if names else f"  {text}", markup=False)
 
 
 def _number(value: float) -> str:

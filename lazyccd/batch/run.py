@@ -190,10 +190,13 @@ class Run:
                 continue
             for item in found:
                 if item.used:
-                    self.plan = self.plan.with_fact(pairs.frames, item.name, Fact(item.value, MEASURED))
+                    fact = Fact(item.value, MEASURED, measured=None if item.is_limit else item.value)
                 # All frames of these masters were read alike, so what the pairs say is true of them too.
                 elif item.doubt is not None:
-                    self.plan = self.plan.with_fact(pairs.frames, item.name, replace(item.stated, doubt=item.text))
+                    fact = replace(item.stated, doubt=item.text)
+                else:
+                    fact = replace(item.stated, measured=item.value if item.is_near else None)
+                self.plan = self.plan.with_fact(pairs.frames, item.name, fact)
             self.measurements += found
 
     def _keep(self, journal: NightJournal, name: str, kind: str, make: Callable[[], Outcome]) -> None:

@@ -316,7 +316,8 @@ def _choice(item: FramePlan, kind: str, cell: str, kinds: dict[str, str], folder
     path = os.path.normpath(os.path.join(folder, cell))
     if not os.path.exists(path):
         raise ParameterError(f"{where} is neither a group of the table ({', '.join(kinds) or 'none'}) nor a file.")
-    return Choice(kind, path, f"as {source} says", is_file=True, treatment=treatment_of(path, kind))
+    treatment, doubts = treatment_of(path, kind)
+    return Choice(kind, path, f"as {source} says", is_file=True, is_named=True, doubts=doubts, treatment=treatment)
 
 
 def _check_dark(item: FramePlan, frame_plans: dict[str, FramePlan], source: str) -> FramePlan:

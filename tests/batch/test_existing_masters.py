@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.table import Table
 from click.testing import CliRunner, Result
 
+from lazyccd.batch.collect import collect
+from lazyccd.batch.make_plan import build_plan
+from lazyccd.batch.table import load_table, save_table
 from lazyccd.cli.main import main
 from lazyccd.kernels.block import Array
 
@@ -349,3 +353,55 @@ def test_measured_gain_of_a_master(lights: Path, tmp_path: Path) -> None:
     result, product = reduce(lights, "--bias", bias, "--allow-missing", "dark,flat")
     assert result.exit_code == 0, result.output
     np.testing.assert_allclose(product, (fits.getdata(path) - BIAS) * GAIN, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("kind", "cards", "why"),
+    [
+        ("bias", {"IMAGETYP": "Dark", "EXPTIME": 9.0}, "it is a dark, not a bias"),
+        ("dark", {"IMAGETYP": "Bias"}, "it is a bias, not a dark"),
+        ("dark", {"IMAGETYP": "Dark", "EXPTIME": 9.0, "XBINNING": 2, "YBINNING": 2}, "binning '2x2' is not '1x1'"),
+        ("flat", {"IMAGETYP": "Flat", "FILTER": "V"}, "filter 'V' is not 'R'"),
+        ("bias", {"IMAGETYP": "Bias", "GAIN": 7.5}, "gain 7.5 is not 2"),
+    ],
+)
+def test_a_named_master_that_is_refused_is_no_success(
+    lights: Path, tmp_path: Path, kind: str, cards: dict[str, Any], why: str
+) -> None:
+    """Whatever may be missing: who names a master wants it. The product says so too."""
+    for path in lights.glob("*.fits"):
+        with fits.open(path, mode="update") as file:
+            file[0].header["XBINNING"] = file[0].header["YBINNING"] = 1
+    path = write(tmp_path / "x.fits", BIAS, {"GAIN": 2.0, "XBINNING": 1, "YBINNING": 1, "FILTER": "R", **cards})
+    result, _ = reduce(lights, f"--{kind}", path, "--allow-missing", "bias,dark,flat")
+    assert result.exit_code == 3, result.output
+    said = f"--{kind} x.fits is not used"
+    assert said in " ".join(result.output.split())
+    assert why in " ".join(result.output.split())
+    header = fits.getheader(next((lights.parent).rglob("*_red.fits")))
+    assert any(said in str(value) for value in header["LZDOUBT*"].values())
+
+
+def test_a_named_master_that_nothing_needs_is_none(lights: Path, tmp_path: Path) -> None:
+    """Of flats for all filters, those that no frame needs are only noted."""
+    paths = iraf(tmp_path)
+    other = str(tmp_path / "V.fits")
+    with fits.open(paths["flat"]) as file:
+        file[0].header["FILTER"] = "V"
+        file.writeto(other)
+    words = [word for kind, path in paths.items() for word in (f"--{kind}", path)]
+    result, _ = reduce(lights, *words, "--flat", other)
+    assert result.exit_code == 0, result.output
+    assert "--flat V.fits is not used" in " ".join(result.output.split())
+
+
+def test_a_master_that_a_table_names_keeps_its_doubts(lights: Path, tmp_path: Path) -> None:
+    """A flat of unknown zero level is as doubtful in a cell as on the command line."""
+    flat = write(tmp_path / "f.fits", FLAT * 30000.0, {"IMAGETYP": "Flat", "FILTER": "R"})
+    table = tmp_path / "night.ecsv"
+    save_table(build_plan(collect(str(lights))), table)
+    rows = Table.read(table, format="ascii.ecsv")
+    rows["flat"] = [flat] * len(rows)
+    rows.write(table, format="ascii.ecsv", delimiter=",", overwrite=True)
+    plan = load_table(table)
+    assert all("no stamp and no HISTORY" in item.reason for item in plan.science)

@@ -14,6 +14,8 @@ from astropy.io import fits
 from click.testing import CliRunner
 
 from lazyccd import io
+from lazyccd.batch import checks
+from lazyccd.batch.check_steps import Step, who_took_too_much
 from lazyccd.batch.collect import collect
 from lazyccd.batch.make_plan import build_plan
 from lazyccd.batch.night_plan import Options
@@ -333,3 +335,72 @@ def test_a_gain_is_measured_beside_a_named_bias(tmp_path: Path) -> None:
     outcome, _ = reduced(wrong / "raw", bias=(str(kept),))
     assert outcome.status != "COMPLETE"
     assert "gain" in outcome.reason
+
+
+def lifted(adu: float) -> Change:
+    """Return a change that lifts the light beside its overscan, as a pedestal does that no keyword tells."""
+
+    def change(kind: str, pixels: np.ndarray[Any, Any], header: fits.Header) -> None:
+        if kind == "light":
+            pixels[:, : SHAPE[1]] = (pixels[:, : SHAPE[1]] + adu).astype(pixels.dtype)
+
+    return change
+
+
+@pytest.mark.parametrize("part", [0.4, 0.7, 1.0, 3.0, 10.0])
+def test_a_pedestal_of_the_light_alone(tmp_path: Path, part: float) -> None:
+    """It counts as light but has no noise; how many electrons it has is said, and the flat is not blamed first."""
+    camera = replace(CAMERA, bias_structure_adu=4.0)
+    sky = float(np.median(SKY.rate(SHAPE, (0.0, 0.0)))) * 120
+    cameras = dict.fromkeys(("bias", "dark", "flat", "light"), camera)
+    night = make(tmp_path / "raw", lifted(part * sky / camera.gain_e_per_adu), cameras)
+    outcome, run = reduced(night, cosmic_rays="none")
+    assert (outcome.status, run.exit_status) == ("PARTIAL", 3)
+    quiet = next(text for text in map(str, outcome.doubts) if text.startswith("the noise of the sky is 0."))
+    found = re.search(r"; ([\d.]+) of its ([\d.]+) electrons are no light: a pedestal", quiet)
+    assert found is not None
+    assert float(found[1]) == pytest.approx(part * sky, rel=0.2)
+    assert "--gain" not in quiet
+    assert "--bias" in quiet
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("size", [(48, 48), (64, 64), (100, 20), (160, 192)])
+def test_a_sky_that_fits_its_noise(seed: int, size: tuple[int, int]) -> None:
+    """However small the frame, chance makes no pedestal; a pedestal of twice the sky is one."""
+    rng = np.random.default_rng(seed)
+    sky = rng.poisson(300, size) + rng.normal(0, 6, size)
+    for added, found in ((0, False), (600, True)):
+        values = sky + added
+        said = checks.wrong_noise(values, np.sqrt(np.maximum(values, 0) + 36), flattened=True, correction=1.0)
+        assert bool(said) is found
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ([Step("bias", 50.0), Step("dark", -40.0)], "the dark took away too much, or the bias before it; "),
+        ([Step("bias", -30.0), Step("dark", -40.0)], "the bias took away too much; give another by --bias"),
+        ([Step("overscan", -3.0), Step("bias", -30.0)], "the overscan took away too much; "),
+        ([Step("overscan", 9.0), Step("bias", -3.0)], "the bias took away too much, or the overscan before it; "),
+        ([Step("bias", 50.0), Step("dark", 40.0)], "the dark may not belong to it, or the bias before it; "),
+        ([], "more than the pedestal was subtracted from it"),
+    ],
+)
+def test_who_made_the_sky_negative(steps: list[Step], said: str) -> None:
+    """The step after which it was, then those before it; a flat never."""
+    assert who_took_too_much(steps).startswith(said)
+    assert "flat" not in who_took_too_much(steps)
+
+
+def test_a_dark_that_is_too_bright_is_named(tmp_path: Path) -> None:
+    """Light in the darks makes the sky negative: they are named before the bias, and the flat is not."""
+
+    def lit(kind: str, pixels: np.ndarray[Any, Any], header: fits.Header) -> None:
+        if kind == "dark":
+            pixels[:, : SHAPE[1]] += 900
+
+    outcome, _ = reduced(make(tmp_path / "raw", lit), cosmic_rays="none")
+    assert (
+        "the dark took away too much, or the bias or the overscan before it; give another by --dark" in outcome.reason
+    )
