@@ -19,8 +19,8 @@ settings.register_profile("default", max_examples=25, deadline=None, derandomize
 settings.register_profile("nightly", max_examples=1000, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
-collect_ignore = ["faults/warmed.py"]
-"""This module does its work when it is imported, and pytest imports modules to look for doctests."""
+collect_ignore_glob = ["faults/warmed.py", "ccdproc/scripts/*"]
+"""These modules do their work when they are imported, and pytest imports modules to look for doctests."""
 
 
 @pytest.fixture

@@ -41,6 +41,9 @@ from lazyccd.ccdproc.core import (
 from lazyccd.ccdproc.image_collection import ImageFileCollection
 from lazyccd.frame.history_log import Conf, conf
 
+__version__ = "2.5.1"
+"""The version of ccdproc whose names and behaviour these are; scripts ask for it."""
+
 __all__ = [
     "CCDData",
     "Combiner",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
+from astropy import log
 from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.stats import sigma_clip as clip_sigmas
 from astropy.utils.exceptions import AstropyDeprecationWarning
@@ -52,7 +53,7 @@ class Combiner:
         _check_alike(self.ccd_list)
         first = self.ccd_list[0]
         self.unit = first.unit
-        self._dtype = np.dtype(np.float64 if dtype is None else dtype)
+        self._dtype = np.float64 if dtype is None else dtype
         self._weights: Array | None = None
         self._scaling: Array | None = None
         shape = (len(self.ccd_list), *first.shape)
@@ -64,8 +65,8 @@ class Combiner:
         self.data_arr: Any = np.ma.MaskedArray(values, mask)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the stack and of results."""
+    def dtype(self) -> Any:
+        """Of the stack and of results, as it was given."""
         return self._dtype
 
     @property
@@ -162,13 +163,19 @@ class Combiner:
             warnings.warn("use_astropy has no effect; astropy's rule is used.", AstropyDeprecationWarning, stacklevel=2)
         low, high = low_thresh or 3, high_thresh or 3
         # as in ccdproc, values that are masked already are part of centre and deviation
+        values = self.data_arr.data
+        limits = {"sigma_lower": low, "sigma_upper": high, "cenfunc": func, "stdfunc": dev_func}
+        options = limits | {"axis": 0, "copy": False, "maxiters": 1} | kwd
         beyond = (
             StackInputs(self.data_arr).beyond(low, high, func, dev_func) if not kwd and min(low, high) > 0 else None
         )
         if beyond is None:
-            limits = {"sigma_lower": low, "sigma_upper": high, "cenfunc": func, "stdfunc": dev_func}
-            options = {"axis": 0, "copy": False, "maxiters": 1} | kwd
-            beyond = np.ma.getmaskarray(clip_sigmas(self.data_arr.data, **limits, **options))
+            beyond = np.ma.getmaskarray(clip_sigmas(values, **options))
+        elif callable(func) or callable(dev_func):
+            # what a NaN does to its pixel depends on the function: one of numpy.ma masks all values of that pixel
+            affected = ~np.isfinite(values).all(axis=0)
+            if affected.any():
+                beyond[:, affected] = np.ma.getmaskarray(clip_sigmas(values[:, affected], **options))
         self.data_arr.mask = self._own_mask() | beyond
 
     def _own_mask(self) -> Array:
@@ -191,10 +198,19 @@ class Combiner:
         """Return the combined image."""
         with np.errstate(invalid="ignore"):  # NaN of pixels without values becomes an integer if one is asked for
             data = np.asarray(values).astype(self._dtype, copy=False)
-        deviation = np.asarray(uncertainty).astype(np.result_type(self._dtype, np.float16), copy=False)
+        # scaled values, and so their deviations, may be of a larger type than the result
+        kind = self._dtype if self._scaling is None else np.result_type(self._dtype, self._scaling)
+        deviation = np.asarray(uncertainty).astype(np.result_type(kind, np.float16), copy=False)
         result = CCDData(data, mask=count == 0, unit=self.unit, uncertainty=StdDevUncertainty(deviation))
         result.meta["NCOMBINE"] = len(self.data_arr)
         return result
+
+    def _uncertainty(self, function: Any, stack: Any, inputs: StackInputs, combining: object) -> Any:
+        """Return the deviation of the values of each pixel by the square root of their number."""
+        count = self._count(stack, combining)
+        uncertainty = self._deviation(function, stack, inputs, combining) / np.sqrt(count)
+        # ccdproc divides a masked array then, which is 0 there
+        return uncertainty if combining is None else np.where(count == 0, 0, uncertainty)
 
     def _deviation(self, function: Any, stack: Any, inputs: StackInputs, combining: object) -> Any:
         """Return a function's deviations of the values of each pixel.
@@ -232,16 +248,17 @@ class Combiner:
         stack = self._scaled(scale_to)
         inputs, count = StackInputs(stack), self._count(stack, scale_func)
         with np.errstate(invalid="ignore", divide="ignore"):
-            if scale_func is not None:
-                average = scale_func(stack, axis=0)
-            elif self._weights is None:
-                average = inputs.mean
+            if self._weights is not None:
+                weights = self._along_stack(self._weights.astype(float))
+                if sum_func is np.nansum:
+                    total = inputs.weighted_sum(self._weights)[0]
+                else:
+                    total = sum_func((_with_nans(stack) if scale_func is None else stack) * weights, axis=0)
+                # weights of masked values count here, as in ccdproc 2.5.1
+                average = total / sum_func(weights, axis=0)
             else:
-                total, norm = inputs.weighted_sum(self._weights)
-                if sum_func is not np.nansum:
-                    total = sum_func(_with_nans(stack) * self._along_stack(self._weights), axis=0)
-                average = total / norm
-            uncertainty = self._deviation(uncertainty_func, stack, inputs, scale_func) / np.sqrt(count)
+                average = inputs.mean if scale_func is None else scale_func(stack, axis=0)
+            uncertainty = self._uncertainty(uncertainty_func, stack, inputs, scale_func)
         return self._product(average, uncertainty, count)
 
     def median_combine(
@@ -265,7 +282,7 @@ class Combiner:
         inputs, count = StackInputs(stack), self._count(stack, median_func)
         with np.errstate(invalid="ignore", divide="ignore"):
             median = inputs.median if median_func is None else median_func(stack, axis=0)
-            uncertainty = self._deviation(uncertainty_func, stack, inputs, median_func) / np.sqrt(count)
+            uncertainty = self._uncertainty(uncertainty_func, stack, inputs, median_func)
         return self._product(median, uncertainty, count)
 
     def sum_combine(
@@ -292,7 +309,7 @@ class Combiner:
         else:
             total = sum_func(stack if self._weights is None else stack * self._along_stack(self._weights), axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            uncertainty = self._deviation(uncertainty_func, stack, inputs, sum_func) / np.sqrt(count) * count
+            uncertainty = self._uncertainty(uncertainty_func, stack, inputs, sum_func) * count
         return self._product(total, uncertainty, count)
 
 
@@ -429,7 +446,8 @@ class _Images:
     def empty_result(self, dtype: np.dtype[Any]) -> CCDData:
         """Return an image for the result, with the header of the first."""
         first, shape = self._first, self._first.shape
-        deviation = StdDevUncertainty(np.zeros(shape))
+        kind = dtype if first.uncertainty is None else first.uncertainty.array.dtype
+        deviation = StdDevUncertainty(np.zeros(shape, np.result_type(kind, np.float16)))
         # the class is the first image's, and may be one of the user's
         return type(first)(
             np.zeros(shape, dtype),
@@ -442,11 +460,13 @@ class _Images:
 
     def tiles(self, dtype: np.dtype[Any], method: str, limit: float) -> Iterator[tuple[slice, ...]]:
         """Yield regions that cover the image, each small enough for the memory limit."""
-        shape = self._first.shape
-        wanted = int(COPIES[method] * self._first.data.size * (dtype.itemsize + 1) * len(self) / limit) + 1
+        shape, uncertainty = self._first.shape, self._first.uncertainty
+        size = 2 * dtype.itemsize if uncertainty is None else dtype.itemsize + uncertainty.array.itemsize
+        wanted = int(COPIES[method] * self._first.data.size * (size + 1) * len(self) / limit) + 1
         if wanted == 1 or len(shape) != 2:
             yield (slice(None),) * len(shape)
             return
+        log.info(f"splitting each image into {wanted} chunks to limit memory usage to {limit} bytes.")
         ystep, xstep = _calculate_step_sizes(shape[0], shape[1], wanted)
         for y in range(0, shape[0], ystep):
             for x in range(0, shape[1], xstep):

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 from astropy import nddata
+from astropy.io import fits
 from astropy.nddata import CCDData
 from astropy.utils.exceptions import AstropyDeprecationWarning
+from astropy.wcs import WCS
 from astropy.wcs.utils import pixel_to_pixel, proj_plane_pixel_area
 from scipy import ndimage
 
@@ -20,6 +22,9 @@ __all__ = ["block_average", "block_reduce", "block_replicate", "rebin", "transfo
 
 ORDERS = {"nearest-neighbor": 0, "bilinear": 1, "biquadratic": 2, "bicubic": 3}
 """Orders of the splines by which images are interpolated."""
+
+OF_THE_OBSERVATION = ("DATE-OBS", "MJD-OBS", "JD-OBS")
+"""Keywords that a WCS knows too, but that are about more."""
 
 FROM_BAD = 1e-8
 """A pixel that takes more than this part of its value from masked ones is masked."""
@@ -145,10 +150,18 @@ def wcs_project(ccd: CCDData, target_wcs: Any, target_shape: Any = None, order: 
         mask |= _interpolate(np.asarray(ccd.mask, float), places, spline) > FROM_BAD
     # counts per pixel follow the area of a pixel
     data *= proj_plane_pixel_area(target_wcs.celestial) / proj_plane_pixel_area(ccd.wcs.celestial)
-    meta = copy_meta(ccd.meta)
-    for keyword in ccd.wcs.to_header():
-        meta.pop(keyword, None)
-    return CCDData(data, unit=ccd.unit, mask=mask if mask.any() else None, wcs=target_wcs, meta=meta)
+    return CCDData(data, unit=ccd.unit, mask=mask if mask.any() else None, wcs=target_wcs, meta=_without_wcs(ccd.meta))
+
+
+def _without_wcs(header: Any) -> Any:
+    """Return a copy of a header without the WCS that it may have; the date belongs to the observation and stays."""
+    meta = copy_meta(header)
+    if isinstance(meta, fits.Header) and "CTYPE1" in meta:
+        matrix = [f"CD{i}_{j}" for i in (1, 2) for j in (1, 2)]
+        for keyword in (*WCS(header).to_header(relax=True), *matrix):
+            if keyword not in OF_THE_OBSERVATION:
+                meta.remove(keyword, ignore_missing=True)
+    return meta
 
 
 def _interpolate(image: Any, places: Any, order: int) -> Any:

@@ -12,6 +12,7 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.modeling import models
 from astropy.nddata import CCDData, StdDevUncertainty, VarianceUncertainty
+from astropy.stats import mad_std
 from astropy.utils.exceptions import AstropyUserWarning
 from astropy.wcs import WCS
 
@@ -185,14 +186,30 @@ def test_functions_of_users_get_what_ccdproc_gives_them(name: str) -> None:
     np.testing.assert_allclose(results[0].uncertainty.array[good], expected[good], rtol=1e-10)
 
 
-def test_nan_is_left_out_of_a_clipped_stack() -> None:
-    """A NaN is clipped with astropy's warning, and the other images still count, unlike with ccdproc's default functions."""
-    images = [CCDData(np.full((2, 2), value), unit="adu") for value in (1.0, 2.0, 3.0, 2.0, 90.0)]
-    images[0].data[0, 0] = np.nan
-    with pytest.warns(AstropyUserWarning, match="contains invalid values"):
-        result = ours.combine(images, sigma_clip=True, sigma_clip_low_thresh=1.5, sigma_clip_high_thresh=1.5)
-    np.testing.assert_allclose(result.data, [[7 / 3, 2], [2, 2]])
-    assert not result.mask.any()
+CLIPS: dict[str, dict[str, Any]] = {
+    "default functions": {},
+    "names": {"sigma_clip_func": "median", "sigma_clip_dev_func": "mad_std"},
+    "functions": {"sigma_clip_func": np.median, "sigma_clip_dev_func": np.std},
+    "functions for nan": {"sigma_clip_func": np.nanmedian, "sigma_clip_dev_func": np.nanstd},
+    "masked functions": {"sigma_clip_func": np.ma.median, "sigma_clip_dev_func": np.ma.std},
+    "a name and a function": {"sigma_clip_func": np.ma.median, "sigma_clip_dev_func": "std"},
+    "a robust function": {"sigma_clip_func": np.ma.median, "sigma_clip_dev_func": mad_std},
+}
+
+
+@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_nan_in_a_clipped_stack_does_what_its_functions_do(name: str) -> None:
+    """A NaN warns as in astropy; whether it masks its value or all values of its pixel depends on the functions."""
+    images = [image("f8", level=level) for level in (500.0, 480.0, 520.0, 505.0, 600.0)]
+    images[0].data[5, 6] = np.nan
+    images[1].data[5, 6:9] = np.inf
+    limits = {"sigma_clip_low_thresh": 1.2, "sigma_clip_high_thresh": 1.1}
+    results = []
+    for package in (ours, ccdproc):
+        with pytest.warns(AstropyUserWarning, match="contains invalid values"):
+            results.append(package.combine(images, sigma_clip=True, **limits, **CLIPS[name]))
+    assert_same(*results)
 
 
 def test_a_stack_of_nothing_is_an_error() -> None:
@@ -230,15 +247,70 @@ def test_combine_is_that_of_ccdproc(method: str, limit: float) -> None:
     assert_same(*results)
 
 
-def test_weights_of_masked_pixels_do_not_count() -> None:
-    """Weights of masked pixels leave the denominator, and stacks in tiles take weights of pixels: unlike in ccdproc 2.5.1."""
+@pytest.mark.parametrize("by_pixel", [False, True])
+@pytest.mark.parametrize("call", ["average", "sum", "average by a function", "average by a sum"])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_weights_are_those_of_ccdproc(call: str, by_pixel: bool) -> None:
+    """Weights of masked values count in the denominator of an average, and come before functions that average."""
+    images = [image("f4", masked=True, level=level) for level in (500.0, 480.0, 520.0)]
+    weights = np.array([1.0, 1.0, 2.0])
+    results = []
+    for package in (ours, ccdproc):
+        combiner = package.Combiner(images)
+        combiner.minmax_clipping(max_clip=560)
+        combiner.weights = np.random.default_rng(1).random((3, *SHAPE)) if by_pixel else weights
+        functions = {"average by a function": {"scale_func": np.ma.average}, "average by a sum": {"sum_func": np.sum}}
+        results.append(getattr(combiner, f"{call.split()[0]}_combine")(**functions.get(call, {})))
+    np.testing.assert_allclose(results[0].data, results[1].data, rtol=1e-10)
+    np.testing.assert_array_equal(results[0].mask, results[1].mask)
+
+
+def test_weights_of_pixels_are_cut_into_tiles() -> None:
+    """Stacks in tiles take weights of pixels, unlike in ccdproc 2.5.1."""
     images = [CCDData(np.full((6, 4), value), unit="adu") for value in (1.0, 2.0, 6.0)]
-    images[2].mask = np.zeros((6, 4), bool)
-    images[2].mask[0, 0] = True
-    weights = np.broadcast_to(np.array([1.0, 1.0, 2.0])[:, None, None], (3, 6, 4))
+    weights = np.random.default_rng(2).random((3, 6, 4))
     whole = ours.combine(images, weights=weights)
-    np.testing.assert_allclose([whole.data[0, 0], whole.data[1, 1]], [1.5, 3.75])
     np.testing.assert_array_equal(ours.combine(images, weights=weights, mem_limit=400).data, whole.data)
+
+
+@pytest.mark.parametrize("scaling", [None, np.array([1.0, 2.0, 1.5])])
+@pytest.mark.parametrize("dtype", [None, "f4", np.float32])
+def test_types_are_those_of_ccdproc(dtype: Any, scaling: Any) -> None:
+    """The type of a Combiner is as it was given; uncertainties have that of the scaled values, or of the stack's result."""
+    images = [image("f4", level=level) for level in (500.0, 480.0, 520.0)]
+    kinds = []
+    for package in (ours, ccdproc):
+        combiner = package.Combiner(images, dtype=dtype)
+        combiner.scaling = scaling
+        parts = [combiner.average_combine(), combiner.median_combine(), combiner.sum_combine()]
+        parts.append(package.combine(images, dtype=dtype, scale=scaling))
+        kinds.append([combiner.dtype, *((ccd.data.dtype, ccd.uncertainty.array.dtype) for ccd in parts)])
+    assert kinds[0] == kinds[1]
+
+
+def test_a_pixel_without_values_has_no_uncertainty_with_functions_of_users() -> None:
+    """It is 0 if a function of the user combines, and NaN otherwise, as in ccdproc."""
+    images = [image("f8", level=level) for level in (500.0, 480.0, 520.0)]
+    for ccd in images:
+        ccd.mask = np.zeros(SHAPE, bool)
+        ccd.mask[4, 4] = True
+    found = []
+    with np.errstate(invalid="ignore"):
+        for package in (ours, ccdproc):
+            combiner = package.Combiner(images)
+            results = combiner.median_combine(median_func=np.ma.median), combiner.average_combine(scale_func=np.ma.mean)
+            found.append([ccd.uncertainty.array[4, 4] for ccd in results])
+    assert found[0] == found[1] == [0, 0]
+
+
+def test_tiles_are_announced_as_by_ccdproc(capsys: pytest.CaptureFixture[str]) -> None:
+    """The number of tiles and the limit are logged."""
+    images = [image("f8", level=level) for level in (500.0, 480.0, 520.0)]
+    for package in (ours, ccdproc):
+        package.combine(images, mem_limit=20000)
+    lines = [line.partition("[")[0] for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 2
+    assert lines[0] == lines[1]
 
 
 @pytest.mark.parametrize("gain", [1.5 * u.electron / u.adu, 2.0, 1.0])
@@ -269,3 +341,16 @@ def test_projections_are_those_of_ccdproc(order: str) -> None:
     np.testing.assert_array_equal(results[0].mask, results[1].mask)
     assert list(results[0].meta) == list(results[1].meta)
     assert results[0].wcs is target
+
+
+def test_a_projection_takes_the_old_wcs_out_of_the_header() -> None:
+    """Cards of the WCS go, among them its matrix; dates of the observation stay. The input's header is left as it was."""
+    cards = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 30.0, "CRVAL2": 40.0, "CRPIX1": 12.0, "CRPIX2": 15.0}
+    cards |= {"CD1_1": -0.01, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 0.01, "DATE-OBS": "2026-04-21T02:00:00.000"}
+    header = fits.Header(cards | {"MJD-OBS": 61151.08333333, "OBJECT": "M 67"})
+    results = []
+    for package in (ours, ccdproc):
+        ccd = CCDData(image().data, unit="adu", meta=header.copy(), wcs=WCS(header))
+        results.append(package.wcs_project(ccd, WCS(header), add_keyword=False))
+        assert list(ccd.meta) == list(header)
+    assert list(results[0].meta) == list(results[1].meta) == ["DATE-OBS", "MJD-OBS", "OBJECT"]

@@ -1,0 +1,30 @@
+"""Scripts in the manner of public ones do the same with `lazyccd.ccdproc` as with ccdproc."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.ccdproc.run_scripts import SCRIPTS, compare, compare_forked
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Return what differs by script, on small frames."""
+    return compare_forked(tmp_path_factory.mktemp("scripts"), 96, SCRIPTS)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_does_the_same(script: str, found: dict[str, list[str]]) -> None:
+    """Files with their pixels, masks, units and headers, printed text, exceptions and warnings are ccdproc's."""
+    assert found[script] == []
+
+
+@pytest.mark.slow
+def test_scripts_are_not_slower_in_sum(tmp_path: Path) -> None:
+    """On frames of a usual size all scripts do the same, and take no longer together."""
+    found = compare(tmp_path / "work", 1024, SCRIPTS)
+    assert {script: lines for script, (lines, _) in found.items() if lines} == {}
+    theirs, ours = (sum(seconds) for seconds in zip(*(seconds for _, seconds in found.values()), strict=True))
+    assert ours <= theirs
