@@ -1,7 +1,12 @@
 """Configuration of the documentation: ``sphinx-build -n -W docs docs/_build/html``."""
 
+import re
+import tempfile
 import tomllib
 from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,3 +74,19 @@ nitpick_ignore_regex = [
     # what CCDData inherits from astropy, in the words of its docstrings
     (r"py:(func|obj)", r"fits_ccddata_(reader|writer)|ndarray"),
 ]
+
+
+FOLDER = re.compile(re.escape(f"{tempfile.gettempdir()}/") + r"tmp\w+/")
+"""A folder in which a notebook runs; its name is another one in each build."""
+
+
+def name_folders(_app: Sphinx, doctree: nodes.document) -> None:
+    """Show the folder in which a notebook ran as /data, in text and in tables."""
+    for node in list(doctree.findall(nodes.Text)):
+        if FOLDER.search(node):
+            node.parent.replace(node, nodes.Text(FOLDER.sub("/data/", node)))
+
+
+def setup(app: Sphinx) -> None:
+    """Have Sphinx call the function above for every page."""
+    app.connect("doctree-read", name_folders)

@@ -44,6 +44,7 @@ def write(path: Path, *hdus: Any, **cards: Any) -> Path:
         ([("", None), ("im1", None), ("", None)], ["EXT1", "IM1", "EXT3"]),
         ([("SCI", 1), ("SCI", 1)], ["SCI_1", "SCI_EXT2"]),
         ([("R22/S11", 1), ("..", 1), ("a b", 1)], ["R22_S11", "EXT2", "A B"]),
+        ([(" ".join(["detector"] * 9), 1)], [" ".join(["DETECTOR"] * 9)]),  # goes on in a CONTINUE card
     ],
 )
 def test_names(tmp_path: Path, extensions: list[Any], names: list[str]) -> None:

@@ -86,6 +86,7 @@ def trimmed_mean(d: Array, n: int) -> Any:
 def middle(d: Array, first: int, n: int) -> Any:
     """Return the median of n sorted values from a place on."""
     if n % 2 == 0:
+        # in single precision as IRAF's reals: the sum is rounded before it is halved
         return (d[first + n // 2 - 1] + d[first + n // 2]) / np.float32(2)
     return d[first + n // 2]
 
@@ -404,6 +405,7 @@ def clip_about_median(
     median = middle(d, 0, n) if n > 0 else np.float32(np.nan)
     while True:
         before = n
+        # avsigclip finds its median after a round that rejected something, the others at the beginning of each (icaclip.gx)
         if kind != AVSIGCLIP:
             median = middle(d, nl, n) if n > 0 else np.float32(np.nan)
         if n >= fewest:
@@ -547,6 +549,7 @@ def clip_counts(d: Array, who: Array, n: int, low: int, high: int) -> int:
     high
         How many of the highest values are rejected.
     """
+    # one pass finds both ends, as in icmm.gx: where values are moved to decides which of equal ones is rejected next
     pairs = min(low, high)
     for _ in range(pairs):
         least = most = 0
@@ -602,6 +605,7 @@ def sort_values(d: Array, who: Array, n: int) -> None:
     if n <= 3:
         sort_three(d, who, n)
         return
+    # the longer part is put aside and the shorter sorted first, so that 64 places do for any number of values
     starts, ends = np.empty(64, np.int64), np.empty(64, np.int64)
     starts[0], ends[0] = 0, n - 1
     depth = 1
@@ -881,6 +885,7 @@ def reject_line(
     scales, zeros = levels[0], levels[1]
     scaled, corrected, weighted = flags[0], flags[1], flags[2] and method == AVERAGE
     line = np.float32(0)
+    # once for the line, of all that counts: imcombine does not measure it again when values are rejected
     if kind == AVSIGCLIP:
         line = line_spread(values, use, about_median, scaled, corrected, scales, zeros)
     # imcombine skips a rejection for good if there are too few frames, however many of them count at a pixel
@@ -1048,6 +1053,7 @@ def imcombine_batches(
     rule = unmasked_if_clean(rule, blocks)
     scaling = imcombine_scaling(rule, scalars)
     grown = None
+    # neighbours lie in other lines, so all rejections of the band come first, as in `clipped_batches`
     if rule.rejecting.grow >= 1:
         rejected = np.zeros((rule.count, *held.shape), np.bool_)
         for slices in batch_slices(held, rule):
@@ -1072,6 +1078,7 @@ def imcombine_batches(
                 batch.combined,
                 batch.use,
             )
+        # only now: the kernels scale each value themselves, and round where imcombine rounds
         bring_to_level(batch)
         yield trimmed(part, slices, batch, given, inner)
 

@@ -142,6 +142,7 @@ def reject_outside(values: Array, low: float, high: float, use: Array) -> None:
     frames, pixels = values.shape
     for i in range(frames):
         for m in range(pixels):
+            # NaN is neither, and has been left out before
             use[i, m] &= not ((values[i, m] < low) | (values[i, m] > high))
 
 
@@ -159,6 +160,7 @@ def weighted_sum(values: Array, use: Array, weights: Array) -> tuple[Array, Arra
         for i in range(frames):
             line, counts, weight = values[i, first : first + WIDTH], use[i, first : first + WIDTH], weights[i]
             for m in range(len(sums)):
+                # no product with 0: NaN of an input that does not count would spoil the sum
                 sums[m] += weight * line[m] if counts[m] else 0.0
             if not counted:
                 for m in range(len(sums)):
@@ -333,6 +335,19 @@ def middle_of(ordered: Array, count: Array, same: bool, out: Array) -> None:
 
 
 @compiled
+def median_distance(ordered: Array, center: float) -> float:
+    """Return the median distance of the sorted values of one pixel from their median; see `deviation_of`."""
+    n = len(ordered)
+    total = 0.0
+    for k in ((n - 1) // 2 + 1, n // 2 + 1):
+        least = np.inf
+        for i in range(n - k + 1):
+            least = min(least, max(center - ordered[i], ordered[i + k - 1] - center))
+        total += least
+    return 0.5 * total
+
+
+@compiled
 def deviation_of(ordered: Array, count: Array, same: bool, middle: Array, out: Array) -> None:
     """Set the median distances of sorted values from their median; see `middle_of`.
 
@@ -362,13 +377,7 @@ def deviation_of(ordered: Array, count: Array, same: bool, middle: Array, out: A
         return
     for m in range(len(out)):
         n = count[m]
-        total = 0.0
-        for k in ((n - 1) // 2 + 1, n // 2 + 1):
-            least = np.inf
-            for i in range(n - k + 1):
-                least = min(least, max(middle[m] - ordered[i, m], ordered[i + k - 1, m] - middle[m]))
-            total += least
-        out[m] = 0.5 * total if n > 0 else np.nan
+        out[m] = median_distance(ordered[:n, m], middle[m]) if n > 0 else np.nan
 
 
 @compiled

@@ -12,7 +12,14 @@ import numpy as np
 from lazyccd.kernels.block import Array
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.quantiles import MAD_TO_SIGMA
-from lazyccd.kernels.stack.loops import WIDTH, deviation_of, middle_of, sort_stretch, spread_of_stretch
+from lazyccd.kernels.stack.loops import (
+    WIDTH,
+    deviation_of,
+    median_distance,
+    middle_of,
+    sort_stretch,
+    spread_of_stretch,
+)
 
 
 @compiled
@@ -70,6 +77,7 @@ def reject_deviant(
             center[:] = means[:width]
         _outside(ordered, count, same, center, deviation, low, high, outside)
         for m in range(width):
+            # few pixels have anything to reject, and the two ends of the sorted inputs say which
             if outside[m]:
                 limits = low, high, center[m], deviation[m]
                 _clip_pixel(
@@ -199,7 +207,7 @@ def _center_and_deviation(
     """
     n = len(ordered)
     center = 0.5 * (np.float64(ordered[(n - 1) // 2]) + ordered[n // 2])
-    deviation = MAD_TO_SIGMA * _median_distance(ordered, center) if by_mad else 0.0
+    deviation = MAD_TO_SIGMA * median_distance(ordered, center) if by_mad else 0.0
     if by_mad and not by_mean:
         return center, deviation
     mean, squares = 0.0, 0.0
@@ -212,16 +220,3 @@ def _center_and_deviation(
             squares += distance * distance if use[i, m] else 0.0
         deviation = np.sqrt(squares / n)
     return (mean if by_mean else center), deviation
-
-
-@compiled
-def _median_distance(ordered: Array, center: float) -> float:
-    """Return the median distance of sorted values from their median; see `lazyccd.kernels.stack.loops.deviation_of`."""
-    n = len(ordered)
-    total = 0.0
-    for k in ((n - 1) // 2 + 1, n // 2 + 1):
-        least = np.inf
-        for i in range(n - k + 1):
-            least = min(least, max(center - ordered[i], ordered[i + k - 1] - center))
-        total += least
-    return 0.5 * total

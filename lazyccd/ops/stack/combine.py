@@ -203,9 +203,11 @@ def combine(
     given, schema = in_one_unit(collect(img_list, hdu=hdu, unit=unit))
     count = len(given.images)
     shifts = offsets_of(given, offsets)
+    # frames with offsets get a common footprint, whatever their shapes
     if shifts is None:
         check_shapes(given.images, given.labels)
     sigma = (sigma_clip_low_thresh, sigma_clip_high_thresh, sigma_clip_func, sigma_clip_dev_func)
+    # the order in which ccdproc's combine runs them, whichever the caller names first
     clips = clips_of(
         Extrema(nlow, nhigh) if clip_extrema else None,
         Limits(minmax_clip_min, minmax_clip_max) if minmax_clip else None,
@@ -219,6 +221,7 @@ def combine(
     levels, scalars, weighting = levels_of(given, scale, zero, weights, statsec, sampled=flavor == "iraf")
     images = given.images
     if shifts is not None:
+        # after the levels, which are those of a frame's own pixels and not of the NaN around it
         images, weighting = place(images, shifts), place(weighting, shifts) if weighting else []
     rule = replace(
         plain_rule(images, schema, method),
@@ -292,6 +295,7 @@ def uncertainty_name(uncertainty: str | None, function: str | Callable[..., Any]
 
 def header_of(given: Given, rule: Rule, *, keep_wcs: bool) -> StackHeader:
     """Return what becomes of the first header."""
+    # weights that only tasks will find count as equal in the mean date: a header is never computed for
     weights = [1.0 if isinstance(w, str) else w for w in rule.levels.weights] or [1.0] * len(given.images)
     return stack_header(
         [image.header for image in given.images],
@@ -315,6 +319,7 @@ def notes_of(rule: Rule) -> Iterator[str]:
         yield f"rejected: neighbours within {rejecting.grow:g} pixels"
     for what in ("scale", "zero", "weights"):
         per_frame = getattr(rule.levels, what)
+        # what tasks will find has a name here and no number yet
         if per_frame and not isinstance(per_frame[0], str):
             is_level = what != "weights" and getattr(rule.levels, f"{what}_is_statistic")
             name = "variances" if what == "weights" and rule.levels.weights_are_variances else what
@@ -362,6 +367,7 @@ def plain_rule(images: Sequence[Image], schema: MaskSchema, method: str) -> Rule
     """Return a rule without levels and rejections."""
     if method not in METHODS:
         raise ParameterError(f"method {method!r} must be one of {', '.join(METHODS)}.")
+    # ccdproc stacks in float64 always; float32 frames take half the memory in their own (docs/deviations.md)
     dtype = np.result_type(*(image.dtype for image in images)).name
     return Rule(
         method=method,
@@ -378,7 +384,9 @@ def mask_bits(images: Sequence[Image], schema: MaskSchema) -> MaskBits:
     return MaskBits(
         remaps=tuple(image.schema.remap(schema) if image.has_mask else None for image in images),
         bad=schema.bad_bits,
+        # a plane that does not count as bad leaves its inputs good, and these need no class
         ranks=tuple(bits & (schema.bad_bits | schema.bits("NO_DATA")) for bits in ranks),
+        # where SAT does not count as bad, no weight is lost because of it
         saturated=schema.bits("SAT") & schema.bad_bits,
         clipped=schema.bits("CLIPPED"),
         no_data=schema.bits("NO_DATA"),
@@ -427,6 +435,7 @@ class StackPlan:
             has_pixel_weights=bool(self.weights),
             shares_masters=bool(own),
         )
+        # variances are as many bytes as the data: they are read only if a rule or the result asks for them
         needs = ["data", "mask", *(["variance"] if rule.needs_variance else [])]
         spread = [*needs, *(["variance"] if rule.uncertainty == "propagated" else [])]
         uses: PlaneMap = tuple((name, tuple(spread if name == "variance" else needs)) for name, _ in planes)
@@ -440,6 +449,7 @@ class StackPlan:
             params=make_params(rule=rule),
             scalars=self.scalars,
             footprint=self.footprint,
+            # one byte for each rejected and one for each grown input of a whole band, see `clipped_batches`
             scratch_bytes=2 * rule.count if rule.rejecting.grow >= 1 else 0,
             budget_bytes=self.budget(frames),
         )
@@ -450,6 +460,7 @@ class StackPlan:
         # frames that are the same in all bits are taken for independent ones that happen to be
         shared = shared_by_all(plans) if len(set(plans)) > 1 else []
         masters = [step for step in shared if "variance" in step.dtypes]
+        # after a division the two parts of a variance cannot be told apart: the plan runs once more, with exact masters
         exact: dict[str, Step] = {
             step.token: Apply(
                 step.shape,
@@ -478,6 +489,7 @@ class StackPlan:
                 raise ParameterError(f"mem_limit {self.mem_limit} must be greater than 0 bytes.")
             limit = int(min(self.mem_limit, LARGEST_STACK_BYTES))
         row = sum(sum(dtype.itemsize for _, dtype in step.planes) for step in frames) * self.images[0].shape[1]
+        # in lower bands, most of what is read and cleaned would be margins, which the next band computes again
         halo = max(vertical_halo(step) for step in frames) + int(self.rule.rejecting.grow)
         return max(1, min(limit, max(STACK_BYTES, 4 * BANDS_PER_HALO * halo * row, 2 * row)))
 
@@ -502,6 +514,7 @@ class StackPlan:
             grid=stack_grid(first.shape),
             graphs=tuple(graph for each in (*self.images, *self.weights) for graph in each.graphs),
         )
+        # readers that extended the plan would combine all frames again for each of their own chunks
         ds = image.to_dataset(boundary=True)
         return ds.assign(rejected=self._rejected(image)) if rejections else ds
 

@@ -77,6 +77,7 @@ class Combiner:
             raise ArgumentTypeError("Combiner() got None and needs frames, CCDData or paths; give them in a list.")
         check_result_dtype(dtype, "Combiner")
         self.dtype = dtype
+        # looked at twice: for trees, and for frames
         frames = list(ccd_iter) if isinstance(ccd_iter, Iterator) else ccd_iter
         self._trees = trees_of(frames, "Combiner")
         if self._trees:
@@ -103,6 +104,7 @@ class Combiner:
     @by_name
     def weights(self, weights: Any) -> None:
         if weights is not None:
+            # ccdproc raises a TypeError for lists too
             if not isinstance(weights, np.ndarray):
                 raise ArgumentTypeError(f"weights is a {type(weights).__name__} and must be a NumPy array, or None.")
             if weights.shape not in {(self._count,), (self._count, *self._given.images[0].shape)}:
@@ -128,12 +130,14 @@ class Combiner:
     @by_name
     def data_arr(self) -> np.ma.MaskedArray[Any, Any]:
         """All frames as one masked array, with what was clipped so far. It is computed now and held in memory whole."""
+        # clips see unscaled values, so neither weights nor factors can change what is masked
         plan = self._stack_plan("average", None, None, "ccdproc")
         result = plan.result(header_of(self._given, plan.rule, keep_wcs=True), (), rejections=True)
         rejected = result["rejected"].values
         for i, image in enumerate(self._given.images):
             frame = image.to_dataset()
             if MASK in frame:
+                # in ccdproc's array too, what the frames had masked is masked beside what was clipped
                 rejected[i] |= is_flagged(frame).values
         data = np.array([image.to_dataset()[DATA].values for image in self._given.images])
         return np.ma.MaskedArray(data, rejected)
@@ -198,7 +202,9 @@ class Combiner:
         return self._combine("sum", scale_to, uncertainty_func)
 
     def _combine(self, method: str, scale_to: Any, uncertainty_func: Any) -> Any:
+        # a function is asked for by name of the estimate; without one, frames with uncertainties propagate them as in `combine`
         uncertainty = uncertainty_name("ccdproc" if uncertainty_func else None, uncertainty_func, self._given)
+        # ccdproc's medians ignore weights that were set for averages
         weights = None if method == "median" else self._weights
         scaling = self._scaling if scale_to is None else scale_to
         plan = self._stack_plan(method, weights, scaling, uncertainty)

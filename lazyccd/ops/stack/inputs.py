@@ -109,6 +109,7 @@ def tree_by_tree(func: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(func)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         frames = args[0] if args else kwargs.get(first)
+        # looked at twice: for trees, and for frames
         frames = list(frames) if isinstance(frames, Iterator) else frames
         trees = trees_of(frames, func.__name__)
         if not trees:
@@ -160,6 +161,7 @@ def collect(img_list: Any, hdu: Any = None, unit: Any = None) -> Given:
             f"combine() got a {type(img_list).__name__} and needs frames, CCDData or paths; give them in a list."
         )
     if items and all(isinstance(item, str | os.PathLike) for item in items):
+        # together, so that their headers are read in parallel
         frames = _open(items, hdu, unit)
     else:
         frames = []
@@ -171,6 +173,7 @@ def collect(img_list: Any, hdu: Any = None, unit: Any = None) -> Given:
     images = [resolve(ds, f"frame {i}") for i, ds in enumerate(frames, 1)]
     names = [file_name(image.plan) for image in images]
     labels = [f"frame {i}{f' ({name})' if name else ''}" for i, name in enumerate(names, 1)]
+    # a CCDData has to be computed, which nobody wants of a mixture with lazy frames
     like = items[0] if all(is_ccddata(item) for item in items) else None
     return Given(images, labels, names, like)
 
@@ -190,7 +193,9 @@ def in_one_unit(given: Given) -> tuple[Given, MaskSchema]:
     schema = first.schema
     for image, label in zip(given.images, given.labels, strict=True):
         factor = conversion_factor(image.units, first.units, label)
+        # no step where nothing changes: it would cost a pass over each frame
         matched.append(image if factor == 1 else replace(affine_image(image, factor), units=first.units))
+        # without a mask the planes of a frame are the defaults, which say nothing of its pixels
         schema = schema.merge(image.schema) if image.has_mask else schema
     return replace(given, images=matched), schema
 

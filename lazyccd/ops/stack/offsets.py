@@ -52,6 +52,7 @@ def offsets_of(given: Given, offsets: Any) -> list[tuple[int, int]] | None:
         raise ParameterError(
             f"offsets has shape {table.shape} and must have ({len(given.images)}, 2): row and column for each frame."
         )
+    # not np.round: halves to even would make equal dithers by half a pixel unequal
     shifts = np.floor(table + 0.5).astype(int)
     return [(int(y - shifts[0, 0]), int(x - shifts[0, 1])) for y, x in shifts]
 
@@ -62,6 +63,7 @@ def on_each_other(given: Given) -> bool:
         return True
     try:
         return all(_by_wcs(given, i) == (0, 0) for i in range(len(given.images)))
+    # headers without a celestial WCS cannot contradict each other, but axes of another kind, as spectra have, can
     except FrameError:
         return not any("CTYPE2" in header_view(image.header) for image in given.images)
 
@@ -109,6 +111,7 @@ def _by_wcs(given: Given, index: int) -> tuple[int, int]:
         if wcs is None:
             raise FrameError(f"{given.labels[i]} has no celestial WCS for offsets='wcs'; give a table of offsets.")
         systems.append(wcs)
+    # at the center: at a corner, half the rotation and scale between the frames would be taken for a shift
     ny, nx = given.images[index].shape
     x, y = systems[0].world_to_pixel(systems[1].pixel_to_world((nx - 1) / 2, (ny - 1) / 2))
     shift = (float(y) - (ny - 1) / 2, float(x) - (nx - 1) / 2)
@@ -123,6 +126,7 @@ def _by_physical(given: Given, index: int) -> tuple[int, int]:
     for i in (0, index):
         image = given.images[i]
         header = header_view(image.header)
+        # LTV alone does not place a binned frame, one of whose pixels is several of the detector
         for name in ("LTM1_1", "LTM2_2"):
             if float(header.get(name, 1.0)) != 1.0:
                 raise FrameError(
@@ -173,6 +177,7 @@ def register(frames: Any) -> npt.NDArray[np.int64]:
     """
     given = collect(frames)
     check_shapes(given.images, given.labels)
+    # a transform of two whole 8k frames would take gigabytes, padded as they have to be
     size = max(1, -(-max(given.images[0].shape) // LONGEST_SIDE))
     first = _binned(given.images[0], size)
     shifts = [(0, 0)]
@@ -219,6 +224,7 @@ def _above_sky(values: Array, bad: Array) -> Array:
     if good.size == 0:
         return np.zeros(values.shape)
     sky = float(np.median(good))
+    # a faint sky in integers may have a median deviation of 0
     deviation = MAD_TO_SIGMA * float(np.median(np.abs(good - sky))) or 1.0
     return np.where(bad, 0.0, np.clip((np.where(bad, sky, values) - sky) / deviation, 0, CLIPPED_SKY))
 
@@ -241,6 +247,7 @@ def _refined(first: Image, second: Image, shift: tuple[int, int], size: int) -> 
     high = [min(a, b + s) for a, b, s in zip(first.shape, second.shape, shift, strict=True)]
     box = [(max(lo, (lo + hi - side) // 2), min(hi, (lo + hi + side) // 2)) for lo, hi in zip(low, high, strict=True)]
     shape = (box[0][1] - box[0][0], box[1][1] - box[1][0])
+    # an overlap of a few bins has too little sky to be refined; the shift is right to a bin
     if min(shape) < 4 * size:
         return shift
     one = first.window((box[0][0], box[1][0]), (1, 1), shape)

@@ -176,6 +176,7 @@ class SigmaClip(Rejection):
             return ""
         # with one value far off: about the mean and about the median, in deviations of n
         most = math.sqrt(count - 1) if self.center == "mean" else count / math.sqrt(max(count - 1, 1))
+        # two values are exactly one deviation from their center, whatever they are
         most = 1.0 if count < 3 else most
         if min(limits) < most:
             return ""
@@ -222,6 +223,7 @@ class Extrema(Rejection):
 
     def reject(self, batch: PixelBatch, residual: Array) -> None:
         """Clear ``batch.use`` where an input is rejected."""
+        # ccdproc takes as many from a pixel with few good inputs; imcombine takes fewer (`MinMax`)
         loops.reject_counts(batch.values, int(self.nlow), int(self.nhigh), False, residual, batch.use)
 
 
@@ -362,6 +364,7 @@ class _Iterated(Rejection):
         loops.reject_iterated(
             self.kind,
             batch.values,
+            # compiled loops have no None for arrays: one without elements stands for it
             batch.variances if self.needs_variance and batch.variances is not None else np.empty((0, 0)),
             np.ones(count) if batch.multipliers is None else batch.multipliers,
             np.zeros(count) if batch.offsets is None else batch.offsets,
@@ -405,6 +408,7 @@ class _ByNoise(_Iterated):
 
     def for_frames(self, given: Given) -> _ByNoise:
         """Return the rule with one read noise, gain and sensitivity noise for each frame."""
+        # now and not in a task: a header without the keyword must fail before anything is computed
         gain, readnoise, snoise = (_one_per_frame(given, getattr(self, w), w) for w in ("gain", "readnoise", "snoise"))
         return replace(self, gain=gain, readnoise=readnoise, snoise=snoise)
 
@@ -430,6 +434,7 @@ def _one_per_frame(given: Given, spec: Any, what: str) -> tuple[float, ...]:
     else:
         spec = getattr(spec, "value", spec)
         numbers = per_frame(np.full(count, spec) if np.ndim(spec) == 0 else spec, count, what)
+    # a read noise of 0 is that of a simulation; a gain of 0 would divide
     if min(numbers) < 0 or (what == "gain" and min(numbers) == 0):
         raise ParameterError(f"{what} {list(numbers)} must be above 0.")
     return numbers
@@ -575,6 +580,7 @@ class GESDT(Rejection):
     def reject(self, batch: PixelBatch, residual: Array) -> None:
         """Clear ``batch.use`` where an input is rejected."""
         rows = critical_values(len(batch.values), self.fraction, self.significance)
+        # padded with infinity, where the loop stops: compiled loops have no ragged tables
         width = max(map(len, rows))
         table = np.array([row + (math.inf,) * (width - len(row)) for row in rows]).reshape(len(rows), width)
         loops.reject_gesdt(batch.values, table, residual, batch.use)
@@ -590,8 +596,10 @@ def critical_values(count: int, fraction: float, significance: float) -> tuple[t
     for n in range(count + 1):
         row = []
         for i in range(1, int(n * fraction) + 1):
+            # Student's distribution needs a degree of freedom
             if n - i - 1 < 1:
                 break
+            # of scipy.special: scipy.stats takes seconds to import, and nothing else needs it (tests/test_architecture.py)
             t = float(stdtrit(n - i - 1, 1 - significance / (2 * (n - i + 1))))
             row.append((n - i) * t / math.sqrt((n - i - 1 + t * t) * (n - i + 1)))
         table.append(tuple(row))
@@ -634,6 +642,7 @@ def rule_of(reject: Rejection | str | None, given: Given, flavor: str) -> Reject
             f"reject {reject!r} must be None, a name, or a rule of lazyccd.rejection such as SigmaClip(low=3, high=3)."
         )
     count = len(given.images)
+    # before headers are read: what is wrong with the rule itself is the better message
     reject.check(count, flavor)
     warn_if_useless(reject, count)
     return reject.for_frames(given)
@@ -644,6 +653,7 @@ def warn_if_useless(rule: Rejection, count: int) -> None:
     why = rule.useless(count)
     if not why:
         return
+    # no error: a script that stacks whatever a night has must not fail on its three frames
     warn(
         f"rejection {rule.name!r} rejects nothing: {why}; use SigmaClip(deviation='mad_std'), CCDClip with the read noise, or "
         "a lower threshold.",
@@ -685,6 +695,7 @@ def _ccdproc_threshold(threshold: float | None, what: str) -> float | None:
     """Return a threshold of clipping; as ccdproc documents it, negative ones count as positive."""
     if threshold is None:
         return None
+    # ccdproc takes 0 for its default of 3; here it would reject all but the center (docs/deviations.md)
     if not abs(threshold) > 0:
         raise ParameterError(f"{what} {threshold} must be greater than 0, or None for no limit.")
     return abs(float(threshold))
@@ -694,6 +705,8 @@ def statistic_name(given: str | Callable[..., Any], known: dict[str, str], what:
     """Return the name of a statistic that the kernels know."""
     name = given if isinstance(given, str) else str(getattr(given, "__name__", given))
     package = "" if isinstance(given, str) else str(getattr(given, "__module__", "") or type(given).__module__)
+    # a function of the user's own that happens to be called median must not be replaced in silence; bottleneck's are what
+    # ccdproc takes by default where it is installed
     if name in known and package.partition(".")[0] in {"", "numpy", "astropy", "bottleneck", "ccdproc"}:
         return known[name]
     names = ", ".join(map(repr, dict.fromkeys(known.values())))
@@ -703,6 +716,7 @@ def statistic_name(given: str | Callable[..., Any], known: dict[str, str], what:
 def check_imcombine(clips: tuple[Rejection, ...], weights: Any) -> None:
     """Refuse what imcombine does not have, besides rules; see `Rejection.imcombine`."""
     for clip in clips:
+        # imcombine's lthreshold and hthreshold are all that it does before scaling
         if not isinstance(clip, Limits):
             raise ParameterError(
                 f"flavor='iraf' has no {clip.name!r} before scaling; use minmax_clip, or reject= with one of "

@@ -109,6 +109,7 @@ class RunningStack:
             raise ParameterError("a frame that was not read from a file needs a name; give name=.")
         if any(other["name"] == name for other in content["frames"]):
             raise ParameterError(f"{self.path} has a frame {name!r} already; veto it first, or give another name=.")
+        # NaN is not above 0 either
         if not weight > 0:
             raise ParameterError(f"weight {weight} of {name} must be above 0.")
         if not content["frames"]:
@@ -122,6 +123,7 @@ class RunningStack:
             "name": name,
             "weight": float(weight),
             "header": str(opened.attrs.get("header", "")),
+            # the token lets a veto tell whether a frame is the one that was added: a wrong one would stay in the sums for good
             "parts": {part: {"token": i.plan.token, "header": i.header} for part, i in images.items()},
             "path": os.fspath(frame) if isinstance(frame, str | os.PathLike) else "",
         }
@@ -226,6 +228,7 @@ class RunningStack:
         """Write a new generation with a frame added or taken out."""
         number = int(content["generation"])
         source = number if content["frames"] else -1  # of an empty stack, frames may be of any shape
+        # all frames of a tree are checked before the first is written: a tree is added whole or not at all
         layouts = {}
         for part, image in images.items():
             layouts[part], schema = self._layout(content, part)
@@ -234,6 +237,7 @@ class RunningStack:
             Path(layouts[part].path).mkdir(parents=True, exist_ok=True)
             sink = SumsSink(layouts[part], source, number + 1, weight, sign)
             _write_sums(_in_units(image, content["parts"][part]["units"], name), sink)
+        # only now do readers see the new sums; a run that died before has left files that nobody reads
         write_current(self.path, {**content, "generation": number + 1, "frames": frames})
 
 
@@ -271,9 +275,11 @@ def _write_sums(image: Image, sink: SumsSink) -> None:
     """Compute an image and add it to sums."""
     kinds: dict[str, Kind] = dict(image.kinds)
     if image.has_variance:
+        # sums are of variances: roots that are squared again would move the last bits
         kinds["uncertainty"] = "var"
     regions = grid_boxes(regular_grid(image.shape, (CHUNK, CHUNK)))
     part = WritePart(image.plan, tuple(regions), kinds, image.graphs, sink.writer)
+    # each run is another one: dask must not take a frame that is added anew for work that is done
     lower_write([part], sink, f"running-{uuid.uuid4().hex}").compute()
 
 
@@ -284,6 +290,7 @@ def _properties(image: Image) -> dict[str, Any]:
         "units": unit_to_text(image.units),
         "uncertainty": image.has_variance,
         "mask": image.schema.to_attrs(),
+        # a folder that is removed and filled anew must not have the tokens of the old one
         "identity": uuid.uuid4().hex,
     }
 

@@ -68,6 +68,7 @@ def levels_of(
     sampled
         Whether statistics are IRAF's, of at most 100000 pixels.
     """
+    # tasks find them in the run that combines: with files as inputs, each is then read twice, once for its level
     scales = _found(given, scale, "scale", section, sampled=sampled)
     zeros = _found(given, zero, "zero", section, sampled=sampled)
     weighting, images = _weights(given, weights)
@@ -120,8 +121,10 @@ def _found(given: Given, spec: Spec, what: str, section: str | None, *, sampled:
     if not isinstance(spec, str):
         return Found(per_frame(spec, count, what))
     if spec.startswith("!"):
+        # factors as they are: imcombine too multiplies by a keyword's numbers, and divides by statistics (icscale.x)
         return Found(tuple(given.header_number(i, spec[1:]) for i in range(count)))
     if spec == "exposure" and what == "scale":
+        # a level: a frame of twice the time is divided by two
         return Found(given.exposures(), is_statistic=True)
     if spec not in STATISTICS:
         words = ", ".join([*STATISTICS, *(["exposure"] if what == "scale" else [])])
@@ -168,6 +171,7 @@ def statistic(image: Image, what: str, section: str | None, sampled: bool) -> Sc
         if cut.step != (1, 1):
             raise ParameterError(f"statistics section {section!r} has a step or a flip and must have none.")
         part = image.window((cut.region.y0, cut.region.x0), (1, 1), cut.region.shape)
+    # a mode is imcombine's, which takes it of its sample in any case (icstat.gx)
     if sampled or what == "mode":
         return _sampled(part, what)
     if what == "median":
@@ -209,6 +213,7 @@ def _by_function(image: Image, func: Callable[[Any], float]) -> Scalar:
         image.plan,
         partial=plane_factor,
         final=only_partial,
+        # a user's function gets the whole plane, as in ccdproc: no tiles
         params=make_params(func=func, bad_bits=image.schema.bad_bits),
         planes=frozenset({"data", "mask"} & image.plan.dtypes.keys()),
         region=Region.full(image.shape),
@@ -230,6 +235,7 @@ def _weights(given: Given, weights: Any) -> tuple[Found, tuple[Image, ...]]:
     if len(images) and all(np.ndim(one) == 2 or isinstance(one, xr.Dataset) for one in images):
         return NOTHING, _weight_images(given, images)
     numbers = per_frame(weights, count, "weights")
+    # all 0 would leave 0 / 0 everywhere
     if min(numbers) < 0 or max(numbers) == 0:
         raise ParameterError(f"weights {list(numbers)} must not be negative, and one must be greater than 0.")
     return Found(numbers), ()
@@ -251,6 +257,7 @@ def _named_weights(given: Given, weights: str) -> tuple[Found, tuple[Image, ...]
             f"{missing[0]} has no uncertainty for weights={weights!r}; make one with create_deviation."
         )
     if weights == "variance":
+        # the median is that of the sky: bright stars, whose variance is large, must not decide
         return _scalars([_median_variance(image) for image in given.images], "weight", is_statistic=True), ()
     # a noisy pixel's own variance favours low values where photons are few, as LSST and banzai weight; hence "smoothed"
     return NOTHING, tuple(_inverse(image, smooth=weights == "smoothed") for image in given.images)
