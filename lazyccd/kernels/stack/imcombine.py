@@ -885,7 +885,6 @@ def reject_line(
     scales, zeros = levels[0], levels[1]
     scaled, corrected, weighted = flags[0], flags[1], flags[2] and method == AVERAGE
     line = np.float32(0)
-    # once for the line, of all that counts: imcombine does not measure it again when values are rejected
     if kind == AVSIGCLIP:
         line = line_spread(values, use, about_median, scaled, corrected, scales, zeros)
     # imcombine skips a rejection for good if there are too few frames, however many of them count at a pixel
