@@ -13,9 +13,8 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 
 from lazyccd.kernels.block import Array, Block, Request
-from lazyccd.plan.cost import cuts_of_task, declared_bytes
+from lazyccd.plan.cost import cuts_of_task, declared_bytes, keep_freed_memory
 from lazyccd.plan.evaluate import Evaluation
-from lazyccd.plan.limits import keep_freed_memory
 from lazyccd.plan.schedule import demand
 from lazyccd.plan.steps import ChunkKey, Reduction, Step
 from lazyccd.sections import Region

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
 
-from lazyccd.plan.limits import job_cpus
+from lazyccd.plan.cost import job_cpus
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -12,7 +12,7 @@ import pytest
 PROGRAM = """
 import resource
 import numpy as np
-from lazyccd.plan.limits import keep_freed_memory
+from lazyccd.plan.cost import keep_freed_memory
 
 if {keep}:
     keep_freed_memory()
