@@ -14,7 +14,7 @@ from lazyccd import ccdproc
 def use_as_ccdproc() -> None:
     """Make ``import ccdproc``, and imports of its modules, give those of `lazyccd.ccdproc`.
 
-    Where ccdproc is installed, its sample data and tests are found beside them.
+    Where ccdproc is installed, its tests and the files that come with it are found, and no other part of it.
     """
     installed = importlib.util.find_spec("ccdproc")
     sys.modules["ccdproc"] = ccdproc
@@ -25,4 +25,5 @@ def use_as_ccdproc() -> None:
     if installed is not None and installed.submodule_search_locations is not None:
         (folder,) = installed.submodule_search_locations
         ccdproc.__path__.append(folder)
+        ccdproc.__file__ = os.path.join(folder, "__init__.py")
         ccdproc.utils.__path__.append(os.path.join(folder, "utils"))

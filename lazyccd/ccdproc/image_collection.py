@@ -215,7 +215,7 @@ class ImageFileCollection:
         """
         if self.summary is None or not isinstance(self.summary, Table):
             return []
-        files = self.summary["file"][self._chosen(kwd, regex=regex_match)]
+        files = self.summary["file"][self._chosen(kwd, regex=regex_match)].compressed()
         return [self._path(str(file)) for file in files] if include_path else files
 
     def _chosen(self, values: dict[str, Any], *, regex: bool) -> np.ndarray[Any, Any]:
@@ -265,19 +265,20 @@ class ImageFileCollection:
         if "clobber" in kwd:
             overwrite = _clobber(kwd)
         names = self.files_filtered(**kwd)
-        for name in [str(name) for name in names]:
-            path = self._path(name)
-            if return_type == "ccd":
-                item = CCDData.read(path, **({"hdu": self.ext} | (ccd_kwargs or {})))
-                yield (item, name) if return_fname else item
-                continue
+        for path in [self._path(str(name)) for name in names]:
             target = _target(path, save_with_name, save_location, overwrite=overwrite)
             # a file that is mapped cannot be overwritten
-            memmap = False if target else None
-            with fits.open(path, do_not_scale_image_data=do_not_scale_image_data, memmap=memmap) as hdus:
-                item = _READERS[return_type](hdus[self.ext])
-                yield (item, name) if return_fname else item
-                if target:
+            options = {"do_not_scale_image_data": do_not_scale_image_data, "memmap": False if target else None}
+            if return_type == "ccd":
+                item = CCDData.read(path, **({"hdu": self.ext} | (ccd_kwargs or {})))
+            else:
+                # the file is closed again before anybody sees the item: scripts keep items, and overwrite files
+                with fits.open(path, **options) as hdus:
+                    item = _READERS[return_type](hdus[self.ext])
+            yield (item, os.path.basename(path)) if return_fname else item
+            if target and return_type != "ccd":
+                with fits.open(path, **options) as hdus:
+                    _WRITERS[return_type](hdus, hdus.index_of(self.ext), item)
                     _save(hdus, target, overwrite=overwrite)
 
     def headers(self, do_not_scale_image_data: bool = True, **kwd: Any) -> Iterator[Any]:
@@ -318,11 +319,18 @@ class ImageFileCollection:
 
 _READERS: dict[str, Any] = {
     "header": lambda hdu: hdu.header,
-    "hdu": lambda hdu: hdu,
+    "hdu": lambda hdu: hdu.copy(),  # which has its pixels
     "data": lambda hdu: hdu.data,
     "ccd": None,
 }
 """What each generator takes of an HDU; CCDData are read from files."""
+
+_WRITERS: dict[str, Any] = {
+    "header": lambda hdus, ext, header: setattr(hdus[ext], "header", header),
+    "hdu": lambda hdus, ext, hdu: hdus.__setitem__(ext, hdu),
+    "data": lambda hdus, ext, data: setattr(hdus[ext], "data", data),
+}
+"""How what a generator took is put into the file that is saved."""
 
 
 def _clobber(kwd: dict[str, Any]) -> bool:
@@ -358,7 +366,8 @@ def _target(path: str, with_name: str, location: str, *, overwrite: bool) -> str
     if not (with_name or location or overwrite):
         return ""
     base, end = os.path.splitext(os.path.basename(path))
-    return os.path.join(location or os.path.dirname(path), f"{base}{with_name}{end}")
+    target = os.path.join(location or os.path.dirname(path), f"{base}{with_name}{end}")
+    return target if target != path or overwrite else ""
 
 
 def _save(hdus: fits.HDUList, path: str, *, overwrite: bool) -> None:

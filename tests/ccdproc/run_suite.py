@@ -15,14 +15,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 START = """
-import sys
-from lazyccd import ccdproc
 from lazyccd.ccdproc.alias import use_as_ccdproc
 use_as_ccdproc()
-# the tests and the files that they make are found in the installed package, everything else here
-ccdproc.__path__.append({folder!r})
-ccdproc.__file__ = {folder!r} + "/__init__.py"
-ccdproc.utils.__path__.append({folder!r} + "/utils")
 """
 
 
@@ -38,7 +32,7 @@ def run_suite(*arguments: str) -> dict[str, str]:
     """Run the tests and return how each ended: "passed", "skipped", or what failed."""
     folder = installed()
     with tempfile.TemporaryDirectory() as temporary:
-        Path(temporary, "sitecustomize.py").write_text(START.format(folder=str(folder)))
+        Path(temporary, "sitecustomize.py").write_text(START)
         report = Path(temporary, "report.xml")
         paths = os.pathsep.join([temporary, str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", "-n0"]

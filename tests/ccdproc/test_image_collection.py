@@ -117,6 +117,45 @@ def test_changed_headers_are_saved(folder: Path, tmp_path_factory: pytest.TempPa
 
 
 @pytest.mark.filterwarnings("ignore::astropy.io.fits.verify.VerifyWarning")
+@pytest.mark.parametrize("each", [ImageFileCollection, ccdproc.ImageFileCollection])
+def test_what_generators_give_outlives_them(folder: Path, each: Any) -> None:
+    """HDUs and pixels may be kept, and their files overwritten or removed, while the others are still to come."""
+    collection = each(folder, glob_include="f*.fits")
+    hdus, pixels = [], []
+    for (hdu, name), data in zip(collection.hdus(return_fname=True), collection.data(), strict=True):
+        hdus.append(hdu)
+        pixels.append(data)
+        (folder / name).unlink()
+        hdu.writeto(folder / name)
+    assert [hdu.data[0, 0] for hdu in hdus] == [data[0, 0] for data in pixels] == list(range(12))
+    assert fits.getval(folder / "f02.fits", "COUNT") == 2
+
+
+@pytest.mark.parametrize("each", [ImageFileCollection, ccdproc.ImageFileCollection])
+def test_names_are_those_of_files_in_their_folders(
+    folder: Path, each: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Generators give names without folders, also of chosen collections; names that are filtered print as an array."""
+    monkeypatch.chdir(folder)
+    chosen = each(".", glob_include="f*.fits").filter(imagetyp="BIAS")
+    names = [name for _, name in chosen.ccds(return_fname=True, ccd_kwargs={"unit": "adu"})]
+    assert names == ["f00.fits", "f04.fits", "f08.fits"]
+    print(each(".").files_filtered(imagetyp="BIAS"))
+    assert capsys.readouterr().out == "['f00.fits' 'f04.fits' 'f08.fits']\n"
+
+
+@pytest.mark.parametrize("each", [ImageFileCollection, ccdproc.ImageFileCollection])
+def test_the_own_folder_is_no_place_to_save_in(folder: Path, each: Any) -> None:
+    """Nothing is written over a file unless that is asked for."""
+    collection = each(folder, glob_include="f*.fits")
+    for head in collection.headers(save_location=str(folder)):
+        head["EDITED"] = True
+    assert "EDITED" not in fits.getheader(folder / "f03.fits")
+    for data in collection.data(overwrite=True, count=3):
+        data[:] = 77
+    assert fits.getdata(folder / "f03.fits")[0, 0] == 77
+
+
 @pytest.mark.parametrize("number", range(6))
 def test_cards_are_parsed_as_by_astropy(number: int) -> None:
     """Keywords and values are those of a header of astropy."""
