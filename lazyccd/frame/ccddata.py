@@ -22,6 +22,7 @@ from lazyccd.frame.core import (
     DATA,
     MASK,
     UNCERTAINTY,
+    Image,
     UncertaintyType,
     as_step,
     float_dtype,
@@ -29,15 +30,16 @@ from lazyccd.frame.core import (
     make_image,
     resolve,
     settle_scalars,
-    wrap_array,
 )
-from lazyccd.frame.header import append_cards, header_from_text, text_from_meta
+from lazyccd.frame.header import append_cards, copy_header, header_from_text, text_from_meta
 from lazyccd.frame.history_log import apply_to_meta
 from lazyccd.frame.tree import by_frame
-from lazyccd.frame.units import parse_unit
 from lazyccd.frame.wcs import wcs_from_header
 from lazyccd.kernels.block import Array
 from lazyccd.mask_planes import MaskSchema
+from lazyccd.plan.chunks import default_grid
+from lazyccd.plan.direct import can_run, run_plan
+from lazyccd.plan.single_call import held_arrays
 
 if TYPE_CHECKING:
     from astropy.nddata import CCDData, NDUncertainty
@@ -101,7 +103,7 @@ def from_ccddata(ccd: CCDData) -> xr.Dataset:
     image = make_image(
         data,
         units=u.dimensionless_unscaled if ccd.unit is None else ccd.unit,
-        grid=wrap_array(values)[0].chunks,
+        grid=default_grid(values.shape),
         variance=variance,
         mask=mask,
         header=text_from_meta(ccd.meta, ccd.wcs),
@@ -152,39 +154,53 @@ def to_ccddata(ds: xr.Dataset, *, like: CCDData | None = None, log: Iterable[tup
     cards: list[tuple[str, float, str]] = []
     image = resolve(ds, maps=True)
     # numbers that belong into the header must be known before the header is made
+    schema = image.schema
     if has_cards(image):
         image, cards = settle_scalars(image)
-        ds = image.to_dataset()
-    # all variables in one call: their chunks share one task
-    computed = ds.compute()
+        arrays = _compute(image)
+    elif held_arrays() is not None:
+        arrays = _compute(image)
+    else:
+        # as they stand there: integers of a mask that somebody else made mean what its own attributes say
+        arrays = _computed(ds)
+        schema = MaskSchema.from_attrs(ds.variables[MASK].attrs if MASK in ds.variables else {})
     kinds = {kind: cls for cls, kind in uncertainty_classes().items()}
     uncertainty = mask = None
-    if UNCERTAINTY in computed:
-        cls = kinds[computed[UNCERTAINTY].attrs.get("uncertainty_type", "std")]
-        uncertainty = cls(computed[UNCERTAINTY].values)
-    if MASK in computed:
-        bits = computed[MASK].values
-        mask = (bits & bits.dtype.type(MaskSchema.from_attrs(computed[MASK].attrs).bad_bits)) != 0
+    if UNCERTAINTY in arrays:
+        uncertainty = kinds[image.uncertainty_type](arrays[UNCERTAINTY], copy=False)
+    if MASK in arrays:
+        bits = arrays[MASK]
+        mask = (bits & bits.dtype.type(schema.bad_bits)) != 0
         # ccdproc leaves an image without a mask as it is; here a mask may have been made only to flag NaN, of which there is none
         if like is not None and like.mask is None and not mask.any():
             mask = None
-    text = append_cards(str(ds.attrs.get("header", "")), cards)
     if like is None:
-        wcs = wcs_from_header(text, ds["y"].values, ds["x"].values)
+        text = append_cards(image.header, cards)
+        wcs = wcs_from_header(text, image.y, image.x)
         meta: Any = header_from_text(text)
     else:
-        wcs = _cut_wcs(like, ds)
-        meta = copy.deepcopy(like.meta)
+        wcs = _cut_wcs(like, image)
+        meta = copy_header(like.meta) if isinstance(like.meta, fits.Header) else copy.deepcopy(like.meta)
         apply_to_meta(meta, list(log))
         for keyword, number, comment in cards:
             meta[keyword] = (number, comment) if isinstance(meta, fits.Header) else number
-    units = parse_unit(ds[DATA].attrs.get("units"), "frame")
-    return CCDData(computed[DATA].values, unit=units, uncertainty=uncertainty, mask=mask, meta=meta, wcs=wcs)
+    return CCDData(arrays[DATA], unit=image.units, uncertainty=uncertainty, mask=mask, meta=meta, wcs=wcs)
 
 
-def _cut_wcs(like: CCDData, ds: xr.Dataset) -> Any:
-    """Return the WCS of the part of a CCDData that a frame shows; None if it is not a plain cut."""
-    y, x = ds["y"].values, ds["x"].values
+def _compute(image: Image) -> dict[str, Array]:
+    """Return the variables of an image, without a graph where a single call holds all that is read."""
+    return run_plan(image.plan, image.kinds) if can_run(image.plan) else _computed(image.lowered())
+
+
+def _computed(ds: xr.Dataset) -> dict[str, Array]:
+    """Return the variables of a frame, computed by dask."""
+    # all variables in one call: their chunks share one task
+    return {str(name): variable.values for name, variable in ds.compute().data_vars.items()}
+
+
+def _cut_wcs(like: CCDData, image: Image) -> Any:
+    """Return the WCS of the part of a CCDData that an image shows; None if it is not a plain cut."""
+    y, x = image.y, image.x
     if like.wcs is None or not (np.all(np.diff(y) == 1) and np.all(np.diff(x) == 1)):
         return None
     # half pixels: replicated or binned, which a slice of a WCS cannot say

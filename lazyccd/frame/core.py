@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, TypeAlias, cast
 
 import dask.array as da
@@ -31,8 +32,10 @@ from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import MAPS, Array
 from lazyccd.mask_planes import FlagTable, MaskSchema
 from lazyccd.plan.chunks import Grid, cut_sizes, default_grid
+from lazyccd.plan.direct import can_run, run_scalars
 from lazyccd.plan.footprints import Window
 from lazyccd.plan.lower import Graph, LabelLayer, lower_image, lower_scalars, read_label
+from lazyccd.plan.single_call import held_arrays, hold
 from lazyccd.plan.steps import (
     Apply,
     Chunked,
@@ -163,6 +166,10 @@ class Image:
 
     def to_dataset(self, *, boundary: bool = False) -> xr.Dataset:
         """Return the lazy frame; with ``boundary``, later operations depend on its chunks, not on its plan."""
+        return self.lowered(boundary=boundary) if boundary or held_arrays() is None else HeldFrame(self)
+
+    def lowered(self, *, boundary: bool = False) -> xr.Dataset:
+        """Return the frame as a Dataset of dask arrays, as `to_dataset` does outside of single calls."""
         arrays = lower_image(self.plan, self.grid, self.kinds, self.graphs, boundary=boundary)
         variables = {name: xr.Variable(DIMS, array, self._attrs(name)) for name, array in arrays.items()}
         # without an index: with one, xarray would align frames by coordinates and drop pixels behind the user's back
@@ -179,6 +186,60 @@ class Image:
             return {"units": unit_to_text(self.units)}
         units = self.units ** POWERS[self.uncertainty_type]
         return {"units": unit_to_text(units), "uncertainty_type": self.uncertainty_type}
+
+
+class HeldFrame(xr.Dataset):
+    """A frame inside of a single call: the image is at hand, and it becomes a Dataset as soon as somebody looks into it."""
+
+    __slots__ = ("held", "image")
+
+    def __init__(self, image: Image) -> None:
+        # no call of the Dataset's own __init__: its slots stay empty until `__getattr__` fills them
+        self.image: Image | None = image
+        self.held = held_arrays()
+
+    def __getattr__(self, name: str) -> Any:
+        """Make the Dataset when the first of its slots is asked for."""
+        if name in ("held", "image"):
+            return None  # xarray made a copy, which is a Dataset like any other
+        if name not in xr.Dataset.__slots__ or self.image is None:
+            return super().__getattr__(name)
+        whole, self.image = self.image.lowered(), None
+        for slot in xr.Dataset.__slots__:
+            if slot != "__weakref__" and hasattr(whole, slot):
+                setattr(self, slot, getattr(whole, slot))
+        return object.__getattribute__(self, name)
+
+
+def held_image(ds: object) -> Image | None:
+    """Return the image of a frame that belongs to the single call that runs, if nobody has looked into the frame."""
+    if type(ds) is not HeldFrame or ds.held is not held_arrays():
+        return None
+    return ds.image
+
+
+class HeldGraph:
+    """The graph of an array that a single call holds, made when it is asked for."""
+
+    def __init__(self, name: str, values: Array) -> None:
+        self._name, self._values = name, values
+
+    @cached_property
+    def _graph(self) -> Graph:
+        graph: Graph = da.from_array(self._values, chunks=self._values.shape, name=self._name).dask
+        return graph
+
+    @property
+    def layers(self) -> Mapping[str, Any]:
+        """The layers of the graph by name."""
+        layers: Mapping[str, Any] = self._graph.layers
+        return layers
+
+    @property
+    def dependencies(self) -> Mapping[str, Any]:
+        """What each layer depends on."""
+        dependencies: Mapping[str, Any] = self._graph.dependencies
+        return dependencies
 
 
 def wrap_array(array: object, name: str = DATA) -> tuple[da.Array, tuple[Graph, ...]]:
@@ -201,6 +262,8 @@ def wrap_array(array: object, name: str = DATA) -> tuple[da.Array, tuple[Graph, 
 
 def as_step(array: object, dtype: npt.DTypeLike, name: str = DATA) -> tuple[Step, tuple[Graph, ...]]:
     """Return a step whose plane ``data`` is an array in the given dtype, and the graphs that it needs."""
+    if held_arrays() is not None and not hasattr(array, "__dask_graph__"):
+        return _held_step(np.asarray(array), dtype)
     wrapped, graphs = wrap_array(array, name)
     step: Step = Chunked(
         cast("tuple[int, int]", wrapped.shape),
@@ -209,6 +272,16 @@ def as_step(array: object, dtype: npt.DTypeLike, name: str = DATA) -> tuple[Step
         chunks=wrapped.chunks,
     )
     return cast_step(step, dtype), graphs
+
+
+def _held_step(values: Array, dtype: npt.DTypeLike) -> tuple[Step, tuple[Graph, ...]]:
+    """Return what `as_step` does, for an array that the single call that runs holds."""
+    name = hold(values)
+    chunks = cast("Grid", tuple((length,) for length in values.shape))
+    step = Chunked(
+        cast("tuple[int, int]", values.shape), make_dtypes(data=native(values.dtype)), name=name, chunks=chunks
+    )
+    return cast_step(step, dtype), (cast("Graph", HeldGraph(name, values)),)
 
 
 def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -259,6 +332,9 @@ def resolve(ds: object, what: str = "frame", *, maps: bool = False) -> Image:
     FrameError
         Raised if dims, variables, dtypes, uncertainty type or mask are not those of a frame.
     """
+    image = held_image(ds)
+    if image is not None and (maps or not set(image.plan.dtypes).intersection(MAPS)):
+        return image
     ds = check_frame(ds, what)
     variables = ds.variables  # ds[name] would make a DataArray, which costs more than all the rest
     kind = str(variables[UNCERTAINTY].attrs.get("uncertainty_type", "std")) if UNCERTAINTY in variables else "std"
@@ -401,8 +477,7 @@ def settle_scalars(image: Image) -> tuple[Image, list[tuple[str, float, str]]]:
     wanted = {scalar.token: scalar for scalar in _own_scalars(image.plan) if scalar.given is None and scalar.cards}
     found = {}
     while pending := image.plan.pending:
-        lazy = lower_scalars(pending.values(), image.graphs)
-        scalars = dict(zip(pending, compute(*lazy), strict=True))
+        scalars = run_scalars(pending) if can_run(image.plan) else _compute_scalars(pending, image.graphs)
         found.update({token: scalars[token] for token in wanted if token in scalars})
         image = replace(image, plan=settled(image.plan, scalars))
     cards = {}
@@ -412,6 +487,11 @@ def settle_scalars(image: Image) -> tuple[Image, list[tuple[str, float, str]]]:
             if not math.isnan(number):
                 cards[card.keyword] = (card.keyword, float(f"{number:.6g}"), card.comment)
     return image, list(cards.values())
+
+
+def _compute_scalars(pending: Mapping[str, Scalar], graphs: tuple[Graph, ...]) -> dict[str, Array]:
+    """Return pending scalars by token, computed by dask."""
+    return dict(zip(pending, compute(*lower_scalars(pending.values(), graphs)), strict=True))
 
 
 def has_cards(image: Image) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,7 +17,7 @@ from astropy import units as u
 from astropy.config import ConfigItem, ConfigNamespace
 from astropy.io import fits
 
-from lazyccd.frame.header import NewCard, append_cards
+from lazyccd.frame.header import NewCard, append_cards, set_card
 from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.nddata import is_nddata
 from lazyccd.plan.steps import Scalar
@@ -65,8 +66,13 @@ LogEntry: TypeAlias = bool | str | Keyword | Mapping[str, Any] | None
 
 def bind_arguments(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments that were passed, by name, in the order in which they were."""
-    names = list(inspect.signature(inspect.unwrap(func)).parameters)
-    return dict(zip(names, args, strict=False)) | dict(kwargs)
+    return dict(zip(_parameters(func), args, strict=False)) | dict(kwargs)
+
+
+@cache
+def _parameters(func: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the names of a function's parameters."""
+    return tuple(inspect.signature(inspect.unwrap(func)).parameters)
 
 
 def log_entries(name: str, arguments: Mapping[str, Any], add_keyword: LogEntry) -> list[tuple[str, Any]]:
@@ -130,8 +136,12 @@ def apply_to_meta(meta: MutableMapping[str, Any], entries: Iterable[tuple[str, A
         if short is None:
             meta[key] = _card(value) if isinstance(meta, fits.Header) and isinstance(value, u.Quantity) else value
             continue
-        meta[f"HIERARCH {key.upper()}" if isinstance(meta, fits.Header) else key] = (short, COMMENT)
-        meta[short] = value
+        if isinstance(meta, fits.Header):
+            set_card(meta, f"HIERARCH {key.upper()}", short, COMMENT)
+            set_card(meta, short, value)
+        else:
+            meta[key] = (short, COMMENT)
+            meta[short] = value
 
 
 def _card(value: object) -> tuple[Any, str]:

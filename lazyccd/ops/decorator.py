@@ -10,8 +10,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 import numpy as np
@@ -20,12 +21,14 @@ import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, LazyCCDError
 from lazyccd.frame.ccddata import from_ccddata, to_ccddata
+from lazyccd.frame.core import held_image
 from lazyccd.frame.header import header_view
 from lazyccd.frame.header_values import find_number
 from lazyccd.frame.history_log import apply_to_text, bind_arguments, log_entries
 from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.tree import call_each, calls_of, gather
+from lazyccd.plan.single_call import single_call
 
 if TYPE_CHECKING:
     from astropy.nddata import CCDData
@@ -170,23 +173,27 @@ def _on_frame(
     """Run an operation on one frame, CCDData or array; arguments that frames of a tree have in ``common`` are not logged."""
     frame = arguments[first]
     add_keyword = arguments.pop("add_keyword", True) if log else None
-    ccd = frame if is_ccddata(frame) else None
     if arrays and isinstance(frame, np.ndarray):
-        return _of_array(func, arguments, arrays)
+        with single_call():
+            return _of_array(func, arguments, arrays)
+    ccd = frame if is_ccddata(frame) else None
     if ccd is None:
         check_first(frame, func.__name__)
-    else:
-        frame = from_ccddata(ccd)
     told = _keywords_told(arguments)  # before their values replace the keywords, which its note names
-    arguments = _with_values(arguments, frame)
-    entries = log_entries(func.__name__, arguments, add_keyword)
-    arguments |= {first: frame, **common}
-    if ccd is None:
-        with told:
-            return _logged(func(**arguments), entries)
-    with told, _collect_log() as collected:
-        result = _logged(func(**arguments), entries)
-    return result.values if isinstance(result, xr.DataArray) else to_ccddata(result, like=ccd, log=collected)
+    with nullcontext() if ccd is None else single_call():
+        frame = frame if ccd is None else from_ccddata(ccd)
+        arguments = _with_values(arguments, frame)
+        entries = log_entries(func.__name__, arguments, add_keyword)
+        arguments |= {first: frame, **common}
+        # called from here alone: warnings count the functions up to the line of the user
+        if ccd is None:
+            with told:
+                return _logged(func(**arguments), entries)
+        with told, _collect_log() as collected:
+            result = func(**arguments)
+        # the header of the frame goes no further
+        collected += entries
+        return result.values if isinstance(result, xr.DataArray) else to_ccddata(result, like=ccd, log=collected)
 
 
 def _with_values(arguments: Mapping[str, Any], frame: xr.Dataset) -> dict[str, Any]:
@@ -196,7 +203,9 @@ def _with_values(arguments: Mapping[str, Any], frame: xr.Dataset) -> dict[str, A
         for name, given in arguments.items()
         if isinstance(given, Keyword) and name not in KEYWORDS_OF_SEVERAL
     }
-    header = header_view(str(frame.attrs.get("header", ""))) if keywords else {}
+    image = held_image(frame) if keywords else None
+    text = "" if not keywords else frame.attrs.get("header", "") if image is None else image.header
+    header = header_view(str(text))
     values = {name: Keyword(given.name, given.unit).value_from(header) for name, given in keywords.items()}
     texts = {name: text for name, text in values.items() if isinstance(text, str) and name not in SECTIONS}
     numbers = {name: number for name, text in texts.items() if (number := find_number(text)) is not None}
@@ -242,6 +251,9 @@ def _logged(ds: xr.Dataset | xr.DataArray, entries: list[tuple[str, Any]]) -> xr
         collected.extend(entries)
     if not entries or isinstance(ds, xr.DataArray):
         return ds
+    image = held_image(ds)
+    if image is not None:
+        return replace(image, header=apply_to_text(image.header, entries)).to_dataset()
     return ds.assign_attrs(header=apply_to_text(str(ds.attrs.get("header", "")), entries))
 
 

@@ -24,6 +24,7 @@ from dask.tokenize import tokenize
 from lazyccd.kernels.block import ALL_PLANES, Array, Block, Request
 from lazyccd.plan.chunks import REDUCTION_TILE, STACK_BYTES, Grid, chunk_boxes
 from lazyccd.plan.footprints import EVERYTHING, POINTWISE, Footprint, PlaneMap, Same, token_of_words, words_of
+from lazyccd.plan.single_call import unique_token
 from lazyccd.plan.storage import Storage
 from lazyccd.sections import Region
 
@@ -102,8 +103,10 @@ class Step:
         """
         # an integer of NumPy would give another token than the same number of Python
         object.__setattr__(self, "shape", (int(self.shape[0]), int(self.shape[1])))
-        planes = token_of_words(self.planes)
-        object.__setattr__(self, "token", tokenize(type(self).__name__, self.shape, planes, self.identity()))
+        token = unique_token() or tokenize(
+            type(self).__name__, self.shape, token_of_words(self.planes), self.identity()
+        )
+        object.__setattr__(self, "token", token)
         own = {scalar.token: scalar for _, scalar in self.scalars if scalar.given is None}
         object.__setattr__(self, "pending", _united([*(i.pending for i in self.inputs), own]))
         object.__setattr__(self, "arrays", _united(i.arrays for i in self.inputs))
@@ -278,8 +281,10 @@ class Chunked(Step):
 
     def assemble(self, region: Region, chunks: Mapping[tuple[int, int], Array]) -> Array:
         """Return a region of the array: a view if it lies in one chunk, else a new array."""
-        boxes = chunk_boxes(self.chunks, region)
         dtype = self.dtypes["data"]
+        if len(chunks) == 1 and len(self.chunks[0]) == len(self.chunks[1]) == 1:
+            return np.asarray(chunks[0, 0])[region.slices].astype(dtype, copy=False)
+        boxes = chunk_boxes(self.chunks, region)
         if len(boxes) == 1:
             index, box = boxes[0]
             return np.asarray(chunks[index])[region.within(box)].astype(dtype, copy=False)
@@ -629,8 +634,10 @@ class Scalar:
 
     def __post_init__(self) -> None:
         """Compute the token."""
-        identity = self.given if self.reduction is None else self.reduction.identity()
-        object.__setattr__(self, "token", tokenize("Scalar", identity))
+        token = unique_token() or tokenize(
+            "Scalar", self.given if self.reduction is None else self.reduction.identity()
+        )
+        object.__setattr__(self, "token", token)
 
     def __dask_tokenize__(self) -> str:
         """Return the token."""

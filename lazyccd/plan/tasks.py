@@ -146,15 +146,27 @@ def make_work(plan: Step, request: Request, order: Sequence[Step], scalars: Iter
 
 def run_image(work: Work, outputs: tuple[Output, ...], *deps: Any) -> Any:
     """Compute one chunk of one variable, or a tuple of several."""
-    region, dtypes = work.request.region, work.plan.dtypes
-    with work.start(deps) as evaluation:
-        # allocated when the estimate was found to fit, and filled band by band, so that no second block is ever held
-        arrays = tuple(np.empty(region.shape, dtypes[out.plane]) for out in outputs)
-        for band in evaluation.bands(work.plan, work.request):
-            for out, array in zip(outputs, arrays, strict=True):
-                convert(band, out.kind, array[band.region.within(region)])
+    arrays = compute_region(work, outputs, deps)
     # a plain tuple: dask's sizeof sees 48 bytes in a dataclass, and would never spill it
     return arrays[0] if len(arrays) == 1 else arrays
+
+
+def compute_region(
+    work: Work, outputs: Sequence[Output], deps: Sequence[Any], arrays: tuple[Array, ...] = ()
+) -> tuple[Array, ...]:
+    """Compute one region of several variables, into arrays if they are given."""
+    region, dtypes = work.request.region, work.plan.dtypes
+    # of one plane there may be two variables, and a root is taken in place
+    apart = len({out.plane for out in outputs}) == len(outputs)
+    with work.start(deps) as evaluation:
+        for band in evaluation.bands(work.plan, work.request):
+            if not arrays and apart and band.region == region:
+                return tuple(convert(band, out.kind) for out in outputs)
+            # allocated when the estimate was found to fit, and filled band by band, so that no second block is ever held
+            arrays = arrays or tuple(np.empty(region.shape, dtypes[out.plane]) for out in outputs)
+            for out, array in zip(outputs, arrays, strict=True):
+                convert(band, out.kind, array[band.region.within(region)])
+    return arrays
 
 
 def run_write(work: Work, sink: Sink, outputs: tuple[Output, ...], _created: None, *deps: Any) -> Any:
