@@ -39,7 +39,7 @@ from lazyccd.kernels.block import Array
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.plan.chunks import default_grid
 from lazyccd.plan.direct import can_run, run_plan
-from lazyccd.plan.single_call import held_arrays
+from lazyccd.plan.steps import held_arrays
 
 if TYPE_CHECKING:
     from astropy.nddata import CCDData, NDUncertainty

@@ -35,7 +35,6 @@ from lazyccd.plan.chunks import Grid, cut_sizes, default_grid
 from lazyccd.plan.direct import can_run, run_scalars
 from lazyccd.plan.footprints import Window
 from lazyccd.plan.lower import Graph, LabelLayer, lower_image, lower_scalars, read_label
-from lazyccd.plan.single_call import held_arrays, hold
 from lazyccd.plan.steps import (
     Apply,
     Chunked,
@@ -45,6 +44,8 @@ from lazyccd.plan.steps import (
     Scalar,
     Scalars,
     Step,
+    held_arrays,
+    hold,
     make_dtypes,
     make_params,
     settled,

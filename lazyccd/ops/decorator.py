@@ -28,7 +28,7 @@ from lazyccd.frame.history_log import apply_to_text, bind_arguments, log_entries
 from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.tree import call_each, calls_of, gather
-from lazyccd.plan.single_call import single_call
+from lazyccd.plan.steps import single_call
 
 if TYPE_CHECKING:
     from astropy.nddata import CCDData

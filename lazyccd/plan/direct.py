@@ -9,8 +9,7 @@ import numpy as np
 from lazyccd.kernels.block import Array, Request
 from lazyccd.plan.chunks import tile_groups
 from lazyccd.plan.cost import declared_bytes
-from lazyccd.plan.single_call import held_arrays
-from lazyccd.plan.steps import Scalar, Step
+from lazyccd.plan.steps import Scalar, Step, held_arrays
 from lazyccd.plan.tasks import Kind, Output, Work, compute_region, run_final, run_partial
 from lazyccd.plan.threads import WORTH_PIXELS, each, shares
 from lazyccd.sections import Region

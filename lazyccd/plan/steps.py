@@ -12,8 +12,11 @@ steps with the same token are the same work. A new kind of computation is a new 
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -24,7 +27,6 @@ from dask.tokenize import tokenize
 from lazyccd.kernels.block import ALL_PLANES, Array, Block, Request
 from lazyccd.plan.chunks import REDUCTION_TILE, STACK_BYTES, Grid, chunk_boxes
 from lazyccd.plan.footprints import EVERYTHING, POINTWISE, Footprint, PlaneMap, Same, token_of_words, words_of
-from lazyccd.plan.single_call import unique_token
 from lazyccd.plan.storage import Storage
 from lazyccd.sections import Region
 
@@ -56,6 +58,47 @@ def make_params(**params: Any) -> Params:
 def kernel_name(kernel: Callable[..., Any]) -> str:
     """Return the importable name of a kernel."""
     return f"{kernel.__module__}.{kernel.__qualname__}"
+
+
+# a context variable and no global: other threads may build lazy frames at the same time
+_held: ContextVar[dict[str, Array] | None] = ContextVar("lazyccd_held", default=None)
+_numbers = itertools.count()
+
+
+@contextmanager
+def single_call() -> Iterator[None]:
+    """Hold the arrays of a single call: an operation on arrays in memory whose result is computed before the call returns.
+
+    Inside of it, steps get tokens that are only different from all others: nobody compares them with those of another call, and
+    to hash the pixels of an image takes longer than to subtract a bias from it. A call inside of another belongs to it.
+    """
+    if _held.get() is not None:
+        yield
+        return
+    token = _held.set({})
+    try:
+        yield
+    finally:
+        _held.reset(token)
+
+
+def held_arrays() -> dict[str, Array] | None:
+    """Return the arrays of the single call that runs, by name; None if none does."""
+    return _held.get()
+
+
+def hold(array: Array) -> str:
+    """Hold an array for the single call that runs, and return the name under which steps read it."""
+    held = _held.get()
+    assert held is not None
+    name = f"held-{next(_numbers)}"
+    held[name] = array
+    return name
+
+
+def _unique_token() -> str:
+    """Return a token that no other step has; empty outside of single calls, where equal steps must have equal ones."""
+    return "" if _held.get() is None else f"single-{next(_numbers)}"
 
 
 class Resources(Protocol):
@@ -103,7 +146,7 @@ class Step:
         """
         # an integer of NumPy would give another token than the same number of Python
         object.__setattr__(self, "shape", (int(self.shape[0]), int(self.shape[1])))
-        token = unique_token() or tokenize(
+        token = _unique_token() or tokenize(
             type(self).__name__, self.shape, token_of_words(self.planes), self.identity()
         )
         object.__setattr__(self, "token", token)
@@ -634,7 +677,7 @@ class Scalar:
 
     def __post_init__(self) -> None:
         """Compute the token."""
-        token = unique_token() or tokenize(
+        token = _unique_token() or tokenize(
             "Scalar", self.given if self.reduction is None else self.reduction.identity()
         )
         object.__setattr__(self, "token", token)

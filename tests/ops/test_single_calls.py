@@ -16,7 +16,7 @@ import lazyccd
 from lazyccd.accessor import NOT_METHODS
 from lazyccd.frame.core import HeldFrame, held_image, resolve
 from lazyccd.plan import threads
-from lazyccd.plan.single_call import held_arrays, single_call
+from lazyccd.plan.steps import held_arrays, single_call
 from lazyccd.plan.threads import WORTH_PIXELS
 from lazyccd.testing.asserts import raise_if_computes
 from lazyccd.testing.steps import formula_frame
