@@ -211,7 +211,7 @@ def calibrate(frame_plan: FramePlan, masters: dict[str, str], bias_noise: float 
     _dark_and_flat(frame_plan, masters, done)
     if frame_plan.kind == "science":
         pedestal_gone = bool(frame_plan.bias or frame_plan.contains_bias or facts.overscan.value)
-        how = {"pedestal_gone": pedestal_gone, "flattened": bool(frame_plan.flat), "small": _is_plain_image(facts)}
+        how = {"pedestal_gone": pedestal_gone, "flattened": bool(frame_plan.flat), "small": is_plain_image(facts)}
         done.doubts += check_result(done.frame, facts, steps=done.steps, **how)
     if unknown:
         # That of the masters alone would look like the frame's.
@@ -254,7 +254,7 @@ def _look_at_step(
     frame_plan: FramePlan, choice: Choice, before: xr.Dataset, master: xr.Dataset, done: Calibrated
 ) -> None:
     """Look for signs that a master did not belong to a science frame."""
-    small = _is_plain_image(frame_plan.facts)
+    small = is_plain_image(frame_plan.facts)
     if frame_plan.kind != "science" or (choice.kind == "flat" and not small):
         return
     values = good_pixels(before), good_pixels(done.frame)
@@ -264,10 +264,10 @@ def _look_at_step(
     if choice.kind == "bias" and frame_plan.facts.overscan.value is not None:
         done.steps.append(Step("overscan", middle(values[0])))
     done.steps.append(Step(choice.kind, middle(values[1])))
-    done.doubts += check_subtraction(choice, *values, master, small=small)
+    done.doubts += check_subtraction(choice, *values, master, frame_plan.facts, small=small)
 
 
-def _is_plain_image(facts: Facts) -> bool:
+def is_plain_image(facts: Facts) -> bool:
     """Return whether neighbouring pixels expect the same light, as in spectra and under a matrix of colours they do not."""
     return facts.mode.value != "spectrum" and facts.cfa.value is None
 

@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 
 from lazyccd.batch import checks
-from lazyccd.batch.measure import central_region
-from lazyccd.batch.metadata import Facts
+from lazyccd.batch.measure import SUSPICIOUS, central_region
+from lazyccd.batch.metadata import Fact, Facts
 from lazyccd.batch.night_plan import Choice, Doubt
 from lazyccd.frame.core import UNCERTAINTY, resolve
 from lazyccd.kernels.block import Array
@@ -54,6 +54,11 @@ def middle(values: Array) -> float:
     return float(np.median(known)) if known.size else float("nan")
 
 
+def is_confirmed(fact: Fact[float]) -> bool:
+    """Return whether pairs of frames gave about the value that is used."""
+    return bool(fact.value and fact.measured) and abs((fact.measured or 0.0) / (fact.value or 1.0) - 1) <= SUSPICIOUS
+
+
 def check_raw(values: Array, *, is_flat: bool) -> str:
     """Say that a raw frame is saturated in large part, or constant in some, as where an amplifier gave nothing."""
     bad = float(np.mean(~np.isfinite(values)))
@@ -64,7 +69,9 @@ def check_raw(values: Array, *, is_flat: bool) -> str:
     return f"{fraction:.0%} of the raw image is constant" if fraction else ""
 
 
-def check_subtraction(choice: Choice, before: Array, after: Array, master: xr.Dataset, *, small: bool) -> list[Doubt]:
+def check_subtraction(
+    choice: Choice, before: Array, after: Array, master: xr.Dataset, facts: Facts, *, small: bool
+) -> list[Doubt]:
     """Look for what a master that was subtracted left behind, or put in.
 
     Parameters
@@ -75,13 +82,18 @@ def check_subtraction(choice: Choice, before: Array, after: Array, master: xr.Da
         The frame on both sides of the step: their difference is the master as it was subtracted, scaled and converted.
     master
         The master itself, for its noise.
+    facts
+        Of the frame, for the read noise of its pairs.
     small
         Whether to compare the small structure; spectra and colours have such of their own.
     """
     subtracted = before - after
     found = []
     if small:
-        left = _structure(after, subtracted, master)
+        read = facts.readnoise
+        # Where the read noise is larger than stated, the noise of the master would look like structure of its own.
+        excess = max(1.0, (read.measured or 0.0) / read.value) if read.value else 1.0
+        left = _structure(after, subtracted, master, excess)
         found += _left(choice, left, "small structure", checks.STRUCTURE_LEFT)
     if choice.kind == "dark":
         found += _left(choice, checks.hot_pixels_left(after, subtracted), "hot pixels", checks.HOT_LEFT)
@@ -101,7 +113,7 @@ def check_division(choice: Choice, before: Array, after: Array, master: xr.Datas
     return found + _left(choice, checks.shading_left(after, flat), "shading", checks.SHADING_LEFT, level)
 
 
-def _structure(after: Array, master: Array, opened: xr.Dataset) -> checks.Left | None:
+def _structure(after: Array, master: Array, opened: xr.Dataset, excess: float = 1.0) -> checks.Left | None:
     """Return how much of a master's small structure is left; of a master of unknown noise only what is positive."""
     noise = uncertainty_of(opened)
     own = robust_std(checks.small_structure(good_pixels(opened)))
@@ -109,7 +121,7 @@ def _structure(after: Array, master: Array, opened: xr.Dataset) -> checks.Left |
         left = checks.structure_left(after, master, 0.0)
         return left if left and left.fraction > 0 else None
     # The master may have been scaled, or converted to another unit.
-    return checks.structure_left(after, master, noise * robust_std(checks.small_structure(master)) / own)
+    return checks.structure_left(after, master, excess * noise * robust_std(checks.small_structure(master)) / own)
 
 
 def _left(choice: Choice, left: checks.Left | None, what: str, most: float, level: float = 0.0) -> list[Doubt]:
@@ -127,6 +139,21 @@ def _left(choice: Choice, left: checks.Left | None, what: str, most: float, leve
     if choice.kind == "flat" and left.fraction > 0:
         causes.append(f"the flat may have kept its bias; or too much was subtracted from the frame, {_OTHER_BIAS}")
     return [Doubt("check", f"{part:.0%} of the {what} of the {choice.kind} {how}", "; or ".join(causes))]
+
+
+def check_flat(master: xr.Dataset) -> list[Doubt]:
+    """Look for stars that are at one place in most frames of a flat, so that combining them left them in."""
+    region = area(master)
+    stars = checks.sources(good_pixels(master))
+    if not stars:
+        return []
+    places = ", ".join(
+        f"{star.height:.1%} at x = {region.x0 + star.x + 1}, y = {region.y0 + star.y + 1}" for star in stars[:3]
+    )
+    text = f"stars or other points of light are in the flat: {places}" + (", ..." if len(stars) > 3 else "")
+    return [
+        Doubt("check", text, "move the telescope between flats, mask these places by --bpm, or give another by --flat")
+    ]
 
 
 class Step(NamedTuple):
@@ -189,9 +216,9 @@ def check_result(
     uncertainty = uncertainty_of(frame)
     if small and uncertainty is not None:
         # Of stated electrons, the variance of the photons is that of true ones times the ratio of the gains.
-        stated, measured = facts.gain.value, facts.gain.measured
-        has_pairs = stated and measured and facts.readnoise.measured
-        correction = float(np.sqrt((stated or 1.0) / (measured or 1.0))) if has_pairs else None
+        correction = None
+        if is_confirmed(facts.gain) and is_confirmed(facts.readnoise):
+            correction = float(np.sqrt((facts.gain.value or 1.0) / (facts.gain.measured or 1.0)))
         wrong = checks.wrong_noise(values, uncertainty, flattened=flattened, correction=correction)
         texts += [(wrong, _why_noise(values, uncertainty, facts))] if wrong else []
     return [Doubt("check", text, way) for text, way in texts]
@@ -208,7 +235,7 @@ def _why_noise(values: Array, uncertainty: Array, facts: Facts) -> str:
     # What is read without light has no less noise than the reading.
     if variance < (0.9 * read) ** 2:
         found.append(f"the read noise ({read:.3g} e-, {facts.readnoise.source}) is too large, state it by --readnoise")
-    if facts.gain.measured is None and variance > read**2 and level > 0:
+    if not is_confirmed(facts.gain) and variance > read**2 and level > 0:
         fitting = gain * level / (variance - read**2)
         found.append(f"the gain ({gain:.3g}, {facts.gain.source}) should be {fitting:.3g}, state it by --gain")
     if 0 < too_much < level:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
 from lazyccd.kernels.block import Array
 from lazyccd.ops.sample import robust_std
@@ -218,6 +219,82 @@ def wrong_noise(values: Array, uncertainty: Array, *, flattened: bool, correctio
     if low > MOST_NOISE and flattened:
         return f"the noise of the sky is {low:.2f} times what gain and read noise say, or more"
     return ""
+
+
+class Source(NamedTuple):
+    """A point of light in a flat."""
+
+    y: int
+    x: int
+    height: float
+    """Above its surroundings, as a fraction of them."""
+
+
+def sources(flat: Array) -> list[Source]:
+    """Return the stars of a flat, the brightest first: what has the height and width of one, and all of whose neighbours stand out.
+
+    A hot pixel has neighbours of the level of the flat, a bright column has them on two sides. The middle of a ring of dust is
+    brighter than the ring, but not than what is around it.
+    """
+    known = np.isfinite(flat)
+    if min(flat.shape) < 2 * _BACKGROUND or not known.any():
+        return []
+    level = _background(flat)
+    ratio = flat / level - 1
+    # Dust makes large structure, which is no noise of neighbours.
+    small = small_structure(ratio)
+    sigma = robust_spread(small[np.isfinite(small)]) / math.sqrt(1.25)
+    residual = np.where(known, ratio, -np.inf)
+    if not sigma > 0:
+        return []
+    peaks = (residual == ndimage.maximum_filter(residual, 5)) & (residual > max(STAR_LEAST, STAR_HEIGHT * sigma))
+    peaks &= ndimage.minimum_filter(residual, 3) > np.maximum(STAR_HEIGHT / 4 * sigma, STAR_FOOT * residual)
+    places = sorted(map(tuple, np.argwhere(peaks)), key=lambda place: -residual[place])[:100]
+    found = (_source(residual, int(y), int(x)) for y, x in places)
+    return [source for source in found if source is not None]
+
+
+STAR_HEIGHT = 10.0
+"""Robust standard deviations of a flat that a star in it stands out by."""
+
+STAR_LEAST = 0.05
+"""Height that a star in a flat has, at least: what is left between many rings of dust looks like fainter ones."""
+
+STAR_FOOT = 0.08
+"""Part of its height that each of its eight neighbours has, at least: 2 pixels of full width give 0.09 in the worst place."""
+
+_BACKGROUND = 16
+"""Side of the parts whose medians are the background of stars in a flat."""
+
+
+def _background(flat: Array) -> Array:
+    """Return the large structure of a flat: medians of parts, linear between their centres."""
+    rows, columns = (max(2, size // _BACKGROUND) for size in flat.shape)
+    high, wide = flat.shape[0] // rows, flat.shape[1] // columns
+    parts = flat[: rows * high, : columns * wide].reshape(rows, high, columns, wide)
+    medians = _quietly(np.nanmedian, np.moveaxis(parts, 2, 1).reshape(rows, columns, -1).transpose(2, 0, 1))
+    medians = np.where(np.isfinite(medians), medians, np.nanmedian(medians))
+    places = [
+        np.clip((np.arange(size) + 0.5) / side - 0.5, 0, count - 1)
+        for size, side, count in zip(flat.shape, (high, wide), (rows, columns), strict=True)
+    ]
+    return np.asarray(ndimage.map_coordinates(medians, np.meshgrid(*places, indexing="ij"), order=1, mode="nearest"))
+
+
+def _source(residual: Array, y: int, x: int) -> Source | None:
+    """Return a peak of a flat as a star, if it stands out of what is around it near and far."""
+    reach = 20
+    y0, x0 = max(0, y - reach), max(0, x - reach)
+    part = residual[y0 : y + reach + 1, x0 : x + reach + 1]
+    dy, dx = np.mgrid[: part.shape[0], : part.shape[1]]
+    distance = np.hypot(dy + y0 - y, dx + x0 - x)
+    peak = float(residual[y, x])
+    # Between rings of dust a flat is brighter than on them, but not than where there is none.
+    for inner, outer, most in ((5, 8, 0.75), (12, 20, 0.5)):
+        ring = part[(distance >= inner) & (distance <= outer) & np.isfinite(part)]
+        if ring.size < 20 or np.quantile(ring, 0.95) > most * peak:
+            return None
+    return Source(y, x, peak)
 
 
 def robust_spread(values: Array) -> float:

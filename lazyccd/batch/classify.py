@@ -79,7 +79,10 @@ def classify(frame: RawFrame, cameras: tuple[Camera, ...], exposure: Fact[float]
     if exposure.value == 0 and not master and (found.value == "dark" or is_untyped):
         instead = "" if is_untyped else f", against {found.source}"
         return Fact("bias", f"exposure 0 s ({exposure.source}){instead}")
-    return _by_names(frame) if is_untyped else replace(found, doubt=_contradiction(frame, cameras, texts, found))
+    if is_untyped:
+        return _by_names(frame)
+    doubt = _contradiction(frame, cameras, texts, found) or _unlikely(frame, exposure, found)
+    return replace(found, doubt=doubt)
 
 
 def _by_spelling(frame: RawFrame, cameras: tuple[Camera, ...], texts: dict[str, object], master: bool) -> Fact[str]:
@@ -117,6 +120,24 @@ def _contradiction(frame: RawFrame, cameras: tuple[Camera, ...], texts: dict[str
     return ""
 
 
+def _unlikely(frame: RawFrame, exposure: Fact[float], found: Fact[str]) -> str:
+    """Say that the exposure, or what was observed, speaks against the type that a card states; empty if nothing does."""
+    if found.value == "bias" and exposure.value is not None and exposure.value > LONGEST_BIAS:
+        why = f"a bias is not exposed, and {exposure.keyword or 'its exposure'} is more than {LONGEST_BIAS:g} s"
+        return f"{found.source}, but {why}; state it by [fix] type in a camera table"
+    title = header_values.read_text(frame.get("OBJECT")) or ""
+    if found.value == "science" and _NOTHING_ELSE.sub("", title) == "" and title:
+        for kind, words in _WORDS.items():
+            if kind != "science" and words.search(title):
+                return (
+                    f"{found.source}, but OBJECT is {title!r} as of a {kind}; state it by [fix] type in a camera table"
+                )
+    return ""
+
+
+LONGEST_BIAS = 1.0
+"""Seconds that a camera without shutter may expose a bias, at most."""
+
 _MAKES_PRODUCTS = frozenset({"bias", "dark", "flat", "skyflat", "domeflat", "lampflat", "science"})
 
 
@@ -142,6 +163,13 @@ _PROPOSED = {
     "bias": r"bias(?:es)?|zeros?|offsets?",
     "science": r"lights?|science|sci|objects?|obj|targets?|raws?(?=[ _-]*light)",
 }
+_NOTHING_ELSE = re.compile(
+    rf"(?<![a-z])(?:{'|'.join(words for kind, words in _PROPOSED.items() if kind != 'science')})(?![a-z])"
+    r"|(?<![a-z0-9])[a-z]{1,2}(?![a-z0-9])|\d+(?:\.\d+)?s?|[\s_#.,:()-]+",
+    re.IGNORECASE,
+)
+"""Words for calibrations, and filters and numbers beside them: 'flat V 3' is no object on the sky, 'Dark Cloud' may be."""
+
 _WORDS = {kind: re.compile(rf"(?<![a-z])(?:{words})(?![a-z])", re.IGNORECASE) for kind, words in _PROPOSED.items()}
 
 

@@ -126,11 +126,6 @@ class Measurement:
         return abs(self.value / self.stated.value - 1)
 
     @property
-    def is_near(self) -> bool:
-        """Whether it is about the stated value."""
-        return self.stated.value is not None and abs(self.value / self.stated.value - 1) <= SUSPICIOUS
-
-    @property
     def doubt(self) -> Doubt | None:
         """The doubt about the stated value, if it is used and differs too much."""
         if self.used or self.chosen or self.difference <= SUSPICIOUS:

@@ -67,7 +67,7 @@ class Fact(Generic[T]):
     """Whether the user said that there is none."""
 
     measured: float | None = field(default=None, compare=False)
-    """What pairs of frames gave, if that is near the value."""
+    """What pairs of frames gave; the value may be another."""
 
     has_unit: bool = field(default=False, compare=False)
     """Whether a camera table says which unit the keyword is in."""

@@ -321,7 +321,11 @@ def _remarks(plan: NightPlan) -> dict[str, dict[str, list[str]]]:
         unfiltered = calibration_of(item.kind) == "flat" and item.facts.filter.value is None
         silent = ("filter: no keyword (FILTER, FILTER1, ...) says which",) if unfiltered else ()
         # What is doubtful and changes no pixel of this frame lowers no status, and is said nevertheless.
-        idle = (f"{name}: {why}" for name, why in item.facts.doubts.items() if not item.depends_on(name))
+        idle = (
+            f"{name}: {why}"
+            for name, why in item.facts.doubts.items()
+            if not item.depends_on(name) and not item.facts.get(name).note
+        )
         for note in (*item.facts.notes, *item.notes, *silent, *idle):
             notes.setdefault(note, []).append(item.name)
     taken, others = why_these_masters(plan), why_not_these(plan)

@@ -17,7 +17,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from lazyccd import io
-from lazyccd.batch.calibrate import MadeMasters, Reduced, reduce_exposure
+from lazyccd.batch.calibrate import MadeMasters, Reduced, is_plain_image, reduce_exposure
+from lazyccd.batch.check_steps import check_flat
 from lazyccd.batch.cosmic_rays import check_cleaning
 from lazyccd.batch.exposures import (
     as_masters,
@@ -190,12 +191,11 @@ class Run:
                 continue
             for item in found:
                 if item.used:
-                    fact = Fact(item.value, MEASURED, measured=None if item.is_limit else item.value)
+                    fact = Fact(item.value, MEASURED, measured=item.value)
                 # All frames of these masters were read alike, so what the pairs say is true of them too.
-                elif item.doubt is not None:
-                    fact = replace(item.stated, doubt=item.text)
                 else:
-                    fact = replace(item.stated, measured=item.value if item.is_near else None)
+                    doubt = item.stated.doubt if item.doubt is None else item.text
+                    fact = replace(item.stated, doubt=doubt, measured=item.value)
                 self.plan = self.plan.with_fact(pairs.frames, item.name, fact)
             self.measurements += found
 
@@ -235,6 +235,7 @@ class Run:
         members = [self.plan.members(group.name) for group in groups]
         path = self.out / "masters" / f"{name}.fits"
         written = str(io.to_fits(as_masters(members, [master.frame for master in masters]), path, **self._writing))
+        found = self._check_flats(written, members) if groups[0].kind == "flat" else ()
         self._picture(written, name)
         messages = {some[0].child: master.messages for some, master in zip(members, masters, strict=True)}
         least = least_complete([member for some in members for member in some])
@@ -242,12 +243,20 @@ class Run:
         return Outcome(
             name,
             groups[0].kind,
-            "PARTIAL" if doubts else least.status,
-            (*least.doubts, *doubts),
+            "PARTIAL" if doubts or found else least.status,
+            (*least.doubts, *doubts, *found),
             written,
             used=tuple(dict.fromkeys(exposure_name(member) for some in members for member in some)),
             messages=merge_messages(messages),
         )
+
+    def _check_flats(self, path: str, members: list[tuple[FramePlan, ...]]) -> tuple[Doubt, ...]:
+        """Return what the pixels of flats that were written say against them."""
+        flats = frames_by_name(open_image(path)).values()
+        plain = {
+            some[0].child: flat for some, flat in zip(members, flats, strict=True) if is_plain_image(some[0].facts)
+        }
+        return merge_doubts({child: check_flat(flat) for child, flat in plain.items()})
 
     def _reduce(self, name: str, frame_plans: list[FramePlan]) -> Outcome:
         """Reduce and write an exposure, and check what was written."""

@@ -314,3 +314,48 @@ def test_darks_below_their_bias(kind: str, level: float, doubtful: bool) -> None
     found = negative_darks(frames, group)
     assert bool(found) is doubtful
     assert not found or "dark_300s is" in found[0].text
+
+
+def a_flat(seed: int, dust: int = 0, hot: int = 0) -> Array:
+    """Return a flat with vignetting, pixels of different sensitivity, rings of dust and hot pixels."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    flat = 1 - 0.3 * ((y / SHAPE[0] - 0.5) ** 2 + (x / SHAPE[1] - 0.5) ** 2)
+    for _ in range(dust):
+        cy, cx, radius = rng.uniform(20, 230), rng.uniform(20, 230), rng.uniform(4, 25)
+        flat *= 1 - 0.08 * np.exp(-(((np.hypot(y - cy, x - cx) - radius) / (0.3 * radius)) ** 2))
+    flat[rng.integers(0, SHAPE[0], hot), rng.integers(0, SHAPE[1], hot)] += rng.uniform(0.1, 1, hot)
+    made: Array = flat * (1 + 0.01 * rng.normal(size=SHAPE)) + rng.normal(0, 0.003, SHAPE)
+    return made
+
+
+@pytest.mark.parametrize("fwhm", [2.0, 3.0, 5.0, 8.0, 12.0])
+@pytest.mark.parametrize("height", [0.3, 1.0])
+def test_a_star_in_a_flat(fwhm: float, height: float) -> None:
+    """Its place and height are found, sharp or defocused."""
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    star = height * np.exp(-4 * math.log(2) * ((y - 100.3) ** 2 + (x - 120.2) ** 2) / fwhm**2)
+    (found,) = checks.sources(a_flat(3, dust=5, hot=100) + star)
+    assert math.hypot(found.y - 100.3, found.x - 120.2) < 1 + fwhm / 6
+    assert found.height == pytest.approx(height, rel=0.5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("dust", "hot"), [(0, 0), (12, 0), (0, 300), (12, 300)])
+def test_a_flat_without_a_star(seed: int, dust: int, hot: int) -> None:
+    """Dust is darker than what is around it, and a hot pixel is alone."""
+    flat = a_flat(seed, dust, hot)
+    flat[:, 77] *= 1.5
+    assert checks.sources(flat) == []
+    assert checks.sources(np.full(SHAPE, np.nan)) == []
+    assert checks.sources(flat[:20, :20]) == []
+
+
+@pytest.mark.parametrize("excess", [1.0, 1.5, 2.0, 3.0, 5.0])
+def test_noise_of_a_master_is_no_structure(excess: float) -> None:
+    """Where pairs say that the read noise is larger than stated, a bias of noise alone has nothing that could be left."""
+    rng = np.random.default_rng(8)
+    stated = 2.5
+    master = rng.normal(0, excess * stated, SHAPE)
+    after = rng.normal(0, 3 * stated, SHAPE) - master
+    assert checks.structure_left(after, master, excess * stated) is None

@@ -289,3 +289,36 @@ def test_flats_are_flats() -> None:
     """Four kinds of flat make flats; nothing else does."""
     assert [calibration_of(kind) for kind in ("flat", "skyflat", "domeflat", "lampflat")] == ["flat"] * 4
     assert [calibration_of(kind) for kind in ("bias", "dark", "science", "arc")] == ["bias", "dark", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("cards", "doubtful"),
+    [
+        ({"IMAGETYP": "object", "OBJECT": "sky flat"}, True),
+        ({"IMAGETYP": "object", "OBJECT": "Flat V 3"}, True),
+        ({"IMAGETYP": "light", "OBJECT": "dark 60s"}, True),
+        ({"IMAGETYP": "object", "OBJECT": "bias"}, True),
+        ({"IMAGETYP": "object", "OBJECT": "zero_12"}, True),
+        ({"IMAGETYP": "object", "OBJECT": "Dark Cloud B68"}, False),
+        ({"IMAGETYP": "object", "OBJECT": "Flatiron"}, False),
+        ({"IMAGETYP": "object", "OBJECT": "M 31"}, False),
+        ({"IMAGETYP": "object", "OBJECT": "R 12"}, False),
+        ({"IMAGETYP": "flat", "OBJECT": "M 31"}, False),
+        ({"IMAGETYP": "bias", "EXPTIME": 30.0}, True),
+        ({"IMAGETYP": "bias", "EXPTIME": 1.5}, True),
+        ({"IMAGETYP": "bias", "EXPTIME": 0.001}, False),
+        ({"IMAGETYP": "bias", "EXPTIME": 1.0}, False),
+    ],
+)
+def test_types_that_the_header_makes_unlikely(make_frame: Any, cards: dict[str, Any], doubtful: bool) -> None:
+    """An exposure of the sky that is called a flat, or a bias that was exposed, is a doubt; names of objects are none."""
+    assert bool(type_of(make_frame(**cards)).doubt) is doubtful
+
+
+def test_an_unlikely_type_can_be_stated(plan_night: Any, tmp_path: Path) -> None:
+    """A camera table ends the doubt."""
+    table = tmp_path / "mine.toml"
+    table.write_text('[fix]\n"type@OBJECT=*flat*" = "skyflat"\n"type@IMAGETYP=bias" = "bias"\n')
+    files = {"a": {"IMAGETYP": "object", "OBJECT": "flat R"}, "b": {"IMAGETYP": "bias", "EXPTIME": 30.0}}
+    plan = plan_night(files, camera=str(table))
+    assert [(item.kind, item.facts.type.doubt) for item in plan.frames] == [("skyflat", ""), ("bias", "")]

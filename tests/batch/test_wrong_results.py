@@ -404,3 +404,36 @@ def test_a_dark_that_is_too_bright_is_named(tmp_path: Path) -> None:
     assert (
         "the dark took away too much, or the bias or the overscan before it; give another by --dark" in outcome.reason
     )
+
+
+def a_star_in_flats(kind: str, pixels: np.ndarray[Any, Any], header: fits.Header) -> None:
+    """Put a star at one place of all flats."""
+    if kind == "flat":
+        y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+        star = 1 + 0.5 * np.exp(-((y - 80) ** 2 + (x - 60) ** 2) / 8)
+        part = pixels[:, : SHAPE[1]]
+        part[:] = np.clip(1000 + (part - 1000.0) * star, 0, 65535)
+
+
+def test_a_star_at_one_place_of_all_flats(tmp_path: Path) -> None:
+    """The flat, and what it divides, are in doubt, with place and height."""
+    outcome, run = reduced(make(tmp_path / "raw", a_star_in_flats), cosmic_rays="none")
+    flat = next(each for each in run.outcomes if each.kind == "flat")
+    assert (flat.status, outcome.status, run.exit_status) == ("PARTIAL", "PARTIAL", 3)
+    found = re.search(r"points of light are in the flat: ([\d.]+)% at x = (\d+), y = (\d+)", outcome.reason)
+    assert found is not None
+    assert float(found[1]) == pytest.approx(50, rel=0.2)
+    assert (int(found[2]), int(found[3])) == (pytest.approx(61, abs=1), pytest.approx(81, abs=1))
+
+
+def test_a_read_noise_that_is_stated_too_low(tmp_path: Path) -> None:
+    """It is named; the bias, whose noise is then larger than expected, is not blamed for it."""
+
+    def low(kind: str, pixels: np.ndarray[Any, Any], header: fits.Header) -> None:
+        header["RDNOISE"] = 2.0
+
+    camera = replace(CAMERA, bias_structure_adu=0.0)
+    cameras = dict.fromkeys(("bias", "dark", "flat", "light"), camera)
+    outcome, _ = reduced(make(tmp_path / "raw", low, cameras), cosmic_rays="none")
+    assert "readnoise: measured" in outcome.reason
+    assert "structure" not in outcome.reason
