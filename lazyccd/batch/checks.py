@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -263,22 +264,26 @@ STAR_LEAST = 0.05
 STAR_FOOT = 0.08
 """Part of its height that each of its eight neighbours has, at least: 2 pixels of full width give 0.09 in the worst place."""
 
-_BACKGROUND = 16
-"""Side of the parts whose medians are the background of stars in a flat."""
+_BACKGROUND = 32
+"""Side of the parts whose bright pixels are the background of stars in a flat; a defocused star covers less than a fifth."""
 
 
 def _background(flat: Array) -> Array:
-    """Return the large structure of a flat: medians of parts, linear between their centres."""
+    """Return the large structure of a flat: levels of parts, linear between their centres."""
     rows, columns = (max(2, size // _BACKGROUND) for size in flat.shape)
     high, wide = flat.shape[0] // rows, flat.shape[1] // columns
     parts = flat[: rows * high, : columns * wide].reshape(rows, high, columns, wide)
-    medians = _quietly(np.nanmedian, np.moveaxis(parts, 2, 1).reshape(rows, columns, -1).transpose(2, 0, 1))
-    medians = np.where(np.isfinite(medians), medians, np.nanmedian(medians))
+    pixels = np.moveaxis(parts, 2, 1).reshape(rows, columns, -1).transpose(2, 0, 1)
+    # Where dust covers most of a part, its median is that of the dust.
+    high_levels = _quietly(partial(np.nanquantile, q=0.8), pixels)
+    high_levels = np.where(np.isfinite(high_levels), high_levels, np.nanmedian(high_levels))
     places = [
         np.clip((np.arange(size) + 0.5) / side - 0.5, 0, count - 1)
         for size, side, count in zip(flat.shape, (high, wide), (rows, columns), strict=True)
     ]
-    return np.asarray(ndimage.map_coordinates(medians, np.meshgrid(*places, indexing="ij"), order=1, mode="nearest"))
+    return np.asarray(
+        ndimage.map_coordinates(high_levels, np.meshgrid(*places, indexing="ij"), order=1, mode="nearest")
+    )
 
 
 def _source(residual: Array, y: int, x: int) -> Source | None:
