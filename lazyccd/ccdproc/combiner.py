@@ -200,7 +200,7 @@ class Combiner:
             data = np.asarray(values).astype(self._dtype, copy=False)
         # scaled values, and so their deviations, may be of a larger type than the result
         kind = self._dtype if self._scaling is None else np.result_type(self._dtype, self._scaling)
-        deviation = np.asarray(uncertainty).astype(np.result_type(kind, np.float16), copy=False)
+        deviation = np.asarray(uncertainty).astype(_float_type(kind), copy=False)
         result = CCDData(data, mask=count == 0, unit=self.unit, uncertainty=StdDevUncertainty(deviation))
         result.meta["NCOMBINE"] = len(self.data_arr)
         return result
@@ -324,6 +324,11 @@ def _check_alike(ccds: list[CCDData]) -> None:
             raise TypeError(f"CCDData objects don't have the same unit: {ccds[0].unit} and {ccd.unit}.")
 
 
+def _float_type(dtype: Any) -> np.dtype[Any]:
+    """Return the type of deviations of values of a type."""
+    return np.dtype(dtype) if np.dtype(dtype).kind == "f" else np.dtype(float)
+
+
 def _default_std() -> Callable[..., Any]:
     """Return the function that standard deviations come from, which ccdproc's own tests ask for."""
     return np.nanstd
@@ -406,7 +411,7 @@ def combine(
     result = images.empty_result(kind)
     for tile in images.tiles(kind, method, mem_limit):
         combiner = Combiner(images.cut(tile), kind)
-        combiner.weights = weights if weights is None or weights.ndim == 1 else weights[:, *tile]
+        combiner.weights = weights[:, *tile] if isinstance(weights, np.ndarray) and weights.ndim > 1 else weights
         combiner.scaling = factors
         for name, arguments in clips.items():
             if arguments is not None:
@@ -447,7 +452,7 @@ class _Images:
         """Return an image for the result, with the header of the first."""
         first, shape = self._first, self._first.shape
         kind = dtype if first.uncertainty is None else first.uncertainty.array.dtype
-        deviation = StdDevUncertainty(np.zeros(shape, np.result_type(kind, np.float16)))
+        deviation = StdDevUncertainty(np.zeros(shape, _float_type(kind)))
         # the class is the first image's, and may be one of the user's
         return type(first)(
             np.zeros(shape, dtype),
