@@ -15,14 +15,16 @@ import xarray as xr
 from astropy import units as u
 
 from lazyccd import io, ops
-from lazyccd.errors import FrameError, ParameterError, SectionError
+from lazyccd.errors import ArgumentTypeError, FrameError, ParameterError, SectionError
 from lazyccd.frame.ccddata import to_ccddata
 from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.header import header_view
+from lazyccd.frame.header_in_memory import header_in_memory
 from lazyccd.frame.tree import frames_of, over_trees
-from lazyccd.frame.wcs import lattice, wcs_from_header
+from lazyccd.frame.wcs import wcs_from_header
 from lazyccd.ops.attributes import cut
-from lazyccd.pixel_history import explain
+from lazyccd.ops.instrument.trim import cut_section
+from lazyccd.pixel_history import explain, index_of
 from lazyccd.plan_report import PlanReport, plan_report
 
 if TYPE_CHECKING:
@@ -68,8 +70,13 @@ class CCDAccessor:
 
     @property
     def header(self) -> Any:
-        """The header, as a mapping that cannot be written to; `lazyccd.with_header` returns a frame with other cards."""
-        return header_view(str(self._ds.attrs.get("header", "")))
+        """The header, as a mapping that cannot be written to; `lazyccd.with_header` returns a frame with other cards.
+
+        NAXIS and BUNIT are those of the frame. Cards about places, such as CRPIX, are those of the image that was read,
+        and follow when the frame is written; `wcs` has followed already. ``attrs["header"]`` is the header as it was read.
+        """
+        image = self._image
+        return header_view(header_in_memory(image.header, image.shape, image.units))
 
     @property
     def wcs(self) -> WCS | None:
@@ -88,11 +95,11 @@ class CCDAccessor:
 
     def plan(self) -> PlanReport:
         """Return what computing the frame costs: steps, tasks, bytes, memory, pending scalars."""
-        return plan_report(self._image)
+        return plan_report(self._ds)
 
     def cutout(
         self,
-        position: Position = None,
+        position: Position | str = None,
         size: Size = None,
         *,
         y: slice | None = None,
@@ -103,7 +110,7 @@ class CCDAccessor:
         Parameters
         ----------
         position
-            Centre on the sky; needs ``size`` and a WCS.
+            Centre on the sky; needs ``size`` and a WCS. Or a section of this frame as FITS writes it, such as ``"[11:,1:60]"``.
         size
             Height and width, as angles or pixels; one number for both.
         y, x
@@ -124,12 +131,19 @@ class CCDAccessor:
             Raised if there is a position and no WCS.
         """
         image = resolve(self._ds, maps=True)
+        if isinstance(position, str):
+            if y is not None or x is not None or size is not None:
+                raise ParameterError(f"cutout() got the section {position!r} and other ranges; give one or the other.")
+            return cut_section(image, position).to_dataset()
         if position is not None:
+            _check_position(position)
             if y is not None or x is not None or size is None:
                 raise ParameterError(
                     "cutout() needs a position and a size, or ranges y= and x=; give one or the other."
                 )
             y, x = self._sky_ranges(position, size, image.shape)
+        elif size is not None:
+            raise ParameterError(f"cutout() got the size {size} and no position; give a SkyCoord, or ranges y= and x=.")
         return cut(image, y or slice(None), x or slice(None)).to_dataset()
 
     def _sky_ranges(self, position: SkyCoord, size: Size, shape: tuple[int, int]) -> tuple[slice, slice]:
@@ -160,13 +174,7 @@ class CCDAccessor:
         SectionError
             Raised if the frame does not hold the pixel.
         """
-        rows, columns = (
-            round((value - first) / step)
-            for value, (first, step) in (
-                (y, lattice(self._ds["y"].values, "y")),
-                (x, lattice(self._ds["x"].values, "x")),
-            )
-        )
+        rows, columns = index_of(self._ds, y, x)
         return (
             cut(resolve(self._ds, maps=True), slice(rows, rows + 1), slice(columns, columns + 1))
             .to_dataset()
@@ -239,7 +247,7 @@ class CCDTreeAccessor:
 
     def cutout(
         self,
-        position: EachFrame[Position] = None,
+        position: EachFrame[Position | str] = None,
         size: EachFrame[Size] = None,
         *,
         y: EachFrame[slice | None] = None,
@@ -271,7 +279,19 @@ class CCDTreeAccessor:
         return to_ccddata(self._tree)
 
 
-def _cutout(frame: xr.Dataset, position: Position, size: Size, y: slice | None, x: slice | None) -> xr.Dataset:
+def _check_position(position: object) -> None:
+    """Refuse a position that is none on the sky."""
+    from astropy.coordinates import SkyCoord
+
+    if not isinstance(position, SkyCoord):
+        raise ArgumentTypeError(
+            f"cutout() got the position {position!r} and needs a SkyCoord; ranges of pixels are y=slice(y0, y1), x=slice(x0, x1)."
+        )
+    if not position.isscalar:
+        raise ParameterError(f"cutout() got {position.size} positions and needs one; cut the parts one by one.")
+
+
+def _cutout(frame: xr.Dataset, position: Position | str, size: Size, y: slice | None, x: slice | None) -> xr.Dataset:
     return CCDAccessor(frame).cutout(position, size, y=y, x=x)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from lazyccd.frame.wcs import lattice
 from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import PLANES, Block, Request
 from lazyccd.kernels.stack.combine import combine_frames, reasons
+from lazyccd.ops.arguments import normalize_number
 from lazyccd.plan.footprints import Window
 from lazyccd.plan.lower import lower_image, lower_scalars, read_label
 from lazyccd.plan.steps import Apply, Input, Stack, Step, file_name, make_params
@@ -80,8 +82,8 @@ def explain(ccd: xr.Dataset, y: float, x: float) -> Any:
     """
     from astropy.table import Table  # takes long to import, and few need it
 
-    image = _image(ccd)
-    row, column = _index(ccd, y, x)
+    image = with_inputs(ccd)
+    row, column = index_of(ccd, y, x)
     rows = list(_rows(image.plan, row, column, "", image))
     numbers = _values(image, rows)
     names = ("frame", "step", "y", "x", "value", "uncertainty", "mask", "note")
@@ -92,7 +94,7 @@ def explain(ccd: xr.Dataset, y: float, x: float) -> Any:
     return table
 
 
-def _image(ccd: xr.Dataset) -> Image:
+def with_inputs(ccd: xr.Dataset) -> Image:
     """Return the image of a frame, with the plan of a stack itself instead of its chunks."""
     image = resolve(ccd)
     array = ccd["data"].data
@@ -103,15 +105,18 @@ def _image(ccd: xr.Dataset) -> Image:
     return replace(image, plan=label.plan, graphs=(array.dask,))
 
 
-def _index(ccd: xr.Dataset, y: float, x: float) -> tuple[int, int]:
+def index_of(ccd: xr.Dataset, y: float, x: float) -> tuple[int, int]:
     """Return row and column of a pixel at original coordinates."""
     found = []
     for value, name in ((y, "y"), (x, "x")):
         first, step = lattice(ccd[name].values, name)
-        place = round((value - first) / step)
+        number = normalize_number(value, name)
+        last = first + step * (ccd.sizes[name] - 1)
+        place = round((number - first) / step) if math.isfinite(number) else -1
         if not 0 <= place < ccd.sizes[name]:
             raise SectionError(
-                f"pixel {name} = {value} is not in the frame, which has {first} and {ccd.sizes[name]} pixels."
+                f"pixel {name} = {value} is not in the frame, whose {name} goes from {first:g} to {last:g}; these are the original "
+                f"positions, those of ds[{name!r}]."
             )
         found.append(place)
     return found[0], found[1]

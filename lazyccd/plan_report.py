@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
+from typing import NamedTuple
 
+import xarray as xr
 from dask.utils import format_bytes
 
-from lazyccd.frame.core import Image
 from lazyccd.kernels.block import Request
-from lazyccd.plan.chunks import grid_boxes
-from lazyccd.plan.cost import declared_limit, fitting_cuts, process_bytes, task_cost
+from lazyccd.pixel_history import with_inputs
+from lazyccd.plan.chunks import Grid, grid_boxes
+from lazyccd.plan.cost import Limit, TaskCost, declared_limit, fitting_cuts, process_bytes, task_cost
+from lazyccd.plan.lower import boundaries_below
 from lazyccd.plan.schedule import vertical_halo
-from lazyccd.plan.steps import Scalar, walk
+from lazyccd.plan.steps import Chunked, Scalar, Step, walk
 
 DEAR = 1.5
 """Pixels computed for each one kept from which larger chunks are advised."""
@@ -102,34 +105,61 @@ class PlanReport:
         return f"<table>{body}</table>"
 
 
-def plan_report(image: Image) -> PlanReport:
-    """Return what computing an image costs. Nothing is read or computed."""
-    boxes = grid_boxes(image.grid)
-    largest = max(boxes, key=lambda box: box.size)
+def plan_report(ccd: xr.Dataset) -> PlanReport:
+    """Return what computing a frame costs, with the stacks that it is made of. Nothing is read or computed."""
+    image = with_inputs(ccd)
     limit = declared_limit()
-    request = Request(largest, frozenset(image.plan.dtypes))
+    below = [
+        _cost_of(boundary.plan, boundary.grid, limit)
+        for boundary in boundaries_below(image.plan, image.graphs).values()
+    ]
+    own = _cost_of(image.plan, image.grid, limit)
+    every = [*below, own]
+    # tasks of a stack and of its readers run side by side, and the largest decides what a process needs
+    dearest = max((part.cost for part in every), key=lambda cost: cost.peak_bytes)
+    return PlanReport(
+        steps=tuple(dict.fromkeys(step for part in every for step in part.steps)),
+        tasks=sum(part.tasks for part in every),
+        chunk=own.chunk,
+        halo_rows=vertical_halo(image.plan),
+        overhead=own.cost.computed_pixels / (own.chunk[0] * own.chunk[1]),
+        read_bytes=sum(part.read_bytes for part in every),
+        task_bytes=dearest.peak_bytes,
+        process_bytes=process_bytes(dearest, limit),
+        limit_bytes=limit.bytes,
+        scalars=tuple(dict.fromkeys(text for part in every for text in part.scalars)),
+    )
+
+
+class _Part(NamedTuple):
+    """What computing a plan costs, without the arrays that it reads."""
+
+    steps: tuple[str, ...]
+    tasks: int
+    chunk: tuple[int, int]
+    cost: TaskCost
+    read_bytes: int
+    scalars: tuple[str, ...]
+
+
+def _cost_of(plan: Step, grid: Grid, limit: Limit) -> _Part:
+    """Return what computing a plan in some chunks costs."""
+    boxes = grid_boxes(grid)
+    largest = max(boxes, key=lambda box: box.size)
+    request = Request(largest, frozenset(plan.dtypes))
     # the cost as the task will have it, with its region cut to fit into the limit
-    cuts = 1 if limit.room is None else fitting_cuts(image.plan, request, limit.room) or 1
-    cost = task_cost(image.plan, largest, cuts=cuts)
+    cuts = 1 if limit.room is None else fitting_cuts(plan, request, limit.room) or 1
+    cost = task_cost(plan, largest, cuts=cuts)
     scalars = []
-    for scalar in _with_those_below(image.plan.pending).values():
+    for scalar in _with_those_below(plan.pending).values():
         assert scalar.reduction is not None
         below = task_cost(scalar.reduction.step, scalar.reduction.region, tuple(scalar.reduction.planes))
         scalars.append(f"{scalar.what} (reads {format_bytes(below.read_bytes)})")
+    # arrays that exist are no step of the work
+    steps = tuple(step.summary for step in walk(plan) if not isinstance(step, Chunked)) or (plan.summary,)
     # the largest chunk stands for all: the cost of each needs a walk of the plan, and there may be 100 000
-    share = cost.read_bytes / largest.size
-    return PlanReport(
-        steps=tuple(dict.fromkeys(step.summary for step in walk(image.plan))),
-        tasks=len(boxes),
-        chunk=(largest.shape.y, largest.shape.x),
-        halo_rows=vertical_halo(image.plan),
-        overhead=cost.computed_pixels / largest.size,
-        read_bytes=int(share * image.shape[0] * image.shape[1]),
-        task_bytes=cost.peak_bytes,
-        process_bytes=process_bytes(cost, limit),
-        limit_bytes=limit.bytes,
-        scalars=tuple(scalars),
-    )
+    read = int(cost.read_bytes / largest.size * plan.shape[0] * plan.shape[1])
+    return _Part(steps, len(boxes), (largest.shape.y, largest.shape.x), cost, read, tuple(scalars))
 
 
 def _with_those_below(scalars: Mapping[str, Scalar]) -> dict[str, Scalar]:

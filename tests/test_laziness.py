@@ -88,6 +88,8 @@ OPERATIONS: dict[str, Callable[[xr.Dataset], object]] = {
 }
 
 
+# a frame that all steps were done on is the deepest plan to build on
+@pytest.mark.filterwarnings("ignore::lazyccd.errors.RepeatedStepWarning")
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_building_computes_and_reads_nothing(name: str) -> None:
     """Operations, properties and the repr of a frame compute nothing and read no pixel."""

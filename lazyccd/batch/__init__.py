@@ -9,5 +9,5 @@ keywords into facts, `classify` into a type; `make_plan` groups calibrations and
 (`existing_masters` adds those of other nights, `table` a plan that was edited by hand). `run` carries the plan out: `measure`
 gets gain and read noise from pairs, `make_masters` makes masters, `open_master` opens those that exist, `calibrate` reduces
 exposures, for which `exposures` joins the images of a file and `cosmic_rays` decides what is cleaned; `resume` remembers what is
-done. `report` prints plan and results.
+done. `report` prints plan and results; `reduce` does all of it in one call.
 """

@@ -11,7 +11,7 @@ import click
 from lazyccd.cli.common import friendly_errors, scheduler_options, using_scheduler
 
 if TYPE_CHECKING:
-    from lazyccd.batch.night_plan import NightPlan, Options
+    from lazyccd.batch.night_plan import NightPlan
     from lazyccd.batch.run import Format
 
 
@@ -91,12 +91,13 @@ def reduce(
     be read, or no frame is recognised, 2 if the command is wrong.
     """
     from lazyccd.batch.night_plan import Options
+    from lazyccd.batch.reduce import plan_night
     from lazyccd.batch.report import print_notes, print_plan
     from lazyccd.batch.table import save_table
 
     with friendly_errors():
         missing = tuple(word for word in allow_missing.replace(",", " ").split() if word)
-        plan = _plan(night, Options(allow_missing=missing, **options))
+        plan = plan_night(night, Options(allow_missing=missing, **options))
         if dry_run:
             print_plan(plan)
             if save is not None:
@@ -110,22 +111,6 @@ def reduce(
         print_notes(plan)
         with using_scheduler(scheduler, memory_limit):
             sys.exit(_run(plan, out, format_, overwrite=overwrite, verify=verify, break_lock=break_lock))
-
-
-def _plan(night: tuple[str, ...], options: Options) -> NightPlan:
-    """Return the plan of a night, from files or from a table."""
-    from lazyccd.batch.collect import collect
-    from lazyccd.batch.make_plan import build_plan
-    from lazyccd.batch.table import load_table
-    from lazyccd.errors import FormatError
-
-    if len(night) == 1 and night[0].endswith(".ecsv"):
-        return load_table(night[0], options)
-    collection = collect(night, options.on_error, recursive=options.recursive)
-    if not collection.frames:
-        reasons = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in collection.skipped)
-        raise FormatError(f"none of {len(collection.skipped)} files can be used: {reasons}.")
-    return build_plan(collection, options)
 
 
 def _run(plan: NightPlan, out: Path, format_: Format, **how: bool) -> int:

@@ -32,6 +32,7 @@ from lazyccd.frame.core import (
     settle_scalars,
 )
 from lazyccd.frame.header import append_cards, copy_header, header_from_text, text_from_meta
+from lazyccd.frame.header_in_memory import header_in_memory
 from lazyccd.frame.history_log import apply_to_meta
 from lazyccd.frame.tree import by_frame
 from lazyccd.frame.wcs import wcs_from_header
@@ -177,7 +178,7 @@ def to_ccddata(ds: xr.Dataset, *, like: CCDData | None = None, log: Iterable[tup
     if like is None:
         text = append_cards(image.header, cards)
         wcs = wcs_from_header(text, image.y, image.x)
-        meta: Any = header_from_text(text)
+        meta: Any = header_from_text(header_in_memory(text, image.shape, image.units))
     else:
         wcs = _cut_wcs(like, image)
         meta = copy_header(like.meta) if isinstance(like.meta, fits.Header) else copy.deepcopy(like.meta)
@@ -206,4 +207,9 @@ def _cut_wcs(like: CCDData, image: Image) -> Any:
     # half pixels: replicated or binned, which a slice of a WCS cannot say
     if float(y[0]) % 1 or float(x[0]) % 1:
         return None
-    return like.wcs[int(y[0]) : int(y[-1]) + 1, int(x[0]) : int(x[-1]) + 1]
+    from astropy.wcs import WCS
+
+    cut = like.wcs[int(y[0]) : int(y[-1]) + 1, int(x[0]) : int(x[-1]) + 1]
+    if isinstance(cut, WCS):  # astropy keeps no shape where the whole had none
+        cut.pixel_shape = (len(x), len(y))
+    return cut

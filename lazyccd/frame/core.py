@@ -219,6 +219,12 @@ def held_image(ds: object) -> Image | None:
     return ds.image
 
 
+def header_text(ds: xr.Dataset) -> str:
+    """Return the header of a frame as text; that of a single call stays unmade."""
+    image = held_image(ds)
+    return str(ds.attrs.get("header", "")) if image is None else image.header
+
+
 class HeldGraph:
     """The graph of an array that a single call holds, made when it is asked for."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,12 @@ from astropy import units as u
 
 from lazyccd.errors import KeywordError, ParameterError
 from lazyccd.frame.header_values import UnusableError, read_number
+
+WORDS = frozenset({"mean", "median"})
+"""Text that means something else where a keyword may stand."""
+
+# a path has a point or a slash, a section brackets
+_NAME = re.compile(r"!?([A-Za-z][A-Za-z0-9_-]*(?: [A-Za-z0-9_-]+)*)")
 
 
 class Keyword:
@@ -109,3 +116,15 @@ class Keyword:
                 "with_header."
             )
         return number
+
+
+def keyword_name(text: str) -> str | None:
+    """Return the keyword that a text names, with or without the ``!`` of `combine`; None if it can be none.
+
+    Examples
+    --------
+    >>> keyword_name("!GAIN"), keyword_name("ESO DET OUT1 CONAD"), keyword_name("gain.fits"), keyword_name("[1:9,1:9]")
+    ('GAIN', 'ESO DET OUT1 CONAD', None, None)
+    """
+    match = _NAME.fullmatch(text.strip())
+    return None if match is None or text in WORDS else match[1]

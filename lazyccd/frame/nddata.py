@@ -33,6 +33,12 @@ def is_nddata(given: object) -> TypeGuard[NDData]:
     return isinstance(given, _class("NDData"))
 
 
+def is_uncertainty(given: object) -> bool:
+    """Return whether something is an uncertainty of astropy, an instance or its class."""
+    known = _class("NDUncertainty")
+    return isinstance(given, known) or (isinstance(given, type) and known != () and issubclass(given, known))
+
+
 def _class(name: str) -> Any:
     """Return a class if it exists, else what nothing is an instance of."""
     # isinstance(x, ()) is False for everything

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
+from functools import cache
 from typing import TYPE_CHECKING, TypeGuard
 
 from astropy.io import fits
 
 from lazyccd.errors import SectionError
 from lazyccd.frame.detector_geometry import Placement, placement
-from lazyccd.frame.header import REMOVED, NewCard, append_cards, header_from_text, parsable
+from lazyccd.frame.header import REMOVED, NewCard, append_cards, cards_of, header_from_text, parsable
 from lazyccd.frame.wcs import lattice, wcs_from_header
 from lazyccd.kernels.block import Array
 from lazyccd.sections import YX, Region, Section
@@ -63,6 +65,33 @@ def product_header(text: str, y: Array, x: Array, units: str) -> fits.Header:
     if units:
         header["BUNIT"] = (units, "units of the pixels")
     return header
+
+
+def signed(text: str) -> str:
+    """Return a header text that names this software as what made the file, in the keyword that archives have for it.
+
+    What another program wrote there, such as that of the camera, goes into HISTORY.
+
+    Examples
+    --------
+    >>> import re
+    >>> re.sub("lazyccd [^ ']*", "lazyccd VERSION", signed("CREATOR = 'camera 1.2'")).split(chr(10))
+    ["CREATOR = 'lazyccd VERSION'      / software that made this file", 'HISTORY CREATOR was camera 1.2']
+    """
+    ours = f"lazyccd {_version()}"
+    there = next(
+        (fits.Card.fromstring(lines[0]).value for key, lines in cards_of(parsable(text)) if key == "CREATOR"), None
+    )
+    cards: list[NewCard] = [("CREATOR", ours, "software that made this file")]
+    if there and not str(there).startswith("lazyccd "):
+        cards.append(("HISTORY", f"CREATOR was {there}", ""))
+    return append_cards(text, cards)
+
+
+@cache
+def _version() -> str:
+    """Return the version of lazyccd."""
+    return importlib.metadata.version("lazyccd")
 
 
 def current_names(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Which steps a header says were done on the pixels."""
+"""Which steps a header says were done on the pixels, and a warning where one is done a second time: nothing in the pixels shows it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import xarray as xr
+from astropy import units as u
+from astropy.io import fits
+
+from lazyccd.errors import RepeatedStepWarning, warn
+from lazyccd.frame.core import header_text
 from lazyccd.frame.header_values import NOTHING
+from lazyccd.frame.keyword import Keyword, keyword_name
+from lazyccd.frame.nddata import is_ccddata
+from lazyccd.frame.tree import frames_of
 
 STEPS = {
     "overscan": ("SUBOSCAN", "OVERSCAN"),
@@ -93,3 +102,103 @@ def is_stamp(keyword: str, value: object) -> bool:
         or "CCD=<" in text
         or text.startswith(_OPERATIONS)
     )
+
+
+STEP_OF = {
+    "subtract_overscan": "overscan",
+    "trim_image": "trim",
+    "subtract_bias": "bias",
+    "subtract_dark": "dark",
+    "flat_correct": "flat",
+    "gain_correct": "gain",
+}
+"""The step of each operation that is to be done once."""
+
+
+def warn_if_repeated(operation: str, image: Any, arguments: Mapping[str, Any]) -> None:
+    """Warn, at the caller, if a header says that the step of an operation was done.
+
+    A second overscan along the other axis, and a second trim to another section, are no repetition.
+
+    Parameters
+    ----------
+    operation
+        Its name.
+    image
+        A frame, a tree, of which one warning is enough, or a CCDData.
+    arguments
+        The other arguments.
+    """
+    step = STEP_OF.get(operation)
+    if step is None:
+        return
+    for frame in frames_of(image).values() if isinstance(image, xr.DataTree) else (image,):
+        stamps = _stamps(frame, step)
+        done = [
+            key for key, value in stamps.items() if is_stamp(key, value) and _is_same(step, value, arguments, frame)
+        ]
+        if done:
+            shown = f"{done[0]} = {stamps[done[0]]!r}"
+            warn(
+                f"{operation}() is done again: the header has {shown}; start from the frame before it, or remove the card by "
+                f"with_header({{{done[0]!r}: None}}) if it is not true.",
+                RepeatedStepWarning,
+            )
+            return
+
+
+def warn_if_in_electrons(data: u.UnitBase, gain: u.UnitBase) -> None:
+    """Warn, at the caller, if a gain in electrons is applied to electrons, and the header did not say so."""
+    if data.is_equivalent(u.electron) and u.electron in gain.bases:
+        warn(
+            f"gain_correct() is done again: the frame is in '{data}' and the gain in '{gain}'; set the unit by with_unit if the "
+            "pixels are still in adu.",
+            RepeatedStepWarning,
+        )
+
+
+def is_gain_stamped(header: str) -> bool:
+    """Return whether a header text says that the gain was applied."""
+    return any(is_stamp(key, value) for key, value in _cards(header, STEPS["gain"]).items())
+
+
+def _stamps(frame: Any, step: str) -> dict[str, Any]:
+    """Return the cards by which a header says that a step was done."""
+    if isinstance(frame, xr.Dataset):
+        return _cards(header_text(frame), STEPS[step])
+    if not is_ccddata(frame):
+        return {}
+    # keywords of a plain dict are written as ccdproc has them
+    names = {key: name for key in STEPS[step] for name in (key, key.lower()) if name in frame.meta}
+    values = {key: frame.meta[name] for key, name in names.items()}
+    return {key: value[0] if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def _cards(header: str, keywords: tuple[str, ...]) -> dict[str, Any]:
+    """Return the values of a few cards; parsing all of some hundred takes milliseconds."""
+    found = {}
+    for keyword in keywords:
+        match = re.search(rf"^{keyword:<8}=.*(?:\nCONTINUE.*)*", header, re.MULTILINE)
+        if match:
+            lines = [line.ljust(80) for line in match[0].split("\n")]
+            try:
+                found[keyword] = fits.Card.fromstring("".join(lines)).value
+            except (fits.VerifyError, ValueError):
+                continue
+    return found
+
+
+def _is_same(step: str, logged: Any, arguments: Mapping[str, Any], frame: Any) -> bool:
+    """Return whether a step that was logged is the one that is to be done."""
+    text = str(logged)
+    if step == "overscan":
+        axis = re.search(r"overscan_axis=(\w+)", text)
+        return (axis[1] if axis else "1") == str(arguments.get("overscan_axis", 1))
+    if step == "trim":
+        section = re.search(r"fits_section=(\[.*?\])", text)
+        given = arguments.get("fits_section") or ""
+        name = given.name if isinstance(given, Keyword) else keyword_name(given) if isinstance(given, str) else None
+        if name is not None and isinstance(frame, xr.Dataset):
+            given = _cards(header_text(frame), (name.upper(),)).get(name.upper(), "")
+        return section is not None and section[1].replace(" ", "") == str(given).replace(" ", "")
+    return True

@@ -74,9 +74,11 @@ def wcs_from_header(text: str, y: Array, x: Array) -> WCS | None:
         return None
     (y0, ystep), (x0, xstep) = lattice(y, "y"), lattice(x, "x")
     # the header as it is, to the last bit
-    if (y0, ystep, x0, xstep) == (0, 1, 0, 1):
-        return wcs
-    return _sliced(wcs, (y0, ystep), (x0, xstep))
+    if (y0, ystep, x0, xstep) != (0, 1, 0, 1):
+        wcs = _sliced(wcs, (y0, ystep), (x0, xstep))
+    # NAXIS of the header is that of the image that was read, and footprints are made of it
+    wcs.pixel_shape = (len(x), len(y))
+    return wcs
 
 
 def _read(text: str) -> WCS | None:

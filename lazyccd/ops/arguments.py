@@ -3,10 +3,17 @@
 The first word of a name says what a function does with an argument. ``check_...`` raises or returns nothing. ``resolve_...``
 picks what an argument stands for: the image of a frame, a CCDData or a path. ``normalize_...`` returns the one form in which
 an argument goes on: a float, an array of the image's shape.
+
+An argument may also stand for a value of the header: a `Keyword`, or only its name where a parameter means such a value.
+`HEADER_VALUES` has all of these parameters. What is read there has the unit that the keyword has by custom: a gain is in electrons
+per unit of the data, a read noise in electrons, a level in the units of the data.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, SupportsFloat, TypeAlias, cast
 
 import dask.array as da
@@ -16,13 +23,36 @@ import xarray as xr
 from astropy import units as u
 from dask.base import is_dask_collection
 
-from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError
-from lazyccd.frame.core import DATA, DIMS, Image, resolve
+from lazyccd.errors import ArgumentTypeError, KeywordError, LazyCCDError, ParameterError, ShapeError
+from lazyccd.frame.core import DATA, DIMS, Image, header_text, resolve
+from lazyccd.frame.header import header_view
+from lazyccd.frame.header_values import find_number
+from lazyccd.frame.keyword import Keyword, keyword_name
+from lazyccd.frame.processing_history import stamped
 from lazyccd.io import as_frame
 from lazyccd.plan.steps import file_name
 
 Pixels: TypeAlias = npt.ArrayLike | da.Array | xr.DataArray
 """An array of pixels that a user passes: anything that NumPy reads as an array, or a lazy one."""
+
+
+SECTIONS = frozenset({"fits_section", "oscan", "trim"})
+"""Parameters that stay text: a section such as '[5,5]' would read as a list of numbers."""
+
+LEVELS = frozenset({"satlevel", "bleed"})
+"""Parameters that are levels of the raw image: a header's is wrong once something was subtracted."""
+
+NUMBERS = frozenset({"pssl", "psffwhm", "norm_value", "scale"})
+"""Parameters whose numbers have no unit, or that of the data."""
+
+HEADER_VALUES = frozenset({"gain", "readnoise", "data_exposure"}) | SECTIONS | LEVELS | NUMBERS
+"""Parameters that take a keyword's name for its value in the frame's header."""
+
+OF_SEVERAL = frozenset({"add_keyword", "exposure_time", "dark_exposure"})
+"""Parameters whose `Keyword` is not replaced by its value here: one is a card to write, others are read in the master's header."""
+
+SUBTRACTED = ("overscan", "bias", "dark", "flat", "gain")
+"""Steps after which a level of the raw image no longer holds."""
 
 
 def check_positive(value: float | u.Quantity, name: str, image: Image, *, zero: bool = False) -> None:
@@ -111,3 +141,59 @@ def normalize_number(value: SupportsFloat | str, name: str, least: float = -np.i
             f"{name} {value!r} must be a number" + (f" not below {least:g}." if least > -np.inf else ".")
         )
     return number
+
+
+def with_keywords(arguments: Mapping[str, Any], frame: xr.Dataset) -> dict[str, Any]:
+    """Return arguments in which the names of keywords are keywords."""
+    texts = {name: text for name, text in arguments.items() if isinstance(text, str) and name in HEADER_VALUES}
+    names = {name: keyword_name(text) for name, text in texts.items()}
+    # a gain may also be a map: a store or a file without a point in its name
+    found = {name: key for name, key in names.items() if key is not None and not os.path.exists(texts[name])}
+    if not found:
+        return dict(arguments)
+    header = header_view(header_text(frame))
+    data = resolve(frame).units
+    for name, key in found.items():
+        if key in header and header[key] is None:
+            raise KeywordError(f"the keyword {key!r} of the header has no value; give {name} itself.")
+        if name in LEVELS and (done := stamped(header, *SUBTRACTED)):
+            raise ParameterError(
+                f"{name} cannot be taken from the header's {key} after {', '.join(done)}; give it in the present units."
+            )
+    return {**arguments, **{name: Keyword(key, _unit(name, data)) for name, key in found.items()}}
+
+
+def _unit(name: str, data: u.UnitBase) -> u.UnitBase | None:
+    """Return the unit that a header's value has by custom."""
+    if name == "gain":
+        # a frame that is in electrons already has the card of its raw image still
+        return u.electron / (u.adu if data.is_equivalent(u.electron) else data)
+    if name == "readnoise":
+        return u.electron
+    if name == "data_exposure":
+        return u.s
+    return data if name in LEVELS else None
+
+
+def with_values(arguments: Mapping[str, Any], frame: xr.Dataset) -> dict[str, Any]:
+    """Return arguments with the values that the frame's header has for keywords among them; numbers in text are numbers."""
+    keywords = {
+        name: given for name, given in arguments.items() if isinstance(given, Keyword) and name not in OF_SEVERAL
+    }
+    header = header_view(header_text(frame)) if keywords else {}
+    values = {name: Keyword(given.name, given.unit).value_from(header) for name, given in keywords.items()}
+    texts = {name: text for name, text in values.items() if isinstance(text, str) and name not in SECTIONS}
+    numbers = {name: number for name, text in texts.items() if (number := find_number(text)) is not None}
+    return {**arguments, **values, **numbers}
+
+
+@contextmanager
+def keywords_told(arguments: Mapping[str, Any]) -> Iterator[None]:
+    """Say by a note to an error of ours which arguments were read from the header."""
+    try:
+        yield
+    except LazyCCDError as error:
+        for name, given in arguments.items():
+            if isinstance(given, Keyword):
+                error.add_note(f"{name} is the keyword {given.name!r} of the header")
+        raise

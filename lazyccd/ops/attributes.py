@@ -24,10 +24,11 @@ from lazyccd.frame.core import (
     settle_image,
 )
 from lazyccd.frame.header import REMOVED, append_cards
+from lazyccd.frame.nddata import is_uncertainty
 from lazyccd.frame.tree import over_trees
 from lazyccd.frame.units import parse_unit
 from lazyccd.kernels import pointwise
-from lazyccd.ops.arguments import Pixels, normalize_pixels
+from lazyccd.ops.arguments import Pixels, normalize_integer, normalize_pixels
 from lazyccd.ops.decorator import operation
 from lazyccd.plan.chunks import asked_grid, default_grid
 from lazyccd.plan.steps import Apply, Input, Join, Step, make_dtypes, make_params
@@ -170,6 +171,11 @@ def with_uncertainty(ccd: xr.Dataset, array: Pixels | None, uncertainty_type: Un
     StdDevUncertainty([[3., 4.]])
     """
     image = resolve(ccd)
+    if is_uncertainty(array):
+        raise ArgumentTypeError(
+            f"with_uncertainty() got a {type(array).__name__} and needs its pixels and their type; pass uncertainty.array, and "
+            "uncertainty_type='std', 'var' or 'ivar'."
+        )
     if uncertainty_type not in {"std", "var", "ivar"}:
         raise ParameterError(f"uncertainty_type {uncertainty_type!r} must be 'std', 'var' or 'ivar'.")
     if array is None:
@@ -322,6 +328,17 @@ def settle(ccd: xr.Dataset) -> xr.Dataset:
     return settle_image(resolve(ccd, maps=True)).to_dataset()
 
 
+def _bound(part: object, name: str, default: int, axis: str) -> int:
+    """Return the start or stop of a range of pixels."""
+    if not isinstance(part, slice):
+        raise ArgumentTypeError(
+            f"cutout {axis} = {part!r} must be a slice of rows or columns, such as {axis}=slice(100, 200); one pixel is "
+            "pixel(y, x)."
+        )
+    bound = getattr(part, name)
+    return default if bound is None else normalize_integer(bound, f"cutout {axis} {name}", least=-(2**62))
+
+
 def cut(image: Image, y: slice, x: slice) -> Image:
     """Return the part of an image between 0-based, half-open bounds, as a window of its plan.
 
@@ -329,11 +346,12 @@ def cut(image: Image, y: slice, x: slice) -> Image:
     ------
     SectionError
         Raised if the part is empty or reaches outside of the image.
+    ArgumentTypeError
+        Raised if it is no slice.
     """
     bounds = []
     for part, length, axis in ((y, image.shape[0], "y"), (x, image.shape[1], "x")):
-        start = 0 if part.start is None else int(part.start)
-        stop = length if part.stop is None else int(part.stop)
+        start, stop = _bound(part, "start", 0, axis), _bound(part, "stop", length, axis)
         if part.step not in {None, 1}:
             raise SectionError(
                 f"cutout {axis} has the step {part.step} and must have 1; take every n-th pixel by isel."

@@ -58,9 +58,9 @@ def cosmicray_lacosmic(
     sigclip: float = 4.5,
     sigfrac: float = 0.3,
     objlim: float = 5.0,
-    gain: float | u.Quantity | Keyword = 1.0,
-    readnoise: float | u.Quantity | Keyword = 6.5,
-    satlevel: float | u.Quantity | Keyword | None = None,
+    gain: float | u.Quantity | Keyword | str = 1.0,
+    readnoise: float | u.Quantity | Keyword | str = 6.5,
+    satlevel: float | u.Quantity | Keyword | str | None = None,
     pssl: float = 0.0,
     niter: int = 4,
     sepmed: bool = True,
@@ -95,11 +95,12 @@ def cosmicray_lacosmic(
     objlim
         Least contrast between the Laplacian and the fine structure; higher for undersampled stars.
     gain
-        Electrons per unit of the data; a number is in electron/adu.
+        Electrons per unit of the data; a number is in electron/adu. As read noise and saturation it may be a keyword of the
+        header, such as ``"GAIN"``.
     readnoise
         Noise of a pixel without signal; a number is in electrons.
     satlevel
-        Electrons above which a star is saturated, and not looked at. If None, frames with a mask have their plane ``SAT``
+        Electrons, or a quantity in the units of the data, above which a star is saturated, and not looked at. If None, frames with a mask have their plane ``SAT``
         instead, grown by four pixels; others, and CCDData, 65535.
     pssl
         A sky level that was subtracted; of no use together with ``inbkg`` or ``invar``.
@@ -179,7 +180,7 @@ def cosmicray_lacosmic(
     _check_extras(image, pssl, inbkg, invar, use_uncertainty=use_uncertainty)
     # after bias and flat no pixel has 65535 any more, so frames go by the plane SAT; CCDData has no planes
     by_plane = satlevel is None and image.has_mask and not called_with_ccddata()
-    level = (np.inf if by_plane else SATURATED) if satlevel is None else _number(satlevel, "satlevel", units)
+    level = (np.inf if by_plane else SATURATED) if satlevel is None else _saturation(satlevel, image, factor, units)
     psf = _psf(fsmode, psfk, psfmodel, psffwhm, psfsize, psfbeta)
     limits = {"sigclip": sigclip, "sigfrac": sigfrac, "objlim": objlim}
     sigclip, sigfrac, objlim = (_number(value, name, least=0.0) for name, value in limits.items())
@@ -235,6 +236,13 @@ def _gain_and_noise(
             "gain in electron per unit of the data and the read noise in electron."
         )
     return float(g.value), float(noise.value), image.units * g.unit
+
+
+def _saturation(level: float | u.Quantity, image: Image, gain: float, units: u.UnitBase) -> float:
+    """Return a saturation level in electrons; a quantity may be in the units of the data, as that of a header is."""
+    if isinstance(level, u.Quantity) and level.unit.is_equivalent(image.units):
+        return _number(level, "satlevel", image.units) * gain
+    return _number(level, "satlevel", units)
 
 
 def _number(value: float | u.Quantity, name: str, unit: u.UnitBase | None = None, least: float = -np.inf) -> float:

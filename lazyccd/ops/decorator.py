@@ -19,15 +19,14 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from lazyccd.errors import ArgumentTypeError, LazyCCDError
+from lazyccd.errors import ArgumentTypeError
 from lazyccd.frame.ccddata import from_ccddata, to_ccddata
 from lazyccd.frame.core import held_image
-from lazyccd.frame.header import header_view
-from lazyccd.frame.header_values import find_number
 from lazyccd.frame.history_log import apply_to_text, bind_arguments, log_entries
-from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.nddata import is_ccddata
+from lazyccd.frame.processing_history import warn_if_repeated
 from lazyccd.frame.tree import call_each, calls_of, gather
+from lazyccd.ops.arguments import keywords_told, with_keywords, with_values
 from lazyccd.plan.steps import single_call
 
 if TYPE_CHECKING:
@@ -40,12 +39,6 @@ ImageT = TypeVar("ImageT", bound="xr.Dataset | xr.DataTree | CCDData")
 
 Shared: TypeAlias = Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]]
 """Finds the arguments that hold for all frames of a tree together."""
-
-SECTIONS = frozenset({"fits_section", "oscan", "trim"})
-"""Arguments that stay text: a section such as '[5,5]' would read as a list of numbers."""
-
-KEYWORDS_OF_SEVERAL = frozenset({"add_keyword", "exposure_time"})
-"""Arguments whose `Keyword` is not replaced by its value: one is a card to write, the other is read in the master's header too."""
 
 # a context variable and no global: operations that run in other threads must not log into this one's CCDData
 _collected: ContextVar[list[tuple[str, Any]] | None] = ContextVar("lazyccd_log", default=None)
@@ -124,8 +117,8 @@ def operation(*, arrays: tuple[str, ...] = (), shared: Shared | None = None) -> 
     3. A CCDData is converted to a frame, and the result computed and converted back; a DataArray becomes an array.
     4. A NumPy array, with ``arrays``; the result is then the variables that it names, computed.
 
-    A `Keyword` as an argument stands for its value in the frame's header; where that is text that reads as a number, for the
-    number. A function with a parameter ``add_keyword`` is noted in the header, as ccdproc does. It never sees what was
+    A `Keyword` as an argument, and the name of one where `lazyccd.ops.arguments` has the parameter, stands for its value
+    in the frame's header; where that is text that reads as a number, for the number. A step that the header has already warns. A function with a parameter ``add_keyword`` is noted in the header, as ccdproc does. It never sees what was
     passed: the parameter stands in its signature so that editors, type checkers and `inspect` show it.
 
     Parameters
@@ -150,6 +143,7 @@ def operation(*, arrays: tuple[str, ...] = (), shared: Shared | None = None) -> 
             if first not in arguments:
                 raise ArgumentTypeError(f"{func.__name__}() needs the frame as its first argument.")
             tree = arguments[first]
+            warn_if_repeated(func.__name__, tree, arguments)
             if not isinstance(tree, xr.DataTree):
                 return run(arguments, {})
             calls = calls_of(tree, (), arguments)
@@ -179,13 +173,13 @@ def _on_frame(
     ccd = frame if is_ccddata(frame) else None
     if ccd is None:
         check_first(frame, func.__name__)
-    told = _keywords_told(arguments)  # before their values replace the keywords, which its note names
     with nullcontext() if ccd is None else single_call():
         frame = frame if ccd is None else from_ccddata(ccd)
-        arguments = _with_values(arguments, frame)
+        arguments = with_keywords(arguments, frame)
+        told = keywords_told(arguments)  # before their values replace the keywords, which its note names
+        arguments = with_values(arguments, frame)
         entries = log_entries(func.__name__, arguments, add_keyword)
         arguments |= {first: frame, **common}
-        # called from here alone: warnings count the functions up to the line of the user
         if ccd is None:
             with told:
                 return _logged(func(**arguments), entries)
@@ -194,34 +188,6 @@ def _on_frame(
         # the header of the frame goes no further
         collected += entries
         return result.values if isinstance(result, xr.DataArray) else to_ccddata(result, like=ccd, log=collected)
-
-
-def _with_values(arguments: Mapping[str, Any], frame: xr.Dataset) -> dict[str, Any]:
-    """Return arguments with the values that the frame's header has for keywords among them; numbers in text are numbers."""
-    keywords = {
-        name: given
-        for name, given in arguments.items()
-        if isinstance(given, Keyword) and name not in KEYWORDS_OF_SEVERAL
-    }
-    image = held_image(frame) if keywords else None
-    text = "" if not keywords else frame.attrs.get("header", "") if image is None else image.header
-    header = header_view(str(text))
-    values = {name: Keyword(given.name, given.unit).value_from(header) for name, given in keywords.items()}
-    texts = {name: text for name, text in values.items() if isinstance(text, str) and name not in SECTIONS}
-    numbers = {name: number for name, text in texts.items() if (number := find_number(text)) is not None}
-    return {**arguments, **values, **numbers}
-
-
-@contextmanager
-def _keywords_told(arguments: Mapping[str, Any]) -> Iterator[None]:
-    """Say by a note to an error of ours which arguments were read from the header."""
-    try:
-        yield
-    except LazyCCDError as error:
-        for name, given in arguments.items():
-            if isinstance(given, Keyword):
-                error.add_note(f"{name} is the keyword {given.name!r} of the header")
-        raise
 
 
 def _of_array(func: Callable[..., Any], arguments: dict[str, Any], names: tuple[str, ...]) -> Any:

@@ -24,7 +24,7 @@ from lazyccd.frame.tree import over_trees
 from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import instrument, pointwise
 from lazyccd.mask_planes import FlagTable
-from lazyccd.ops.arguments import normalize_number
+from lazyccd.ops.arguments import SUBTRACTED, normalize_number
 from lazyccd.ops.bad_pixels import grown
 from lazyccd.ops.decorator import operation
 from lazyccd.plan.footprints import Halo, PlaneMap
@@ -36,16 +36,13 @@ FLAG_FROM_DATA: PlaneMap = (("data", ("data",)), ("variance", ("variance",)), ("
 SATURATION_KEYS = ("SATURATE", "MAXLIN")
 """Header keywords of the saturation level, in the order in which they are looked up."""
 
-SUBTRACTED = ("overscan", "bias", "dark", "flat", "gain")
-"""Steps after which a level of the raw image no longer holds."""
-
 
 @operation()
 def flag_saturated(
     ccd: xr.Dataset,
     level: float | u.Quantity | Keyword | str | None = None,
     grow: float = 0,
-    bleed: float | u.Quantity | None = None,
+    bleed: float | u.Quantity | Keyword | str | None = None,
     trail: int = 20,
     *,
     add_keyword: LogEntry = True,
@@ -62,7 +59,7 @@ def flag_saturated(
     grow
         Pixels whose centre is at most so far from one that has ``SAT``, or ``BLEED`` if trails are looked for, get it too.
     bleed
-        Level of trails, in the frame's units or a quantity; None looks for none.
+        Level of trails, as ``level``; None looks for none.
     trail
         Pixels at or above ``bleed`` in a row along a column that make a trail.
     add_keyword
@@ -95,7 +92,7 @@ def flag_saturated(
     """
     image = resolve(ccd)
     if level is None or isinstance(level, str):
-        level = _header_level(image, SATURATION_KEYS if level is None else (level,))
+        level = _header_level(image, SATURATION_KEYS if level is None else (level.removeprefix("!"),))
     plan = image.apply(
         pointwise.flag_above,
         (Input(image.plan, uses=FLAG_FROM_DATA),),

@@ -27,7 +27,7 @@ from lazyccd.errors import PlanError
 from lazyccd.kernels.block import Request
 from lazyccd.plan.chunks import Grid, tile_groups
 from lazyccd.plan.forks import forget_pools_after_forks
-from lazyccd.plan.steps import Reduction, Scalar, Step, walk
+from lazyccd.plan.steps import Chunked, Reduction, Scalar, Step, walk
 from lazyccd.plan.tasks import (
     PLANE_OF,
     Kind,
@@ -303,6 +303,28 @@ def read_label(array: da.Array) -> LabelLayer | None:
     """Return the label of an array that came from `lower_image`; None for any other."""
     layer = array.dask.layers.get(array.name)
     return layer if isinstance(layer, LabelLayer) else None
+
+
+class Boundary(NamedTuple):
+    """What readers depend on by its chunks: a plan, its chunks, and the graphs of the arrays that it reads."""
+
+    plan: Step
+    grid: Grid
+    graphs: tuple[HighLevelGraph, ...]
+
+
+def boundaries_below(plan: Step, graphs: Iterable[HighLevelGraph]) -> dict[str, Boundary]:
+    """Return all plans behind boundaries that a plan reads, however far below, by their tokens; the lowest first."""
+    found: dict[str, Boundary] = {}
+    for step in walk(plan):
+        for graph in graphs if isinstance(step, Chunked) else ():
+            layer = graph.layers.get(step.name) if isinstance(step, Chunked) else None
+            # the planes of a stack are arrays of one plan
+            if isinstance(step, Chunked) and isinstance(layer, LabelLayer) and layer.boundary:
+                found |= boundaries_below(layer.plan, (graph,))
+                found[layer.plan.token] = Boundary(layer.plan, step.chunks, (graph,))
+                break
+    return found
 
 
 def lower_image(

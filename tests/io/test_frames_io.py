@@ -76,6 +76,7 @@ def test_round_trip(tmp_path: Path, form: str, dtype: str, kind: str) -> None:
         np.testing.assert_array_equal(again[name].values, ds[name].values, err_msg=str(name))
 
 
+@pytest.mark.filterwarnings("ignore::lazyccd.errors.RepeatedStepWarning")  # the frame is in electrons already
 @given(data=st.data())
 def test_any_chunks_give_the_same_bytes(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     """FITS files are equal whatever the chunks and the scheduler; so are Zarr stores with the same shards."""

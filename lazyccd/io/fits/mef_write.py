@@ -16,7 +16,7 @@ from typing import Any
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import DATA, MASK, POWERS, UNCERTAINTY, Image
 from lazyccd.frame.header import REMOVED, append_cards, cards_of, header_from_text, header_to_text
-from lazyccd.frame.output_header import current_names, product_header
+from lazyccd.frame.output_header import current_names, product_header, signed
 from lazyccd.frame.units import unit_to_text
 from lazyccd.io.fits.hdu_roles import BAD
 from lazyccd.io.fits.layout import UNCERTAINTY_CLASSES, HduSpec, PlaneHdu, frame_hdus, mask_cards, pack_hdus
@@ -72,7 +72,7 @@ def file_layout(
 def _frame_layout(image: Image, compress: str | None, steps: float, dither: str) -> FileLayout:
     """Return the layout of a file of one frame."""
     header = product_header(image.header, image.y, image.x, unit_to_text(image.units))
-    hdus = _standard(image, header_to_text(header), compress=compress, steps=steps, dither=dither)
+    hdus = _standard(image, signed(header_to_text(header)), compress=compress, steps=steps, dither=dither)
     names = [name for kind in image.kinds for name in ((BAD, MASK) if kind == MASK else (kind,))]
     squeezed = _squeezed(image)
     return FileLayout(
@@ -127,6 +127,8 @@ def _tree_layout(
     for frame in frames.values():
         if frame.name not in layout.planes:
             frame.write(layout, DATA, versions)
+    if layout.hdus[0].kept is None:
+        layout.hdus[0] = replace(layout.hdus[0], header=signed(layout.hdus[0].header))
     noisy = [number for planes in layout.planes.values() for plane, number in planes if plane in {DATA, UNCERTAINTY}]
     layout.hdus = list(pack_hdus(layout.hdus, noisy, root, compress, steps, dither))
     return layout

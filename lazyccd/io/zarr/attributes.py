@@ -24,7 +24,7 @@ import numpy as np
 from lazyccd.errors import FrameError, SourceChangedError
 from lazyccd.frame.core import Image
 from lazyccd.frame.header import header_to_text
-from lazyccd.frame.output_header import product_header
+from lazyccd.frame.output_header import product_header, signed
 from lazyccd.frame.units import unit_to_text
 from lazyccd.io.resumable.disk import checksum
 from lazyccd.io.resumable.progress import canonical, versions
@@ -135,7 +135,7 @@ def product_attrs(image: Image) -> dict[str, str]:
         header = product_header(image.header, image.y, image.x, unit_to_text(image.units))
     except FrameError as error:
         return {"product_header": "", "product_header_error": str(error)}
-    return {"product_header": header_to_text(header)}
+    return {"product_header": signed(header_to_text(header))}
 
 
 def root_attributes(images: Mapping[str, Image], layout: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from lazyccd.frame.header import header_from_text
 from lazyccd.frame.history_log import LogEntry
 from lazyccd.frame.keyword import Keyword
 from lazyccd.frame.nddata import is_ccddata
+from lazyccd.frame.processing_history import is_gain_stamped, warn_if_in_electrons
 from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import pointwise
 from lazyccd.ops.arguments import check_positive, resolve_operand
@@ -40,8 +41,8 @@ FROM_DATA: PlaneMap = (("data", ("data",)), ("variance", ("data",)), ("mask", ("
 @operation()
 def create_deviation(
     ccd_data: xr.Dataset,
-    gain: u.Quantity | Keyword | None = None,
-    readnoise: u.Quantity | Keyword | None = None,
+    gain: u.Quantity | Keyword | str | None = None,
+    readnoise: u.Quantity | Keyword | str | None = None,
     disregard_nan: bool = False,
     *,
     add_keyword: LogEntry = True,
@@ -54,9 +55,10 @@ def create_deviation(
         A frame, or a CCDData (then a computed CCDData is returned). Its data are not changed; an uncertainty that it has is
         replaced.
     gain
-        Needed if the units of the data are not those of the read noise, such as 1.5 electron/adu.
+        Needed if the units of the data are not those of the read noise: a quantity, such as 1.5 electron/adu, or a keyword of
+        the header, such as ``"GAIN"``, in electrons per unit of the data.
     readnoise
-        Such as 5 electron.
+        A quantity, such as 5 electron, or a keyword, such as ``"RDNOISE"``, in electrons.
     disregard_nan
         Count negative signals as 0. Otherwise the uncertainty is NaN where the data are negative.
     add_keyword
@@ -110,14 +112,14 @@ def create_deviation(
             f"gain unit '{g.unit}' times data unit '{image.units}' does not match readnoise unit '{readnoise.unit}'; "
             "give the gain in electron/adu and the read noise in electron."
         )
-    readnoise = readnoise.to(g.unit * image.units)
+    noise: u.Quantity = readnoise.to(g.unit * image.units)
     planes: dict[str, Any] = dict(image.plan.planes) | {"variance": image.dtype}
     plan = image.apply(
         pointwise.set_deviation,
         (Input(image.plan, uses=FROM_DATA),),
         planes,
         gain=float(g.value),
-        readnoise=float(readnoise.value),
+        readnoise=float(noise.value),
         # ccdproc's default, which gives NaN to half of the pixels of a bias frame; `add_noise`, of `reduce`, counts them as 0
         clip=bool(disregard_nan),
         dtype=image.dtype.name,
@@ -140,10 +142,10 @@ def gain_correct(
     ccd
         A frame, or a CCDData (then a computed CCDData is returned).
     gain
-        A quantity; a `Keyword`, whose value is read from the header; a number; or a gain map: a frame or an array quantity of
-        the image's shape.
+        A quantity; a keyword of the header, such as ``"GAIN"``, in electrons per unit of the data, or a `Keyword` with the unit
+        that it has; a number; or a gain map: a frame, its path, or an array quantity of the image's shape.
     gain_unit
-        Unit of a number; without it, the units of the frame stay.
+        Unit of a number, or of a keyword's value; without it, a number leaves the units of the frame.
     add_keyword
         What the header says about the operation; see `subtract_bias`.
 
@@ -171,7 +173,9 @@ def gain_correct(
     image = resolve(ccd)
     if isinstance(gain, xr.Dataset | str) or is_ccddata(gain):
         return multiply_images(image, resolve_operand(gain, "gain map"), "gain map").to_dataset()
-    quantity = u.Quantity(gain, gain_unit) if gain_unit is not None else u.Quantity(gain)
+    quantity = _gain_quantity(gain, gain_unit)
+    if not is_gain_stamped(image.header):  # else the decorator has warned
+        warn_if_in_electrons(image.units, quantity.unit)
     if not quantity.isscalar:
         from astropy.nddata import CCDData
 
@@ -181,6 +185,16 @@ def gain_correct(
     check_positive(gain, "gain", image)
     result = affine_image(image, float(quantity.value))
     return replace(result, units=image.units * quantity.unit).to_dataset()
+
+
+def _gain_quantity(gain: Any, unit: u.UnitBase | None) -> u.Quantity:
+    """Return a gain with its unit."""
+    try:
+        return u.Quantity(gain, unit) if unit is not None else u.Quantity(gain)
+    except (TypeError, ValueError) as error:
+        raise ArgumentTypeError(
+            f"gain {gain!r} must be a Quantity such as 1.5 * u.electron / u.adu, a number, a keyword or a gain map: {error}."
+        ) from None
 
 
 @operation()
@@ -227,8 +241,8 @@ def subtract_bias(ccd: xr.Dataset, master: Master, *, add_keyword: LogEntry = Tr
 def subtract_dark(
     ccd: xr.Dataset,
     master: Master,
-    dark_exposure: u.Quantity | Keyword | None = None,
-    data_exposure: u.Quantity | Keyword | None = None,
+    dark_exposure: u.Quantity | Keyword | str | None = None,
+    data_exposure: u.Quantity | Keyword | str | None = None,
     exposure_time: str | Keyword | None = None,
     exposure_unit: u.UnitBase | None = None,
     scale: bool = False,
@@ -244,7 +258,7 @@ def subtract_dark(
     master
         The master dark, bias-subtracted if it is scaled: a frame, a CCDData or a path.
     dark_exposure, data_exposure
-        Exposure times as quantities. Give both, or ``exposure_time``.
+        Exposure times as quantities, or keywords: the dark's is read in its own header. Give both, or ``exposure_time``.
     exposure_time
         Header keyword of the exposure time, looked up in both headers.
     exposure_unit
@@ -294,8 +308,8 @@ def subtract_dark(
 def _exposures(
     image: Image,
     dark: Image,
-    dark_exposure: u.Quantity | Keyword | None,
-    data_exposure: u.Quantity | Keyword | None,
+    dark_exposure: u.Quantity | Keyword | str | None,
+    data_exposure: u.Quantity | Keyword | str | None,
     exposure_time: str | Keyword | None,
     unit: u.UnitBase | None,
 ) -> tuple[u.Quantity, u.Quantity]:
@@ -306,11 +320,14 @@ def _exposures(
             "subtract_dark() got exposure times and the keyword exposure_time; give one or the other."
         )
     if exposure_time is not None:
-        name = exposure_time.name if isinstance(exposure_time, Keyword) else exposure_time
+        name = exposure_time.name if isinstance(exposure_time, Keyword) else exposure_time.removeprefix("!")
         if isinstance(exposure_time, Keyword) and unit is None:
             unit = exposure_time.unit
         given = [_exposure(Keyword(name, unit=unit), i, what) for i, what in ((dark, "dark"), (image, "frame"))]
-    if None in given:
+    if isinstance(dark_exposure, Keyword | str):
+        name = dark_exposure.name if isinstance(dark_exposure, Keyword) else dark_exposure.removeprefix("!")
+        given[0] = _exposure(Keyword(name, unit=getattr(dark_exposure, "unit", None) or unit or u.s), dark, "dark")
+    if any(value is None for value in given):
         raise ArgumentTypeError(
             "subtract_dark() needs dark_exposure and data_exposure as Quantity, or exposure_time as a header keyword."
         )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
+from astropy import units as u
 
 from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError
 from lazyccd.frame.core import Image, resolve
@@ -30,7 +31,7 @@ from lazyccd.kernels.overscan import STATISTICS, Statistic, bad_pixels, line_lev
 from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 from lazyccd.kernels.stack.combine import only_partial
 from lazyccd.mask_planes import MaskSchema
-from lazyccd.ops.arguments import resolve_operand
+from lazyccd.ops.arguments import normalize_number, resolve_operand
 from lazyccd.ops.binary import affine_image
 from lazyccd.ops.decorator import operation
 from lazyccd.ops.sample import read_pixels, robust_std
@@ -139,7 +140,7 @@ def subtract_overscan(
     statistic: Statistic | Literal["auto"] | OverscanLevels | None = None,
     sigma: float | None = None,
     skip_bleeds: bool = False,
-    readnoise: float | None = None,
+    readnoise: float | u.Quantity | Keyword | str | None = None,
     *,
     add_keyword: LogEntry = True,
 ) -> xr.Dataset:
@@ -157,7 +158,7 @@ def subtract_overscan(
         Axis along which the strip is averaged: 1 (a strip beside the data, a level per row), 0 (a strip above or below, a
         level per column), or None for the strip's short side.
     fits_section
-        The strip as a FITS section of the frame, such as ``[2049:2080,1:4096]``.
+        The strip as a FITS section of the frame, such as ``[2049:2080,1:4096]``, or the keyword of one, such as ``"BIASSEC"``.
     median
         Take the median of each line of the strip instead of its mean.
     model
@@ -178,8 +179,8 @@ def subtract_overscan(
         than 5 robust standard deviations above the median of the 65 lines about them, with 2 lines on either side. Without
         a model they get the median of the 5 nearest good lines on each side.
     readnoise
-        Read noise in the units of the data, with which ``"auto"`` compares the scatter of the lines. None measures it on
-        the strip.
+        Read noise in the units of the data, with which ``"auto"`` compares the scatter of the lines: a number, a quantity, or a
+        keyword, whose value is in electrons. None measures it on the strip.
     add_keyword
         What the header says about the operation; see `subtract_bias`.
 
@@ -230,7 +231,8 @@ def subtract_overscan(
         # levels that were chosen before are not written into HISTORY: the arguments in the log show them
         if statistic != "auto":
             return _subtract_chosen(image, statistic)
-        chosen = _choose_levels(image, strip, axis, readnoise)
+        noise = _noise_of(readnoise, image)
+        chosen = _choose_levels(image, strip, axis, noise)
         return _subtract_chosen(image, chosen, ("HISTORY", f"overscan: {chosen.reason}", ""))
     if statistic not in {None, *STATISTICS}:
         raise ParameterError(f"statistic {statistic!r} must be one of {', '.join(STATISTICS)}, auto.")
@@ -250,6 +252,13 @@ def subtract_overscan(
         how = {"statistic": level, "model": fit, "sigma": sigma, "skip_bleeds": bool(skip_bleeds)}
         plan = _level_plan(image, strip, axis, recorded, **how)
     return replace(image, plan=plan, graphs=strip.graphs).to_dataset()
+
+
+def _noise_of(readnoise: Any, image: Image) -> float | None:
+    """Return a read noise in the units of an image."""
+    if isinstance(readnoise, u.Quantity):
+        return float(readnoise.value) * conversion_factor(readnoise.unit, image.units, "readnoise")
+    return None if readnoise is None else normalize_number(readnoise, "readnoise", 0.0)
 
 
 def overscan_levels(

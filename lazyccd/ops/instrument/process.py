@@ -37,13 +37,13 @@ def ccd_process(
     dark_frame: Master | None = None,
     master_flat: Master | None = None,
     bad_pixel_mask: Pixels | None = None,
-    gain: u.Quantity | Keyword | None = None,
-    readnoise: u.Quantity | Keyword | None = None,
+    gain: u.Quantity | Keyword | str | None = None,
+    readnoise: u.Quantity | Keyword | str | None = None,
     oscan_median: bool = True,
     oscan_model: Model | None = None,
     min_value: float | None = None,
-    dark_exposure: u.Quantity | Keyword | None = None,
-    data_exposure: u.Quantity | Keyword | None = None,
+    dark_exposure: u.Quantity | Keyword | str | None = None,
+    data_exposure: u.Quantity | Keyword | str | None = None,
     exposure_key: str | None = None,
     exposure_unit: u.UnitBase | None = None,
     dark_scale: bool = False,
@@ -60,9 +60,9 @@ def ccd_process(
     ccd
         A frame, or a CCDData (then a computed CCDData is returned).
     oscan
-        Overscan strip: a frame or a FITS section. See `subtract_overscan`.
+        Overscan strip: a frame, a FITS section or the keyword of one. See `subtract_overscan`.
     trim
-        FITS section to keep. See `trim_image`.
+        FITS section to keep, or the keyword of one. See `trim_image`.
     error
         Whether to create the uncertainty; needs ``gain`` and ``readnoise``. See `create_deviation`.
     master_bias, dark_frame, master_flat
@@ -70,7 +70,7 @@ def ccd_process(
     bad_pixel_mask
         Array of the trimmed image's shape, not 0 where bad; added to the mask as the plane ``BAD``.
     gain, readnoise
-        Quantities such as 1.5 electron/adu and 5 electron.
+        Quantities such as 1.5 electron/adu and 5 electron, or keywords such as ``"GAIN"`` and ``"RDNOISE"``.
     oscan_median, oscan_model
         Median instead of mean of each line of the strip, and a model of the levels.
     min_value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError
-from lazyccd.frame.core import resolve
+from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.history_log import LogEntry
 from lazyccd.frame.keyword import Keyword
 from lazyccd.ops.decorator import operation
@@ -23,8 +23,9 @@ def trim_image(
     ccd
         A frame, or a CCDData (then a computed CCDData is returned).
     fits_section
-        Section to keep, such as ``[1:2048,1:4096]``; None or an empty string keeps everything. A section that is written
-        backwards flips the image, one with a step takes every n-th pixel.
+        Section to keep, such as ``[1:2048,1:4096]`` or ``[11:,:40]``, or the keyword of one, such as ``"TRIMSEC"``; None, ``:``
+        or an empty string keeps everything. A section that is written backwards flips the image, one with a step takes every
+        n-th pixel.
     add_keyword
         What the header says about the operation; see `subtract_bias`.
 
@@ -55,8 +56,12 @@ def trim_image(
         return image.to_dataset()
     if not isinstance(fits_section, str):
         raise ArgumentTypeError(f"fits_section {fits_section!r} must be a string such as '[1:2048,1:4096]'.")
+    return cut_section(image, fits_section).to_dataset()
+
+
+def cut_section(image: Image, text: str) -> Image:
+    """Return a section of an image, flipped where it is written backwards."""
     # ccdproc cuts a section off at the edge silently; a typing error must not pass as data
-    section = parse_section(fits_section, image.shape)
-    region, step = section
+    region, step = section = parse_section(text, image.shape)
     shape = (-(-region.shape.y // abs(step.y)), -(-region.shape.x // abs(step.x)))
-    return image.window(section.first, (step.y, step.x), shape).to_dataset()
+    return image.window(section.first, (step.y, step.x), shape)

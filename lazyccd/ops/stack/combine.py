@@ -98,11 +98,11 @@ def combine(
     method
         ``average``, ``median`` or ``sum``. A sum adds the inputs that are left, however few.
     weights
-        For averages and sums: one number per frame; ``"!KEY"`` of the headers; ``"exposure"``; ``"variance"``, one over
+        For averages and sums: one number per frame; a keyword of the headers, ``"KEY"`` or ``"!KEY"``; ``"exposure"``; ``"variance"``, one over
         each frame's median variance; for each pixel ``"smoothed"``, one over the median variance of 5 x 5 pixels, or
         ``"pixel"``, one over its own, which biases a mean low where photons are few; or an image per frame.
     scale
-        Factors: one per frame, ``"!KEY"``, or a function that gives the factor for a frame's whole plane (a masked array if
+        Factors: one per frame, a keyword, or a function that gives the factor for a frame's whole plane (a masked array if
         some of its pixels are bad). Or what is made equal to the first frame's: ``"mode"``, ``"median"``, ``"mean"``,
         ``"clipped"`` (mean within 3 standard deviations) of the good pixels, or ``"exposure"``.
     mem_limit
@@ -134,7 +134,7 @@ def combine(
     zero
         Terms added after scaling, or what is made equal to the first frame's; as ``scale``.
     statsec
-        Section in which statistics are taken, such as ``[101:900,*]``; by default the whole frame.
+        Section in which statistics are taken, such as ``[101:900,*]``, or its keyword; by default the whole frame.
     offsets
         Whole-pixel offsets of the frames: ``"wcs"``, ``"physical"`` (LTV and original coordinates), or rows and columns for
         each frame, such as `register` gives. The result has the common footprint.

@@ -58,6 +58,10 @@ class Given:
     like: CCDData | None
     """The first CCDData if all inputs are CCDData."""
 
+    def is_keyword(self, text: str) -> bool:
+        """Return whether a text is the keyword of a header: with ``!`` it is meant to be, without one of them has it."""
+        return text.startswith("!") or any(text in header_view(image.header) for image in self.images)
+
     def header_number(self, index: int, keyword: str) -> float:
         """Return a number of a frame's header.
 

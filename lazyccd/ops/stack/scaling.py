@@ -16,7 +16,8 @@ from dask.base import compute
 
 from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError
 from lazyccd.frame.core import Image, as_step
-from lazyccd.frame.keyword import Keyword
+from lazyccd.frame.header import header_view
+from lazyccd.frame.keyword import Keyword, keyword_name
 from lazyccd.kernels.stack import statistics
 from lazyccd.kernels.stack.combine import only_partial, plane_factor
 from lazyccd.kernels.stack.scaling import Levels, PerFrame
@@ -120,15 +121,17 @@ def _found(given: Given, spec: Spec, what: str, section: str | None, *, sampled:
         spec = f"!{spec.name}"
     if not isinstance(spec, str):
         return Found(per_frame(spec, count, what))
-    if spec.startswith("!"):
-        # factors as they are: imcombine too multiplies by a keyword's numbers, and divides by statistics (icscale.x)
-        return Found(tuple(given.header_number(i, spec[1:]) for i in range(count)))
     if spec == "exposure" and what == "scale":
         # a level: a frame of twice the time is divided by two
         return Found(given.exposures(), is_statistic=True)
+    if spec not in STATISTICS and given.is_keyword(spec):
+        # factors as they are: imcombine too multiplies by a keyword's numbers, and divides by statistics (icscale.x)
+        return Found(tuple(given.header_number(i, spec.removeprefix("!")) for i in range(count)))
     if spec not in STATISTICS:
         words = ", ".join([*STATISTICS, *(["exposure"] if what == "scale" else [])])
-        raise ParameterError(f"{what} {spec!r} must be numbers, a function, !KEYWORD or one of {words}.")
+        raise ParameterError(
+            f"{what} {spec!r} must be numbers, a function, a keyword of the headers or one of {words}."
+        )
     return _scalars([statistic(image, spec, section, sampled) for image in given.images], what, is_statistic=True)
 
 
@@ -136,6 +139,14 @@ def _scalars(scalars: Sequence[Scalar], what: str, *, is_statistic: bool) -> Fou
     """Return numbers that tasks find, one per frame, by the names of scalars."""
     named = tuple((f"{what}_{i}", scalar) for i, scalar in enumerate(scalars))
     return Found(tuple(name for name, _ in named), is_statistic, named)
+
+
+def section_of(image: Image, text: str) -> str:
+    """Return a section, which may be the value of a keyword."""
+    name = keyword_name(text)
+    if name is None:
+        return text
+    return str(Keyword(name).value_from(header_view(image.header)))
 
 
 def per_frame(numbers: Any, count: int, what: str) -> tuple[float, ...]:
@@ -167,7 +178,7 @@ def statistic(image: Image, what: str, section: str | None, sampled: bool) -> Sc
     """
     part = image
     if section is not None:
-        cut = parse_section(section, image.shape)
+        cut = parse_section(section_of(image, section), image.shape)
         if cut.step != (1, 1):
             raise ParameterError(f"statistics section {section!r} has a step or a flip and must have none.")
         part = image.window((cut.region.y0, cut.region.x0), (1, 1), cut.region.shape)
@@ -245,11 +256,12 @@ def _named_weights(given: Given, weights: str) -> tuple[Found, tuple[Image, ...]
     """Return the weights that a word means."""
     if weights == "exposure":
         return Found(given.exposures()), ()
-    if weights.startswith("!"):
-        return Found(tuple(given.header_number(i, weights[1:]) for i in range(len(given.images)))), ()
-    if weights not in {"variance", "smoothed", "pixel"}:
+    is_word = weights in {"variance", "smoothed", "pixel"}
+    if not is_word and given.is_keyword(weights):
+        return Found(tuple(given.header_number(i, weights.removeprefix("!")) for i in range(len(given.images)))), ()
+    if not is_word:
         raise ParameterError(
-            f"weights {weights!r} must be numbers, images, !KEYWORD, exposure, variance, smoothed or pixel."
+            f"weights {weights!r} must be numbers, images, a keyword of the headers, exposure, variance, smoothed or pixel."
         )
     missing = [label for label, image in zip(given.labels, given.images, strict=True) if not image.has_variance]
     if missing:

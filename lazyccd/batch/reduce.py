@@ -1,0 +1,103 @@
+"""Reduce a night from Python as ``lazyccd reduce`` does: `reduce`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lazyccd.batch.collect import collect
+from lazyccd.batch.make_plan import build_plan
+from lazyccd.batch.night_plan import NightPlan, Options
+from lazyccd.batch.run import Format, Run
+from lazyccd.batch.table import load_table
+from lazyccd.errors import FormatError, ParameterError
+from lazyccd.io.names import Name
+
+SEVERAL = frozenset({"bias", "dark", "flat", "allow_missing"})
+"""Options that are tuples."""
+
+
+def reduce(
+    night: Name | Iterable[Name],
+    out: str | os.PathLike[str],
+    *,
+    format: Format = "fits",
+    overwrite: bool = False,
+    verify: bool = False,
+    break_lock: bool = False,
+    **options: Any,
+) -> Run:
+    """Reduce a night of raw frames, as the command ``lazyccd reduce`` does.
+
+    Parameters
+    ----------
+    night
+        A folder, files, globs, ``@lists``, a `Collection`, or a table that ``lazyccd reduce --dry-run --save`` wrote.
+    out
+        Folder for the products.
+    format
+        ``fits`` or ``zarr``; masters are FITS.
+    overwrite
+        Replace products that exist.
+    verify
+        When resuming, check finished regions by checksum rather than by size.
+    break_lock
+        Reduce although a process on another machine may still be reducing the same night.
+    **options
+        Those of the command, with underscores: ``gain``, ``readnoise``, ``saturate``, ``overscan``, ``trim``, ``camera``,
+        ``bias``, ``dark``, ``flat``, ``bpm``, ``calib``, ``cosmic_rays``, ``allow_missing``, ``on_error``, ``recursive``,
+        ``force``.
+
+    Returns
+    -------
+    Run
+        The night that was reduced: ``outcomes`` has what became of each product, ``plan`` the reason for every decision,
+        ``exit_status`` that of the command. To print it as the command does, hand it to `lazyccd.batch.report.print_results`.
+
+    Raises
+    ------
+    FormatError
+        Raised if none of the files can be used.
+    TargetExistsError
+        Raised if products exist, and ``overwrite`` is false.
+    ParameterError
+        Raised if there is no such option.
+    """
+    run = Run(plan_night(night, _options(options)), Path(out), format, overwrite, verify, break_lock)
+    run()
+    return run
+
+
+def plan_night(night: Name | Iterable[Name], options: Options) -> NightPlan:
+    """Return the plan of a night, from files or from a table."""
+    names = [night] if isinstance(night, (str, os.PathLike)) else list(night)
+    if len(names) == 1 and os.fspath(names[0]).endswith(".ecsv"):
+        return load_table(os.fspath(names[0]), options)
+    collection = collect(names, options.on_error, recursive=options.recursive)
+    if not collection.frames:
+        reasons = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in collection.skipped)
+        raise FormatError(f"none of {len(collection.skipped)} files can be used: {reasons}.")
+    return build_plan(collection, options)
+
+
+def _options(given: dict[str, Any]) -> Options:
+    """Return options in the form that they have as words of a command."""
+    fields = {field.name: field.default for field in dataclasses.fields(Options)}
+    for name in given:
+        if name not in fields:
+            close = difflib.get_close_matches(name, fields, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"the options are {', '.join(fields)}."
+            raise ParameterError(f"reduce() has no option {name!r}; {hint}")
+    return Options(**{name: _as_word(name, value, fields[name]) for name, value in given.items()})
+
+
+def _as_word(name: str, value: Any, default: object) -> Any:
+    """Return the value of an option: text for numbers and paths, a tuple for one of several."""
+    if name in SEVERAL:
+        several = [value] if isinstance(value, (str, os.PathLike)) else value
+        return tuple(os.fspath(item) for item in several)
+    return str(value) if isinstance(default, str) else value
