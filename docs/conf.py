@@ -34,6 +34,8 @@ add_module_names = False
 # API reference
 autosummary_generate = True
 autodoc_typehints_format = "short"
+# NumPy's alias is a union of half a dozen private types
+autodoc_type_aliases = {"npt.DTypeLike": "npt.DTypeLike", "DTypeLike": "npt.DTypeLike"}
 autodoc_member_order = "bysource"
 # types stand in the signature; beyond this many columns each parameter has a line of its own
 python_maximum_signature_line_length = 88

@@ -9,11 +9,15 @@ TARGET = Path(__file__).parent / "_static" / "layers.svg"
 
 LAYERS = (
     (
-        "cli/   accessor   plot   demo   pixel_history   plan_report",
-        "the faces: commands, ds.ccd, pictures, reports",
+        "cli/   accessor   plot   demo   rejection   pixel_history   plan_report",
+        "the faces: commands, ds.ccd, pictures, reports, public names",
         "#e8eef7",
     ),
-    ("batch/", "a night: collect, classify, associate, make masters, reduce, resume", "#dde7f3"),
+    (
+        "batch/   ccdproc/",
+        "a night: classify, associate, make masters, reduce; ccdproc's names for its scripts",
+        "#dde7f3",
+    ),
     ("ops/", "the operations: check arguments and units, add steps to a plan", "#d2e0ef"),
     ("io/   stats", "FITS, Zarr, resumable writes; exact statistics of whole images", "#c7d9eb"),
     ("frame/", "what a valid frame is: Image, header, units, WCS, trees", "#bcd2e7"),
