@@ -4,6 +4,7 @@ import re
 import tempfile
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -89,6 +90,13 @@ def name_folders(_app: Sphinx, doctree: nodes.document) -> None:
             node.parent.replace(node, nodes.Text(FOLDER.sub("/data/", node)))
 
 
+def name_alias(*event: Any) -> tuple[str | None, str | None]:
+    """Show an alias of a type by its name: inside a union Sphinx shows its own class for it."""
+    signature, returns = event[-2:]
+    return None if signature is None else re.sub(r"TypeAliasForwardRef\('npt\.(\w+)'\)", r"\1", signature), returns
+
+
 def setup(app: Sphinx) -> None:
-    """Have Sphinx call the function above for every page."""
+    """Have Sphinx call the functions above for every page and every signature."""
     app.connect("doctree-read", name_folders)
+    app.connect("autodoc-process-signature", name_alias)
