@@ -42,6 +42,7 @@ from lazyccd.frame.core import DATA
 from lazyccd.frame.output_header import after_gain, after_pedestal
 from lazyccd.frame.tree import make_tree
 from lazyccd.io import as_frame
+from lazyccd.kernels.block import Array
 from lazyccd.ops.instrument.calibrate import add_noise, scale_noise
 from lazyccd.ops.instrument.overscan import overscan_levels
 
@@ -60,6 +61,9 @@ class Calibrated:
 
     steps: list[Step] = field(default_factory=list)
     """What was subtracted, as far as the frame is one of the sky."""
+
+    seen: Array | None = None
+    """What is looked at of the frame after its last step: the next one begins there."""
 
 
 @dataclass
@@ -208,11 +212,12 @@ def calibrate(frame_plan: FramePlan, masters: dict[str, str], bias_noise: float 
     if gain is not None:
         done.frame = ops.gain_correct(done.frame, gain * u.electron / u.adu)
         done.frame = done.frame.assign_attrs(header=after_gain(done.frame.attrs["header"], gain, read))
+        done.seen = None if done.seen is None else done.seen * gain
     _dark_and_flat(frame_plan, masters, done)
     if frame_plan.kind == "science":
         pedestal_gone = bool(frame_plan.bias or frame_plan.contains_bias or facts.overscan.value)
         how = {"pedestal_gone": pedestal_gone, "flattened": bool(frame_plan.flat), "small": is_plain_image(facts)}
-        done.doubts += check_result(done.frame, facts, steps=done.steps, **how)
+        done.doubts += check_result(done.frame, facts, done.seen, steps=done.steps, **how)
     if unknown:
         # That of the masters alone would look like the frame's.
         done.frame = scale_noise(done.frame, 0)
@@ -256,8 +261,10 @@ def _look_at_step(
     """Look for signs that a master did not belong to a science frame."""
     small = is_plain_image(frame_plan.facts)
     if frame_plan.kind != "science" or (choice.kind == "flat" and not small):
+        done.seen = None
         return
-    values = good_pixels(before), good_pixels(done.frame)
+    values = done.seen if done.seen is not None else good_pixels(before), good_pixels(done.frame)
+    done.seen = values[1]
     if choice.kind == "flat":
         done.doubts += check_division(choice, *values, master)
         return

@@ -116,12 +116,18 @@ def check_division(choice: Choice, before: Array, after: Array, master: xr.Datas
 def _structure(after: Array, master: Array, opened: xr.Dataset, excess: float = 1.0) -> checks.Left | None:
     """Return how much of a master's small structure is left; of a master of unknown noise only what is positive."""
     noise = uncertainty_of(opened)
-    own = robust_std(checks.small_structure(good_pixels(opened)))
+    own = _scatter(good_pixels(opened))
     if noise is None or not own > 0:
         left = checks.structure_left(after, master, 0.0)
         return left if left and left.fraction > 0 else None
     # The master may have been scaled, or converted to another unit.
-    return checks.structure_left(after, master, excess * noise * robust_std(checks.small_structure(master)) / own)
+    return checks.structure_left(after, master, excess * noise * _scatter(master) / own)
+
+
+def _scatter(values: Array) -> float:
+    """Return the scatter of the small structure in the middle of an image, where a quarter of a million pixels tell it."""
+    region = central_region((values.shape[0], values.shape[1]), 1.0, most=CHECKED // 2)
+    return robust_std(checks.small_structure(values[region.slices]))
 
 
 def _left(choice: Choice, left: checks.Left | None, what: str, most: float, level: float = 0.0) -> list[Doubt]:
@@ -187,7 +193,14 @@ def _few(value: float) -> str:
 
 
 def check_result(
-    frame: xr.Dataset, facts: Facts, *, steps: Sequence[Step], pedestal_gone: bool, flattened: bool, small: bool
+    frame: xr.Dataset,
+    facts: Facts,
+    values: Array | None = None,
+    *,
+    steps: Sequence[Step],
+    pedestal_gone: bool,
+    flattened: bool,
+    small: bool,
 ) -> list[Doubt]:
     """Look at a calibrated frame itself: is its sky negative, is its noise what gain and read noise say.
 
@@ -197,6 +210,8 @@ def check_result(
         Before cosmic rays are removed.
     facts
         Where gain and read noise come from.
+    values
+        `good_pixels` of the frame, if they are known already.
     steps
         What was subtracted.
     pedestal_gone
@@ -206,7 +221,7 @@ def check_result(
     small
         Whether neighbours have the same expectation, which in spectra and colours they have not.
     """
-    values = good_pixels(frame)
+    values = good_pixels(frame) if values is None else values
     texts = []
     if facts.overscan.value is not None and not steps:
         steps = (Step("overscan", middle(values)),)

@@ -21,6 +21,9 @@ from lazyccd.ops.sample import robust_std
 TILES = 4
 """Parts of each axis in which an effect is measured, so that its scatter shows how well it is known."""
 
+NOISE_SIDE, STRUCTURE_SIDE = 64, 128
+"""Sides of the part of each of these in which noise and small structure are measured: more pixels say no more, and take longer."""
+
 SURE = 5.0
 """Standard errors that an effect must be away from nothing."""
 
@@ -98,7 +101,7 @@ def structure_left(after: Array, master: Array, noise: Array | float) -> Left | 
     ours, theirs = small_structure(after), small_structure(master)
     own = 1.25 * _square_of_noise(noise)  # a pixel less the mean of four has 5/4 of its variance
     fractions = []
-    for y, x in _tiles(ours.shape):
+    for y, x in _tiles(ours.shape, most=STRUCTURE_SIDE):
         a, m = _clipped(ours[y, x], theirs[y, x])
         if a.size < 30:
             continue
@@ -184,7 +187,7 @@ def noise_ratio(values: Array, uncertainty: Array) -> tuple[float, float]:
     """
     ratios = []
     small = small_structure(values)
-    for y, x in _tiles(small.shape, 2 * TILES):
+    for y, x in _tiles(small.shape, 2 * TILES, most=NOISE_SIDE):
         measured = robust_std(small[y, x]) / math.sqrt(1.25)
         expected = _quietly(np.nanmedian, uncertainty[1:-1, 1:-1][y, x].ravel())
         if expected > 0 and math.isfinite(measured):
@@ -330,15 +333,20 @@ def small_structure(values: Array) -> Array:
     return middle - (values[:-2, 1:-1] + values[2:, 1:-1] + values[1:-1, :-2] + values[1:-1, 2:]) / 4
 
 
-def _tiles(shape: tuple[int, ...], count: int = TILES) -> list[tuple[slice, slice]]:
-    """Return the parts of an image, so many along each axis."""
+def _tiles(shape: tuple[int, ...], count: int = TILES, most: int | None = None) -> list[tuple[slice, slice]]:
+    """Return the parts of an image, so many along each axis; of large ones the middle, at most so many pixels a side."""
     edges = [np.linspace(0, size, count + 1).astype(int) for size in shape]
     return [
-        (slice(y0, y1), slice(x0, x1))
+        (_middle(y0, y1, most), _middle(x0, x1, most))
         for y0, y1 in zip(edges[0][:-1], edges[0][1:], strict=True)
         for x0, x1 in zip(edges[1][:-1], edges[1][1:], strict=True)
         if y1 > y0 and x1 > x0
     ]
+
+
+def _middle(begin: int, end: int, most: int | None) -> slice:
+    left_out = 0 if most is None else max(0, end - begin - most)
+    return slice(begin + left_out // 2, end - (left_out + 1) // 2)
 
 
 def _clipped(a: Array, m: Array) -> tuple[Array, Array]:

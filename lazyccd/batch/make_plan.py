@@ -265,7 +265,7 @@ def _describe(frame: RawFrame, options: Options, user: Camera | None, edit: Edit
 def _exposure_of(facts: Facts) -> Fact[float]:
     """Return the exposure, which is not known where a flat or a frame of the sky has 0 seconds."""
     found = facts.exposure
-    if found.value != 0 or facts.kind in {"bias", "unknown"} or not found.keyword:
+    if found.value != 0 or facts.kind in {"bias", "unknown", "master"} or not found.keyword:
         return found
     why = f"{found.keyword} is 0, and a {facts.kind} frame was exposed"
     return replace(found, value=None, note=why, doubt=f"{why}; state it by [fix] exposure in a camera table")

@@ -354,7 +354,9 @@ def why_not_these(plan: NightPlan, *, lacking: bool = False) -> dict[str, list[s
     for item in (item for item in plan.frames if item.is_reduced):
         for choice in item.choices:
             for master, reason in choice.why_not if not lacking or choice.kind in item.lacks else ():
-                if plan.master_file(master) != plan.master_file(choice.master):  # those of other images need no reason
+                is_said = lacking and any(text.startswith(f"--{choice.kind} {master} ") for text in choice.doubts)
+                # Masters of other images of the file need no reason.
+                if not is_said and plan.master_file(master) != plan.master_file(choice.master):
                     reasons.setdefault(f"{choice.kind} not {master}: {reason}", []).append(item.name)
     return reasons
 
