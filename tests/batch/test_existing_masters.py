@@ -405,3 +405,71 @@ def test_a_master_that_a_table_names_keeps_its_doubts(lights: Path, tmp_path: Pa
     rows.write(table, format="ascii.ecsv", delimiter=",", overwrite=True)
     plan = load_table(table)
     assert all("no stamp and no HISTORY" in item.reason for item in plan.science)
+
+
+_MAXIM = {"SWCREATE": "MaxIm DL Version 5.24 140126 0KJR5", "SBSTDVER": "SBFITSEXT Version 1.0", "SNAPSHOT": 10}
+# Sentences as in a header of MaxIm DL 5.24 of iTelescope 33 (PhotonFinder on GitHub, tests/sample_headers.py).
+_BIAS_TAKEN = ("Bias Subtraction (Bias 1, 64 x 48, Bin1 x 1, Temp -35C,", "Exp Time 0ms)")
+_DARK_TAKEN = ("Dark Subtraction (Dark 10, 64 x 48, Bin1 x 1, Temp -35C,", "Exp Time 300s)")
+_ZEROCOR = {"ZEROCOR": "Jan  5 12:00 Zero level correction image is Zero"}
+_SIRIL = {"PROGRAM": "Siril 1.2.1", "STACKCNT": 20}
+_CCDPROC = {"SUBBIAS": "ccd=<CCDData>, master=<CCDData>", "COMBINED": True}
+_LEVEL = np.rint(20000 * FLAT).astype("u2")
+
+FORMS: dict[str, tuple[str, Array, dict[str, Any], tuple[str, ...]]] = {
+    "iraf short": ("bias", np.rint(BIAS).astype("i2"), {"IMAGETYP": "zero", "NCOMBINE": 10}, ()),
+    "iraf real": ("bias", BIAS.astype("f4"), {"IMAGETYP": "zero", "IMCMB001": "b1.imh", "CCDMEAN": 1000.2}, ()),
+    "iraf dark": ("dark", DARK.astype("f4"), {"IMAGETYP": "dark", "EXPTIME": 60, "DARKTIME": 61.2, **_ZEROCOR}, ()),
+    "iraf flat": ("flat", (2e4 * FLAT).astype("f8"), {"IMAGETYP": "FLAT", "CCDMEAN": 20000.0, **_ZEROCOR}, ()),
+    "iraf response": ("flat", FLAT.astype("f4"), {"IMAGETYP": "flat", "CCDMEAN": 1.0, "NCOMBINE": 5}, ()),
+    "maxim bias": ("bias", np.rint(BIAS).astype("u2"), {"IMAGETYP": "Bias Frame", "CALSTAT": "M", **_MAXIM}, ()),
+    "maxim pedestal": (
+        "bias",
+        np.rint(BIAS + 100).astype("u2"),
+        {"IMAGETYP": "Bias Frame", "CALSTAT": "M", "PEDESTAL": -100, **_MAXIM},
+        (),
+    ),
+    "maxim dark": (
+        "dark",
+        np.rint(DARK).astype("u2"),
+        {"IMAGETYP": "Dark Frame", "EXPTIME": 60.0, "EXPOSURE": 60.0, "CALSTAT": "BM", **_MAXIM},
+        _BIAS_TAKEN,
+    ),
+    "maxim flat": ("flat", _LEVEL, {"IMAGETYP": "Flat Field", "CALSTAT": "BDM     ", **_MAXIM}, _BIAS_TAKEN),
+    "maxim history": ("flat", _LEVEL, {"IMAGETYP": "FLAT", **_MAXIM}, (*_BIAS_TAKEN, *_DARK_TAKEN)),
+    "aij bias": ("bias", np.rint(BIAS).astype("i4"), {}, ("median of 20 files",)),
+    "aij bias float": ("bias", BIAS.astype("f4"), {"IMAGETYP": "Bias"}, ()),
+    "aij dark": ("dark", DARK.astype("f4"), {"EXPTIME": 60.0}, ("Bias corrected with mbias.fits",)),
+    "aij flat": ("flat", (2e4 * FLAT).astype("f4"), {}, ("Bias corrected with mbias.fits", "Dark corrected")),
+    "aij flat of 1": ("flat", FLAT.astype("f4"), {}, ("Flat scaled by its mean",)),
+    "siril bias": ("bias", (BIAS / 65535).astype("f4"), {"PROGRAM": "Siril v0.99.10", "STACKCNT": 50}, ()),
+    "siril bias of 16 bits": ("bias", np.rint(BIAS).astype("u2"), _SIRIL, ()),
+    "siril dark": ("dark", (DARK / 65535).astype("f4"), {"EXPTIME": 60.0, **_SIRIL}, ("Calibrated: bias subtracted",)),
+    "siril flat": ("flat", (0.3 * FLAT).astype("f4"), _SIRIL, ("Calibrated with master bias.fit",)),
+    "siril flat of 16 bits": ("flat", _LEVEL, {"IMAGETYP": "FLAT", **_SIRIL}, ("Bias subtracted: master_bias",)),
+    "ccdproc bias": ("bias", BIAS, {"IMAGETYP": "BIAS", "BUNIT": "adu", "COMBINED": True}, ()),
+    "ccdproc dark": ("dark", DARK, {"EXPTIME": 60.0, "BUNIT": "adu", **_CCDPROC}, ()),
+    "ccdproc dark in electrons": (
+        "dark",
+        DARK * GAIN,
+        {"EXPTIME": 60.0, "BUNIT": "electron", "GAINCOR": "gain=2.0", **_CCDPROC},
+        (),
+    ),
+    "ccdproc flat": ("flat", 2e4 * FLAT, {"IMAGETYP": "FLAT", "BUNIT": "adu", **_CCDPROC}, ()),
+    "ccdproc flat of 1": ("flat", FLAT, {"IMAGETYP": "FLAT", "COMBINED": True}, ()),
+}
+"""Forms of one master, the others being plain: its kind, pixels, cards, HISTORY."""
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_of_masters(lights: Path, tmp_path: Path, form: str) -> None:
+    """Each gives the true product to its digits, and no doubt."""
+    kind, pixels, cards, history = FORMS[form]
+    (tmp_path / "plain").mkdir()
+    paths = iraf(tmp_path / "plain")
+    cards = {"FILTER": "R", **cards} if kind == "flat" else cards
+    paths[kind] = write(tmp_path / f"{form}.fits", pixels, cards, history)
+    result, product = reduce(lights, *(word for each, path in paths.items() for word in (f"--{each}", path)))
+    assert result.exit_code == 0, result.output
+    digits = 0.6 * GAIN / FLAT.min() if np.asarray(pixels).dtype.kind in "iu" and kind != "flat" else 0.05
+    np.testing.assert_allclose(product, truth(lights), atol=digits, rtol=1e-3)
