@@ -17,11 +17,11 @@ from astropy.io import fits
 from astropy.nddata import CCDData, StdDevUncertainty
 
 from lazyccd.frame.header import copy_header
-from lazyccd.plan.threads import each, shares
+from lazyccd.plan.threads import WORTH_PIXELS, each, shares
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-BAND_PIXELS = 2**14
+BAND_PIXELS = 2**16
 """Pixels that are computed at a time: the arrays that a formula needs stay in the processor's cache."""
 
 METHODS: dict[Any, str] = {np.subtract: "subtract", np.multiply: "multiply", np.true_divide: "divide"}
@@ -134,20 +134,29 @@ def copy_array(array: Any) -> Any:
     return out
 
 
-def by_rows(work: Callable[[slice], object], array: Array) -> None:
-    """Do some work for all rows of an array, by threads if it is large."""
-    each(work, shares(len(array), array.size))
+def each_of_many(work: Callable[[int], object], numbers: range, size: int) -> None:
+    """Do some work for each of many images that have so many pixels together, by threads if these are many."""
+    if size < WORTH_PIXELS:
+        for number in numbers:
+            work(number)
+    else:
+        each(work, numbers)
 
 
-def by_bands(work: Callable[[slice], object], array: Array) -> None:
-    """Do some work for all rows of an array in bands of a few, by threads if it is large."""
+def by_rows(work: Callable[[slice], object], array: Array, count: int = 1) -> None:
+    """Do some work for all rows of ``count`` arrays like this one, by threads if they are large together."""
+    each(work, shares(len(array), count * array.size))
+
+
+def by_bands(work: Callable[[slice], object], array: Array, count: int = 1) -> None:
+    """Do some work for all rows of arrays in bands of a few; see `by_rows`."""
     step = max(1, BAND_PIXELS * len(array) // max(1, array.size))
 
     def run(rows: slice) -> None:
         for start in range(rows.start, rows.stop, step):
             work(slice(start, min(start + step, rows.stop)))
 
-    by_rows(run, array)
+    by_rows(run, array, count)
 
 
 def calculate(operation: np.ufunc, ccd: CCDData, other: Any, scaling: Scaling | None = None) -> CCDData:

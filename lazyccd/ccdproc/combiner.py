@@ -13,6 +13,7 @@ from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.stats import sigma_clip as clip_sigmas
 from astropy.utils.exceptions import AstropyDeprecationWarning
 
+from lazyccd.ccdproc.arithmetic import by_bands, each_of_many
 from lazyccd.ccdproc.filters import sigma_func
 from lazyccd.ccdproc.stack_inputs import StackInputs
 
@@ -58,10 +59,13 @@ class Combiner:
         self._scaling: Array | None = None
         shape = (len(self.ccd_list), *first.shape)
         values, mask = np.empty(shape, self._dtype), np.zeros(shape, bool)
-        for i, ccd in enumerate(self.ccd_list):
-            values[i] = ccd.data
-            if ccd.mask is not None:
-                mask[i] = ccd.mask
+
+        def fill(number: int) -> None:
+            values[number] = self.ccd_list[number].data
+            if self.ccd_list[number].mask is not None:
+                mask[number] = self.ccd_list[number].mask
+
+        each_of_many(fill, range(shape[0]), values.size)
         self.data_arr: Any = np.ma.MaskedArray(values, mask)
 
     @property
@@ -118,12 +122,15 @@ class Combiner:
         nlow, nhigh
             How many.
         """
-        order = np.argsort(self.data_arr.data, axis=0)
-        count = len(order)
-        extremes = np.concatenate([order[: max(nlow, 0)], order[max(count - nhigh, 0) :]])
-        mask = self._own_mask()
-        np.put_along_axis(mask, extremes, True, axis=0)
-        self.data_arr.mask = mask
+        values, mask = self.data_arr.data, self._mask()
+
+        def clip(pixels: slice) -> None:
+            # positions of a whole stack would be 8 bytes for each of its values
+            order = np.argsort(values[:, pixels], axis=0)
+            extremes = np.concatenate([order[: max(nlow, 0)], order[max(len(order) - nhigh, 0) :]])
+            np.put_along_axis(mask[:, pixels], extremes, True, axis=0)
+
+        by_bands(clip, values[0], len(values))
 
     def minmax_clipping(self, min_clip: float | None = None, max_clip: float | None = None) -> None:
         """Mask values outside of limits.
@@ -133,12 +140,15 @@ class Combiner:
         min_clip, max_clip
             The limits, for which None is none.
         """
-        mask = self._own_mask()
-        if min_clip is not None:
-            mask |= self.data_arr.data < min_clip
-        if max_clip is not None:
-            mask |= self.data_arr.data > max_clip
-        self.data_arr.mask = mask
+        values, mask = self.data_arr.data, self._mask()
+
+        def clip(numbers: slice) -> None:
+            if min_clip is not None:
+                mask[numbers] |= values[numbers] < min_clip
+            if max_clip is not None:
+                mask[numbers] |= values[numbers] > max_clip
+
+        by_bands(clip, values)
 
     def sigma_clipping(
         self,
@@ -176,11 +186,15 @@ class Combiner:
             affected = ~np.isfinite(values).all(axis=0)
             if affected.any():
                 beyond[:, affected] = np.ma.getmaskarray(clip_sigmas(values[:, affected], **options))
-        self.data_arr.mask = self._own_mask() | beyond
+        mask = self._mask()
+        mask |= beyond
 
-    def _own_mask(self) -> Array:
-        """Return a copy of the mask, an array even if somebody has set the mask to False."""
-        return np.array(np.ma.getmaskarray(self.data_arr))
+    def _mask(self) -> Array:
+        """Return the mask of the stack itself, an array even if somebody has set it to `numpy.ma.nomask`."""
+        if self.data_arr.mask is np.ma.nomask:
+            self.data_arr.mask = np.zeros(self.data_arr.shape, bool)
+        mask: Array = self.data_arr.mask
+        return mask
 
     def _scaled(self, scale_to: Any) -> Any:
         """Return the stack times the factors that are given, or else those of `scaling`."""

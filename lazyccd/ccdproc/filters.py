@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from lazyccd import ops
 from lazyccd.ccdproc.arithmetic import copy_meta
+from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 
 __all__ = ["background_deviation_box", "background_deviation_filter", "ccdmask", "median_filter", "sigma_func"]
 
@@ -84,8 +85,23 @@ def background_deviation_box(data: Any, bbox: int) -> Any:
                 slice(max(0, y - half), min(y + half + 1, ny - 1)),
                 slice(max(0, x - half), min(x + half + 1, nx - 1)),
             )
-            result[box] = sigma_func(data[box])
+            result[box] = MAD_TO_SIGMA * _mad(data[box].ravel())
     return result
+
+
+def _mad(values: Any) -> Any:
+    """Return the median absolute deviation of some values; astropy's function takes most of its time to prepare."""
+    return _median(np.abs(values - _median(values)))
+
+
+def _median(values: Any) -> Any:
+    """Return what `numpy.median` does of an array of one axis; NaN if there is one or no value."""
+    half = len(values) // 2
+    # the last one too: NaN is the largest
+    ordered = np.partition(values, [half - 1, half, -1] if len(values) > 1 else []) if len(values) else values
+    if not len(values) or np.isnan(ordered[-1]):
+        return np.nan
+    return ordered[half] if len(values) % 2 else ordered[half - 1 : half + 1].mean()
 
 
 def background_deviation_filter(data: Any, bbox: float) -> Any:

@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from lazyccd.ccdproc.arithmetic import copied, copy_meta
 from lazyccd.ccdproc.log_meta import log_to_metadata
+from lazyccd.plan.threads import WORTH_PIXELS, each, shares
 
 __all__ = ["block_average", "block_reduce", "block_replicate", "rebin", "transform_image", "wcs_project"]
 
@@ -70,12 +71,24 @@ def block_reduce(ccd: Any, block_size: Any, func: Callable[..., Any] = np.sum) -
     func
         A function of an array with the argument ``axis``.
     """
-    return _like(nddata.block_reduce(ccd, block_size, func), ccd)
+    return _like(_reduced(ccd, block_size, func), ccd)
 
 
 def block_average(ccd: Any, block_size: Any) -> Any:
     """Return the mean of each block of pixels; see `block_reduce`."""
-    return _like(nddata.block_reduce(ccd, block_size, np.mean), ccd)
+    return _like(_reduced(ccd, block_size, np.mean), ccd)
+
+
+def _reduced(ccd: Any, block_size: Any, func: Callable[..., Any]) -> Any:
+    """Return what astropy's function does, of a large array by threads."""
+    data = ccd.data if isinstance(ccd, CCDData) else ccd
+    high = int(block_size if np.ndim(block_size) == 0 else block_size[0])
+    is_simple = type(data) is np.ndarray and data.ndim > 0 and func in (np.sum, np.mean, np.median) and high > 0
+    if not is_simple or data.size < WORTH_PIXELS:
+        return nddata.block_reduce(ccd, block_size, func)
+    # whole blocks for each thread
+    parts = [slice(high * rows.start, high * rows.stop) for rows in shares(len(data) // high, data.size)]
+    return np.concatenate(each(lambda rows: nddata.block_reduce(data[rows], block_size, func), parts))
 
 
 def block_replicate(ccd: Any, block_size: Any, conserve_sum: bool = True) -> Any:

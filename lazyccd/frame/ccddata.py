@@ -100,7 +100,7 @@ def from_ccddata(ccd: CCDData) -> xr.Dataset:
         bits = np.broadcast_to(bits, values.shape) if bits.ndim == 0 else bits
         _check_plane(bits, values, MASK)
         step, more = as_step(bits, bool, MASK)
-        mask, graphs = to_mask(step, MaskSchema().table, "CCDData"), graphs + more
+        mask, graphs = to_mask(step, None, "CCDData"), graphs + more
     image = make_image(
         data,
         units=u.dimensionless_unscaled if ccd.unit is None else ccd.unit,

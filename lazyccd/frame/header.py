@@ -291,25 +291,32 @@ def text_from_meta(meta: Mapping[str, Any], wcs: Any = None) -> str:
             # meta is a dict of anything: one entry that no card can hold must not cost the frame
             except (ValueError, TypeError) as error:
                 logger.warning("meta entry %r cannot be a header card (%s); left out.", key, error)
-    return text if wcs is None else append_cards(text, _cards_of_wcs(wcs))
+    if wcs is None:
+        return text
+    cards, lines = _cards_of_wcs(wcs)
+    # the header of a CCDData has no WCS of its own, so that nothing is replaced
+    if isinstance(meta, fits.Header) and not {card[0] for card in cards}.intersection(meta):
+        return "\n".join([text, *lines] if text else lines)
+    return append_cards(text, cards)
 
 
-_WCS_CARDS: OrderedDict[str, tuple[NewCard, ...]] = OrderedDict()
+_WCS_CARDS: OrderedDict[str, tuple[list[NewCard], list[str]]] = OrderedDict()
 
 
-def _cards_of_wcs(wcs: Any) -> tuple[NewCard, ...]:
-    """Return the cards of a WCS; those of the last 64 different ones are kept, since astropy takes a millisecond to make them."""
+def _cards_of_wcs(wcs: Any) -> tuple[list[NewCard], list[str]]:
+    """Return the cards of a WCS and their lines; those of the last 64 different ones are kept, since astropy takes a millisecond to make them."""
     # what wcslib says does not have the distortions that astropy adds
     distorted = wcs.sip or wcs.cpdis1 or wcs.cpdis2 or wcs.det2im1 or wcs.det2im2
     key = "" if distorted else wcs.wcs.to_header(relax=True)
     if key and key in _WCS_CARDS:
         return _WCS_CARDS[key]
-    cards = tuple((c.keyword, c.value, c.comment) for c in wcs.to_header(relax=True).cards)
+    cards = [(c.keyword, c.value, c.comment) for c in wcs.to_header(relax=True).cards]
+    found = cards, append_cards("", cards).split("\n")
     if key:
-        _WCS_CARDS[key] = cards
+        _WCS_CARDS[key] = found
         while len(_WCS_CARDS) > 64:
             _WCS_CARDS.popitem(last=False)
-    return cards
+    return found
 
 
 class HeaderView(Mapping[str, Any]):

@@ -205,6 +205,8 @@ def _shard_axis(length: int, wanted: int) -> tuple[int, int]:
 
 def cut_sizes(sizes: tuple[int, ...], offset: int, step: int, length: int) -> tuple[int, ...]:
     """Return the chunk sizes of the pixels ``offset + step * i`` of a chunked axis."""
+    if len(sizes) == 1:
+        return (length,)
     ends = np.cumsum(sizes)
     number = np.searchsorted(ends, offset + step * np.arange(length), side="right")
     starts = np.flatnonzero(np.diff(number)) + 1

@@ -11,7 +11,7 @@ import numpy as np
 from lazyccd.errors import MemoryLimitError
 from lazyccd.kernels.block import ALL_PLANES, Array, Block, Request, empty_block
 from lazyccd.plan.chunks import BANDS_PER_HALO, KEPT_BYTES, STRIP_PIXELS
-from lazyccd.plan.schedule import Action, Call, Demands, bands, demand, make_schedule, vertical_halo
+from lazyccd.plan.schedule import Action, Call, Demands, bands, calls_at_once, demand, make_schedule, vertical_halo
 from lazyccd.plan.steps import Source, Stack, Step, walk
 from lazyccd.plan.storage import Reader
 from lazyccd.sections import Region
@@ -66,6 +66,9 @@ class Evaluation:
         # what is asked in all is found only if a reader decodes several rows together
         self._root, self._asked = (step, request), None
         for part in cut_request(request, self._cuts):
+            if calls := calls_at_once(step, part):
+                yield self._strip(calls, part, {})
+                continue
             blocks: dict[str, list[Block]] = {}
             *before, last = make_schedule([(step, part)])
             for action in before:

@@ -260,6 +260,16 @@ def strip_calls(segment: Sequence[Step], request: Request) -> list[Call]:
     return calls
 
 
+def calls_at_once(step: Step, request: Request) -> list[Call]:
+    """Return the calls that make a small region of a plan without halos in one strip, as its schedule would; else none."""
+    # found without the schedule, which takes as long as to compute 512² pixels
+    order = list(walk(step))
+    if request.region.size > SMALL_PIXELS or not step.inputs or not all(s.local and not s.pulls_inputs for s in order):
+        return []
+    calls = strip_calls(order, request)
+    return calls if max(call.request.region.size for call in calls) <= SMALL_PIXELS else []
+
+
 def moves(steps: Iterable[Step]) -> bool:
     """Return whether further rows of steps can need the same as those before, further down.
 
