@@ -200,10 +200,12 @@ def differences(ours: Any, theirs: Any) -> list[str]:
 
 
 def turns(mine: Callable[[], Any], theirs: Callable[[], Any], seconds: float) -> tuple[list[float], list[float]]:
-    """Call both by turns and return the times of each; as many as fit into some seconds, at most 60, at least 3."""
+    """Call both by turns and return the times of each; as many as fit into some seconds, at most 60, at least 3 if they are short."""
     times: tuple[list[float], list[float]] = ([], [])
-    end = time.perf_counter() + seconds
-    while len(times[0]) < 3 or (len(times[0]) < 60 and time.perf_counter() < end):
+    start = time.perf_counter()
+    while (spent := time.perf_counter() - start) < seconds or (len(times[0]) < 3 and spent < 10 * seconds):
+        if len(times[0]) == 60:
+            break
         # the one that comes second finds the input in cache
         order = ((mine, times[0]), (theirs, times[1])) if len(times[0]) % 2 else ((theirs, times[1]), (mine, times[0]))
         for call, kept in order:
@@ -248,12 +250,13 @@ def main() -> None:
     parser.add_argument("--groups", nargs="*", default=list(GROUPS))
     parser.add_argument("--seconds", type=float, default=0.5, help="for each case and kind of image")
     parser.add_argument("--only", default="", help="measure cases whose name has this text, and save nothing")
+    parser.add_argument("--dtypes", nargs="*", default=["float32", "float64"])
     asked = parser.parse_args()
     rows = []
     for side in asked.sides:
         aim = 1.0 if side < 1024 else 0.5
         for group in asked.groups:
-            kinds = [(dtype, full) for dtype in ("float32", "float64") for full in (False, True)]
+            kinds = [(dtype, full) for dtype in asked.dtypes for full in (False, True)]
             cases: dict[tuple[str, str], list[dict[str, Any]]] = {}
             for dtype, full in kinds:
                 found = fresh(__file__, group, side, dtype, int(full), asked.seconds, asked.only)
@@ -265,7 +268,7 @@ def main() -> None:
                     rows[-1]["what"], "|", rows[-1]["measured"], "|", "met" if rows[-1]["met"] else "missed", flush=True
                 )
     if not asked.only:
-        save("single_calls", rows, "python benchmarks/bench_single_calls.py")
+        save("single_calls", rows, " ".join(["python benchmarks/bench_single_calls.py", *sys.argv[1:]]))
 
 
 def row_of(what: str, cases: list[dict[str, Any]], aim: float) -> dict[str, Any]:

@@ -91,11 +91,14 @@ def background_deviation_box(data: Any, bbox: int) -> Any:
 
 def _mad(values: Any) -> Any:
     """Return the median absolute deviation of some values; astropy's function takes most of its time to prepare."""
+    values = (
+        values if values.dtype.kind == "f" else values.astype(float)
+    )  # differences of unsigned integers wrap around
     return _median(np.abs(values - _median(values)))
 
 
 def _median(values: Any) -> Any:
-    """Return what `numpy.median` does of an array of one axis; NaN if there is one or no value."""
+    """Return what `numpy.median` does of floats along one axis; NaN if there is one or no value."""
     half = len(values) // 2
     # the last one too: NaN is the largest
     ordered = np.partition(values, [half - 1, half, -1] if len(values) > 1 else []) if len(values) else values
