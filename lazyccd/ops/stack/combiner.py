@@ -202,7 +202,7 @@ class Combiner:
         return self._combine("sum", scale_to, uncertainty_func)
 
     def _combine(self, method: str, scale_to: Any, uncertainty_func: Any) -> Any:
-        # a function is asked for by name of the estimate; without one, frames with uncertainties propagate them as in `combine`
+        # a function means ccdproc's estimate; without one, frames that have uncertainties propagate them as in `combine`
         uncertainty = uncertainty_name("ccdproc" if uncertainty_func else None, uncertainty_func, self._given)
         # ccdproc's medians ignore weights that were set for averages
         weights = None if method == "median" else self._weights

@@ -69,7 +69,8 @@ def levels_of(
     sampled
         Whether statistics are IRAF's, of at most 100000 pixels.
     """
-    # tasks find them in the run that combines: with files as inputs, each is then read twice, once for its level
+    # tasks find them in the run that combines: a level of the whole frame must be known before its first band, so each
+    # frame is read again for it
     scales = _found(given, scale, "scale", section, sampled=sampled)
     zeros = _found(given, zero, "zero", section, sampled=sampled)
     weighting, images = _weights(given, weights)
