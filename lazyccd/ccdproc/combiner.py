@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ from lazyccd.ccdproc.stack_inputs import StackInputs
 __all__ = ["Combiner", "combine"]
 
 Array = np.ndarray[Any, Any]
+
+WITHOUT_NAN = partial(sigma_func, ignore_nan=True)
+"""The default deviation of a median; averages and sums have NaN where a value is masked, if they are given `sigma_func`."""
 
 COPIES = {"average": 2.6, "sum": 2.6, "median": 3.9}
 """How many copies of a stack are held while it is combined, as ccdproc reckons: results of sums then have its tiles."""
@@ -123,6 +127,8 @@ class Combiner:
             How many.
         """
         values, mask = self.data_arr.data, self._mask()
+        if max(nlow, nhigh) > len(values):
+            raise IndexError(f"nlow {nlow} and nhigh {nhigh} must not be more than the {len(values)} images.")
 
         def clip(pixels: slice) -> None:
             # positions of a whole stack would be 8 bytes for each of its values
@@ -233,7 +239,7 @@ class Combiner:
         """
         if function is None or function is _default_std():
             return inputs.deviation
-        if function is sigma_func:
+        if function is WITHOUT_NAN:
             return inputs.mad_deviation
         if combining is not None or not np.ma.getmaskarray(stack).any():
             return function(stack if combining is not None else stack.data, axis=0)
@@ -294,9 +300,10 @@ class Combiner:
         """
         stack = self._scaled(scale_to)
         inputs, count = StackInputs(stack), self._count(stack, median_func)
+        deviation = WITHOUT_NAN if uncertainty_func is sigma_func else uncertainty_func
         with np.errstate(invalid="ignore", divide="ignore"):
             median = inputs.median if median_func is None else median_func(stack, axis=0)
-            uncertainty = self._uncertainty(uncertainty_func, stack, inputs, median_func)
+            uncertainty = self._uncertainty(deviation, stack, inputs, median_func)
         return self._product(median, uncertainty, count)
 
     def sum_combine(

@@ -179,7 +179,8 @@ def _without_wcs(header: Any) -> Any:
 
 def _interpolate(image: Any, places: Any, order: int) -> Any:
     """Return an image at places (y, x), NaN outside of its pixels; half of a pixel at the edge has the edge's value."""
-    result = ndimage.map_coordinates(np.asarray(image, float), places, order=order, mode="nearest")
-    for at, length in zip(places, image.shape, strict=True):
-        result[~((at >= -0.5) & (at <= length - 0.5))] = np.nan
-    return result
+    at = places.copy()
+    for axis, length in enumerate(image.shape):
+        at[axis, (at[axis] < 0) & (at[axis] >= -0.5)] = 0
+        at[axis, (at[axis] > length - 1) & (at[axis] < length - 0.5)] = length - 1
+    return ndimage.map_coordinates(np.asarray(image, float), at, order=order, mode="constant", cval=np.nan)

@@ -161,6 +161,7 @@ FUNCTIONS: dict[str, Callable[[Any], CCDData]] = {
     "sum": lambda q: q.sum_combine(sum_func=np.ma.sum),
     "uncertainty of the average": lambda q: q.average_combine(uncertainty_func=np.nanmax),
     "uncertainty of the median": lambda q: q.median_combine(uncertainty_func=np.nanmin),
+    "robust uncertainty of the average": lambda q: q.average_combine(uncertainty_func=ours.sigma_func),
     "uncertainty of the sum": lambda q: q.sum_combine(uncertainty_func=np.nansum),
 }
 
@@ -307,6 +308,27 @@ def test_a_pixel_without_values_has_no_uncertainty_with_functions_of_users() -> 
     assert found[0] == found[1] == [0, 0]
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_robust_uncertainty_of_an_average_needs_all_values() -> None:
+    """`sigma_func` gives averages and sums NaN where a value is masked or NaN; medians leave those out. As in ccdproc."""
+    images = [image("f8", masked=True, level=level) for level in (500.0, 480.0, 520.0)]
+    images[0].data[7, 7] = np.nan
+    found = []
+    for package in (ours, ccdproc):
+        combiner, function = package.Combiner(images), {"uncertainty_func": package.sigma_func}
+        methods = combiner.average_combine, combiner.sum_combine, combiner.median_combine
+        found.append([method(**function).uncertainty.array for method in methods])
+    np.testing.assert_allclose(*found, rtol=1e-10)
+    assert [bool(np.isnan(array[7, 7])) for array in found[0]] == [True, True, False]
+
+
+def test_no_more_extremes_than_images() -> None:
+    """More values than there are cannot be clipped."""
+    for package in (ours, ccdproc):
+        with pytest.raises(IndexError):
+            package.Combiner([image(), image()]).clip_extrema(nlow=3)
+
+
 def test_tiles_are_announced_as_by_ccdproc(capsys: pytest.CaptureFixture[str]) -> None:
     """The number of tiles and the limit are logged."""
     images = [image("f8", level=level) for level in (500.0, 480.0, 520.0)]
@@ -330,7 +352,7 @@ def test_cosmic_rays_are_those_of_ccdproc(gain: Any, words: dict[str, Any]) -> N
     assert (result.unit, result.meta) == (expected.unit, expected.meta)
 
 
-@pytest.mark.parametrize("order", ["nearest-neighbor", "bilinear"])
+@pytest.mark.parametrize("order", ["nearest-neighbor", "bilinear", "biquadratic", "bicubic"])
 def test_projections_are_those_of_ccdproc(order: str) -> None:
     """A turned and enlarged image has ccdproc's pixels, which come from reproject."""
     wcs, target = WCS(naxis=2), WCS(naxis=2)
