@@ -187,10 +187,11 @@ class Collection:
 
     def _keyword(self, given: str) -> str:
         """Return a keyword as rows have it."""
-        known = {name for chosen in self._chosen for name in self._rows[chosen][1]}
-        found = next((name for name in (given.lower(), given.lower().replace("_", "-")) if name in known), None)
-        if found is None and known:
-            close = difflib.get_close_matches(given.lower(), sorted(known), n=1)
+        rows = [self._rows[name][1] for name in self._chosen]
+        names = (given.lower(), given.lower().replace("_", "-"))
+        found = next((name for name in names if any(name in row for row in rows)), None)
+        if found is None and rows:
+            close = difflib.get_close_matches(given.lower(), sorted({name for row in rows for name in row}), n=1)
             hint = f"did you mean {close[0]!r}?" if close else "`table.colnames` lists those that there are."
             raise KeywordError(f"no header of the {len(self)} files has the keyword {given!r}; {hint}")
         return found or given.lower()

@@ -139,7 +139,7 @@ def _find(given: str, *, recursive: bool) -> Iterator[InputName]:
     found = [os.path.join(path, entry) for path, some in (folders if recursive else folders[:1]) for entry in some]
     if not found:
         below = sum(len(some) for _, some in folders)
-        way = f"pass -r (recursive=True) for the {below} in its subfolders" if below else "name another"
+        way = f"pass -r for the {below} in its subfolders (recursive=True in Python)" if below else "name another"
         raise MissingFileError(f"folder {text!r} holds no FITS file ({', '.join(ENDINGS[::5])}); {way}.")
     yield from (InputName(path, None) for path in found)
 
