@@ -143,6 +143,11 @@ def normalize_number(value: SupportsFloat | str, name: str, least: float = -np.i
     return number
 
 
+def bare_number(value: Any, name: str) -> float:
+    """Return a number as a float, that of a quantity without its unit."""
+    return normalize_number(value.value if isinstance(value, u.Quantity) else value, name)
+
+
 def with_keywords(arguments: Mapping[str, Any], frame: xr.Dataset) -> dict[str, Any]:
     """Return arguments in which the names of keywords are keywords."""
     texts = {name: text for name, text in arguments.items() if isinstance(text, str) and name in HEADER_VALUES}

@@ -68,6 +68,8 @@ def add_mask(ccd: xr.Dataset, array: Pixels, plane: str = "BAD", description: st
     """
     # bits that are set already stay, so that several sources of bad pixels add up
     image = resolve(ccd)
+    if not isinstance(plane, str):
+        raise ArgumentTypeError(f"plane {plane!r} is a {type(plane).__name__} and must be the name of a mask plane.")
     schema = image.schema.with_plane(plane, description)
     values = normalize_pixels(array, image, "mask")
     step, graphs = as_step(values, values.dtype, "mask")
@@ -176,7 +178,7 @@ def with_uncertainty(ccd: xr.Dataset, array: Pixels | None, uncertainty_type: Un
             f"with_uncertainty() got a {type(array).__name__} and needs its pixels and their type; pass uncertainty.array, and "
             "uncertainty_type='std', 'var' or 'ivar'."
         )
-    if uncertainty_type not in {"std", "var", "ivar"}:
+    if uncertainty_type not in ("std", "var", "ivar"):
         raise ParameterError(f"uncertainty_type {uncertainty_type!r} must be 'std', 'var' or 'ivar'.")
     if array is None:
         return ccd.drop_vars("uncertainty", errors="ignore")

@@ -236,7 +236,7 @@ def interpolate_bad_pixels(
     array([[1., 3., 5., 7.]])
     """
     image = resolve(ccd)
-    if axis not in {"y", "x", None}:
+    if axis not in ("y", "x", None):
         raise ParameterError(f"axis {axis!r} must be 'y', 'x' or None.")
     reach = normalize_integer(reach, "reach", 1)
     # without an axis the shorter of both gaps counts, and only pixels along both axes tell which one that is

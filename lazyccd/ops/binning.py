@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lazyccd.errors import ParameterError
+from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.frame.core import Image, resolve
 from lazyccd.kernels import block_reduce as kernels
 from lazyccd.kernels.block import Array
@@ -26,10 +26,15 @@ POWERS: dict[Any, int] = {np.sum: 0, np.mean: 2, np.nansum: 0, np.nanmean: 2}
 
 def _normalize_block(block_size: int | tuple[int, int], image: Image | None) -> tuple[int, int]:
     """Return the rows and columns of a block."""
-    sizes = np.atleast_1d(np.asarray(block_size))
+    try:
+        sizes = np.atleast_1d(np.asarray(block_size, float))
+    except (TypeError, ValueError):
+        raise ArgumentTypeError(
+            f"block_size {block_size!r} must be one or two positive integers, in the order y, x."
+        ) from None
     if sizes.size == 1:
         sizes = np.repeat(sizes, 2)
-    if sizes.size != 2 or np.any(sizes <= 0) or np.any(sizes != np.floor(sizes)):
+    if sizes.size != 2 or not np.isfinite(sizes).all() or np.any(sizes <= 0) or np.any(sizes != np.floor(sizes)):
         raise ParameterError(f"block_size {block_size!r} must be one or two positive integers, in the order y, x.")
     by, bx = int(sizes[0]), int(sizes[1])
     if image is not None and (by > image.shape[0] or bx > image.shape[1]):

@@ -60,6 +60,40 @@ CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         r"\(?20.*30.*31|31.*30",
     ),
+    "block of text": (lambda: lazyccd.block_reduce(frame(), "text"), TypeError, "block_size 'text' must be one or two"),
+    "block without end": (
+        lambda: lazyccd.block_average(frame(), np.inf),
+        ValueError,
+        "block_size inf must be one or two",
+    ),
+    "plane without a name": (lambda: lazyccd.add_mask(frame(), ADU.data, plane=7), TypeError, "plane 7 is a int"),
+    "norm that is no number": (
+        lambda: lazyccd.flat_correct(frame(), ADU, norm_value=[1, 2]),
+        TypeError,
+        "norm_value .* single",
+    ),
+    "floor that is no number": (
+        lambda: lazyccd.flat_correct(frame(), ADU, min_value={}),
+        TypeError,
+        "min_value .* single",
+    ),
+    "gain map of another shape": (
+        lambda: lazyccd.gain_correct(frame(), [1, 2]),
+        ValueError,
+        r"gain shape \(2,\) .*\(20, 30\)",
+    ),
+    "gain that is nothing": (lambda: lazyccd.gain_correct(frame(), object()), TypeError, "must be a Quantity such as"),
+    "coefficients that are none": (
+        lambda: lazyccd.correct_linearity(frame(SUBBIAS="done"), 3),
+        TypeError,
+        "coefficients 3 must be a list",
+    ),
+    "sections that are none": (
+        lambda: lazyccd.split_amplifiers(frame(), 3),
+        TypeError,
+        "sections is a int and must be a mapping",
+    ),
+    "axis that is a list": (lambda: lazyccd.interpolate_bad_pixels(frame(), axis=["y"]), ValueError, "axis"),
     "gain of 0": (lambda: lazyccd.gain_correct(frame(), 0.0), ValueError, "gain 0.0.*above 0"),
     "gain below 0": (
         lambda: lazyccd.gain_correct(frame(), -2 * u.electron / u.adu),

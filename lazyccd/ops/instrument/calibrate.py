@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from astropy import units as u
 
-from lazyccd.errors import ArgumentTypeError, KeywordError, ParameterError, UnitError
+from lazyccd.errors import ArgumentTypeError, KeywordError, ParameterError, ShapeError, UnitError
 from lazyccd.frame.core import UNCERTAINTY, Image, resolve
 from lazyccd.frame.header import header_from_text
 from lazyccd.frame.history_log import LogEntry
@@ -179,7 +179,13 @@ def gain_correct(
     if not quantity.isscalar:
         from astropy.nddata import CCDData
 
-        gain_map = CCDData(np.broadcast_to(quantity.value, image.shape).copy(), unit=quantity.unit)
+        try:
+            values = np.broadcast_to(quantity.value, image.shape).copy()
+        except ValueError:
+            raise ShapeError(
+                f"gain shape {quantity.shape} does not match the image shape {image.shape}; cut it to the same section."
+            ) from None
+        gain_map = CCDData(values, unit=quantity.unit)
         return multiply_images(image, resolve_operand(gain_map, "gain map"), "gain map").to_dataset()
     # a map of gains is taken as it is; one number that is not above 0 is a mistake of the header or the call
     check_positive(gain, "gain", image)

@@ -19,7 +19,7 @@ from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.history_log import LogEntry
 from lazyccd.kernels import flat, moments
 from lazyccd.kernels.block import PLANES
-from lazyccd.ops.arguments import resolve_operand
+from lazyccd.ops.arguments import bare_number, resolve_operand
 from lazyccd.ops.binary import combine_pair
 from lazyccd.ops.decorator import operation
 from lazyccd.ops.instrument.calibrate import Master
@@ -125,7 +125,7 @@ def flat_correct(
     image = resolve(ccd)
     master = resolve_operand(flat, "flat")
     # a bare number, compared with the flat's: ccdproc does not look at the unit either
-    limit = None if min_value is None else float(u.Quantity(min_value).value)
+    limit = None if min_value is None else bare_number(min_value, "min_value")
     return divided_by(image, master, "flat", limit, norm_value).to_dataset()
 
 
@@ -151,13 +151,14 @@ def divided_by(image: Image, master: Image, what: str, min_value: float | None, 
 
 def _flat_norm(flat: Image, min_value: float | None, norm_value: NormValue) -> Scalar:
     """Return what a flat is divided by."""
-    if norm_value is None or norm_value == "mean":
+    word = norm_value if isinstance(norm_value, str) else "mean" if norm_value is None else ""
+    if word == "mean":
         return flat_mean(flat, min_value)
-    if norm_value == "median":
+    if word == "median":
         return quantile_scalar(flat, (0.5,))
-    if isinstance(norm_value, str):
+    if word:
         raise ParameterError(f"norm_value {norm_value!r} must be a number, 'mean' or 'median'.")
-    number = float(u.Quantity(norm_value).value)
+    number = bare_number(norm_value, "norm_value")
     if not number > 0:
         raise ParameterError(f"norm_value {norm_value} must be greater than 0.")
     return Scalar(given=np.array(number), what="flat norm")

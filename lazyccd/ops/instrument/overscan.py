@@ -225,7 +225,7 @@ def subtract_overscan(
     axis = _find_axis(strip, overscan_axis)
     if strip.step is not image.plan or model is None:
         _check_lines(image, strip, axis)
-    if isinstance(statistic, OverscanLevels) or statistic == "auto":
+    if isinstance(statistic, OverscanLevels) or (isinstance(statistic, str) and statistic == "auto"):
         if median or model is not None or sigma is not None or skip_bleeds:
             raise ParameterError('statistic "auto" chooses the levels; leave out median, model, sigma and skip_bleeds.')
         # levels that were chosen before are not written into HISTORY: the arguments in the log show them
@@ -234,7 +234,7 @@ def subtract_overscan(
         noise = _noise_of(readnoise, image)
         chosen = _choose_levels(image, strip, axis, noise)
         return _subtract_chosen(image, chosen, ("HISTORY", f"overscan: {chosen.reason}", ""))
-    if statistic not in {None, *STATISTICS}:
+    if statistic not in (None, *STATISTICS):
         raise ParameterError(f"statistic {statistic!r} must be one of {', '.join(STATISTICS)}, auto.")
     if readnoise is not None:
         raise ParameterError(f'readnoise {readnoise} is used by statistic="auto" only; give both or leave it out.')
@@ -365,7 +365,7 @@ def _find_axis(strip: Strip, overscan_axis: int | None) -> int:
     # serial and parallel overscans are long and narrow; ccdproc guesses in the same way
     if axis is None:
         axis = 0 if strip.region.shape.x > strip.region.shape.y else 1
-    if axis not in {0, 1}:
+    if axis not in (0, 1):
         raise ParameterError(f"overscan_axis {overscan_axis!r} must be 0, 1 or None.")
     return axis
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import xarray as xr
 from astropy import units as u
 
-from lazyccd.errors import ParameterError, UnitError, warn
+from lazyccd.errors import ArgumentTypeError, ParameterError, UnitError, warn
 from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.header import header_from_text
 from lazyccd.frame.history_log import LogEntry
@@ -60,6 +60,13 @@ def check_counts(image: Image, what: str) -> None:
             "counts as signal.",
             UserWarning,
         )
+
+
+def _powers(coefficients: Any) -> tuple[float, ...]:
+    """Return the coefficients of a polynomial as numbers."""
+    if isinstance(coefficients, str) or np.ndim(coefficients) != 1:
+        raise ArgumentTypeError(f"coefficients {coefficients!r} must be a list of numbers c_0, c_1, ...")
+    return tuple(normalize_number(c, "coefficient") for c in coefficients)
 
 
 @operation()
@@ -119,7 +126,7 @@ def correct_linearity(
     if (coefficients is None) == (table is None):
         given = "neither" if table is None else "both"
         raise ParameterError(f"correct_linearity() got {given} of coefficients and table; give exactly one of them.")
-    powers = () if coefficients is None else tuple(float(c) for c in coefficients)
+    powers = () if coefficients is None else _powers(coefficients)
     if coefficients is not None and (len(powers) < 2 or not np.isfinite(powers).all() or powers[1] == 0):
         raise ParameterError(f"coefficients {powers} must be c_0, c_1, ..., all finite, and c_1 not 0.")
     points = _points(table) if table is not None else ((), ())

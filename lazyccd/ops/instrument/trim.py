@@ -52,7 +52,9 @@ def trim_image(
            [5., 6.]])
     """
     image = resolve(ccd)
-    if fits_section is None or fits_section == "":
+    if fits_section is None:
+        return image.to_dataset()
+    if isinstance(fits_section, str) and not fits_section:
         return image.to_dataset()
     if not isinstance(fits_section, str):
         raise ArgumentTypeError(f"fits_section {fits_section!r} must be a string such as '[1:2048,1:4096]'.")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lazyccd.errors import ParameterError, SectionError
+from lazyccd.errors import ArgumentTypeError, ParameterError, SectionError
 from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.detector_geometry import binning_of, read_section
 from lazyccd.frame.header import REMOVED, append_cards, header_to_text, header_view
@@ -134,6 +134,10 @@ def taps_of(image: Image, sections: Mapping[str, str | Mapping[str, Any]] | None
     ParameterError
         Raised if a keyword lists more or fewer numbers than there are amplifiers.
     """
+    if sections is not None and not isinstance(sections, Mapping):
+        raise ArgumentTypeError(
+            f"sections is a {type(sections).__name__} and must be a mapping of names to sections, such as {{'A': '[1:50,1:100]'}}."
+        )
     given = _from_header(image.header) if sections is None else sections
     if not given:
         raise SectionError(
