@@ -68,6 +68,7 @@ from .ops import (
     subtract_overscan as subtract_overscan,
     transform_image as transform_image,
     trim_image as trim_image,
+    wcs_project as wcs_project,
     with_header as with_header,
     with_mask as with_mask,
     with_uncertainty as with_uncertainty,

@@ -30,6 +30,7 @@ from lazyccd.ops.instrument.trim import trim_image
 from lazyccd.ops.masks import bitfield_to_boolean_mask, flag_saturated, is_flagged
 from lazyccd.ops.mosaic.assemble import assemble
 from lazyccd.ops.mosaic.split import split_amplifiers
+from lazyccd.ops.mosaic.warp import wcs_project
 from lazyccd.ops.stack.combine import combine
 from lazyccd.ops.stack.combiner import Combiner
 from lazyccd.ops.stack.offsets import register
@@ -77,6 +78,7 @@ __all__ = [
     "subtract_overscan",
     "transform_image",
     "trim_image",
+    "wcs_project",
     "with_header",
     "with_mask",
     "with_uncertainty",

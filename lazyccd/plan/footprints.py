@@ -6,6 +6,7 @@ to coordinates: schedule, evaluation, cost and `explain` all ask the footprint.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -14,6 +15,7 @@ from typing import Any, ClassVar, TypeAlias
 from dask.tokenize import tokenize
 
 from lazyccd.kernels.block import ALL_PLANES, PLANES
+from lazyccd.kernels.resample.lattice import Coordinates, position, source_region
 from lazyccd.sections import Region
 
 
@@ -283,6 +285,28 @@ class Replicated(Footprint):
         """Return the input pixels whose blocks touch the region."""
         by, bx = self.size
         return Region(out.y0 // by, -(-out.y1 // by), out.x0 // bx, -(-out.x1 // bx))
+
+
+@dataclass(frozen=True)
+class Warped(Footprint):
+    """What lies under a region on the sky: images that are resampled."""
+
+    local: ClassVar[bool] = False
+
+    coordinates: Coordinates
+    """Where the pixels of the output lie in the input."""
+
+    kernel: str
+    """Name of the interpolation kernel, which tells how far it reaches."""
+
+    def region(self, out: Region, shape: tuple[int, int]) -> Region:
+        """Return the pixels of the input under the region, with those that the kernel reaches; there may be none."""
+        return source_region(self.coordinates, out, shape, self.kernel)
+
+    def pixel(self, y: int, x: int, shape: tuple[int, int]) -> tuple[int, int] | None:
+        """Return the pixel in which the middle of an output pixel lies."""
+        found = position(self.coordinates, y, x)
+        return None if found is None else _inside(math.floor(found[0] + 0.5), math.floor(found[1] + 0.5), shape)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,345 @@
+"""Where the pixels of one celestial WCS lie in the image of another.
+
+`SkyMapping` holds no WCS but what one is made from: plans are pickled, and a WCS of astropy is not safe in two threads. Each
+thread makes its own, once. What it says is asked for on a lattice only; see `lazyccd.kernels.resample.lattice`.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from dask.tokenize import tokenize
+
+from lazyccd.errors import ArgumentTypeError, FrameError, ParameterError
+from lazyccd.kernels.block import Array
+from lazyccd.kernels.resample.lattice import Exact, Patch, make_patch
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
+
+ToSky: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
+
+NEWTON_STEPS = 12
+"""Steps by which a SIP polynomial is inverted: the error squares itself at each, and 5 reach 1e-12 pixel where it converges."""
+
+CYLINDRICAL = ("CAR", "CEA", "MER", "CYP")
+"""Projections whose pixels come again after 360 degrees."""
+
+
+@dataclass(frozen=True)
+class FrozenWCS:
+    """What a WCS is made from, to the last bit.
+
+    `WCS.to_header` writes 12 to 15 digits, and pickling a WCS goes through it: an image on its own WCS would move by 1e-9 pixel.
+    """
+
+    header: str
+    """The header that astropy writes for it."""
+
+    numbers: tuple[tuple[str, Any], ...]
+    """Exact values of the attributes of its ``wcs``, by name."""
+
+    sip: tuple[Any, ...] = ()
+    """Coefficients and reference pixel of its SIP polynomials."""
+
+    pickled: bytes = b""
+    """Any other object with the interface of APE 14, or a WCS with tables."""
+
+    shape: tuple[int, int] = (0, 0)
+    """Rows and columns of the image that it is about; (0, 0) if it does not say."""
+
+    @classmethod
+    def of(cls, wcs: Any) -> FrozenWCS:
+        """Return what a WCS is made from."""
+        shape = tuple(int(n) for n in wcs.array_shape) if getattr(wcs, "array_shape", None) is not None else (0, 0)
+        core = getattr(wcs, "wcs", None)
+        tables = [getattr(wcs, name, None) for name in ("cpdis1", "cpdis2", "det2im1", "det2im2")]
+        if core is None or any(table is not None for table in tables):
+            return cls("", (), pickled=pickle.dumps(wcs), shape=shape)  # type: ignore[arg-type]
+        core.set()
+        # the steps are ignored beside a CD matrix, with a warning
+        matrix = [("cd", core.cd)] if core.has_cd() else [("cdelt", core.cdelt), ("pc", core.get_pc())]
+        given = [("crpix", core.crpix), ("crval", core.crval), *matrix]
+        sip = () if wcs.sip is None else tuple(_plain(m) for m in (wcs.sip.a, wcs.sip.b, wcs.sip.crpix))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = wcs.to_header(relax=True).tostring(sep="\n", endcard=False, padding=False)
+        numbers = tuple((name, _plain(values)) for name, values in given)
+        numbers += (("pv", tuple(core.get_pv())),) if core.get_pv() else ()
+        return cls(header, numbers, sip, shape=shape)  # type: ignore[arg-type]
+
+    def make(self) -> Any:
+        """Return the WCS."""
+        if self.pickled:
+            return pickle.loads(self.pickled)  # noqa: S301 - our own bytes
+        from astropy.io import fits
+        from astropy.wcs import WCS, Sip
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            wcs = WCS(fits.Header.fromstring(self.header, sep="\n"), relax=True)
+        numbers = dict(self.numbers)
+        if "cd" in numbers and not wcs.wcs.has_cd():
+            # astropy writes a CD matrix as PC and CDELT = 1
+            del wcs.wcs.pc
+        for name, values in numbers.items():
+            if name == "pv":
+                wcs.wcs.set_pv(list(values))
+            else:
+                setattr(wcs.wcs, name, np.array(values))
+        if self.sip:
+            a, b, crpix = (None if m is None else np.array(m) for m in self.sip)
+            wcs.sip = Sip(a, b, None, None, crpix)
+        wcs.wcs.set()
+        return wcs
+
+
+def _plain(values: Any) -> Any:
+    """Return an array as tuples."""
+    if values is None:
+        return None
+    array = np.asarray(values)
+    return tuple(_plain(row) for row in array) if array.ndim > 1 else tuple(array.tolist())
+
+
+@dataclass(frozen=True)
+class SkyMapping:
+    """The input positions of output pixels."""
+
+    target: FrozenWCS
+    """WCS of the output."""
+
+    source: FrozenWCS
+    """WCS of the input."""
+
+    shape: tuple[int, int]
+    """Rows and columns of the input."""
+
+    token: str = field(init=False, default="")
+    """Identity, computed once."""
+
+    def __post_init__(self) -> None:
+        """Compute the token."""
+        object.__setattr__(self, "token", tokenize("SkyMapping", self.target, self.source, self.shape))
+
+    def __dask_tokenize__(self) -> str:
+        """Return the token."""
+        return self.token
+
+    def __hash__(self) -> int:
+        """Return the hash of the token."""
+        return hash(self.token)
+
+    def patch(self, row: int, column: int) -> Patch:
+        """Return a patch of the lattice of coordinates."""
+        return _patch(self, row, column)
+
+    def exact(self) -> Exact:
+        """Return the function of exact coordinates, with WCS objects of this thread."""
+        made: dict[str, Exact] = _made.__dict__
+        if self.token not in made:
+            # a worker meets thousands of frames
+            if len(made) >= MOST_MADE:
+                made.clear()
+            made[self.token] = _exact(self.target.make(), self.source.make(), self.shape)
+        return made[self.token]
+
+
+MOST_MADE = 64
+"""How many pairs of WCS a thread keeps."""
+
+_made = threading.local()
+
+
+@lru_cache(maxsize=512)  # footprints, costs and tasks ask for the same patches; each has 20 kB
+def _patch(mapping: SkyMapping, row: int, column: int) -> Patch:
+    return make_patch(row, column, mapping.exact(), mapping.shape)
+
+
+def _exact(target: Any, source: Any, shape: tuple[int, int]) -> Exact:
+    """Return the function from output to input positions."""
+    to_sky, from_sky = _to_sky(target, source), _from_sky(source, shape)
+
+    def exact(y: Array, x: Array) -> tuple[Array, Array]:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return from_sky(*to_sky(y, x))
+
+    return exact
+
+
+def _to_sky(target: Any, source: Any) -> ToSky:
+    """Return the function from output positions to celestial coordinates in the frame of the source."""
+    from astropy.coordinates import SkyCoord
+    from astropy.wcs.utils import wcs_to_celestial_frame
+
+    into = wcs_to_celestial_frame(source) if hasattr(source, "wcs") else None
+    if hasattr(target, "wcs"):
+        origin = wcs_to_celestial_frame(target)
+        order = (target.wcs.lng, target.wcs.lat)
+        same = into is not None and origin.is_equivalent_frame(into)
+
+        def of_fits(y: Array, x: Array) -> tuple[Array, Array]:
+            world = target.all_pix2world(np.stack([x, y], axis=-1), 0)
+            longitude, latitude = world[:, order[0]], world[:, order[1]]
+            if same:
+                return longitude, latitude
+            sky = SkyCoord(longitude, latitude, unit="deg", frame=origin)
+            return _angles(sky if into is None else sky.transform_to(into))
+
+        return of_fits
+
+    def of_any(y: Array, x: Array) -> tuple[Array, Array]:
+        sky = target.pixel_to_world(x, y)
+        return _angles(sky if into is None else sky.transform_to(into))
+
+    return of_any
+
+
+def _angles(sky: Any) -> tuple[Array, Array]:
+    """Return longitude and latitude in degrees."""
+    return sky.spherical.lon.deg, sky.spherical.lat.deg
+
+
+def _from_sky(source: Any, shape: tuple[int, int]) -> ToSky:
+    """Return the function from celestial coordinates to input positions y, x."""
+    if not hasattr(source, "wcs"):
+        raise FrameError("the WCS of a frame must be that of a FITS header.")
+    lng, lat = source.wcs.lng, source.wcs.lat
+    period = _period(source)
+
+    def from_sky(longitude: Array, latitude: Array) -> tuple[Array, Array]:
+        world = np.empty((longitude.size, 2))
+        world[:, lng], world[:, lat] = longitude, latitude
+        finite = np.isfinite(world).all(axis=1)
+        focal = np.full_like(world, np.nan)
+        if finite.any():
+            focal[finite] = source.wcs_world2pix(world[finite], 0)
+        x, y = _undistorted(source, focal, shape) if source.sip is not None else (focal[:, 0], focal[:, 1])
+        for axis, every in period:
+            # the copy of a position that lies nearest to the middle of the image
+            values, middle = (x, (shape[1] - 1) / 2) if axis == 0 else (y, (shape[0] - 1) / 2)
+            values -= np.round((values - middle) / every) * every
+        return y, x
+
+    return from_sky
+
+
+def _period(source: Any) -> list[tuple[int, float]]:
+    """Return the pixel axis along which the sky comes again, and after how many pixels; a list of one or none."""
+    lng = source.wcs.lng
+    matrix = source.pixel_scale_matrix
+    if source.wcs.ctype[lng][-3:] not in CYLINDRICAL or source.sip is not None:
+        return []
+    row = matrix[lng]
+    axes = np.flatnonzero(row)
+    # along a rotated axis it comes again at other rows too
+    if axes.size != 1 or np.count_nonzero(matrix[:, axes[0]]) != 1:
+        return []
+    return [(int(axes[0]), float(abs(360 / row[axes[0]])))]
+
+
+def _undistorted(source: WCS, focal: Array, shape: tuple[int, int]) -> tuple[Array, Array]:
+    """Return the pixels whose distorted positions are ``focal``, by Newton's method, with as many steps for each.
+
+    Positions that are far from the image are left as they are: the polynomial says nothing there, and may fold back.
+    """
+    sip = source.sip
+    u0, v0 = sip.crpix - 1
+    f, g = focal[:, 0] - u0, focal[:, 1] - v0
+    u, v = f.copy(), g.copy()
+    for _ in range(NEWTON_STEPS):
+        (a, a_u, a_v), (b, b_u, b_v) = (_polynomial(m, u, v) for m in (sip.a, sip.b))
+        p, q = u + a - f, v + b - g
+        a_u, b_v = a_u + 1, b_v + 1
+        determinant = a_u * b_v - a_v * b_u
+        u, v = u - (b_v * p - a_v * q) / determinant, v - (a_u * q - b_u * p) / determinant
+    x, y = u + u0, v + v0
+    # a fold: a position that moved by more than the polynomial moves any pixel of the image
+    limit = 0.5 * max(shape) + 64
+    lost = ~(np.hypot(x - focal[:, 0], y - focal[:, 1]) <= limit)
+    x[lost], y[lost] = np.nan, np.nan
+    return x, y
+
+
+def _polynomial(coefficients: Array | None, u: Array, v: Array) -> tuple[Array, Array, Array]:
+    """Return the sum of c[p, q] u^p v^q and its derivatives along u and v."""
+    if coefficients is None:
+        zero = np.zeros_like(u)
+        return zero, zero, zero
+    value, along_u, along_v = np.zeros_like(u), np.zeros_like(u), np.zeros_like(u)
+    for p, q in zip(*np.nonzero(coefficients), strict=True):
+        c = coefficients[p, q]
+        value = value + c * u**p * v**q
+        if p:
+            along_u = along_u + c * p * u ** (p - 1) * v**q
+        if q:
+            along_v = along_v + c * q * u**p * v ** (q - 1)
+    return value, along_u, along_v
+
+
+EDGE_STEP = 64
+"""Pixels between the points of an image at which its place on the sky is looked at."""
+
+
+def sampled(shape: tuple[int, int]) -> tuple[Array, Array]:
+    """Return positions y, x on the outline of an image and inside of it.
+
+    Those inside are needed: the range of the edges alone misses a pole, or the place where right ascension begins anew.
+    """
+    rows, columns = (np.linspace(-0.5, n - 0.5, max(n // EDGE_STEP, 8) + 1) for n in shape)
+    ys, xs = np.meshgrid(rows, columns, indexing="ij")
+    return ys.ravel(), xs.ravel()
+
+
+def footprint_pixels(source: Any, shape: tuple[int, int], target: Any) -> tuple[int, int, int, int]:
+    """Return the pixels y0, y1, x0, x1 of a grid on which an image lies, half-open; those outside of an image count on.
+
+    Raises
+    ------
+    ParameterError
+        Raised if the image does not lie on the grid.
+    """
+    y, x = _exact(source, target, shape)(*sampled(shape))
+    finite = np.isfinite(y) & np.isfinite(x)
+    if not finite.any():
+        raise ParameterError("the frame lies nowhere on the grid of target_wcs; look at its CRVAL.")
+    # edges of pixels; a hair is taken off, lest a whole-pixel shift get a row more by rounding
+    low = [math.floor(float(v[finite].min()) + 0.5 + 1e-6) for v in (y, x)]
+    high = [math.ceil(float(v[finite].max()) + 0.5 - 1e-6) for v in (y, x)]
+    return low[0], high[0], low[1], high[1]
+
+
+def shifted(wcs: Any, y0: int, x0: int) -> Any:
+    """Return a WCS whose pixel (0, 0) is the pixel (y0, x0) of another."""
+    if not hasattr(wcs, "wcs"):
+        raise ArgumentTypeError("target_shape 'union' needs an astropy.wcs.WCS, whose reference pixel can be moved.")
+    new = wcs.deepcopy()
+    new.wcs.crpix = wcs.wcs.crpix - (x0, y0)
+    if new.sip is not None:
+        from astropy.wcs import Sip
+
+        new.sip = Sip(wcs.sip.a, wcs.sip.b, wcs.sip.ap, wcs.sip.bp, wcs.sip.crpix - (x0, y0))
+    return new
+
+
+def pixel_area_ratio(target: Any, source: Any, coordinates: SkyMapping, shape: tuple[int, int]) -> float:
+    """Return the area of an output pixel in input pixels: at the reference points, as ccdproc has it.
+
+    For a WCS that has no reference point it is that at the middle of the output.
+    """
+    from astropy.wcs.utils import proj_plane_pixel_area
+
+    if hasattr(target, "wcs"):
+        return float(proj_plane_pixel_area(target) / proj_plane_pixel_area(source.celestial))
+    y, x = (shape[0] - 1) / 2, (shape[1] - 1) / 2
+    found = np.array(coordinates.exact()(np.array([y + 0.5, y - 0.5, y, y]), np.array([x, x, x + 0.5, x - 0.5])))
+    return abs(float(np.linalg.det(found[:, ::2] - found[:, 1::2])))

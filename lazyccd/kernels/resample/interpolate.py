@@ -1,0 +1,596 @@
+"""The loops of resampling: coordinates of a row of pixels, and the weighted sums of input pixels about each.
+
+1. A cell whose input pixels are all good takes the short way: sums of products, no test.
+2. Near bad pixels and edges, each output pixel first looks whether any of its own input pixels is bad. If none is, it takes the
+   same sums in the same order, so a bad pixel changes nothing beyond the reach of the kernel, to the last bit.
+3. Where some are, they have weight 0 and the sum is divided by the weight that is left.
+
+Indices are unsigned: numba tests signed ones for values below 0, which costs a third of the time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lazyccd.kernels.block import Array
+from lazyccd.kernels.jit import compiled
+from lazyccd.kernels.resample.lattice import CUBIC, EMPTY, STEP
+from lazyccd.kernels.resample.weights import NEAREST, PHASES, TABLE
+
+
+@compiled
+def cell_row(nodes: Array, row: int, column: int, fraction: float, out: Array) -> None:
+    """Set the input positions of the 64 pixels of a row of a cell, by the cubic through the 4 x 4 nodes about it.
+
+    Parameters
+    ----------
+    nodes
+        Input positions at the nodes along one axis, shape ``(19, 19)``, float64.
+    row, column
+        Position of the cell in the patch.
+    fraction
+        Position of the row in the cell, from 0 to 1.
+    out
+        Receives the positions, shape ``(64,)``, float64.
+    """
+    t = fraction
+    a = t * (t - 1) * (t - 2) / -6
+    b = (t + 1) * (t - 1) * (t - 2) / 2
+    c = (t + 1) * t * (t - 2) / -2
+    d = (t + 1) * t * (t - 1) / 6
+    p = np.empty(4)
+    for k in range(4):
+        n = column + k
+        p[k] = a * nodes[row, n] + b * nodes[row + 1, n] + c * nodes[row + 2, n] + d * nodes[row + 3, n]
+    # differences first: at whole-pixel steps all but the linear terms are exactly 0, and so are the fractions
+    first = p[2] - p[1]
+    curve = (p[0] - p[1]) - (p[1] - p[2])
+    twist = (p[3] - p[0]) - 3 * first
+    third = twist / 6
+    second = curve / 2
+    linear = first - second - third
+    for i in range(STEP):
+        u = i / STEP
+        out[i] = p[1] + u * (linear + u * (second + u * third))
+
+
+@compiled
+def weighted_sums(
+    plane: Array,
+    first: Array,
+    stride: int,
+    wy: Array,
+    at_y: Array,
+    wx: Array,
+    at_x: Array,
+    taps: tuple[int, int],
+    out: Array,
+) -> None:
+    """Set a row of sums of pixels times their weights.
+
+    Parameters
+    ----------
+    plane
+        Float32 or float64 pixels of a block, shape ``(n,)``.
+    first
+        Place of the first pixel of each sum, shape ``(k,)``, uint64.
+    stride
+        From a row of the block to the next, uint64.
+    wy, wx
+        Tables of weights along y and x, flattened, of the dtype of the plane.
+    at_y, at_x
+        Place of the first weight of each sum, shape ``(k,)``, uint64.
+    taps
+        How many rows and columns each sum has.
+    out
+        Receives the sums, shape ``(k,)``.
+    """
+    # numbers of taps that the compiler knows let it unroll both loops, which makes Lanczos 3 three times as fast
+    if taps[0] == 6 and taps[1] == 6:
+        for k in range(out.size):
+            out[k] = _sum_6(plane, first[k], stride, wy, at_y[k], wx, at_x[k])
+    elif taps[0] == 4 and taps[1] == 4:
+        for k in range(out.size):
+            out[k] = _sum_4(plane, first[k], stride, wy, at_y[k], wx, at_x[k])
+    elif taps[0] == 2 and taps[1] == 2:
+        for k in range(out.size):
+            out[k] = _sum_2(plane, first[k], stride, wy, at_y[k], wx, at_x[k])
+    else:
+        for k in range(out.size):
+            out[k] = _sum_any(plane, first[k], stride, wy, at_y[k], wx, at_x[k], taps)
+
+
+ONE, TWO, THREE, FOUR, FIVE = (np.uint64(n) for n in range(1, 6))
+
+
+@compiled
+def _sum_6(plane: Array, first: int, stride: int, wy: Array, at_y: int, wx: Array, at_x: int) -> float:
+    a, b, c = wx[at_x], wx[at_x + ONE], wx[at_x + TWO]
+    d, e, f = wx[at_x + THREE], wx[at_x + FOUR], wx[at_x + FIVE]
+    total = plane.dtype.type(0)
+    for j in range(6):
+        left = a * plane[first] + b * plane[first + ONE]
+        middle = c * plane[first + TWO] + d * plane[first + THREE]
+        right = e * plane[first + FOUR] + f * plane[first + FIVE]
+        total += wy[at_y + np.uint64(j)] * ((left + middle) + right)
+        first += stride
+    return total
+
+
+@compiled
+def _sum_4(plane: Array, first: int, stride: int, wy: Array, at_y: int, wx: Array, at_x: int) -> float:
+    a, b, c, d = wx[at_x], wx[at_x + ONE], wx[at_x + TWO], wx[at_x + THREE]
+    total = plane.dtype.type(0)
+    for j in range(4):
+        left = a * plane[first] + b * plane[first + ONE]
+        right = c * plane[first + TWO] + d * plane[first + THREE]
+        total += wy[at_y + np.uint64(j)] * (left + right)
+        first += stride
+    return total
+
+
+@compiled
+def _sum_2(plane: Array, first: int, stride: int, wy: Array, at_y: int, wx: Array, at_x: int) -> float:
+    a, b = wx[at_x], wx[at_x + ONE]
+    here = wy[at_y] * (a * plane[first] + b * plane[first + ONE])
+    first += stride
+    return here + wy[at_y + ONE] * (a * plane[first] + b * plane[first + ONE])
+
+
+@compiled
+def _sum_any(
+    plane: Array, first: int, stride: int, wy: Array, at_y: int, wx: Array, at_x: int, taps: tuple[int, int]
+) -> float:
+    total = plane.dtype.type(0)
+    for j in range(taps[0]):
+        row = plane.dtype.type(0)
+        for i in range(taps[1]):
+            row += wx[at_x + np.uint64(i)] * plane[first + np.uint64(i)]
+        total += wy[at_y + np.uint64(j)] * row
+        first += stride
+    return total
+
+
+@compiled
+def partial_sums(
+    place: tuple[int, int], source: tuple[Array, ...], frame: tuple[int, int, int, int, int, int], wy: Array, wx: Array
+) -> tuple[float, float, float, float, float]:
+    """Return what is known of a pixel with bad ones or an edge about it.
+
+    Parameters
+    ----------
+    place
+        Input row and column of the first weights.
+    source
+        Data and variance, float, and flags as of `mark_flags`, each of shape ``(n,)``; the variance may be empty. What is not
+        finite is 0 in data and variance, since a pixel of weight 0 takes part in sums, and 0 times NaN is NaN.
+    frame
+        Rows and columns of the input, first row and column of the block, its rows and columns.
+    wy, wx
+        Weights along y and x.
+
+    Returns
+    -------
+    tuple
+        Weighted sums of data and of variance (by squared weights) over good pixels, the sum of their weights, and the sum of
+        absolute weights of good pixels and of all.
+    """
+    data, variance, flags = source
+    ny, nx, y0, x0, _, columns = frame
+    total = spread = weight = kept = everything = 0.0
+    for j in range(wy.size):
+        y = place[0] + j
+        for i in range(wx.size):
+            x = place[1] + i
+            w = np.float64(wy[j]) * np.float64(wx[i])
+            everything += abs(w)
+            if y < 0 or y >= ny or x < 0 or x >= nx or w == 0:
+                continue
+            k = (y - y0) * columns + (x - x0)
+            if flags[k] < BAD:
+                total += w * data[k]
+                weight += w
+                kept += abs(w)
+                if variance.size:
+                    spread += w * w * variance[k]
+    return total, spread, weight, kept, everything
+
+
+@compiled
+def carried_bits(
+    place: tuple[int, int], mask: Array, frame: tuple[int, int, int, int, int, int], wy: Array, wx: Array, part: float
+) -> int:
+    """Return the bits that pixels with more than a part of the absolute weight have.
+
+    Parameters
+    ----------
+    place, frame, wy, wx
+        As of `partial_sums`.
+    mask
+        Unsigned integers, shape ``(n,)``.
+    part
+        The part of the sum of absolute weights.
+    """
+    ny, nx, y0, x0, _, columns = frame
+    sums = np.zeros(32)
+    everything = 0.0
+    for j in range(wy.size):
+        y = place[0] + j
+        for i in range(wx.size):
+            x = place[1] + i
+            w = abs(np.float64(wy[j]) * np.float64(wx[i]))
+            everything += w
+            if y < 0 or y >= ny or x < 0 or x >= nx:
+                continue
+            bits = np.uint64(mask[(y - y0) * columns + (x - x0)])
+            while bits:
+                lowest = bits & (~bits + np.uint64(1))
+                number = 0
+                while (lowest >> np.uint64(number)) > np.uint64(1):
+                    number += 1
+                sums[number] += w
+                bits ^= lowest
+    found = np.uint64(0)
+    for number in range(32):
+        if sums[number] > part * everything:
+            found |= np.uint64(1) << np.uint64(number)
+    return found
+
+
+FLAGGED, BAD = 1, 2
+"""What `mark_flags` says of pixels with some bit, and of those that have no weight."""
+
+TILE = 32
+"""Side of the squares of input pixels that are marked together."""
+
+
+@compiled
+def mark_flags(data: Array, variance: Array, mask: Array, bad: int, flags: Array, tiles: Array) -> None:
+    """Mark pixels that are flagged or bad, and the squares of 32 x 32 pixels that hold some.
+
+    Parameters
+    ----------
+    data, variance
+        Float32 or float64, shape ``(ny, nx)``; the variance may be empty.
+    mask
+        Unsigned integers, same shape; may be empty.
+    bad
+        Bits by which a pixel is bad.
+    flags
+        Receives 0, `FLAGGED` or `BAD`, uint8, same shape.
+    tiles
+        Is set to 1 where a square holds a pixel that is not 0; uint8.
+    """
+    ny, nx = data.shape
+    for y in range(ny):
+        row = flags[y]
+        for x in range(nx):
+            row[x] = np.uint8(0) if data[y, x] - data[y, x] == 0 else np.uint8(BAD)
+        if variance.size:
+            for x in range(nx):
+                row[x] |= np.uint8(0) if variance[y, x] - variance[y, x] == 0 else np.uint8(BAD)
+        if mask.size:
+            for x in range(nx):
+                row[x] |= np.uint8(mask[y, x] != 0) | (np.uint8(BAD) if (mask[y, x] & bad) != 0 else np.uint8(0))
+        for t in range(tiles.shape[1]):
+            some = np.uint8(0)
+            for x in range(t * TILE, min((t + 1) * TILE, nx)):
+                some |= row[x]
+            if some:
+                tiles[y // TILE, t] = 1
+
+
+@compiled
+def _is_clean(box: Array, reach: int, tiles: Array, frame: tuple[int, int, int, int, int, int]) -> bool:
+    """Return whether all input pixels about a box of positions exist and are neither bad nor flagged."""
+    ny, nx, y0, x0, _, _ = frame
+    first_y, last_y = int(np.floor(box[0])) - reach, int(np.floor(box[1])) + reach
+    first_x, last_x = int(np.floor(box[2])) - reach, int(np.floor(box[3])) + reach
+    if first_y < 0 or first_x < 0 or last_y >= ny or last_x >= nx:
+        return False
+    for t in range((first_y - y0) // TILE, (last_y - y0) // TILE + 1):
+        for u in range((first_x - x0) // TILE, (last_x - x0) // TILE + 1):
+            if t >= 0 and u >= 0 and t < tiles.shape[0] and u < tiles.shape[1] and tiles[t, u]:
+                return False
+    return True
+
+
+FINE = 2.0**24
+"""Steps of a pixel to which positions are rounded where weights are made for each."""
+
+
+@compiled
+def locate(
+    ys: Array,
+    xs: Array,
+    frame: tuple[int, int, int, int, int, int],
+    weights: tuple[int, int, int],
+    tables: tuple[Array, ...],
+    at: Array,
+) -> tuple[Array, ...]:
+    """Set the places of the first pixel and of the weights of each position, and return the tables of weights.
+
+    Parameters
+    ----------
+    ys, xs
+        Input positions, shape ``(n,)``, float64.
+    frame
+        See `partial_sums`.
+    weights
+        Rows and columns of weights, and where they are from; see `lazyccd.kernels.resample.weights.source_of`.
+    tables
+        Weights along y and x and their squares, flattened.
+    at
+        Receives places in the flattened block and in the flattened tables along y and x, shape ``(3, n)``, uint64.
+
+    Returns
+    -------
+    tuple of Array
+        The tables; those of these positions alone for kernels whose weights are cheaper than a table.
+    """
+    rows, columns, method = weights
+    before_y, before_x = rows // 2 - 1 + frame[2], columns // 2 - 1 + frame[3]
+    own = np.empty((4, 2 * ys.size if method != TABLE else 0), tables[0].dtype)
+    for k in range(ys.size):
+        y, x = np.floor(ys[k]), np.floor(xs[k])
+        at[0, k] = np.uint64((int(y) - before_y) * frame[5] + (int(x) - before_x))
+        if method == TABLE:
+            at[1, k] = np.uint64(int((ys[k] - y) * PHASES + 0.5) * rows)
+            at[2, k] = np.uint64(int((xs[k] - x) * PHASES + 0.5) * columns)
+            continue
+        # rounded to 6e-8 pixel: what is a whole pixel but for the rounding of coordinates has no neighbours
+        fy, fx = np.floor((ys[k] - y) * FINE + 0.5) / FINE, np.floor((xs[k] - x) * FINE + 0.5) / FINE
+        if method == NEAREST:
+            fy, fx = np.float64(fy >= 0.5), np.float64(fx >= 0.5)
+        at[1, k] = at[2, k] = np.uint64(2 * k)
+        own[0, 2 * k], own[0, 2 * k + 1] = 1 - fy, fy
+        own[1, 2 * k], own[1, 2 * k + 1] = 1 - fx, fx
+        own[2, 2 * k], own[2, 2 * k + 1] = (1 - fy) * (1 - fy), fy * fy
+        own[3, 2 * k], own[3, 2 * k + 1] = (1 - fx) * (1 - fx), fx * fx
+    return tables if method == TABLE else (own[0], own[1], own[2], own[3])
+
+
+@compiled
+def short_way(
+    ys: Array,
+    xs: Array,
+    source: tuple[Array, ...],
+    frame: tuple[int, int, int, int, int, int],
+    weights: tuple[int, int, int],
+    tables: tuple[Array, ...],
+    out: tuple[Array, ...],
+) -> None:
+    """Set a row of pixels, all of whose input pixels are good.
+
+    Parameters
+    ----------
+    ys, xs, frame, weights, tables
+        As of `locate`.
+    source
+        Data, variance and flags; see `partial_sums`.
+    out
+        Receive data and variance; an empty one is not wanted.
+    """
+    at = np.empty((3, ys.size), np.uint64)
+    used = locate(ys, xs, frame, weights, tables, at)
+    stride, taps = np.uint64(frame[5]), (weights[0], weights[1])
+    if out[0].size:
+        weighted_sums(source[0], at[0], stride, used[0], at[1], used[1], at[2], taps, out[0])
+    if out[1].size:
+        weighted_sums(source[1], at[0], stride, used[2], at[1], used[3], at[2], taps, out[1])
+
+
+LOST = 0.5
+"""A pixel that loses more than this part of its absolute weight has no data."""
+
+CARRIED = 0.1
+"""A pixel has the planes of input pixels that hold more than this part of its absolute weight."""
+
+
+@compiled
+def worst_flag(
+    place: tuple[int, int], flags: Array, frame: tuple[int, int, int, int, int, int], wy: Array, wx: Array
+) -> int:
+    """Return the largest flag of the pixels that have weight; `BAD` if some lie outside of the input.
+
+    Parameters
+    ----------
+    place, frame, wy, wx
+        As of `partial_sums`.
+    flags
+        As of `mark_flags`, shape ``(n,)``.
+    """
+    ny, nx, y0, x0, _, columns = frame
+    if place[0] < 0 or place[1] < 0 or place[0] + wy.size > ny or place[1] + wx.size > nx:
+        return BAD
+    worst = 0
+    for j in range(wy.size):
+        begin = (place[0] + j - y0) * columns + place[1] - x0
+        for i in range(wx.size):
+            # a pixel without weight is not looked at: a whole-pixel shift has no neighbours
+            if wy[j] != 0 and wx[i] != 0:
+                worst = max(worst, int(flags[begin + i]))
+    return worst
+
+
+@compiled
+def long_way(
+    ys: Array,
+    xs: Array,
+    source: tuple[Array, ...],
+    mask: Array,
+    frame: tuple[int, int, int, int, int, int],
+    weights: tuple[int, int, int],
+    tables: tuple[Array, ...],
+    bits: tuple[int, int],
+    out: tuple[Array, ...],
+    out_mask: Array,
+) -> None:
+    """Set a row of pixels, with bad pixels and edges about them.
+
+    Parameters
+    ----------
+    ys, xs, source, frame, weights, tables, out
+        As of `short_way`; the positions are changed.
+    mask
+        Unsigned integers of the block, shape ``(n,)``; may be empty.
+    bits
+        The bit of pixels without data, and those that are carried on where pixels that have them hold enough weight.
+    out_mask
+        Receives the mask; empty if it is not wanted.
+    """
+    at = np.empty((3, ys.size), np.uint64)
+    near = np.empty(ys.size, np.bool_)
+    # loops and not `where`, whose compilation takes as long as all the rest
+    for k in range(ys.size):
+        # comparisons with NaN are False: positions without coordinates lie nowhere
+        along_y, along_x = (
+            ys[k] > -weights[0] and ys[k] < frame[0] + weights[0],
+            xs[k] > -weights[1] and xs[k] < frame[1] + weights[1],
+        )
+        near[k] = along_y and along_x
+        if not near[k]:
+            ys[k] = xs[k] = 0.0
+    used = locate(ys, xs, frame, weights, tables, at)
+    clean = np.zeros(ys.size, np.bool_)
+    for k in range(ys.size):
+        value, spread, flagged = np.nan, np.nan, bits[0]
+        if near[k]:
+            place = (int(np.floor(ys[k])) - (weights[0] // 2 - 1), int(np.floor(xs[k])) - (weights[1] // 2 - 1))
+            wy, wx = used[0][at[1, k] : at[1, k] + weights[0]], used[1][at[2, k] : at[2, k] + weights[1]]
+            worst = worst_flag(place, source[2], frame, wy, wx)
+            if worst < BAD:
+                clean[k], flagged = True, 0
+            else:
+                total, squares, weight, kept, everything = partial_sums(place, source, frame, wy, wx)
+                if kept > 0 and kept >= (1 - LOST) * everything:
+                    value, spread, flagged = total / weight, squares / (weight * weight), 0
+            if mask.size and out_mask.size and worst > 0:
+                flagged |= int(carried_bits(place, mask, frame, wy, wx, CARRIED)) & bits[1]
+        if out[0].size:
+            out[0][k] = value
+        if out[1].size:
+            out[1][k] = spread
+        if out_mask.size:
+            out_mask[k] = flagged
+    _clean_sums(clean, ys, xs, source, frame, weights, tables, out)
+
+
+@compiled
+def _clean_sums(
+    clean: Array,
+    ys: Array,
+    xs: Array,
+    source: tuple[Array, ...],
+    frame: tuple[int, int, int, int, int, int],
+    weights: tuple[int, int, int],
+    tables: tuple[Array, ...],
+    out: tuple[Array, ...],
+) -> None:
+    """Set those pixels of a row all of whose input pixels are good, by the sums of `short_way`; see there."""
+    count = 0
+    for k in range(ys.size):
+        if clean[k]:
+            ys[count], xs[count] = ys[k], xs[k]
+            count += 1
+    found = (
+        np.empty(count if out[0].size else 0, out[0].dtype),
+        np.empty(count if out[1].size else 0, out[1].dtype),
+    )
+    short_way(ys[:count], xs[:count], source, frame, weights, tables, found)
+    count = 0
+    for k in range(clean.size):
+        if clean[k]:
+            if out[0].size:
+                out[0][k] = found[0][count]
+            if out[1].size:
+                out[1][k] = found[1][count]
+            count += 1
+
+
+@compiled
+def resample_cells(
+    cells: Array,
+    patch: tuple[Array, ...],
+    region: tuple[int, int, int, int],
+    source: tuple[Array, ...],
+    mask: Array,
+    tiles: Array,
+    frame: tuple[int, int, int, int, int, int],
+    weights: tuple[int, int, int],
+    tables: tuple[Array, ...],
+    bits: tuple[int, int],
+    out: tuple[Array, ...],
+    out_mask: Array,
+    place: tuple[int, int],
+) -> bool:
+    """Set the pixels of some cells of a patch.
+
+    Parameters
+    ----------
+    cells
+        Row and column of each cell in the patch, shape ``(n, 2)``.
+    patch
+        Nodes, dense, pixels and boxes of the patch; see `lazyccd.kernels.resample.lattice.Patch`.
+    region
+        First and last row and column that are wanted, in pixels of the patch, half-open.
+    source, mask, frame, weights, tables, bits
+        As of `long_way`.
+    tiles
+        As of `mark_flags`.
+    out, out_mask
+        Receive data, variance and mask, shape of the whole region; empty where not wanted.
+    place
+        Row and column of the first pixel of the patch in these.
+
+    Returns
+    -------
+    bool
+        Whether all positions lie in the boxes of their cells: what was read of the input is made from these.
+    """
+    nodes, dense, pixels, boxes = patch
+    reach = max(weights[0], weights[1]) // 2 + 1
+    ys, xs = np.empty(STEP), np.empty(STEP)
+    for c in range(cells.shape[0]):
+        i, j = cells[c]
+        kind, box = dense[i, j], boxes[i, j]
+        first, last = max(i * STEP, region[0]), min((i + 1) * STEP, region[1])
+        begin, end = max(j * STEP, region[2]), min((j + 1) * STEP, region[3])
+        clean = kind == CUBIC and _is_clean(box, reach, tiles, frame)
+        for row in range(first, last):
+            if kind >= 0:
+                ys[:] = pixels[kind, 0, row - i * STEP]
+                xs[:] = pixels[kind, 1, row - i * STEP]
+            elif kind == CUBIC:
+                fraction = (row - i * STEP) / STEP
+                cell_row(nodes[0], i, j, fraction, ys)
+                cell_row(nodes[1], i, j, fraction, xs)
+            else:
+                ys[:] = np.nan
+            if kind != EMPTY and not _inside(ys, xs, box):
+                return False
+            part = slice(begin - j * STEP, end - j * STEP)
+            at, to = place[0] + row, slice(place[1] + begin, place[1] + end)
+            found = (_row_of(out[0], at, to), _row_of(out[1], at, to))
+            found_mask = _row_of(out_mask, at, to)
+            if clean:
+                short_way(ys[part], xs[part], source, frame, weights, tables, found)
+                found_mask[:] = 0
+            else:
+                long_way(ys[part], xs[part], source, mask, frame, weights, tables, bits, found, found_mask)
+    return True
+
+
+@compiled
+def _row_of(plane: Array, row: int, columns: slice) -> Array:
+    """Return a part of a row; nothing of a plane that is empty."""
+    return plane[row, columns] if plane.size else plane.reshape(-1)
+
+
+@compiled
+def _inside(ys: Array, xs: Array, box: Array) -> bool:
+    """Return whether all positions that exist lie in a box."""
+    for k in range(ys.size):
+        if ys[k] < box[0] or ys[k] > box[1] or xs[k] < box[2] or xs[k] > box[3]:
+            return False
+    return True

@@ -1,0 +1,122 @@
+"""Interpolation kernels, tabulated: the weights of the input pixels about a position, for each fraction of a pixel.
+
+Where output pixels are larger than input pixels the kernel is widened by their ratio. Left as it is, it would skip input
+pixels: Lanczos 3 loses 2.5 % of the flux of a star of 2 pixels FWHM on pixels 1.5 times as large.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from lazyccd.kernels.block import Array
+
+PHASES = 1024
+"""Steps into which a pixel is divided; an error of half a step, 5e-4 pixel, moves no centroid that can be measured."""
+
+WIDTH_STEPS = 16
+"""Steps of the widening for each unit; neighbouring cells of the lattice then nearly always have the same weights."""
+
+
+class Kernel(NamedTuple):
+    """An interpolation kernel along one axis."""
+
+    reach: float
+    """Half of its width in input pixels."""
+
+    function: Callable[[Array], Array]
+    """Its value at distances in input pixels."""
+
+
+def _triangle(x: Array) -> Array:
+    return np.maximum(1 - np.abs(x), 0)
+
+
+def _cubic(x: Array) -> Array:
+    """Return the cubic convolution of Keys (1981, equation 15), a = -0.5."""
+    x = np.abs(x)
+    inner = (1.5 * x - 2.5) * x * x + 1
+    outer = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x < 1, inner, np.where(x < 2, outer, 0.0))
+
+
+def _lanczos(order: int) -> Callable[[Array], Array]:
+    def function(x: Array) -> Array:
+        return np.where(np.abs(x) < order, np.sinc(x) * np.sinc(x / order), 0.0)
+
+    return function
+
+
+KERNELS: dict[str, Kernel] = {
+    "nearest": Kernel(0.5, lambda x: (np.abs(x) <= 0.5).astype(float)),
+    "bilinear": Kernel(1.0, _triangle),
+    "bicubic": Kernel(2.0, _cubic),
+    "lanczos2": Kernel(2.0, _lanczos(2)),
+    "lanczos3": Kernel(3.0, _lanczos(3)),
+    "lanczos4": Kernel(4.0, _lanczos(4)),
+}
+"""Kernels by name."""
+
+
+def quantize_width(scale: Array) -> Array:
+    """Return how much kernels are widened for output pixels of ``scale`` input pixels: at least 1, in steps.
+
+    Examples
+    --------
+    >>> quantize_width(np.array([0.5, 1.01, 1.5, 3.0]))
+    array([1.  , 1.  , 1.5 , 3.  ])
+    """
+    return np.maximum(np.round(scale * WIDTH_STEPS) / WIDTH_STEPS, 1.0)
+
+
+def taps(name: str, width: float) -> int:
+    """Return how many input pixels along an axis a kernel reads.
+
+    Examples
+    --------
+    >>> taps("lanczos3", 1.0), taps("lanczos3", 1.5), taps("nearest", 2.0)
+    (6, 10, 2)
+    """
+    return 2 if name == "nearest" else 2 * math.ceil(KERNELS[name].reach * width)
+
+
+NEAREST, LINEAR, TABLE = 0, 1, 2
+"""Where weights are from: made for each position, exactly, or looked up."""
+
+
+def source_of(name: str, widths: tuple[float, float]) -> int:
+    """Return where the weights of a kernel are from."""
+    if name == "nearest":
+        return NEAREST
+    return LINEAR if name == "bilinear" and widths == (1.0, 1.0) else TABLE
+
+
+@lru_cache(maxsize=64)
+def table(name: str, width: float, dtype: str) -> Array:
+    """Return the weights of a kernel, shape ``(PHASES + 1, taps)``; the sum of each row is 1.
+
+    Row ``p`` is for a position ``p / PHASES`` beyond an input pixel, which is number ``taps // 2 - 1`` of the row. The last
+    row is the first one moved by a pixel, so that a fraction that rounds up needs no other pixel.
+
+    Parameters
+    ----------
+    name
+        One of `KERNELS`, not nearest.
+    width
+        By how much it is widened.
+    dtype
+        Dtype of the weights.
+    """
+    number = taps(name, width)
+    fractions = np.arange(PHASES + 1)[:, None] / PHASES
+    distances = np.arange(number) - (number // 2 - 1) - fractions
+    weights = KERNELS[name].function(distances / width)
+    # sin(pi) is 1e-16 in floating point, and a whole-pixel shift must be exact
+    weights[np.abs(weights) < 1e-12] = 0
+    weights /= weights.sum(axis=1, keepdims=True)
+    weights.setflags(write=False)
+    return weights.astype(dtype)
