@@ -33,7 +33,11 @@ def _layer(name: str, *below: str, packages: tuple[str, ...] = ()) -> None:
 _layer("base", packages=("numpy",))  # errors, mask_planes, sections
 _layer("kernels", "base", packages=("numba", "astroscrappy"))
 _layer("plan", "kernels", packages=("dask", "distributed"))
-_layer("frame", "plan", packages=("xarray", *(f"astropy.{p}" for p in ("config", "io.fits", "nddata", "units", "wcs"))))
+_layer(
+    "frame",
+    "plan",
+    packages=("xarray", *(f"astropy.{p}" for p in ("config", "coordinates", "io.fits", "nddata", "units", "wcs"))),
+)
 _layer("io", "frame", packages=("astropy.table", "fsspec", "google_crc32c", "isal", "numcodecs", "psutil", "zarr"))
 _layer("stats", "frame")
 _layer("ops", "io", "stats", packages=("astropy.modeling", "scipy"))

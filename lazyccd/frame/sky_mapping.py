@@ -79,7 +79,7 @@ class FrozenWCS:
     def make(self) -> Any:
         """Return the WCS."""
         if self.pickled:
-            return pickle.loads(self.pickled)  # noqa: S301 - our own bytes
+            return pickle.loads(self.pickled)
         from astropy.io import fits
         from astropy.wcs import WCS, Sip
 

@@ -44,9 +44,20 @@ Shared: TypeAlias = Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]]
 _collected: ContextVar[list[tuple[str, Any]] | None] = ContextVar("lazyccd_log", default=None)
 
 
+# likewise: the WCS of a result on another grid, which the CCDData that comes in cannot give
+_projected: ContextVar[Any] = ContextVar("lazyccd_projected", default=None)
+
+
+def tell_wcs(wcs: Any) -> None:
+    """Say what the WCS of the result is: an operation that puts its image on another grid; for a CCDData."""
+    if called_with_ccddata():
+        _projected.set(wcs)
+
+
 @contextmanager
 def _collect_log() -> Iterator[list[tuple[str, Any]]]:
     """Collect the log entries of all operations that run inside."""
+    _projected.set(None)
     entries: list[tuple[str, Any]] = []
     token = _collected.set(entries)
     try:
@@ -187,7 +198,12 @@ def _on_frame(
             result = func(**arguments)
         # the header of the frame goes no further
         collected += entries
-        return result.values if isinstance(result, xr.DataArray) else to_ccddata(result, like=ccd, log=collected)
+        if isinstance(result, xr.DataArray):
+            return result.values
+        made = to_ccddata(result, like=ccd, log=collected)
+        if _projected.get() is not None:
+            made.wcs = _projected.get()
+        return made
 
 
 def _of_array(func: Callable[..., Any], arguments: dict[str, Any], names: tuple[str, ...]) -> Any:

@@ -469,3 +469,17 @@ def test_an_image_that_lies_elsewhere_gives_no_data() -> None:
     out = lazyccd.wcs_project(ds, tangent((20, 20), (160.0, 2.0))).compute()
     assert np.isnan(out.data.values).all()
     assert (out.mask.values == NO_DATA).all()
+
+
+def test_a_ccddata_gets_the_wcs_of_the_target() -> None:
+    """CCDData in, CCDData out, computed, with the pixels of the frame and without its old WCS."""
+    source, target = tangent((60, 50)), tangent((40, 30), angle=5, scale=2e-4)
+    ccd = CCDData(noise((60, 50)), unit="adu", wcs=source)
+    out = lazyccd.wcs_project(ccd, target, (40, 30))
+    assert isinstance(out, CCDData)
+    assert out.wcs.wcs.compare(target.wcs)
+    lazy = lazyccd.wcs_project(lazyccd.from_ccddata(ccd), target, (40, 30))
+    np.testing.assert_array_equal(out.data, lazy.data.values)
+    np.testing.assert_array_equal(out.mask, np.isnan(out.data))
+    # what is called afterwards keeps its own
+    assert lazyccd.trim_image(ccd, "[1:20,1:20]").wcs.wcs.compare(source.wcs)

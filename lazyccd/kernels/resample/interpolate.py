@@ -56,15 +56,7 @@ def cell_row(nodes: Array, row: int, column: int, fraction: float, out: Array) -
 
 @compiled
 def weighted_sums(
-    plane: Array,
-    first: Array,
-    stride: int,
-    wy: Array,
-    at_y: Array,
-    wx: Array,
-    at_x: Array,
-    taps: tuple[int, int],
-    out: Array,
+    plane: Array, at: Array, stride: np.uint32, wy: Array, wx: Array, taps: tuple[int, int], out: Array
 ) -> None:
     """Set a row of sums of pixels times their weights.
 
@@ -72,14 +64,12 @@ def weighted_sums(
     ----------
     plane
         Float32 or float64 pixels of a block, shape ``(n,)``.
-    first
-        Place of the first pixel of each sum, shape ``(k,)``, uint64.
+    at
+        Place of the first pixel of each sum, and of its first weight along y and x, shape ``(3, k)``, uint32.
     stride
-        From a row of the block to the next, uint64.
+        From a row of the block to the next.
     wy, wx
         Tables of weights along y and x, flattened, of the dtype of the plane.
-    at_y, at_x
-        Place of the first weight of each sum, shape ``(k,)``, uint64.
     taps
         How many rows and columns each sum has.
     out
@@ -88,65 +78,79 @@ def weighted_sums(
     # numbers of taps that the compiler knows let it unroll both loops, which makes Lanczos 3 three times as fast
     if taps[0] == 6 and taps[1] == 6:
         for k in range(out.size):
-            out[k] = _sum_6(plane, first[k], stride, wy, at_y[k], wx, at_x[k])
+            out[k] = _sum_6(plane, at[0, k], stride, wy, at[1, k], wx, at[2, k])
     elif taps[0] == 4 and taps[1] == 4:
         for k in range(out.size):
-            out[k] = _sum_4(plane, first[k], stride, wy, at_y[k], wx, at_x[k])
+            out[k] = _sum_4(plane, at[0, k], stride, wy, at[1, k], wx, at[2, k])
     elif taps[0] == 2 and taps[1] == 2:
         for k in range(out.size):
-            out[k] = _sum_2(plane, first[k], stride, wy, at_y[k], wx, at_x[k])
+            out[k] = _sum_2(plane, at[0, k], stride, wy, at[1, k], wx, at[2, k])
     else:
         for k in range(out.size):
-            out[k] = _sum_any(plane, first[k], stride, wy, at_y[k], wx, at_x[k], taps)
+            out[k] = _sum_any(plane, at[0, k], stride, wy, at[1, k], wx, at[2, k], taps)
 
 
-ONE, TWO, THREE, FOUR, FIVE = (np.uint64(n) for n in range(1, 6))
+ONE, TWO, THREE, FOUR, FIVE = (np.uint32(n) for n in range(1, 6))
 
 
 @compiled
-def _sum_6(plane: Array, first: int, stride: int, wy: Array, at_y: int, wx: Array, at_x: int) -> float:
+def _sum_6(
+    plane: Array, first: np.uint32, stride: np.uint32, wy: Array, at_y: np.uint32, wx: Array, at_x: np.uint32
+) -> float:
     a, b, c = wx[at_x], wx[at_x + ONE], wx[at_x + TWO]
     d, e, f = wx[at_x + THREE], wx[at_x + FOUR], wx[at_x + FIVE]
-    total = plane.dtype.type(0)
+    total: float = plane.dtype.type(0)
     for j in range(6):
         left = a * plane[first] + b * plane[first + ONE]
         middle = c * plane[first + TWO] + d * plane[first + THREE]
         right = e * plane[first + FOUR] + f * plane[first + FIVE]
-        total += wy[at_y + np.uint64(j)] * ((left + middle) + right)
+        total += wy[at_y + np.uint32(j)] * ((left + middle) + right)
         first += stride
     return total
 
 
 @compiled
-def _sum_4(plane: Array, first: int, stride: int, wy: Array, at_y: int, wx: Array, at_x: int) -> float:
+def _sum_4(
+    plane: Array, first: np.uint32, stride: np.uint32, wy: Array, at_y: np.uint32, wx: Array, at_x: np.uint32
+) -> float:
     a, b, c, d = wx[at_x], wx[at_x + ONE], wx[at_x + TWO], wx[at_x + THREE]
-    total = plane.dtype.type(0)
+    total: float = plane.dtype.type(0)
     for j in range(4):
         left = a * plane[first] + b * plane[first + ONE]
         right = c * plane[first + TWO] + d * plane[first + THREE]
-        total += wy[at_y + np.uint64(j)] * (left + right)
+        total += wy[at_y + np.uint32(j)] * (left + right)
         first += stride
     return total
 
 
 @compiled
-def _sum_2(plane: Array, first: int, stride: int, wy: Array, at_y: int, wx: Array, at_x: int) -> float:
+def _sum_2(
+    plane: Array, first: np.uint32, stride: np.uint32, wy: Array, at_y: np.uint32, wx: Array, at_x: np.uint32
+) -> float:
     a, b = wx[at_x], wx[at_x + ONE]
-    here = wy[at_y] * (a * plane[first] + b * plane[first + ONE])
+    total: float = wy[at_y] * (a * plane[first] + b * plane[first + ONE])
     first += stride
-    return here + wy[at_y + ONE] * (a * plane[first] + b * plane[first + ONE])
+    total += wy[at_y + ONE] * (a * plane[first] + b * plane[first + ONE])
+    return total
 
 
 @compiled
 def _sum_any(
-    plane: Array, first: int, stride: int, wy: Array, at_y: int, wx: Array, at_x: int, taps: tuple[int, int]
+    plane: Array,
+    first: np.uint32,
+    stride: np.uint32,
+    wy: Array,
+    at_y: np.uint32,
+    wx: Array,
+    at_x: np.uint32,
+    taps: tuple[int, int],
 ) -> float:
-    total = plane.dtype.type(0)
+    total: float = plane.dtype.type(0)
     for j in range(taps[0]):
         row = plane.dtype.type(0)
         for i in range(taps[1]):
-            row += wx[at_x + np.uint64(i)] * plane[first + np.uint64(i)]
-        total += wy[at_y + np.uint64(j)] * row
+            row += wx[at_x + np.uint32(i)] * plane[first + np.uint32(i)]
+        total += wy[at_y + np.uint32(j)] * row
         first += stride
     return total
 
@@ -234,7 +238,7 @@ def carried_bits(
     for number in range(32):
         if sums[number] > part * everything:
             found |= np.uint64(1) << np.uint64(number)
-    return found
+    return int(found)
 
 
 FLAGGED, BAD = 1, 2
@@ -306,7 +310,7 @@ def locate(
     frame: tuple[int, int, int, int, int, int],
     weights: tuple[int, int, int],
     tables: tuple[Array, ...],
-    at: Array,
+    scratch: tuple[Array, Array],
 ) -> tuple[Array, ...]:
     """Set the places of the first pixel and of the weights of each position, and return the tables of weights.
 
@@ -320,34 +324,43 @@ def locate(
         Rows and columns of weights, and where they are from; see `lazyccd.kernels.resample.weights.source_of`.
     tables
         Weights along y and x and their squares, flattened.
-    at
-        Receives places in the flattened block and in the flattened tables along y and x, shape ``(3, n)``, uint64.
+    scratch
+        Receives places in the flattened block and in the flattened tables along y and x, shape ``(3, n)``, uint32; and
+        weights, shape ``(4, 2 * n)``; both may be longer, of the dtype of the tables.
 
     Returns
     -------
     tuple of Array
         The tables; those of these positions alone for kernels whose weights are cheaper than a table.
     """
-    rows, columns, method = weights
-    before_y, before_x = rows // 2 - 1 + frame[2], columns // 2 - 1 + frame[3]
-    own = np.empty((4, 2 * ys.size if method != TABLE else 0), tables[0].dtype)
+    at, own = scratch
+    rows, columns, method = np.int32(weights[0]), np.int32(weights[1]), weights[2]
+    before_y, before_x, stride = (
+        np.int32(rows // 2 - 1 + frame[2]),
+        np.int32(columns // 2 - 1 + frame[3]),
+        np.uint32(frame[5]),
+    )
+    # 32 bits: processors before AVX-512 convert no vector of floats to 64-bit integers
     for k in range(ys.size):
         y, x = np.floor(ys[k]), np.floor(xs[k])
-        at[0, k] = np.uint64((int(y) - before_y) * frame[5] + (int(x) - before_x))
-        if method == TABLE:
-            at[1, k] = np.uint64(int((ys[k] - y) * PHASES + 0.5) * rows)
-            at[2, k] = np.uint64(int((xs[k] - x) * PHASES + 0.5) * columns)
-            continue
+        at[0, k] = np.uint32(np.int32(y) - before_y) * stride + np.uint32(np.int32(x) - before_x)
+    if method == TABLE:
+        for k in range(ys.size):
+            at[1, k] = np.uint32(np.int32((ys[k] - np.floor(ys[k])) * PHASES + 0.5) * rows)
+            at[2, k] = np.uint32(np.int32((xs[k] - np.floor(xs[k])) * PHASES + 0.5) * columns)
+        return tables
+    for k in range(ys.size):
         # rounded to 6e-8 pixel: what is a whole pixel but for the rounding of coordinates has no neighbours
-        fy, fx = np.floor((ys[k] - y) * FINE + 0.5) / FINE, np.floor((xs[k] - x) * FINE + 0.5) / FINE
+        fy = np.floor((ys[k] - np.floor(ys[k])) * FINE + 0.5) / FINE
+        fx = np.floor((xs[k] - np.floor(xs[k])) * FINE + 0.5) / FINE
         if method == NEAREST:
             fy, fx = np.float64(fy >= 0.5), np.float64(fx >= 0.5)
-        at[1, k] = at[2, k] = np.uint64(2 * k)
+        at[1, k] = at[2, k] = np.uint32(2 * k)
         own[0, 2 * k], own[0, 2 * k + 1] = 1 - fy, fy
         own[1, 2 * k], own[1, 2 * k + 1] = 1 - fx, fx
         own[2, 2 * k], own[2, 2 * k + 1] = (1 - fy) * (1 - fy), fy * fy
         own[3, 2 * k], own[3, 2 * k + 1] = (1 - fx) * (1 - fx), fx * fx
-    return tables if method == TABLE else (own[0], own[1], own[2], own[3])
+    return own[0], own[1], own[2], own[3]
 
 
 @compiled
@@ -358,26 +371,26 @@ def short_way(
     frame: tuple[int, int, int, int, int, int],
     weights: tuple[int, int, int],
     tables: tuple[Array, ...],
+    scratch: tuple[Array, Array],
     out: tuple[Array, ...],
 ) -> None:
     """Set a row of pixels, all of whose input pixels are good.
 
     Parameters
     ----------
-    ys, xs, frame, weights, tables
+    ys, xs, frame, weights, tables, scratch
         As of `locate`.
     source
         Data, variance and flags; see `partial_sums`.
     out
         Receive data and variance; an empty one is not wanted.
     """
-    at = np.empty((3, ys.size), np.uint64)
-    used = locate(ys, xs, frame, weights, tables, at)
-    stride, taps = np.uint64(frame[5]), (weights[0], weights[1])
+    used = locate(ys, xs, frame, weights, tables, scratch)
+    at, stride, taps = scratch[0], np.uint32(frame[5]), (weights[0], weights[1])
     if out[0].size:
-        weighted_sums(source[0], at[0], stride, used[0], at[1], used[1], at[2], taps, out[0])
+        weighted_sums(source[0], at, stride, used[0], used[1], taps, out[0])
     if out[1].size:
-        weighted_sums(source[1], at[0], stride, used[2], at[1], used[3], at[2], taps, out[1])
+        weighted_sums(source[1], at, stride, used[2], used[3], taps, out[1])
 
 
 LOST = 0.5
@@ -422,6 +435,7 @@ def long_way(
     frame: tuple[int, int, int, int, int, int],
     weights: tuple[int, int, int],
     tables: tuple[Array, ...],
+    scratch: tuple[Array, Array],
     bits: tuple[int, int],
     out: tuple[Array, ...],
     out_mask: Array,
@@ -430,7 +444,7 @@ def long_way(
 
     Parameters
     ----------
-    ys, xs, source, frame, weights, tables, out
+    ys, xs, source, frame, weights, tables, scratch, out
         As of `short_way`; the positions are changed.
     mask
         Unsigned integers of the block, shape ``(n,)``; may be empty.
@@ -439,7 +453,6 @@ def long_way(
     out_mask
         Receives the mask; empty if it is not wanted.
     """
-    at = np.empty((3, ys.size), np.uint64)
     near = np.empty(ys.size, np.bool_)
     # loops and not `where`, whose compilation takes as long as all the rest
     for k in range(ys.size):
@@ -451,7 +464,8 @@ def long_way(
         near[k] = along_y and along_x
         if not near[k]:
             ys[k] = xs[k] = 0.0
-    used = locate(ys, xs, frame, weights, tables, at)
+    used = locate(ys, xs, frame, weights, tables, scratch)
+    at = scratch[0]
     clean = np.zeros(ys.size, np.bool_)
     for k in range(ys.size):
         value, spread, flagged = np.nan, np.nan, bits[0]
@@ -466,14 +480,14 @@ def long_way(
                 if kept > 0 and kept >= (1 - LOST) * everything:
                     value, spread, flagged = total / weight, squares / (weight * weight), 0
             if mask.size and out_mask.size and worst > 0:
-                flagged |= int(carried_bits(place, mask, frame, wy, wx, CARRIED)) & bits[1]
+                flagged |= carried_bits(place, mask, frame, wy, wx, CARRIED) & bits[1]
         if out[0].size:
             out[0][k] = value
         if out[1].size:
             out[1][k] = spread
         if out_mask.size:
             out_mask[k] = flagged
-    _clean_sums(clean, ys, xs, source, frame, weights, tables, out)
+    _clean_sums(clean, ys, xs, source, frame, weights, tables, scratch, out)
 
 
 @compiled
@@ -485,6 +499,7 @@ def _clean_sums(
     frame: tuple[int, int, int, int, int, int],
     weights: tuple[int, int, int],
     tables: tuple[Array, ...],
+    scratch: tuple[Array, Array],
     out: tuple[Array, ...],
 ) -> None:
     """Set those pixels of a row all of whose input pixels are good, by the sums of `short_way`; see there."""
@@ -497,7 +512,7 @@ def _clean_sums(
         np.empty(count if out[0].size else 0, out[0].dtype),
         np.empty(count if out[1].size else 0, out[1].dtype),
     )
-    short_way(ys[:count], xs[:count], source, frame, weights, tables, found)
+    short_way(ys[:count], xs[:count], source, frame, weights, tables, scratch, found)
     count = 0
     for k in range(clean.size):
         if clean[k]:
@@ -548,49 +563,100 @@ def resample_cells(
     bool
         Whether all positions lie in the boxes of their cells: what was read of the input is made from these.
     """
-    nodes, dense, pixels, boxes = patch
+    boxes = patch[3]
     reach = max(weights[0], weights[1]) // 2 + 1
-    ys, xs = np.empty(STEP), np.empty(STEP)
+    positions = np.empty((2, STEP * STEP))
+    scratch = (np.empty((3, STEP * STEP), np.uint32), np.empty((4, 2 * STEP * STEP), tables[0].dtype))
+    # whole cells and not rows: a call and the slices of its arguments cost as much as the pixels of a row
+    cell = (np.empty(STEP * STEP, out[0].dtype), np.empty(STEP * STEP, out[1].dtype))
+    cell_mask = np.empty(STEP * STEP, out_mask.dtype)
     for c in range(cells.shape[0]):
         i, j = cells[c]
-        kind, box = dense[i, j], boxes[i, j]
-        first, last = max(i * STEP, region[0]), min((i + 1) * STEP, region[1])
-        begin, end = max(j * STEP, region[2]), min((j + 1) * STEP, region[3])
-        clean = kind == CUBIC and _is_clean(box, reach, tiles, frame)
-        for row in range(first, last):
-            if kind >= 0:
-                ys[:] = pixels[kind, 0, row - i * STEP]
-                xs[:] = pixels[kind, 1, row - i * STEP]
-            elif kind == CUBIC:
-                fraction = (row - i * STEP) / STEP
-                cell_row(nodes[0], i, j, fraction, ys)
-                cell_row(nodes[1], i, j, fraction, xs)
-            else:
-                ys[:] = np.nan
-            if kind != EMPTY and not _inside(ys, xs, box):
-                return False
-            part = slice(begin - j * STEP, end - j * STEP)
-            at, to = place[0] + row, slice(place[1] + begin, place[1] + end)
-            found = (_row_of(out[0], at, to), _row_of(out[1], at, to))
-            found_mask = _row_of(out_mask, at, to)
-            if clean:
-                short_way(ys[part], xs[part], source, frame, weights, tables, found)
-                found_mask[:] = 0
-            else:
-                long_way(ys[part], xs[part], source, mask, frame, weights, tables, bits, found, found_mask)
+        rows = (max(i * STEP, region[0]), min((i + 1) * STEP, region[1]))
+        columns = (max(j * STEP, region[2]), min((j + 1) * STEP, region[3]))
+        size = (rows[1] - rows[0]) * (columns[1] - columns[0])
+        ys, xs = positions[0, :size], positions[1, :size]
+        kind = cell_positions((i, j), patch, rows, columns, ys, xs)
+        if kind != EMPTY and not _inside(ys, xs, boxes[i, j]):
+            return False
+        found = (cell[0][: size if out[0].size else 0], cell[1][: size if out[1].size else 0])
+        found_mask = cell_mask[: size if out_mask.size else 0]
+        if kind == CUBIC and _is_clean(boxes[i, j], reach, tiles, frame):
+            short_way(ys, xs, source, frame, weights, tables, scratch, found)
+            found_mask[:] = 0
+        else:
+            long_way(ys, xs, source, mask, frame, weights, tables, scratch, bits, found, found_mask)
+        at = (place[0] + rows[0], place[1] + columns[0])
+        _put(found[0], rows, columns, at, out[0])
+        _put(found[1], rows, columns, at, out[1])
+        _put(found_mask, rows, columns, at, out_mask)
     return True
 
 
 @compiled
-def _row_of(plane: Array, row: int, columns: slice) -> Array:
-    """Return a part of a row; nothing of a plane that is empty."""
-    return plane[row, columns] if plane.size else plane.reshape(-1)
+def cell_positions(
+    cell: tuple[int, int],
+    patch: tuple[Array, ...],
+    rows: tuple[int, int],
+    columns: tuple[int, int],
+    ys: Array,
+    xs: Array,
+) -> int:
+    """Set the input positions of a part of a cell, and return what the cell is.
+
+    Parameters
+    ----------
+    cell
+        Row and column of the cell in the patch.
+    patch
+        Nodes, dense, pixels and boxes of the patch.
+    rows, columns
+        First and last of the part, in pixels of the patch, half-open.
+    ys, xs
+        Receive the positions, row after row, float64.
+
+    Returns
+    -------
+    int
+        What ``Patch.dense`` says of the cell.
+    """
+    nodes, dense, pixels, _ = patch
+    i, j = cell
+    kind = dense[i, j]
+    width, begin, end = columns[1] - columns[0], columns[0] - j * STEP, columns[1] - j * STEP
+    row_y, row_x = np.empty(STEP), np.empty(STEP)
+    for row in range(rows[0], rows[1]):
+        at = (row - rows[0]) * width
+        if kind == CUBIC:
+            cell_row(nodes[0], i, j, (row - i * STEP) / STEP, row_y)
+            cell_row(nodes[1], i, j, (row - i * STEP) / STEP, row_x)
+        for k in range(begin, end):
+            if kind >= 0:
+                ys[at + k - begin], xs[at + k - begin] = (
+                    pixels[kind, 0, row - i * STEP, k],
+                    pixels[kind, 1, row - i * STEP, k],
+                )
+            elif kind == CUBIC:
+                ys[at + k - begin], xs[at + k - begin] = row_y[k], row_x[k]
+            else:
+                ys[at + k - begin] = xs[at + k - begin] = np.nan
+    return int(kind)
+
+
+@compiled
+def _put(found: Array, rows: tuple[int, int], columns: tuple[int, int], at: tuple[int, int], out: Array) -> None:
+    """Copy a part of a cell, row after row, to its place."""
+    width = columns[1] - columns[0]
+    if found.size:
+        for row in range(rows[1] - rows[0]):
+            out[at[0] + row, at[1] : at[1] + width] = found[row * width : (row + 1) * width]
 
 
 @compiled
 def _inside(ys: Array, xs: Array, box: Array) -> bool:
     """Return whether all positions that exist lie in a box."""
+    outside = 0
+    # counted, so that the loop is vectorised
     for k in range(ys.size):
-        if ys[k] < box[0] or ys[k] > box[1] or xs[k] < box[2] or xs[k] > box[3]:
-            return False
-    return True
+        outside += (ys[k] < box[0]) | (ys[k] > box[1]) | (xs[k] < box[2]) | (xs[k] > box[3])
+    return outside == 0

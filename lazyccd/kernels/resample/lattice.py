@@ -75,6 +75,10 @@ class Coordinates(Protocol):
         """Return the patch whose first pixel is ``(row * PATCH, column * PATCH)``."""
         ...
 
+    def __hash__(self) -> int:
+        """Return what stands for the mapping in caches."""
+        ...
+
 
 def patches(coordinates: Coordinates, region: Region) -> list[Patch]:
     """Return the patches that a region of the output touches."""

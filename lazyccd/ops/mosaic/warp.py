@@ -20,7 +20,7 @@ from lazyccd.frame.sky_mapping import FrozenWCS, SkyMapping, footprint_pixels, p
 from lazyccd.frame.wcs import wcs_from_header
 from lazyccd.kernels.resample.block import resample
 from lazyccd.kernels.resample.weights import KERNELS
-from lazyccd.ops.decorator import operation
+from lazyccd.ops.decorator import operation, tell_wcs
 from lazyccd.plan.chunks import default_grid
 from lazyccd.plan.footprints import PlaneMap, Warped
 from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
@@ -118,7 +118,7 @@ def wcs_project(
     image = resolve(ccd)
     source = celestial_wcs(image)
     target = celestial_target(target_wcs)
-    kernel = ORDERS.get(order) if isinstance(order, str | int) else None
+    kernel = ORDERS.get(cast("str | int", order))
     if kernel is None:
         raise ParameterError(f"order {order!r} must be one of {', '.join(map(repr, ORDERS))}.")
     if target_shape is None:
@@ -127,6 +127,7 @@ def wcs_project(
         target, shape = _union(target, target_shape, source, image.shape)
     else:
         shape = normalize_shape(target_shape)
+    tell_wcs(target)
     return _warped(image, source, target, shape, kernel).to_dataset(boundary=True)
 
 
