@@ -49,6 +49,7 @@ from .ops import (
     create_deviation as create_deviation,
     divide as divide,
     divide_illumination as divide_illumination,
+    find_optimal_grid as find_optimal_grid,
     flag_saturated as flag_saturated,
     flat_correct as flat_correct,
     gain_correct as gain_correct,

@@ -29,6 +29,7 @@ from lazyccd.ops.instrument.signature import correct_linearity, divide_illuminat
 from lazyccd.ops.instrument.trim import trim_image
 from lazyccd.ops.masks import bitfield_to_boolean_mask, flag_saturated, is_flagged
 from lazyccd.ops.mosaic.assemble import assemble
+from lazyccd.ops.mosaic.grid import find_optimal_grid
 from lazyccd.ops.mosaic.split import split_amplifiers
 from lazyccd.ops.mosaic.warp import wcs_project
 from lazyccd.ops.stack.combine import combine
@@ -59,6 +60,7 @@ __all__ = [
     "create_deviation",
     "divide",
     "divide_illumination",
+    "find_optimal_grid",
     "flag_saturated",
     "flat_correct",
     "gain_correct",

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import reproject
+from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.wcs import WCS, Sip
@@ -28,6 +29,7 @@ from lazyccd.plan.lower import lower_image
 
 Array = npt.NDArray[Any]
 BAD, SAT, NO_DATA = (MaskSchema().bits(name) for name in ("BAD", "SAT", "NO_DATA"))
+OUTLINE = np.array([(-0.5, -0.5), (79.5, -0.5), (-0.5, 99.5), (79.5, 99.5)]).T
 PLANES: Any = {"data": "data", "uncertainty": "std", "mask": "mask"}
 
 
@@ -483,3 +485,33 @@ def test_a_ccddata_gets_the_wcs_of_the_target() -> None:
     np.testing.assert_array_equal(out.mask, np.isnan(out.data))
     # what is called afterwards keeps its own
     assert lazyccd.trim_image(ccd, "[1:20,1:20]").wcs.wcs.compare(source.wcs)
+
+
+@pytest.mark.parametrize("center", [(0.0, 10.0), (123.0, 89.95), (200.0, -90.0), (359.99, 0.0)])
+def test_a_grid_holds_all_frames(center: tuple[float, float]) -> None:
+    """Frames about any place of the sky, poles and the begin of right ascension too, lie on the grid, and fill it to its edge."""
+    rng = np.random.default_rng(3)
+    middle = SkyCoord(*center, unit="deg")
+    frames = []
+    for angle, separation in zip(rng.uniform(0, 360, 6), rng.uniform(0, 0.3, 6), strict=True):
+        place = middle.directional_offset_by(angle * u.deg, separation * u.deg)
+        wcs = tangent((100, 80), (place.ra.deg, place.dec.deg), scale=1e-3, angle=angle)
+        frames.append(frame(np.ones((100, 80)), wcs))
+    grid, (rows, columns) = lazyccd.find_optimal_grid(frames)
+    x, y = (np.concatenate(v) for v in zip(*(pixel_to_pixel(f.ccd.wcs, grid, *OUTLINE) for f in frames), strict=True))
+    assert -0.51 < x.min() < 0.5
+    assert -0.51 < y.min() < 0.5
+    assert columns - 1.5 < x.max() < columns - 0.49
+    assert rows - 1.5 < y.max() < rows - 0.49
+    assert abs(np.sqrt(np.linalg.det(grid.pixel_scale_matrix) * -1) - 1e-3) < 1e-9
+
+
+def test_grids_of_nothing_and_of_everything_are_refused() -> None:
+    """No frame, frames on opposite sides of the sky, a scale that is none."""
+    opposite = [frame(np.ones((10, 10)), tangent((10, 10), place)) for place in ((10.0, 20.0), (190.0, -20.0))]
+    with pytest.raises(ParameterError, match="all around the sky"):
+        lazyccd.find_optimal_grid(opposite)
+    with pytest.raises(ParameterError, match="no frame"):
+        lazyccd.find_optimal_grid([])
+    with pytest.raises(ParameterError, match="pixel_scale"):
+        lazyccd.find_optimal_grid(opposite[:1], pixel_scale=-1)

@@ -108,12 +108,16 @@ def wcs_project(
 
     Examples
     --------
-    >>> import lazyccd as lc
-    >>> frame = lc.testing.simulate_frame((64, 64), wcs=True)
-    >>> target = frame.ccd.wcs
-    >>> target.wcs.crpix += 10
-    >>> float(wcs_project(frame, target).data[30, 30]) == float(frame.data[20, 20])
-    True
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> from astropy.wcs import WCS
+    >>> wcs = WCS({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CDELT1": -0.01, "CDELT2": 0.01})
+    >>> image = CCDData(np.arange(12.0).reshape(3, 4), unit="adu", wcs=wcs)
+    >>> wcs_project(image, wcs).data[1]
+    array([4., 5., 6., 7.])
+    >>> half = WCS({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CDELT1": -0.01, "CDELT2": 0.01, "CRPIX1": 0.5})
+    >>> wcs_project(image, half).data[1]
+    array([4. , 4.5, 5.5, 6.5])
     """
     image = resolve(ccd)
     source = celestial_wcs(image)

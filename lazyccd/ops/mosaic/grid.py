@@ -1,0 +1,134 @@
+"""The pixel grid on which frames fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lazyccd.errors import ParameterError
+from lazyccd.frame.core import resolve
+from lazyccd.frame.sky_mapping import footprint_pixels, sampled, shifted
+from lazyccd.io import as_frame
+from lazyccd.kernels.block import Array
+from lazyccd.ops.mosaic.warp import celestial_wcs, normalize_shape
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from astropy.wcs import WCS
+
+WIDEST = 60.0
+"""Degrees from the middle of the frames up to which the tangent plane serves: there it stretches pixels by a factor of four."""
+
+
+def find_optimal_grid(
+    frames: Sequence[xr.Dataset | str], *, pixel_scale: float | None = None, projection: str | None = None
+) -> tuple[WCS, tuple[int, int]]:
+    """Return a WCS and a shape that hold all of some frames.
+
+    Parameters
+    ----------
+    frames
+        Frames with celestial WCS, or names of files. No pixel is read.
+    pixel_scale
+        Degrees of a pixel of the grid; None takes the smallest of the frames.
+    projection
+        Three letters, such as ``"TAN"`` or ``"ZEA"``. None takes TAN, and ZEA for frames more than 60 degrees from their middle.
+
+    Returns
+    -------
+    astropy.wcs.WCS
+        North is up and east to the left; right ascension and declination in ICRS. The reference point is the middle of the
+        frames on the sphere, so that neither a pole nor the place where right ascension begins anew makes a difference.
+    tuple of int
+        Rows and columns.
+
+    Raises
+    ------
+    ParameterError
+        Raised if there is no frame, a frame has no celestial WCS, the frames lie all around the sky and have no middle, or the
+        grid would have more pixels than can be meant.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyccd
+    >>> from astropy.nddata import CCDData
+    >>> from astropy.wcs import WCS
+    >>> wcs = WCS(
+    ...     {
+    ...         "CTYPE1": "RA---TAN",
+    ...         "CTYPE2": "DEC--TAN",
+    ...         "CDELT1": -0.01,
+    ...         "CDELT2": 0.01,
+    ...         "CRPIX1": 50.5,
+    ...         "CRPIX2": 50.5,
+    ...     }
+    ... )
+    >>> frames = []
+    >>> for longitude in (359.7, 0.3):
+    ...     wcs.wcs.crval = longitude, 10
+    ...     frames.append(lazyccd.from_ccddata(CCDData(np.ones((100, 100)), unit="adu", wcs=wcs.deepcopy())))
+    >>> grid, shape = lazyccd.find_optimal_grid(frames)
+    >>> shape
+    (101, 161)
+    """
+    opened = [resolve(as_frame(frame, "frame")) for frame in frames]
+    if not opened:
+        raise ParameterError("find_optimal_grid() got no frame; give at least one.")
+    placed = [(celestial_wcs(image), image.shape) for image in opened]
+    longitude, latitude, reach = _middle([_directions(wcs, shape) for wcs, shape in placed])
+    scale = min(_scale(wcs) for wcs, _ in placed) if pixel_scale is None else float(pixel_scale)
+    if not 0 < scale < 180:
+        raise ParameterError(f"pixel_scale {pixel_scale} must be in degrees, between 0 and 180.")
+    grid = _grid(longitude, latitude, scale, projection or ("TAN" if reach <= WIDEST else "ZEA"))
+    boxes = np.array([footprint_pixels(wcs, shape, grid) for wcs, shape in placed])
+    (y0, x0), (y1, x1) = boxes[:, ::2].min(axis=0), boxes[:, 1::2].max(axis=0)
+    return shifted(grid, int(y0), int(x0)), normalize_shape((int(y1 - y0), int(x1 - x0)))
+
+
+def _grid(longitude: float, latitude: float, scale: float, projection: str) -> WCS:
+    """Return a WCS about a point, whose pixel (0, 0) is there."""
+    from astropy.wcs import WCS
+
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = [f"RA---{projection}", f"DEC--{projection}"]
+    wcs.wcs.cdelt = [-scale, scale]
+    wcs.wcs.crval = [longitude, latitude]
+    wcs.wcs.crpix = [1, 1]
+    wcs.wcs.radesys = "ICRS"
+    wcs.wcs.set()
+    return wcs
+
+
+def _scale(wcs: Any) -> float:
+    """Return degrees of a pixel."""
+    from astropy.wcs.utils import proj_plane_pixel_area
+
+    return float(np.sqrt(proj_plane_pixel_area(wcs)))
+
+
+def _directions(wcs: Any, shape: tuple[int, int]) -> Array:
+    """Return unit vectors in ICRS to points of an image, shape ``(3, n)``."""
+    y, x = sampled(shape)
+    sky = wcs.pixel_to_world(x, y).icrs
+    vectors = sky.cartesian.xyz.value
+    return np.asarray(vectors[:, np.isfinite(vectors).all(axis=0)])
+
+
+def _middle(directions: Sequence[Array]) -> tuple[float, float, float]:
+    """Return longitude and latitude of the middle of images, and the degrees from it to the farthest point.
+
+    Each image counts alike, however many points it was looked at.
+    """
+    total = np.sum([vectors.mean(axis=1) for vectors in directions], axis=0) / len(directions)
+    length = float(np.linalg.norm(total))
+    if length < 0.01:
+        raise ParameterError(
+            "the frames lie all around the sky, so they have no middle; make the grid yourself, such as one in projection CAR or AIT."
+        )
+    total /= length
+    cosines = np.concatenate([total @ vectors for vectors in directions])
+    longitude, latitude = np.arctan2(total[1], total[0]), np.arcsin(np.clip(total[2], -1, 1))
+    reach = np.arccos(np.clip(cosines.min(), -1, 1))
+    return float(np.rad2deg(longitude) % 360), float(np.rad2deg(latitude)), float(np.rad2deg(reach))
