@@ -76,7 +76,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
             tmp_path / f"bias{number}.fits", np.roll(noise[:900, :1100], number, 0), fits.Header({"BUNIT": "adu"})
         )
     for number in (1, 2, 3):
-        make_exposure(Detector((200, 220)), sky, dither=(7.3 * number, -4.6 * number)).write(tmp_path / f"dither{number}.fits")
+        make_exposure(Detector((200, 220)), sky, dither=(7.3 * number, -4.6 * number)).write(
+            tmp_path / f"dither{number}.fits"
+        )
     waves = np.sin(np.add.outer(np.arange(2048), np.arange(2048)) / 30).astype("f4")
     fits.writeto(tmp_path / "fringes_r.fits", waves, fits.Header({"BUNIT": "electron"}))
     for name in ("masters/flat_r", "illumination_r"):
