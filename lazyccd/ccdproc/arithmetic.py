@@ -17,7 +17,8 @@ from astropy.io import fits
 from astropy.nddata import CCDData, StdDevUncertainty
 
 from lazyccd.frame.header import copy_header
-from lazyccd.plan.threads import WORTH_PIXELS, each, shares
+from lazyccd.plan import threads
+from lazyccd.plan.threads import each, shares
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -136,27 +137,27 @@ def copy_array(array: Any) -> Any:
 
 def each_of_many(work: Callable[[int], object], numbers: range, size: int) -> None:
     """Do some work for each of many images that have so many pixels together, by threads if these are many."""
-    if size < WORTH_PIXELS:
+    if size < threads.WORTH_PIXELS:
         for number in numbers:
             work(number)
     else:
         each(work, numbers)
 
 
-def by_rows(work: Callable[[slice], object], array: Array, count: int = 1) -> None:
-    """Do some work for all rows of ``count`` arrays like this one, by threads if they are large together."""
-    each(work, shares(len(array), count * array.size))
+def by_rows(work: Callable[[slice], object], array: Array, passes: int = 1) -> None:
+    """Do some work that passes so many times over all rows of an array, by threads if that is much."""
+    each(work, shares(len(array), passes * array.size))
 
 
-def by_bands(work: Callable[[slice], object], array: Array, count: int = 1) -> None:
-    """Do some work for all rows of arrays in bands of a few; see `by_rows`."""
+def by_bands(work: Callable[[slice], object], array: Array, passes: int = 4) -> None:
+    """Do some work for all rows of an array in bands of a few; see `by_rows`."""
     step = max(1, BAND_PIXELS * len(array) // max(1, array.size))
 
     def run(rows: slice) -> None:
         for start in range(rows.start, rows.stop, step):
             work(slice(start, min(start + step, rows.stop)))
 
-    by_rows(run, array, count)
+    by_rows(run, array, passes)
 
 
 def calculate(operation: np.ufunc, ccd: CCDData, other: Any, scaling: Scaling | None = None) -> CCDData:
@@ -254,7 +255,7 @@ def _compute(operation: np.ufunc, a: Operand, b: Operand, scaling: Scaling | Non
         formulas(rows, *(None if part is None else part[rows] for part in out))
 
     # without a temporary array there is nothing to keep in cache
-    (by_rows if out[1] is None and scaling is None else by_bands)(work, a.data)
+    (by_rows if out[1] is None and scaling is None else by_bands)(work, a.data, 1 if out[1] is None else 8)
     assert out[0] is not None
     return out[0], out[1]
 

@@ -136,7 +136,7 @@ class Combiner:
             extremes = np.concatenate([order[: max(nlow, 0)], order[max(len(order) - nhigh, 0) :]])
             np.put_along_axis(mask[:, pixels], extremes, True, axis=0)
 
-        by_bands(clip, values[0], len(values))
+        by_bands(clip, values[0], 8 * len(values))
 
     def minmax_clipping(self, min_clip: float | None = None, max_clip: float | None = None) -> None:
         """Mask values outside of limits.

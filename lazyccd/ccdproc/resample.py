@@ -17,7 +17,8 @@ from scipy import ndimage
 
 from lazyccd.ccdproc.arithmetic import copied, copy_meta
 from lazyccd.ccdproc.log_meta import log_to_metadata
-from lazyccd.plan.threads import WORTH_PIXELS, each, shares
+from lazyccd.plan import threads
+from lazyccd.plan.threads import each, shares
 
 __all__ = ["block_average", "block_reduce", "block_replicate", "rebin", "transform_image", "wcs_project"]
 
@@ -84,10 +85,10 @@ def _reduced(ccd: Any, block_size: Any, func: Callable[..., Any]) -> Any:
     data = ccd.data if isinstance(ccd, CCDData) else ccd
     high = int(block_size if np.ndim(block_size) == 0 else block_size[0])
     is_simple = type(data) is np.ndarray and data.ndim > 0 and func in (np.sum, np.mean, np.median) and high > 0
-    if not is_simple or data.size < WORTH_PIXELS:
+    if not is_simple or 4 * data.size < threads.WORTH_PIXELS:
         return nddata.block_reduce(ccd, block_size, func)
     # whole blocks for each thread
-    parts = [slice(high * rows.start, high * rows.stop) for rows in shares(len(data) // high, data.size)]
+    parts = [slice(high * rows.start, high * rows.stop) for rows in shares(len(data) // high, 4 * data.size)]
     return np.concatenate(each(lambda rows: nddata.block_reduce(data[rows], block_size, func), parts))
 
 

@@ -9,10 +9,13 @@ import numpy as np
 from lazyccd.kernels.block import Array, Request
 from lazyccd.plan.chunks import tile_groups
 from lazyccd.plan.cost import declared_bytes
-from lazyccd.plan.steps import Scalar, Step, held_arrays
+from lazyccd.plan.steps import Scalar, Step, held_arrays, walk
 from lazyccd.plan.tasks import Kind, Output, Work, compute_region, run_final, run_partial
 from lazyccd.plan.threads import WORTH_PIXELS, each, shares
 from lazyccd.sections import Region
+
+HALO_PASSES = 64
+"""How many passes over its pixels a step that looks at neighbours is worth."""
 
 
 def can_run(plan: Step) -> bool:
@@ -40,7 +43,9 @@ def run_plan(plan: Step, kinds: Mapping[str, Kind]) -> dict[str, Array]:
         work, deps = _work(plan, Request(region, planes), plan.pending, scalars)
         return compute_region(work, outputs, deps, arrays)
 
-    parts = shares(plan.shape[0], plan.shape[0] * plan.shape[1])
+    order = list(walk(plan))
+    passes = len(order) if all(step.local for step in order) else HALO_PASSES
+    parts = shares(plan.shape[0], passes * plan.shape[0] * plan.shape[1] // 2)
     if len(parts) == 1:
         return dict(zip(kinds, compute(parts[0]), strict=True))
     arrays = tuple(np.empty(plan.shape, plan.dtypes[out.plane]) for out in outputs)
@@ -73,7 +78,7 @@ def _run_scalar(token: str, scalar: Scalar, known: dict[str, Array]) -> None:
         work, deps = _work(reduction.step, Request(union, reduction.planes), reduction.pending, known)
         return run_partial(work, reduction, tuple(tiles), *deps)
 
-    large = reduction.region.size >= WORTH_PIXELS
+    large = 8 * reduction.region.size >= WORTH_PIXELS
     partials = each(partial, groups) if large else [partial(group) for group in groups]
     places: list[Sequence[int]] = [[number for number, _ in group] for group in groups]
     if reduction.merge is not None:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from lazyccd.kernels.block import Request
 from lazyccd.plan.chunks import STRIP_PIXELS
-from lazyccd.plan.steps import Stack, Step, walk
+from lazyccd.plan.steps import Stack, Step, held_arrays, walk
 from lazyccd.sections import Region
 
 WASTE = 1.25
@@ -24,6 +24,9 @@ WASTE = 1.25
 
 SMALL_PIXELS = 2 * STRIP_PIXELS
 """Regions of up to so many pixels are one strip."""
+
+SINGLE_PIXELS = 2**24
+"""In single calls, regions of few steps are one strip that is the result: up to so many pixels of all steps together."""
 
 Demands = dict[str, list[Request]]
 
@@ -264,10 +267,13 @@ def calls_at_once(step: Step, request: Request) -> list[Call]:
     """Return the calls that make a small region of a plan without halos in one strip, as its schedule would; else none."""
     # found without the schedule, which takes as long as to compute 512² pixels
     order = list(walk(step))
-    if request.region.size > SMALL_PIXELS or not step.inputs or not all(s.local and not s.pulls_inputs for s in order):
+    single = held_arrays() is not None and len(order) * request.region.size <= SINGLE_PIXELS
+    if request.region.size > SMALL_PIXELS and not single:
+        return []
+    if not step.inputs or not all(s.local and not s.pulls_inputs for s in order):
         return []
     calls = strip_calls(order, request)
-    return calls if max(call.request.region.size for call in calls) <= SMALL_PIXELS else []
+    return calls if single or max(call.request.region.size for call in calls) <= SMALL_PIXELS else []
 
 
 def moves(steps: Iterable[Step]) -> bool:

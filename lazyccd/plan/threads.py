@@ -14,8 +14,8 @@ from lazyccd.plan.cost import job_cpus
 T = TypeVar("T")
 R = TypeVar("R")
 
-WORTH_PIXELS = 2**20
-"""Smaller work is done sooner by the caller than by threads that must be woken up."""
+WORTH_PIXELS = 2**23
+"""Less work is done sooner by the caller than by threads: they must be woken up, and one pass over an image waits for memory."""
 
 
 @cache
@@ -42,7 +42,10 @@ def each(work: Callable[[T], R], parts: Sequence[T]) -> list[R]:
 
 
 def shares(length: int, pixels: int) -> list[slice]:
-    """Return so many rows as slices for threads, one for each processor, or as one if there are too few pixels."""
+    """Return so many rows as slices for threads, one for each processor, or as one if there are too few pixels.
+
+    Pixels count once for each pass over them.
+    """
     count = min(job_cpus(), length) if pixels >= WORTH_PIXELS else 1
     if count <= 1:
         return [slice(0, length)]

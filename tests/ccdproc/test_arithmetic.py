@@ -13,10 +13,10 @@ from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty, Variance
 from astropy.wcs import WCS
 
 from lazyccd.ccdproc.arithmetic import METHODS, Scaling, calculate, copied, copy_array, cut
-from lazyccd.plan.threads import WORTH_PIXELS
+from lazyccd.plan import threads
 
-SMALL, LARGE = (30, 40), (1200, 1000)
-"""Shapes below and above the size from which threads work."""
+SMALL, LARGE = (30, 40), (300, 400)
+"""Shapes below and above the size from which threads work here, and of one band and of several."""
 
 
 def image(shape: tuple[int, ...], dtype: str, seed: int, uncertainty: Any = StdDevUncertainty, **more: Any) -> CCDData:
@@ -57,9 +57,10 @@ def assert_alike(result: CCDData, expected: CCDData, rtol: float) -> None:
 )
 @pytest.mark.parametrize(("one", "other"), [("f4", "f4"), ("f8", "f4"), (">f4", "f8")])
 def test_numbers_are_those_of_astropy(
-    operation: np.ufunc, shape: tuple[int, ...], first: Any, second: Any, one: str, other: str
+    operation: np.ufunc, shape: tuple[int, ...], first: Any, second: Any, one: str, other: str, monkeypatch: Any
 ) -> None:
     """Each class of uncertainty, each dtype, below and above the size from which threads work."""
+    monkeypatch.setattr(threads, "WORTH_PIXELS", np.prod(LARGE))
     a, b = image(shape, one, 1, first), image(shape, other, 2, second)
     expected = getattr(a, METHODS[operation])(b)
     result = calculate(operation, a, b)
@@ -123,11 +124,11 @@ def test_parts_of_a_copy_are_new() -> None:
         assert a.uncertainty.parent_nddata is a
 
 
-def test_threads_keep_the_callers_way_with_errors() -> None:
+def test_threads_keep_the_callers_way_with_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     """`numpy.errstate` of the caller holds for all bands; without it NumPy warns as ever."""
     a = CCDData(np.ones(LARGE), unit="")
     zero = CCDData(np.zeros(LARGE), unit="")
-    assert a.data.size >= WORTH_PIXELS
+    monkeypatch.setattr(threads, "WORTH_PIXELS", 1)
     with np.errstate(divide="ignore"), warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.isinf(calculate(np.true_divide, a, zero).data).all()
@@ -136,8 +137,9 @@ def test_threads_keep_the_callers_way_with_errors() -> None:
 
 
 @pytest.mark.parametrize("shape", [(), (0, 4), SMALL, LARGE])
-def test_copies_of_arrays(shape: tuple[int, ...]) -> None:
+def test_copies_of_arrays(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies have the same values and dtype, and the order of axes in memory."""
+    monkeypatch.setattr(threads, "WORTH_PIXELS", np.prod(LARGE))
     values = np.asarray(np.random.default_rng(1).random(shape[::-1]).T, ">f4")
     copy = copy_array(values)
     np.testing.assert_array_equal(copy, values)

@@ -17,7 +17,7 @@ from lazyccd import ccdproc
 def level(value):
     frame = lazyccd.from_ccddata(CCDData(np.full((8, 8), value), unit="adu"))
     # large enough for the threads of single calls
-    large = CCDData(np.full((1024, 1024), value), unit="adu")
+    large = CCDData(np.full((3000, 3000), value), unit="adu")
     twice = ccdproc.gain_correct(large, 2.0)
     return float(lazyccd.median_filter(frame, 3)["data"].mean().compute()) + float(twice.data.mean())
 
