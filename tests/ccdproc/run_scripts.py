@@ -11,6 +11,7 @@ import argparse
 import math
 import os
 import re
+import resource
 import runpy
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,13 +54,14 @@ OF_NUMPY = "RuntimeWarning"
 
 @dataclass
 class Outcome:
-    """What a script did: its exit code, texts, seconds, and the folder that it worked in."""
+    """What a script did: its exit code, texts, the folder that it worked in, seconds of the clock and of processors."""
 
     code: int
     printed: str
     errors: str
-    seconds: float
     folder: Path
+    seconds: float = math.nan
+    busy: float = math.nan
 
     @property
     def warnings(self) -> set[str]:
@@ -75,11 +78,18 @@ class Outcome:
 def run(library: str, script: Path, folder: Path) -> Outcome:
     """Run a script in a process of its own."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "always"}
-    start = time.perf_counter()
+    start, before = time.perf_counter(), _busy()
     done = subprocess.run(
         [*COMMANDS[library], str(script)], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
-    return Outcome(done.returncode, done.stdout, done.stderr, time.perf_counter() - start, folder)
+    seconds, busy = time.perf_counter() - start, _busy() - before
+    return Outcome(done.returncode, done.stdout, done.stderr, folder, seconds, busy)
+
+
+def _busy() -> float:
+    """Return how many seconds processors have worked for the processes that this one has run."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def run_forked(library: str, scripts: list[Path], folders: list[Path]) -> list[Outcome]:
@@ -90,7 +100,7 @@ def run_forked(library: str, scripts: list[Path], folders: list[Path]) -> list[O
     outcomes = []
     for folder in folders:
         texts = [folder.with_suffix(end).read_text() for end in (".out", ".err", ".code")]
-        outcomes.append(Outcome(int(texts[2]), texts[0], texts[1], math.nan, folder))
+        outcomes.append(Outcome(int(texts[2]), texts[0], texts[1], folder))
     return outcomes
 
 
@@ -240,19 +250,14 @@ def compare_forked(work: Path, size: int, names: list[str]) -> dict[str, list[st
     return {name: differences(*pair) for name, *pair in zip(names, *outcomes, strict=True)}
 
 
-def compare(work: Path, size: int, names: list[str], *, repeat: int = 1) -> dict[str, tuple[list[str], list[float]]]:
-    """Return by script what differs, and the seconds that each library takes, the least of so many runs by turns."""
-    results = {}
+def compare(work: Path, size: int, names: list[str]) -> Iterator[tuple[str, list[str], list[float]]]:
+    """Yield the name of each script, what differs, and the seconds that each library takes: of the clock, and of processors."""
     for name in names:
-        seconds = dict.fromkeys(COMMANDS, math.inf)
-        for _ in range(repeat):
-            folders = prepare(work, size, [name])[name]
-            outcomes = [run(library, HERE / "scripts" / f"{name}.py", folders[library]) for library in COMMANDS]
-            seconds = {o.folder.parent.name: min(o.seconds, seconds[o.folder.parent.name]) for o in outcomes}
-            found = differences(*outcomes)
-            shutil.rmtree(work)
-        results[name] = found, list(seconds.values())
-    return results
+        folders = prepare(work, size, [name])[name]
+        outcomes = [run(library, HERE / "scripts" / f"{name}.py", folders[library]) for library in COMMANDS]
+        found = differences(*outcomes)
+        shutil.rmtree(work)
+        yield name, found, [o.seconds for o in outcomes] + [o.busy for o in outcomes]
 
 
 def main() -> int:
@@ -263,25 +268,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scripts", nargs="*", default=SCRIPTS)
     parser.add_argument("--size", type=int, default=96, help="rows and columns of an image")
-    parser.add_argument("--repeat", type=int, default=1, help="runs of each, of which the fastest counts")
     parser.add_argument("--forked", action="store_true", help="compare only")
     parser.add_argument("--work", type=Path, default=Path("/tmp/scripts_of_ccdproc"))
     options = parser.parse_args()
     shutil.rmtree(options.work, ignore_errors=True)
     if options.forked:
-        found = {
-            name: (lines, []) for name, lines in compare_forked(options.work, options.size, options.scripts).items()
-        }
+        forked = compare_forked(options.work, options.size, options.scripts)
+        found = iter([(name, lines, [math.nan] * 4) for name, lines in forked.items()])
     else:
-        found = compare(options.work, options.size, options.scripts, repeat=options.repeat)
-    print("| script | differences | ccdproc | lazyccd.ccdproc |\n|---|---|---|---|")
-    for name, (lines, seconds) in found.items():
-        print(f"| `{name}` | {len(lines) or 'none'} | " + " | ".join(f"{s:.2f} s" for s in seconds) + " |")
-        print("".join(f"    {line}\n" for line in lines), end="", file=sys.stderr)
-    if not options.forked:
-        sums = [sum(seconds) for seconds in zip(*(seconds for _, seconds in found.values()), strict=True)]
-        print("| sum | | " + " | ".join(f"{s:.1f} s" for s in sums) + " |")
-    return int(any(lines for lines, _ in found.values()))
+        found = compare(options.work, options.size, options.scripts)
+    print(
+        "| script | differences | ccdproc | lazyccd | ccdproc, processors | lazyccd, processors |\n|---|---|---|---|---|---|"
+    )
+    wrong, sums = False, [0.0] * 4
+    for name, lines, seconds in found:
+        print(f"| `{name}` | {len(lines) or 'none'} | " + " | ".join(f"{s:.2f} s" for s in seconds) + " |", flush=True)
+        print("".join(f"    {line}\n" for line in lines), end="", file=sys.stderr, flush=True)
+        wrong, sums = wrong or bool(lines), [a + b for a, b in zip(sums, seconds, strict=True)]
+    print("| sum | | " + " | ".join(f"{s:.1f} s" for s in sums) + " |")
+    return int(wrong)
 
 
 if __name__ == "__main__":
