@@ -131,7 +131,7 @@ def _found(given: Given, spec: Spec, what: str, section: str | None, *, sampled:
     if spec not in STATISTICS:
         words = ", ".join([*STATISTICS, *(["exposure"] if what == "scale" else [])])
         raise ParameterError(
-            f"{what} {spec!r} must be numbers, a function, a keyword of the headers or one of {words}."
+            f"{what} {spec!r} must be numbers, a function, !KEYWORD or one of {words}."
         )
     return _scalars([statistic(image, spec, section, sampled) for image in given.images], what, is_statistic=True)
 
@@ -262,7 +262,7 @@ def _named_weights(given: Given, weights: str) -> tuple[Found, tuple[Image, ...]
         return Found(tuple(given.header_number(i, weights.removeprefix("!")) for i in range(len(given.images)))), ()
     if not is_word:
         raise ParameterError(
-            f"weights {weights!r} must be numbers, images, a keyword of the headers, exposure, variance, smoothed or pixel."
+            f"weights {weights!r} must be numbers, images, !KEYWORD, exposure, variance, smoothed or pixel."
         )
     missing = [label for label, image in zip(given.labels, given.images, strict=True) if not image.has_variance]
     if missing:
