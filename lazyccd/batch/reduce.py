@@ -56,7 +56,7 @@ def reduce(
     -------
     Run
         The night that was reduced: ``outcomes`` has what became of each product, ``plan`` the reason for every decision,
-        ``exit_status`` that of the command. To print it as the command does, hand it to `lazyccd.batch.report.print_results`.
+        ``exit_status`` that of the command. To print it as the command does, hand it to ``lazyccd.batch.report.print_results``.
 
     Raises
     ------

@@ -130,9 +130,7 @@ def _found(given: Given, spec: Spec, what: str, section: str | None, *, sampled:
         return Found(tuple(given.header_number(i, spec.removeprefix("!")) for i in range(count)))
     if spec not in STATISTICS:
         words = ", ".join([*STATISTICS, *(["exposure"] if what == "scale" else [])])
-        raise ParameterError(
-            f"{what} {spec!r} must be numbers, a function, !KEYWORD or one of {words}."
-        )
+        raise ParameterError(f"{what} {spec!r} must be numbers, a function, !KEYWORD or one of {words}.")
     return _scalars([statistic(image, spec, section, sampled) for image in given.images], what, is_statistic=True)
 
 
