@@ -21,7 +21,7 @@ from lazyccd.batch.check_steps import (
     good_pixels,
     middle,
 )
-from lazyccd.batch.checks import piled_up
+from lazyccd.batch.checks import is_large_enough, piled_up
 from lazyccd.batch.classify import calibration_of
 from lazyccd.batch.cosmic_rays import Cleaned, remove_cosmic_rays
 from lazyccd.batch.exposures import (
@@ -218,6 +218,8 @@ def calibrate(frame_plan: FramePlan, masters: dict[str, str], bias_noise: float 
         pedestal_gone = bool(frame_plan.bias or frame_plan.contains_bias or facts.overscan.value)
         how = {"pedestal_gone": pedestal_gone, "flattened": bool(frame_plan.flat), "small": is_plain_image(facts)}
         done.doubts += check_result(done.frame, facts, done.seen, steps=done.steps, **how)
+        if not is_large_enough(done.frame[DATA].shape):
+            done.messages.append("not checked for structure of its masters: the image is too small")
     if unknown:
         # That of the masters alone would look like the frame's.
         done.frame = scale_noise(done.frame, 0)

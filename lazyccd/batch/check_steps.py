@@ -21,6 +21,9 @@ from lazyccd.sections import Region
 _INVERTED = 0.75
 """Part of a flat's structure that is there negative from which on another flat is more likely than a pedestal."""
 
+_UNEVEN = 1.1
+"""Noise of half of the parts over that of the quietest quarter above which something else than noise differs among them."""
+
 _OTHER_BIAS = "take biases as the frame was taken, or give one by --bias"
 
 CHECKED = 1024
@@ -143,7 +146,11 @@ def _left(choice: Choice, left: checks.Left | None, what: str, most: float, leve
         pedestal = f"{_few(part * level)} of the level of {_few(level)} may be no light: a pedestal, {_OTHER_BIAS}"
         causes.insert(0 if part < _INVERTED else 1, pedestal)
     if choice.kind == "flat" and left.fraction > 0:
-        causes.append(f"the flat may have kept its bias; or too much was subtracted from the frame, {_OTHER_BIAS}")
+        causes += [
+            "the flat may have kept its bias",
+            f"too much may have been subtracted from the frame, {_OTHER_BIAS}",
+            "something bright in the middle of the frame may look like it",
+        ]
     return [Doubt("check", f"{part:.0%} of the {what} of the {choice.kind} {how}", "; or ".join(causes))]
 
 
@@ -241,12 +248,15 @@ def check_result(
 
 def _why_noise(values: Array, uncertainty: Array, facts: Facts) -> str:
     """Return what may have made the noise of the sky wrong, what is most likely first."""
-    _, ratio = checks.noise_ratio(values, uncertainty)
+    low, ratio = checks.noise_ratio(values, uncertainty)
     level, expected = middle(values), middle(uncertainty)
     gain, read = facts.gain.value or 1.0, facts.readnoise.value or 0.0
     variance = (ratio * expected) ** 2
     too_much = expected**2 - variance
     found = []
+    # Stars are not everywhere alike.
+    if too_much < 0 and ratio > _UNEVEN * low:
+        found.append("stars or other structure fill the frame, which is then right")
     # What is read without light has no less noise than the reading.
     if variance < (0.9 * read) ** 2:
         found.append(f"the read noise ({read:.3g} e-, {facts.readnoise.source}) is too large, state it by --readnoise")
@@ -256,5 +266,5 @@ def _why_noise(values: Array, uncertainty: Array, facts: Facts) -> str:
     if 0 < too_much < level:
         found.append(f"{_few(too_much)} of its {_few(level)} electrons are no light: a pedestal, {_OTHER_BIAS}")
     if too_much < 0:
-        found.append(f"{_few(-too_much)} electrons too much were subtracted, {_OTHER_BIAS}")
+        found.append(f"too much was subtracted, {_OTHER_BIAS}")
     return "; or ".join(found) or "gain and read noise do not fit the frame; state them by --gain and --readnoise"

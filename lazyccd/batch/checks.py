@@ -33,6 +33,9 @@ STRUCTURE_LEFT = 0.5
 LEAST_STRUCTURE = 0.4
 """Fraction of the variance of a master's small structure that must not be noise, or there is nothing to compare."""
 
+FEWEST_OF_PART = 30
+"""Pixels that a part has, at least: with fewer an image is too small for the checks of its structure."""
+
 HOT = 20.0
 """Robust standard deviations by which a hot pixel of a dark stands out."""
 
@@ -43,6 +46,9 @@ FEWEST_HOT = 10
 
 SHADING_LEFT = 0.3
 """Fraction of a flat's large structure that may be left, or be there inverted."""
+
+WHOLE_SHADING = 1.5
+"""A frame that was not divided at all has once the shading of its flat; what has more of it is something on the sky."""
 
 LEAST_SHADING = 0.01
 """Scatter of the large structure of a flat below which there is nothing to compare."""
@@ -74,6 +80,17 @@ class Left(NamedTuple):
         return abs(self.fraction) > most and abs(self.fraction) > SURE * self.error
 
 
+def is_large_enough(shape: tuple[int, ...]) -> bool:
+    """Return whether an image has the pixels that the checks of its structure need.
+
+    Examples
+    --------
+    >>> is_large_enough((100, 20)), is_large_enough((20, 20))
+    (True, False)
+    """
+    return all(size >= 3 for size in shape) and math.prod(size - 2 for size in shape) >= FEWEST_OF_PART * TILES**2
+
+
 def structure_left(after: Array, master: Array, noise: Array | float) -> Left | None:
     r"""Return how much of the small structure of a master is left in a frame after it was subtracted.
 
@@ -103,7 +120,7 @@ def structure_left(after: Array, master: Array, noise: Array | float) -> Left | 
     fractions = []
     for y, x in _tiles(ours.shape, most=STRUCTURE_SIDE):
         a, m = _clipped(ours[y, x], theirs[y, x])
-        if a.size < 30:
+        if a.size < FEWEST_OF_PART:
             continue
         variance = float(np.mean(m**2))
         structure = variance - own
@@ -151,9 +168,21 @@ def shading_left(after: Array, flat: Array) -> Left | None:
         return None
     slope, offset = np.polyfit(flats, logs, 1)
     rest = logs - slope * flats - offset
+    # Too little of a flat was taken away everywhere; a nebula in the middle, where flats are bright, ends somewhere.
+    if slope > 0:
+        bright = flats > 0
+        halves = [_slope(flats[half], logs[half]) for half in (bright, ~bright)]
+        slope = max(0.0, min(slope, *halves))
+        slope = slope if slope < WHOLE_SHADING else 0.0
     # Gradients of the sky reach over many parts, which are then no independent measurements.
     error = float(np.std(rest) / np.std(flats) / math.sqrt(good.sum() / 4))
     return Left(float(slope), error)
+
+
+def _slope(x: Array, y: Array) -> float:
+    """Return the slope of a line through some points; 0 where they do not tell."""
+    x, y = x - np.mean(x), y - np.mean(y)
+    return float(np.sum(x * y) / np.sum(x * x)) if np.sum(x * x) > 0 else 0.0
 
 
 def too_dark(values: Array, noise: float) -> str:

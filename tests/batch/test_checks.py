@@ -359,3 +359,19 @@ def test_noise_of_a_master_is_no_structure(excess: float) -> None:
     master = rng.normal(0, excess * stated, SHAPE)
     after = rng.normal(0, 3 * stated, SHAPE) - master
     assert checks.structure_left(after, master, excess * stated) is None
+
+
+@pytest.mark.parametrize("size", [20.0, 30.0, 40.0, 60.0])
+@pytest.mark.parametrize("height", [2.0, 5.0, 20.0])
+def test_a_nebula_in_the_middle(size: float, height: float) -> None:
+    """It is where a flat is bright, and no shading of the flat: that is once there, in all parts, if it was not divided."""
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    r2 = (y - SHAPE[0] / 2) ** 2 + (x - SHAPE[1] / 2) ** 2
+    flat = 1 - 0.25 * r2 / r2.max()
+    sky = np.random.default_rng(6).poisson(400 * (1 + height * np.exp(-r2 / (2 * size**2))))
+    left = checks.shading_left(sky.astype(float), flat)
+    assert left is None or not left.is_beyond(checks.SHADING_LEFT)
+    kept = checks.shading_left(np.random.default_rng(7).poisson(400 * flat).astype(float), flat)
+    assert kept is not None
+    assert kept.fraction == pytest.approx(1, abs=0.1)
+    assert kept.is_beyond(checks.SHADING_LEFT)

@@ -437,3 +437,24 @@ def test_a_read_noise_that_is_stated_too_low(tmp_path: Path) -> None:
     outcome, _ = reduced(make(tmp_path / "raw", low, cameras), cosmic_rays="none")
     assert "readnoise: measured" in outcome.reason
     assert "structure" not in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("size", "is_checked"), [((16, 20), False), ((20, 20), False), ((48, 48), True), ((100, 20), True)]
+)
+@pytest.mark.parametrize("belongs", [True, False])
+def test_small_frames(tmp_path: Path, size: tuple[int, int], is_checked: bool, belongs: bool) -> None:
+    """They are checked as far as their pixels tell, and it is said where these are too few."""
+    rng = np.random.default_rng(size[0])
+    pattern = rng.normal(0, 30, size)
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for number, kind in enumerate(["bias"] * 5 + ["light"]):
+        signal = rng.poisson(300, size) if kind == "light" else 0
+        has_pattern = kind == "bias" or belongs
+        pixels = 1000 + signal + pattern * has_pattern + rng.normal(0, 5, size)
+        cards = {"IMAGETYP": kind, "EXPTIME": 60.0 * (kind == "light"), "GAIN": 1.0, "RDNOISE": 5.0}
+        fits.writeto(folder / f"{kind}{number}.fits", np.rint(pixels).astype("u2"), fits.Header(cards))
+    outcome, _ = reduced(folder, cosmic_rays="none")
+    assert ("structure of the bias is there negative" in outcome.reason) is (is_checked and not belongs)
+    assert any("the image is too small" in text for text in outcome.messages) is not is_checked
