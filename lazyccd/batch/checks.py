@@ -290,8 +290,9 @@ def sources(flat: Array) -> list[Source]:
 STAR_HEIGHT = 10.0
 """Robust standard deviations of a flat that a star in it stands out by."""
 
-STAR_LEAST = 0.05
-"""Height that a star in a flat has, at least: what is left between many rings of dust looks like fainter ones."""
+STAR_LEAST = 0.1
+"""Height that a star in a flat has, at least: scratches and spots of the detector of EFOSC2 have up to 0.053, and what is left
+between many rings of dust looks like such too."""
 
 STAR_FOOT = 0.08
 """Part of its height that each of its eight neighbours has, at least: 2 pixels of full width give 0.09 in the worst place."""
