@@ -48,7 +48,7 @@ def examples(page: str) -> list[str]:
 def _dedented(lines: list[str]) -> str:
     """Return lines without what all of them are indented by."""
     margin = min(len(line) - len(line.lstrip()) for line in lines if line.strip())
-    return "\n".join(line[margin:] for line in lines) + "\n"
+    return "\n".join(line[margin:] for line in lines).strip("\n") + "\n"
 
 
 def run_page(library: str, page: Path) -> list[str]:
