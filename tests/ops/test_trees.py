@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from astropy import units as u
+from astropy.wcs import WCS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,6 +59,9 @@ def strips(frames: Frames) -> Each:
     """Return an overscan section for each frame: its last one or two columns."""
     return Each({n: f"[{ds.sizes['x'] - i % 2}:{ds.sizes['x']},*]" for i, (n, ds) in enumerate(frames.items())})
 
+
+SKY = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CDELT1": -0.01, "CDELT2": 0.01, "CRVAL2": 10.0}
+"""A place on the sky."""
 
 CALLS: dict[str, list[Callable[[Frames], dict[str, Any]]]] = {
     "add": [lambda f: {"other": masters(f, 1)}, lambda f: {"other": 3 * u.adu}],
@@ -117,6 +121,7 @@ CALLS: dict[str, list[Callable[[Frames], dict[str, Any]]]] = {
     ],
     "transform_image": [lambda f: {"transform_func": np.fliplr}],
     "trim_image": [lambda f: {"fits_section": Each({n: f"[1:{ds.sizes['x'] - 1},-*]" for n, ds in f.items()})}],
+    "wcs_project": [lambda f: {"target_wcs": WCS({**SKY, "CRPIX1": 3.3, "CROTA2": 20}), "target_shape": (12, 9)}],
     "with_header": [lambda f: {"cards": {"OBJECT": "M 1"}}, lambda f: {"gain": numbered(f)}],
     "add_mask": [lambda f: {"array": Each({n: ds["data"] > 700 for n, ds in f.items()}), "plane": "GHOST"}],
     "with_mask": [
@@ -174,6 +179,8 @@ def test_a_tree_gives_the_bits_of_a_loop(name: str, frames: Frames) -> None:
     """Each frame gets its own calibration and parameters, lazily, whether by function or by method; the root stays."""
     if name == "divide_illumination":  # which comes after the flat
         frames = {frame: ds.ccd.with_header(FLATCOR="done") for frame, ds in frames.items()}
+    if name == "wcs_project":
+        frames = {frame: ds.ccd.with_header(SKY) for frame, ds in frames.items()}
     tree = make_tree(frames, {"header": "INSTRUME= 'CAM     '"})
     for call in CALLS[name]:
         arguments = call(frames)
@@ -372,7 +379,17 @@ NO_FRAMES = {
 }
 """Names that take no frame: what makes them, and others."""
 
-OTHERWISE = {"Combiner", "RunningStack", "combine", "register", "explain", "to_ccddata", "to_fits", "to_zarr"}
+OTHERWISE = {
+    "Combiner",
+    "RunningStack",
+    "combine",
+    "explain",
+    "find_optimal_grid",
+    "register",
+    "to_ccddata",
+    "to_fits",
+    "to_zarr",
+}
 """Names that other tests of trees are about, here or of files."""
 
 NO_PIXELS = {"bitfield_to_boolean_mask", "build_pyramid", *OF_TREES}

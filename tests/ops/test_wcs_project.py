@@ -22,6 +22,7 @@ import lazyccd
 from lazyccd.errors import ArgumentTypeError, FrameError, ParameterError
 from lazyccd.frame.core import resolve
 from lazyccd.frame.sky_mapping import FrozenWCS, SkyMapping
+from lazyccd.frame.tree import make_tree
 from lazyccd.kernels.resample.weights import KERNELS
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.plan.chunks import asked_grid
@@ -504,6 +505,10 @@ def test_a_grid_holds_all_frames(center: tuple[float, float]) -> None:
     assert columns - 1.5 < x.max() < columns - 0.49
     assert rows - 1.5 < y.max() < rows - 0.49
     assert abs(np.sqrt(np.linalg.det(grid.pixel_scale_matrix) * -1) - 1e-3) < 1e-9
+    tree = make_tree({f"CCD{i}": one for i, one in enumerate(frames)}, {})
+    again, shape = lazyccd.find_optimal_grid([tree])
+    assert again.wcs.compare(grid.wcs)
+    assert shape == (rows, columns)
 
 
 def test_grids_of_nothing_and_of_everything_are_refused() -> None:

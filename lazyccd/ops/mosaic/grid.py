@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import resolve
 from lazyccd.frame.sky_mapping import footprint_pixels, sampled, shifted
+from lazyccd.frame.tree import frames_of
 from lazyccd.io import as_frame
 from lazyccd.kernels.block import Array
 from lazyccd.ops.mosaic.warp import celestial_wcs, normalize_shape
 
 if TYPE_CHECKING:
-    import xarray as xr
+    from astropy.nddata import CCDData
     from astropy.wcs import WCS
 
 WIDEST = 60.0
@@ -23,14 +26,17 @@ WIDEST = 60.0
 
 
 def find_optimal_grid(
-    frames: Sequence[xr.Dataset | str], *, pixel_scale: float | None = None, projection: str | None = None
+    frames: Iterable[xr.Dataset | xr.DataTree | CCDData | str | os.PathLike[str]],
+    *,
+    pixel_scale: float | None = None,
+    projection: str | None = None,
 ) -> tuple[WCS, tuple[int, int]]:
     """Return a WCS and a shape that hold all of some frames.
 
     Parameters
     ----------
     frames
-        Frames with celestial WCS, or names of files. No pixel is read.
+        Frames with celestial WCS, trees of such, or names of files. No pixel is read.
     pixel_scale
         Degrees of a pixel of the grid; None takes the smallest of the frames.
     projection
@@ -73,7 +79,7 @@ def find_optimal_grid(
     >>> shape
     (101, 161)
     """
-    opened = [resolve(as_frame(frame, "frame")) for frame in frames]
+    opened = [resolve(frame) for given in frames for frame in _frames(given)]
     if not opened:
         raise ParameterError("find_optimal_grid() got no frame; give at least one.")
     placed = [(celestial_wcs(image), image.shape) for image in opened]
@@ -85,6 +91,11 @@ def find_optimal_grid(
     boxes = np.array([footprint_pixels(wcs, shape, grid) for wcs, shape in placed])
     (y0, x0), (y1, x1) = boxes[:, ::2].min(axis=0), boxes[:, 1::2].max(axis=0)
     return shifted(grid, int(y0), int(x0)), normalize_shape((int(y1 - y0), int(x1 - x0)))
+
+
+def _frames(given: object) -> list[xr.Dataset]:
+    """Return a frame, or those of a tree."""
+    return list(frames_of(given).values()) if isinstance(given, xr.DataTree) else [as_frame(given)]
 
 
 def _grid(longitude: float, latitude: float, scale: float, projection: str) -> WCS:

@@ -20,7 +20,7 @@ from lazyccd.frame.sky_mapping import FrozenWCS, SkyMapping, footprint_pixels, p
 from lazyccd.frame.wcs import wcs_from_header
 from lazyccd.kernels.resample.block import resample
 from lazyccd.kernels.resample.weights import KERNELS
-from lazyccd.ops.decorator import operation, tell_wcs
+from lazyccd.ops.decorator import called_with_ccddata, operation, tell_wcs
 from lazyccd.plan.chunks import default_grid
 from lazyccd.plan.footprints import PlaneMap, Warped
 from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
@@ -132,7 +132,8 @@ def wcs_project(
     else:
         shape = normalize_shape(target_shape)
     tell_wcs(target)
-    return _warped(image, source, target, shape, kernel).to_dataset(boundary=True)
+    # a single call has no later operations whose tasks would repeat the warp
+    return _warped(image, source, target, shape, kernel).to_dataset(boundary=not called_with_ccddata())
 
 
 def celestial_wcs(image: Image) -> Any:
