@@ -9,6 +9,7 @@ import numpy as np
 from lazyccd.kernels.block import Array, Request
 from lazyccd.plan.chunks import tile_groups
 from lazyccd.plan.cost import declared_bytes
+from lazyccd.plan.footprints import Whole
 from lazyccd.plan.steps import Scalar, Step, held_arrays, walk
 from lazyccd.plan.tasks import Kind, Output, Work, compute_region, run_final, run_partial
 from lazyccd.plan.threads import WORTH_PIXELS, each, shares
@@ -43,14 +44,21 @@ def run_plan(plan: Step, kinds: Mapping[str, Kind]) -> dict[str, Array]:
         work, deps = _work(plan, Request(region, planes), plan.pending, scalars)
         return compute_region(work, outputs, deps, arrays)
 
-    order = list(walk(plan))
-    passes = len(order) if all(step.local for step in order) else HALO_PASSES
-    parts = shares(plan.shape[0], passes * plan.shape[0] * plan.shape[1] // 2)
+    parts = shares(plan.shape[0], _passes(plan) * plan.shape[0] * plan.shape[1] // 2)
     if len(parts) == 1:
         return dict(zip(kinds, compute(parts[0]), strict=True))
     arrays = tuple(np.empty(plan.shape, plan.dtypes[out.plane]) for out in outputs)
     each(lambda rows: compute(rows, tuple(array[rows] for array in arrays)), parts)
     return dict(zip(kinds, arrays, strict=True))
+
+
+def _passes(plan: Step) -> int:
+    """Return how many passes over its pixels a plan is worth to threads; 0 if they would all do the same."""
+    order = list(walk(plan))
+    # each part would need the whole input, and call the user's function for itself
+    if any(isinstance(footprint, Whole) for step in order for footprint in step.footprints):
+        return 0
+    return len(order) if all(step.local for step in order) else HALO_PASSES
 
 
 def run_scalars(pending: Mapping[str, Scalar]) -> dict[str, Array]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -63,6 +64,13 @@ def kernel_name(kernel: Callable[..., Any]) -> str:
 # a context variable and no global: other threads may build lazy frames at the same time
 _held: ContextVar[dict[str, Array] | None] = ContextVar("lazyccd_held", default=None)
 _numbers = itertools.count()
+_PROCESS = uuid.uuid4().hex
+"""What a forked process has in common with its parent, and no other process has."""
+
+
+def _unique_name(what: str) -> str:
+    """Return a name that nothing else has, in any process: what dask computes meets the graphs of others at its scheduler."""
+    return f"{what}-{_PROCESS}-{os.getpid()}-{next(_numbers)}"
 
 
 @contextmanager
@@ -91,14 +99,14 @@ def hold(array: Array) -> str:
     """Hold an array for the single call that runs, and return the name under which steps read it."""
     held = _held.get()
     assert held is not None
-    name = f"held-{next(_numbers)}"
+    name = _unique_name("held")
     held[name] = array
     return name
 
 
 def _unique_token() -> str:
     """Return a token that no other step has; empty outside of single calls, where equal steps must have equal ones."""
-    return "" if _held.get() is None else f"single-{next(_numbers)}"
+    return "" if _held.get() is None else _unique_name("single")
 
 
 class Resources(Protocol):

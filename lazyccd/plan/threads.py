@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import itertools
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -18,9 +19,16 @@ WORTH_PIXELS = 2**23
 """Less work is done sooner by the caller than by threads: they must be woken up, and one pass over an image waits for memory."""
 
 
+_own = threading.local()
+
+
+def _mark_as_own() -> None:
+    _own.is_worker = True
+
+
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="lazyccd")
+    return ThreadPoolExecutor(threads, thread_name_prefix="lazyccd", initializer=_mark_as_own)
 
 
 def forget_threads() -> None:
@@ -33,8 +41,9 @@ def each(work: Callable[[T], R], parts: Sequence[T]) -> list[R]:
 
     NumPy keeps `numpy.errstate` in a context variable.
     """
-    if len(parts) == 1:
-        return [work(parts[0])]
+    # a user's function that runs in one of these threads may call an operation: if all of them waited for others, none would go on
+    if len(parts) == 1 or getattr(_own, "is_worker", False):
+        return [work(part) for part in parts]
     pool = _pool(job_cpus())
     # a context can be entered by one thread at a time
     running = [pool.submit(contextvars.copy_context().run, work, part) for part in parts]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -15,8 +18,9 @@ from astropy.wcs import WCS
 import lazyccd
 from lazyccd.accessor import NOT_METHODS
 from lazyccd.frame.core import HeldFrame, held_image, resolve
+from lazyccd.kernels.block import Array
 from lazyccd.plan import threads
-from lazyccd.plan.steps import held_arrays, single_call
+from lazyccd.plan.steps import held_arrays, hold, single_call
 from lazyccd.plan.threads import WORTH_PIXELS
 from lazyccd.testing.asserts import raise_if_computes
 from lazyccd.testing.steps import formula_frame
@@ -125,7 +129,7 @@ def test_a_frame_inside_of_a_call_becomes_a_dataset_when_it_is_looked_at() -> No
     np.testing.assert_array_equal(lazyccd.to_ccddata(lazyccd.add(other, 1.0 * u.adu)).data, ccd.data + 2)
 
 
-def test_frames_outside_of_calls_keep_their_names() -> None:
+def test_frames_outside_of_calls_keep_theirnames_of_a_call() -> None:
     """Equal pixels have equal tokens, as dask's caches and resumed runs need, also after a single call."""
     ccd = image(SHAPE)
     names = []
@@ -139,3 +143,52 @@ def test_no_name_is_missing_here() -> None:
     """What is not tried above is no operation on an image."""
     assert set(CALLS) >= LAZY_ONLY
     assert not LAZY_ONLY & set(NOT_METHODS)
+
+
+def test_a_function_of_the_whole_image_is_called_once() -> None:
+    """Threads that each need all of the input would call it again, at the same time."""
+    calls = []
+
+    def flipped(pixels: Array) -> Array:
+        calls.append(pixels.shape)
+        return pixels[::-1]
+
+    ccd = CCDData(np.arange(1024.0**2).reshape(1024, 1024), unit="adu")
+    np.testing.assert_array_equal(lazyccd.transform_image(ccd, flipped).data, ccd.data[::-1])
+    assert calls == [(1024, 1024)]
+
+
+NESTED = """
+import numpy as np
+from astropy.nddata import CCDData
+import lazyccd
+from lazyccd.plan import threads
+
+threads.WORTH_PIXELS = 1
+image = CCDData(np.ones((8, 8)), unit="adu")
+found = threads.each(lambda part: lazyccd.subtract_bias(image, image).data[part], range(8))
+print(np.sum(found))
+"""
+
+
+def test_what_threads_run_may_call_operations() -> None:
+    """A function of a user's, whose own operations are large: threads that all wait for threads would wait for ever."""
+    done = subprocess.run([sys.executable, "-c", NESTED], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "0.0\n", done.stderr
+
+
+def names_of_a_call() -> list[str]:
+    """Return the names of an array and of a step in a single call."""
+    with single_call():
+        return [hold(np.ones(3)), resolve(lazyccd.from_ccddata(image(SHAPE))).plan.token]
+
+
+def test_names_of_single_calls_meet_no_others() -> None:
+    """What dask computes may stand at a scheduler beside the graph of another process, forked or not."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        forked = pool.apply(names_of_a_call)
+    found = [*names_of_a_call(), *names_of_a_call(), *forked]
+    command = "from tests.ops.test_single_calls import names_of_a_call; print(*names_of_a_call())"
+    other = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True).stdout.split()
+    found += other
+    assert len(set(found)) == len(found) == 8
