@@ -308,8 +308,10 @@ def _cards_of_wcs(wcs: Any) -> tuple[list[NewCard], list[str]]:
     # what wcslib says does not have the distortions that astropy adds
     distorted = wcs.sip or wcs.cpdis1 or wcs.cpdis2 or wcs.det2im1 or wcs.det2im2
     key = "" if distorted else wcs.wcs.to_header(relax=True)
-    if key and key in _WCS_CARDS:
-        return _WCS_CARDS[key]
+    # asked once: another thread may drop it
+    found = _WCS_CARDS.get(key)
+    if found is not None:
+        return found
     cards = [(c.keyword, c.value, c.comment) for c in wcs.to_header(relax=True).cards]
     found = cards, append_cards("", cards).split("\n")
     if key:

@@ -57,13 +57,13 @@ def tell_wcs(wcs: Any) -> None:
 @contextmanager
 def _collect_log() -> Iterator[list[tuple[str, Any]]]:
     """Collect the log entries of all operations that run inside."""
-    _projected.set(None)
     entries: list[tuple[str, Any]] = []
-    token = _collected.set(entries)
+    token, wcs = _collected.set(entries), _projected.set(None)
     try:
         yield entries
     finally:
         _collected.reset(token)
+        _projected.reset(wcs)
 
 
 class FrameOperation(Protocol[P]):
@@ -196,13 +196,14 @@ def _on_frame(
                 return _logged(func(**arguments), entries)
         with told, _collect_log() as collected:
             result = func(**arguments)
+            projected = _projected.get()
         # the header of the frame goes no further
         collected += entries
         if isinstance(result, xr.DataArray):
             return result.values
         made = to_ccddata(result, like=ccd, log=collected)
-        if _projected.get() is not None:
-            made.wcs = _projected.get()
+        if projected is not None:
+            made.wcs = projected
         return made
 
 
