@@ -520,3 +520,31 @@ def test_grids_of_nothing_and_of_everything_are_refused() -> None:
         lazyccd.find_optimal_grid([])
     with pytest.raises(ParameterError, match="pixel_scale"):
         lazyccd.find_optimal_grid(opposite[:1], pixel_scale=-1)
+
+
+def test_a_grid_of_one_frame_and_of_a_scale_with_a_unit() -> None:
+    """One frame needs no list; a scale is an angle or degrees, and what is no scale or projection is named."""
+    one = frame(np.ones((10, 10)), tangent((10, 10), (10.0, 20.0), scale=0.01))
+    grid, shape = lazyccd.find_optimal_grid(one, pixel_scale=18 * u.arcsec)
+    again, other = lazyccd.find_optimal_grid([one], pixel_scale=0.005)
+    assert grid.wcs.compare(again.wcs)
+    assert shape == other
+    for scale in ("a", 3 * u.m, 0 * u.deg):
+        with pytest.raises(ParameterError, match="pixel_scale"):
+            lazyccd.find_optimal_grid(one, pixel_scale=scale)  # type: ignore[arg-type]  # what users may give
+    with pytest.raises(ParameterError, match="projection 'XYZ'"):
+        lazyccd.find_optimal_grid(one, projection="XYZ")
+
+
+def test_data_alone_are_those_beside_the_variance() -> None:
+    """A pixel whose variance is unknown has no weight, whichever variables are computed."""
+    sigma = np.ones((10, 10))
+    sigma[4, 4] = np.nan
+    ccd = CCDData(np.arange(100.0).reshape(10, 10), unit="adu", uncertainty=StdDevUncertainty(sigma))
+    ccd.wcs = tangent((10, 10), (10.0, 20.0))
+    target = ccd.wcs.deepcopy()
+    target.wcs.crpix += 0.4
+    warped = lazyccd.wcs_project(lazyccd.from_ccddata(ccd), target)
+    whole = warped.compute()
+    for name in ("data", "uncertainty", "mask"):
+        np.testing.assert_array_equal(warped[name].values, whole[name].values)

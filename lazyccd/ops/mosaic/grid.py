@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import xarray as xr
+from astropy import units as u
 
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import resolve
+from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.sky_mapping import footprint_pixels, sampled, shifted
 from lazyccd.frame.tree import frames_of
 from lazyccd.io import as_frame
@@ -21,14 +24,16 @@ if TYPE_CHECKING:
     from astropy.nddata import CCDData
     from astropy.wcs import WCS
 
+Frame: TypeAlias = "xr.Dataset | xr.DataTree | CCDData | str | os.PathLike[str]"
+
 WIDEST = 60.0
 """Degrees from the middle of the frames up to which the tangent plane serves: there it stretches pixels by a factor of four."""
 
 
 def find_optimal_grid(
-    frames: Iterable[xr.Dataset | xr.DataTree | CCDData | str | os.PathLike[str]],
+    frames: Frame | Iterable[Frame],
     *,
-    pixel_scale: float | None = None,
+    pixel_scale: float | u.Quantity | None = None,
     projection: str | None = None,
 ) -> tuple[WCS, tuple[int, int]]:
     """Return a WCS and a shape that hold all of some frames.
@@ -36,9 +41,9 @@ def find_optimal_grid(
     Parameters
     ----------
     frames
-        Frames with celestial WCS, trees of such, or names of files. No pixel is read.
+        Frames with celestial WCS, trees of such, or names of files; one or several. No pixel is read.
     pixel_scale
-        Degrees of a pixel of the grid; None takes the smallest of the frames.
+        Side of a pixel of the grid, a quantity or in degrees; None takes the smallest of the frames.
     projection
         Three letters, such as ``"TAN"`` or ``"ZEA"``. None takes TAN, and ZEA for frames more than 60 degrees from their middle.
 
@@ -53,8 +58,10 @@ def find_optimal_grid(
     Raises
     ------
     ParameterError
-        Raised if there is no frame, a frame has no celestial WCS, the frames lie all around the sky and have no middle, or the
-        grid would have more pixels than can be meant.
+        Raised if there is no frame, the scale is no angle, the projection has no WCS, the frames lie all around the sky and have
+        no middle, or the grid would have more pixels than can be meant.
+    FrameError
+        Raised if a frame has no celestial WCS.
 
     Examples
     --------
@@ -79,18 +86,35 @@ def find_optimal_grid(
     >>> shape
     (101, 161)
     """
-    opened = [resolve(frame) for given in frames for frame in _frames(given)]
+    opened = [resolve(frame) for given in _several(frames) for frame in _frames(given)]
     if not opened:
         raise ParameterError("find_optimal_grid() got no frame; give at least one.")
     placed = [(celestial_wcs(image), image.shape) for image in opened]
     longitude, latitude, reach = _middle([_directions(wcs, shape) for wcs, shape in placed])
-    scale = min(_scale(wcs) for wcs, _ in placed) if pixel_scale is None else float(pixel_scale)
-    if not 0 < scale < 180:
-        raise ParameterError(f"pixel_scale {pixel_scale} must be in degrees, between 0 and 180.")
+    scale = min(_scale(wcs) for wcs, _ in placed) if pixel_scale is None else _degrees(pixel_scale)
     grid = _grid(longitude, latitude, scale, projection or ("TAN" if reach <= WIDEST else "ZEA"))
     boxes = np.array([footprint_pixels(wcs, shape, grid) for wcs, shape in placed])
     (y0, x0), (y1, x1) = boxes[:, ::2].min(axis=0), boxes[:, 1::2].max(axis=0)
     return shifted(grid, int(y0), int(x0)), normalize_shape((int(y1 - y0), int(x1 - x0)))
+
+
+def _several(frames: Any) -> Iterable[Any]:
+    """Return frames, trees or names as several, also if there is one."""
+    is_one = isinstance(frames, xr.Dataset | xr.DataTree | str | os.PathLike) or is_ccddata(frames)
+    return [frames] if is_one else frames
+
+
+def _degrees(scale: object) -> float:
+    """Return the scale of pixels in degrees."""
+    try:
+        degrees = float(u.Quantity(scale, u.deg).value)
+    except (TypeError, ValueError):  # a UnitConversionError is both
+        degrees = math.nan
+    if not 0 < degrees < 180:
+        raise ParameterError(
+            f"pixel_scale {scale!r} must be an angle or a number of degrees, between 0 and 180 degrees."
+        )
+    return degrees
 
 
 def _frames(given: object) -> list[xr.Dataset]:
@@ -100,7 +124,7 @@ def _frames(given: object) -> list[xr.Dataset]:
 
 def _grid(longitude: float, latitude: float, scale: float, projection: str) -> WCS:
     """Return a WCS about a point, whose pixel (0, 0) is there."""
-    from astropy.wcs import WCS
+    from astropy.wcs import WCS, InconsistentAxisTypesError
 
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = [f"RA---{projection}", f"DEC--{projection}"]
@@ -108,7 +132,12 @@ def _grid(longitude: float, latitude: float, scale: float, projection: str) -> W
     wcs.wcs.crval = [longitude, latitude]
     wcs.wcs.crpix = [1, 1]
     wcs.wcs.radesys = "ICRS"
-    wcs.wcs.set()
+    try:
+        wcs.wcs.set()
+    except InconsistentAxisTypesError:
+        raise ParameterError(
+            f"projection {projection!r} is none of FITS; give three letters such as 'TAN' or 'ZEA'."
+        ) from None
     return wcs
 
 

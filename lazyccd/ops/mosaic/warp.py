@@ -42,11 +42,11 @@ LARGEST = 2**40
 """Pixels of an output; more, a terabyte for each byte of a pixel, is a mistake in the WCS or the shape."""
 
 RESAMPLED: PlaneMap = (
-    ("data", ("data", "mask")),
+    ("data", ("data", "variance", "mask")),
     ("variance", ("data", "variance", "mask")),
     ("mask", ("data", "variance", "mask")),
 )
-"""Bad pixels have no weight, and what is not finite is bad."""
+"""Bad pixels have no weight, and what is not finite is bad, in the variance too: else data computed alone would be others."""
 
 
 @operation()
@@ -122,9 +122,7 @@ def wcs_project(
     image = resolve(ccd)
     source = celestial_wcs(image)
     target = celestial_target(target_wcs)
-    kernel = ORDERS.get(cast("str | int", order))
-    if kernel is None:
-        raise ParameterError(f"order {order!r} must be one of {', '.join(map(repr, ORDERS))}.")
+    kernel = _kernel_of(order)
     if target_shape is None:
         shape = image.shape
     elif isinstance(target_shape, str):
@@ -134,6 +132,14 @@ def wcs_project(
     tell_wcs(target)
     # a single call has no later operations whose tasks would repeat the warp
     return _warped(image, source, target, shape, kernel).to_dataset(boundary=not called_with_ccddata())
+
+
+def _kernel_of(order: object) -> str:
+    """Return the name of the kernel that an order means."""
+    kernel = ORDERS.get(order) if isinstance(order, str | int) else None
+    if kernel is None:
+        raise ParameterError(f"order {order!r} must be one of {', '.join(map(repr, ORDERS))}.")
+    return kernel
 
 
 def celestial_wcs(image: Image) -> Any:
