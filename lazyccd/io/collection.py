@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import xarray as xr
 
 from lazyccd.errors import KeywordError, LazyCCDError, MissingFileError, ParameterError, warn
@@ -155,8 +156,8 @@ class Collection:
         ----------
         **keywords
             A value by keyword, in any case; ``date_obs`` is DATE-OBS. Text is compared without regard to case, and may have the
-            wildcards ``*`` and ``?``; a list or tuple means any of its values, None no value, and a function is called with
-            the value of each file that has one.
+            wildcards ``*`` and ``?``; a list, tuple or array means any of its values, None no value, and a function is called
+            with the value of each file that has one.
 
         Raises
         ------
@@ -269,7 +270,7 @@ def _row(file: FitsFile, name: InputName) -> Row:
 
 def _matches(value: Any, wanted: Any) -> bool:
     """Return whether a header has what is wanted."""
-    if isinstance(wanted, list | tuple | set | frozenset):
+    if isinstance(wanted, list | tuple | set | frozenset | np.ndarray):
         return any(_matches(value, item) for item in wanted)
     missing = value is None or (isinstance(value, str) and not value)
     if wanted is None or missing:
@@ -278,10 +279,12 @@ def _matches(value: Any, wanted: Any) -> bool:
         return bool(wanted(value))
     if isinstance(wanted, str):
         text, pattern = str(value).lower(), wanted.strip().lower()
-        return text.strip() == pattern or fnmatch.fnmatchcase(text, pattern)
+        # 30 and 30.0 are one exposure time to an observer
+        same = not isinstance(value, str | bool) and find_number(pattern) == value
+        return same or text.strip() == pattern or fnmatch.fnmatchcase(text, pattern)
     # T is 1 to Python, and a number in quotes is a number to an observer
-    if isinstance(wanted, bool) or isinstance(value, bool):
-        return value is wanted
+    if isinstance(wanted, bool | np.bool_) or isinstance(value, bool):
+        return isinstance(wanted, bool | np.bool_) and isinstance(value, bool) and value == bool(wanted)
     return bool((find_number(value) if isinstance(value, str) else value) == wanted)
 
 

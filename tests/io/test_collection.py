@@ -64,6 +64,7 @@ def night(tmp_path: Path) -> Path:
             {"FILTER": "BVR"[i % 3], "EXPTIME": 10.0 * (1 + i % 2), "DATE-OBS": f"2026-01-{i + 1:02d}"}
         )
         header["OBJECT"] = "M 31" if i % 4 else "NGC 7000"
+        header["FLAG"] = i > 6
         if i == 5:
             del header["OBJECT"]
         fits.writeto(folder / f"f{i:02d}.fits", np.full((4, 6), i, np.uint16), header)
@@ -79,6 +80,11 @@ def numbers(collection: lazyccd.Collection) -> list[int]:
 FILTERS: dict[str, tuple[dict[str, Any], Callable[[int], bool]]] = {
     "text": ({"filter": "b"}, lambda i: i % 3 == 0),
     "a number": ({"EXPTIME": 20}, lambda i: i % 2 == 1),
+    "a number as text": ({"exptime": "20"}, lambda i: i % 2 == 1),
+    "any number of an array": ({"exptime": np.array([20, 40])}, lambda i: i % 2 == 1),
+    "a flag": ({"flag": True}, lambda i: i > 6),
+    "a flag of NumPy": ({"flag": np.False_}, lambda i: i <= 6),
+    "a flag as a number": ({"flag": 1}, lambda _: False),
     "two": ({"filter": "V", "exptime": 10.0}, lambda i: i % 3 == 1 and i % 2 == 0),
     "any of": ({"filter": ["V", "R"]}, lambda i: i % 3 > 0),
     "wildcards": ({"object": "ngc*"}, lambda i: i % 4 == 0),
