@@ -48,7 +48,7 @@ def reduce(
     break_lock
         Reduce although a process on another machine may still be reducing the same night.
     **options
-        Those of the command, with underscores: ``gain``, ``readnoise``, ``saturate``, ``overscan``, ``trim``, ``camera``,
+        Those of the command, with underscores, of which None is as good as left out: ``gain``, ``readnoise``, ``saturate``, ``overscan``, ``trim``, ``camera``,
         ``bias``, ``dark``, ``flat``, ``bpm``, ``calib``, ``cosmic_rays``, ``allow_missing``, ``on_error``, ``recursive``,
         ``force``.
 
@@ -92,7 +92,8 @@ def _options(given: dict[str, Any]) -> Options:
             close = difflib.get_close_matches(name, fields, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"the options are {', '.join(fields)}."
             raise ParameterError(f"reduce() has no option {name!r}; {hint}")
-    return Options(**{name: _as_word(name, value, fields[name]) for name, value in given.items()})
+    words = {name: _as_word(name, value, fields[name]) for name, value in given.items() if value is not None}
+    return Options(**words)
 
 
 def _as_word(name: str, value: Any, default: object) -> Any:

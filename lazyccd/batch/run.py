@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -126,6 +127,12 @@ class Run:
     measurements: list[Measurement] = field(default_factory=list, init=False)
     doubts: list[Doubt] = field(default_factory=list, init=False)
     made: MadeMasters = field(default_factory=MadeMasters, init=False)
+
+    def __repr__(self) -> str:
+        """Return how many products there are, by what became of them: the plan alone would fill pages of a notebook."""
+        counts = Counter(outcome.status for outcome in self.outcomes)
+        done = ", ".join(f"{number} {status}" for status, number in counts.items()) or "no product yet"
+        return f"<Run of {len(self.plan.frames)} frames into {self.out}: {done}>"
 
     def __call__(self) -> list[Outcome]:
         """Reduce the night, or go on where the same call was interrupted."""

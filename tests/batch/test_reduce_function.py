@@ -18,7 +18,9 @@ def test_the_function_does_what_the_command_does(tmp_path: Path) -> None:
     """The same products, pixel by pixel, and the same exit status; numbers and names are options as they are words."""
     make_night(tmp_path / "raw", Detector((192, 192)), Sky(stars=10))
     night = lazyccd.Collection(tmp_path / "raw")
-    run = lazyccd.reduce(night, tmp_path / "function", cosmic_rays="none", gain=1.5, allow_missing="dark")
+    run = lazyccd.reduce(night, tmp_path / "function", cosmic_rays="none", gain=1.5, allow_missing="dark", bpm=None)
+    assert repr(run).startswith(f"<Run of {len(run.plan.frames)} frames into {tmp_path / 'function'}: ")
+    assert len(repr(run)) < len(str(tmp_path)) + 100
     words = ["--cosmic-rays", "none", "--gain", "1.5", "--allow-missing", "dark"]
     done = CliRunner().invoke(main, ["reduce", str(tmp_path / "raw"), "-o", str(tmp_path / "command"), *words])
     assert done.exit_code == run.exit_status
