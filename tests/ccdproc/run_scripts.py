@@ -206,7 +206,7 @@ def _headers(expected: fits.Header, found: fits.Header) -> list[str]:
         a, b = str(expected[key]), str(found[key])
         if key == "BITPIX" and expected[key] < 0:
             continue  # float64 stays float64, where ccdproc's LA Cosmic gives float32
-        if not all(_same_line(x, y) for x, y in zip(a.split("\n"), b.split("\n"), strict=False)):
+        if _texts(a, b):
             lines.append(f"{key} = {a} became {b}")
         if str(expected.comments[key]) != str(found.comments[key]):
             lines.append(f"comment of {key}: {expected.comments[key]} became {found.comments[key]}")
