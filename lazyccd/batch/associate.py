@@ -89,6 +89,9 @@ class Candidate:
     label: str = ""
     """How tables call it, where not by its name."""
 
+    part: str = ""
+    """Of which image of its file it is the master, such as ``SCI,1``; empty for a file of its own."""
+
     treatment: Treatment = field(default_factory=Treatment)
     """What an existing master needs before it is used."""
 

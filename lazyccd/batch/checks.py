@@ -108,7 +108,7 @@ def structure_left(after: Array, master: Array, noise: Array | float) -> Left | 
     master
         The master as it was subtracted.
     noise
-        Standard deviation of its noise.
+        Standard deviation of its noise: an image of the master's shape, or one number.
 
     Returns
     -------
@@ -116,13 +116,15 @@ def structure_left(after: Array, master: Array, noise: Array | float) -> Left | 
         None if the master has no structure above its noise.
     """
     ours, theirs = small_structure(after), small_structure(master)
-    own = 1.25 * _square_of_noise(noise)  # a pixel less the mean of four has 5/4 of its variance
+    # The glow of an amplifier is noisier than the rest of a dark: one number would make structure of that noise.
+    squares = np.broadcast_to(np.square(noise), np.shape(master))[1:-1, 1:-1]
     fractions = []
     for y, x in _tiles(ours.shape, most=STRUCTURE_SIDE):
-        a, m = _clipped(ours[y, x], theirs[y, x])
+        a, m, n = _clipped(ours[y, x], theirs[y, x], squares[y, x])
         if a.size < FEWEST_OF_PART:
             continue
         variance = float(np.mean(m**2))
+        own = 1.25 * float(np.mean(n))  # a pixel less the mean of four has 5/4 of its variance
         structure = variance - own
         # A master that is constant in a part, without noise of its own, has a variance of 0 there.
         if structure <= LEAST_STRUCTURE * variance:
@@ -379,21 +381,18 @@ def _middle(begin: int, end: int, most: int | None) -> slice:
     return slice(begin + left_out // 2, end - (left_out + 1) // 2)
 
 
-def _clipped(a: Array, m: Array) -> tuple[Array, Array]:
-    """Return pairs of values of which neither stands out by more than five robust standard deviations, about their medians."""
-    known = np.isfinite(a) & np.isfinite(m)
-    a, m = a[known], m[known]
+def _clipped(a: Array, m: Array, n: Array) -> tuple[Array, Array, Array]:
+    """Return pairs of values of which neither stands out by more than five robust standard deviations, about their medians.
+
+    Of the third array, that of the noise, it returns the values of the same pixels.
+    """
+    known = np.isfinite(a) & np.isfinite(m) & np.isfinite(n)
+    a, m, n = a[known], m[known], n[known]
     if not a.size:
-        return a, m
+        return a, m, n
     a, m = a - np.median(a), m - np.median(m)
     good = (np.abs(a) <= 5 * robust_spread(a)) & (np.abs(m) <= 5 * robust_spread(m))
-    return a[good], m[good]
-
-
-def _square_of_noise(noise: Array | float) -> float:
-    squares = np.asarray(noise, float) ** 2
-    known = squares[np.isfinite(squares)]
-    return float(np.median(known)) if known.size else 0.0
+    return a[good], m[good], n[good]
 
 
 def _mean_left(fractions: list[float]) -> Left | None:

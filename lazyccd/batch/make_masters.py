@@ -298,6 +298,10 @@ def with_master_cards(master: xr.Dataset, group: MasterGroup, count: int, bias: 
         "LZKIND": (f"master {group.kind}", "what lazyccd made of it"),
         "LZNFRAME": (count, "frames combined"),
     }
+    setting = group.facts.gain_setting
+    # The header's GAIN tells of the master's own noise by now.
+    if setting.value is not None and setting.keyword == "GAIN":
+        cards["LZGSET"] = (setting.value, "setting of the camera that GAIN was")
     if bias:
         cards["LZMAST1"] = (os.path.basename(bias), "master used")
     # The bias that frame and dark share cancels at equal exposure, and its noise with it: see `NightPlan.bias_noise`.

@@ -204,11 +204,22 @@ def inherit(plan: NightPlan) -> NightPlan:
             for group in plan.groups
         }
         doubts = {group.name: _doubts_of(plan, group) for group in plan.groups}
+        causes = {item.name: set(map(str, item.own_doubts)) for item in plan.frames}
         frame_plans = tuple(
             replace(
                 item,
-                inherited=tuple((c.master, lacking[c.master]) for c in item.choices if lacking.get(c.master)),
-                inherited_doubts=tuple((c.master, why) for c in item.choices for why in doubts.get(c.master, ())),
+                inherited=tuple(
+                    (plan.master_file(c.master), lacking[c.master]) for c in item.choices if lacking.get(c.master)
+                ),
+                # A cause that is the frame's own, or comes by several masters, is said once.
+                inherited_doubts=tuple(
+                    dict.fromkeys(
+                        (master, why)
+                        for choice in item.choices
+                        for master, why in doubts.get(choice.master, ())
+                        if why not in causes[item.name]
+                    )
+                ),
             )
             if (calibration_of(item.kind) or item.kind) == kind
             else item
@@ -218,14 +229,16 @@ def inherit(plan: NightPlan) -> NightPlan:
     return plan
 
 
-def _doubts_of(plan: NightPlan, group: MasterGroup) -> tuple[str, ...]:
-    """Return why a master may be wrong, each reason once for all frames that give it."""
-    reasons: dict[str, list[str]] = {}
+def _doubts_of(plan: NightPlan, group: MasterGroup) -> tuple[tuple[str, str], ...]:
+    """Return why a master may be wrong, and which master is the cause; each reason once for all frames that give it."""
+    reasons: dict[tuple[str, str], list[str]] = {}
     for item in plan.members(group.name):
-        for doubt in (*map(str, item.own_doubts), *(f"{master}: {why}" for master, why in item.inherited_doubts)):
+        own = [(group.file, why) for why in map(str, item.own_doubts)]
+        for doubt in (*own, *item.inherited_doubts):
             reasons.setdefault(doubt, []).append(item.name)
     return tuple(
-        why if len(names) == len(group.members) else f"{', '.join(names)}: {why}" for why, names in reasons.items()
+        (master, why if len(names) == len(group.members) else f"{', '.join(names)}: {why}")
+        for (master, why), names in reasons.items()
     )
 
 
@@ -372,6 +385,8 @@ def candidates_of(plan: NightPlan, kind: str, existing: list[Candidate]) -> list
             group.times,
             len(group.members),
             bias_subtracted=all(bool(item.bias) for item in plan.members(group.name)),
+            label=group.file,
+            part=plan.members(group.name)[0].part,
         )
         for group in plan.groups
         if group.kind == kind
@@ -392,6 +407,7 @@ def _assign(plan: NightPlan, kind: str, existing: list[Candidate]) -> NightPlan:
 
 def _with_masters(item: FramePlan, candidates: Mapping[str, list[Candidate]]) -> FramePlan:
     """Return a frame plan with its masters chosen."""
+    candidates = {kind: _of_part(item.part, some) for kind, some in candidates.items()}
     item = replace(item, bpm=choose_mask(item.facts, item.shape, candidates["bpm"]))
     if "bias" in candidates:
         item = replace(item, bias=choose("bias", item.facts, item.shape, candidates["bias"]))
@@ -403,6 +419,11 @@ def _with_masters(item: FramePlan, candidates: Mapping[str, list[Candidate]]) ->
     if "flat" in candidates:
         item = replace(item, flat=choose("flat", item.facts, item.shape, candidates["flat"]))
     return item
+
+
+def _of_part(part: str, candidates: list[Candidate]) -> list[Candidate]:
+    """Return the masters of one image of a file: that those of its other images do not fit need not be said."""
+    return [item for item in candidates if item.part in {"", part}] or candidates
 
 
 def _mark_measurable(plan: NightPlan) -> NightPlan:

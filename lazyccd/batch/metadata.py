@@ -19,6 +19,7 @@ from lazyccd.batch.collect import RawFrame
 from lazyccd.errors import ParameterError
 from lazyccd.frame import header_values
 from lazyccd.frame.header_values import UnusableError
+from lazyccd.ops.mosaic.split import amplifiers_in
 from lazyccd.sections import Region, parse_section
 
 T = TypeVar("T", float, str)
@@ -210,7 +211,7 @@ def resolve_facts(
     if frame.part and "detector" not in overrides:
         names = (found["detector"].value, frame.child or frame.part)
         found["detector"] = Fact(" ".join(name for name in names if name), "extension")
-    return _sections(frame, cameras, Facts(**found), overrides)
+    return _several_amplifiers(frame, _sections(frame, cameras, Facts(**found), overrides))
 
 
 def look_up(frame: RawFrame, cameras: tuple[Camera, ...], name: str, read: Reader) -> Fact[Any]:
@@ -227,7 +228,9 @@ def look_up(frame: RawFrame, cameras: tuple[Camera, ...], name: str, read: Reade
                 found = find(frame, expression, name)
                 value = _try(read, found, found.keyword or expression, notes)
                 if value is not None:
-                    note = _note(name, notes)
+                    # A date alone is of no use, and is no waste where the time of day stands beside it.
+                    parts = _parts(found.keyword)
+                    note = _note(name, [note for note in notes if note.partition(" = ")[0] not in parts])
                     doubt, has_unit = _doubled(frame, found.keyword), " [" in expression
                     return Fact(value, camera.source(found.keyword), note, doubt, found.keyword, has_unit=has_unit)
     return Fact(None, "no keyword", _note(name, notes))
@@ -285,12 +288,17 @@ def is_clear(position: object) -> bool:
 
 def _doubled(frame: RawFrame, keywords: str) -> str:
     """Say that a card stands several times in a header with different values."""
-    for keyword in re.split(r" [+&] ", keywords):
+    for keyword in _parts(keywords):
         others = frame.other_values(keyword)
         if others:
             values = " and ".join(map(str, (frame.get(keyword), *others)))
             return f"the header has {keyword} {len(others) + 1} times, {values}; the first is used"
     return ""
+
+
+def _parts(keywords: str) -> list[str]:
+    """Return the keywords that were joined as ``A + B`` or ``A & B``."""
+    return re.split(r" [+&] ", keywords)
 
 
 def _guess_filter(frame: RawFrame, unknown: Fact[str]) -> Fact[str]:
@@ -324,7 +332,8 @@ def _gain_setting(frame: RawFrame, found: Mapping[str, Fact[Any]]) -> Fact[str]:
     """Return the setting of a camera that stands in GAIN, where that is not electrons per adu."""
     fact = found["gain_setting"]
     value = frame.get("GAIN", local=True)
-    if fact.value is not None or header_values.is_nothing(value):
+    # What the gain of a stack is in effect was computed, not set.
+    if fact.value is not None or header_values.is_nothing(value) or frame.comment("GAIN").startswith("in effect"):
         return fact
     used = found["gain"]
     try:
@@ -436,7 +445,8 @@ def _fixed(camera: Camera, rule: Rule) -> str:
 def _note(name: str, notes: list[str]) -> str:
     """Return what to say about unusable values."""
     # Other facts have many keywords that are empty by habit; notes on them would hide these.
-    return "; ".join(f"{note}, ignored" for note in dict.fromkeys(notes)) if name in _LOUD else ""
+    told = [note.partition("; ") for note in dict.fromkeys(notes)]
+    return "; ".join(f"{what}, ignored{sign}{way}" for what, sign, way in told) if name in _LOUD else ""
 
 
 def _given(name: str, text: str, read: Reader, source: str, where: str) -> Fact[Any]:
@@ -484,6 +494,20 @@ def _sections(frame: RawFrame, cameras: tuple[Camera, ...], facts: Facts, overri
         return facts
     source = f"beside {data.keyword} {data.value}, 3 pixels skipped"
     return facts.with_fact("overscan", Fact(strip.to_fits(), source, facts.overscan.note))
+
+
+def _several_amplifiers(frame: RawFrame, facts: Facts) -> Facts:
+    """Doubt an image of several amplifiers, which is reduced as one, unless gain and overscan were stated for it."""
+    names = amplifiers_in(frame.header)
+    # What a keyword says is of one amplifier, or of none.
+    stated = (bool(fact.is_off or (fact.value and not fact.keyword)) for fact in (facts.gain, facts.overscan))
+    if len(names) < 2 or all(stated):
+        return facts
+    doubt = (
+        f"the image holds {len(names)} amplifiers ({', '.join(names)}), each with its own gain and overscan, and is reduced as one; "
+        "take the files apart by lazyccd.split_amplifiers and reduce those, or state --gain and --overscan of the whole"
+    )
+    return facts.with_fact("detector", replace(facts.detector, doubt=facts.detector.doubt or doubt))
 
 
 def _binned_sections(frame: RawFrame, cameras: tuple[Camera, ...], facts: Facts, overrides: Mapping[str, str]) -> Facts:

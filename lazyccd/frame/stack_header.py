@@ -233,6 +233,9 @@ def _noise(values: dict[str, list[Any]], count: int, method: str) -> list[NewCar
     An average of n frames is as noisy as one with n times the gain and, in electrons, the root of n times the read noise. A
     median is that of fewer frames (Kenney & Keeping 1962: 2 / pi of them, for many).
     """
+    # Beside EGAIN, GAIN is a setting of the camera, which stacking does not change.
+    if values.get("EGAIN", values.get("GAIN")) != values.get("GAIN"):
+        values = {key: given for key, given in values.items() if key != "GAIN"}
     # of two, the median is the mean
     effective = count * MEDIAN_SHARE if method == "median" and count > 2 else count
     factors = dict.fromkeys(GAINS, 1.0 if method == "sum" else effective) | dict.fromkeys(NOISES, effective**0.5)

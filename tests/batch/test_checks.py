@@ -53,6 +53,21 @@ def test_a_master_without_structure(seed: int) -> None:
     assert checks.structure_left(rng.normal(0, 5, SHAPE) - master, master, 2.5) is None
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("glow", [10.0, 100.0, 1000.0])
+def test_noise_that_differs_across_a_dark(seed: int, glow: float) -> None:
+    """The glow of an amplifier is noisier than the rest, which is no structure that could be there negative."""
+    rng = np.random.default_rng(seed)
+    level = 4 + glow * np.exp(-np.linspace(0, 5, SHAPE[1])) * np.ones(SHAPE)
+    noise = np.sqrt((level + 4) / 5)
+    master = level + rng.normal(0, noise)
+    after = 500 + rng.normal(0, np.sqrt(500 + level)) + level - master
+    left = checks.structure_left(after, master, noise)
+    assert left is None or not left.is_beyond(checks.STRUCTURE_LEFT)
+    found = checks.structure_left(after, master, float(np.median(noise)))
+    assert glow < 100 or (found is not None and found.fraction < -checks.STRUCTURE_LEFT)
+
+
 @pytest.mark.parametrize("scale", [0.3, 0.6, 1.0, 1.5, 3.0])
 def test_a_dark_of_another_scale(scale: float) -> None:
     """Hot pixels are left where too little was subtracted, and there negative where too much was."""

@@ -242,6 +242,39 @@ def test_own_masters_give_the_same_pixels(lights: Path, tmp_path: Path) -> None:
     assert ratio == pytest.approx(1, abs=2e-4)
 
 
+@pytest.mark.parametrize("egain", [{"EGAIN": GAIN}, {}])
+def test_own_masters_of_a_camera_with_a_gain_setting(lights: Path, tmp_path: Path, egain: dict[str, float]) -> None:
+    """GAIN = 120 is a setting, by which masters of a first night are compared; that of another setting is not used."""
+    night, setting = tmp_path / "first", {"GAIN": 120, "OFFSET": 50, **egain}
+    night.mkdir()
+    rng = np.random.default_rng(5)
+    for kind, exposure, level in [("Bias", 0.0, BIAS), ("Dark", 60.0, BIAS + DARK), ("Flat", 3.0, BIAS + 20000 * FLAT)]:
+        for number in range(3):
+            pixels = np.rint(level + rng.normal(0, 3, SHAPE)).astype("u2")
+            write(
+                night / f"{kind}{number}.fits",
+                pixels,
+                {"IMAGETYP": kind, "EXPTIME": exposure, "FILTER": "R", **setting},
+            )
+    for key, value in setting.items():
+        fits.setval(lights / "light.fits", key, value=value)
+    (night / "light.fits").write_bytes((lights / "light.fits").read_bytes())
+    first = tmp_path / "first_out"
+    gain = ("--gain", str(GAIN))
+    call("reduce", str(night), "-o", str(first), "--cosmic-rays", "none", *gain)
+    calib = ("--calib", str(first / "masters"), *gain)
+    result, product = reduce(lights, *calib, name="own")
+    assert "not compared" not in result.output
+    assert "does not match" not in result.output
+    assert product is not None, result.output
+    np.testing.assert_array_equal(product, fits.getdata(first / "light_red.fits"))
+    fits.setval(lights / "light.fits", "GAIN", value=200)
+    result = call("reduce", str(lights), "--dry-run", *calib)
+    for kind in ("bias", "dark", "flat"):
+        assert f"{kind} not {kind}" in result.output
+    assert "gain_setting '120' is not '200'" in " ".join(result.output.split())
+
+
 def refused(lights: Path, kind: str, pixels: Array, cards: dict[str, Any], *words: str) -> str:
     """Return what is printed of a master that does not serve; the science frame must not use it."""
     path = write(lights.parent / "given.fits", pixels, cards)

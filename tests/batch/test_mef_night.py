@@ -342,3 +342,29 @@ def test_sinistro(shared_data: Path, tmp_path: Path) -> None:
     values = detector["data"].values[512:1536, 512:1536]
     levels = [float(np.median(values[y : y + 512, x : x + 512])) for y in (0, 512) for x in (0, 512)]
     assert max(levels) / min(levels) < 1.2
+
+
+def test_reasons_name_masters_not_their_images(night: Path, tmp_path: Path) -> None:
+    """A filter without a flat is one reason for all amplifiers, and flats of other amplifiers are no candidates."""
+    raw = tmp_path / "raw"
+    shutil.copytree(night, raw)
+    lights = [path for path in raw.glob("*.fits") if "light" in path.name]
+    fits.setval(lights[0], "FILTER", value="none such")
+    plan = build_plan(collect(raw))
+    items = [item for item in plan.science if item.name.startswith(lights[0].name)]
+    assert len({item.reasons for item in items}) == 1
+    assert "does not match" in items[0].reason
+    assert "none of" not in items[0].reason
+    assert all("detector" not in why for item in items for _, why in item.flat.why_not)
+
+
+def test_a_cause_is_said_once(night: Path, tmp_path: Path) -> None:
+    """What is doubtful of all frames is not said again for each master and each amplifier that it comes by."""
+    raw = tmp_path / "raw"
+    shutil.copytree(night, raw)
+    for path in raw.glob("*.fits"):
+        fits.setval(path, "EXPTIME", value=1000 * fits.getval(path, "EXPTIME"), comment="")
+    plan = build_plan(collect(raw))
+    for item in plan.science:
+        assert sum("[ms]" in reason for reason in item.reasons) == 1
+        assert item.status == "PARTIAL"

@@ -313,3 +313,47 @@ def test_settings_that_change_pixels(make_frame: Any) -> None:
     assert (facts.offset.value, facts.iso.value, facts.em.value) == ("50", "800", "20")
     assert (facts.row_order.value, facts.telescope.value) == ("TOP-DOWN", "A")
     assert facts.detector.value == "E2V, 220052"
+
+
+TAPS = {
+    "DATASECA": "[3:5,1:8]", "BIASSECA": "[1:2,1:8]", "GAINA": 1.5, "DATASECB": "[6:8,1:8]", "BIASSECB": "[9:10,1:8]", "GAINB": 1.6,
+}  # fmt: skip
+CTIO = {"DSEC11": "[1:4,1:8]", "BSEC11": "[5:5,1:8]", "DSEC12": "[7:10,1:8]", "BSEC12": "[6:6,1:8]", "GTGAIN11": 1.5}
+
+
+@pytest.mark.parametrize("cards", [TAPS, CTIO])
+@pytest.mark.parametrize(
+    ("stated", "is_doubtful"),
+    [
+        ({}, True),
+        ({"gain": "1.5"}, True),
+        ({"overscan": "none"}, True),
+        ({"gain": "1.5", "overscan": "none"}, False),
+        ({"gain": "1.5", "overscan": "[1:2,1:8]"}, False),
+    ],
+)
+def test_several_amplifiers_in_one_image(
+    make_frame: Any, cards: dict[str, Any], stated: dict[str, str], is_doubtful: bool
+) -> None:
+    """One gain and one overscan are not those of each amplifier: an image of several is in doubt, unless both are stated."""
+    facts = facts_of(make_frame(**cards), **stated)
+    assert ("the image holds 2 amplifiers" in facts.doubts.get("detector", "")) is is_doubtful
+
+
+@pytest.mark.parametrize(
+    "cards", [{"DATASECA": "[3:8,1:8]", "BIASSECA": "[1:2,1:8]", "GAINA": 1.5}, {"GAINA": 1, "GAINB": 2}]
+)
+def test_one_amplifier(make_frame: Any, cards: dict[str, Any]) -> None:
+    """Sections of a single amplifier, or gains alone, say nothing of several."""
+    assert facts_of(make_frame(**cards)).doubts == {}
+
+
+def test_a_date_beside_its_time_of_day(make_frame: Any) -> None:
+    """A date without a time of day is used where that stands in another card, and noted where there is none."""
+    facts = facts_of(make_frame(**{"DATE-OBS": "21/03/98", "UT": "01:07:03"}))
+    assert facts.time.value == pytest.approx(50893.0465625, abs=1e-6)
+    assert facts.time.note == ""
+    assert (
+        facts_of(make_frame(**{"DATE-OBS": "21/03/98"})).time.note
+        == "DATE-OBS = '21/03/98' has no time of day, ignored"
+    )

@@ -66,6 +66,15 @@ def test_types_that_names_propose(tmp_path: Path) -> None:
     assert "--dry-run --save" in text
 
 
+def test_a_doubt_of_a_dark_comes_once(tmp_path: Path) -> None:
+    """A frame has it from its dark; that its flat has it from the same dark is not said again."""
+    folder = write(tmp_path / "n", {"bias": 3, "dark": 3, "flat": 3, "light": 3}, IMAGETYP=None, FILTER="R")
+    _, text = run(folder, "--dry-run")
+    assert "dark_1s_2024-03-10: type: dark is proposed by file name" in text
+    assert "flat_R_2024-03-10: type: flat is proposed by file name" in text
+    assert "flat_R_2024-03-10: dark_1s_2024-03-10" not in text
+
+
 def test_dates_that_begin_with_the_day(tmp_path: Path) -> None:
     """One line, though every file has another date."""
     folder = write(tmp_path / "n", {"bias": 6, "light": 6}, **{"DATE-OBS": lambda k: f"{k + 10}/03/2024 20:00:00"})

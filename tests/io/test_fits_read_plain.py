@@ -260,6 +260,15 @@ def test_find_hdu(mef: FitsFile) -> None:
     assert [hdu.kind for hdu in mef.hdus] == ["none", "image", "image", "image", "image", "table"]
 
 
+def test_a_name_of_digits(tmp_path: Path) -> None:
+    """EXTNAME = '11' would be read as the number of an HDU, so the label has the number that it is at."""
+    images = [fits.ImageHDU(np.full((3, 4), number, np.int16), name=f"{number}") for number in (11, 12)]
+    fits.HDUList([fits.PrimaryHDU(), *images]).writeto(tmp_path / "a.fits")
+    labels = [hdu.label for hdu in scan_fits(tmp_path / "a.fits").hdus]
+    assert labels == ["[0]", "[1]", "[2]"]
+    assert lazyccd.open_fits(f"{tmp_path / 'a.fits'}{labels[2]}")["data"].values[0, 0] == 12
+
+
 @pytest.mark.parametrize(
     ("selector", "message"),
     [

@@ -520,6 +520,15 @@ def test_levels_in_headers_of_stacks(case: str, values: Array) -> None:
     assert not {"DATAMAX", "DATAMIN"} & set(found)
 
 
+def test_a_gain_setting_stays(values: Array) -> None:
+    """Beside EGAIN, GAIN = 120 is no number of electrons, which stacking would change."""
+    frames = [with_header(frame, {"GAIN": 120, "EGAIN": 2.0}) for frame in frames_of(values)]
+    header = combine(frames, method="sum").ccd.header
+    assert (header["GAIN"], header["EGAIN"]) == (120, 2.0)
+    header = combine(frames).ccd.header
+    assert (header["GAIN"], header["EGAIN"]) == (120, 18.0)
+
+
 @pytest.mark.parametrize(
     "dtype", ["uint16", np.int16, "int32", "int64", bool, "complex64", "float16", "U3", object, "adu"]
 )

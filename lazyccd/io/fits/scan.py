@@ -107,7 +107,8 @@ class HduInfo:
     @property
     def label(self) -> str:
         """The HDU as it is written behind a file name."""
-        if self.index == 0 or not self.name:
+        # A name such as '11' would be read as the number of an HDU.
+        if self.index == 0 or not self.name or self.name.isdigit():
             return f"[{self.index}]"
         return f"[{self.name},{self.ver}]"
 

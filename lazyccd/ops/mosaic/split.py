@@ -154,6 +154,20 @@ def taps_of(image: Image, sections: Mapping[str, str | Mapping[str, Any]] | None
     return taps
 
 
+def amplifiers_in(text: str) -> tuple[str, ...]:
+    r"""Return the names of the amplifiers whose sections of the image a header has.
+
+    Examples
+    --------
+    >>> (
+    ...     amplifiers_in("DATASECA= '[1:4,1:4]'\nDATASECB= '[5:8,1:4]'\nGAINB   = 1.6"),
+    ...     amplifiers_in("DATASEC = '[1:8,1:4]'"),
+    ... )
+    (('A', 'B'), ())
+    """
+    return tuple(_from_header(text))
+
+
 def _from_header(text: str) -> dict[str, dict[str, Any]]:
     """Return the cards of each amplifier that a header names, under the keywords that they have for one."""
     found: dict[str, dict[str, Any]] = {}
