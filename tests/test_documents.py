@@ -83,6 +83,16 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fits.writeto(tmp_path / "fringes_r.fits", waves, fits.Header({"BUNIT": "electron"}))
     for name in ("masters/flat_r", "illumination_r"):
         fits.writeto(tmp_path / f"{name}.fits", 1 + 0.01 * noise, fits.Header({"BUNIT": "adu"}))
+    (tmp_path / "taps").mkdir()
+    taps = {
+        "DATASECA": "[11:50,1:64]",
+        "BIASSECA": "[1:10,1:64]",
+        "DATASECB": "[51:90,1:64]",
+        "BIASSECB": "[91:100,1:64]",
+    }
+    fits.writeto(
+        tmp_path / "taps" / "t0421.fits", rng.normal(1000, 5, (64, 100)), fits.Header({"BUNIT": "adu", **taps})
+    )
     for name, width in {"raw": 50, "bias": 40, "flat": 40}.items():
         write_mef(tmp_path / f"{name}.fits", {amp: 1000 + rng.normal(0, 5, (64, width)) for amp in "AB"})
     return tmp_path

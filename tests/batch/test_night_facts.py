@@ -353,7 +353,9 @@ def test_a_date_beside_its_time_of_day(make_frame: Any) -> None:
     facts = facts_of(make_frame(**{"DATE-OBS": "21/03/98", "UT": "01:07:03"}))
     assert facts.time.value == pytest.approx(50893.0465625, abs=1e-6)
     assert facts.time.note == ""
-    assert (
-        facts_of(make_frame(**{"DATE-OBS": "21/03/98"})).time.note
-        == "DATE-OBS = '21/03/98' has no time of day, ignored"
-    )
+
+
+def test_a_date_alone(make_frame: Any) -> None:
+    """It is noted."""
+    facts = facts_of(make_frame(**{"DATE-OBS": "21/03/98"}))
+    assert facts.time.note == "DATE-OBS = '21/03/98' has no time of day, ignored"

@@ -15,6 +15,7 @@ from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import lazyccd
 from lazyccd.errors import FormatError, LazyCCDError, MissingFileError, ParameterError, ShapeError, SourceChangedError
 from lazyccd.io.fits.header_cache import scan_many
 from lazyccd.io.fits.scan import FitsFile, scan_fits
