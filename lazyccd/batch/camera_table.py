@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -225,7 +226,7 @@ def _types(plan: NightPlan) -> Iterator[str]:
         if said:
             words.setdefault((said["keyword"], normalize(said["text"]), item.kind), []).append(item)
         else:
-            names.setdefault((_pattern(item), item.kind), []).append(item)
+            names.setdefault((_condition(item, plan), item.kind), []).append(item)
     for (keyword, word, kind), items in words.items():
         line = f"{_quoted(word)} = {_quoted(kind)}  # {keyword}, {_files(items)}"
         if kind == "unknown":
@@ -234,11 +235,38 @@ def _types(plan: NightPlan) -> Iterator[str]:
             yield f"{line}; FILL IN: {near[0] if near else 'no known type'}"
         else:
             yield f"# {line}"
-    for (pattern, kind), items in names.items():
+    # Of the lines that fit a frame the first decides.
+    for (condition, kind), items in sorted(names.items(), key=lambda each: _order(each[0][0])):
         fact = items[0].facts.type
         told = f"; FILL IN: {fact.source.partition(' (')[0]}" if kind == "unknown" else f": {fact.source}"
         doubt = "DOUBT, " if fact.doubt else ""
-        yield f"# {_quoted(f'*@FILE={pattern}')} = {_quoted(kind)}  # {doubt}{_files(items)}{told}"
+        yield f"# {_quoted(f'*@{condition}')} = {_quoted(kind)}  # {doubt}{_files(items)}{told}"
+
+
+def _order(condition: str) -> int:
+    """Return the place of a line: what proposes a type is asked in this order, see `classify`."""
+    keyword = condition.partition("=")[0]
+    return {"FILE": 1, "OBJECT": 2}.get(keyword, 0)
+
+
+def _condition(item: FramePlan, plan: NightPlan) -> str:
+    """Return the condition that tells the type of a frame without a word for it: what proposed the type, if no other type fits it."""
+    source, title, keyword = item.facts.type.source, item.facts.object, item.facts.exposure.keyword
+    by_exposure = [other for other in plan.frames if not other.facts.exposure.value]
+    if source.startswith("exposure 0 s") and re.fullmatch(r"[A-Z0-9_-]+", keyword) and _are_alike(by_exposure):
+        return f"{keyword}=0"
+    by_object = [other for other in plan.frames if other.facts.object.value == title.value]
+    is_plain = title.keyword == "OBJECT" and not re.search("[,@=]", title.value or "")
+    if source.startswith("proposed by OBJECT") and is_plain and _are_alike(by_object):
+        return f"OBJECT={glob.escape(title.value or '')}"
+    pattern = _pattern(item)
+    # A pattern such as b* for biases would take bd17_r.fits for one.
+    by_name = [other for other in plan.frames if fnmatchcase(other.name.upper(), pattern.upper())]
+    return f"FILE={pattern if _are_alike(by_name) else glob.escape(item.name.partition('[')[0])}"
+
+
+def _are_alike(frame_plans: list[FramePlan]) -> bool:
+    return len({item.kind for item in frame_plans}) == 1
 
 
 def _pattern(item: FramePlan) -> str:

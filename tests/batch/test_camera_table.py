@@ -113,6 +113,29 @@ def test_proposals_can_be_confirmed(tmp_path: Path) -> None:
     assert not any("proposed" in doubt for item in plan.frames for doubt in item.reasons)
 
 
+@pytest.mark.parametrize("names", ["numbers", "letters"])
+def test_proposals_decide_as_what_proposed_them(tmp_path: Path, names: str) -> None:
+    """Where file names tell no type, OBJECT does; a pattern that names of other types fit is written out."""
+    night = tmp_path / "night"
+    night.mkdir()
+    frames = [("bias", "bias", 0.0), ("flat R", "flat", 5.0), ("dark", "dark", 60.0), ("BD+17 1", "science", 60.0)]
+    kinds = {}
+    for number, (title, kind, exposure) in enumerate(frame for frame in frames for _ in range(2)):
+        name = (
+            f"r{number:03d}" if names == "numbers" else f"{'flat' if kind == 'flat' else title[:2].lower()}{number:03d}"
+        )
+        name += "_r" if kind == "science" else ""
+        cards = {"INSTRUME": "OLD", "OBJECT": title, "EXPTIME": exposure, "GAIN": 2.0, "RDNOISE": 5.0, "FILTERS": "R"}
+        fits.writeto(night / f"{name}.fits", np.full((16, 20), 1000, "u2"), fits.Header(cards))
+        kinds[f"{name}.fits"] = kind
+    text, _ = camera(night)
+    head, types = text.split("[types]")
+    (tmp_path / "my.toml").write_text(f"{head}[types]" + types.replace('# "*@', '"*@'), encoding="utf-8")
+    plan = build_plan(collect(str(night)), Options(camera=str(tmp_path / "my.toml")))
+    assert {item.name: item.kind for item in plan.frames} == kinds
+    assert not any("proposed" in doubt for item in plan.frames for doubt in item.reasons)
+
+
 def test_overscan_is_proposed(tmp_path: Path) -> None:
     """A strip of a flat that sees no light is proposed as overscan."""
     wheels(tmp_path / "night")
