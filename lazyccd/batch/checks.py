@@ -274,11 +274,16 @@ def sources(flat: Array) -> list[Source]:
     known = np.isfinite(flat)
     if min(flat.shape) < 2 * _BACKGROUND or not known.any():
         return []
-    level = _background(flat)
-    ratio = flat / level - 1
+    # Beside an amplifier that gave nothing, all is brighter than the mean of both.
+    known &= flat > _LIT * np.median(flat[known])
+    if not known.any():
+        return []
+    flat = np.where(known, flat, np.nan)
+    ratio = flat / _background(flat) - 1
     # Dust makes large structure, which is no noise of neighbours.
     small = small_structure(ratio)
-    sigma = robust_spread(small[np.isfinite(small)]) / math.sqrt(1.25)
+    small = small[np.isfinite(small)]
+    sigma = robust_spread(small) / math.sqrt(1.25) if small.size else 0.0
     residual = np.where(known, ratio, -np.inf)
     if not sigma > 0:
         return []
@@ -298,6 +303,9 @@ between many rings of dust looks like such too."""
 
 STAR_FOOT = 0.08
 """Part of its height that each of its eight neighbours has, at least: 2 pixels of full width give 0.09 in the worst place."""
+
+_LIT = 0.1
+"""Part of the level of a flat below which a pixel sees no light."""
 
 _BACKGROUND = 32
 """Side of the parts whose bright pixels are the background of stars in a flat; a defocused star covers less than a fifth."""

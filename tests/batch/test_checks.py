@@ -364,6 +364,13 @@ def test_a_flat_without_a_star(seed: int, dust: int, hot: int) -> None:
     assert checks.sources(flat) == []
     assert checks.sources(np.full(SHAPE, np.nan)) == []
     assert checks.sources(flat[:20, :20]) == []
+    assert checks.sources(0 * flat) == []
+    dead = flat.copy()
+    dead[:128, :128] = 0
+    assert checks.sources(dead) == []
+    lonely = np.full(SHAPE, np.nan)
+    lonely[5, 5] = 1.0
+    assert checks.sources(lonely) == []
 
 
 @pytest.mark.parametrize("excess", [1.0, 1.5, 2.0, 3.0, 5.0])
