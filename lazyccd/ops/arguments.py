@@ -152,8 +152,9 @@ def with_keywords(arguments: Mapping[str, Any], frame: xr.Dataset) -> dict[str, 
     """Return arguments in which the names of keywords are keywords."""
     texts = {name: text for name, text in arguments.items() if isinstance(text, str) and name in HEADER_VALUES}
     names = {name: keyword_name(text) for name, text in texts.items()}
-    # a gain may also be a map: a store or a file without a point in its name
-    found = {name: key for name, key in names.items() if key is not None and not os.path.exists(texts[name])}
+    # a gain, and nothing else, may also be a map: a store or a file without a point in its name
+    is_map = "gain" in texts and os.path.exists(texts["gain"])
+    found = {name: key for name, key in names.items() if key is not None and not (name == "gain" and is_map)}
     if not found:
         return dict(arguments)
     header = header_view(header_text(frame))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,18 @@ def test_a_tree_and_a_ccddata_take_each_its_own() -> None:
     ccd = lz.gain_correct(CCDData(pixels(), unit="adu", meta={"gain": 2.0}), "gain")
     np.testing.assert_array_equal(ccd.data, pixels() * 2)
     assert ccd.unit == u.electron
+
+
+def test_a_file_of_a_keywords_name_is_a_gain_map_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files in the folder change nothing of sections and noises; a gain says by its mark that it is a keyword."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("GAIN", "RDNOISE", "TRIMSEC"):
+        (tmp_path / name).write_text("notes")
+    trimmed = lz.trim_image(frame(), "TRIMSEC")
+    assert trimmed.sizes == {"y": 18, "x": 25}
+    found = lz.create_deviation(frame(), gain="!GAIN", readnoise="RDNOISE")
+    expected = lz.create_deviation(frame(), gain=GAIN, readnoise=5 * u.electron)
+    np.testing.assert_array_equal(found["uncertainty"], expected["uncertainty"])
 
 
 def test_what_the_header_does_not_have() -> None:
