@@ -53,17 +53,13 @@ class FrozenWCS:
     pickled: bytes = b""
     """Any other object with the interface of APE 14, or a WCS with tables."""
 
-    shape: tuple[int, int] = (0, 0)
-    """Rows and columns of the image that it is about; (0, 0) if it does not say."""
-
     @classmethod
     def of(cls, wcs: Any) -> FrozenWCS:
         """Return what a WCS is made from."""
-        shape = tuple(int(n) for n in wcs.array_shape) if getattr(wcs, "array_shape", None) is not None else (0, 0)
         core = getattr(wcs, "wcs", None)
         tables = [getattr(wcs, name, None) for name in ("cpdis1", "cpdis2", "det2im1", "det2im2")]
         if core is None or any(table is not None for table in tables):
-            return cls("", (), pickled=pickle.dumps(wcs), shape=shape)  # type: ignore[arg-type]
+            return cls("", (), pickled=pickle.dumps(wcs))
         core.set()
         # the steps are ignored beside a CD matrix, with a warning
         matrix = [("cd", core.cd)] if core.has_cd() else [("cdelt", core.cdelt), ("pc", core.get_pc())]
@@ -74,7 +70,7 @@ class FrozenWCS:
             header = wcs.to_header(relax=True).tostring(sep="\n", endcard=False, padding=False)
         numbers = tuple((name, _plain(values)) for name, values in given)
         numbers += (("pv", tuple(core.get_pv())),) if core.get_pv() else ()
-        return cls(header, numbers, sip, shape=shape)  # type: ignore[arg-type]
+        return cls(header, numbers, sip)
 
     def make(self) -> Any:
         """Return the WCS."""
