@@ -135,7 +135,7 @@ class ImageFileCollection:
 
     def _fits_summary(self, header_keywords: Any) -> Table:
         """Return the table of headers with these keywords."""
-        return summarise(self._files, self._headers.read([self._path(file) for file in self._files]), header_keywords)
+        return summarise(self._headers.read({file: self._path(file) for file in self._files}), header_keywords)
 
     def _path(self, file: str) -> str:
         """Return the path of a file of the collection."""

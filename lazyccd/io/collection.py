@@ -14,7 +14,7 @@ import xarray as xr
 from lazyccd.errors import KeywordError, LazyCCDError, MissingFileError, ParameterError, warn
 from lazyccd.frame.header_values import find_number
 from lazyccd.io.fits.hdu_roles import images_of
-from lazyccd.io.fits.header_table import Scans, make_table, readable_values
+from lazyccd.io.fits.header_table import Row, Scans, keywords_of, make_table, readable_values
 from lazyccd.io.fits.mef import open_mef, tree_of
 from lazyccd.io.fits.open import frame_of, open_fits
 from lazyccd.io.fits.scan import FitsFile
@@ -23,9 +23,6 @@ from lazyccd.io.names import InputName, Name, find_files, is_url, name_with_hdu
 
 if TYPE_CHECKING:
     from astropy.table import Table
-
-Row = Mapping[str, Any]
-"""Values of a header by keywords in lower case."""
 
 SHOWN_KEYWORDS = ("imagetyp", "obstype", "object", "filter", "exptime", "date-obs")
 """What the representation of a collection shows of each file, where a header has it."""
@@ -82,23 +79,22 @@ class Collection:
         inputs = find_files(self._names, recursive=self._recursive)
         found = dict(zip(inputs, self._scans.read([name.path for name in inputs]), strict=True))
         self._files, self._skipped = [], {}
+        new: dict[InputName, tuple[str, str]] = {}
         for name, file in found.items():
             try:
-                self._take(name, file)
+                if name not in self._rows or self._rows[name][0] is not file:
+                    new[name] = _headers(file, name)
                 self._files.append(name)
             except MissingFileError:
                 raise
             except LazyCCDError as error:  # one bad file must not hide the others
                 self._skipped[name_with_hdu(name)] = str(error)
+        for name, row in zip(new, readable_values(list(new.values())), strict=True):
+            file = found[name]
+            assert isinstance(file, FitsFile)
+            self._rows[name] = file, row
         for reason in self._skipped.values():
             warn(f"left out of the collection: {reason}", UserWarning)
-
-    def _take(self, name: InputName, file: FitsFile | LazyCCDError) -> None:
-        """Keep the values of a file's header."""
-        if isinstance(file, LazyCCDError):
-            raise file
-        if name not in self._rows or self._rows[name][0] is not file:
-            self._rows[name] = file, _row(file, name)
 
     @property
     def _chosen(self) -> list[InputName]:
@@ -133,7 +129,7 @@ class Collection:
         has those of the primary, and what that lacks of its first image's.
         """
         rows = [self._rows[name][1] for name in self._chosen]
-        return make_table(self._short_names(), rows, {name: name for row in rows for name in row})
+        return make_table(self._short_names(), rows, {name: name for name in keywords_of(rows)})
 
     def _short_names(self) -> list[str]:
         """Return the names of the files, below the folder."""
@@ -258,14 +254,16 @@ class Collection:
         return f"<p>{escape(self._title())}</p>{self._shown()._repr_html_()}"
 
 
-def _row(file: FitsFile, name: InputName) -> Row:
-    """Return the values of a file's header."""
+def _headers(file: FitsFile | LazyCCDError, name: InputName) -> tuple[str, str]:
+    """Return the headers whose values a file has; where both have a keyword the second counts."""
+    if isinstance(file, LazyCCDError):
+        raise file
     images = images_of(file)
     chosen = find_hdu(file, name.hdu) if name.hdu is not None else (images or list(file.hdus))[0]
-    own = readable_values(chosen.header)
-    primary = readable_values(file.hdus[0].header) if chosen.index else {}
+    primary = file.hdus[0].header if chosen.index else ""
     # the primary header of a file of several images is about all of them
-    return {**own, **primary} if name.hdu is None and len(images) > 1 else {**primary, **own}
+    several = name.hdu is None and len(images) > 1 and primary
+    return (chosen.header, primary) if several else (primary, chosen.header)
 
 
 def _matches(value: Any, wanted: Any) -> bool:
