@@ -358,12 +358,72 @@ def test_values_are_those_of_astropy(values: dict[str, Any], data: st.DataObject
             header[keyword] = value, data.draw(st.sampled_from(["", "a comment", "it's / so"]))
     text = str(header.tostring(sep="\n", endcard=False, padding=False))
     if text:
-        parsed = parse_cards(text)
-        assert parsed is not None
+        ((_, columns),) = parse_cards([text])
+        parsed = [(card[0], card[1][0]) for card in columns if card is not None]
         read = list(fits.Header.fromstring(text, sep="\n").items())
         assert parsed == read
         assert [type(value) for _, value in parsed] == [type(value) for _, value in read]
-        assert readable_values(text) == {keyword.lower(): value for keyword, value in read}
+        assert dict(readable_values([("", text)])[0]) == {keyword.lower(): value for keyword, value in read}
+
+
+LINES = st.sampled_from(
+    [
+        *(
+            f"COUNT   = {number:>20} / how many"
+            for number in ("7", "-0.0", "0.0", "1.5E3", "8.0D0", "7 7", "-", "1E", "+.5")
+        ),
+        "COUNT   = 12                   / left",
+        "COUNT   = 123456789012345678901234567890.5 / longer than its field",
+        "COUNT   =",
+        "COUNT   = 'seven'",
+        "COUNT   = 'not closed",
+        "OBJECT  = 'it''s'",
+        "OBJECT  = 'M 31    '           / galaxy",
+        "OBJECT  = 'AXIS.1: 2.0'",
+        "HIERARCH ESO DET CHIP = 3",
+        "HIERARCH ESO DET GAIN = 1.5",
+        "LONGSTR = 'begins &'\nCONTINUE  'goes on'",
+        "HISTORY one",
+        "HISTORY another",
+        "lower   =                    1",
+    ]
+)
+
+
+def padded(lines: list[str]) -> str:
+    """Return a header with these cards, each of 80 characters."""
+    return "\n".join(line.ljust(80) for line in "\n".join(lines).split("\n"))
+
+
+@given(st.lists(st.lists(LINES, min_size=1, max_size=4).map(padded), min_size=2, max_size=8))
+def test_headers_parsed_together_are_those_parsed_alone(texts: list[str]) -> None:
+    """Values, their types, their order and what cannot be parsed are the same, whatever other headers there are."""
+    found: dict[int, Any] = {}
+    for places, cards in parse_cards(texts):
+        for row, place in enumerate(places):
+            found[place] = [card and (card[0], card[1][row]) for card in cards]
+    alone = [[card and (card[0], card[1][0]) for card in next(parse_cards([text]))[1]] for text in texts]
+    assert str([found[place] for place in range(len(texts))]) == str(alone)
+    rows = readable_values([("", text) for text in texts])
+    assert str([dict(row) for row in rows]) == str([dict(readable_values([("", text)])[0]) for text in texts])
+    firsts = [texts[-1], *texts[:-1]]
+    merged = [{**readable_values([("", one)])[0], **row} for one, row in zip(firsts, rows, strict=True)]
+    assert str([dict(row) for row in readable_values(list(zip(firsts, texts, strict=True)))]) == str(merged)
+
+
+def test_tables_of_headers_of_several_kinds(tmp_path: Path) -> None:
+    """Columns come in the order in which keywords occur; values stand in the rows of their files, the others are masked."""
+    headers = [{"A": 1, "B": 0.5}, {"C": "x", "A": 2}, {"A": 3, "B": -0.0}, {"C": "y", "A": 4}]
+    for i, cards in enumerate(headers):
+        fits.writeto(tmp_path / f"{i}.fits", np.zeros((2, 2), np.uint8), fits.Header(cards))
+    table = lazyccd.Collection(tmp_path).table
+    assert table.colnames[-3:] == ["a", "b", "c"]
+    assert [str(table[name].tolist()) for name in "abc"] == [
+        "[1, 2, 3, 4]",
+        "[0.5, None, -0.0, None]",
+        "[None, 'x', None, 'y']",
+    ]
+    assert table["a"].dtype.kind == "i"
 
 
 def test_the_face_of_ccdproc_uses_the_same_cache(night: Path, scans: list[str]) -> None:

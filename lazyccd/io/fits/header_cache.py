@@ -45,9 +45,6 @@ FRESH = 100_000_000
 FRESH_SECONDS = 2_000_000_000
 """The same where times of change are whole or even seconds, as on FAT and older network file systems."""
 
-# Headers hold printable characters only. JSON writes a newline as two characters and this one as it is, which reads faster.
-_LINE_END = "\x7f"
-
 
 def scan_many(paths: Iterable[Name], *, keep_going: bool = False) -> list[FitsFile | LazyCCDError]:
     """Read the headers of many files at once, as `scan_fits` does.
@@ -188,12 +185,26 @@ def _read(path: Path, folder: str) -> dict[str, Any]:
         content = json.loads(Zstd().decode(stored[4:]))
     except (OSError, ValueError, RuntimeError):
         return {}
-    return dict(content["files"]) if content["folder"] == folder else {}
+    if content["folder"] != folder:
+        return {}
+    cards = content["cards"]
+    for *_, hdus in content["files"].values():
+        for hdu in hdus:
+            hdu[_HEADER] = "\n".join([cards[number] for number in hdu[_HEADER]])
+    return dict(content["files"])
 
 
 def _write(path: Path, folder: str, entries: Mapping[str, Any]) -> None:
     """Replace a cache file, so that other processes see the old or the new one whole."""
-    text = json.dumps({"folder": folder, "files": entries}, ensure_ascii=True, separators=(",", ":"))
+    # most cards are in the headers of all files: with each of them once there is a third of the text to write and to parse
+    numbers: dict[str, int] = {}
+    files = {}
+    for name, (*state, hdus) in entries.items():
+        kept = [list(hdu) for hdu in hdus]
+        for hdu in kept:
+            hdu[_HEADER] = [numbers.setdefault(card, len(numbers)) for card in hdu[_HEADER].split("\n")]
+        files[name] = [*state, kept]
+    text = json.dumps({"folder": folder, "cards": list(numbers), "files": files}, separators=(",", ":"))
     packed = bytes(Zstd(level=1).encode(text.encode()))
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}-", suffix=".part")
     try:
@@ -238,7 +249,7 @@ def _hdu_entry(hdu: HduInfo) -> list[Any]:
     if hdu.tiles is not None:
         fields = vars(hdu.tiles)
         tiles = {**fields, "columns": [list(vars(column).values()) for column in hdu.tiles.columns]}
-    return list({**vars(hdu), "tiles": tiles, "header": hdu.header.replace("\n", _LINE_END)}.values())
+    return list({**vars(hdu), "tiles": tiles}.values())
 
 
 def _restored(path: str, entry: list[Any]) -> FitsFile:
@@ -247,15 +258,15 @@ def _restored(path: str, entry: list[Any]) -> FitsFile:
     return FitsFile(path, Identity(size, mtime_ns, inode), encoding, tuple(_restored_hdu(hdu) for hdu in hdus))
 
 
-_FIELDS = tuple(HduInfo.__dataclass_fields__)
-
-
 def _restored_hdu(entry: list[Any]) -> HduInfo:
     """Return the HDU that an entry was made from."""
-    fields = dict(zip(_FIELDS, entry, strict=True))
-    tiles = fields["tiles"]
-    if tiles is not None:
+    fields = list(entry)
+    fields[_SHAPE] = tuple(fields[_SHAPE])
+    if (tiles := fields[_TILES]) is not None:
         columns = tuple(TileColumn(*column) for column in tiles["columns"])
-        tiles = TileTable(**{**tiles, "shape": tuple(tiles["shape"]), "columns": columns})
-    header = fields["header"].replace(_LINE_END, "\n")
-    return HduInfo(**fields | {"shape": tuple(fields["shape"]), "tiles": tiles, "header": header})
+        fields[_TILES] = TileTable(**{**tiles, "shape": tuple(tiles["shape"]), "columns": columns})
+    return HduInfo(*fields)
+
+
+_SHAPE, _TILES, _HEADER = map(list(HduInfo.__dataclass_fields__).index, ("shape", "tiles", "header"))
+"""Where these fields are in an entry."""
