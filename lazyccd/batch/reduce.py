@@ -48,9 +48,9 @@ def reduce(
     break_lock
         Reduce although a process on another machine may still be reducing the same night.
     **options
-        Those of the command, with underscores, of which None is as good as left out: ``gain``, ``readnoise``, ``saturate``, ``overscan``, ``trim``, ``camera``,
+        Those of the command, with underscores: ``gain``, ``readnoise``, ``saturate``, ``overscan``, ``trim``, ``camera``,
         ``bias``, ``dark``, ``flat``, ``bpm``, ``calib``, ``cosmic_rays``, ``allow_missing``, ``on_error``, ``recursive``,
-        ``force``.
+        ``force``. None is as good as left out.
 
     Returns
     -------

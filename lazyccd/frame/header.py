@@ -304,7 +304,10 @@ _WCS_CARDS: OrderedDict[str, tuple[list[NewCard], list[str]]] = OrderedDict()
 
 
 def _cards_of_wcs(wcs: Any) -> tuple[list[NewCard], list[str]]:
-    """Return the cards of a WCS and their lines; those of the last 64 different ones are kept, since astropy takes a millisecond to make them."""
+    """Return the cards of a WCS and their lines.
+
+    Those of the last 64 different ones are kept, since astropy takes a millisecond to make them.
+    """
     # what wcslib says does not have the distortions that astropy adds
     distorted = wcs.sip or wcs.cpdis1 or wcs.cpdis2 or wcs.det2im1 or wcs.det2im2
     key = "" if distorted else wcs.wcs.to_header(relax=True)

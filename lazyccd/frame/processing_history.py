@@ -1,4 +1,7 @@
-"""Which steps a header says were done on the pixels, and a warning where one is done a second time: nothing in the pixels shows it."""
+"""Which steps a header says were done on the pixels, and a warning where one is done a second time.
+
+Nothing in the pixels shows that a bias was subtracted twice.
+"""
 
 from __future__ import annotations
 

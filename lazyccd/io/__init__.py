@@ -6,7 +6,8 @@ asks: operations are in `lazyccd.ops`, frames and headers in `lazyccd.frame`.
 - `fits`: reading and writing FITS; begin with ``fits/open.py`` (headers to a frame) and ``fits/write.py``.
 - `zarr`: reading and writing stores; begin with ``zarr/open.py`` and ``zarr/write.py``. ``docs/format.md`` has the layout.
 - `resumable`: writes that can be interrupted, whatever the format; a new output format begins with its docstring.
-- ``collection.py``: files chosen by their headers; ``names.py``: what users may give as a name; ``open.py``: whatever they have as a frame; ``xarray_engine.py``: for xarray.
+- ``collection.py``: files chosen by their headers; ``names.py``: what users may give as a name; ``open.py``: whatever they
+  have as a frame; ``xarray_engine.py``: for xarray.
 """
 
 from lazyccd.io.collection import Collection

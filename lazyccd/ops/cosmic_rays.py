@@ -100,8 +100,8 @@ def cosmicray_lacosmic(
     readnoise
         Noise of a pixel without signal; a number is in electrons.
     satlevel
-        Electrons, or a quantity in the units of the data, above which a star is saturated, and not looked at. If None, frames with a mask have their plane ``SAT``
-        instead, grown by four pixels; others, and CCDData, 65535.
+        Electrons, or a quantity in the units of the data, above which a star is saturated, and not looked at. If None, frames
+        with a mask have their plane ``SAT`` instead, grown by four pixels; others, and CCDData, 65535.
     pssl
         A sky level that was subtracted; of no use together with ``inbkg`` or ``invar``.
     niter

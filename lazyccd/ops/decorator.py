@@ -128,9 +128,12 @@ def operation(*, arrays: tuple[str, ...] = (), shared: Shared | None = None) -> 
     3. A CCDData is converted to a frame, and the result computed and converted back; a DataArray becomes an array.
     4. A NumPy array, with ``arrays``; the result is then the variables that it names, computed.
 
-    A `Keyword` as an argument, and the name of one where `lazyccd.ops.arguments` has the parameter, stands for its value
-    in the frame's header; where that is text that reads as a number, for the number. A step that the header has already warns. A function with a parameter ``add_keyword`` is noted in the header, as ccdproc does. It never sees what was
-    passed: the parameter stands in its signature so that editors, type checkers and `inspect` show it.
+    A `Keyword` as an argument stands for its value in the frame's header, and so does the name of a keyword where
+    `HEADER_VALUES` of `lazyccd.ops.arguments` has the parameter. Text in the header that reads as a number counts as the number.
+    A step that the header has already gives a warning.
+
+    A function with a parameter ``add_keyword`` is noted in the header, as ccdproc does. It never sees what was passed: the
+    parameter stands in its signature so that editors, type checkers and `inspect` show it.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """Run the scripts of this folder with ccdproc and with lazyccd.ccdproc, and compare what they leave, print and say.
 
 ``python -m tests.ccdproc.run_scripts [--size 1024] [SCRIPT ...]`` prints a table. Each script runs on equal copies of simulated
-frames, with ccdproc as ``python script.py`` and with lazyccd as ``python -m lazyccd.ccdproc script.py``. With ``--forked``, processes that have imported the library
-already run the scripts: pixels are compared faster then, but times mean nothing.
+frames, with ccdproc as ``python script.py`` and with lazyccd as ``python -m lazyccd.ccdproc script.py``. With ``--forked``,
+processes that have imported the library already run the scripts: pixels are compared faster then, but times mean nothing.
 """
 
 from __future__ import annotations

@@ -98,9 +98,9 @@ def combine(
     method
         ``average``, ``median`` or ``sum``. A sum adds the inputs that are left, however few.
     weights
-        For averages and sums: one number per frame; a keyword of the headers, ``"KEY"`` or ``"!KEY"``; ``"exposure"``; ``"variance"``, one over
-        each frame's median variance; for each pixel ``"smoothed"``, one over the median variance of 5 x 5 pixels, or
-        ``"pixel"``, one over its own, which biases a mean low where photons are few; or an image per frame.
+        For averages and sums: one number per frame; a keyword of the headers, ``"KEY"`` or ``"!KEY"``; ``"exposure"``;
+        ``"variance"``, one over each frame's median variance; for each pixel ``"smoothed"``, one over the median variance of
+        5 x 5 pixels, or ``"pixel"``, one over its own, which biases a mean low where photons are few; or an image per frame.
     scale
         Factors: one per frame, a keyword, or a function that gives the factor for a frame's whole plane (a masked array if
         some of its pixels are bad). Or what is made equal to the first frame's: ``"mode"``, ``"median"``, ``"mean"``,
