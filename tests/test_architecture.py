@@ -38,7 +38,11 @@ _layer(
     "plan",
     packages=("xarray", *(f"astropy.{p}" for p in ("config", "coordinates", "io.fits", "nddata", "units", "wcs"))),
 )
-_layer("io", "frame", packages=("astropy.table", "fsspec", "google_crc32c", "isal", "numcodecs", "psutil", "zarr"))
+_layer(
+    "io",
+    "frame",
+    packages=("astropy.table", "fsspec", "google_crc32c", "isal", "lazy_loader", "numcodecs", "psutil", "zarr"),
+)
 _layer("stats", "frame")
 _layer("ops", "io", "stats", packages=("astropy.modeling", "scipy"))
 _layer("batch", "ops", packages=("astropy.table", "astropy.time", "rich"))

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from astropy import units as u
-from astropy.modeling.fitting import LinearLSQFitter
 from astropy.nddata import CCDData, StdDevUncertainty
 
 from lazyccd.ccdproc.arithmetic import Array, Scaling, by_bands, by_rows, calculate, copied, cut
@@ -127,6 +126,8 @@ def subtract_overscan(
         overscan_axis = 0 if strip.shape[1] > strip.shape[0] else 1
     levels = (np.median if median else np.mean)(strip, axis=overscan_axis)
     if model is not None:
+        from astropy.modeling.fitting import LinearLSQFitter
+
         lines = np.arange(len(levels))
         levels = LinearLSQFitter()(model, lines, levels)(lines)
     return copied(ccd, data=_less(ccd.data, np.reshape(levels, (1, -1) if overscan_axis == 0 else (-1, 1))))

@@ -15,6 +15,7 @@ from lazyccd.ccdproc.cosmic_rays import cosmicray_lacosmic, cosmicray_median
 from lazyccd.ccdproc.filters import (
     background_deviation_box,
     background_deviation_filter,
+    bitfield_to_boolean_mask,
     ccdmask,
     median_filter,
     sigma_func,
@@ -30,7 +31,6 @@ from lazyccd.ccdproc.resample import (
 )
 from lazyccd.frame.history_log import SHORT_NAMES
 from lazyccd.frame.keyword import Keyword
-from lazyccd.ops.masks import bitfield_to_boolean_mask
 
 __all__ = [
     "Keyword",

@@ -9,9 +9,7 @@ import numpy as np
 from astropy import units as u
 from astropy.nddata import CCDData
 from astropy.utils.exceptions import AstropyDeprecationWarning
-from scipy import ndimage
 
-from lazyccd import ops
 from lazyccd.ccdproc.arithmetic import copied
 from lazyccd.ccdproc.filters import median_filter
 
@@ -75,7 +73,9 @@ def cosmicray_lacosmic(
     # units are settled: the kernel gets numbers
     image = CCDData(np.asarray(ccd.data if isinstance(ccd, CCDData) else ccd), unit="adu", mask=mask)
     extras = {"inbkg": inbkg, "invar": invar, "gain_apply": gain_apply, "verbose": verbose, "add_keyword": False}
-    clean: Any = ops.cosmicray_lacosmic(image, **limits, **numbers, **words, **psf, **extras)
+    from lazyccd.ops.cosmic_rays import cosmicray_lacosmic as lacosmic
+
+    clean: Any = lacosmic(image, **limits, **numbers, **words, **psf, **extras)
     # nothing was found: there is no mask
     bad = np.zeros(clean.shape, bool) if clean.mask is None else clean.mask
     if not isinstance(ccd, CCDData):
@@ -147,6 +147,8 @@ def cosmicray_median(
         raise TypeError(f"error_image is a {type(error).__name__} and must be a number or an array.")
     found = (pixels - median_filter(pixels, mbox)) / error > thresh
     if gbox > 0:
+        from scipy import ndimage
+
         found = ndimage.maximum_filter(found, gbox)
     data = pixels.copy()
     if rbox > 0:

@@ -8,15 +8,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from astropy import nddata
 from astropy.nddata import CCDData
 from astropy.stats import mad_std
-from scipy import ndimage
 
-from lazyccd import ops
 from lazyccd.ccdproc.arithmetic import copy_meta
-from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 
-__all__ = ["background_deviation_box", "background_deviation_filter", "ccdmask", "median_filter", "sigma_func"]
+__all__ = [
+    "background_deviation_box",
+    "background_deviation_filter",
+    "bitfield_to_boolean_mask",
+    "ccdmask",
+    "median_filter",
+    "sigma_func",
+]
 
 
 def sigma_func(arr: Any, axis: int | None = None, ignore_nan: bool = False) -> Any:
@@ -58,7 +63,11 @@ def median_filter(data: Any, *args: Any, **kwargs: Any) -> Any:
         return CCDData(median_filter(data.data, *args, **kwargs), unit=data.unit, meta=copy_meta(data.meta))
     size = args[0] if args else kwargs.get("size")
     if is_plain(data) and len(args) + len(kwargs) == 1 and isinstance(size, int) and 0 < size <= min(data.shape):
-        return ops.median_filter(data, size)
+        from lazyccd.ops.filters import median_filter as lazy_filter
+
+        return lazy_filter(data, size)
+    from scipy import ndimage
+
     return ndimage.median_filter(data, *args, **kwargs)
 
 
@@ -74,6 +83,8 @@ def background_deviation_box(data: Any, bbox: int) -> Any:
     """
     if bbox < 1:
         raise ValueError(f"bbox is {bbox} and must be greater than 1.")
+    from lazyccd.kernels.quantiles import MAD_TO_SIGMA
+
     data = np.asarray(data)
     half = max(int(bbox / 2), 1)
     result = data * 0.0 + data.std()
@@ -120,8 +131,27 @@ def background_deviation_filter(data: Any, bbox: float) -> Any:
     if bbox < 1:
         raise ValueError(f"bbox is {bbox} and must be greater than 1.")
     if is_plain(data) and isinstance(bbox, int) and bbox <= min(data.shape):
-        return ops.background_deviation_filter(data, bbox)
+        from lazyccd.ops.filters import background_deviation_filter as lazy_filter
+
+        return lazy_filter(data, bbox)
+    from scipy import ndimage
+
     return ndimage.generic_filter(data, sigma_func, size=bbox)
+
+
+def bitfield_to_boolean_mask(bitfield: Any, ignore_bits: Any = 0, flip_bits: bool | None = None) -> Any:
+    """Return where any bit is set that is not ignored; see `astropy.nddata.bitfield_to_boolean_mask`.
+
+    Parameters
+    ----------
+    bitfield
+        An array of integers.
+    ignore_bits, flip_bits
+        As of astropy's function.
+    """
+    return nddata.bitfield_to_boolean_mask(
+        bitfield, ignore_bits, flip_bits=flip_bits, good_mask_value=False, dtype=bool
+    )
 
 
 def ccdmask(
@@ -163,5 +193,7 @@ def ccdmask(
     image = ratio if isinstance(ratio, CCDData) else CCDData(np.asarray(ratio), unit="")
     plain = CCDData(image.data, unit="")  # a mask that is there already is not looked at
     names = {"ncmed": ncmed, "nlmed": nlmed, "ncsig": ncsig, "nlsig": nlsig, "lsigma": lsigma, "hsigma": hsigma}
-    found = ops.ccdmask(plain, findbadcolumns, byblocks, **names, ngood=ngood)
+    from lazyccd.ops.bad_pixels import ccdmask as lazy_ccdmask
+
+    found = lazy_ccdmask(plain, findbadcolumns, byblocks, **names, ngood=ngood)
     return np.asarray(found, bool)

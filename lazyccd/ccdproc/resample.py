@@ -13,7 +13,6 @@ from astropy.nddata import CCDData
 from astropy.utils.exceptions import AstropyDeprecationWarning
 from astropy.wcs import WCS
 from astropy.wcs.utils import pixel_to_pixel, proj_plane_pixel_area
-from scipy import ndimage
 
 from lazyccd.ccdproc.arithmetic import copied, copy_meta
 from lazyccd.ccdproc.log_meta import log_to_metadata
@@ -180,6 +179,8 @@ def _without_wcs(header: Any) -> Any:
 
 def _interpolate(image: Any, places: Any, order: int) -> Any:
     """Return an image at places (y, x), NaN outside of its pixels; half of a pixel at the edge has the edge's value."""
+    from scipy import ndimage
+
     at = places.copy()
     for axis, length in enumerate(image.shape):
         at[axis, (at[axis] < 0) & (at[axis] >= -0.5)] = 0

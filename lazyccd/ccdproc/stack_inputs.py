@@ -1,4 +1,8 @@
-"""The values of a stack as lazyccd's kernels take them, and the statistics that a Combiner asks for."""
+"""The values of a stack as lazyccd's kernels take them, and the statistics that a Combiner asks for.
+
+Kernels are imported where they are called: importing numba takes a quarter of the time of `import ccdproc`, and many scripts
+combine nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +15,6 @@ from astropy.stats import mad_std
 from astropy.utils.exceptions import AstropyUserWarning
 
 from lazyccd.ccdproc.filters import sigma_func
-from lazyccd.kernels.quantiles import MAD_TO_SIGMA
-from lazyccd.kernels.stack.loops import (
-    mean_and_squares,
-    median_and_deviation,
-    pixel_weighted_sum,
-    sorting_network,
-    weighted_sum,
-)
-from lazyccd.kernels.stack.sigma_clip import reject_deviant
 
 Array = np.ndarray[Any, Any]
 
@@ -56,6 +51,8 @@ class StackInputs:
     @cached_property
     def _spread(self) -> tuple[Array, Array, Array]:
         """How many values each pixel has, their mean and their squared distances from it."""
+        from lazyccd.kernels.stack.loops import mean_and_squares
+
         found: tuple[Array, Array, Array] = mean_and_squares(self.values, self.use)
         return found
 
@@ -74,6 +71,8 @@ class StackInputs:
     @cached_property
     def _median(self) -> tuple[Array, Array]:
         """The median of each pixel, and the median distance from it."""
+        from lazyccd.kernels.stack.loops import median_and_deviation
+
         return median_and_deviation(self.values, self.use)
 
     @property
@@ -84,10 +83,14 @@ class StackInputs:
     @property
     def mad_deviation(self) -> Array:
         """The standard deviation of each pixel as its median absolute deviation has it."""
+        from lazyccd.kernels.quantiles import MAD_TO_SIGMA
+
         return (MAD_TO_SIGMA * self._median[1]).reshape(self.shape)
 
     def weighted_sum(self, weights: Array | None) -> tuple[Array, Array]:
         """Return the weighted sum of each pixel, and the sum of its weights; one weight per image or per value."""
+        from lazyccd.kernels.stack.loops import pixel_weighted_sum, weighted_sum
+
         if weights is None:
             weights = np.ones(len(self.values))
         given = np.ascontiguousarray(weights, float).reshape(len(self.values), -1)
@@ -107,6 +110,9 @@ class StackInputs:
             # as astropy's function does
             message = "Input data contains invalid values (NaNs or infs), which were automatically clipped."
             warnings.warn(message, AstropyUserWarning, stacklevel=3)
+        from lazyccd.kernels.stack.loops import sorting_network
+        from lazyccd.kernels.stack.sigma_clip import reject_deviant
+
         network, nothing = sorting_network(len(self.values)), np.empty((0, 0))
         reject_deviant(self.values, use, network, by_mean, by_mad, low, high, 1, nothing)
         rejected: Array = ~use.reshape(-1, *self.shape)

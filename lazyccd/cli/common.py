@@ -61,7 +61,7 @@ def using_scheduler(name: str, memory_limit: str | None) -> Iterator[None]:
 
     import dask
 
-    from lazyccd.plan.cost import job_cpus
+    from lazyccd.plan.job import job_cpus
 
     settings: dict[str, Any] = {} if memory_limit is None else {"lazyccd.memory-limit": memory_limit}
     if name == "processes":

@@ -12,15 +12,13 @@ from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
-import xarray as xr
 from astropy import units as u
 from astropy.config import ConfigItem, ConfigNamespace
 from astropy.io import fits
 
 from lazyccd.frame.header import NewCard, append_cards, set_card
 from lazyccd.frame.keyword import Keyword
-from lazyccd.frame.nddata import is_nddata
-from lazyccd.plan.steps import Scalar
+from lazyccd.frame.nddata import is_instance, is_nddata
 
 SHORT_NAMES = {
     "background_deviation_box": "bakdevbx",
@@ -105,13 +103,18 @@ def log_entries(name: str, arguments: Mapping[str, Any], add_keyword: LogEntry) 
 def _shown(value: object) -> Any:
     """Return a value as it is logged: images and arrays by their type."""
     # what ccdproc would have been given in its place
-    if isinstance(value, xr.Dataset):
+    if is_instance(value, "xarray", "Dataset"):
         return "<CCDData>"
     if isinstance(value, u.Quantity):
         return value if value.isscalar else f"<{type(value).__name__}>"
-    if isinstance(value, Scalar):
+    if is_instance(value, "lazyccd.plan.steps", "Scalar"):
         return f"<{value.what}>"
-    if isinstance(value, np.ndarray | xr.DataArray) or is_nddata(value) or hasattr(value, "__dask_graph__"):
+    if (
+        isinstance(value, np.ndarray)
+        or is_instance(value, "xarray", "DataArray")
+        or is_nddata(value)
+        or hasattr(value, "__dask_graph__")
+    ):
         shape = getattr(value, "shape", ())  # np.size would compute a lazy array
         return f"<{type(value).__name__}>" if isinstance(shape, tuple) and math.prod(shape) > 1 else value
     return value

@@ -25,21 +25,26 @@ def __getattr__(name: str) -> Any:
 
 def is_ccddata(given: object) -> TypeGuard[CCDData]:
     """Return whether something is a CCDData."""
-    return isinstance(given, _class("CCDData"))
+    return is_instance(given, "astropy.nddata", "CCDData")
 
 
 def is_nddata(given: object) -> TypeGuard[NDData]:
     """Return whether something is an NDData, such as a CCDData."""
-    return isinstance(given, _class("NDData"))
+    return is_instance(given, "astropy.nddata", "NDData")
 
 
 def is_uncertainty(given: object) -> bool:
     """Return whether something is an uncertainty of astropy, an instance or its class."""
-    known = _class("NDUncertainty")
+    known = _class("astropy.nddata", "NDUncertainty")
     return isinstance(given, known) or (isinstance(given, type) and known != () and issubclass(given, known))
 
 
-def _class(name: str) -> Any:
+def is_instance(given: object, module: str, name: str) -> bool:
+    """Return whether something is an instance of a class of a module, which is not imported for the question."""
+    return isinstance(given, _class(module, name))
+
+
+def _class(module: str, name: str) -> Any:
     """Return a class if it exists, else what nothing is an instance of."""
     # isinstance(x, ()) is False for everything
-    return getattr(sys.modules.get("astropy.nddata"), name, ())
+    return getattr(sys.modules.get(module), name, ())

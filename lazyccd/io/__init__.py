@@ -8,25 +8,10 @@ asks: operations are in `lazyccd.ops`, frames and headers in `lazyccd.frame`.
 - `resumable`: writes that can be interrupted, whatever the format; a new output format begins with its docstring.
 - ``collection.py``: files chosen by their headers; ``names.py``: what users may give as a name; ``open.py``: whatever they
   have as a frame; ``xarray_engine.py``: for xarray.
+
+The names of ``__init__.pyi`` are imported at their first use: a table of headers needs neither dask nor xarray.
 """
 
-from lazyccd.io.collection import Collection
-from lazyccd.io.fits.mef import open_mef
-from lazyccd.io.fits.open import open_fits, open_many
-from lazyccd.io.fits.write import to_fits
-from lazyccd.io.open import as_frame
-from lazyccd.io.zarr.open import open_zarr
-from lazyccd.io.zarr.pyramid import build_pyramid
-from lazyccd.io.zarr.write import to_zarr
+import lazy_loader as _lazy_loader
 
-__all__ = [
-    "Collection",
-    "as_frame",
-    "build_pyramid",
-    "open_fits",
-    "open_many",
-    "open_mef",
-    "open_zarr",
-    "to_fits",
-    "to_zarr",
-]
+__getattr__, __dir__, __all__ = _lazy_loader.attach_stub(__name__, __file__)

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import fsspec
-
 from lazyccd.errors import ArgumentTypeError, FormatError, MissingFileError, ParameterError
 
 Selector = int | str | tuple[str, int]
@@ -206,6 +204,8 @@ def _expand(text: str) -> Iterator[InputName]:
 
 def _glob_url(pattern: str) -> list[str]:
     """Return the URLs that match a pattern."""
+    import fsspec  # local files, which most are, need none
+
     filesystem, path = fsspec.url_to_fs(pattern)
     return [str(filesystem.unstrip_protocol(item)) for item in filesystem.glob(path)]
 

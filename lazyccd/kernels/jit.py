@@ -12,13 +12,9 @@ numba's own cache has three properties that are unsafe on a cluster, hence the f
 
 from __future__ import annotations
 
-import atexit
 import functools
 import hashlib
 import logging
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -26,6 +22,8 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 from numba.core import caching
+
+from lazyccd.kernels.cache_folder import TEMPORARY, cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -37,45 +35,6 @@ def compiled(function: F) -> F:
     dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
     dispatcher._cache = _KernelCache(function)
     return cast("F", dispatcher)
-
-
-def sources_digest(package: Path) -> str:
-    """Return a hash of the names and contents of all Python files below a folder."""
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(package).as_posix()}\0{len(content)}\0".encode())
-        digest.update(content)
-    return digest.hexdigest()[:16]
-
-
-TEMPORARY = "lazyccd-"
-"""How the names of cache folders begin that are removed when the process ends."""
-
-
-@functools.cache
-def cache_folder() -> Path:
-    """Return the folder of the compiled kernels, which exists and can be written to.
-
-    It lies in ``$NUMBA_CACHE_DIR``, else in ``$XDG_CACHE_HOME/lazyccd``, else in ``~/.cache/lazyccd``.
-    """
-    name = f"kernels-{sources_digest(Path(__file__).parent)}"
-    try:
-        folder = _cache_root() / name
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except (OSError, RuntimeError):  # RuntimeError: this user has no home
-        folder = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{name}-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
-def _cache_root() -> Path:
-    config: Any = numba.config
-    if config.CACHE_DIR:
-        return Path(config.CACHE_DIR)
-    caches = os.environ.get("XDG_CACHE_HOME")
-    return (Path(caches) if caches else Path.home() / ".cache") / "lazyccd"
 
 
 class _KernelLocator(caching._SourceFileBackedLocatorMixin, caching._CacheLocator):

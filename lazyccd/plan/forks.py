@@ -1,4 +1,4 @@
-"""Let a forked process compute: its thread pools are made anew.
+"""Let a forked process compute: dask's thread pools are made anew. `lazyccd.plan.threads` sees to its own.
 
 A child process inherits a pool of threads as an object, but not the threads: what it submits to the pool waits for ever.
 Scripts meet this in `multiprocessing.Pool`, which forks by default on Linux before Python 3.14.
@@ -11,12 +11,9 @@ import threading
 
 import dask.threaded
 
-from lazyccd.plan.threads import forget_threads
-
 
 def forget_pools() -> None:
-    """Make dask's threaded scheduler and our threads start anew; called in each child right after a fork."""
-    forget_threads()
+    """Make dask's threaded scheduler start anew; called in each child right after a fork."""
     dask.threaded.default_pool = None
     dask.threaded.pools.clear()
     # another thread of the parent may have held the lock, and nobody is left to release it

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextvars
 import itertools
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
 
-from lazyccd.plan.cost import job_cpus
+from lazyccd.plan.job import job_cpus
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -31,9 +32,9 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="lazyccd", initializer=_mark_as_own)
 
 
-def forget_threads() -> None:
-    """Start threads anew at the next use: those of a parent process do not live in a child."""
-    _pool.cache_clear()
+# threads of a parent process do not live in a child; Windows has no fork
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def each(work: Callable[[T], R], parts: Sequence[T]) -> list[R]:

@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lazyccd.kernels.jit import _SignatureFiles, sources_digest
+from lazyccd.kernels.cache_folder import sources_digest
+from lazyccd.kernels.jit import _SignatureFiles
 
 SCRIPT = """
 import sys

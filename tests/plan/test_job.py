@@ -8,7 +8,8 @@ import dask
 import pytest
 from dask.system import CPU_COUNT
 
-from lazyccd.plan.cost import declared_limit, job_bytes, job_cpus
+from lazyccd.plan.cost import declared_limit
+from lazyccd.plan.job import job_bytes, job_cpus
 
 SLURM = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU")
 GB = 1 << 30

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any, NamedTuple, Protocol
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 
@@ -273,6 +272,8 @@ def _packed(path: str, identity: Identity) -> IO[bytes]:
     if not is_url(path):
         return os.fdopen(_reopen(path, identity), "rb")
     _check_identity(path, _open_remote(path)[1], identity)
+    import fsspec  # local files, which most are, need none
+
     filesystem, inner = fsspec.url_to_fs(path)
     opened: IO[bytes] = filesystem.open(inner, "rb")
     return opened
@@ -351,6 +352,8 @@ TAGS = (
 
 def _open_remote(path: str) -> tuple[ByteSource, Identity]:
     """Open a URL."""
+    import fsspec
+
     try:
         filesystem, inner = fsspec.url_to_fs(path)
         info = filesystem.info(inner)

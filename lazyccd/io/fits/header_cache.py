@@ -31,7 +31,7 @@ from lazyccd.io.fits.byte_source import Identity
 from lazyccd.io.fits.scan import FitsFile, HduInfo, scan_fits
 from lazyccd.io.fits.tile_table import TileColumn, TileTable
 from lazyccd.io.names import Name, is_url, parse_name
-from lazyccd.kernels.jit import TEMPORARY, cache_folder, sources_digest
+from lazyccd.kernels.cache_folder import TEMPORARY, cache_folder, sources_digest
 
 MOST_BYTES = 256 << 20
 """Bytes of the whole cache: headers of about 300 000 files."""

@@ -37,7 +37,7 @@ from lazyccd.io.fits.scan import FitsFile, HduInfo, scan_fits
 from lazyccd.io.fits.storage import FitsStorage
 from lazyccd.io.names import Name, parse_name
 from lazyccd.plan.chunks import grid_boxes, regular_grid
-from lazyccd.plan.cost import job_cpus
+from lazyccd.plan.job import job_cpus
 from lazyccd.sections import Region
 
 DEFAULT_NAME = "COMPRESSED_IMAGE"

@@ -28,7 +28,7 @@ from lazyccd.frame.output_header import product_header, signed
 from lazyccd.frame.units import unit_to_text
 from lazyccd.io.resumable.disk import checksum
 from lazyccd.io.resumable.progress import canonical, versions
-from lazyccd.plan.cost import job_cpus
+from lazyccd.plan.job import job_cpus
 from lazyccd.plan.serialize import describe, plain, sources
 
 FORMAT_VERSION = 1
