@@ -212,6 +212,33 @@ def test_operations_import_nothing_that_few_need() -> None:
     assert not {name for name in found if is_inside(name, UNNEEDED)}
 
 
+SCRIPT = """
+import numpy as np
+from astropy import units as u
+from astropy.nddata import CCDData
+import lazyccd.ccdproc as ccdproc
+
+for name in ("bias", "flat", "light"):
+    CCDData(np.full((1200, 1200), 7.0), unit="adu", header={"GAIN": 2.0}).write(f"{name}.fits")
+frames = ccdproc.ImageFileCollection(".")
+assert len(frames.summary) == 3 and len(frames.filter(gain=2.0).files) == 3
+bias, flat, light = frames.ccds()
+ccd = ccdproc.create_deviation(light, gain=2 * u.electron / u.adu, readnoise=5 * u.electron)
+ccd = ccdproc.trim_image(ccdproc.subtract_overscan(ccd, fits_section="[1:20, :]", median=True), "[21:, :]")
+ccd = ccdproc.subtract_bias(ccd, ccdproc.trim_image(bias, "[21:, :]"))
+ccd = ccdproc.flat_correct(ccdproc.gain_correct(ccd, ccdproc.Keyword("GAIN", u.electron / u.adu)), ccdproc.trim_image(flat, "[21:, :]"))
+ccdproc.block_average(ccdproc.transform_image(ccd, np.rot90), 2)
+"""
+
+
+def test_steps_of_ccdproc_import_what_they_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Collections and steps of NumPy arithmetic begin as soon as ccdproc's: the libraries of graphs and kernels take twice as long."""
+    monkeypatch.chdir(tmp_path)
+    found = {name.split(".")[0] for name in modules_after(SCRIPT)}
+    assert "astropy" in found
+    assert not found & {"dask", "distributed", "fsspec", "numba", "pandas", "xarray", "zarr"}
+
+
 LIGHT = ("import lazyccd", "from lazyccd.cli.main import main")
 HELP = [["--version"], ["--help"], *([command, "--help"] for command in COMMANDS)]
 

@@ -100,7 +100,7 @@ def log_entries(name: str, arguments: Mapping[str, Any], add_keyword: LogEntry) 
     return [(name, text.replace("\n", ""))]
 
 
-def _shown(value: object) -> Any:
+def _shown(value: Any) -> Any:
     """Return a value as it is logged: images and arrays by their type."""
     # what ccdproc would have been given in its place
     if is_instance(value, "xarray", "Dataset"):

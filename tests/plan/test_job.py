@@ -47,6 +47,16 @@ def test_version_1(tmp_path: Path) -> None:
     assert job_bytes(system(tmp_path, cgroup, **files)) == 2 * GB
 
 
+def test_processors(tmp_path: Path) -> None:
+    """Control groups of both versions may give less than all processors; a part of one counts as one."""
+    least = {"a__cpu_of_max": "50000 100000", "cpu_of_max": "max 100000"}
+    assert job_cpus(system(tmp_path / "2", "0::/a\n", **least)) == 1
+    quota = {"cpu__x__cpu.cfs_quota_us": "100000", "cpu__x__cpu.cfs_period_us": "100000"}
+    assert job_cpus(system(tmp_path / "1", "5:cpu,cpuacct:/x\n4:memory:/y\n", **quota)) == 1
+    none = {"cpu__cpu.cfs_quota_us": "-1", "cpu__cpu.cfs_period_us": "100000"}
+    assert job_cpus(system(tmp_path / "none", "5:cpu,cpuacct:/\n", **none)) == job_cpus(tmp_path / "no system")
+
+
 def test_no_limit_is_not_the_node(tmp_path: Path) -> None:
     """Where nobody sets a limit there is none."""
     assert job_bytes(system(tmp_path / "a", "0::/\n", memory_of_max="max")) is None
