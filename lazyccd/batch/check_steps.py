@@ -157,7 +157,13 @@ def _left(choice: Choice, left: checks.Left | None, what: str, most: float, leve
 def check_flat(master: xr.Dataset) -> list[Doubt]:
     """Look for stars that are at one place in most frames of a flat, so that combining them left them in."""
     region = area(master)
-    stars = checks.sources(good_pixels(master))
+    values = good_pixels(master)
+    unlit = checks.unlit_strips(values)
+    if unlit:
+        text = f"{unlit[0].shift(region.y0, region.x0).to_fits()} of the flat, between parts with light, sees none, as an overscan in the middle of an image"
+        way = "take the amplifiers apart by lazyccd.split_amplifiers, with their sections, and reduce what it gives"
+        return [Doubt("check", text, way)]
+    stars = checks.sources(values)
     if not stars:
         return []
     places = ", ".join(

@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from scipy import ndimage
 
 from lazyccd.kernels.block import Array
 from lazyccd.ops.sample import robust_std
+from lazyccd.sections import Region
 
 TILES = 4
 """Parts of each axis in which an effect is measured, so that its scatter shows how well it is known."""
@@ -67,6 +69,13 @@ LEAST_NOISE_OF_KNOWN = 0.92
 
 CONSTANT_SIDE = 16
 """Side of a part of a raw image in which not all pixels can be equal."""
+
+
+UNLIT = 0.1
+"""Part of a flat's level below which a column or row has no light."""
+
+LEAST_STRIP = 8
+"""Columns or rows of an overscan, at least; a few dead columns are none."""
 
 
 class Left(NamedTuple):
@@ -131,6 +140,28 @@ def structure_left(after: Array, master: Array, noise: Array | float) -> Left | 
             continue
         fractions.append((float(np.mean(a * m)) + own) / structure)
     return _mean_left(fractions)
+
+
+def unlit_strips(flat: Array) -> list[Region]:
+    """Return strips across a flat that see no light, with light on both sides: overscans between amplifiers.
+
+    Examples
+    --------
+    >>> unlit_strips(np.hstack([np.ones((20, 30)), np.zeros((20, 12)), np.ones((20, 30))]))
+    [Region(y0=0, y1=20, x0=30, x1=42)]
+    """
+    found = []
+    rows, columns = flat.shape
+    for axis in (1, 0):
+        # Most of a column of an overscan is dark, and a vignetted one has its middle.
+        profile = _quietly(partial(np.nanquantile, q=0.9), flat if axis else flat.T)
+        level = np.nanmedian(profile)
+        # Of columns that a mask takes out nothing is known.
+        lit = np.flatnonzero(~(profile <= UNLIT * level)) if level > 0 else np.array([], int)
+        for before, after in pairwise(lit.tolist()):
+            if after - before > LEAST_STRIP:
+                found.append(Region(0, rows, before + 1, after) if axis else Region(before + 1, after, 0, columns))
+    return found
 
 
 def hot_pixels_left(after: Array, dark: Array) -> Left | None:

@@ -373,6 +373,20 @@ def test_a_flat_without_a_star(seed: int, dust: int, hot: int) -> None:
     assert checks.sources(lonely) == []
 
 
+@pytest.mark.parametrize(("width", "found"), [(0, False), (4, False), (10, True), (48, True)])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_an_overscan_in_the_middle(width: int, found: bool, axis: int) -> None:
+    """A strip without light, with light on both sides, is one; dark edges, dead columns and columns that a mask took out are none."""
+    flat = a_flat(1, 12, 300)
+    flat[:15] = flat[:, -20:] = 0.01
+    lines = flat if axis else flat.T
+    lines[:, 60 : 60 + width] = np.random.default_rng(1).normal(0, 0.01, (len(lines), width))
+    flat[:, 150:170] = np.nan
+    strips = checks.unlit_strips(flat)
+    expected = (0, flat.shape[0], 60, 60 + width) if axis else (60, 60 + width, 0, flat.shape[1])
+    assert [(strip.y0, strip.y1, strip.x0, strip.x1) for strip in strips] == ([expected] if found else [])
+
+
 @pytest.mark.parametrize("excess", [1.0, 1.5, 2.0, 3.0, 5.0])
 def test_noise_of_a_master_is_no_structure(excess: float) -> None:
     """Where pairs say that the read noise is larger than stated, a bias of noise alone has nothing that could be left."""
