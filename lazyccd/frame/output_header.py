@@ -75,7 +75,8 @@ def signed(text: str) -> str:
     Examples
     --------
     >>> import re
-    >>> re.sub("lazyccd [^ ']*", "lazyccd VERSION", signed("CREATOR = 'camera 1.2'")).split(chr(10))
+    >>> text = re.sub("lazyccd [^ ']*", "lazyccd VERSION", signed("CREATOR = 'camera 1.2'"))
+    >>> [line.rstrip() for line in text.split(chr(10))]
     ["CREATOR = 'lazyccd VERSION'      / software that made this file", 'HISTORY CREATOR was camera 1.2']
     """
     ours = f"lazyccd {_version()}"

@@ -158,6 +158,8 @@ def with_keywords(arguments: Mapping[str, Any], frame: xr.Dataset) -> dict[str, 
     if not found:
         return dict(arguments)
     header = header_view(header_text(frame))
+    # a misspelt word is not a misspelt keyword: the operation says which words there are
+    found = {name: key for name, key in found.items() if key in header or name != "norm_value"}
     data = resolve(frame).units
     for name, key in found.items():
         if key in header and header[key] is None:

@@ -68,7 +68,7 @@ def quantize_width(scale: Array) -> Array:
     Examples
     --------
     >>> quantize_width(np.array([0.5, 1.01, 1.5, 3.0]))
-    array([1.  , 1.  , 1.5 , 3.  ])
+    array([1. , 1. , 1.5, 3. ])
     """
     return np.maximum(np.round(scale * WIDTH_STEPS) / WIDTH_STEPS, 1.0)
 

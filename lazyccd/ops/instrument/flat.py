@@ -157,7 +157,9 @@ def _flat_norm(flat: Image, min_value: float | None, norm_value: NormValue) -> S
     if word == "median":
         return quantile_scalar(flat, (0.5,))
     if word:
-        raise ParameterError(f"norm_value {norm_value!r} must be a number, 'mean' or 'median'.")
+        raise ParameterError(
+            f"norm_value {norm_value!r} must be a number, 'mean' or 'median', or a keyword of the header."
+        )
     number = bare_number(norm_value, "norm_value")
     if not number > 0:
         raise ParameterError(f"norm_value {norm_value} must be greater than 0.")
