@@ -75,12 +75,11 @@ class ImageFileCollection:
 
     def __repr__(self) -> str:
         """Return the call that makes the collection."""
-        names = ("location", "keywords", "find_fits_by_reading", "filenames", "glob_include", "glob_exclude", "ext")
+        names = ("location", "keywords", "filenames", "glob_include", "glob_exclude", "ext")
         keywords = None if self._has_default_keywords else self.keywords[1:]
-        given = (self.location, keywords, self._find_fits_by_reading, self._filenames)
-        values = (*given, self.glob_include, self.glob_exclude, self.ext)
-        defaults = (None, None, False, None, None, None, 0)
-        shown = [f"{n}={v!r}" for n, v, default in zip(names, values, defaults, strict=True) if v not in (default, [])]
+        values = (self.location, keywords, self._filenames, self.glob_include, self.glob_exclude, self.ext)
+        defaults = (None, None, None, None, None, 0)
+        shown = [f"{n}={v!r}" for n, v, default in zip(names, values, defaults, strict=True) if v != default]
         return f"{type(self).__name__}({', '.join(shown)})"
 
     @property
@@ -375,5 +374,5 @@ def _save(hdus: fits.HDUList, path: str, *, overwrite: bool) -> None:
     try:
         hdus.writeto(path, overwrite=overwrite)
     except OSError:
-        logger.exception("the file %s cannot be written", path)
+        logger.error("error writing file %s", path)  # noqa: TRY400 - scripts that catch the error need no traceback
         raise

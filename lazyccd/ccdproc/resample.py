@@ -130,9 +130,12 @@ def rebin(ccd: Any, newshape: tuple[int, ...]) -> Any:
     nearest = np.ix_(*((np.arange(new) * (old / new)).astype(int) for new, old in sizes))
     if isinstance(ccd, np.ndarray):
         return ccd[nearest]
-    uncertainty = None if ccd.uncertainty is None else type(ccd.uncertainty)(ccd.uncertainty.array[nearest])
-    mask = None if ccd.mask is None else ccd.mask[nearest]
-    return CCDData(ccd.data[nearest], unit=ccd.unit, mask=mask, uncertainty=uncertainty, meta=copy_meta(ccd.meta))
+    parts = {"data": ccd.data[nearest]}
+    if ccd.uncertainty is not None:
+        parts["uncertainty"] = type(ccd.uncertainty)(ccd.uncertainty.array[nearest], unit=ccd.uncertainty.unit)
+    if ccd.mask is not None:
+        parts["mask"] = ccd.mask[nearest]
+    return copied(ccd, **parts)
 
 
 @log_to_metadata

@@ -13,7 +13,7 @@ from astropy.io import fits
 from astropy.modeling import models
 from astropy.nddata import CCDData, StdDevUncertainty, VarianceUncertainty
 from astropy.stats import mad_std
-from astropy.utils.exceptions import AstropyUserWarning
+from astropy.utils.exceptions import AstropyDeprecationWarning, AstropyUserWarning
 from astropy.wcs import WCS
 
 from lazyccd import ccdproc as ours
@@ -380,3 +380,26 @@ def test_a_projection_takes_the_old_wcs_out_of_the_header() -> None:
         results.append(package.wcs_project(ccd, WCS(header), add_keyword=False))
         assert list(ccd.meta) == list(header)
     assert list(results[0].meta) == list(results[1].meta) == ["DATE-OBS", "MJD-OBS", "OBJECT"]
+
+
+@pytest.mark.parametrize("newshape", [(12, 15), (48, 60), (10, 45)])
+def test_rebinned_images_keep_what_they_have(newshape: tuple[int, int]) -> None:
+    """Class, WCS, PSF and header come along, as from ccdproc, and the image that was given is left as it was."""
+
+    class Image(CCDData):
+        """An image of a user."""
+
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval = ["RA---TAN", "DEC--TAN"], [30.0, 40.0]
+    for kind in (CCDData, Image):
+        plain = image(uncertainty=StdDevUncertainty, masked=True)
+        ccd = kind(plain, wcs=wcs, psf=np.ones((3, 3)))
+        with pytest.warns(AstropyDeprecationWarning, match="rebin"):
+            results = [package.rebin(ccd, newshape) for package in (ours, ccdproc)]
+        assert_same(*(CCDData(each) for each in results))
+        assert [type(each) for each in results] == [kind, kind]
+        for each in results:
+            assert each.wcs is not ccd.wcs
+            np.testing.assert_array_equal(each.wcs.wcs.crval, wcs.wcs.crval)
+            np.testing.assert_array_equal(each.psf, ccd.psf)
+        assert ccd.shape == ccd.uncertainty.array.shape == ccd.mask.shape == SHAPE

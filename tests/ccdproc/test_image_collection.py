@@ -170,3 +170,64 @@ def test_odd_cards_are_left_to_astropy() -> None:
     """What is not plain FITS has no fast way, so that astropy warns of it."""
     for text in ("TELESCOP= 'a quote that is missing", "lower   =                    1"):
         assert list(parse_cards([text])) == [([0], [None])]
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Write three files with text and numbers for one keyword, of which one has a keyword twice."""
+    rows = [("R", 5.0, True), (3, "5.0", 1), ("V", 60.0, 0)]
+    for number, (band, exposure, shutter) in enumerate(rows):
+        cards = [
+            ("FILTER", band),
+            ("EXPTIME", exposure),
+            ("SHUTTER", shutter),
+            *([("FILTER", "I")] if number == 2 else []),
+        ]
+        fits.PrimaryHDU(np.ones((3, 3)), fits.Header(cards)).writeto(tmp_path / f"{number}.fits")
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore:Header from file:UserWarning")
+def test_text_and_numbers_of_a_keyword_are_text(mixed: Path) -> None:
+    """A keyword that all files have, as text and as numbers, is found as text, and not as a number."""
+    ours, theirs = (package(mixed) for package in (ImageFileCollection, ccdproc.ImageFileCollection))
+    for name in ("filter", "exptime", "shutter"):
+        assert ours.summary[name].dtype == theirs.summary[name].dtype
+        assert ours.summary[name].tolist() == theirs.summary[name].tolist()
+    for values in ({"exptime": 5}, {"exptime": "5.0"}, {"filter": "3"}, {"filter": 3}, {"shutter": 1}):
+        assert list(ours.files_filtered(**values)) == list(theirs.files_filtered(**values)), values
+    assert list(ours.files_filtered(filter="3")) == ["1.fits"]
+
+
+def test_a_keyword_that_occurs_twice_is_warned_of_with_the_path(mixed: Path) -> None:
+    """The warning is ccdproc's and tells which file it is about."""
+    texts = []
+    for package in (ImageFileCollection, ccdproc.ImageFileCollection):
+        with pytest.warns(UserWarning, match="multiple entries") as caught:
+            package(mixed)
+        texts.append({str(each.message) for each in caught})
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.filterwarnings("ignore:Header from file:UserWarning")
+@pytest.mark.parametrize(
+    "given", [{}, {"keywords": []}, {"keywords": ["filter"]}, {"glob_include": "0*", "find_fits_by_reading": True}]
+)
+def test_a_collection_is_shown_as_by_ccdproc(mixed: Path, given: dict[str, Any]) -> None:
+    """Its text is the call that makes it, an empty list of keywords included."""
+    assert repr(ImageFileCollection(mixed, **given)) == repr(ccdproc.ImageFileCollection(mixed, **given))
+
+
+@pytest.mark.filterwarnings("ignore:Header from file:UserWarning")
+def test_a_file_in_the_way_is_logged_as_by_ccdproc(
+    mixed: Path, tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A script that catches the error has one line in its log, without a traceback."""
+    folder = tmp_path_factory.mktemp("saved")
+    (folder / "0.fits").write_text("in the way")
+    for package in (ImageFileCollection, ccdproc.ImageFileCollection):
+        with pytest.raises(OSError, match="already exists"):
+            list(package(mixed).headers(save_location=str(folder)))
+    messages = [(record.getMessage(), record.exc_info) for record in caplog.records]
+    assert len(messages) == 2
+    assert messages[0] == messages[1] == (f"error writing file {folder / '0.fits'}", None)

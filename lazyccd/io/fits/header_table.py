@@ -126,7 +126,7 @@ class Headers:
         for name, header in known.items():
             for keyword, value in header.ignored:
                 warnings.warn(
-                    f'Header from file "{name}" contains multiple entries for "{keyword}", '
+                    f'Header from file "{files[name]}" contains multiple entries for "{keyword}", '
                     f'the pair "{keyword}={value}" will be ignored.',
                     stacklevel=2,
                 )
@@ -372,10 +372,18 @@ def summarise(rows: Mapping[str, Row], keywords: Sequence[str]) -> Table:
     keywords
         Names of the other columns, as they are to be written; ``*`` stands for all keywords that occur, in lower case.
     """
+    from astropy.table import MaskedColumn  # takes long to import, and opening files needs none
+
     names = {name.lower(): name for name in keywords if name != "*"}
     if "*" in keywords:
         names = {name: name for name in keywords_of(rows.values())} | names
-    return make_table(list(rows), list(rows.values()), names)
+    table = make_table(list(rows), list(rows.values()), names)
+    for name in table.colnames:
+        column = table[name]
+        if column.dtype == object and not column.mask.any():
+            # text and numbers of a keyword that all files have become text, which scripts compare with text
+            table[name] = MaskedColumn(np.array(column.tolist()))
+    return table
 
 
 def keywords_of(rows: Iterable[Row]) -> list[str]:
