@@ -9,12 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lazyccd.batch.collect import collect
-from lazyccd.batch.make_plan import build_plan
-from lazyccd.batch.night_plan import NightPlan, Options
-from lazyccd.batch.run import Format, Run
-from lazyccd.batch.table import load_table
-from lazyccd.errors import FormatError, ParameterError
+from lazyccd.batch.night_plan import Options
+from lazyccd.batch.run import Format, Run, plan_night
+from lazyccd.errors import ParameterError
 from lazyccd.io.names import Name
 
 SEVERAL = frozenset({"bias", "dark", "flat", "allow_missing"})
@@ -70,18 +67,6 @@ def reduce(
     run = Run(plan_night(night, _options(options)), Path(out), format, overwrite, verify, break_lock)
     run()
     return run
-
-
-def plan_night(night: Name | Iterable[Name], options: Options) -> NightPlan:
-    """Return the plan of a night, from files or from a table."""
-    names = [night] if isinstance(night, (str, os.PathLike)) else list(night)
-    if len(names) == 1 and os.fspath(names[0]).endswith(".ecsv"):
-        return load_table(os.fspath(names[0]), options)
-    collection = collect(names, options.on_error, recursive=options.recursive)
-    if not collection.frames:
-        reasons = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in collection.skipped)
-        raise FormatError(f"none of {len(collection.skipped)} files can be used: {reasons}.")
-    return build_plan(collection, options)
 
 
 def _options(given: dict[str, Any]) -> Options:

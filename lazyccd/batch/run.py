@@ -1,4 +1,4 @@
-"""The order of work: measure, make masters, reduce exposures; each failure is kept to its own product.
+"""The order of work: plan, measure, make masters, reduce exposures; each failure is kept to its own product.
 
 What is done to pixels is elsewhere: `measure`, `make_masters` and `calibrate`. An interrupted night goes on by `resume`.
 """
@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 from lazyccd import io
 from lazyccd.batch.calibrate import MadeMasters, Reduced, is_plain_image, reduce_exposure
 from lazyccd.batch.check_steps import check_flat
+from lazyccd.batch.collect import collect
 from lazyccd.batch.cosmic_rays import check_cleaning
 from lazyccd.batch.exposures import (
     as_masters,
@@ -33,17 +34,32 @@ from lazyccd.batch.exposures import (
     open_raw,
 )
 from lazyccd.batch.make_masters import MasterMaker
+from lazyccd.batch.make_plan import build_plan
 from lazyccd.batch.measure import Measurement, measure_pairs, noise
 from lazyccd.batch.metadata import MEASURED, Fact
-from lazyccd.batch.night_plan import FOUND, Doubt, FramePlan, MasterGroup, NightPlan, exposure_name
+from lazyccd.batch.night_plan import FOUND, Doubt, FramePlan, MasterGroup, NightPlan, Options, exposure_name
 from lazyccd.batch.resume import NightJournal
-from lazyccd.errors import LazyCCDError, TargetExistsError
+from lazyccd.batch.table import load_table
+from lazyccd.errors import FormatError, LazyCCDError, TargetExistsError
 from lazyccd.frame.core import resolve
+from lazyccd.io.names import Name
 from lazyccd.io.open import open_image
 
 Format: TypeAlias = Literal["fits", "zarr"]
 Report: TypeAlias = Callable[[str], None]
 Draw: TypeAlias = Callable[[str, Path], None]
+
+
+def plan_night(night: Name | Iterable[Name], options: Options) -> NightPlan:
+    """Return the plan of a night, from files or from a table."""
+    names = [night] if isinstance(night, (str, os.PathLike)) else list(night)
+    if len(names) == 1 and os.fspath(names[0]).endswith(".ecsv"):
+        return load_table(os.fspath(names[0]), options)
+    collection = collect(names, options.on_error, recursive=options.recursive)
+    if not collection.frames:
+        reasons = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in collection.skipped)
+        raise FormatError(f"none of {len(collection.skipped)} files can be used: {reasons}.")
+    return build_plan(collection, options)
 
 
 @dataclass(frozen=True)

@@ -91,8 +91,8 @@ def reduce(
     be read, or no frame is recognised, 2 if the command is wrong.
     """
     from lazyccd.batch.night_plan import Options
-    from lazyccd.batch.reduce import plan_night
     from lazyccd.batch.report import print_notes, print_plan
+    from lazyccd.batch.run import plan_night
     from lazyccd.batch.table import save_table
 
     with friendly_errors():
