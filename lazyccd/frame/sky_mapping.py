@@ -34,6 +34,9 @@ CYLINDRICAL = ("CAR", "CEA", "MER", "CYP")
 """Projections whose pixels come again after 360 degrees."""
 
 
+_filters = threading.Lock()
+
+
 @dataclass(frozen=True)
 class FrozenWCS:
     """What a WCS is made from, to the last bit.
@@ -79,7 +82,8 @@ class FrozenWCS:
         from astropy.io import fits
         from astropy.wcs import WCS, Sip
 
-        with warnings.catch_warnings():
+        # filters belong to the process: two threads at a time could leave the warnings of all others ignored for good
+        with _filters, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             wcs = WCS(fits.Header.fromstring(self.header, sep="\n"), relax=True)
         numbers = dict(self.numbers)
@@ -165,8 +169,7 @@ def _exact(target: Any, source: Any, shape: tuple[int, int]) -> Exact:
     to_sky, from_sky = _to_sky(target, source), _from_sky(source, shape)
 
     def exact(y: Array, x: Array) -> tuple[Array, Array]:
-        with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with np.errstate(all="ignore"):
             return from_sky(*to_sky(y, x))
 
     return exact
