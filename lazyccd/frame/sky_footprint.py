@@ -1,0 +1,235 @@
+"""The pixels of a grid on which a frame may lie: an index of thousands of frames is made of it before a pixel is read.
+
+The place is a superset: it may be too large and never misses a pixel. There are two ways to it. A frame whose positions on the
+grid are smooth lies in the box of some of them, with a margin from their curvature. Where they are not, at a pole, where the grid
+begins anew, or far from a tangent point, frame and grid are both cut into cells, each cell lies in a circle on the sphere, and
+the place is that of all cells of the grid whose circle touches one of the frame. No projection has a seam on the sphere.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lazyccd.frame.sky_mapping import FrozenWCS, pixel_period, rotation_to_icrs, sky_of, wcs_of_thread
+from lazyccd.kernels.block import Array
+from lazyccd.sections import Region
+
+STEPS = 4
+"""Samples along the side of a cell."""
+
+FRAME_CELLS = 3
+"""Cells along each side of a frame."""
+
+GRID_CELLS, SMALLEST_CELL = 64, 16
+"""Most cells along each side of a grid, and fewest pixels of one."""
+
+ROUGH = 0.25
+"""Second difference of positions, over the largest first one, beyond which they are not smooth. A jump gives about 1."""
+
+ROUNDING = 3e-8
+"""Radians by which an arccos is wrong."""
+
+ONE_TO_ONE = ("TAN", "SIN", "ARC", "STG", "ZEA", "CAR", "CEA", "MER", "AIT", "MOL", "SFL")
+"""Projections with one place for each direction, if they have no parameters and no distortion."""
+
+
+class _Caps(NamedTuple):
+    """Circles on the sphere that hold cells of an image."""
+
+    centers: Array
+    """Unit vectors in ICRS, shape ``(cells, 3)``."""
+
+    radii: Array
+    """Radians, shape ``(cells,)``; those of cells without a place on the sky are left out."""
+
+    cells: Array
+    """Row and column of each among all cells, shape ``(cells, 2)``."""
+
+
+class _Grid(NamedTuple):
+    """A grid on which frames are placed."""
+
+    caps: _Caps
+    edges: tuple[Array, Array]
+    """First rows and columns of the cells, and the end."""
+
+
+def frame_place(source: Any, shape: tuple[int, int], target: FrozenWCS, target_shape: tuple[int, int]) -> Region:
+    """Return a region of a grid that holds every pixel a frame has data for; of size 0 if there is none.
+
+    Parameters
+    ----------
+    source
+        The celestial WCS of the frame.
+    shape
+        Rows and columns of the frame.
+    target
+        What the WCS of the grid is made from. What is known about it is kept for the next frame.
+    target_shape
+        Rows and columns of the grid.
+    """
+    sides, y, x = _samples(shape)
+    with np.errstate(all="ignore"):
+        longitude, latitude = sky_of(source)(y, x)
+        size = (len(sides[0]), len(sides[1]))
+        place = _smooth_place(source, longitude, latitude, size, target, target_shape)
+        if place is not None:
+            return place
+        to_icrs = rotation_to_icrs(source)
+        caps = _caps(to_icrs.vectors(longitude, latitude).reshape(3, *size), _reference_cell(source, sides))
+        return _touched(caps, target, target_shape)
+
+
+@lru_cache(maxsize=64)
+def _samples(shape: tuple[int, int]) -> tuple[list[Array], Array, Array]:
+    """Return rows and columns at which a frame is looked at, from one before it to one behind, and all positions y, x."""
+    steps = FRAME_CELLS * STEPS
+    sides = [np.arange(-1, steps + 2) * (n / steps) - 0.5 for n in shape]
+    y, x = np.meshgrid(*sides, indexing="ij")
+    return sides, y.ravel(), x.ravel()
+
+
+def _smooth_place(
+    source: Any, longitude: Array, latitude: Array, size: tuple[int, int], target: FrozenWCS, shape: tuple[int, int]
+) -> Region | None:
+    """Return the box of positions on the grid; None where it could miss something."""
+    if not np.isfinite(longitude).all() or target.pickled or target.sip:
+        return None
+    wcs = wcs_of_thread(target)
+    core = wcs.wcs
+    if core.ctype[core.lng][-3:] not in ONE_TO_ONE or core.get_pv():
+        return None
+    here, there = rotation_to_icrs(source), rotation_to_icrs(wcs)
+    if here is not there:
+        longitude, latitude = there.angles(here.vectors(longitude, latitude))
+    world = np.empty((longitude.size, 2))
+    world[:, core.lng], world[:, core.lat] = longitude, latitude
+    found = wcs.wcs_world2pix(world, 0)
+    if not np.isfinite(found).all():
+        return None
+    periods: list[float | None] = [None, None]
+    for axis, every in pixel_period(wcs):
+        periods[1 - axis] = every
+        found[:, axis] -= np.round((found[:, axis] - found[0, axis]) / every) * every
+    ranges = [
+        _range(found[:, 1 - k].reshape(size), length, period)
+        for k, (length, period) in enumerate(zip(shape, periods, strict=True))
+    ]
+    rows, columns = ranges
+    if rows is None or columns is None:
+        return None
+    return Region(*rows, *columns) if rows[0] < rows[1] and columns[0] < columns[1] else Region(0, 0, 0, 0)
+
+
+def _range(found: Array, length: int, period: float | None) -> tuple[int, int] | None:
+    """Return the first pixel of an axis and the one behind the last; None for positions that are not smooth."""
+    along = (found[1:] - found[:-1], found[:, 1:] - found[:, :-1])
+    bends = [float(np.abs(v).max()) for v in (along[0][1:] - along[0][:-1], along[1][:, 1:] - along[1][:, :-1])]
+    if max(bends) > ROUGH * max(float(np.abs(v).max()) for v in along):
+        return None
+    inner = found[1:-1, 1:-1]
+    # Between samples a function is off the line through them by an eighth of its second difference: twice that, and a pixel.
+    margin = sum(bends) / 4 + 1
+    low, high = float(inner.min()) - margin, float(inner.max()) + margin
+    places = [(low, high)]
+    if period is not None:
+        copies = range(math.floor((-0.5 - high) / period), math.ceil((length - 0.5 - low) / period) + 1)
+        places = [(low + k * period, high + k * period) for k in copies]
+    clipped = [(max(math.floor(a + 0.5), 0), min(math.ceil(b + 0.5), length)) for a, b in places]
+    some = [place for place in clipped if place[0] < place[1]]
+    return (min(a for a, _ in some), max(b for _, b in some)) if some else (0, 0)
+
+
+def _touched(caps: _Caps, target: FrozenWCS, shape: tuple[int, int]) -> Region:
+    """Return the box of all cells of a grid that circles touch."""
+    grid = _grid(target, shape)
+    reach = grid.caps.radii[:, None] + caps.radii + ROUNDING
+    touches = (grid.caps.centers @ caps.centers.T >= np.cos(np.minimum(reach, np.pi))) | (reach >= np.pi)
+    found = grid.caps.cells[touches.any(axis=1)]
+    if not len(found):
+        return Region(0, 0, 0, 0)
+    (y0, x0), (y1, x1) = found.min(axis=0), found.max(axis=0) + 1
+    rows, columns = grid.edges
+    return Region(int(rows[y0]), int(rows[y1]), int(columns[x0]), int(columns[x1]))
+
+
+@lru_cache(maxsize=64)  # one for each mosaic, or one for each of the sky cells that a survey fills at a time
+def _grid(target: FrozenWCS, shape: tuple[int, int]) -> _Grid:
+    """Return the cells of a grid."""
+    wcs = wcs_of_thread(target)
+    numbers = [max(min(n // SMALLEST_CELL, GRID_CELLS), 1) for n in shape]
+    sizes = [-(-n // number) for n, number in zip(shape, numbers, strict=True)]
+    numbers = [-(-n // size) for n, size in zip(shape, sizes, strict=True)]
+    sides = [
+        np.arange(-1, number * STEPS + 2) * (size / STEPS) - 0.5 for number, size in zip(numbers, sizes, strict=True)
+    ]
+    y, x = (v.ravel() for v in np.meshgrid(*sides, indexing="ij"))
+    with np.errstate(all="ignore"):
+        vectors = rotation_to_icrs(wcs).vectors(*sky_of(wcs)(y, x)).reshape(3, len(sides[0]), len(sides[1]))
+    caps = _caps(vectors, _reference_cell(wcs, sides))
+    edges = [np.minimum(np.arange(number + 1) * size, n) for number, size, n in zip(numbers, sizes, shape, strict=True)]
+    return _Grid(caps, (edges[0], edges[1]))
+
+
+def _reference_cell(wcs: Any, sides: list[Array]) -> tuple[int, int] | None:
+    """Return the cell of the reference pixel; None if it lies outside."""
+    if not hasattr(wcs, "wcs"):
+        return None
+    positions = wcs.wcs.crpix[::-1] - 1
+    y, x = (math.floor((p - side[1]) / (side[1] - side[0]) / STEPS) for p, side in zip(positions, sides, strict=True))
+    rows, columns = ((len(side) - 3) // STEPS for side in sides)
+    return (y, x) if 0 <= y < rows and 0 <= x < columns else None
+
+
+def _caps(vectors: Array, reference: tuple[int, int] | None) -> _Caps:
+    """Return the circles about cells, each of which has `STEPS` samples along its side and one more all around.
+
+    Parameters
+    ----------
+    vectors
+        Unit vectors of the samples, NaN where there is no sky, shape ``(3, rows * STEPS + 3, columns * STEPS + 3)``.
+    reference
+        The cell with the reference pixel: all of the sky may be about it, between samples.
+    """
+    finite = np.isfinite(vectors[0])
+    good = np.where(finite, vectors, 0)
+    windows = _windows(good, STEPS + 3)
+    seen = _windows(finite[None], STEPS + 3)[0]
+    centers = windows.sum(axis=(3, 4))
+    norms = np.sqrt((centers**2).sum(axis=0))
+    centers = centers / np.maximum(norms, 1e-300)
+    cosines = np.where(seen, np.einsum("kij,kijab->ijab", centers, windows), 1.0).min(axis=(2, 3))
+    gaps = [_largest_gap(good, finite, axis) for axis in (1, 2)]
+    gap = np.fmax(gaps[0], gaps[1])
+    # The sky ends between samples where one is missing, and some projections then stretch it: by sqrt(2) at the antipode of ZEA.
+    radii = np.arccos(np.clip(cosines, -1, 1)) + gap * np.where(seen.all(axis=(2, 3)), 1.0, 4.0)
+    radii[~np.isfinite(radii) | (norms < 1e-6)] = np.pi
+    radii[~seen.any(axis=(2, 3))] = np.nan
+    if reference is not None and np.isnan(radii[reference]):
+        radii[reference] = np.pi
+    some = np.argwhere(np.isfinite(radii))
+    rows, columns = some.T
+    return _Caps(centers[:, rows, columns].T.copy(), radii[rows, columns], some)
+
+
+def _windows(values: Array, size: int) -> Array:
+    """Return the samples of each cell and about it, shape ``(k, rows, columns, size, size)``."""
+    return np.lib.stride_tricks.sliding_window_view(values, (size, size), axis=(1, 2))[:, ::STEPS, ::STEPS]
+
+
+def _largest_gap(vectors: Array, finite: Array, axis: int) -> Array:
+    """Return for each cell the largest angle between neighbours along an axis; NaN if no two are neighbours."""
+    chords = np.sqrt((np.diff(vectors, axis=axis) ** 2).sum(axis=0))
+    angles = 2 * np.arcsin(np.minimum(chords / 2, 1))
+    along = axis - 1
+    before, after = np.delete(finite, -1, axis=along), np.delete(finite, 0, axis=along)
+    angles = np.where(before & after, angles, -np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(
+        angles, tuple(STEPS + 3 - (k == along) for k in range(2)), axis=(0, 1)
+    )
+    largest = windows[::STEPS, ::STEPS].max(axis=(2, 3))
+    return np.where(np.isfinite(largest), largest, np.nan)
