@@ -29,7 +29,7 @@ from lazyccd.frame.convert import cast_step, named_bits, refuse_arithmetic, to_m
 from lazyccd.frame.header import append_cards
 from lazyccd.frame.units import parse_unit, unit_to_text
 from lazyccd.kernels import pointwise
-from lazyccd.kernels.block import MAPS, Array
+from lazyccd.kernels.block import APERTURE, MAPS, Array
 from lazyccd.mask_planes import FlagTable, MaskSchema
 from lazyccd.plan.chunks import Grid, cut_sizes, default_grid
 from lazyccd.plan.direct import can_run, run_scalars
@@ -177,12 +177,16 @@ class Image:
         coords = xr.Coordinates({"y": ("y", self.y), "x": ("x", self.x)}, indexes={})
         return xr.Dataset(variables, coords, {"header": self.header, **self.attrs})
 
+    def map_units(self, name: str) -> str:
+        """Return the units of a map; empty for counts."""
+        return unit_to_text(self.units**2) if name == APERTURE else "s" if name == "exposure" else ""
+
     def _attrs(self, name: str) -> dict[str, Any]:
         """Return the attributes of a variable; all of them, since xarray would propagate units wrongly through arithmetic."""
         if name == MASK:
             return self.schema.to_attrs()
         if name in MAPS:
-            return {"units": "s" if name == "exposure" else ""}
+            return {"units": self.map_units(name)}
         if name == DATA:
             return {"units": unit_to_text(self.units)}
         units = self.units ** POWERS[self.uncertainty_type]

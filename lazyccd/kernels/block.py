@@ -18,8 +18,14 @@ BITWISE_OR: Any = np.bitwise_or
 PLANES = ("data", "variance", "mask")
 """The planes of a frame, in the order in which they stand in blocks."""
 
-MAPS = {"n_used": "uint16", "n_rejected": "uint16", "exposure": "float32"}
+STACK_MAPS = {"n_used": "uint16", "n_rejected": "uint16", "exposure": "float32"}
 """Planes that only a stack can have, and their types: how many inputs were used, how many rejected, and their exposure time."""
+
+APERTURE = "variance_aperture"
+"""The plane of variances whose sums over apertures are right, of the dtype of the data: neighbours in it are correlated."""
+
+MAPS = {**STACK_MAPS, APERTURE: "float32"}
+"""Planes that operations do not know, and their types where nothing else tells them."""
 
 ALL_PLANES = (*PLANES, *MAPS)
 """All planes of a block, in their order."""
@@ -47,6 +53,7 @@ class Block(NamedTuple):
     n_used: Array | None = None
     n_rejected: Array | None = None
     exposure: Array | None = None
+    variance_aperture: Array | None = None
 
     def plane(self, name: str) -> Array:
         """Return the named plane, which must have been asked for."""

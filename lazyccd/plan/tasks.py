@@ -19,7 +19,7 @@ from lazyccd.plan.schedule import demand
 from lazyccd.plan.steps import ChunkKey, Reduction, Step
 from lazyccd.sections import Region
 
-Kind: TypeAlias = Literal["data", "mask", "std", "var", "ivar", "n_used", "n_rejected", "exposure"]
+Kind: TypeAlias = Literal["data", "mask", "std", "var", "ivar", "n_used", "n_rejected", "exposure", "variance_aperture"]
 PLANE_OF: dict[Kind, str] = {
     "data": "data",
     "mask": "mask",
@@ -29,6 +29,7 @@ PLANE_OF: dict[Kind, str] = {
     "n_used": "n_used",
     "n_rejected": "n_rejected",
     "exposure": "exposure",
+    "variance_aperture": "variance_aperture",
 }
 """The plane of a plan that each kind of variable is made from."""
 

@@ -126,7 +126,7 @@ def frame_hdus(
     uncertainty_type: str | None = None,
     uncertainty_unit: str = "",
     schema: MaskSchema | None = None,
-    maps: Mapping[str, str] | None = None,
+    maps: Mapping[str, tuple[str, str]] | None = None,
     compress: str | None = None,
     steps: float = 0.0,
     dither: str = "NO_DITHER",
@@ -151,7 +151,7 @@ def frame_hdus(
     schema
         Planes of the mask; None for no mask.
     maps
-        Names and types of maps of a stack.
+        Types and units of maps of a stack or mosaic, by name.
     compress, steps, dither
         Algorithm of tile compression, None for none; and for floats the steps per standard deviation of their noise, 0 to
         keep all bits, and how they are dithered.
@@ -164,8 +164,8 @@ def frame_hdus(
     if schema is not None:
         hdus.append(HduSpec("MASK", "COMMENT 1 where a plane of DQ that counts as bad is set", shape, "uint8"))
         hdus.append(HduSpec("DQ", mask_cards(schema), shape, schema.dtype.name))
-    for name, kind in (maps or {}).items():
-        hdus.append(HduSpec(name.upper(), "BUNIT   = 's'" if name == "exposure" else "", shape, kind))
+    for name, (kind, unit) in (maps or {}).items():
+        hdus.append(HduSpec(name.upper(), _card_text([fits.Card("BUNIT", unit)] if unit else []), shape, kind))
     return pack_hdus(hdus, {"", "UNCERT"}, header, compress, steps, dither)
 
 

@@ -95,7 +95,7 @@ def _standard(image: Image, header: str, **packing: Any) -> tuple[HduSpec, ...]:
         uncertainty_type=image.uncertainty_type if image.has_variance else None,
         uncertainty_unit=unit_to_text(image.units ** POWERS[image.uncertainty_type]),
         schema=image.schema if image.has_mask else None,
-        maps={name: dtype.name for name, dtype in image.plan.planes if name in MAPS},
+        maps={name: (dtype.name, image.map_units(name)) for name, dtype in image.plan.planes if name in MAPS},
         **packing,
     )
 

@@ -26,7 +26,7 @@ from lazyccd.io.fits.scan import Cards, FitsFile, HduInfo, scan_fits
 from lazyccd.io.fits.storage import FitsStorage, find_hdu
 from lazyccd.io.names import InputName, Name, Selector, expand_names, parse_name
 from lazyccd.kernels import pointwise
-from lazyccd.kernels.block import MAPS
+from lazyccd.kernels.block import APERTURE, MAPS
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.plan.chunks import asked_grid, regular_grid
 from lazyccd.plan.steps import Apply, Input, Source, Step, make_dtypes, make_params
@@ -154,7 +154,7 @@ def frame_of(
         grid=regular_grid(storage.shape, storage.chunks) if chunks == "auto" else asked_grid(storage.shape, chunks),
         variance=variance,
         mask=mask,
-        maps=_maps(found),
+        maps=_maps(found, storage.dtype),
         header=text,
         schema=schema,
         uncertainty_type=kind,
@@ -248,10 +248,11 @@ def _uncertainty(found: Mapping[str, Companion], dtype: np.dtype[Any]) -> tuple[
     return to_variance(source, companion.kind), companion.kind
 
 
-def _maps(found: Mapping[str, Companion]) -> dict[str, Step]:
-    """Return the maps of a stack that there are beside an image."""
+def _maps(found: Mapping[str, Companion], dtype: np.dtype[Any]) -> dict[str, Step]:
+    """Return the maps of a stack or mosaic that there are beside an image."""
+    kinds = {name: np.dtype(kind) for name, kind in MAPS.items()} | {APERTURE: dtype}
     return {
-        name: Source.of(FitsStorage.of(found[name].file, found[name].hdu, np.dtype(MAPS[name])))
+        name: Source.of(FitsStorage.of(found[name].file, found[name].hdu, kinds[name]))
         for name in MAPS
         if name in found
     }

@@ -19,7 +19,7 @@ from lazyccd.io.names import is_url, target_name
 from lazyccd.io.resumable.write import Rules, check_steps, frames_to_write, resolve_frames, write
 from lazyccd.io.zarr.attributes import json_attrs, product_attrs, root_attributes
 from lazyccd.io.zarr.writer import ZarrArray, ZarrGroup, ZarrProduct, ZarrTarget
-from lazyccd.kernels.block import MAPS
+from lazyccd.kernels.block import APERTURE, MAPS
 from lazyccd.plan.chunks import CHUNK_SIDE, grid_boxes, regular_grid, shard_grid, usual_shards
 from lazyccd.plan.serialize import plain
 from lazyccd.sections import Region
@@ -176,6 +176,7 @@ def _group(
         UNCERTAINTY: float("nan"),
         MASK: image.schema.bits("NO_DATA"),
         **dict.fromkeys(MAPS, 0),
+        APERTURE: float("nan"),
     }
 
     def attrs_of(variable: str) -> dict[str, Any]:

@@ -1,11 +1,29 @@
-"""Resample the planes of a frame: the kernel of the step that a warp is."""
+"""Resample the planes of a frame: the kernel of the step that a warp is.
+
+A pixel has two variances. That of its own, ``variance``, is the sum of squared weights times variances. Neighbours share input
+pixels, so the variance of a sum of pixels is more than the sum of these. ``variance_aperture`` is what must be added instead:
+
+1. Pixel k is ``o_k = c * sum_i w_ki d_i``, with weights of sum 1. A sum over an aperture is ``c * sum_i d_i * sum_k w_ki``.
+2. Inside of an aperture that is larger than the kernel, ``sum_k w_ki`` is 1 / R, where R is the area of an output pixel in input
+   pixels: there are 1 / R output pixels for each input pixel, and the weights of each have the sum 1.
+3. So the variance of the sum is ``(c / R)^2 * sum_i v_i``, and any weights u_ki of sum 1 divide it among the output pixels:
+   ``c^2 / R * sum_i u_ki v_i``.
+
+Weights w themselves would be negative beside a bright star. Their squares, ``u_ki = w_ki^2 / sum_i w_ki^2``, are not, reach less
+far than w, and make the aperture variance a multiple of the pixel's own: ``variance / (R * sum_i w_ki^2)``. Where the variance is
+the same everywhere, it does not depend on where between input pixels a pixel lies.
+
+The nearest pixel is no mean where R > 1; there input pixels are left out, and R counts as 1.
+"""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import numpy.typing as npt
 
-from lazyccd.kernels.block import Array, Block, Request
+from lazyccd.kernels.block import APERTURE, Array, Block, Request
 from lazyccd.kernels.resample.interpolate import TILE, mark_flags, resample_cells
 from lazyccd.kernels.resample.lattice import EMPTY, Coordinates, Patch, cells_of, patches
 from lazyccd.kernels.resample.weights import TABLE, source_of, table, taps
@@ -19,7 +37,7 @@ def resample(
     coordinates: Coordinates,
     shape: tuple[int, int],
     interpolation: str,
-    ratio: float,
+    ratio: float | None,
     bits: tuple[int, int, int],
     dtype: str,
     mask_dtype: str,
@@ -39,25 +57,25 @@ def resample(
     interpolation
         Name of the interpolation kernel.
     ratio
-        What the data are multiplied by: the area of an output pixel in input pixels. The variance by its square.
+        What the data are multiplied by: the area of an output pixel in input pixels. None takes that of each pixel, so that
+        flux is conserved over wide fields. The variance is multiplied by its square.
     bits
         Bits by which an input pixel has no weight, the bit of pixels without data, and the bits that are carried on.
     dtype, mask_dtype
         Dtypes of the result.
     """
+    # a pixel's own variance is a factor of that for apertures
+    needed = request.planes | ({"variance"} if APERTURE in request.planes else set())
     out = {
-        plane: np.empty(request.region.shape if plane in request.planes else (0, 0), kind)
-        for plane, kind in (("data", dtype), ("variance", dtype), ("mask", mask_dtype))
+        plane: np.empty(request.region.shape if plane in needed else (0, 0), kind)
+        for plane, kind in (("data", dtype), ("variance", dtype), (APERTURE, dtype), ("mask", mask_dtype))
     }
     if a is None:
-        for plane in ("data", "variance"):
+        for plane in ("data", "variance", APERTURE):
             out[plane].fill(np.nan)
         out["mask"].fill(bits[1])
     else:
-        _fill(request.region, a, out, coordinates, shape, interpolation, bits)
-        for plane, factor in (("data", ratio), ("variance", ratio * ratio)):
-            if factor != 1:
-                out[plane] *= out[plane].dtype.type(factor)
+        _fill(request.region, a, out, coordinates, shape, interpolation, ratio, bits)
     return Block(request.region, **{plane: out[plane] for plane in request.planes})
 
 
@@ -68,6 +86,7 @@ def _fill(
     coordinates: Coordinates,
     shape: tuple[int, int],
     interpolation: str,
+    ratio: float | None,
     bits: tuple[int, int, int],
 ) -> None:
     """Set all pixels of a region."""
@@ -103,7 +122,8 @@ def _fill(
                 (taps(interpolation, widths[0]), taps(interpolation, widths[1]), method),
                 (flat[0], flat[1], flat[0] * flat[0], flat[1] * flat[1]),
                 (bits[1], bits[2]),
-                (out["data"], out["variance"]),
+                math.nan if ratio is None else ratio,
+                (out["data"], out["variance"], out[APERTURE]),
                 out["mask"],
                 place,
             )

@@ -33,25 +33,25 @@ def cell_row(nodes: Array, row: int, column: int, fraction: float, out: Array) -
     out
         Receives the positions, shape ``(64,)``, float64.
     """
-    t = fraction
-    a = t * (t - 1) * (t - 2) / -6
-    b = (t + 1) * (t - 1) * (t - 2) / 2
-    c = (t + 1) * t * (t - 2) / -2
-    d = (t + 1) * t * (t - 1) / 6
     p = np.empty(4)
     for k in range(4):
         n = column + k
-        p[k] = a * nodes[row, n] + b * nodes[row + 1, n] + c * nodes[row + 2, n] + d * nodes[row + 3, n]
-    # differences first: at whole-pixel steps all but the linear terms are exactly 0, and so are the fractions
-    first = p[2] - p[1]
-    curve = (p[0] - p[1]) - (p[1] - p[2])
-    twist = (p[3] - p[0]) - 3 * first
-    third = twist / 6
-    second = curve / 2
-    linear = first - second - third
+        start, linear, second, third = cubic(nodes[row, n], nodes[row + 1, n], nodes[row + 2, n], nodes[row + 3, n])
+        p[k] = start + fraction * (linear + fraction * (second + fraction * third))
+    start, linear, second, third = cubic(p[0], p[1], p[2], p[3])
     for i in range(STEP):
         u = i / STEP
-        out[i] = p[1] + u * (linear + u * (second + u * third))
+        out[i] = start + u * (linear + u * (second + u * third))
+
+
+@compiled
+def cubic(before: float, here: float, after: float, beyond: float) -> tuple[float, float, float, float]:
+    """Return the coefficients of the cubic through four points, in the distance from the second one."""
+    # differences first: at whole-pixel steps all but the linear terms are exactly 0, and so are the fractions
+    first = after - here
+    second = ((before - here) - (here - after)) / 2
+    third = ((beyond - before) - 3 * first) / 6
+    return here, first - second - third, second, third
 
 
 @compiled
@@ -158,7 +158,7 @@ def _sum_any(
 @compiled
 def partial_sums(
     place: tuple[int, int], source: tuple[Array, ...], frame: tuple[int, int, int, int, int, int], wy: Array, wx: Array
-) -> tuple[float, float, float, float, float]:
+) -> tuple[float, float, float, float, float, float]:
     """Return what is known of a pixel with bad ones or an edge about it.
 
     Parameters
@@ -176,12 +176,12 @@ def partial_sums(
     Returns
     -------
     tuple
-        Weighted sums of data and of variance (by squared weights) over good pixels, the sum of their weights, and the sum of
-        absolute weights of good pixels and of all.
+        Weighted sums of data and of variance (by squared weights) over good pixels, the sums of their weights and of their
+        squares, and the sum of absolute weights of good pixels and of all.
     """
     data, variance, flags = source
     ny, nx, y0, x0, _, columns = frame
-    total = spread = weight = kept = everything = 0.0
+    total = spread = weight = squares = kept = everything = 0.0
     for j in range(wy.size):
         y = place[0] + j
         for i in range(wx.size):
@@ -194,10 +194,11 @@ def partial_sums(
             if flags[k] < BAD:
                 total += w * data[k]
                 weight += w
+                squares += w * w
                 kept += abs(w)
                 if variance.size:
                     spread += w * w * variance[k]
-    return total, spread, weight, kept, everything
+    return total, spread, weight, squares, kept, everything
 
 
 @compiled
@@ -383,7 +384,8 @@ def short_way(
     source
         Data, variance and flags; see `partial_sums`.
     out
-        Receive data and variance; an empty one is not wanted.
+        Receive data, variance and aperture variance, not scaled; an empty one is not wanted. The aperture variance is made
+        from the variance.
     """
     used = locate(ys, xs, frame, weights, tables, scratch)
     at, stride, taps = scratch[0], np.uint32(frame[5]), (weights[0], weights[1])
@@ -391,6 +393,32 @@ def short_way(
         weighted_sums(source[0], at, stride, used[0], used[1], taps, out[0])
     if out[1].size:
         weighted_sums(source[1], at, stride, used[2], used[3], taps, out[1])
+    if out[2].size:
+        _aperture_variance(out[1], at, used[2], used[3], taps, out[2])
+
+
+@compiled
+def _aperture_variance(variance: Array, at: Array, wy: Array, wx: Array, taps: tuple[int, int], out: Array) -> None:
+    """Set variances for sums over apertures, whose squared weights have the sum 1; see `lazyccd.kernels.resample.block`.
+
+    Parameters
+    ----------
+    variance
+        Variances of the pixels by themselves, shape ``(n,)``.
+    at, taps
+        As of `weighted_sums`.
+    wy, wx
+        Tables of squared weights.
+    out
+        Receives the variances.
+    """
+    for k in range(out.size):
+        along_y = along_x = variance.dtype.type(0)
+        for j in range(taps[0]):
+            along_y += wy[at[1, k] + np.uint32(j)]
+        for i in range(taps[1]):
+            along_x += wx[at[2, k] + np.uint32(i)]
+        out[k] = variance[k] / (along_y * along_x)
 
 
 LOST = 0.5
@@ -468,7 +496,7 @@ def long_way(
     at = scratch[0]
     clean = np.zeros(ys.size, np.bool_)
     for k in range(ys.size):
-        value, spread, flagged = np.nan, np.nan, bits[0]
+        value, spread, aperture, flagged = np.nan, np.nan, np.nan, bits[0]
         if near[k]:
             place = (int(np.floor(ys[k])) - (weights[0] // 2 - 1), int(np.floor(xs[k])) - (weights[1] // 2 - 1))
             wy, wx = used[0][at[1, k] : at[1, k] + weights[0]], used[1][at[2, k] : at[2, k] + weights[1]]
@@ -476,15 +504,19 @@ def long_way(
             if worst < BAD:
                 clean[k], flagged = True, 0
             else:
-                total, squares, weight, kept, everything = partial_sums(place, source, frame, wy, wx)
-                if kept > 0 and kept >= (1 - LOST) * everything:
-                    value, spread, flagged = total / weight, squares / (weight * weight), 0
+                total, spread, weight, squares, kept, everything = partial_sums(place, source, frame, wy, wx)
+                aperture = spread / squares
+                value, spread, flagged = total / weight, spread / (weight * weight), 0
+                if kept == 0 or kept < (1 - LOST) * everything:
+                    value, spread, aperture, flagged = np.nan, np.nan, np.nan, bits[0]
             if mask.size and out_mask.size and worst > 0:
                 flagged |= carried_bits(place, mask, frame, wy, wx, CARRIED) & bits[1]
         if out[0].size:
             out[0][k] = value
         if out[1].size:
             out[1][k] = spread
+        if out[2].size:
+            out[2][k] = aperture
         if out_mask.size:
             out_mask[k] = flagged
     _clean_sums(clean, ys, xs, source, frame, weights, tables, scratch, out)
@@ -511,15 +543,15 @@ def _clean_sums(
     found = (
         np.empty(count if out[0].size else 0, out[0].dtype),
         np.empty(count if out[1].size else 0, out[1].dtype),
+        np.empty(count if out[2].size else 0, out[2].dtype),
     )
     short_way(ys[:count], xs[:count], source, frame, weights, tables, scratch, found)
     count = 0
     for k in range(clean.size):
         if clean[k]:
-            if out[0].size:
-                out[0][k] = found[0][count]
-            if out[1].size:
-                out[1][k] = found[1][count]
+            for n in range(3):
+                if out[n].size:
+                    out[n][k] = found[n][count]
             count += 1
 
 
@@ -535,6 +567,7 @@ def resample_cells(
     weights: tuple[int, int, int],
     tables: tuple[Array, ...],
     bits: tuple[int, int],
+    ratio: float,
     out: tuple[Array, ...],
     out_mask: Array,
     place: tuple[int, int],
@@ -553,8 +586,10 @@ def resample_cells(
         As of `long_way`.
     tiles
         As of `mark_flags`.
+    ratio
+        As of `_scale`.
     out, out_mask
-        Receive data, variance and mask, shape of the whole region; empty where not wanted.
+        Receive data, variance, aperture variance and mask, shape of the whole region; empty where not wanted.
     place
         Row and column of the first pixel of the patch in these.
 
@@ -565,32 +600,81 @@ def resample_cells(
     """
     boxes = patch[3]
     reach = max(weights[0], weights[1]) // 2 + 1
-    positions = np.empty((2, STEP * STEP))
+    positions = np.empty((3, STEP * STEP))
     scratch = (np.empty((3, STEP * STEP), np.uint32), np.empty((4, 2 * STEP * STEP), tables[0].dtype))
     # whole cells and not rows: a call and the slices of its arguments cost as much as the pixels of a row
-    cell = (np.empty(STEP * STEP, out[0].dtype), np.empty(STEP * STEP, out[1].dtype))
+    cell = np.empty((3, STEP * STEP), out[0].dtype)
     cell_mask = np.empty(STEP * STEP, out_mask.dtype)
     for c in range(cells.shape[0]):
         i, j = cells[c]
         rows = (max(i * STEP, region[0]), min((i + 1) * STEP, region[1]))
         columns = (max(j * STEP, region[2]), min((j + 1) * STEP, region[3]))
         size = (rows[1] - rows[0]) * (columns[1] - columns[0])
-        ys, xs = positions[0, :size], positions[1, :size]
+        ys, xs, areas = positions[0, :size], positions[1, :size], positions[2, :size]
         kind = cell_positions((i, j), patch, rows, columns, ys, xs)
         if kind != EMPTY and not _inside(ys, xs, boxes[i, j]):
             return False
-        found = (cell[0][: size if out[0].size else 0], cell[1][: size if out[1].size else 0])
+        if np.isnan(ratio) or out[2].size:
+            cell_areas((i, j), patch, rows, columns, areas)
+        if kind >= 0 and np.isnan(ratio):
+            _leave_out(areas, ys)
+        found = (
+            cell[0, : size if out[0].size else 0],
+            cell[1, : size if out[1].size else 0],
+            cell[2, : size if out[2].size else 0],
+        )
         found_mask = cell_mask[: size if out_mask.size else 0]
         if kind == CUBIC and _is_clean(boxes[i, j], reach, tiles, frame):
             short_way(ys, xs, source, frame, weights, tables, scratch, found)
             found_mask[:] = 0
         else:
             long_way(ys, xs, source, mask, frame, weights, tables, scratch, bits, found, found_mask)
+        _scale(found, areas, ratio, weights[2] == NEAREST)
         at = (place[0] + rows[0], place[1] + columns[0])
         _put(found[0], rows, columns, at, out[0])
         _put(found[1], rows, columns, at, out[1])
+        _put(found[2], rows, columns, at, out[2])
         _put(found_mask, rows, columns, at, out_mask)
     return True
+
+
+@compiled
+def _leave_out(areas: Array, ys: Array) -> None:
+    """Take the position away from pixels whose area is not known: their data cannot be scaled."""
+    for k in range(ys.size):
+        if not np.isfinite(areas[k]):
+            ys[k] = np.nan
+
+
+@compiled
+def _scale(found: tuple[Array, ...], areas: Array, ratio: float, is_nearest: bool) -> None:
+    """Scale the data of a cell, and their variances.
+
+    Parameters
+    ----------
+    found
+        Data, variance and aperture variance; may be empty.
+    areas
+        Areas of the output pixels in input pixels; not used for data that have a ratio.
+    ratio
+        What data are multiplied by; NaN for these areas.
+    is_nearest
+        Whether the kernel is the nearest pixel, which is not widened and takes no mean of several.
+    """
+    if found[2].size:
+        for k in range(found[2].size):
+            scale = areas[k] if np.isnan(ratio) else ratio
+            found[2][k] *= scale * scale / (min(areas[k], 1.0) if is_nearest else areas[k])
+    if np.isnan(ratio):
+        for k in range(found[0].size):
+            found[0][k] *= areas[k]
+        for k in range(found[1].size):
+            found[1][k] *= areas[k] * areas[k]
+    elif ratio != 1:
+        for n in range(2):
+            factor = found[n].dtype.type(ratio if n == 0 else ratio * ratio)
+            for k in range(found[n].size):
+                found[n][k] *= factor
 
 
 @compiled
@@ -641,6 +725,89 @@ def cell_positions(
             else:
                 ys[at + k - begin] = xs[at + k - begin] = np.nan
     return int(kind)
+
+
+@compiled
+def cell_areas(
+    cell: tuple[int, int], patch: tuple[Array, ...], rows: tuple[int, int], columns: tuple[int, int], areas: Array
+) -> None:
+    """Set the areas of the pixels of a part of a cell in input pixels: the determinant of the Jacobian.
+
+    Parameters
+    ----------
+    cell, patch, rows, columns
+        As of `cell_positions`.
+    areas
+        Receives the areas, row after row, float64.
+    """
+    nodes, dense, pixels, _ = patch
+    i, j = cell
+    kind = dense[i, j]
+    width, begin, end = columns[1] - columns[0], columns[0] - j * STEP, columns[1] - j * STEP
+    slopes = np.empty((4, STEP))
+    for row in range(rows[0], rows[1]):
+        at = (row - rows[0]) * width
+        if kind == CUBIC:
+            cell_slopes(nodes[0], i, j, (row - i * STEP) / STEP, slopes[0], slopes[1])
+            cell_slopes(nodes[1], i, j, (row - i * STEP) / STEP, slopes[2], slopes[3])
+        for k in range(begin, end):
+            if kind >= 0:
+                for axis in range(2):
+                    slopes[2 * axis, k] = _slope(pixels[kind, axis, :, k], row - i * STEP)
+                    slopes[2 * axis + 1, k] = _slope(pixels[kind, axis, row - i * STEP], k)
+        for k in range(begin, end):
+            area = abs(slopes[0, k] * slopes[3, k] - slopes[1, k] * slopes[2, k]) if kind != EMPTY else np.nan
+            # the rounding of coordinates, lest an image on its own WCS lose its last bits
+            areas[at + k - begin] = 1.0 if abs(area - 1) < UNIT else area
+
+
+UNIT = 1e-7
+"""What areas may differ from 1 by rounding of coordinates."""
+
+
+@compiled
+def cell_slopes(nodes: Array, row: int, column: int, fraction: float, along_y: Array, along_x: Array) -> None:
+    """Set the derivatives of the cubic of `cell_row`, per pixel.
+
+    Parameters
+    ----------
+    nodes, row, column, fraction
+        As of `cell_row`.
+    along_y, along_x
+        Receive the derivatives, shape ``(64,)``, float64.
+    """
+    p, q = np.empty(4), np.empty(4)
+    for k in range(4):
+        n = column + k
+        start, linear, second, third = cubic(nodes[row, n], nodes[row + 1, n], nodes[row + 2, n], nodes[row + 3, n])
+        p[k] = start + fraction * (linear + fraction * (second + fraction * third))
+        q[k] = linear + fraction * (2 * second + fraction * 3 * third)
+    _, linear, second, third = cubic(p[0], p[1], p[2], p[3])
+    start, first_y, second_y, third_y = cubic(q[0], q[1], q[2], q[3])
+    for i in range(STEP):
+        u = i / STEP
+        along_x[i] = (linear + u * (2 * second + u * 3 * third)) / STEP
+        along_y[i] = (start + u * (first_y + u * (second_y + u * third_y))) / STEP
+
+
+@compiled
+def _slope(line: Array, k: int) -> float:
+    """Return the derivative of positions along a line of a cell that no cubic describes; NaN if it has none."""
+    last = line.size - 1
+    backward = line[k] - line[k - 1] if k > 0 else np.nan
+    forward = line[k + 1] - line[k] if k < last else np.nan
+    if k == 0:
+        backward = 2 * forward - (line[2] - line[1])
+    elif k == last:
+        forward = 2 * backward - (line[k - 1] - line[k - 2])
+    if not np.isfinite(backward):
+        backward = forward
+    if not np.isfinite(forward):
+        forward = backward
+    # coordinates jump where the sky comes again, and a jump is no slope
+    if abs(forward - backward) > 0.5 * max(abs(forward), abs(backward)):
+        return float(forward if abs(forward) < abs(backward) else backward)
+    return float((forward + backward) / 2)
 
 
 @compiled

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lazyccd.errors import ParameterError
-from lazyccd.kernels.block import BITWISE_OR, MAPS, Array, Block, Request, empty_block
+from lazyccd.kernels.block import BITWISE_OR, STACK_MAPS, Array, Block, Request, empty_block
 from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 from lazyccd.kernels.stack.batches import (
     BatchSlices,
@@ -98,7 +98,7 @@ def combine_frames(request: Request, blocks: Sequence[Block], *, rule: Rule, **s
     in every frame leaves no hole. Where none is left, the mask is NO_DATA, the data are NaN (a sum is 0) and the variance
     is NaN.
     """
-    names = {"data": rule.dtypes.result, "variance": rule.dtypes.result, "mask": rule.dtypes.mask, **MAPS}
+    names = {"data": rule.dtypes.result, "variance": rule.dtypes.result, "mask": rule.dtypes.mask, **STACK_MAPS}
     out = empty_block(request, {plane: np.dtype(name) for plane, name in names.items()})
     scaling = scaling_of(rule, scalars)
     variances = "variance" in request.planes and rule.uncertainty == "propagated"

@@ -18,6 +18,7 @@ from lazyccd.frame.header import SECTION_KEYWORD, WCS_KEYWORD, append_cards, car
 from lazyccd.frame.history_log import LogEntry
 from lazyccd.frame.sky_mapping import FrozenWCS, SkyMapping, footprint_pixels, pixel_area_ratio, shifted
 from lazyccd.frame.wcs import wcs_from_header
+from lazyccd.kernels.block import APERTURE
 from lazyccd.kernels.resample.block import resample
 from lazyccd.kernels.resample.weights import KERNELS
 from lazyccd.ops.decorator import called_with_ccddata, operation, tell_wcs
@@ -45,6 +46,7 @@ RESAMPLED: PlaneMap = (
     ("data", ("data", "variance", "mask")),
     ("variance", ("data", "variance", "mask")),
     ("mask", ("data", "variance", "mask")),
+    (APERTURE, ("data", "variance", "mask")),
 )
 """Bad pixels have no weight, and what is not finite is bad, in the variance too: else data computed alone would be others."""
 

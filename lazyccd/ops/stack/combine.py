@@ -23,7 +23,7 @@ from lazyccd.frame.core import DATA, Image
 from lazyccd.frame.header import header_view
 from lazyccd.frame.stack_header import StackHeader, stack_header
 from lazyccd.kernels import pointwise
-from lazyccd.kernels.block import MAPS
+from lazyccd.kernels.block import STACK_MAPS
 from lazyccd.kernels.stack.combine import BITS_PER_WORD, METHODS, combine_frames, rejection_words
 from lazyccd.kernels.stack.types import Dtypes, ImcombineRule, MaskBits, Rejecting, Rule
 from lazyccd.mask_planes import MaskSchema
@@ -425,7 +425,7 @@ class StackPlan:
             data=dtype,
             variance=dtype,
             mask=self.rule.dtypes.mask,
-            **{name: kind for name, kind in MAPS.items() if name in maps},
+            **{name: kind for name, kind in STACK_MAPS.items() if name in maps},
         )
         # a master that all frames share is one error of the stack, however many frames there are
         own = self.without_masters() if self.rule.uncertainty == "propagated" else []
@@ -501,9 +501,9 @@ class StackPlan:
         ParameterError
             Raised if there is no map of a name.
         """
-        unknown = sorted(set(maps) - set(MAPS))
+        unknown = sorted(set(maps) - set(STACK_MAPS))
         if unknown:
-            raise ParameterError(f"maps {unknown} must be among {', '.join(MAPS)}.")
+            raise ParameterError(f"maps {unknown} must be among {', '.join(STACK_MAPS)}.")
         first = self.images[0]
         image = replace(
             first,

@@ -1,0 +1,242 @@
+"""Warps against a truth: areas, flux over wide fields, errors of sums over apertures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from astropy.io import fits
+from astropy.nddata import CCDData
+from astropy.wcs import WCS
+from astropy.wcs.utils import pixel_to_pixel
+from scipy.signal import fftconvolve
+from scipy.special import erf
+
+import lazyccd
+from lazyccd.errors import ParameterError
+from lazyccd.frame.core import resolve
+from lazyccd.frame.sky_mapping import FrozenWCS, SkyMapping
+from lazyccd.kernels.block import Block, Request
+from lazyccd.kernels.resample.block import resample
+from lazyccd.kernels.resample.weights import KERNELS
+from lazyccd.sections import Region
+
+Array = npt.NDArray[Any]
+NO_DATA, BAD, OTHER = 128, 1, 2
+
+
+def tangent(
+    shape: tuple[int, int],
+    crval: tuple[float, float] = (150.0, 2.0),
+    *,
+    scale: float = 1e-4,
+    angle: float = 0.0,
+    kind: str = "TAN",
+) -> WCS:
+    """Return a WCS about the middle of an image; the angle in degrees."""
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval = [f"RA---{kind}", f"DEC--{kind}"], crval
+    wcs.wcs.crpix = [(shape[1] + 1) / 2, (shape[0] + 1) / 2]
+    c, s = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+    wcs.wcs.cd = scale * np.array([[-c, s], [s, c]])
+    wcs.wcs.set()
+    return wcs
+
+
+def warp(
+    data: Array,
+    source: WCS,
+    target: WCS,
+    shape: tuple[int, int],
+    *,
+    kernel: str = "lanczos3",
+    ratio: float | None = 1.0,
+    variance: Array | None = None,
+    mask: Array | None = None,
+    region: Region | None = None,
+) -> Block:
+    """Return all planes of a warp, of a region of it or of the whole."""
+    planes = ["data", "mask", *([] if variance is None else ["variance", "variance_aperture"])]
+    return resample(
+        Request(region or Region.full(shape), frozenset(planes)),
+        Block(Region.full(data.shape), data=data, variance=variance, mask=mask),
+        coordinates=SkyMapping(FrozenWCS.of(target), FrozenWCS.of(source), data.shape),
+        shape=data.shape,
+        interpolation=kernel,
+        ratio=ratio,
+        bits=(BAD, NO_DATA, BAD | OTHER),
+        dtype=data.dtype.name,
+        mask_dtype="uint8",
+    )
+
+
+def aperture_pull(kernel: str, scale: float, radius: int) -> float:
+    """Return the scatter of sums over apertures of noise, in units of the roots of their summed variances."""
+    rng = np.random.default_rng(3)
+    side = 1200 if scale < 2 else 2400
+    sigma = rng.uniform(0.5, 1.5, (side, side))
+    source, wanted = tangent((side, side)), int(side / scale * 0.7)
+    target = tangent((wanted, wanted), scale=1e-4 * scale, angle=17)
+    noise = rng.normal(0, 1, sigma.shape) * sigma
+    ours = warp(noise, source, target, (wanted, wanted), kernel=kernel, ratio=scale**2, variance=sigma**2)
+    aperture = np.hypot(*np.mgrid[-radius : radius + 1, -radius : radius + 1]) <= radius
+    sums, variances = (fftconvolve(ours.plane(p), aperture, "valid") for p in ("data", "variance_aperture"))
+    return float(np.sqrt((sums**2 / variances).mean()))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "scale", "edge"),
+    [("lanczos3", 0.5, 0.43), ("lanczos3", 1.0, 0.1), ("lanczos3", 2.0, 0.1), ("bilinear", 1.0, 0.43)],
+)
+def test_aperture_variances_give_errors_of_sums(kernel: str, scale: float, edge: float) -> None:
+    """Sums over apertures scatter as `variance_aperture` says, but for the part that the kernel blurs over the edge."""
+    for radius in (2, 5, 10):
+        assert aperture_pull(kernel, scale, radius) == pytest.approx(np.sqrt(1 - edge / radius), abs=0.03)
+
+
+@pytest.mark.parametrize("kernel", sorted(KERNELS))
+@pytest.mark.parametrize("scale", [0.6, 1.0, 1.7])
+def test_aperture_variance_is_free_of_the_phase(kernel: str, scale: float) -> None:
+    """Where the variance is the same everywhere it is ratio² / R times that, bad pixels or not, and it is never negative."""
+    source, target = tangent((150, 160)), tangent((130, 130), scale=1e-4 * scale, angle=31)
+    rng = np.random.default_rng(2)
+    data, mask = rng.normal(0, 1, (150, 160)), (rng.random((150, 160)) < 0.01).astype(np.uint8)
+    ours = warp(
+        data, source, target, (130, 130), kernel=kernel, ratio=2.0, variance=np.full(data.shape, 3.0), mask=mask
+    )
+    finite = np.isfinite(ours.plane("data"))
+    assert finite.sum() > 4000
+    np.testing.assert_array_equal(np.isfinite(ours.plane("variance_aperture")), finite)
+    area = min(scale**2, 1) if kernel == "nearest" else scale**2
+    np.testing.assert_allclose(ours.plane("variance_aperture")[finite], 4 * 3 / area, rtol=1e-5)
+    spiky = np.where(rng.random(data.shape) < 0.01, 1e6, 1.0)
+    ours = warp(data, source, target, (130, 130), kernel=kernel, ratio=2.0, variance=spiky, mask=mask)
+    assert (ours.plane("variance_aperture")[finite] > 0).all()
+    alone = warp(
+        data,
+        source,
+        target,
+        (130, 130),
+        kernel=kernel,
+        ratio=2.0,
+        variance=spiky,
+        mask=mask,
+        region=Region(30, 101, 7, 8),
+    )
+    for plane in ("data", "variance", "variance_aperture", "mask"):
+        np.testing.assert_array_equal(alone.plane(plane), ours.plane(plane)[30:101, 7:8])
+
+
+def test_aperture_variance_alone_is_that_with_all_planes() -> None:
+    """It is made from the variance, which nobody has to ask for."""
+    source, target = tangent((90, 80)), tangent((90, 80), angle=31)
+    variance = np.random.default_rng(2).uniform(1, 2, (90, 80)).astype("f4")
+    every = warp(np.ones((90, 80), "f4"), source, target, (90, 80), variance=variance)
+    alone = resample(
+        Request(Region.full((90, 80)), frozenset({"variance_aperture"})),
+        Block(Region.full((90, 80)), data=np.ones((90, 80), "f4"), variance=variance),
+        coordinates=SkyMapping(FrozenWCS.of(target), FrozenWCS.of(source), (90, 80)),
+        shape=(90, 80),
+        interpolation="lanczos3",
+        ratio=1.0,
+        bits=(BAD, NO_DATA, BAD | OTHER),
+        dtype="float32",
+        mask_dtype="uint8",
+    )
+    assert alone.data is None
+    assert alone.variance is None
+    np.testing.assert_array_equal(alone.plane("variance_aperture"), every.plane("variance_aperture"))
+
+
+def exact_areas(source: WCS, target: WCS, size: tuple[int, int], shape: tuple[int, int]) -> Array:
+    """Return the areas of output pixels in input pixels by differences of exact positions."""
+    exact = SkyMapping(FrozenWCS.of(target), FrozenWCS.of(source), size).exact()
+    ys, xs = (v.ravel().astype(float) for v in np.indices(shape))
+    h = 0.05
+    along_y = np.array(exact(ys + h, xs)) - np.array(exact(ys - h, xs))
+    along_x = np.array(exact(ys, xs + h)) - np.array(exact(ys, xs - h))
+    return np.abs(along_y[0] * along_x[1] - along_y[1] * along_x[0]).reshape(shape) / (4 * h * h)
+
+
+def stars(shape: tuple[int, int], places: Array, fwhm: float) -> Array:
+    """Return the counts of Gaussian stars of flux 1, integrated over pixels."""
+    image, sigma = np.zeros(shape), fwhm / 2.3548
+    for place in places:
+        edges = [(np.arange(n + 1) - 0.5 - p) / (sigma * np.sqrt(2)) for n, p in zip(shape, place, strict=True)]
+        image += np.outer(*(np.diff(erf(e)) / 2 for e in edges))
+    return image
+
+
+@pytest.mark.parametrize(("kind", "scale", "smooth"), [("TAN", 0.05, True), ("TAN", 0.6, False), ("ZEA", 0.8, False)])
+def test_flux_scales_by_the_area_of_each_pixel(kind: str, scale: float, smooth: bool) -> None:
+    """Data of 1 become the area of the pixel, on cubics and where they do not hold; variances follow."""
+    size, shape = (200, 240), (210, 250)
+    source = tangent(size, (150, 40), scale=scale, kind="CAR" if not smooth else "TAN")
+    target = tangent(shape, (151, 41), scale=0.9 * scale, angle=20, kind=kind)
+    ones = np.ones(size)
+    ours = warp(ones, source, target, shape, kernel="bilinear", ratio=None, variance=ones)
+    areas = exact_areas(source, target, size, shape)
+    finite = np.isfinite(ours.plane("data"))
+    assert finite.sum() > 10_000
+    errors = np.abs(ours.plane("data") / areas - 1)[finite]
+    # where cubics do not hold, differences of positions that are right to 1e-4 pixel
+    assert np.percentile(errors, 99) < (1e-6 if smooth else 3e-3)
+    assert errors.max() < (1e-6 if smooth else 0.05)
+    fixed = warp(ones, source, target, shape, kernel="bilinear", ratio=1.0, variance=ones)
+    area = ours.plane("data")[finite]
+    np.testing.assert_allclose(ours.plane("variance")[finite], fixed.plane("variance")[finite] * area**2)
+    np.testing.assert_allclose(ours.plane("variance_aperture")[finite], area, rtol=1e-6)
+    np.testing.assert_allclose(fixed.plane("variance_aperture")[finite], 1 / area, rtol=1e-6)
+    np.testing.assert_array_equal((ours.plane("mask") & NO_DATA) != 0, ~finite)
+
+
+def test_local_areas_conserve_the_flux_of_a_wide_field() -> None:
+    """Stars 10 degrees from the centre of a TAN image keep their flux in a ZEA one; one ratio for all loses 4 %."""
+    size = (400, 400)
+    source, target = tangent(size, scale=0.06), tangent((440, 440), scale=0.06, kind="ZEA", angle=33)
+    places = np.array([(40.3, 200.1), (200.4, 360.2), (200.0, 200.3), (60.7, 60.2)])
+    image = stars(size, places, 2.5)
+    local, fixed = (np.nan_to_num(warp(image, source, target, (440, 440), ratio=r).plane("data")) for r in (None, 1.0))
+    x, y = pixel_to_pixel(source, target, places[:, 1], places[:, 0])
+    flux = [
+        [a[round(j) - 12 : round(j) + 13, round(i) - 12 : round(i) + 13].sum() for j, i in zip(y, x, strict=True)]
+        for a in (local, fixed)
+    ]
+    np.testing.assert_allclose(flux[0], 1, atol=1e-3)
+    assert max(np.abs(np.array(flux[1]) - 1)) > 0.04
+
+
+def test_own_wcs_keeps_every_bit_with_local_areas() -> None:
+    """The image on its own WCS, moved by whole pixels: areas are exactly 1."""
+    wcs = tangent((90, 80), scale=1.2345e-5)
+    moved = wcs.deepcopy()
+    moved.wcs.crpix = wcs.wcs.crpix + np.array([3, -5])
+    data = np.random.default_rng(1).normal(0, 1, (90, 80))
+    ours = warp(data, wcs, moved, (90, 80), ratio=None, variance=data**2)
+    np.testing.assert_array_equal(ours.plane("data")[:85, 3:], data[5:, :77])
+    np.testing.assert_array_equal(ours.plane("variance")[:85, 3:], data[5:, :77] ** 2)
+    np.testing.assert_array_equal(ours.plane("variance_aperture")[:85, 3:], data[5:, :77] ** 2)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_the_map_is_written_and_read(tmp_path: Path, dtype: str) -> None:
+    """FITS and Zarr keep the plane, its type and its units; operations do without it, and a stack has none."""
+    data = np.arange(12, dtype=dtype).reshape(3, 4)
+    ds = lazyccd.from_ccddata(CCDData(data, unit="adu")).assign(variance_aperture=(("y", "x"), data * 2))
+    for write, read, name in (
+        (lazyccd.to_fits, lazyccd.open_fits, "out.fits"),
+        (lazyccd.to_zarr, lazyccd.open_zarr, "out.zarr"),
+    ):
+        write(ds, tmp_path / name)
+        again = read(tmp_path / name)
+        assert again["variance_aperture"].dtype == data.dtype
+        assert again["variance_aperture"].attrs["units"] == "adu2"
+        np.testing.assert_array_equal(again["variance_aperture"].values, data * 2)
+        assert "variance_aperture" in resolve(again, maps=True).plan.dtypes
+        assert "variance_aperture" not in lazyccd.gain_correct(again, 2.0)
+    assert fits.getheader(tmp_path / "out.fits", "VARIANCE_APERTURE")["BUNIT"] == "adu2"
+    with pytest.raises(ParameterError, match="must be among n_used, n_rejected, exposure"):
+        lazyccd.combine([ds, ds], maps=("variance_aperture",))
