@@ -1,6 +1,6 @@
 """`compiled`, the decorator of every numba kernel, and the folder where compiled kernels are kept.
 
-numba's own cache has three properties that are unsafe on a cluster, hence the few lines here:
+numba's own cache has four properties that are unsafe on a cluster or slow, hence the few lines here:
 
 1. It does not notice that a kernel calls another one in a file that changed. So the folder's name holds a hash of every
    source file of `lazyccd.kernels`.
@@ -8,6 +8,8 @@ numba's own cache has three properties that are unsafe on a cluster, hence the f
    at the same moment take the same number, and one signature can then run the other's machine code. Here a file's name is a hash
    of its signature, and it is complete before the index names it; at worst an index entry is lost and made again.
 3. It raises if no folder can be written to. Here the kernels are then compiled into a temporary folder.
+4. It loads all that a compiler needs to know, and scipy's linear algebra with it, before it looks for machine code: 0.5 s of
+   each process, where the import of numba takes 0.3 s. Here that waits for a kernel that must be compiled.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 from numba.core import caching
+from numba.core.runtime.nrt import rtsys
 
 from lazyccd.kernels.cache_folder import TEMPORARY, cache_folder
 
@@ -70,9 +73,13 @@ class _KernelCache(caching.FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return the machine code of a signature; None if it must be compiled, which is logged."""
-        found = super().load_overload(sig, target_context)
+        # machine code calls nothing but this runtime
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            found = self._load_overload(sig, target_context)
         if found is None:
             _announce_compiling()
+            target_context.refresh()
         return found
 
 
