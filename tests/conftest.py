@@ -15,7 +15,8 @@ from hypothesis import settings
 import lazyccd.accessor  # noqa: F401
 
 # no deadline, because the first example compiles kernels; derandomized, so that a run that fails here fails everywhere
-settings.register_profile("default", max_examples=25, deadline=None, derandomize=True, print_blob=True)
+settings.register_profile("default", max_examples=15, deadline=None, derandomize=True, print_blob=True)
+settings.register_profile("long", max_examples=50, deadline=None, derandomize=True, print_blob=True)
 settings.register_profile("nightly", max_examples=1000, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

@@ -48,9 +48,15 @@ def reduced(night: Night, out: Path, **options: Any) -> list[Any]:
     return [outcome for outcome in run.outcomes if outcome.kind == "science"]
 
 
-def test_rays_are_found_and_stars_are_not(night: Night, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def cleaned(night: Night, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """Return the science outcomes of the night as it is reduced unless options say otherwise."""
+    return reduced(night, tmp_path_factory.mktemp("cleaned"))
+
+
+def test_rays_are_found_and_stars_are_not(night: Night, cleaned: list[Any]) -> None:
     """Most true pixels are flagged, few others are, no star's peak is, and the table says so."""
-    for outcome in reduced(night, tmp_path):
+    for outcome in cleaned:
         truth = next(t for name, t in night.truths.items() if Path(name).name == outcome.name)
         flagged = (io.open_fits(outcome.path)["mask"].values & CR) != 0
         rays = truth.cosmic_rays & ~truth.saturated & ~truth.bad
@@ -62,9 +68,9 @@ def test_rays_are_found_and_stars_are_not(night: Night, tmp_path: Path) -> None:
         assert "objlim" not in text
 
 
-def test_filled_pixels_are_true_within_their_error(night: Night, tmp_path: Path) -> None:
+def test_filled_pixels_are_true_within_their_error(night: Night, cleaned: list[Any]) -> None:
     """What replaces a ray is the sky there, and its uncertainty honest: not below the noise of a pixel."""
-    outcome = reduced(night, tmp_path)[0]
+    outcome = cleaned[0]
     truth = next(t for name, t in night.truths.items() if Path(name).name == outcome.name)
     ds = io.open_fits(outcome.path).compute()
     filled = ((ds["mask"].values & (CR | 64)) == CR | 64) & ~truth.bad & ~truth.saturated

@@ -242,7 +242,7 @@ def test_own_masters_give_the_same_pixels(lights: Path, tmp_path: Path) -> None:
     assert ratio == pytest.approx(1, abs=2e-4)
 
 
-@pytest.mark.parametrize("egain", [{"EGAIN": GAIN}, {}])
+@pytest.mark.parametrize("egain", [{"EGAIN": GAIN}, pytest.param({}, marks=pytest.mark.slow)])
 def test_own_masters_of_a_camera_with_a_gain_setting(lights: Path, tmp_path: Path, egain: dict[str, float]) -> None:
     """GAIN = 120 is a setting, by which masters of a first night are compared; that of another setting is not used."""
     night, setting = tmp_path / "first", {"GAIN": 120, "OFFSET": 50, **egain}

@@ -23,8 +23,13 @@ CAMERAS = {
 }
 """Camera, sky, and exposure of the darks; that of the lights is 120 s."""
 
+USUAL = ("as the demo", "dark scaled up")
+"""Cameras that are always tried; the others only with ``-m slow``."""
 
-@pytest.mark.parametrize("name", CAMERAS)
+
+@pytest.mark.parametrize(
+    "name", [*USUAL, *(pytest.param(name, marks=pytest.mark.slow) for name in CAMERAS if name not in USUAL)]
+)
 def test_pull(name: str, tmp_path: Path) -> None:
     r"""Width 1 within 2 %, masters of few frames and scaled darks included; the mean is what Poisson noise makes of it.
 

@@ -164,7 +164,12 @@ def test_measured_gain_and_read_noise(night: Night, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "complete", "partial"), [("efosc2_ntt", 6, 1), ("isis_wht", 0, 2), ("tres1_oscaar", 0, 6)]
+    ("folder", "complete", "partial"),
+    [
+        ("isis_wht", 0, 2),
+        pytest.param("efosc2_ntt", 6, 1, marks=pytest.mark.slow),
+        pytest.param("tres1_oscaar", 0, 6, marks=pytest.mark.slow),
+    ],
 )
 def test_real_nights(shared_data: Path, tmp_path: Path, folder: str, complete: int, partial: int) -> None:
     """The nights of three real cameras reduce; what they lack is said."""

@@ -74,7 +74,7 @@ def test_a_right_night_is_complete(tmp_path: Path) -> None:
         ("dark", replace(CAMERA, dark_e_s=0.6), "hot pixels of the dark is there negative"),
         ("dark", replace(CAMERA, dark_e_s=0.05), "hot pixels of the dark is left"),
         ("flat", OTHER, "of the flat is there negative"),
-        ("flat", replace(CAMERA, vignetting=0.9), "of the flat is there negative"),
+        pytest.param("flat", replace(CAMERA, vignetting=0.9), "of the flat is there negative", marks=pytest.mark.slow),
     ],
 )
 def test_a_master_that_does_not_belong(tmp_path: Path, kind: str, camera: Detector, said: str) -> None:
@@ -131,7 +131,10 @@ def test_frames_that_cannot_be_right(tmp_path: Path, change: Change, said: str) 
     assert run.exit_status == 3
 
 
-@pytest.mark.parametrize(("gain", "level"), [("measured", 1.0), ("stated", 0.5 / 1.6), ("0.5", 0.5 / 1.6)])
+@pytest.mark.parametrize(
+    ("gain", "level"),
+    [("measured", 1.0), ("stated", 0.5 / 1.6), pytest.param("0.5", 0.5 / 1.6, marks=pytest.mark.slow)],
+)
 def test_a_gain_that_was_chosen(tmp_path: Path, gain: str, level: float) -> None:
     """The difference between measured and stated gain is no doubt then."""
     outcome, _ = reduced(make(tmp_path / "raw", wrong_gain), gain=gain)
@@ -275,8 +278,17 @@ def odd(kinds: dict[str, int], adu: float) -> Change:
     return change
 
 
-@pytest.mark.parametrize(("kind", "count"), [("bias", 1), ("bias", 2), ("dark", 1)])
-@pytest.mark.parametrize("adu", [-90.0, 400.0])
+@pytest.mark.parametrize(
+    ("kind", "count", "adu"),
+    [
+        ("bias", 1, -90.0),
+        ("bias", 2, 400.0),
+        ("dark", 1, -90.0),
+        pytest.param("bias", 1, 400.0, marks=pytest.mark.slow),
+        pytest.param("bias", 2, -90.0, marks=pytest.mark.slow),
+        pytest.param("dark", 1, 400.0, marks=pytest.mark.slow),
+    ],
+)
 def test_a_frame_of_another_level_is_left_out(tmp_path: Path, kind: str, count: int, adu: float) -> None:
     """Most biases, or darks, have one level: those of another are named and not combined."""
     outcome, run = reduced(make(tmp_path / "raw", odd({kind: count}, adu)), cosmic_rays="none")
@@ -289,7 +301,7 @@ def test_a_frame_of_another_level_is_left_out(tmp_path: Path, kind: str, count: 
     assert "level" not in outcome.reason
 
 
-@pytest.mark.parametrize("adu", [-90.0, 400.0])
+@pytest.mark.parametrize("adu", [-90.0, pytest.param(400.0, marks=pytest.mark.slow)])
 def test_darks_of_two_levels_are_a_doubt(tmp_path: Path, adu: float) -> None:
     """Nobody knows which of two belongs: the master says so, and so do the flat and the light that rest on it."""
     folder = make(tmp_path / "raw", odd({"dark": 1}, adu))
@@ -306,7 +318,7 @@ def test_darks_of_two_levels_are_a_doubt(tmp_path: Path, adu: float) -> None:
     assert run.exit_status == 3
 
 
-@pytest.mark.parametrize("kind", ["bias", "dark", "light"])
+@pytest.mark.parametrize("kind", ["bias", pytest.param("dark", marks=pytest.mark.slow), "light"])
 def test_a_frame_that_is_full_says_so(tmp_path: Path, kind: str) -> None:
     """A frame that is saturated nearly everywhere is no calibration, and no complete product."""
 
@@ -347,7 +359,7 @@ def lifted(adu: float) -> Change:
     return change
 
 
-@pytest.mark.parametrize("part", [0.4, 0.7, 1.0, 3.0, 10.0])
+@pytest.mark.parametrize("part", [0.4, 10.0, *(pytest.param(part, marks=pytest.mark.slow) for part in (0.7, 1.0, 3.0))])
 def test_a_pedestal_of_the_light_alone(tmp_path: Path, part: float) -> None:
     """It counts as light but has no noise; how many electrons it has is said, and the flat is not blamed first."""
     camera = replace(CAMERA, bias_structure_adu=4.0)

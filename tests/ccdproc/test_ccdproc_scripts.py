@@ -8,7 +8,7 @@ import pytest
 
 from tests.ccdproc.run_scripts import SCRIPTS, compare, compare_forked
 
-USUAL = SCRIPTS[::3]
+USUAL = SCRIPTS[::6]
 """Scripts that run always; all of them take a minute of two processors."""
 
 

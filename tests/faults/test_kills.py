@@ -12,7 +12,9 @@ import pytest
 KILLS = Path(__file__).with_name("kills.py")
 
 
-@pytest.mark.parametrize(("drivers", "workers"), [(4, 4), pytest.param(8, 10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("drivers", "workers"), [(2, 2), *(pytest.param(*some, marks=pytest.mark.slow) for some in ((4, 4), (8, 10)))]
+)
 def test_killed_runs_resume_to_the_same_bytes(drivers: int, workers: int) -> None:
     """Drivers and workers die by SIGKILL; no byte differs in the end, nothing is left over, nothing is done twice."""
     command = [sys.executable, str(KILLS), "--kills", str(drivers), "--workers", str(workers)]

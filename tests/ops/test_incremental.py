@@ -44,7 +44,7 @@ def check_same(stack: RunningStack, frames: list[xr.Dataset], weights: list[floa
         assert mine.ccd.header[key] == fresh.ccd.header[key]
 
 
-@settings(max_examples=10)
+@settings(max_examples=settings.default.max_examples // 3)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=9), st.sampled_from(["average", "sum"]))
 def test_any_order_of_adding_and_vetoing(
     tmp_path_factory: pytest.TempPathFactory, moves: list[int], method: Any

@@ -54,7 +54,7 @@ def assert_same_pixels(actual: xr.Dataset, expected: xr.Dataset) -> None:
         np.testing.assert_array_equal(actual[name].values, expected[name].values, err_msg=str(name), strict=True)
 
 
-@settings(max_examples=40)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(data=st.data())
 def test_what_is_taken_apart_goes_together(data: st.DataObject) -> None:
     """``assemble(split_amplifiers(x)) == x`` for all layouts, flips, chunks and planes; the WCS comes back too."""
