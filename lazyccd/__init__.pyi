@@ -41,6 +41,7 @@ from .ops import (
     block_replicate as block_replicate,
     ccd_process as ccd_process,
     ccdmask as ccdmask,
+    coadd as coadd,
     combine as combine,
     correct_crosstalk as correct_crosstalk,
     correct_linearity as correct_linearity,

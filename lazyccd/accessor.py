@@ -299,7 +299,15 @@ def _pixel(frame: xr.Dataset, y: float, x: float) -> xr.Dataset:
     return CCDAccessor(frame).pixel(y, x)
 
 
-NOT_METHODS = {"Combiner", "RunningStack", "bitfield_to_boolean_mask", "combine", "find_optimal_grid", "register"}
+NOT_METHODS = {
+    "Combiner",
+    "RunningStack",
+    "bitfield_to_boolean_mask",
+    "coadd",
+    "combine",
+    "find_optimal_grid",
+    "register",
+}
 """What takes something else than a frame or tree first."""
 
 OF_TREES = {"assemble", "correct_crosstalk"}

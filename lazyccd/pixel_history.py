@@ -141,28 +141,30 @@ def _stack_rows(step: Stack, y: int, x: int, image: Image) -> Iterator[Row]:
     request = Request(Region(y, y + 1, x, x + 1), frozenset({"data", "mask"}))
     # behind the frames may stand weights, and the frames again without their masters
     count = dict(step.params)["rule"].count if step.kernel is combine_frames else len(step.frames)
-    notes = _notes(step, request, image) if step.kernel is combine_frames else [""] * count
-    for i, (frame, note) in enumerate(zip(step.frames[:count], notes, strict=True), 1):
-        name = f"{i} {file_name(frame)}".strip()
+    notes = _notes(step, request, image) if step.kernel is combine_frames else [""] * count  # of those that are here
+    # of a mosaic, most frames lie elsewhere
+    here = [i for i, need in enumerate(step.needs(request)[:count]) if need is not None]
+    for i, note in zip(here, notes, strict=True):
+        frame = step.frames[i]
+        name = f"{i + 1} {file_name(frame)}".strip()
         yield from _rows(frame, y, x, name, image)
         yield Row(name, Place(frame, y, x), "to the stack", note or "used")
 
 
 def _notes(step: Stack, request: Request, image: Image) -> list[str]:
     """Return for each input why it was left out."""
-    needs = [(f, need) for f, need in zip(step.frames, step.needs(request), strict=True) if need is not None]
-    arrays, shapes = [], []
-    for frame, need in needs:
-        planes = [name for name in PLANES if name in need.planes]
-        arrays += _lower(frame, need.region, planes, image)
-        shapes.append((need.region, planes))
+    arrays: list[Any] = []
+    asked: list[tuple[Region, list[str]] | None] = []
+    for frame, need in zip(step.frames, step.needs(request), strict=True):
+        planes = [] if need is None else [name for name in PLANES if name in need.planes]
+        arrays += [] if need is None else _lower(frame, need.region, planes, image)
+        asked.append(None if need is None else (need.region, planes))
     pending = {name: scalar for name, scalar in step.scalars if scalar.given is None}
     found = compute(*arrays, *lower_scalars(pending.values(), image.graphs))
     scalars = {name: scalar.given for name, scalar in step.scalars if scalar.given is not None}
     scalars |= dict(zip(pending, found[len(arrays) :], strict=True))
-    blocks, pixels = [], iter(found)
-    for region, planes in shapes:
-        blocks.append(Block(region, **{name: next(pixels) for name in planes}))
+    pixels = iter(found)
+    blocks = [None if one is None else Block(one[0], **{name: next(pixels) for name in one[1]}) for one in asked]
     rule = dict(step.params)["rule"]
     return reasons(request, blocks, rule=rule, **scalars)[1]
 

@@ -29,6 +29,7 @@ from lazyccd.ops.instrument.signature import correct_linearity, divide_illuminat
 from lazyccd.ops.instrument.trim import trim_image
 from lazyccd.ops.masks import bitfield_to_boolean_mask, flag_saturated, is_flagged
 from lazyccd.ops.mosaic.assemble import assemble
+from lazyccd.ops.mosaic.coadd import coadd
 from lazyccd.ops.mosaic.grid import find_optimal_grid
 from lazyccd.ops.mosaic.split import split_amplifiers
 from lazyccd.ops.mosaic.warp import wcs_project
@@ -52,6 +53,7 @@ __all__ = [
     "block_replicate",
     "ccd_process",
     "ccdmask",
+    "coadd",
     "combine",
     "correct_crosstalk",
     "correct_linearity",

@@ -11,6 +11,7 @@ None of these changes a pixel. What does, the tiles of a reduction, has its latt
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from numbers import Integral
 from typing import Any, TypeAlias
@@ -56,6 +57,12 @@ STACK_BYTES = 32 * 2**20
 LARGEST_STACK_BYTES = 256 * 2**20
 """Bytes that they may take where rows are long, or bands must be high for the sake of halos."""
 
+MOSAIC_BYTES = 128 * 2**20
+"""Bytes that the warped frames of a chunk of a mosaic take, where they lie on one another most deeply."""
+
+LEAST_MOSAIC_CHUNK = 256
+"""Side of a chunk of a mosaic at least: in smaller ones, margins for the kernel would be a large part of what is read."""
+
 BANDS_PER_HALO = 8
 """A stack over inputs with a halo of h rows is read in bands of at least so many times h: a quarter more is computed."""
 
@@ -87,6 +94,42 @@ def default_grid(shape: tuple[int, int]) -> Grid:
 def stack_grid(shape: tuple[int, int]) -> Grid:
     """Return the chunk sizes of a stack: bands of whole rows, so that each row of each file is read by one task."""
     return regular_grid(shape, (max(1, STACK_CHUNK_PIXELS // shape[1]), shape[1]))
+
+
+def mosaic_grid(shape: tuple[int, int], places: Sequence[Region], pixel_bytes: int) -> Grid:
+    """Return the chunk sizes of a mosaic: squares, in which the frames that lie on one another most deeply fit into a band.
+
+    Parameters
+    ----------
+    shape
+        Rows and columns of the mosaic.
+    places
+        Where its frames lie.
+    pixel_bytes
+        Bytes of a pixel of a frame.
+    """
+    # what lies under a low band of a turned image is nearly as large as what lies under a square
+    pixels = MOSAIC_BYTES // (max(1, deepest(shape, places)) * pixel_bytes)
+    side = min(CHUNK_SIDE, max(LEAST_MOSAIC_CHUNK, math.isqrt(pixels) // 64 * 64))
+    return regular_grid(shape, (side, side))
+
+
+def deepest(shape: tuple[int, int], places: Sequence[Region]) -> int:
+    """Return how many of some regions lie on one another at most, to a cell of a thousandth of the image.
+
+    Examples
+    --------
+    >>> deepest((900, 900), [Region(0, 600, 0, 600), Region(300, 900, 300, 900), Region(700, 900, 0, 200)])
+    2
+    """
+    size = max(1, -(-max(shape) // 1024))
+    rows, columns = (-(-length // size) + 1 for length in shape)
+    # each region adds at its corners, and sums along both axes fill it
+    corners = np.zeros((rows, columns), np.int64)
+    for place in places:
+        y0, y1, x0, x1 = place.y0 // size, -(-place.y1 // size), place.x0 // size, -(-place.x1 // size)
+        np.add.at(corners, ([y0, y0, y1, y1], [x0, x1, x0, x1]), (1, -1, -1, 1))
+    return int(corners.cumsum(axis=0).cumsum(axis=1).max())
 
 
 def asked_grid(shape: tuple[int, int], chunks: int | tuple[int, int]) -> Grid:

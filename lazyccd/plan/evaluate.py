@@ -185,8 +185,8 @@ class Evaluation:
     def _stack(self, step: Stack, request: Request) -> Iterator[Block]:
         """Combine the frames in bands of rows."""
         for band, roots, schedule in bands(step, request, band_rows(step, request, self._cuts)):
-            frames = self._follow(schedule, roots)
-            yield self._call(step, band, frames)
+            found = iter(self._follow(schedule, roots))
+            yield self._call(step, band, [None if need is None else next(found) for need in step.needs(band)])
 
 
 def cut_request(request: Request, cuts: int) -> Iterator[Request]:
@@ -212,7 +212,7 @@ def band_rows(step: Stack, request: Request, cuts: int = 1) -> int:
     columns = max((need.region.shape.x for _, need in needs), default=1)
     each = max((sum(f.dtypes[p].itemsize for p in need.planes) for f, need in needs), default=1) * columns
     margin = 2 * step.footprint.halo[0]
-    halo = max(vertical_halo(frame) for frame in step.frames)
+    halo = max((vertical_halo(frame) for frame, _ in needs), default=0)
     least = min(max(1, BANDS_PER_HALO * halo), request.region.shape.y) + margin
     rows = budget // max(1, len(needs) * each)
     if rows < least:
@@ -223,8 +223,9 @@ def band_rows(step: Stack, request: Request, cuts: int = 1) -> int:
             f"{f'with a halo of {halo} rows ' if halo else ''}take {len(needs) * each * least} bytes and the bands of a stack "
             f"may take {budget}, which is enough for {fits} frames; {way_out} or combine the frames in groups."
         )
-    # without a halo a band is no dearer for being low, and then it stays in cache; with one it is as high as the budget lets it
-    if not halo and not margin:
+    # without a halo a band is no dearer for being low, and then it stays in cache; with one it is as high as the budget lets it,
+    # and so it is over images that are turned: what lies under a low band is nearly as large as what lies under a high one
+    if not halo and not margin and not step.places:
         rows = min(rows, max(1, STRIP_PIXELS // columns))
     return rows - margin
 

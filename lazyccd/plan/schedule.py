@@ -326,7 +326,12 @@ def bands(step: Stack, request: Request, rows: int) -> Iterator[tuple[Request, R
     frames with halos differ at the edges.
     """
     region = request.region
-    can_repeat = all(each.local for each in walk(*step.frames)) and step.footprint.local and moves(walk(*step.frames))
+    can_repeat = (
+        not step.places
+        and step.footprint.local
+        and all(each.local for each in walk(*step.frames))
+        and moves(walk(*step.frames))
+    )
     # hundreds of frames with a calibration each: the schedule is made twice and not once for every band
     roots: Roots = []
     actions: list[Action] = []

@@ -536,6 +536,9 @@ class Stack(Step):
     budget_bytes: int = field(kw_only=True, default=STACK_BYTES)
     """How many bytes the blocks of a band may take, over all frames."""
 
+    places: tuple[Region, ...] = field(kw_only=True, default=())
+    """Regions of the output outside of which a frame has no pixels, one per frame; empty if all have pixels everywhere."""
+
     def identity(self) -> tuple[Any, ...]:
         """Return the kernel's name, parameters and frames; bands do not change pixels."""
         frames = tuple(frame.token for frame in self.frames)
@@ -579,11 +582,15 @@ class Stack(Step):
         return True
 
     def needs(self, request: Request) -> tuple[Request | None, ...]:
-        """Return what is needed of every frame."""
-        return tuple(Input(frame, self.footprint, self.uses).need(request) for frame in self.frames)
+        """Return what is needed of every frame; None of those that lie elsewhere."""
+        inputs = (Input(frame, self.footprint, self.uses) for frame in self.frames)
+        if not self.places:
+            return tuple(each.need(request) for each in inputs)
+        touched = (request.region.intersect(place).size > 0 for place in self.places)
+        return tuple(each.need(request) if here else None for each, here in zip(inputs, touched, strict=True))
 
     def run(self, request: Request, blocks: Sequence[Block | None], resources: Resources) -> Block:
-        """Call the kernel on one band, with the blocks of the frames of which something is needed."""
+        """Call the kernel on one band, with a block for each frame; None for those that lie elsewhere."""
         return self.kernel(request, blocks, **dict(self.params), **resources.scalars_of(self))
 
     def with_inputs(self, inputs: tuple[Step, ...], scalars: Scalars) -> Step:

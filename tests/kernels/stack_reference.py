@@ -215,6 +215,19 @@ def linear(left: Values, _: Any) -> dict[int, tuple[float, float]]:
     return {i: (expected[i], deviation) for i in ranked}
 
 
+def clipped(values: Values, rule: Any, more: Any) -> Off:
+    """Reject by noise and a share of the median, once."""
+    if len(values) < 4:
+        return {}
+    center, off = median(values), {}
+    for i, value in values.items():
+        sigma = math.sqrt(more["variances"][i]) if rule.needs_variance else 1.482602218505602 * mad(values)
+        allowed = rule.sigma * sigma + (rule.source if center > rule.sigma * sigma else rule.fraction) * abs(center)
+        if abs(value - center) > allowed:
+            off[i] = ratio(abs(value - center), allowed)
+    return off
+
+
 CLIPS: dict[str, Callable[[Values, Any, Any], Off]] = {
     "limits": limits,
     "sigclip": sigma,
@@ -227,6 +240,7 @@ CLIPS: dict[str, Callable[[Values, Any, Any], Off]] = {
     "varclip": iterated(2, by_variance),
     "winsorized": iterated(5, winsorized),
     "linearfit": iterated(5, linear),
+    "clipped": clipped,
 }
 
 
@@ -290,7 +304,9 @@ def combine_left(
         mask |= bits[i]
     weights = [1.0] * len(values) if rule.method == "median" else given
     lost = sum(weights[i] for i in range(len(values)) if i not in left and bits[i] & BITS["SAT"])
-    mask |= BITS["CLIPPED"] * bool(rejected) | BITS["SAT"] * (lost > 0.1 * sum(weights))
+    has_data = [bool(b & BITS["SAT"]) or not b & BITS["NO_DATA"] for b in bits]
+    total = sum(w for w, one in zip(weights, has_data, strict=True) if one)
+    mask |= BITS["CLIPPED"] * bool(rejected) | BITS["SAT"] * (lost > 0.1 * total)
     out = {"used": left, "rejected": rejected, "mask": mask}
     if not left:
         data = 0.0 if rule.method == "sum" else math.nan

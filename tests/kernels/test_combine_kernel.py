@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lazyccd.kernels.block import Block, Request
@@ -19,10 +19,12 @@ from lazyccd.kernels.stack.combine import combine_frames, median_factor
 from lazyccd.kernels.stack.loops import median_and_deviation, median_of, sorting_network
 from lazyccd.kernels.stack.scaling import Levels, find_scaling
 from lazyccd.kernels.stack.types import MaskBits, Rejecting, Rule
+from lazyccd.ops.stack.rejection import _ClippedByScatter
 from lazyccd.rejection import (
     GESDT,
     AvSigmaClip,
     CCDClip,
+    Clipped,
     CRReject,
     Extrema,
     Limits,
@@ -150,6 +152,7 @@ def rejects(draw: st.DrawFn, count: int, noise: dict[str, Any]) -> Rejection:
         VarianceClip,
         Winsorized,
         LinearFit,
+        Clipped,
         Extrema,
         Limits,
     )
@@ -162,6 +165,10 @@ def rejects(draw: st.DrawFn, count: int, noise: dict[str, Any]) -> Rejection:
         return kind(draw(st.sampled_from([None, 1.0])), draw(st.sampled_from([None, 5.0])))
     if kind is PercentileClip:
         return kind(draw(st.sampled_from([-0.5, 0.5, -3, 2])), draw(LOWS), draw(HIGHS))
+    if kind is Clipped:
+        by_scatter = draw(st.booleans())
+        # shares of whole numbers that none is
+        return (_ClippedByScatter if by_scatter else Clipped)(draw(st.sampled_from([1.0371, 2.1317])), 0.3173, 1.7231)
     if kind is GESDT:
         return kind(draw(st.sampled_from([0.3, 0.5])), draw(st.sampled_from([0.05, 0.4])))
     if kind is CRReject:
@@ -272,6 +279,22 @@ def test_networks_sort_all_zero_one_inputs() -> None:
         values = ((numbers >> np.arange(count)[:, None]) & 1).astype(np.float64)
         exchange(values, sorting_network(count), values.shape[1])
         assert (np.diff(values, axis=0) >= 0).all()
+
+
+@given(stacks(), st.data())
+def test_frames_that_lie_elsewhere_are_as_ones_without_data(drawn: Any, data: st.DataObject) -> None:
+    """A stack in which some blocks are None is the stack in which these are NaN, but for rules that count all frames."""
+    values, bits, variances, changes = drawn
+    reject = changes["reject"]
+    assume(not isinstance(reject, PercentileClip | MinMax | AvSigmaClip) and changes["nkeep"] > 0)
+    here = np.array(data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values))))
+    values[~here], bits[~here] = np.nan, BITS["NO_DATA"]
+    region = Region.full(values.shape[1:])
+    blocks = [Block(region, values[i], variances[i], bits[i]) if present else None for i, present in enumerate(here)]
+    alone = combine_frames(Request(region, ALL), blocks, rule=make_rule(len(values), **changes))
+    whole = run(values, bits, variances, **changes)
+    for plane in ALL:
+        np.testing.assert_array_equal(alone.plane(plane), whole.plane(plane), plane)
 
 
 def test_wide_and_deep_stacks_are_cut_into_batches(rng: np.random.Generator) -> None:

@@ -8,12 +8,21 @@ Every sum runs over the frames in their order, so that chunking never changes a 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lazyccd.errors import ParameterError
-from lazyccd.kernels.block import BITWISE_OR, STACK_MAPS, Array, Block, Request, empty_block
+from lazyccd.kernels.block import (
+    ALL_PLANES,
+    APERTURE,
+    BITWISE_OR,
+    STACK_MAPS,
+    Array,
+    Block,
+    Request,
+    empty_block,
+)
 from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 from lazyccd.kernels.stack.batches import (
     BatchSlices,
@@ -54,8 +63,41 @@ def scaling_of(rule: Rule, scalars: Mapping[str, Array]) -> Scaling:
     return find_scaling(rule.levels, rule.count, scalars)
 
 
+class Present(NamedTuple):
+    """The frames of a stack that have pixels in a region."""
+
+    frames: list[int]
+    """Their numbers."""
+
+    blocks: list[Block]
+    """Their blocks, those of weights, and those of variances without masters if they were asked for."""
+
+    rule: Rule
+    """How these frames are combined."""
+
+    scaling: Scaling
+    """What is done to each."""
+
+
+def present(blocks: Sequence[Block | None], rule: Rule, scalars: Mapping[str, Array]) -> Present:
+    """Return what is there of the blocks of a stack: of a mosaic, most frames lie elsewhere.
+
+    Parameters
+    ----------
+    blocks, rule, scalars
+        As for `combine_frames`.
+    """
+    scaling = scaling_of(rule, scalars)
+    frames = [i for i in range(rule.count) if blocks[i] is not None]
+    given = [block for block in blocks if block is not None]
+    if len(frames) == rule.count:
+        return Present(frames, given, rule, scaling)
+    # numbers are those that the frame has among all: levels are relative to the first one
+    return Present(frames, given, rule.of_frames(frames), Scaling(*(numbers[frames] for numbers in scaling)))
+
+
 def batches_of(
-    region: Region, blocks: Sequence[Block], rule: Rule, scalars: Mapping[str, Array], *, variances: bool = False
+    region: Region, here: Present, scalars: Mapping[str, Array], *, variances: bool = False
 ) -> Iterator[tuple[BatchSlices, PixelBatch, Array]]:
     """Yield for each batch of a region its place, the batch after all rejections, and what counted before them.
 
@@ -63,21 +105,19 @@ def batches_of(
     ----------
     region
         What is asked for.
-    blocks
-        One per frame; those of weights and of variances without masters follow.
-    rule
-        How frames are combined.
+    here
+        The frames that have pixels in it.
     scalars
         Scales, zero points and weights that tasks found, by name.
     variances
         Whether the batches need the variances.
     """
-    if rule.iraf is not None:
-        return imcombine_batches(region, blocks, rule, scalars, variances=variances)
-    return clipped_batches(region, blocks, rule, scaling_of(rule, scalars), variances=variances)
+    if here.rule.iraf is not None:
+        return imcombine_batches(region, here.blocks, here.rule, scalars, variances=variances)
+    return clipped_batches(region, here.blocks, here.rule, here.scaling, variances=variances)
 
 
-def combine_frames(request: Request, blocks: Sequence[Block], *, rule: Rule, **scalars: Array) -> Block:
+def combine_frames(request: Request, blocks: Sequence[Block | None], *, rule: Rule, **scalars: Array) -> Block:
     """Combine blocks, one per frame, by a rule.
 
     Parameters
@@ -85,8 +125,8 @@ def combine_frames(request: Request, blocks: Sequence[Block], *, rule: Rule, **s
     request
         The region and the planes that are asked for.
     blocks
-        One per frame, larger than the request where neighbours or whole lines matter. Blocks with the weights of pixels as
-        data, and blocks with variances without masters, follow if the rule says so.
+        One per frame, larger than the request where neighbours or whole lines matter; None for a frame that lies elsewhere.
+        Blocks with the weights of pixels as data, and blocks with variances without masters, follow if the rule says so.
     rule
         How frames are combined.
     scalars
@@ -100,14 +140,28 @@ def combine_frames(request: Request, blocks: Sequence[Block], *, rule: Rule, **s
     """
     names = {"data": rule.dtypes.result, "variance": rule.dtypes.result, "mask": rule.dtypes.mask, **STACK_MAPS}
     out = empty_block(request, {plane: np.dtype(name) for plane, name in names.items()})
-    scaling = scaling_of(rule, scalars)
+    here = present(blocks, rule, scalars)
+    if not here.frames:
+        _leave_empty(rule, out)
+        return out
     variances = "variance" in request.planes and rule.uncertainty == "propagated"
-    for slices, batch, given in batches_of(request.region, blocks, rule, scalars, variances=variances):
-        _finish(batch, given, rule, scaling, slices, out)
+    for slices, batch, given in batches_of(request.region, here, scalars, variances=variances):
+        _finish(batch, given, here.rule, here.scaling, slices, out)
     return out
 
 
-def rejection_words(request: Request, blocks: Sequence[Block], *, rule: Rule, word: int, **scalars: Array) -> Block:
+def _leave_empty(rule: Rule, out: Block) -> None:
+    """Fill a block in which no frame has a pixel."""
+    sum_or_nan = 0.0 if rule.method == "sum" else np.nan
+    values = dict.fromkeys(STACK_MAPS, 0) | {"data": sum_or_nan, "variance": np.nan, "mask": rule.masks.no_data, APERTURE: np.nan}
+    for plane, array in zip(ALL_PLANES, out[1:], strict=True):
+        if array is not None:
+            array.fill(values[plane])
+
+
+def rejection_words(
+    request: Request, blocks: Sequence[Block | None], *, rule: Rule, word: int, **scalars: Array
+) -> Block:
     """Return 64 bits per pixel as data, uint64: which of 64 frames were good and rejected.
 
     Parameters
@@ -118,32 +172,47 @@ def rejection_words(request: Request, blocks: Sequence[Block], *, rule: Rule, wo
         Bit i says it of frame ``64 * word + i``.
     """
     out = empty_block(request, {"data": np.dtype(np.uint64)})
-    first = word * BITS_PER_WORD
-    for slices, batch, given in batches_of(request.region, blocks, rule, scalars):
-        rejected = (given & ~batch.use)[first : first + BITS_PER_WORD]
-        shifts = np.arange(len(rejected), dtype=np.uint64)[:, None]
+    here = present(blocks, rule, scalars)
+    # where among those that are here the frames of this word are, and which bit each has
+    rows, bits = [], []
+    for row, frame in enumerate(here.frames):
+        if frame // BITS_PER_WORD == word:
+            rows.append(row)
+            bits.append(frame % BITS_PER_WORD)
+    if not rows:
+        out.plane("data").fill(0)
+        return out
+    shifts = np.array(bits, np.uint64)[:, None]
+    for slices, batch, given in batches_of(request.region, here, scalars):
+        rejected = (given & ~batch.use)[rows]
         words = BITWISE_OR.reduce(rejected.astype(np.uint64) << shifts, axis=0)
         out.plane("data")[slices] = words.reshape(shape_of(slices))
     return out
 
 
-def reasons(request: Request, blocks: Sequence[Block], *, rule: Rule, **scalars: Array) -> tuple[Array, list[str]]:
-    """Return the scaled values of one pixel, and for each frame why it was left out; an empty word if it was used.
+def reasons(
+    request: Request, blocks: Sequence[Block | None], *, rule: Rule, **scalars: Array
+) -> tuple[Array, list[str]]:
+    """Return the scaled values of one pixel, and for each frame there why it was left out; an empty word if it was used.
 
     Parameters
     ----------
     request, blocks, rule, scalars
         As for `combine_frames`; the region is one pixel.
     """
-    scaling = scaling_of(rule, scalars)
-    (y, x), held = request.region.within(blocks[0].region), blocks[0].region
+    here = present(blocks, rule, scalars)
+    if not here.frames:
+        return np.empty(0), []
+    rule = here.rule
+    held = here.blocks[0].region
+    y, x = request.region.within(held)
     # the whole batch is done, as rejections that measure lines look at more than the pixel
     (slices,) = [
         (rows, columns)
         for rows, columns in batch_slices(held, rule)
         if rows.start <= y.start < rows.stop and columns.start <= x.start < columns.stop
     ]
-    batch = gather_batch(blocks, slices, rule, scaling, variances=False)
+    batch = gather_batch(here.blocks, slices, rule, here.scaling, variances=False)
     place = (y.start - slices[0].start) * (slices[1].stop - slices[1].start) + x.start - slices[1].start
     before = batch.use[:, place].copy()
     words = ["" if good else "masked" for good in before]
@@ -152,7 +221,7 @@ def reasons(request: Request, blocks: Sequence[Block], *, rule: Rule, **scalars:
         before &= batch.use[:, place]
     reject = rule.rejecting.reject
     last = reject.name if rule.iraf is not None and reject is not None else "grow"
-    ((_, final, _),) = batches_of(request.region, blocks, rule, scalars)
+    ((_, final, _),) = batches_of(request.region, here, scalars)
     used = final.use[:, 0]
     return batch.values[:, place], ["" if u else word or last for u, word in zip(used, words, strict=True)]
 

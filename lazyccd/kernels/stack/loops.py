@@ -422,17 +422,19 @@ def merge_bits(
     planes
         The bits of CLIPPED, set where ``clipped``; of NO_DATA, set where ``empty``; and of SAT.
     saturated_share
-        SAT is set where more than this share of the weight was left out because of it.
+        SAT is set where more than this share of the weight of inputs with data was left out because of it.
     """
     frames, pixels = bits.shape
     out = np.zeros(pixels, np.uint32)
-    lost = np.zeros(pixels)
-    # inputs that were left out give no bits; SAT alone is told from the weight that is lost
+    lost, total = np.zeros(pixels), np.zeros(pixels)
+    # inputs that were left out give no bits; SAT alone is told from the weight that is lost, of that of inputs that have data:
+    # a frame of a mosaic that ends beside the pixel must not count, or chunks would show
     for i in range(frames):
         for m in range(pixels):
             out[m] |= bits[i, m] if use[i, m] else np.uint32(0)
             lost[m] += weights[i] if not use[i, m] and bits[i, m] & planes[2] else 0.0
-    limit = saturated_share * weights.sum()
+            total[m] += weights[i] if bits[i, m] & planes[2] or not bits[i, m] & planes[1] else 0.0
     for m in range(pixels):
-        out[m] |= planes[0] * clipped[m] | planes[1] * empty[m] | planes[2] * (lost[m] > limit)
+        is_saturated = lost[m] > saturated_share * total[m]
+        out[m] |= planes[0] * clipped[m] | planes[1] * empty[m] | planes[2] * is_saturated
     return out

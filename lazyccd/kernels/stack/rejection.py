@@ -1,7 +1,8 @@
 """Loops that reject inputs of a stack pixel by pixel: one for each rule, or for rules of one kind.
 
 The rules are those of IRAF's imcombine (Valdes; ccdclip, avsigclip, pclip, minmax), of Siril (winsorized, linear fit) and of
-Rosner (1983, Technometrics 25, 165; generalised extreme Studentised deviates), each over the inputs that count.
+Rosner (1983, Technometrics 25, 165; generalised extreme Studentised deviates) and of SWarp (Gruen et al. 2014, PASP 126, 158;
+clipped), each over the inputs that count.
 
 A loop clears ``use`` where it rejects. If ``residual`` has elements, it says there how far off each rejected input is, so that
 the least bad can be restored. `lazyccd.ops.stack.rejection` has the classes by which users choose a rule; clipping by standard
@@ -16,6 +17,7 @@ import numpy as np
 
 from lazyccd.kernels.block import Array
 from lazyccd.kernels.jit import compiled
+from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 
 NOISE, VARIANCE, LINE, WINSORIZED, LINEAR = range(5)
 """What `reject_iterated` takes for the deviation of an input."""
@@ -183,6 +185,64 @@ def reject_percentile(values: Array, order: float, low: float, high: float, resi
                 use[who[k], m] = False
                 if residual.size:
                     residual[who[k], m] = abs(off)
+
+
+@compiled
+def reject_clipped(
+    values: Array,
+    variances: Array,
+    limit: float,
+    fraction: float,
+    source: float,
+    fewest: int,
+    residual: Array,
+    use: Array,
+) -> None:
+    """Reject values that are further from the median than their noise and a fraction of the median; once.
+
+    Parameters
+    ----------
+    values
+        Inputs, frames x pixels, float32 or float64.
+    variances
+        Of the inputs, frames x pixels, float64; without elements, the noise is 1.4826 times the median distance from the median.
+    limit
+        Standard deviations that an input may be off.
+    fraction
+        Fraction of the median that it may be off besides.
+    source
+        The fraction where the median is that of a source: more than ``limit`` standard deviations of the input above 0.
+    fewest
+        Nothing is rejected where fewer inputs count.
+    residual
+        How far off each rejected input is, frames x pixels, float64; without elements if nobody asks.
+    use
+        Which inputs count, frames x pixels, bool; cleared where one is rejected.
+    """
+    frames, pixels = values.shape
+    v, who = np.empty(frames), np.empty(frames, np.int64)
+    away, whose = np.empty(frames), np.empty(frames, np.int64)
+    for m in range(pixels):
+        n = gather(values, use, m, v, who)
+        if n < fewest:
+            continue
+        sort_by(v, who, n)
+        center = middle(v, n)
+        scatter = 0.0
+        if not variances.size:
+            for k in range(n):
+                away[k], whose[k] = abs(v[k] - center), k
+            sort_by(away, whose, n)
+            scatter = MAD_TO_SIGMA * middle(away, n)
+        for k in range(n):
+            sigma = np.sqrt(variances[who[k], m]) if variances.size else scatter
+            share = source if center > limit * sigma else fraction
+            allowed = limit * sigma + share * abs(center)
+            off = abs(v[k] - center)
+            if off > allowed:
+                use[who[k], m] = False
+                if residual.size:
+                    residual[who[k], m] = off / allowed if allowed > 0 else np.inf
 
 
 @compiled

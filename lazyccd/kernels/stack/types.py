@@ -9,7 +9,8 @@ which of them still count.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -31,6 +32,9 @@ class Rejection(Protocol):
 
     needs_variance: ClassVar[bool]
     """Whether it looks at the variances of the inputs."""
+
+    def of_frames(self, frames: Sequence[int]) -> Rejection:
+        """Return the rule for some of the frames: those that lie on a region of a mosaic."""
 
     def reject(self, batch: PixelBatch, residual: Array) -> None:
         """Clear ``batch.use`` where an input is rejected.
@@ -202,6 +206,19 @@ class Rule:
         """Check what depends on the number of frames."""
         if abs(self.rejecting.nkeep) > self.count:
             raise ParameterError(f"nkeep {self.rejecting.nkeep} must not be above the number of frames, {self.count}.")
+
+    def of_frames(self, frames: Sequence[int]) -> Rule:
+        """Return the rule for some of the frames; levels, which are relative to the first of all, are left out."""
+        rejecting = self.rejecting
+        nkeep = max(-len(frames), min(rejecting.nkeep, len(frames)))
+        return replace(
+            self,
+            count=len(frames),
+            masks=replace(self.masks, remaps=tuple(self.masks.remaps[i] for i in frames)),
+            rejecting=replace(rejecting, nkeep=nkeep, reject=rejecting.reject and rejecting.reject.of_frames(frames)),
+            levels=Levels(),
+            exposures=tuple(self.exposures[i] for i in frames) if self.exposures else (),
+        )
 
     @property
     def whole_lines(self) -> bool:

@@ -93,6 +93,19 @@ def find_optimal_grid(
     longitude, latitude, reach = _middle([_directions(wcs, shape) for wcs, shape in placed])
     scale = min(_scale(wcs) for wcs, _ in placed) if pixel_scale is None else _degrees(pixel_scale)
     grid = _grid(longitude, latitude, scale, projection or ("TAN" if reach <= WIDEST else "ZEA"))
+    return bounded(grid, placed)
+
+
+def bounded(grid: Any, placed: Sequence[tuple[Any, tuple[int, int]]]) -> tuple[Any, tuple[int, int]]:
+    """Return a WCS with its reference pixel moved, and the shape, such that all images just lie on it.
+
+    Parameters
+    ----------
+    grid
+        The WCS of the grid.
+    placed
+        WCS and shape of each image.
+    """
     boxes = np.array([footprint_pixels(wcs, shape, grid) for wcs, shape in placed])
     (y0, x0), (y1, x1) = boxes[:, ::2].min(axis=0), boxes[:, 1::2].max(axis=0)
     return shifted(grid, int(y0), int(x0)), normalize_shape((int(y1 - y0), int(x1 - x0)))

@@ -6,7 +6,8 @@ cubic in between (`lazyccd.kernels.resample.lattice`); the loops are in `lazyccd
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
@@ -124,7 +125,7 @@ def wcs_project(
     image = resolve(ccd)
     source = celestial_wcs(image)
     target = celestial_target(target_wcs)
-    kernel = _kernel_of(order)
+    kernel = kernel_of(order)
     if target_shape is None:
         shape = image.shape
     elif isinstance(target_shape, str):
@@ -133,10 +134,10 @@ def wcs_project(
         shape = normalize_shape(target_shape)
     tell_wcs(target)
     # a single call has no later operations whose tasks would repeat the warp
-    return _warped(image, source, target, shape, kernel).to_dataset(boundary=not called_with_ccddata())
+    return warped(image, source, SkyGrid(target, shape, kernel)).to_dataset(boundary=not called_with_ccddata())
 
 
-def _kernel_of(order: object) -> str:
+def kernel_of(order: object) -> str:
     """Return the name of the kernel that an order means."""
     kernel = ORDERS.get(order) if isinstance(order, str | int) else None
     if kernel is None:
@@ -209,9 +210,41 @@ def _union(target: Any, asked: str, source: Any, size: tuple[int, int]) -> tuple
     return shifted(target, y0, x0), normalize_shape((y1 - y0, x1 - x0))
 
 
-def _warped(image: Image, source: Any, target: Any, shape: tuple[int, int], kernel: str) -> Image:
-    """Return an image on another grid."""
-    coordinates = SkyMapping(FrozenWCS.of(target), FrozenWCS.of(source), image.shape)
+@dataclass(frozen=True)
+class SkyGrid:
+    """A grid of pixels on the sky, and how images are brought onto it."""
+
+    wcs: Any
+    """The celestial WCS of the grid."""
+
+    shape: tuple[int, int]
+    """Rows and columns."""
+
+    kernel: str
+    """Name of the interpolation kernel."""
+
+    @cached_property
+    def frozen(self) -> FrozenWCS:
+        """What the WCS is made from."""
+        return FrozenWCS.of(self.wcs)
+
+
+def warped(image: Image, source: Any, grid: SkyGrid, kernel: str | None = None) -> Image:
+    """Return an image on a grid of the sky.
+
+    Parameters
+    ----------
+    image
+        The image.
+    source
+        Its celestial WCS.
+    grid
+        The grid.
+    kernel
+        Another kernel than that of the grid: weights are interpolated linearly.
+    """
+    kernel, shape, target = kernel or grid.kernel, grid.shape, grid.wcs
+    coordinates = SkyMapping(grid.frozen, FrozenWCS.of(source), image.shape)
     schema = image.schema
     no_data = schema.bits("NO_DATA")
     plan = Apply(

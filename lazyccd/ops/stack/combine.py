@@ -42,11 +42,12 @@ from lazyccd.ops.stack.rejection import (
     statistic_name,
 )
 from lazyccd.ops.stack.scaling import Spec, found_levels, levels_of
-from lazyccd.plan.chunks import BANDS_PER_HALO, LARGEST_STACK_BYTES, STACK_BYTES, stack_grid
+from lazyccd.plan.chunks import BANDS_PER_HALO, LARGEST_STACK_BYTES, STACK_BYTES, Grid, mosaic_grid, stack_grid
 from lazyccd.plan.footprints import Footprint, Halo, Lines, PlaneMap, Same
 from lazyccd.plan.lower import lower_image
 from lazyccd.plan.schedule import vertical_halo
 from lazyccd.plan.steps import Apply, Input, Join, Scalar, Stack, Step, make_dtypes, make_params, rebuilt, shared_by_all
+from lazyccd.sections import Region
 
 
 @tree_by_tree
@@ -181,7 +182,7 @@ def combine(
 
     ccdproc's clips (extrema, limits, sigma, in this order) see values as they are. Then frames are scaled, and ``reject`` sees
     them scaled. IRAF's imcombine (Valdes) has ``sigclip``, ``avsigclip``, ``minmax``, ``ccdclip``, ``crreject`` and ``pclip``;
-    DRAGONS ``varclip``; Siril ``winsorized`` and ``linearfit``; ``gesdt`` is Rosner's (1983, Technometrics 25, 165). Without
+    DRAGONS ``varclip``; Siril ``winsorized`` and ``linearfit``; SWarp ``clipped``; ``gesdt`` is Rosner's (1983, Technometrics 25, 165). Without
     scaling, ``extrema`` and ``limits`` are ccdproc's. The classes say what each does.
 
     With weights :math:`w` and variances :math:`v` of the scaled inputs, the variance of an average is :math:`\sum w^2 v /
@@ -418,6 +419,9 @@ class StackPlan:
     dtype: npt.DTypeLike | None = None
     """Of the result; that of the frames if None."""
 
+    places: tuple[Region, ...] = ()
+    """Where each frame lies, in a mosaic; empty if all have pixels everywhere."""
+
     def step(self, maps: Sequence[str] = ()) -> Stack:
         """Return the step that combines the frames."""
         dtype = self.rule.dtypes.result if self.dtype is None else np.dtype(self.dtype).name
@@ -427,8 +431,10 @@ class StackPlan:
             mask=self.rule.dtypes.mask,
             **{name: kind for name, kind in STACK_MAPS.items() if name in maps},
         )
-        # a master that all frames share is one error of the stack, however many frames there are
-        own = self.without_masters() if self.rule.uncertainty == "propagated" else []
+        # a master that all frames share is one error of the stack, however many frames there are; in a mosaic, its pixels lie
+        # elsewhere on the sky in each frame
+        is_shared = self.rule.uncertainty == "propagated" and not self.places
+        own = self.without_masters() if is_shared else []
         rule = replace(
             self.rule,
             dtypes=replace(self.rule.dtypes, result=dtype),
@@ -452,6 +458,7 @@ class StackPlan:
             # one byte for each rejected and one for each grown input of a whole band, see `clipped_batches`
             scratch_bytes=2 * rule.count if rule.rejecting.grow >= 1 else 0,
             budget_bytes=self.budget(frames),
+            places=self.places * (2 if self.weights else 1),
         )
 
     def without_masters(self) -> list[Step]:
@@ -488,10 +495,20 @@ class StackPlan:
             if not self.mem_limit > 0:
                 raise ParameterError(f"mem_limit {self.mem_limit} must be greater than 0 bytes.")
             limit = int(min(self.mem_limit, LARGEST_STACK_BYTES))
+        if self.places:  # a chunk of a mosaic is made in one band if it fits
+            return limit
         row = sum(sum(dtype.itemsize for _, dtype in step.planes) for step in frames) * self.images[0].shape[1]
         # in lower bands, most of what is read and cleaned would be margins, which the next band computes again
         halo = max(vertical_halo(step) for step in frames) + int(self.rule.rejecting.grow)
         return max(1, min(limit, max(STACK_BYTES, 4 * BANDS_PER_HALO * halo * row, 2 * row)))
+
+    def grid(self) -> Grid:
+        """Return the chunks of the result."""
+        first = self.images[0]
+        if not self.places:
+            return stack_grid(first.shape)
+        images = [first, *self.weights[:1]]
+        return mosaic_grid(first.shape, self.places, sum(t.itemsize for i in images for _, t in i.plan.planes))
 
     def result(self, header: StackHeader, maps: Sequence[str], *, rejections: bool) -> xr.Dataset:
         """Return the lazy result.
@@ -511,7 +528,7 @@ class StackPlan:
             schema=self.schema,
             uncertainty_type=first.uncertainty_type if first.has_variance else "std",
             header=header.apply(first.header),
-            grid=stack_grid(first.shape),
+            grid=self.grid(),
             graphs=tuple(graph for each in (*self.images, *self.weights) for graph in each.graphs),
         )
         # readers that extended the plan would combine all frames again for each of their own chunks

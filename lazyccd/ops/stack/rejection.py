@@ -17,7 +17,7 @@ from `lazyccd.rejection`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -70,6 +70,10 @@ class Rejection:
 
     def for_frames(self, given: Given) -> Rejection:
         """Return the rule with what it takes from the frames' headers."""
+        return self
+
+    def of_frames(self, frames: Sequence[int]) -> Rejection:
+        """Return the rule for some of the frames: those that lie on a region of a mosaic."""
         return self
 
     def reject(self, batch: PixelBatch, residual: Array) -> None:
@@ -412,6 +416,11 @@ class _ByNoise(_Iterated):
         gain, readnoise, snoise = (_one_per_frame(given, getattr(self, w), w) for w in ("gain", "readnoise", "snoise"))
         return replace(self, gain=gain, readnoise=readnoise, snoise=snoise)
 
+    def of_frames(self, frames: Sequence[int]) -> _ByNoise:
+        """Return the rule for some of the frames, of a rule that `for_frames` gave."""
+        gain, readnoise, snoise = (tuple(n[i] for i in frames) for n in (self.gain, self.readnoise, self.snoise))
+        return replace(self, gain=gain, readnoise=readnoise, snoise=snoise)
+
     def noise_terms(self, count: int) -> Array:
         """Return the terms of each frame's noise, of a rule that `for_frames` gave."""
         return Noise(self.readnoise, self.gain, self.snoise).terms
@@ -551,6 +560,63 @@ class LinearFit(_Iterated):
 
 
 @dataclass(frozen=True)
+class Clipped(Rejection):
+    """Reject inputs that are off the median by more than their noise and a share of the median; ``CLIPPED`` of SWarp.
+
+    An input may be off by ``sigma`` of its own standard deviations and ``fraction`` of the median (Gruen et al. 2014, PASP 126,
+    158). Stars are sharper in one frame than in the next: with a seeing of 1 to 2 arcseconds the middle of a star is four times
+    as bright in the best frame as in the worst, and 0.3 of the median would cut it. So where the median is that of a source,
+    it is ``source``. It is done once, where at least 4 inputs count. Frames must have no sky left, of which a fraction would
+    be allowed too.
+    """
+
+    name: ClassVar[str] = "clipped"
+    needs_variance: ClassVar[bool] = True
+    fewest: ClassVar[int] = 4
+
+    sigma: float = 4.0
+    """Standard deviations that an input may be off; of frames without uncertainties, by the median distance from the median."""
+
+    fraction: float = 0.3
+    """Fraction of the median that it may be off besides."""
+
+    source: float = 3.0
+    """The fraction where the median is more than ``sigma`` standard deviations above 0."""
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        for what in ("sigma", "fraction", "source"):
+            number = getattr(self, what)
+            if not 0 <= number < math.inf:
+                raise ParameterError(f"{what} {number} of {type(self).__name__} must be a number that is not below 0.")
+
+    def useless(self, count: int) -> str:
+        """Return nothing: of fewer than 4 frames all are used, which is what the rule is for."""
+        return ""
+
+    def for_frames(self, given: Given) -> Clipped:
+        """Return the rule for frames with uncertainties, or for those of which one has none."""
+        if all(image.has_variance for image in given.images):
+            return self
+        return _ClippedByScatter(self.sigma, self.fraction, self.source)
+
+    def reject(self, batch: PixelBatch, residual: Array) -> None:
+        """Clear ``batch.use`` where an input is rejected."""
+        given = batch.variances if self.needs_variance else None
+        variances = np.empty((0, 0)) if given is None else given
+        loops.reject_clipped(
+            batch.values, variances, self.sigma, self.fraction, self.source, self.fewest, residual, batch.use
+        )
+
+
+@dataclass(frozen=True)
+class _ClippedByScatter(Clipped):
+    """`Clipped` for frames without uncertainties."""
+
+    needs_variance: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
 class GESDT(Rejection):
     """Reject outliers by the generalised extreme Studentised deviate test (Rosner 1983, Technometrics 25, 165)."""
 
@@ -618,6 +684,7 @@ RULES: dict[str, type[Rejection]] = {
         PercentileClip,
         Winsorized,
         LinearFit,
+        Clipped,
         GESDT,
         Extrema,
         Limits,

@@ -1,0 +1,303 @@
+"""`coadd`: many exposures on one grid of the sky, combined in one lazy graph.
+
+Each frame is resampled as `lazyccd.ops.mosaic.warp` does it, and `lazyccd.ops.stack` does the rest: a mosaic is a stack whose
+inputs are warps. Where each frame lies is found once, from its WCS; a chunk of the mosaic reads the frames that lie on it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy.typing as npt
+import xarray as xr
+
+from lazyccd.errors import ParameterError, warn
+from lazyccd.frame.core import Image
+from lazyccd.frame.header import header_view
+from lazyccd.frame.sky_mapping import footprint_pixels
+from lazyccd.frame.stack_header import StackHeader
+from lazyccd.frame.tree import frames_of
+from lazyccd.io.names import expand_names, name_with_hdu
+from lazyccd.io.open import open_image
+from lazyccd.kernels.stack.types import Rejecting
+from lazyccd.ops.mosaic.grid import bounded, find_optimal_grid
+from lazyccd.ops.mosaic.warp import Order, SkyGrid, celestial_target, celestial_wcs, kernel_of, normalize_shape, warped
+from lazyccd.ops.stack.combine import StackPlan, check_result_dtype, header_of, plain_rule, uncertainty_name
+from lazyccd.ops.stack.inputs import Given, collect, in_one_unit
+from lazyccd.ops.stack.rejection import Rejection, SigmaClip, rule_of
+from lazyccd.ops.stack.scaling import Spec, levels_of
+from lazyccd.sections import Region
+
+FILTERS = ("FILTER", "FILTER1", "FILTER2", "FILTER3", "FILTERS", "FILTNAM1", "INSFLNAM")
+"""Keywords of the filter."""
+
+COUNTING = ("minmax", "pclip", "avsigclip")
+"""Rules that count frames that lie elsewhere, or look along lines of the image."""
+
+
+class OffGridWarning(UserWarning):
+    """Frames that do not lie on the grid are left out of a mosaic."""
+
+
+class StarCoreWarning(UserWarning):
+    """A rejection that cuts the middle of stars where the seeing varies."""
+
+
+def coadd(
+    frames: Any,
+    wcs: Any = None,
+    shape: tuple[int, int] | None = None,
+    method: Literal["average", "median", "sum"] = "average",
+    *,
+    order: Order = "lanczos3",
+    reject: Rejection | str | None = "clipped",
+    weights: Any = None,
+    flux_scale: Spec = None,
+    nkeep: int = 1,
+    uncertainty: Literal["propagated", "scatter"] | None = None,
+    maps: Sequence[str] = (),
+    rejections: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    unit: Any = None,
+) -> xr.Dataset:
+    """Resample frames onto one grid of the sky, and combine them.
+
+    Parameters
+    ----------
+    frames
+        Frames with celestial WCS, trees of such, CCDData, paths of files and stores, globs and ``@lists``, in any mixture. Each
+        image of a file of several is a frame of its own.
+    wcs
+        The WCS of the mosaic: an `astropy.wcs.WCS`, or any other celestial one. None takes that of `find_optimal_grid`.
+    shape
+        Rows and columns; None takes what holds all frames, and the reference pixel moves along.
+    method
+        ``average``, ``median`` or ``sum``.
+    order
+        The interpolation kernel, as in `wcs_project`.
+    reject
+        The rule by which inputs are rejected, or its name; see `lazyccd.rejection`. The default, `Clipped`, leaves pixels of
+        fewer than 4 frames alone, and is for frames without sky. None rejects nothing.
+    weights
+        For averages and sums, as in `combine`. Those of pixels are resampled, linearly.
+    flux_scale
+        Factors that bring all frames to one photometric scale: one per frame; a keyword of the headers, such as ``"FLXSCALE"``;
+        or ``"exposure"``, which divides by the exposure times, relative to the first frame.
+    nkeep
+        How many inputs are left at least; see `combine`.
+    uncertainty
+        ``"propagated"`` from those of the frames, the default if all have one; or ``"scatter"``, from the sample variance of
+        the inputs that are left.
+    maps
+        Variables to add, as in `combine`: ``"n_used"``, ``"n_rejected"``, ``"exposure"``.
+    rejections
+        Add the variable ``rejected`` (frame, y, x): which inputs were rejected.
+    dtype
+        The dtype of the result, float32 or float64; by default that of the frames.
+    unit
+        For files, as in `open_fits`.
+
+    Returns
+    -------
+    xr.Dataset
+        Lazy, one task per square chunk, which reads the frames that lie on it, and of each what lies under it. Units are those of
+        the first frame. The data are those of a pixel of the mosaic, as in `wcs_project`. Where no frame has a pixel the data
+        are NaN and the mask is ``NO_DATA``. The header is that of a stack (see `combine`), with the WCS of the mosaic.
+
+    Raises
+    ------
+    ParameterError
+        Raised if there is no frame, no frame lies on the grid, filters differ, or an argument has a value that is not
+        described above.
+    FrameError
+        Raised if a frame has no celestial WCS.
+    ArgumentTypeError
+        Raised if an input is not a frame, or ``wcs`` is not a celestial WCS.
+    UnitError
+        Raised if units cannot be converted to those of the first frame.
+
+    Warns
+    -----
+    OffGridWarning
+        Frames that do not lie on the grid are left out.
+    StarCoreWarning
+        `SigmaClip` cuts the middle of stars where the seeing varies.
+
+    See Also
+    --------
+    lazyccd.find_optimal_grid
+    lazyccd.wcs_project
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> from astropy.wcs import WCS
+    >>> def frame(column, value):
+    ...     wcs = WCS(
+    ...         {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CDELT1": -0.01, "CDELT2": 0.01, "CRPIX1": 1 - column}
+    ...     )
+    ...     return CCDData(np.full((1, 3), value), unit="adu", wcs=wcs)
+    >>> mosaic = coadd([frame(0, 1.0), frame(2, 2.0)], frame(0, 0.0).wcs, (1, 6), order="nearest")
+    >>> mosaic["data"].values[0]
+    array([1. , 1. , 1.5, 2. , 2. , nan])
+    """
+    check_result_dtype(dtype, "coadd")
+    opened = opened_frames(frames, unit)
+    given, schema = in_one_unit(collect(opened))
+    _check_filters(given)
+    target, size = _grid(opened, given, wcs, shape)
+    given, placed = on_grid(given, SkyGrid(target, size, kernel_of(order)))
+    rejection = _rejection(reject, given)
+    levels, scalars, weighting = levels_of(given, flux_scale, None, weights, None)
+    images = placed.warp(given.images)
+    rule = replace(
+        plain_rule(images, schema, method),
+        levels=levels,
+        rejecting=Rejecting(reject=rejection, nkeep=int(nkeep)),
+        exposures=given.exposures() if "exposure" in maps else (),
+        uncertainty=_uncertainty(uncertainty, given),
+    )
+    header = _header(replace(given, images=images), rule, placed.grid)
+    plan = StackPlan(
+        tuple(images),
+        schema,
+        rule,
+        scalars,
+        tuple(placed.warp(weighting, "bilinear")),
+        dtype=dtype,
+        places=placed.places,
+    )
+    return plan.result(header, maps, rejections=rejections)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A grid of the sky, and where frames lie on it."""
+
+    grid: SkyGrid
+    """The grid."""
+
+    sources: tuple[Any, ...]
+    """The WCS of each frame."""
+
+    places: tuple[Region, ...]
+    """The part of the grid outside of which the frame has no pixel."""
+
+    def warp(self, images: Sequence[Image], kernel: str | None = None) -> list[Image]:
+        """Return images of the frames on the grid; none for none."""
+        return [warped(image, source, self.grid, kernel) for image, source in zip(images, self.sources, strict=False)]
+
+
+def opened_frames(frames: Any, unit: Any = None) -> list[Any]:
+    """Return frames and CCDData for whatever users give, those of trees one by one."""
+    if isinstance(frames, str | os.PathLike | xr.Dataset | xr.DataTree) or not isinstance(frames, Iterable):
+        frames = [frames]
+    found: list[Any] = []
+    for item in frames:
+        several = [item]
+        if isinstance(item, str | os.PathLike):
+            several = [open_image(name_with_hdu(name), unit=unit) for name in expand_names([item])]
+        for one in several:
+            found += frames_of(one).values() if isinstance(one, xr.DataTree) else [one]
+    return found
+
+
+def _check_filters(given: Given) -> None:
+    """Refuse frames of different filters."""
+    headers = [header_view(image.header) for image in given.images]
+    for keyword in FILTERS:
+        first = headers[0].get(keyword)
+        for label, header in zip(given.labels, headers, strict=True):
+            other = header.get(keyword)
+            if first is not None and other is not None and str(other).strip() != str(first).strip():
+                raise ParameterError(
+                    f"{label} has {keyword} = {other!r} and {given.labels[0]} has {first!r}: a mean of two bands is that of "
+                    f"none; coadd the frames of each filter, or correct {keyword} by with_header()."
+                )
+
+
+def _grid(opened: list[Any], given: Given, wcs: Any, shape: Any) -> tuple[Any, tuple[int, int]]:
+    """Return the WCS and the shape of the mosaic."""
+    if wcs is None:
+        if shape is not None:
+            raise ParameterError(f"shape {shape!r} needs the WCS of the grid; give wcs=, or leave shape out.")
+        return find_optimal_grid(opened)
+    target = celestial_target(wcs)
+    if shape is None:
+        return bounded(target, [(celestial_wcs(image), image.shape) for image in given.images])
+    return target, normalize_shape(shape)
+
+
+def on_grid(given: Given, grid: SkyGrid) -> tuple[Given, Placed]:
+    """Return the frames that lie on a grid, and where.
+
+    Raises
+    ------
+    ParameterError
+        Raised if none does.
+    """
+    sources = [celestial_wcs(image) for image in given.images]
+    places = [_place(source, image.shape, grid) for source, image in zip(sources, given.images, strict=True)]
+    here = [i for i, place in enumerate(places) if place.size]
+    if not here:
+        raise ParameterError(
+            f"none of the {len(places)} frames lies on the grid of {grid.shape[0]} x {grid.shape[1]} pixels; look at CRVAL and "
+            "CDELT of its WCS, or leave it out for one that holds the frames."
+        )
+    missing = [label for i, label in enumerate(given.labels) if not places[i].size]
+    if missing:
+        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        warn(
+            f"{len(missing)} of {len(places)} frames do not lie on the grid and are left out: {shown}.", OffGridWarning
+        )
+    left = replace(
+        given,
+        images=[given.images[i] for i in here],
+        labels=[given.labels[i] for i in here],
+        names=[given.names[i] for i in here],
+    )
+    return left, Placed(grid, tuple(sources[i] for i in here), tuple(places[i] for i in here))
+
+
+def _place(source: Any, shape: tuple[int, int], grid: SkyGrid) -> Region:
+    """Return the part of a grid outside of which a frame has no pixel."""
+    try:
+        y0, y1, x0, x1 = footprint_pixels(source, shape, grid.wcs)
+    except ParameterError:
+        return Region(0, 0, 0, 0)
+    return Region(y0, y1, x0, x1).grow(2, 2).clip(grid.shape)
+
+
+def _rejection(reject: Rejection | str | None, given: Given) -> Rejection | None:
+    """Return the rule of rejection, checked."""
+    rule = rule_of(reject, given, "ccdproc")
+    if rule is not None and rule.name in COUNTING:
+        raise ParameterError(
+            f"reject {rule.name!r} counts all frames or looks along lines, and on a pixel of a mosaic lie few of the frames; use "
+            "Clipped(), SigmaClip() or VarianceClip() of lazyccd.rejection."
+        )
+    if isinstance(rule, SigmaClip):
+        warn(
+            "SigmaClip cuts the middle of stars where the seeing differs between frames; use Clipped(), which allows for it.",
+            StarCoreWarning,
+        )
+    return rule
+
+
+def _uncertainty(uncertainty: str | None, given: Given) -> str:
+    """Return the name of what the uncertainty is made from."""
+    if uncertainty is None:
+        uncertainty = "propagated" if all(image.has_variance for image in given.images) else "scatter"
+    if uncertainty not in {"propagated", "scatter"}:
+        raise ParameterError(f"uncertainty {uncertainty!r} must be None, 'propagated' or 'scatter'.")
+    return uncertainty_name(uncertainty, None, given)
+
+
+def _header(given: Given, rule: Any, grid: SkyGrid) -> StackHeader:
+    """Return what becomes of the first frame's header."""
+    header = header_of(given, rule, keep_wcs=True)
+    return header._replace(cards=[*header.cards, ("RESAMPLE", grid.kernel, "kernel by which frames were resampled")])
