@@ -216,15 +216,26 @@ def linear(left: Values, _: Any) -> dict[int, tuple[float, float]]:
 
 
 def clipped(values: Values, rule: Any, more: Any) -> Off:
-    """Reject by noise and a share of the median, once."""
+    """Reject by noise and a share of the median, behind a gap, once."""
     if len(values) < 4:
         return {}
-    center, off = median(values), {}
-    for i, value in values.items():
-        sigma = math.sqrt(more["variances"][i]) if rule.needs_variance else 1.482602218505602 * mad(values)
-        allowed = rule.sigma * sigma + (rule.source if center > rule.sigma * sigma else rule.fraction) * abs(center)
-        if abs(value - center) > allowed:
-            off[i] = ratio(abs(value - center), allowed)
+    center, ranked = median(values), order(values)
+    scatter = 1.482602218505602 * mad(values)
+
+    def noise(i: int) -> float:
+        return math.sqrt(more["variances"][i]) if rule.needs_variance else scatter
+
+    is_source = center > rule.sigma * noise(ranked[len(ranked) // 2])
+    share, gap = (rule.source, 1.0) if is_source else (rule.fraction, rule.fraction)
+    n, off = len(ranked), {}
+    for first, side in ((ranked[(n + 1) // 2 - 1], ranked[(n + 1) // 2 :]), (ranked[n // 2], ranked[: n // 2][::-1])):
+        behind, before = False, values[first]
+        for i in side:
+            behind = behind or abs(values[i] - before) > rule.sigma * noise(i) + gap * abs(before)
+            allowed = rule.sigma * noise(i) + share * abs(center)
+            if behind and abs(values[i] - center) > allowed:
+                off[i] = ratio(abs(values[i] - center), allowed)
+            before = values[i]
     return off
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from lazyccd.kernels.block import Array, Block
+from lazyccd.kernels.block import APERTURE, Array, Block
 from lazyccd.kernels.pointwise import remap_bits
 from lazyccd.kernels.stack.loops import count_of, finite_inputs, good_inputs, least_bad_inputs
 from lazyccd.kernels.stack.rejection import grow_rejected, restore
@@ -25,6 +25,19 @@ from lazyccd.sections import Region
 BatchSlices: TypeAlias = tuple[slice, slice]
 """The place of a batch in a region: its rows and columns."""
 
+
+class Variances(NamedTuple):
+    """Which variances of the inputs are needed."""
+
+    own: bool = False
+    """Those of pixels by themselves."""
+
+    aperture: bool = False
+    """Those for sums over apertures."""
+
+
+NO_VARIANCES = Variances()
+
 BATCH_BYTES = 2**20
 """Size of the values of a batch; a few such arrays fit into a core's cache."""
 
@@ -33,7 +46,7 @@ NO_RESIDUAL = np.empty((0, 0))
 
 
 def clipped_batches(
-    region: Region, blocks: Sequence[Block], rule: Rule, scaling: Scaling, *, variances: bool
+    region: Region, blocks: Sequence[Block], rule: Rule, scaling: Scaling, *, variances: Variances
 ) -> Iterator[tuple[BatchSlices, PixelBatch, Array]]:
     """Yield for each batch of a region its place, the batch after all rejections, and what counted before them.
 
@@ -48,7 +61,7 @@ def clipped_batches(
     scaling
         What is done to each frame.
     variances
-        Whether the batches need the variances.
+        Which variances the batches need.
     """
     held = blocks[0].region
     inner = region.within(held)
@@ -59,7 +72,7 @@ def clipped_batches(
         # batches of all frames would not fit into the memory that bands are made for
         rejected = np.zeros((rule.count, *held.shape), np.bool_)
         for slices in batch_slices(held, rule):
-            batch = gather_batch(blocks, slices, rule, scaling, variances=False)
+            batch = gather_batch(blocks, slices, rule, scaling, variances=NO_VARIANCES)
             given = reject_all(batch, rule)
             rejected[:, *slices] = (given & ~batch.use).reshape(rule.count, *shape_of(slices))
         grown = np.zeros_like(rejected)
@@ -157,7 +170,7 @@ def reject_but_keep(batch: PixelBatch, reject: Rejection, nkeep: int) -> None:
 
 
 def gather_batch(
-    blocks: Sequence[Block], slices: BatchSlices, rule: Rule, scaling: Scaling, *, variances: bool
+    blocks: Sequence[Block], slices: BatchSlices, rule: Rule, scaling: Scaling, *, variances: Variances
 ) -> PixelBatch:
     """Copy a batch of all frames, and choose the good inputs.
 
@@ -172,14 +185,15 @@ def gather_batch(
     scaling
         What is done to each frame.
     variances
-        Whether the variances are needed for the result; those that a rejection needs are copied anyway.
+        Which variances are needed for the result; those that a rejection needs are copied anyway.
     """
     shape = (rule.count, *shape_of(slices))
     flat = (rule.count, shape[1] * shape[2])
     values = np.empty(shape, rule.dtypes.work)
     flagged = any(remap is not None for remap in rule.masks.remaps)
     bits = np.zeros(shape, np.uint32) if flagged else None
-    given = np.empty(shape) if variances or rule.needs_variance else None
+    given = np.empty(shape) if variances.own or rule.needs_variance else None
+    apertures = np.empty(shape) if variances.aperture else None
     for i, block in enumerate(blocks[: rule.count]):
         values[i] = block.plane("data")[slices]
         remap = rule.masks.remaps[i]
@@ -187,6 +201,8 @@ def gather_batch(
             bits[i] = remap_bits(block.mask[slices], remap, np.uint32)
         if given is not None:
             given[i] = block.plane("variance")[slices]
+        if apertures is not None:
+            apertures[i] = block.plane(APERTURE)[slices]
     batch = PixelBatch(values.reshape(flat), np.empty(flat, np.bool_))
     # NaN and infinity are bad whatever a mask says: one such value would spoil every mean
     if bits is None:
@@ -195,6 +211,7 @@ def gather_batch(
         batch.bits = bits.reshape(flat)
         good_inputs(batch.values, batch.bits, np.uint32(rule.masks.bad), np.uint32(rule.masks.no_data), batch.use)
     batch.variances = None if given is None else given.reshape(flat)
+    batch.apertures = None if apertures is None else apertures.reshape(flat)
     more = list(blocks[rule.count :])
     if rule.has_pixel_weights:
         weights = np.array([more.pop(0).plane("data")[slices] for _ in range(rule.count)], float).reshape(flat)
@@ -227,6 +244,8 @@ def bring_to_level(batch: PixelBatch) -> None:
             batch.variances = batch.variances * batch.multipliers[:, None] ** 2
         if batch.own is not None:
             batch.own = batch.own * batch.multipliers[:, None] ** 2
+        if batch.apertures is not None:
+            batch.apertures = batch.apertures * batch.multipliers[:, None] ** 2
 
 
 def shape_of(slices: BatchSlices) -> tuple[int, int]:

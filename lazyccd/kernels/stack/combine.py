@@ -25,7 +25,9 @@ from lazyccd.kernels.block import (
 )
 from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 from lazyccd.kernels.stack.batches import (
+    NO_VARIANCES,
     BatchSlices,
+    Variances,
     batch_slices,
     clipped_batches,
     gather_batch,
@@ -97,7 +99,7 @@ def present(blocks: Sequence[Block | None], rule: Rule, scalars: Mapping[str, Ar
 
 
 def batches_of(
-    region: Region, here: Present, scalars: Mapping[str, Array], *, variances: bool = False
+    region: Region, here: Present, scalars: Mapping[str, Array], *, variances: Variances = NO_VARIANCES
 ) -> Iterator[tuple[BatchSlices, PixelBatch, Array]]:
     """Yield for each batch of a region its place, the batch after all rejections, and what counted before them.
 
@@ -110,7 +112,7 @@ def batches_of(
     scalars
         Scales, zero points and weights that tasks found, by name.
     variances
-        Whether the batches need the variances.
+        Which variances the batches need.
     """
     if here.rule.iraf is not None:
         return imcombine_batches(region, here.blocks, here.rule, scalars, variances=variances)
@@ -138,14 +140,19 @@ def combine_frames(request: Request, blocks: Sequence[Block | None], *, rule: Ru
     in every frame leaves no hole. Where none is left, the mask is NO_DATA, the data are NaN (a sum is 0) and the variance
     is NaN.
     """
-    names = {"data": rule.dtypes.result, "variance": rule.dtypes.result, "mask": rule.dtypes.mask, **STACK_MAPS}
+    names = {
+        **dict.fromkeys(("data", "variance", APERTURE), rule.dtypes.result),
+        "mask": rule.dtypes.mask,
+        **STACK_MAPS,
+    }
     out = empty_block(request, {plane: np.dtype(name) for plane, name in names.items()})
     here = present(blocks, rule, scalars)
     if not here.frames:
         _leave_empty(rule, out)
         return out
-    variances = "variance" in request.planes and rule.uncertainty == "propagated"
-    for slices, batch, given in batches_of(request.region, here, scalars, variances=variances):
+    propagated = "variance" in request.planes and rule.uncertainty == "propagated"
+    wanted = Variances(own=propagated, aperture=APERTURE in request.planes)
+    for slices, batch, given in batches_of(request.region, here, scalars, variances=wanted):
         _finish(batch, given, here.rule, here.scaling, slices, out)
     return out
 
@@ -153,7 +160,12 @@ def combine_frames(request: Request, blocks: Sequence[Block | None], *, rule: Ru
 def _leave_empty(rule: Rule, out: Block) -> None:
     """Fill a block in which no frame has a pixel."""
     sum_or_nan = 0.0 if rule.method == "sum" else np.nan
-    values = dict.fromkeys(STACK_MAPS, 0) | {"data": sum_or_nan, "variance": np.nan, "mask": rule.masks.no_data, APERTURE: np.nan}
+    values = dict.fromkeys(STACK_MAPS, 0) | {
+        "data": sum_or_nan,
+        "variance": np.nan,
+        "mask": rule.masks.no_data,
+        APERTURE: np.nan,
+    }
     for plane, array in zip(ALL_PLANES, out[1:], strict=True):
         if array is not None:
             array.fill(values[plane])
@@ -212,7 +224,7 @@ def reasons(
         for rows, columns in batch_slices(held, rule)
         if rows.start <= y.start < rows.stop and columns.start <= x.start < columns.stop
     ]
-    batch = gather_batch(here.blocks, slices, rule, here.scaling, variances=False)
+    batch = gather_batch(here.blocks, slices, rule, here.scaling, variances=NO_VARIANCES)
     place = (y.start - slices[0].start) * (slices[1].stop - slices[1].start) + x.start - slices[1].start
     before = batch.use[:, place].copy()
     words = ["" if good else "masked" for good in before]
@@ -256,6 +268,10 @@ def _finish(batch: PixelBatch, given: Array, rule: Rule, scaling: Scaling, slice
             out.data[slices] = (data if batch.combined is None else batch.combined).reshape(shape)
         if out.variance is not None:
             out.variance[slices] = UNCERTAINTIES[rule.uncertainty](batch, rule.method, weights).reshape(shape)
+        if out.variance_aperture is not None and batch.apertures is not None:
+            # those of different frames are independent, so weights are squared here as for pixels
+            aperture = _variance_of(rule.method, batch.apertures, batch, weights)
+            out.variance_aperture[slices] = aperture.reshape(shape)
     # inputs that were bad before are not counted: CLIPPED tells of outliers alone
     rejected = count_of(given & ~batch.use) if out.mask is not None or out.n_rejected is not None else None
     if out.mask is not None and rejected is not None:

@@ -24,7 +24,9 @@ from lazyccd.kernels.block import Array, Block
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.stack.batches import (
     NO_RESIDUAL,
+    NO_VARIANCES,
     BatchSlices,
+    Variances,
     batch_slices,
     bring_to_level,
     gather_batch,
@@ -1038,7 +1040,7 @@ def imcombine_scaling(rule: Rule, scalars: Mapping[str, Array]) -> ImcombineScal
 
 
 def imcombine_batches(
-    region: Region, blocks: Sequence[Block], rule: Rule, scalars: Mapping[str, Array], *, variances: bool
+    region: Region, blocks: Sequence[Block], rule: Rule, scalars: Mapping[str, Array], *, variances: Variances
 ) -> Iterator[tuple[BatchSlices, PixelBatch, Array]]:
     """Yield the lines of a region after imcombine's rejections, with what it makes of them.
 
@@ -1056,7 +1058,7 @@ def imcombine_batches(
     if rule.rejecting.grow >= 1:
         rejected = np.zeros((rule.count, *held.shape), np.bool_)
         for slices in batch_slices(held, rule):
-            batch, given = _line(blocks, slices, rule, scaling, variances=False)
+            batch, given = _line(blocks, slices, rule, scaling, variances=NO_VARIANCES)
             rejected[:, *slices] = (given & ~batch.use).reshape(rule.count, *shape_of(slices))
         grown = np.zeros_like(rejected)
         grow_rejected(rejected, rule.rejecting.grow, grown)
@@ -1089,7 +1091,7 @@ def _rejection(rule: Rule) -> ImcombineRejection:
 
 
 def _line(
-    blocks: Sequence[Block], slices: BatchSlices, rule: Rule, scaling: ImcombineScaling, *, variances: bool
+    blocks: Sequence[Block], slices: BatchSlices, rule: Rule, scaling: ImcombineScaling, *, variances: Variances
 ) -> tuple[PixelBatch, Array]:
     """Return a line after rejection, its values not scaled yet, and what counted before.
 

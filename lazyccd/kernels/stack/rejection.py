@@ -198,7 +198,7 @@ def reject_clipped(
     residual: Array,
     use: Array,
 ) -> None:
-    """Reject values that are further from the median than their noise and a fraction of the median; once.
+    """Reject values that are off the median, and apart from the others, by more than their noise and a share of the level; once.
 
     Parameters
     ----------
@@ -211,7 +211,7 @@ def reject_clipped(
     fraction
         Fraction of the median that it may be off besides.
     source
-        The fraction where the median is that of a source: more than ``limit`` standard deviations of the input above 0.
+        The fraction where the median is that of a source: more than ``limit`` standard deviations above 0.
     fewest
         Nothing is rejected where fewer inputs count.
     residual
@@ -228,21 +228,30 @@ def reject_clipped(
             continue
         sort_by(v, who, n)
         center = middle(v, n)
-        scatter = 0.0
-        if not variances.size:
+        if variances.size:
+            noise = np.sqrt(variances[who[n // 2], m])
+        else:
             for k in range(n):
                 away[k], whose[k] = abs(v[k] - center), k
             sort_by(away, whose, n)
-            scatter = MAD_TO_SIGMA * middle(away, n)
-        for k in range(n):
-            sigma = np.sqrt(variances[who[k], m]) if variances.size else scatter
-            share = source if center > limit * sigma else fraction
-            allowed = limit * sigma + share * abs(center)
-            off = abs(v[k] - center)
-            if off > allowed:
-                use[who[k], m] = False
-                if residual.size:
-                    residual[who[k], m] = off / allowed if allowed > 0 else np.inf
+            noise = MAD_TO_SIGMA * middle(away, n)
+        is_source = center > limit * noise
+        share, step_share = (source, 1.0) if is_source else (fraction, fraction)
+        for sign in (1, -1):
+            # outwards from the middle: with the seeing, values of a star differ by much and yet lie one behind the other, and
+            # what lies behind a gap is no star
+            behind = False
+            k = (n + 1) // 2 if sign > 0 else n // 2 - 1
+            while 0 <= k < n:
+                sigma = np.sqrt(variances[who[k], m]) if variances.size else noise
+                inner = v[k - sign]
+                behind = behind or abs(v[k] - inner) > limit * sigma + step_share * abs(inner)
+                off, allowed = abs(v[k] - center), limit * sigma + share * abs(center)
+                if behind and off > allowed:
+                    use[who[k], m] = False
+                    if residual.size:
+                        residual[who[k], m] = off / allowed if allowed > 0 else np.inf
+                k += sign
 
 
 @compiled

@@ -250,6 +250,9 @@ class PixelBatch:
     own: Array | None = None
     """Variances without what all frames have in common, if they have anything."""
 
+    apertures: Array | None = None
+    """Variances for sums over apertures, if they are needed."""
+
     weights: Array | None = None
     """Weights, if they differ from pixel to pixel."""
 
@@ -274,6 +277,7 @@ class PixelBatch:
             bits=part(self.bits),
             variances=part(self.variances),
             own=part(self.own),
+            apertures=part(self.apertures),
             weights=part(self.weights),
             multipliers=self.multipliers,
             offsets=self.offsets,

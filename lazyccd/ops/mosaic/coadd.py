@@ -17,11 +17,12 @@ import xarray as xr
 from lazyccd.errors import ParameterError, warn
 from lazyccd.frame.core import Image
 from lazyccd.frame.header import header_view
-from lazyccd.frame.sky_mapping import footprint_pixels
+from lazyccd.frame.sky_footprint import frame_place
 from lazyccd.frame.stack_header import StackHeader
 from lazyccd.frame.tree import frames_of
 from lazyccd.io.names import expand_names, name_with_hdu
 from lazyccd.io.open import open_image
+from lazyccd.kernels.block import APERTURE
 from lazyccd.kernels.stack.types import Rejecting
 from lazyccd.ops.mosaic.grid import bounded, find_optimal_grid
 from lazyccd.ops.mosaic.warp import Order, SkyGrid, celestial_target, celestial_wcs, kernel_of, normalize_shape, warped
@@ -92,7 +93,7 @@ def coadd(
         ``"propagated"`` from those of the frames, the default if all have one; or ``"scatter"``, from the sample variance of
         the inputs that are left.
     maps
-        Variables to add, as in `combine`: ``"n_used"``, ``"n_rejected"``, ``"exposure"``.
+        Variables to add, as in `combine`: ``"n_used"``, ``"n_rejected"``, ``"exposure"``; and ``"variance_aperture"``, see Notes.
     rejections
         Add the variable ``rejected`` (frame, y, x): which inputs were rejected.
     dtype
@@ -104,7 +105,8 @@ def coadd(
     -------
     xr.Dataset
         Lazy, one task per square chunk, which reads the frames that lie on it, and of each what lies under it. Units are those of
-        the first frame. The data are those of a pixel of the mosaic, as in `wcs_project`. Where no frame has a pixel the data
+        the first frame. The data are those of a pixel of the mosaic: surface brightness times the area of that pixel in pixels of
+        the frame. Where no frame has a pixel the data
         are NaN and the mask is ``NO_DATA``. The header is that of a stack (see `combine`), with the WCS of the mosaic.
 
     Raises
@@ -131,6 +133,12 @@ def coadd(
     lazyccd.find_optimal_grid
     lazyccd.wcs_project
 
+    Notes
+    -----
+    Neighbours share pixels of the frames, so a sum of their variances is too small for a sum over an aperture. Sums of
+    ``variance_aperture`` are right where the aperture is larger than the kernel, at any scale of the mosaic; they are too large for
+    a single pixel.
+
     Examples
     --------
     >>> import numpy as np
@@ -153,7 +161,8 @@ def coadd(
     given, placed = on_grid(given, SkyGrid(target, size, kernel_of(order)))
     rejection = _rejection(reject, given)
     levels, scalars, weighting = levels_of(given, flux_scale, None, weights, None)
-    images = placed.warp(given.images)
+    has_aperture = _check_maps(maps, given)
+    images = placed.warp(given.images, aperture=has_aperture)
     rule = replace(
         plain_rule(images, schema, method),
         levels=levels,
@@ -187,9 +196,12 @@ class Placed:
     places: tuple[Region, ...]
     """The part of the grid outside of which the frame has no pixel."""
 
-    def warp(self, images: Sequence[Image], kernel: str | None = None) -> list[Image]:
+    def warp(self, images: Sequence[Image], kernel: str | None = None, *, aperture: bool = False) -> list[Image]:
         """Return images of the frames on the grid; none for none."""
-        return [warped(image, source, self.grid, kernel) for image, source in zip(images, self.sources, strict=False)]
+        return [
+            warped(image, source, self.grid, kernel, local=True, aperture=aperture)
+            for image, source in zip(images, self.sources, strict=False)
+        ]
 
 
 def opened_frames(frames: Any, unit: Any = None) -> list[Any]:
@@ -241,7 +253,10 @@ def on_grid(given: Given, grid: SkyGrid) -> tuple[Given, Placed]:
         Raised if none does.
     """
     sources = [celestial_wcs(image) for image in given.images]
-    places = [_place(source, image.shape, grid) for source, image in zip(sources, given.images, strict=True)]
+    places = [
+        frame_place(source, image.shape, grid.frozen, grid.shape)
+        for source, image in zip(sources, given.images, strict=True)
+    ]
     here = [i for i, place in enumerate(places) if place.size]
     if not here:
         raise ParameterError(
@@ -263,15 +278,6 @@ def on_grid(given: Given, grid: SkyGrid) -> tuple[Given, Placed]:
     return left, Placed(grid, tuple(sources[i] for i in here), tuple(places[i] for i in here))
 
 
-def _place(source: Any, shape: tuple[int, int], grid: SkyGrid) -> Region:
-    """Return the part of a grid outside of which a frame has no pixel."""
-    try:
-        y0, y1, x0, x1 = footprint_pixels(source, shape, grid.wcs)
-    except ParameterError:
-        return Region(0, 0, 0, 0)
-    return Region(y0, y1, x0, x1).grow(2, 2).clip(grid.shape)
-
-
 def _rejection(reject: Rejection | str | None, given: Given) -> Rejection | None:
     """Return the rule of rejection, checked."""
     rule = rule_of(reject, given, "ccdproc")
@@ -286,6 +292,18 @@ def _rejection(reject: Rejection | str | None, given: Given) -> Rejection | None
             StarCoreWarning,
         )
     return rule
+
+
+def _check_maps(maps: Sequence[str], given: Given) -> bool:
+    """Return whether variances for apertures are asked for, after checking that they can be had."""
+    if APERTURE not in maps:
+        return False
+    for label, image in zip(given.labels, given.images, strict=True):
+        if not image.has_variance:
+            raise ParameterError(
+                f"{label} has no uncertainty for maps={APERTURE!r}; make one with create_deviation, or leave the map out."
+            )
+    return True
 
 
 def _uncertainty(uncertainty: str | None, given: Given) -> str:

@@ -229,7 +229,15 @@ class SkyGrid:
         return FrozenWCS.of(self.wcs)
 
 
-def warped(image: Image, source: Any, grid: SkyGrid, kernel: str | None = None) -> Image:
+def warped(
+    image: Image,
+    source: Any,
+    grid: SkyGrid,
+    kernel: str | None = None,
+    *,
+    local: bool = False,
+    aperture: bool = False,
+) -> Image:
     """Return an image on a grid of the sky.
 
     Parameters
@@ -242,21 +250,28 @@ def warped(image: Image, source: Any, grid: SkyGrid, kernel: str | None = None) 
         The grid.
     kernel
         Another kernel than that of the grid: weights are interpolated linearly.
+    local
+        Whether data are scaled by the area of each pixel in pixels of the image, so that flux is conserved over wide fields; else by
+        one number, as in ccdproc.
+    aperture
+        Whether it has the plane of variances for apertures.
     """
     kernel, shape, target = kernel or grid.kernel, grid.shape, grid.wcs
     coordinates = SkyMapping(grid.frozen, FrozenWCS.of(source), image.shape)
     schema = image.schema
+    planes: dict[str, Any] = dict(image.plan.planes) | {"mask": schema.dtype}
+    planes |= {APERTURE: planes["variance"]} if aperture else {}
     no_data = schema.bits("NO_DATA")
     plan = Apply(
         shape,
-        make_dtypes(**dict(image.plan.planes) | {"mask": schema.dtype}),
+        make_dtypes(**planes),
         kernel=resample,
         sources=(Input(image.plan, Warped(coordinates, kernel), RESAMPLED),),
         params=make_params(
             coordinates=coordinates,
             shape=image.shape,
             interpolation=kernel,
-            ratio=pixel_area_ratio(target, source, coordinates, shape),
+            ratio=None if local else pixel_area_ratio(target, source, coordinates, shape),
             bits=(schema.bad_bits, no_data, (1 << len(schema.planes)) - 1 - no_data),
             dtype=image.dtype.name,
             mask_dtype=schema.dtype.name,

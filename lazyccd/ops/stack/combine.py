@@ -23,7 +23,7 @@ from lazyccd.frame.core import DATA, Image
 from lazyccd.frame.header import header_view
 from lazyccd.frame.stack_header import StackHeader, stack_header
 from lazyccd.kernels import pointwise
-from lazyccd.kernels.block import STACK_MAPS
+from lazyccd.kernels.block import APERTURE, STACK_MAPS
 from lazyccd.kernels.stack.combine import BITS_PER_WORD, METHODS, combine_frames, rejection_words
 from lazyccd.kernels.stack.types import Dtypes, ImcombineRule, MaskBits, Rejecting, Rule
 from lazyccd.mask_planes import MaskSchema
@@ -429,7 +429,7 @@ class StackPlan:
             data=dtype,
             variance=dtype,
             mask=self.rule.dtypes.mask,
-            **{name: kind for name, kind in STACK_MAPS.items() if name in maps},
+            **{name: kind for name, kind in (STACK_MAPS | {APERTURE: dtype}).items() if name in maps},
         )
         # a master that all frames share is one error of the stack, however many frames there are; in a mosaic, its pixels lie
         # elsewhere on the sky in each frame
@@ -443,8 +443,8 @@ class StackPlan:
         )
         # variances are as many bytes as the data: they are read only if a rule or the result asks for them
         needs = ["data", "mask", *(["variance"] if rule.needs_variance else [])]
-        spread = [*needs, *(["variance"] if rule.uncertainty == "propagated" else [])]
-        uses: PlaneMap = tuple((name, tuple(spread if name == "variance" else needs)) for name, _ in planes)
+        more = {"variance": ["variance"] if rule.uncertainty == "propagated" else [], APERTURE: [APERTURE]}
+        uses: PlaneMap = tuple((name, (*needs, *more.get(name, []))) for name, _ in planes)
         frames = (*map(_without_own_flags, self.images), *(image.plan for image in self.weights), *own)
         return Stack(
             self.images[0].shape,
@@ -518,9 +518,10 @@ class StackPlan:
         ParameterError
             Raised if there is no map of a name.
         """
-        unknown = sorted(set(maps) - set(STACK_MAPS))
+        known = [*STACK_MAPS, *([APERTURE] if self.places else [])]
+        unknown = sorted(set(maps) - set(known))
         if unknown:
-            raise ParameterError(f"maps {unknown} must be among {', '.join(STACK_MAPS)}.")
+            raise ParameterError(f"maps {unknown} must be among {', '.join(known)}.")
         first = self.images[0]
         image = replace(
             first,

@@ -1,0 +1,227 @@
+"""Mosaics on the sky against slow references, and whatever the chunks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import xarray as xr
+from astropy.io import fits
+from astropy.nddata import CCDData, StdDevUncertainty
+from astropy.wcs import WCS
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lazyccd
+from lazyccd.errors import FrameError, ParameterError
+from lazyccd.frame.header import header_view
+from lazyccd.ops.mosaic.coadd import OffGridWarning, StarCoreWarning
+from lazyccd.rejection import MinMax, SigmaClip
+
+Array = npt.NDArray[Any]
+SCALE = 1e-4
+
+
+def make_wcs(y: float = 0.0, x: float = 0.0, angle: float = 0.0, scale: float = SCALE) -> WCS:
+    """Return a WCS whose pixel (y, x) is at the reference point."""
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+    wcs.wcs.crval = [10, 20]
+    wcs.wcs.crpix = [x + 1, y + 1]
+    c, s = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+    wcs.wcs.cd = scale * np.array([[-c, s], [s, c]])
+    wcs.wcs.set()
+    return wcs
+
+
+def make_frame(data: Array, wcs: WCS, **more: Any) -> xr.Dataset:
+    """Return a frame."""
+    return lazyccd.from_ccddata(CCDData(data, unit=more.pop("unit", "electron"), wcs=wcs, **more))
+
+
+def make_noisy(count: int, shape: tuple[int, int], seed: int = 1, *, turned: bool = True) -> list[xr.Dataset]:
+    """Return frames of noise of one, dithered and turned, with bad pixels."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for _ in range(count):
+        middle = np.array(shape) / 2 + rng.uniform(-10, 10, 2)
+        data = rng.normal(0, 1, shape).astype(np.float32)
+        uncertainty = StdDevUncertainty(np.ones(shape, np.float32))
+        wcs = make_wcs(*middle, angle=rng.uniform(-40, 40) if turned else 0)
+        frames.append(make_frame(data, wcs, uncertainty=uncertainty, mask=rng.random(shape) < 0.02))
+    return frames
+
+
+def stacked_warps(frames: list[xr.Dataset], wcs: WCS, shape: tuple[int, int], **options: Any) -> xr.Dataset:
+    """Return what a coadd is said to be: the stack of the warps of each frame by itself."""
+    return lazyccd.combine([lazyccd.wcs_project(f, wcs, shape, order="lanczos3") for f in frames], **options)
+
+
+@pytest.mark.parametrize("method", ["average", "median", "sum"])
+@pytest.mark.parametrize("reject", [None, "clipped", "varclip"])
+def test_coadd_is_the_stack_of_warps(method: str, reject: str | None) -> None:
+    """Every plane, of frames that cover parts of the grid."""
+    frames = make_noisy(6, (60, 80))
+    frames[0]["data"][30:33, 40:43] = 500.0
+    wcs, shape = make_wcs(55, 60), (110, 120)
+    mosaic = lazyccd.coadd(frames, wcs, shape, method, reject=reject, maps=("n_used", "n_rejected"))
+    expected = stacked_warps(frames, wcs, shape, method=method, reject=reject, maps=("n_used", "n_rejected"))
+    assert (mosaic["n_used"] == 0).values.any()
+    assert (mosaic["n_used"].values.max(), reject is None) == (6, not mosaic["n_rejected"].values.any())
+    for name in ("n_used", "n_rejected", "mask"):
+        np.testing.assert_array_equal(mosaic[name].values, expected[name].values, name)
+    # the scale of a TAN projection changes by 1e-8 over these fields; `wcs_project` takes one number for it
+    for name in ("data", "uncertainty"):
+        np.testing.assert_allclose(mosaic[name].values, expected[name].values, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 30), st.integers(0, 30), st.integers(0, 1000))
+def test_no_region_shows_chunks(height: int, width: int, y: int, x: int, seed: int) -> None:
+    """A region that is computed by itself has the bits that it has in the whole, in data, uncertainty, mask and maps."""
+    frames = make_noisy(5, (30, 35), seed)
+    maps = ("n_used", "n_rejected", "variance_aperture")
+    mosaic = lazyccd.coadd(frames, make_wcs(30, 30), (60, 62), maps=maps)
+    whole = mosaic.compute()
+    part = lazyccd.coadd(frames, make_wcs(30, 30), (60, 62), maps=maps).ccd.rechunk((height, width))
+    region = {"y": slice(y, y + height), "x": slice(x, x + width)}
+    xr.testing.assert_identical(part.isel(region).compute().drop_attrs(), whole.isel(region).drop_attrs())
+
+
+def test_only_frames_that_lie_there_are_read(tmp_path: Path) -> None:
+    """A cut-out computes although the file of a frame that lies elsewhere is gone."""
+    names = []
+    for number, x in enumerate((0, 4000)):
+        names.append(str(tmp_path / f"{number}.fits"))
+        header = make_wcs(0, -x).to_header()
+        fits.writeto(names[-1], np.full((50, 50), number + 1.0, np.float32), header)
+    mosaic = lazyccd.coadd(names, make_wcs(0, 0), (50, 4100), unit="adu", order="nearest")
+    Path(names[1]).unlink()
+    np.testing.assert_array_equal(mosaic["data"][:, :40].compute(scheduler="sync"), np.full((50, 40), 1.0))
+
+
+def test_files_trees_and_frames_together(tmp_path: Path) -> None:
+    """Each image of a file or tree is a frame of the mosaic, of which each lies on another part."""
+    hdus = [fits.PrimaryHDU()]
+    for number in (1, 2):
+        header = make_wcs(0, -10 * number).to_header()
+        header["BUNIT"] = "adu"
+        hdus.append(fits.ImageHDU(np.full((4, 10), float(number)), header, name=f"CCD{number}"))
+    fits.HDUList(hdus).writeto(tmp_path / "two.fits")
+    tree = lazyccd.open_mef(tmp_path / "two.fits")
+    frame = make_frame(np.full((4, 10), 3.0), make_wcs(0, -30), unit="adu")
+    for given_frames in ([tmp_path / "two.fits", frame], [tree, frame]):
+        mosaic = lazyccd.coadd(given_frames, make_wcs(0, 0), (4, 45), order="nearest")
+        expected = np.repeat([np.nan, 1.0, 2.0, 3.0, np.nan], [10, 10, 10, 10, 5])
+        np.testing.assert_array_equal(mosaic["data"].values[1], expected)
+
+
+def test_grid_of_a_mosaic() -> None:
+    """None takes a grid that holds the frames, or their part of the grid that is given."""
+    frames = [make_frame(np.ones((20, 30)), make_wcs(0, x)) for x in (0, -25)]
+    assert lazyccd.coadd(frames, make_wcs(0, 0), order="nearest").sizes == {"y": 20, "x": 55}
+    free = lazyccd.coadd(frames, order="nearest")
+    assert abs(free.sizes["x"] - 56) <= 1
+    assert header_view(free.attrs["header"])["CTYPE1"] == "RA---TAN"
+
+
+def test_weights_and_flux_scales() -> None:
+    """Numbers, keywords and images of weights, and factors of the flux, with the variance that follows."""
+    frames = []
+    for value, exposure in ((1.0, 10.0), (4.0, 20.0)):
+        data = np.full((9, 9), value)
+        meta = {"EXPTIME": exposure, "FLXSCALE": 1 / value}
+        frames.append(
+            make_frame(data, make_wcs(4, 4), meta=meta, uncertainty=StdDevUncertainty(np.full((9, 9), value)))
+        )
+    grid = (make_wcs(4, 4), (9, 9))
+
+    def middle(**options: Any) -> tuple[float, float]:
+        mosaic = lazyccd.coadd(frames, *grid, **options).isel(y=4, x=4)
+        return float(mosaic["data"]), float(mosaic["uncertainty"]) ** 2
+
+    assert middle() == (2.5, pytest.approx(17 / 4))
+    assert middle(weights=(3, 1)) == (1.75, pytest.approx((9 + 16) / 16))
+    assert middle(weights="exposure") == (3.0, pytest.approx((100 + 400 * 16) / 900))
+    assert middle(weights="smoothed") == (pytest.approx((1 + 4 / 16) / (17 / 16)), pytest.approx(16 / 17))
+    assert middle(flux_scale="FLXSCALE") == (1.0, pytest.approx(0.5))
+    assert middle(flux_scale="exposure") == (1.5, pytest.approx((1 + 4) / 4))
+    assert middle(method="sum", weights=(3, 1))[0] == 7.0
+
+
+def test_aperture_variance_of_a_stack() -> None:
+    """It is the mean of the frames' own, over their number."""
+    frames = make_noisy(4, (40, 40), turned=False)
+    wcs, shape = make_wcs(20, 20), (40, 40)
+    mosaic = lazyccd.coadd(frames, wcs, shape, maps=("variance_aperture", "n_used"), reject=None)
+    inside = mosaic.isel(y=slice(14, 26), x=slice(14, 26)).compute()
+    full = inside["n_used"].values == 4
+    assert full.sum() > 60
+    np.testing.assert_allclose(inside["variance_aperture"].values[full], 0.25, rtol=0.2)
+    assert inside["variance_aperture"].values[full].mean() == pytest.approx(0.25, rel=0.02)
+    assert inside["variance_aperture"].attrs["units"] == "electron2"
+
+
+def test_seeing_and_outliers() -> None:
+    """The default takes out cosmic rays, and leaves the middle of stars as they are from 1 to 2 arcseconds of seeing."""
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[:80, :80]
+    frames, plain, sharp = [], [], np.linspace(2.0, 4.0, 12)
+    for number, fwhm in enumerate(rng.permutation(sharp)):
+        sigma = fwhm / 2.3548
+        star = 2e5 / (2 * np.pi * sigma**2) * np.exp(-((y - 40) ** 2 + (x - 40) ** 2) / 2 / sigma**2)
+        data = star + rng.normal(0, np.sqrt(star + 25))
+        plain.append(data.copy())
+        data[8 + number * 4, 8:20] += 400.0
+        uncertainty = StdDevUncertainty(np.sqrt(star + 25))
+        frames.append(make_frame(data, make_wcs(40, 40), uncertainty=uncertainty))
+    grid = (make_wcs(40, 40), (80, 80))
+    mosaic = lazyccd.coadd(frames, *grid, maps=("n_rejected",)).compute()
+    expected = np.mean(plain, axis=0)
+    core = (slice(36, 45), slice(36, 45))
+    assert mosaic["n_rejected"].values[core].sum() == 0
+    assert mosaic["data"].values[core].sum() == pytest.approx(expected[core].sum(), rel=1e-3)
+    assert mosaic["n_rejected"].values[8:56:4, 8:20].mean() > 0.98
+    with pytest.warns(StarCoreWarning, match="cuts the middle of stars"):
+        cut = lazyccd.coadd(frames, *grid, reject=SigmaClip(deviation="mad_std"))
+    assert abs(cut["data"].values[core].sum() / expected[core].sum() - 1) > 0.01
+
+
+def test_frames_off_the_grid() -> None:
+    """They are left out and named; an error if none is on it."""
+    frames = [make_frame(np.ones((5, 5)), make_wcs(0, x)) for x in (0, 5000)]
+    with pytest.warns(OffGridWarning, match="1 of 2 frames do not lie on the grid and are left out: frame 2"):
+        mosaic = lazyccd.coadd(frames, make_wcs(0, 0), (5, 5))
+    assert header_view(mosaic.attrs["header"])["NCOMBINE"] == 1
+    with pytest.raises(ParameterError, match="none of the 1 frames lies on the grid of 5 x 5 pixels"):
+        lazyccd.coadd(frames[1:], make_wcs(0, 0), (5, 5))
+
+
+def test_bad_input() -> None:
+    """Errors name the frame, the keyword, both values and the way out."""
+    plain = lazyccd.from_ccddata(CCDData(np.ones((5, 5)), unit="adu"))
+    with pytest.raises(FrameError, match="no celestial WCS"):
+        lazyccd.coadd([plain], make_wcs(), (5, 5))
+    red, blue = (make_frame(np.ones((5, 5)), make_wcs(), meta={"FILTER": name}) for name in ("R", "B"))
+    with pytest.raises(ParameterError, match="frame 2 has FILTER = 'B' and frame 1 has 'R'"):
+        lazyccd.coadd([red, blue], make_wcs(), (5, 5))
+    with pytest.raises(ParameterError, match="lie few of the frames"):
+        lazyccd.coadd([red] * 3, make_wcs(), (5, 5), reject=MinMax())
+    with pytest.raises(ParameterError, match="frame 1 has no uncertainty for maps='variance_aperture'"):
+        lazyccd.coadd([red], make_wcs(), (5, 5), maps=("variance_aperture",))
+    with pytest.raises(ParameterError, match="needs the WCS of the grid"):
+        lazyccd.coadd([red], shape=(5, 5))
+    with pytest.raises(ParameterError, match="at least one"):
+        lazyccd.coadd([])
+
+
+def test_header_of_a_mosaic() -> None:
+    """It is that of a stack, with the WCS of the mosaic, and says how frames were resampled."""
+    frames = [make_frame(np.ones((9, 9)), make_wcs(4, 4 + i), meta={"EXPTIME": 10.0 + i}) for i in range(3)]
+    wcs = make_wcs(4, 4, angle=5)
+    text = lazyccd.coadd(frames, wcs, (9, 9), order="bicubic").attrs["header"]
+    header = header_view(text)
+    assert (header["NCOMBINE"], header["TOTEXP"], header["RESAMPLE"]) == (3, 33.0, "bicubic")
+    assert WCS(fits.Header.fromstring(text, sep="\n")).wcs.compare(wcs.wcs, tolerance=1e-9)
