@@ -68,6 +68,7 @@ from .ops import (
     subtract_dark as subtract_dark,
     subtract_fringe as subtract_fringe,
     subtract_overscan as subtract_overscan,
+    subtract_sky as subtract_sky,
     transform_image as transform_image,
     trim_image as trim_image,
     wcs_project as wcs_project,

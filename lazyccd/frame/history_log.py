@@ -36,6 +36,7 @@ SHORT_NAMES = {
     "subtract_dark": "subdark",
     "subtract_fringe": "fringcor",
     "subtract_overscan": "suboscan",
+    "subtract_sky": "subsky",
     "trim_image": "trimim",
     "transform_image": "tranim",
     "wcs_project": "wcsproj",

@@ -31,6 +31,7 @@ from lazyccd.ops.masks import bitfield_to_boolean_mask, flag_saturated, is_flagg
 from lazyccd.ops.mosaic.assemble import assemble
 from lazyccd.ops.mosaic.coadd import coadd
 from lazyccd.ops.mosaic.grid import find_optimal_grid
+from lazyccd.ops.mosaic.sky import subtract_sky
 from lazyccd.ops.mosaic.split import split_amplifiers
 from lazyccd.ops.mosaic.warp import wcs_project
 from lazyccd.ops.stack.combine import combine
@@ -80,6 +81,7 @@ __all__ = [
     "subtract_dark",
     "subtract_fringe",
     "subtract_overscan",
+    "subtract_sky",
     "transform_image",
     "trim_image",
     "wcs_project",

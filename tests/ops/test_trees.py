@@ -119,6 +119,7 @@ CALLS: dict[str, list[Callable[[Frames], dict[str, Any]]]] = {
         lambda f: {"fits_section": strips(f)},
         lambda f: {"fits_section": lazyccd.Keyword("BIASSEC"), "median": True},
     ],
+    "subtract_sky": [lambda f: {"box": 4}, lambda f: {"method": "constant", "box": (3, 50)}],
     "transform_image": [lambda f: {"transform_func": np.fliplr}],
     "trim_image": [lambda f: {"fits_section": Each({n: f"[1:{ds.sizes['x'] - 1},-*]" for n, ds in f.items()})}],
     "wcs_project": [lambda f: {"target_wcs": WCS({**SKY, "CRPIX1": 3.3, "CROTA2": 20}), "target_shape": (12, 9)}],
