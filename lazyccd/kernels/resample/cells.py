@@ -127,7 +127,6 @@ def _add_patch(
     data, variance = planes
     nodes, dense, pixels, areas, table = lattice
     ys, xs = np.empty(STEP), np.empty(STEP)
-    sums = np.empty((2, 4))
     for i in range(inside[0], inside[1]):
         for j in range(inside[2], inside[3]):
             area = areas[i, j]
@@ -141,16 +140,9 @@ def _add_patch(
                     ys[:] = pixels[dense[i, j], 0, row]
                     xs[:] = pixels[dense[i, j], 1, row]
                 else:
-                    for axis in range(2):
-                        for k in range(4):
-                            total = 0.0
-                            for m in range(4):
-                                total += table[row, m] * nodes[axis, i + m, j + k]
-                            sums[axis, k] = total
-                    for x in range(first, stop):
-                        w = table[x]
-                        ys[x] = (w[0] * sums[0, 0] + w[1] * sums[0, 1]) + (w[2] * sums[0, 2] + w[3] * sums[0, 3])
-                        xs[x] = (w[0] * sums[1, 0] + w[1] * sums[1, 1]) + (w[2] * sums[1, 2] + w[3] * sums[1, 3])
+                    _cubic_row(
+                        nodes[:, i : i + 4, j : j + 4], table[row], table[first:stop], ys[first:stop], xs[first:stop]
+                    )
                 for x in range(first, stop):
                     v, u = y - limits[0], left + x - limits[2]
                     # a comparison with NaN is False
@@ -165,6 +157,32 @@ def _add_patch(
                     out[1, r, c] += area
                     out[2, r, c] += value
                     out[3, r, c] += variance[v, u] / (area * area) if variance.size else value * value
+
+
+@compiled
+def _cubic_row(nodes: Array, along_y: Array, along_x: Array, ys: Array, xs: Array) -> None:
+    """Set the positions of pixels of a row between nodes.
+
+    Parameters
+    ----------
+    nodes
+        Positions y and x of 4 x 4 nodes, float64, shape ``(2, 4, 4)``.
+    along_y, along_x
+        Weights of the nodes for the row, shape ``(4,)``, and for each pixel of it, shape ``(n, 4)``.
+    ys, xs
+        Receive the positions, shape ``(n,)``.
+    """
+    sums = np.empty((2, 4))
+    for axis in range(2):
+        for k in range(4):
+            total = 0.0
+            for m in range(4):
+                total += along_y[m] * nodes[axis, m, k]
+            sums[axis, k] = total
+    for x in range(ys.size):
+        w = along_x[x]
+        ys[x] = (w[0] * sums[0, 0] + w[1] * sums[0, 1]) + (w[2] * sums[0, 2] + w[3] * sums[0, 3])
+        xs[x] = (w[0] * sums[1, 0] + w[1] * sums[1, 1]) + (w[2] * sums[1, 2] + w[3] * sums[1, 3])
 
 
 def mean_cells(partials: Sequence[Array], *, cell: tuple[int, int], has_variance: bool, **_: object) -> Array:
