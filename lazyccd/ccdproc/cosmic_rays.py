@@ -12,6 +12,10 @@ from astropy.utils.exceptions import AstropyDeprecationWarning
 
 from lazyccd.ccdproc.arithmetic import copied
 from lazyccd.ccdproc.filters import median_filter
+from lazyccd.ccdproc.whole_image import is_plain
+from lazyccd.mask_planes import MaskSchema
+from lazyccd.plan.chunks import CHUNK_SIDE
+from lazyccd.sections import Region
 
 __all__ = ["cosmicray_lacosmic", "cosmicray_median"]
 
@@ -65,25 +69,79 @@ def cosmicray_lacosmic(
     noise = readnoise if isinstance(readnoise, u.Quantity) else readnoise * u.electron
     if isinstance(ccd, CCDData):
         gain = _fitting_gain(ccd, gain, noise)
-    words = {"sepmed": sepmed, "cleantype": cleantype, "fsmode": fsmode, "psfmodel": psfmodel, "psffwhm": psffwhm}
-    psf = {"psfsize": psfsize, "psfk": None if psfk is None else np.asarray(psfk, np.float32), "psfbeta": psfbeta}
-    limits = {"sigclip": sigclip, "sigfrac": sigfrac, "objlim": objlim, "niter": niter, "satlevel": satlevel}
-    numbers = {"gain": float(gain.value), "readnoise": float(noise.value), "pssl": pssl}
+    pixels = np.asarray(ccd.data if isinstance(ccd, CCDData) else ccd)
     mask = ccd.mask if isinstance(ccd, CCDData) else None
-    # units are settled: the kernel gets numbers
-    image = CCDData(np.asarray(ccd.data if isinstance(ccd, CCDData) else ccd), unit="adu", mask=mask)
-    extras = {"inbkg": inbkg, "invar": invar, "gain_apply": gain_apply, "verbose": verbose, "add_keyword": False}
-    from lazyccd.ops.cosmic_rays import cosmicray_lacosmic as lacosmic
-
-    clean: Any = lacosmic(image, **limits, **numbers, **words, **psf, **extras)
-    # nothing was found: there is no mask
-    bad = np.zeros(clean.shape, bool) if clean.mask is None else clean.mask
+    limits = {"sigclip": sigclip, "sigfrac": sigfrac, "objlim": objlim, "niter": niter, "satlevel": satlevel}
+    numbers = limits | {"gain": float(gain.value), "readnoise": float(noise.value)}
+    plain = fsmode == "median" and psfk is None and pssl == 0 and inbkg is None and invar is None
+    if plain and _is_small(pixels, mask) and _are_usual(numbers, cleantype):
+        settings = {**numbers, "sepmed": bool(sepmed), "cleantype": cleantype}
+        data, bad = _clean_at_once(pixels, mask, settings, gain_apply=gain_apply)
+    else:
+        words = {"sepmed": sepmed, "cleantype": cleantype, "fsmode": fsmode, "psfmodel": psfmodel, "psffwhm": psffwhm}
+        psf = {"psfsize": psfsize, "psfk": None if psfk is None else np.asarray(psfk, np.float32), "psfbeta": psfbeta}
+        extras = {"pssl": pssl, "inbkg": inbkg, "invar": invar, "gain_apply": gain_apply, "verbose": verbose}
+        data, bad = _clean(pixels, mask, {**numbers, **words, **psf, **extras})
     if not isinstance(ccd, CCDData):
-        return clean.data, bad
-    result = copied(ccd, data=clean.data, mask=bad)
+        return data, bad
+    result = copied(ccd, data=data, mask=bad)
     if gain_apply:
         result.unit = ccd.unit * gain.unit
     return result
+
+
+def _clean(pixels: Any, mask: Any, arguments: dict[str, Any]) -> tuple[Any, Any]:
+    """Return what `lazyccd.cosmicray_lacosmic` makes of pixels, and their mask."""
+    from lazyccd.ops.cosmic_rays import cosmicray_lacosmic as lacosmic
+
+    # units are settled: the kernel gets numbers
+    clean: Any = lacosmic(CCDData(pixels, unit="adu", mask=mask), **arguments, add_keyword=False)
+    # nothing was found: there is no mask
+    return clean.data, np.zeros(clean.shape, bool) if clean.mask is None else clean.mask
+
+
+def _is_small(pixels: Any, mask: Any) -> bool:
+    """Return whether a plain image is searched as a whole: one that is larger than a chunk is cut into parts for threads."""
+    if not is_plain(pixels) or (mask is not None and np.shape(mask) != pixels.shape):
+        return False
+    return bool(max(pixels.shape) <= CHUNK_SIDE)
+
+
+def _are_usual(numbers: dict[str, Any], cleantype: str) -> bool:
+    """Return whether arguments are the numbers that they must be; all others are left to lazyccd's own checks."""
+    if not all(isinstance(number, int | float) for number in numbers.values()) or not isinstance(numbers["niter"], int):
+        return False
+    least = all(number >= 0 for name, number in numbers.items() if name != "satlevel")
+    level, gain, noise = (numbers[name] for name in ("satlevel", "gain", "readnoise"))
+    known = cleantype in ("meanmask", "medmask", "idw", "median")
+    least = all(number >= 0 for name, number in numbers.items() if name != "satlevel")
+    level, gain, noise = (float(numbers[name]) for name in ("satlevel", "gain", "readnoise"))
+    return known and least and level == level and 0 < gain < np.inf and noise < np.inf
+
+
+def _clean_at_once(pixels: Any, mask: Any, settings: dict[str, Any], *, gain_apply: bool) -> tuple[Any, Any]:
+    """Return what `_clean` does, by the same kernel, without dask and xarray: their import takes longer than a small image."""
+    from lazyccd.kernels.block import Block, Request
+    from lazyccd.kernels.cosmic_rays.block import lacosmic
+    from lazyccd.kernels.cosmic_rays.lacosmic import LACosmic
+
+    schema = MaskSchema()
+    region = Region.full((pixels.shape[0], pixels.shape[1]))
+    bits = None if mask is None else np.where(np.asarray(mask) != 0, schema.dtype.type(schema.bits("BAD")), 0)
+    found = lacosmic(
+        Request(region, frozenset({"data", "mask"})),
+        Block(region, pixels, None, None if bits is None else bits.astype(schema.dtype)),
+        extras=(),
+        settings=LACosmic(**settings),
+        bits=(schema.bad_bits, 0),
+        flags=(schema.bits("CR"), schema.bits("INTERP"), schema.bits("NO_DATA")),
+        offset=0.0,
+        scale=settings["gain"] if gain_apply else 1.0,
+        whole=True,
+        library=None,
+        mask_dtype=schema.dtype.name,
+    )
+    return found.plane("data"), (found.plane("mask") & schema.dtype.type(schema.bad_bits)) != 0
 
 
 def _check_background(pssl: float, inbkg: object, invar: object) -> None:

@@ -13,6 +13,7 @@ from astropy.nddata import CCDData
 from astropy.stats import mad_std
 
 from lazyccd.ccdproc.arithmetic import copy_meta
+from lazyccd.ccdproc.whole_image import filtered, is_plain
 
 __all__ = [
     "background_deviation_box",
@@ -39,16 +40,6 @@ def sigma_func(arr: Any, axis: int | None = None, ignore_nan: bool = False) -> A
     return mad_std(arr, axis=axis, ignore_nan=ignore_nan)
 
 
-def is_plain(array: Any) -> bool:
-    """Return whether lazyccd's filters take an array: a float image of two axes in the byte order of this machine."""
-    return (
-        type(array) is np.ndarray
-        and array.ndim == 2
-        and array.dtype in (np.float32, np.float64)
-        and array.dtype.isnative
-    )
-
-
 def median_filter(data: Any, *args: Any, **kwargs: Any) -> Any:
     """Return `scipy.ndimage.median_filter` of an array or a CCDData, whose unit and header are kept.
 
@@ -63,9 +54,9 @@ def median_filter(data: Any, *args: Any, **kwargs: Any) -> Any:
         return CCDData(median_filter(data.data, *args, **kwargs), unit=data.unit, meta=copy_meta(data.meta))
     size = args[0] if args else kwargs.get("size")
     if is_plain(data) and len(args) + len(kwargs) == 1 and isinstance(size, int) and 0 < size <= min(data.shape):
-        from lazyccd.ops.filters import median_filter as lazy_filter
+        from lazyccd.kernels.filters import median_filter as kernel
 
-        return lazy_filter(data, size)
+        return filtered(kernel, data, (size // 2, size // 2), size=(size, size))
     from scipy import ndimage
 
     return ndimage.median_filter(data, *args, **kwargs)
@@ -131,9 +122,9 @@ def background_deviation_filter(data: Any, bbox: float) -> Any:
     if bbox < 1:
         raise ValueError(f"bbox is {bbox} and must be greater than 1.")
     if is_plain(data) and isinstance(bbox, int) and bbox <= min(data.shape):
-        from lazyccd.ops.filters import background_deviation_filter as lazy_filter
+        from lazyccd.kernels.filters import deviation_filter
 
-        return lazy_filter(data, bbox)
+        return filtered(deviation_filter, data, (bbox // 2, bbox // 2), size=(bbox, bbox))
     from scipy import ndimage
 
     return ndimage.generic_filter(data, sigma_func, size=bbox)
@@ -190,10 +181,31 @@ def ccdmask(
         raise ValueError('"ratio" should be a "CCDData".')
     if len(shape) != 2:
         raise ValueError(f'"ratio" must be two-dimensional, and has shape {shape}.')
-    image = ratio if isinstance(ratio, CCDData) else CCDData(np.asarray(ratio), unit="")
-    plain = CCDData(image.data, unit="")  # a mask that is there already is not looked at
+    data = ratio.data if isinstance(ratio, CCDData) else np.asarray(ratio)  # a mask that is there is not looked at
+    sizes, limits = (ncmed, nlmed, ncsig, nlsig), (lsigma, hsigma)
+    if is_plain(data) and not byblocks and _are_usual(sizes, limits, ngood):
+        return _mask_at_once(data, (nlmed, ncmed), (nlsig, ncsig), limits, ngood if findbadcolumns else None)
     names = {"ncmed": ncmed, "nlmed": nlmed, "ncsig": ncsig, "nlsig": nlsig, "lsigma": lsigma, "hsigma": hsigma}
     from lazyccd.ops.bad_pixels import ccdmask as lazy_ccdmask
 
-    found = lazy_ccdmask(plain, findbadcolumns, byblocks, **names, ngood=ngood)
+    found = lazy_ccdmask(CCDData(data, unit=""), findbadcolumns, byblocks, **names, ngood=ngood)
     return np.asarray(found, bool)
+
+
+def _are_usual(sizes: tuple[Any, ...], limits: tuple[Any, ...], ngood: Any) -> bool:
+    """Return whether arguments of `ccdmask` are the numbers that they must be; all others are left to lazyccd's own checks."""
+    whole = all(isinstance(size, int) and size > 0 for size in sizes) and isinstance(ngood, int) and ngood >= 0
+    # NaN is equal to nothing
+    return whole and all(isinstance(limit, int | float) and limit == limit for limit in limits)
+
+
+def _mask_at_once(
+    data: Any, median: tuple[int, int], sigma: tuple[int, int], limits: tuple[float, float], ngood: int | None
+) -> Any:
+    """Return what `lazyccd.ccdmask` finds in an image by boxes about each pixel; gaps of up to ``ngood`` pixels are filled."""
+    from lazyccd.kernels.bad_pixels import find_bad
+
+    columns, gap = ngood is not None, ngood or 0
+    halo = median[0] // 2 + sigma[0] // 2 + (2 * (gap + 1) if columns else 0), median[1] // 2 + sigma[1] // 2
+    boxes = {"median_size": median, "sigma_size": sigma, "limits": (float(limits[0]), float(limits[1]))}
+    return filtered(find_bad, data, halo, bool, **boxes, by_blocks=False, columns=columns, ngood=gap)
