@@ -14,12 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lazyccd.frame.sky_caps import STEPS, Caps, caps_of, reference_cell
 from lazyccd.frame.sky_mapping import FrozenWCS, pixel_period, rotation_to_icrs, sky_of, wcs_of_thread
 from lazyccd.kernels.block import Array
 from lazyccd.sections import Region
-
-STEPS = 4
-"""Samples along the side of a cell."""
 
 FRAME_CELLS = 3
 """Cells along each side of a frame."""
@@ -30,30 +28,14 @@ GRID_CELLS, SMALLEST_CELL = 64, 16
 ROUGH = 0.25
 """Second difference of positions, over the largest first one, beyond which they are not smooth. A jump gives about 1."""
 
-ROUNDING = 3e-8
-"""Radians by which an arccos is wrong."""
-
 ONE_TO_ONE = ("TAN", "SIN", "ARC", "STG", "ZEA", "CAR", "CEA", "MER", "AIT", "MOL", "SFL")
 """Projections with one place for each direction, if they have no parameters and no distortion."""
-
-
-class _Caps(NamedTuple):
-    """Circles on the sphere that hold cells of an image."""
-
-    centers: Array
-    """Unit vectors in ICRS, shape ``(cells, 3)``."""
-
-    radii: Array
-    """Radians, shape ``(cells,)``; those of cells without a place on the sky are left out."""
-
-    cells: Array
-    """Row and column of each among all cells, shape ``(cells, 2)``."""
 
 
 class _Grid(NamedTuple):
     """A grid on which frames are placed."""
 
-    caps: _Caps
+    caps: Caps
     edges: tuple[Array, Array]
     """First rows and columns of the cells, and the end."""
 
@@ -80,7 +62,7 @@ def frame_place(source: Any, shape: tuple[int, int], target: FrozenWCS, target_s
         if place is not None:
             return place
         to_icrs = rotation_to_icrs(source)
-        caps = _caps(to_icrs.vectors(longitude, latitude).reshape(3, *size), _reference_cell(source, sides))
+        caps = caps_of(to_icrs.vectors(longitude, latitude).reshape(3, *size), reference_cell(source, sides))
         return _touched(caps, target, target_shape)
 
 
@@ -144,12 +126,10 @@ def _range(found: Array, length: int, period: float | None) -> tuple[int, int] |
     return (min(a for a, _ in some), max(b for _, b in some)) if some else (0, 0)
 
 
-def _touched(caps: _Caps, target: FrozenWCS, shape: tuple[int, int]) -> Region:
+def _touched(caps: Caps, target: FrozenWCS, shape: tuple[int, int]) -> Region:
     """Return the box of all cells of a grid that circles touch."""
     grid = _grid(target, shape)
-    reach = grid.caps.radii[:, None] + caps.radii + ROUNDING
-    touches = (grid.caps.centers @ caps.centers.T >= np.cos(np.minimum(reach, np.pi))) | (reach >= np.pi)
-    found = grid.caps.cells[touches.any(axis=1)]
+    found = grid.caps.cells[grid.caps.touched_by(caps)]
     if not len(found):
         return Region(0, 0, 0, 0)
     (y0, x0), (y1, x1) = found.min(axis=0), found.max(axis=0) + 1
@@ -170,66 +150,6 @@ def _grid(target: FrozenWCS, shape: tuple[int, int]) -> _Grid:
     y, x = (v.ravel() for v in np.meshgrid(*sides, indexing="ij"))
     with np.errstate(all="ignore"):
         vectors = rotation_to_icrs(wcs).vectors(*sky_of(wcs)(y, x)).reshape(3, len(sides[0]), len(sides[1]))
-    caps = _caps(vectors, _reference_cell(wcs, sides))
+    caps = caps_of(vectors, reference_cell(wcs, sides))
     edges = [np.minimum(np.arange(number + 1) * size, n) for number, size, n in zip(numbers, sizes, shape, strict=True)]
     return _Grid(caps, (edges[0], edges[1]))
-
-
-def _reference_cell(wcs: Any, sides: list[Array]) -> tuple[int, int] | None:
-    """Return the cell of the reference pixel; None if it lies outside."""
-    if not hasattr(wcs, "wcs"):
-        return None
-    positions = wcs.wcs.crpix[::-1] - 1
-    y, x = (math.floor((p - side[1]) / (side[1] - side[0]) / STEPS) for p, side in zip(positions, sides, strict=True))
-    rows, columns = ((len(side) - 3) // STEPS for side in sides)
-    return (y, x) if 0 <= y < rows and 0 <= x < columns else None
-
-
-def _caps(vectors: Array, reference: tuple[int, int] | None) -> _Caps:
-    """Return the circles about cells, each of which has `STEPS` samples along its side and one more all around.
-
-    Parameters
-    ----------
-    vectors
-        Unit vectors of the samples, NaN where there is no sky, shape ``(3, rows * STEPS + 3, columns * STEPS + 3)``.
-    reference
-        The cell with the reference pixel: all of the sky may be about it, between samples.
-    """
-    finite = np.isfinite(vectors[0])
-    good = np.where(finite, vectors, 0)
-    windows = _windows(good, STEPS + 3)
-    seen = _windows(finite[None], STEPS + 3)[0]
-    centers = windows.sum(axis=(3, 4))
-    norms = np.sqrt((centers**2).sum(axis=0))
-    centers = centers / np.maximum(norms, 1e-300)
-    cosines = np.where(seen, np.einsum("kij,kijab->ijab", centers, windows), 1.0).min(axis=(2, 3))
-    gaps = [_largest_gap(good, finite, axis) for axis in (1, 2)]
-    gap = np.fmax(gaps[0], gaps[1])
-    # The sky ends between samples where one is missing, and some projections then stretch it: by sqrt(2) at the antipode of ZEA.
-    radii = np.arccos(np.clip(cosines, -1, 1)) + gap * np.where(seen.all(axis=(2, 3)), 1.0, 4.0)
-    radii[~np.isfinite(radii) | (norms < 1e-6)] = np.pi
-    radii[~seen.any(axis=(2, 3))] = np.nan
-    if reference is not None and np.isnan(radii[reference]):
-        radii[reference] = np.pi
-    some = np.argwhere(np.isfinite(radii))
-    rows, columns = some.T
-    return _Caps(centers[:, rows, columns].T.copy(), radii[rows, columns], some)
-
-
-def _windows(values: Array, size: int) -> Array:
-    """Return the samples of each cell and about it, shape ``(k, rows, columns, size, size)``."""
-    return np.lib.stride_tricks.sliding_window_view(values, (size, size), axis=(1, 2))[:, ::STEPS, ::STEPS]
-
-
-def _largest_gap(vectors: Array, finite: Array, axis: int) -> Array:
-    """Return for each cell the largest angle between neighbours along an axis; NaN if no two are neighbours."""
-    chords = np.sqrt((np.diff(vectors, axis=axis) ** 2).sum(axis=0))
-    angles = 2 * np.arcsin(np.minimum(chords / 2, 1))
-    along = axis - 1
-    before, after = np.delete(finite, -1, axis=along), np.delete(finite, 0, axis=along)
-    angles = np.where(before & after, angles, -np.inf)
-    windows = np.lib.stride_tricks.sliding_window_view(
-        angles, tuple(STEPS + 3 - (k == along) for k in range(2)), axis=(0, 1)
-    )
-    largest = windows[::STEPS, ::STEPS].max(axis=(2, 3))
-    return np.where(np.isfinite(largest), largest, np.nan)
