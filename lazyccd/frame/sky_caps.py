@@ -15,6 +15,9 @@ from lazyccd.kernels.block import Array
 STEPS = 4
 """Samples along the side of a cell."""
 
+FRAME_CELLS = 3
+"""Cells along each side of a frame."""
+
 ROUNDING = 3e-8
 """Radians by which an arccos is wrong."""
 
@@ -36,6 +39,12 @@ class Caps(NamedTuple):
         reach = self.radii[:, None] + other.radii + ROUNDING
         cosines = self.centers @ other.centers.T
         return np.asarray(((cosines >= np.cos(np.minimum(reach, np.pi))) | (reach >= np.pi)).any(axis=1))
+
+
+def frame_sides(shape: tuple[int, int]) -> list[Array]:
+    """Return the rows and the columns at which an image is looked at, from one before it to one behind."""
+    steps = FRAME_CELLS * STEPS
+    return [np.arange(-1, steps + 2) * (n / steps) - 0.5 for n in shape]
 
 
 def reference_cell(wcs: Any, sides: list[Array]) -> tuple[int, int] | None:
@@ -72,8 +81,9 @@ def caps_of(vectors: Array, reference: tuple[int, int] | None) -> Caps:
     radii = np.arccos(np.clip(cosines, -1, 1)) + gap * np.where(seen.all(axis=(2, 3)), 1.0, 4.0)
     radii[~np.isfinite(radii) | (norms < 1e-6)] = np.pi
     radii[~seen.any(axis=(2, 3))] = np.nan
-    if reference is not None and np.isnan(radii[reference]):
-        radii[reference] = np.pi
+    if reference is not None:
+        y, x = (slice(max(k - 1, 0), k + 2) for k in reference)
+        radii[y, x] = np.where(np.isnan(radii[y, x]), np.pi, radii[y, x])
     some = np.argwhere(np.isfinite(radii))
     rows, columns = some.T
     return Caps(centers[:, rows, columns].T.copy(), radii[rows, columns], some)

@@ -14,13 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lazyccd.frame.sky_caps import STEPS, Caps, caps_of, reference_cell
-from lazyccd.frame.sky_mapping import FrozenWCS, pixel_period, rotation_to_icrs, sky_of, wcs_of_thread
+from lazyccd.frame.sky_caps import STEPS, Caps, caps_of, frame_sides, reference_cell
+from lazyccd.frame.sky_mapping import FrozenWCS, image_caps, pixel_period, rotation_to_icrs, sky_of, wcs_of_thread
 from lazyccd.kernels.block import Array
 from lazyccd.sections import Region
-
-FRAME_CELLS = 3
-"""Cells along each side of a frame."""
 
 GRID_CELLS, SMALLEST_CELL = 64, 16
 """Most cells along each side of a grid, and fewest pixels of one."""
@@ -69,8 +66,7 @@ def frame_place(source: Any, shape: tuple[int, int], target: FrozenWCS, target_s
 @lru_cache(maxsize=64)
 def _samples(shape: tuple[int, int]) -> tuple[list[Array], Array, Array]:
     """Return rows and columns at which a frame is looked at, from one before it to one behind, and all positions y, x."""
-    steps = FRAME_CELLS * STEPS
-    sides = [np.arange(-1, steps + 2) * (n / steps) - 0.5 for n in shape]
+    sides = frame_sides(shape)
     y, x = np.meshgrid(*sides, indexing="ij")
     return sides, y.ravel(), x.ravel()
 
@@ -147,9 +143,6 @@ def _grid(target: FrozenWCS, shape: tuple[int, int]) -> _Grid:
     sides = [
         np.arange(-1, number * STEPS + 2) * (size / STEPS) - 0.5 for number, size in zip(numbers, sizes, strict=True)
     ]
-    y, x = (v.ravel() for v in np.meshgrid(*sides, indexing="ij"))
-    with np.errstate(all="ignore"):
-        vectors = rotation_to_icrs(wcs).vectors(*sky_of(wcs)(y, x)).reshape(3, len(sides[0]), len(sides[1]))
-    caps = caps_of(vectors, reference_cell(wcs, sides))
+    caps = image_caps(wcs, sides)
     edges = [np.minimum(np.arange(number + 1) * size, n) for number, size, n in zip(numbers, sizes, shape, strict=True)]
     return _Grid(caps, (edges[0], edges[1]))

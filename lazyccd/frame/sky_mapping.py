@@ -19,8 +19,9 @@ import numpy as np
 from dask.tokenize import tokenize
 
 from lazyccd.errors import ArgumentTypeError, FrameError, ParameterError
+from lazyccd.frame.sky_caps import STEPS, Caps, caps_of, frame_sides, reference_cell
 from lazyccd.kernels.block import Array
-from lazyccd.kernels.resample.lattice import Exact, Patch, make_patch
+from lazyccd.kernels.resample.lattice import CELLS, PATCH, STEP, Exact, Patch, make_patch
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
@@ -170,7 +171,50 @@ _of_thread = _OfThread()
 
 @lru_cache(maxsize=512)  # footprints, costs and tasks ask for the same patches; each has 20 kB
 def _patch(mapping: SkyMapping, row: int, column: int) -> Patch:
-    return make_patch(row, column, mapping.exact(), mapping.shape)
+    coarse = _is_coarse(wcs_of_thread(mapping.target))
+
+    def touches(y0: int, x0: int) -> Array:
+        sides = [first - 0.5 + np.arange(-1, CELLS * STEPS + 2) * (STEP / STEPS) for first in (y0, x0)]
+        caps = image_caps(wcs_of_thread(mapping.target), sides)
+        # all of the sky of a coarse grid may lie between samples
+        found = _cells_with_sky(mapping.target, y0, x0).copy() if coarse else np.zeros((CELLS, CELLS), bool)
+        found[tuple(caps.cells.T)] = caps.touched_by(_frame_caps(mapping.source, mapping.shape))
+        return found
+
+    return make_patch(row, column, mapping.exact(), mapping.shape, touches, pixelwise=coarse)
+
+
+@lru_cache(maxsize=64)
+def _cells_with_sky(target: FrozenWCS, y0: int, x0: int) -> Array:
+    """Return which cells of a patch have a pixel on the sky."""
+    y, x = (v.ravel().astype(float) for v in np.indices((PATCH, PATCH)))
+    longitude, _ = sky_of(wcs_of_thread(target))(y + y0, x + x0)
+    return np.asarray(np.isfinite(longitude).reshape(CELLS, STEP, CELLS, STEP).any(axis=(1, 3)))
+
+
+@lru_cache(maxsize=256)
+def _frame_caps(source: FrozenWCS, shape: tuple[int, int]) -> Caps:
+    """Return the circles on the sphere that hold the cells of a frame."""
+    return image_caps(wcs_of_thread(source), frame_sides(shape))
+
+
+def image_caps(wcs: Any, sides: list[Array]) -> Caps:
+    """Return the circles on the sphere that hold the cells of an image, which is looked at in some rows and columns."""
+    y, x = (v.ravel() for v in np.meshgrid(*sides, indexing="ij"))
+    with np.errstate(all="ignore"):
+        vectors = rotation_to_icrs(wcs).vectors(*sky_of(wcs)(y, x))
+    return caps_of(vectors.reshape(3, len(sides[0]), len(sides[1])), reference_cell(wcs, sides))
+
+
+WIDEST_CELL = 20.0
+"""Degrees of the side of a cell of the lattice beyond which nothing is interpolated: nodes would miss a period of 360 degrees."""
+
+
+def _is_coarse(target: Any) -> bool:
+    """Return whether nodes of a lattice on a grid are too far apart."""
+    from astropy.wcs.utils import proj_plane_pixel_scales
+
+    return hasattr(target, "wcs") and float(max(proj_plane_pixel_scales(target))) * STEP > WIDEST_CELL
 
 
 def _exact(target: Any, source: Any, shape: tuple[int, int]) -> Exact:
@@ -366,9 +410,27 @@ def _undistorted(source: WCS, focal: Array, shape: tuple[int, int]) -> tuple[Arr
     x, y = u + u0, v + v0
     # a fold: a position that moved by more than the polynomial moves any pixel of the image
     limit = 0.5 * max(shape) + 64
-    lost = ~(np.hypot(x - focal[:, 0], y - focal[:, 1]) <= limit)
-    x[lost], y[lost] = np.nan, np.nan
+    lost = ~((np.hypot(x - focal[:, 0], y - focal[:, 1]) <= limit) & (np.hypot(p, q) <= CONVERGED))
+    if lost.any():
+        away = _outside(source, focal[lost], shape)
+        x[lost], y[lost] = (np.where(away, focal[lost, k], np.nan) for k in (0, 1))
     return x, y
+
+
+CONVERGED = 1e-3
+"""Pixels left before the last step of Newton's method, which leaves the square of them."""
+
+
+def _outside(source: WCS, focal: Array, shape: tuple[int, int]) -> Array:
+    """Return which distorted positions belong to no pixel of an image and are outside of its outline, too."""
+    rows, columns = frame_sides(shape)
+    x, y = (v.ravel() for v in np.meshgrid(columns, rows))
+    moved = source.pix2foc(np.stack([x, y], axis=-1), 0)
+    out = np.zeros(len(focal), bool)
+    for axis, n in enumerate(shape[::-1]):
+        low, high = min(moved[:, axis].min(), -0.5), max(moved[:, axis].max(), n - 0.5)
+        out |= (focal[:, axis] < low - 1) | (focal[:, axis] > high + 1)
+    return out
 
 
 def _polynomial(coefficients: Array | None, u: Array, v: Array) -> tuple[Array, Array, Array]:

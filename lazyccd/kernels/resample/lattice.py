@@ -42,6 +42,12 @@ CUBIC, EMPTY = -1, -2
 Exact: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
 """Returns the input positions y, x of output positions y, x; NaN where there is none."""
 
+Touches: TypeAlias = Callable[[int, int], Array]
+"""Returns which cells of the patch that begins at an output pixel y, x may have a pixel on the input, shape ``(16, 16)``."""
+
+DOUBTFUL = 0.02
+"""Error of a cubic, over the extent of its nodes, from which on their box may not hold what lies between them."""
+
 
 class Patch(NamedTuple):
     """The coordinates of 16 x 16 cells of the lattice; all positions are in pixels, with pixel centres at whole numbers."""
@@ -167,7 +173,9 @@ SLOPE = np.array([1.0, -27.0, 27.0, -1.0]) / (24 * STEP)
 """Weights of the nodes for the derivative of the cubic at the centre of a cell, per pixel."""
 
 
-def make_patch(row: int, column: int, exact: Exact, shape: tuple[int, int]) -> Patch:
+def make_patch(
+    row: int, column: int, exact: Exact, shape: tuple[int, int], touches: Touches, *, pixelwise: bool = False
+) -> Patch:
     """Return a patch of the lattice.
 
     Parameters
@@ -178,6 +186,10 @@ def make_patch(row: int, column: int, exact: Exact, shape: tuple[int, int]) -> P
         Gives exact coordinates.
     shape
         Shape of the input: cells that are nowhere near it are not refined.
+    touches
+        Tells which cells may lie on the input. It is asked where coordinates jump, end, or bend too much to tell it themselves.
+    pixelwise
+        Whether every pixel is asked for, since nodes are too far apart for any cubic.
     """
     y0, x0 = row * PATCH, column * PATCH
     number = np.arange(-1, CELLS + 2) * STEP
@@ -188,27 +200,37 @@ def make_patch(row: int, column: int, exact: Exact, shape: tuple[int, int]) -> P
     nodes = found[:, : number.size**2].reshape(2, number.size, number.size)
     centres = found[:, number.size**2 :].reshape(2, CELLS, CELLS)
     windows = np.lib.stride_tricks.sliding_window_view(nodes, (4, 4), axis=(1, 2))  # (2, 16, 16, 4, 4)
-    near = _touches(windows, centres, shape)
     with np.errstate(invalid="ignore"):
         wrong = np.abs(np.einsum("cijab,a,b->cij", windows, AT_CENTRE, AT_CENTRE) - centres).max(axis=0)
     # a comparison with NaN is False, and a cell that has some is refined
-    dense = np.where(near, np.where(wrong <= TOLERANCE, CUBIC, 0), EMPTY)
+    holds = (wrong <= TOLERANCE) & (not pixelwise)
+    near, extent = _boxes_touch(windows, centres, shape)
+    if not holds.all():
+        near = touches(y0, x0) & (near | (pixelwise | ~(wrong <= DOUBTFUL * extent)))
+    dense = np.where(near, np.where(holds, CUBIC, 0), EMPTY)
     refined = np.argwhere(dense == 0)
     dense[tuple(refined.T)] = np.arange(len(refined))
-    pixels = _refined(refined * STEP + (y0, x0), exact)
+    corners = refined * STEP + (y0, x0)
+    pixels = _every_pixel(corners, exact) if pixelwise else _refined(corners, exact)
     return Patch(y0, x0, nodes, dense, pixels, _widths(windows, dense, pixels), _boxes(windows, dense, pixels))
 
 
-def _touches(windows: Array, centres: Array, shape: tuple[int, int]) -> Array:
-    """Return which cells may lie on the input: the box of their nodes, with a margin, does."""
+def _every_pixel(corners: Array, exact: Exact) -> Array:
+    """Return the exact coordinates of every pixel of cells, shape ``(n, 2, STEP, STEP)``."""
+    return _exact_at(corners, np.indices((STEP, STEP)).reshape(2, -1).T, exact).reshape(-1, 2, STEP, STEP)
+
+
+def _boxes_touch(windows: Array, centres: Array, shape: tuple[int, int]) -> tuple[Array, Array]:
+    """Return for which cells the box of their nodes, with a margin, lies on the input, and the longer side of each box."""
     around = np.concatenate([windows.reshape(2, CELLS, CELLS, 16), centres[..., None]], axis=-1)
     finite = np.isfinite(around)
     low = np.where(finite, around, np.inf).min(axis=-1)
     high = np.where(finite, around, -np.inf).max(axis=-1)
     sizes = np.array(shape, float)[:, None, None]
     with np.errstate(invalid="ignore"):
-        margin = np.where(np.isfinite(high - low), (high - low) / 2, 0) + STEP
-    return np.asarray(((low <= sizes + margin) & (high >= -margin)).all(axis=0))
+        sides = np.where(np.isfinite(high - low), high - low, 0)
+    margin = sides / 2 + STEP
+    return ((low <= sizes + margin) & (high >= -margin)).all(axis=0), sides.max(axis=0)
 
 
 def _refined(corners: Array, exact: Exact) -> Array:
@@ -273,9 +295,19 @@ def _widths(windows: Array, dense: Array, pixels: Array) -> Array:
         of_cell = pixels[dense[i, j]]
         along_y[:, i, j] = (of_cell[:, middle + 1, middle] - of_cell[:, middle - 1, middle]) / 2
         along_x[:, i, j] = (of_cell[:, middle, middle + 1] - of_cell[:, middle, middle - 1]) / 2
-    widths = np.moveaxis(quantize_width(np.hypot(along_y, along_x)), 0, -1)
+    scales = np.hypot(along_y, along_x)
     # a jump of coordinates at the centre says nothing of a scale, and neither does NaN
+    for i, j in np.argwhere((dense >= 0) & ~(scales <= STEP).all(axis=0)):
+        scales[:, i, j] = _typical_scale(pixels[dense[i, j]])
+    widths = np.moveaxis(quantize_width(scales), 0, -1)
     return np.where(widths <= STEP, widths, 1.0)
+
+
+def _typical_scale(of_cell: Array) -> Array:
+    """Return the median extent of the pixels of a cell along y and x; 1 if no pixel has neighbours."""
+    steps = np.hypot(of_cell[:, 1:, :-1] - of_cell[:, :-1, :-1], of_cell[:, :-1, 1:] - of_cell[:, :-1, :-1])
+    some = np.isfinite(steps).all(axis=0)
+    return np.median(steps[:, some], axis=1) if some.any() else np.ones(2)
 
 
 def _boxes(windows: Array, dense: Array, pixels: Array) -> Array:
