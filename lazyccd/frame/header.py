@@ -35,7 +35,7 @@ NewCard: TypeAlias = tuple[str, Any, str]
 
 WCS_KEYWORD = re.compile(
     r"(CTYPE|CUNIT|CRVAL|CRPIX|CDELT|CROTA)\d|(CD|PC|PV|PS|LTM|A|B|AP|BP)\d*_|LTV\d|LONPOLE|LATPOLE|WCSAXES|WCSNAME"
-    r"|RADE(SYS|CSYS)|EQUINOX|EPOCH"
+    r"|RADE(SYS|CSYS)|EQUINOX|EPOCH|(C[PQ]DIS|C[PQ]ERR|D2IMDIS|D2IMERR|D[PQ])\d$|DVERR$"
 )
 """Keywords that place pixels on the sky and on the detector."""
 
@@ -293,18 +293,27 @@ def text_from_meta(meta: Mapping[str, Any], wcs: Any = None) -> str:
                 logger.warning("meta entry %r cannot be a header card (%s); left out.", key, error)
     if wcs is None:
         return text
-    cards, lines = _cards_of_wcs(wcs)
+    cards, lines, records = _cards_of_wcs(wcs)
     # the header of a CCDData has no WCS of its own, so that nothing is replaced
     if isinstance(meta, fits.Header) and not {card[0] for card in cards}.intersection(meta):
-        return "\n".join([text, *lines] if text else lines)
-    return append_cards(text, cards)
+        return "\n".join([text, *lines, *records] if text else [*lines, *records])
+    return "\n".join([append_cards(text, cards), *records])
 
 
-_WCS_CARDS: OrderedDict[str, tuple[list[NewCard], list[str]]] = OrderedDict()
+_WCS_CARDS: OrderedDict[str, tuple[list[NewCard], list[str], list[str]]] = OrderedDict()
 
 
-def _cards_of_wcs(wcs: Any) -> tuple[list[NewCard], list[str]]:
-    """Return the cards of a WCS and their lines.
+def wcs_cards(header: fits.Header) -> tuple[list[NewCard], list[str]]:
+    """Return the cards of the header of a WCS, and the lines of those that hold a record.
+
+    Records of a distortion have one keyword, ``DQ1 = 'NAXES: 2'``, ``DQ1 = 'AXIS.1: 1'``, so that none replaces another.
+    """
+    cards = [(card.keyword, card.value, card.comment) for card in header.cards if card.field_specifier is None]
+    return cards, [str(card) for card in header.cards if card.field_specifier is not None]
+
+
+def _cards_of_wcs(wcs: Any) -> tuple[list[NewCard], list[str], list[str]]:
+    """Return the cards of a WCS, their lines, and those of records.
 
     Those of the last 64 different ones are kept, since astropy takes a millisecond to make them.
     """
@@ -315,8 +324,8 @@ def _cards_of_wcs(wcs: Any) -> tuple[list[NewCard], list[str]]:
     found = _WCS_CARDS.get(key)
     if found is not None:
         return found
-    cards = [(c.keyword, c.value, c.comment) for c in wcs.to_header(relax=True).cards]
-    found = cards, append_cards("", cards).split("\n")
+    cards, records = wcs_cards(wcs.to_header(relax=True))
+    found = cards, append_cards("", cards).split("\n"), records
     if key:
         _WCS_CARDS[key] = found
         while len(_WCS_CARDS) > 64:

@@ -75,7 +75,7 @@ def _smooth_place(
     source: Any, longitude: Array, latitude: Array, size: tuple[int, int], target: FrozenWCS, shape: tuple[int, int]
 ) -> Region | None:
     """Return the box of positions on the grid; None where it could miss something."""
-    if not np.isfinite(longitude).all() or target.pickled or target.sip:
+    if not np.isfinite(longitude).all() or target.is_distorted:
         return None
     wcs = wcs_of_thread(target)
     core = wcs.wcs

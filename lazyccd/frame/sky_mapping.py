@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from dask.tokenize import tokenize
@@ -22,6 +22,7 @@ from lazyccd.errors import ArgumentTypeError, FrameError, ParameterError
 from lazyccd.frame.sky_caps import STEPS, Caps, caps_of, frame_sides, reference_cell
 from lazyccd.kernels.block import Array
 from lazyccd.kernels.resample.lattice import CELLS, PATCH, STEP, Exact, Patch, make_patch
+from lazyccd.sections import Region
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
@@ -57,12 +58,16 @@ class FrozenWCS:
     pickled: bytes = b""
     """Any other object with the interface of APE 14, or a WCS with tables."""
 
+    @property
+    def is_distorted(self) -> bool:
+        """Whether there is more than a linear transformation and a projection, or that is not known."""
+        return bool(self.sip or self.pickled) or any(word in self.header for word in ("---TPV", "CQDIS", "CPDIS"))
+
     @classmethod
     def of(cls, wcs: Any) -> FrozenWCS:
         """Return what a WCS is made from."""
         core = getattr(wcs, "wcs", None)
-        tables = [getattr(wcs, name, None) for name in ("cpdis1", "cpdis2", "det2im1", "det2im2")]
-        if core is None or any(table is not None for table in tables):
+        if core is None or has_tables(wcs):
             return cls("", (), pickled=pickle.dumps(wcs))
         core.set()
         # the steps are ignored beside a CD matrix, with a warning
@@ -101,6 +106,11 @@ class FrozenWCS:
             wcs.sip = Sip(a, b, None, None, crpix)
         wcs.wcs.set()
         return wcs
+
+
+def has_tables(wcs: Any) -> bool:
+    """Return whether a WCS of astropy has distortions that are tables."""
+    return any(getattr(wcs, name, None) is not None for name in ("cpdis1", "cpdis2", "det2im1", "det2im2"))
 
 
 def _plain(values: Any) -> Any:
@@ -360,6 +370,7 @@ def _from_sky(source: Any, shape: tuple[int, int]) -> ToSky:
     """Return the function from celestial coordinates to input positions y, x."""
     lng, lat = source.wcs.lng, source.wcs.lat
     period = pixel_period(source)
+    distorted = None if source.sip is None else _distorted_image(source, shape)
 
     def from_sky(longitude: Array, latitude: Array) -> tuple[Array, Array]:
         world = np.empty((longitude.size, 2))
@@ -368,7 +379,7 @@ def _from_sky(source: Any, shape: tuple[int, int]) -> ToSky:
         focal = np.full_like(world, np.nan)
         if finite.any():
             focal[finite] = source.wcs_world2pix(world[finite], 0)
-        x, y = _undistorted(source, focal, shape) if source.sip is not None else (focal[:, 0], focal[:, 1])
+        x, y = _undistorted(source, focal, distorted) if distorted else (focal[:, 0], focal[:, 1])
         for axis, every in period:
             # the copy of a position that lies nearest to the middle of the image
             values, middle = (x, (shape[1] - 1) / 2) if axis == 0 else (y, (shape[0] - 1) / 2)
@@ -392,7 +403,31 @@ def pixel_period(wcs: Any) -> list[tuple[int, float]]:
     return [(int(axes[0]), float(abs(360 / row[axes[0]])))]
 
 
-def _undistorted(source: WCS, focal: Array, shape: tuple[int, int]) -> tuple[Array, Array]:
+class _DistortedImage(NamedTuple):
+    """Where a SIP polynomial moves the pixels of an image."""
+
+    low: Array
+    """Smallest x and y of the image and of all that its pixels are moved to."""
+
+    high: Array
+    """Largest x and y."""
+
+    farthest: float
+    """Pixels by which none is moved farther."""
+
+
+def _distorted_image(source: WCS, shape: tuple[int, int]) -> _DistortedImage:
+    """Return where a SIP polynomial moves the pixels of an image."""
+    rows, columns = frame_sides(shape)
+    pixels = np.stack([v.ravel() for v in np.meshgrid(columns, rows)], axis=-1)
+    moved = source.pix2foc(pixels, 0)
+    both = np.concatenate([moved, [(-0.5, -0.5), (shape[1] - 0.5, shape[0] - 0.5)]])
+    # half of the image and more, since a lattice about it is smooth then
+    farthest = max(0.5 * max(shape) + 64, 1.1 * float(np.hypot(*(moved - pixels).T).max()))
+    return _DistortedImage(both.min(axis=0) - 1, both.max(axis=0) + 1, farthest)
+
+
+def _undistorted(source: WCS, focal: Array, image: _DistortedImage) -> tuple[Array, Array]:
     """Return the pixels whose distorted positions are ``focal``, by Newton's method, with as many steps for each.
 
     Positions that are far from the image are left as they are: the polynomial says nothing there, and may fold back.
@@ -409,28 +444,15 @@ def _undistorted(source: WCS, focal: Array, shape: tuple[int, int]) -> tuple[Arr
         u, v = u - (b_v * p - a_v * q) / determinant, v - (a_u * q - b_u * p) / determinant
     x, y = u + u0, v + v0
     # a fold: a position that moved by more than the polynomial moves any pixel of the image
-    limit = 0.5 * max(shape) + 64
-    lost = ~((np.hypot(x - focal[:, 0], y - focal[:, 1]) <= limit) & (np.hypot(p, q) <= CONVERGED))
-    if lost.any():
-        away = _outside(source, focal[lost], shape)
-        x[lost], y[lost] = (np.where(away, focal[lost, k], np.nan) for k in (0, 1))
+    moved = np.hypot(x - focal[:, 0], y - focal[:, 1])
+    lost = ~((moved <= image.farthest) & (np.hypot(p, q) <= CONVERGED))
+    away = (focal[lost] < image.low).any(axis=1) | (focal[lost] > image.high).any(axis=1)
+    x[lost], y[lost] = (np.where(away, focal[lost, k], np.nan) for k in (0, 1))
     return x, y
 
 
 CONVERGED = 1e-3
 """Pixels left before the last step of Newton's method, which leaves the square of them."""
-
-
-def _outside(source: WCS, focal: Array, shape: tuple[int, int]) -> Array:
-    """Return which distorted positions belong to no pixel of an image and are outside of its outline, too."""
-    rows, columns = frame_sides(shape)
-    x, y = (v.ravel() for v in np.meshgrid(columns, rows))
-    moved = source.pix2foc(np.stack([x, y], axis=-1), 0)
-    out = np.zeros(len(focal), bool)
-    for axis, n in enumerate(shape[::-1]):
-        low, high = min(moved[:, axis].min(), -0.5), max(moved[:, axis].max(), n - 0.5)
-        out |= (focal[:, axis] < low - 1) | (focal[:, axis] > high + 1)
-    return out
 
 
 def _polynomial(coefficients: Array | None, u: Array, v: Array) -> tuple[Array, Array, Array]:
@@ -448,6 +470,28 @@ def _polynomial(coefficients: Array | None, u: Array, v: Array) -> tuple[Array, 
             along_v = along_v + c * q * u**p * v ** (q - 1)
     return value, along_u, along_v
 
+
+def unsolved_region(wcs: Any, shape: tuple[int, int]) -> Region | None:
+    """Return the pixels of an image that cannot be found again from their place on the sky; None if all can.
+
+    A distortion that was fitted to few stars folds back at the edges, and then two pixels have one place.
+    """
+    sides = [side[1:-1] for side in frame_sides(shape)]
+    y, x = (v.ravel() for v in np.meshgrid(*sides, indexing="ij"))
+    with np.errstate(all="ignore"):
+        longitude, latitude = sky_of(wcs)(y, x)
+        again = _from_sky(wcs, shape)(longitude, latitude)
+    lost = ~(np.hypot(again[0] - y, again[1] - x) <= SAME_PIXEL) & np.isfinite(longitude)
+    if not lost.any():
+        return None
+    steps = [side[1] - side[0] for side in sides]
+    low = [math.floor(v[lost].min() - step / 2) for v, step in zip((y, x), steps, strict=True)]
+    high = [math.ceil(v[lost].max() + step / 2) for v, step in zip((y, x), steps, strict=True)]
+    return Region(low[0], high[0] + 1, low[1], high[1] + 1).clip(shape)
+
+
+SAME_PIXEL = 0.01
+"""Pixels by which a position may differ from what it was, after the way to the sky and back."""
 
 EDGE_STEP = 64
 """Pixels between the points of an image at which its place on the sky is looked at."""
@@ -485,6 +529,10 @@ def shifted(wcs: Any, y0: int, x0: int) -> Any:
     """Return a WCS whose pixel (0, 0) is the pixel (y0, x0) of another."""
     if not hasattr(wcs, "wcs"):
         raise ArgumentTypeError("target_shape 'union' needs an astropy.wcs.WCS, whose reference pixel can be moved.")
+    if has_tables(wcs):
+        raise ArgumentTypeError(
+            "target_shape 'union' cannot move a WCS whose distortion is a table; give its rows and columns."
+        )
     new = wcs.deepcopy()
     new.wcs.crpix = wcs.wcs.crpix - (x0, y0)
     if new.sip is not None:

@@ -81,6 +81,37 @@ def wcs_from_header(text: str, y: Array, x: Array) -> WCS | None:
     return wcs
 
 
+IN_WAT = {"TNX": "TAN", "ZPX": "ZPN"}
+"""Projections of IRAF, with distortions in its WAT cards, and what astropy takes them for."""
+
+KNOWN_DISTORTIONS = ("", "SIP")
+"""What may follow a projection in CTYPE; TPV and TPD need their cards CQDIS, too."""
+
+
+def refuse_unknown_distortion(text: str) -> None:
+    """Raise an error if astropy leaves out a distortion that a header has: positions would be wrong by many pixels.
+
+    Raises
+    ------
+    FrameError
+        Raised with the keyword and its value.
+    """
+    header = header_from_text(text)
+    for keyword in ("CTYPE1", "CTYPE2"):
+        value = str(header.get(keyword, ""))
+        code, distortion = value[5:8], value[9:12].strip()
+        if code in IN_WAT:
+            raise FrameError(
+                f"{keyword} = {value!r} has its distortion in cards WAT of IRAF, and would be read as plain {IN_WAT[code]}; fit the "
+                "WCS anew as SIP or TPV, such as with astropy.wcs.utils.fit_wcs_from_points or SCAMP."
+            )
+        if distortion not in KNOWN_DISTORTIONS and not (distortion in {"TPV", "TPD"} and "CQDIS1" in header):
+            raise FrameError(
+                f"{keyword} = {value!r} has the distortion {distortion!r}, which would be left out; fit the WCS anew as SIP or TPV, "
+                f"or, if positions without it will do, set {keyword} = {value[:8]!r} with ds.ccd.with_header()."
+            )
+
+
 def _read(text: str) -> WCS | None:
     """Return the WCS of a header; None if there is none without a letter."""
     header = header_from_text(text)

@@ -8,17 +8,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, FrameError, ParameterError
 from lazyccd.frame.core import Image, resolve
-from lazyccd.frame.header import SECTION_KEYWORD, WCS_KEYWORD, append_cards, cards_of
+from lazyccd.frame.header import SECTION_KEYWORD, WCS_KEYWORD, append_cards, cards_of, wcs_cards
 from lazyccd.frame.history_log import LogEntry
-from lazyccd.frame.sky_mapping import FrozenWCS, SkyMapping, footprint_pixels, pixel_area_ratio, shifted
-from lazyccd.frame.wcs import wcs_from_header
+from lazyccd.frame.sky_mapping import (
+    FrozenWCS,
+    SkyMapping,
+    footprint_pixels,
+    has_tables,
+    pixel_area_ratio,
+    shifted,
+    unsolved_region,
+)
+from lazyccd.frame.wcs import refuse_unknown_distortion, wcs_from_header
 from lazyccd.kernels.block import APERTURE
 from lazyccd.kernels.resample.block import resample
 from lazyccd.kernels.resample.weights import KERNELS
@@ -151,13 +159,21 @@ def celestial_wcs(image: Image) -> Any:
     Raises
     ------
     FrameError
-        Raised if it has no celestial one.
+        Raised if it has no celestial one, or one whose distortion is unknown or folds back inside of the image.
     """
+    refuse_unknown_distortion(image.header)
     wcs = wcs_from_header(image.header, image.y, image.x)
     if wcs is None:
         raise FrameError(
             "the header of the frame has no celestial WCS, so it has no place on the sky; solve the field, and add the cards of "
             "its solution by ds.ccd.with_header()."
+        )
+    lost = unsolved_region(wcs, image.shape)
+    if lost is not None:
+        raise FrameError(
+            f"the WCS of the frame does not lead back from the sky to the pixels [{lost.y0}:{lost.y1}, {lost.x0}:{lost.x1}] "
+            f"(CTYPE1 = {wcs.wcs.ctype[0]!r}): its distortion folds back there. Fit it anew with a lower order, or cut these pixels "
+            "off with ds.isel()."
         )
     return wcs
 
@@ -291,8 +307,10 @@ def target_header(text: str, target: Any, shape: tuple[int, int]) -> str:
         if not WCS_KEYWORD.match(keyword) and (keyword == "GAIN" or not SECTION_KEYWORD.match(keyword))
     ]
     text = "\n".join(line for lines in kept for line in lines)
-    if not hasattr(target, "to_header"):
-        return append_cards(text, [("NAXIS1", shape[1], ""), ("NAXIS2", shape[0], "")])
-    cards = [(card.keyword, card.value, card.comment) for card in target.to_header(relax=True).cards]
+    size = [("NAXIS1", shape[1], ""), ("NAXIS2", shape[0], "")]
+    # the tables of a distortion would be other HDUs
+    if not hasattr(target, "to_header") or has_tables(target):
+        return append_cards(text, size)
+    cards, records = wcs_cards(target.to_header(relax=True))
     cards = [card for card in cards if card[0] not in {"DATE-OBS", "MJD-OBS", "MJDREF", ""}]
-    return append_cards(text, [("NAXIS1", shape[1], ""), ("NAXIS2", shape[0], ""), *cast("Any", cards)])
+    return "\n".join([append_cards(text, [*size, *cards]), *records])
