@@ -6,6 +6,7 @@ cubic in between (`lazyccd.kernels.resample.lattice`); the loops are in `lazyccd
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
@@ -47,6 +48,9 @@ ORDERS: dict[str | int, str] = {
     3: "bicubic",
 }
 """Kernel of each order: names, and what ccdproc calls them."""
+
+POLYNOMIAL = re.compile(r"^(PV\d_|CQDIS\d)", re.MULTILINE)
+"""Cards of distortions beside SIP, and of projections with parameters."""
 
 LARGEST = 2**40
 """Pixels of an output; more, a terabyte for each byte of a pixel, is a mistake in the WCS or the shape."""
@@ -168,7 +172,7 @@ def celestial_wcs(image: Image) -> Any:
             "the header of the frame has no celestial WCS, so it has no place on the sky; solve the field, and add the cards of "
             "its solution by ds.ccd.with_header()."
         )
-    lost = unsolved_region(wcs, image.shape)
+    lost = unsolved_region(wcs, image.shape) if wcs.sip is not None or POLYNOMIAL.search(image.header) else None
     if lost is not None:
         raise FrameError(
             f"the WCS of the frame does not lead back from the sky to the pixels [{lost.y0}:{lost.y1}, {lost.x0}:{lost.x1}] "
