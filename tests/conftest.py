@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,13 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the real frames are not there: no folder {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def processes() -> Iterator[ProcessPoolExecutor]:
+    """Return a pool of two fresh processes, which all tests share: each start imports everything."""
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        yield pool
 
 
 @pytest.fixture(scope="session")

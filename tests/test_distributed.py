@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +57,9 @@ def test_threads(folder: Path, expected: xr.Dataset) -> None:
     assert_frames_equal(reduced(folder).compute(scheduler="threads", num_workers=4), expected)
 
 
-def test_processes(folder: Path, expected: xr.Dataset) -> None:
+def test_processes(folder: Path, expected: xr.Dataset, processes: ProcessPoolExecutor) -> None:
     """Fresh processes find all kernels by name, and give the same bits."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool, dask.config.set(pool=pool):
+    with dask.config.set(pool=processes):
         assert_frames_equal(reduced(folder).compute(scheduler="processes"), expected)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib as mpl
@@ -106,11 +105,10 @@ def observatory(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def scheduler() -> Iterator[str]:
+@pytest.fixture(scope="session")
+def scheduler(cluster: LocalCluster) -> str:
     """Return the address of a scheduler with two workers that are processes."""
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
-        yield cluster.scheduler_address
+    return cluster.scheduler_address
 
 
 @pytest.mark.parametrize("document", WITH_PYTHON)

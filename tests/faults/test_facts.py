@@ -11,6 +11,9 @@ from tests.faults import facts
 SHORT = range(0, 60, 3)
 """Draws of one corruption each, of different kinds."""
 
+USUAL = SHORT[::3]
+"""Draws that are always tried; the others only with ``-m slow``."""
+
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_night_without_corruptions_is_right(tmp_path: Path, seed: int) -> None:
@@ -19,7 +22,9 @@ def test_a_night_without_corruptions_is_right(tmp_path: Path, seed: int) -> None
     assert verdict == facts.Verdict("right", [])
 
 
-@pytest.mark.parametrize("number", SHORT)
+@pytest.mark.parametrize(
+    "number", [*USUAL, *(pytest.param(n, marks=pytest.mark.slow) for n in SHORT if n not in USUAL)]
+)
 def test_no_product_is_wrong_and_complete(number: int) -> None:
     """A corruption gives products that are right, or a status and a reason; one that harms nothing gives right ones."""
     drawn = facts.draw(number, seed=1)

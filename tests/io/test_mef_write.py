@@ -129,12 +129,13 @@ def test_trees_that_users_make(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheduler", ["sync", "threads", "processes"])
-def test_any_scheduler_writes_the_same_bytes(tmp_path: Path, scheduler: str) -> None:
+def test_any_scheduler_writes_the_same_bytes(tmp_path: Path, scheduler: str, request: pytest.FixtureRequest) -> None:
     """Frames of different shapes and chunks, written at once or later, region by region."""
     tree = make_tree({name: formula_frame((50 + i, 60), (20, 7 + i), seed=i) for i, name in enumerate("ab")}, {})
     with dask.config.set(scheduler="sync"):
         expected = Path(str(lazyccd.to_fits(tree, tmp_path / "a.fits"))).read_bytes()
-    with dask.config.set(scheduler=scheduler):
+    pool = request.getfixturevalue("processes") if scheduler == "processes" else None
+    with dask.config.set(scheduler=scheduler, pool=pool):
         later = lazyccd.to_fits(tree.ccd.rechunk(13), tmp_path / "b.fits", compute=False)
         assert Path(later.compute()).read_bytes() == expected
         store = lazyccd.to_zarr(tree, tmp_path / "b.zarr", compute=False, shards=(16, 16)).compute()

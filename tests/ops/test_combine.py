@@ -195,12 +195,15 @@ def test_no_chunking_changes_a_bit(chunks: tuple[int, int], mem_limit: int, opti
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "processes"])
-def test_the_order_in_which_chunks_end_changes_no_bit(stack: list[CCDData], scheduler: str) -> None:
+def test_the_order_in_which_chunks_end_changes_no_bit(
+    stack: list[CCDData], scheduler: str, request: pytest.FixtureRequest
+) -> None:
     """Seven workers on many small chunks give what one chunk after the other gives."""
     frames = [from_ccddata(ccd).ccd.rechunk((3, 5)) for ccd in stack]
     result = combine(frames, reject=SigmaClip(deviation="mad_std"), scale="median").ccd.rechunk((3, 5))
     one_by_one = result.compute(scheduler="sync")
-    at_once = result.compute(scheduler=scheduler, num_workers=7 if scheduler == "threads" else 2)
+    more = {"pool": request.getfixturevalue("processes")} if scheduler == "processes" else {"num_workers": 7}
+    at_once = result.compute(scheduler=scheduler, **more)
     for name in one_by_one.data_vars:
         np.testing.assert_array_equal(at_once[name].values, one_by_one[name].values)
 

@@ -127,9 +127,9 @@ from pathlib import Path
 import lazyccd
 from lazyccd.plan.cost import declared_limit
 folder, store = sys.argv[1:]
-ds = lazyccd.open_fits(folder + "/a.fits", chunks=(2048, 8192))
+ds = lazyccd.open_fits(folder + "/a.fits", chunks=(1024, 8192))
 ds = lazyccd.median_filter(lazyccd.median_filter(ds, 3), 3)
-lazyccd.to_zarr(ds, store, shards=(2048, 8192))
+lazyccd.to_zarr(ds, store, shards=(1024, 8192))
 limit = declared_limit()
 peak = int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 print(json.dumps([limit.bytes, limit.threads, peak]))
@@ -139,16 +139,16 @@ print(json.dumps([limit.bytes, limit.threads, peak]))
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says how much memory a process had")
 def test_a_job_obeys_its_limit(tmp_path: Path) -> None:
     """A job whose chunks would not fit whole writes the same bytes in bands, and never has more memory than its limit."""
-    pixels = np.random.default_rng(1).normal(100, 5, (4096, 8192)).astype(np.float32)
+    pixels = np.random.default_rng(1).normal(100, 5, (2048, 8192)).astype(np.float32)
     fits.writeto(tmp_path / "a.fits", pixels)
     found = {}
-    for megabytes in (0, 700):
+    for megabytes in (0, 470):
         environment = {**os.environ, "SLURM_MEM_PER_NODE": str(megabytes), "SLURM_CPUS_PER_TASK": "2"}
         command = [sys.executable, "-c", PROGRAM, str(tmp_path), str(tmp_path / f"{megabytes}.zarr")]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         found[megabytes] = json.loads(done.stdout)
-    limit, threads, peak = found[700]
-    assert (limit, threads) == (700 << 20, min(2, os.cpu_count() or 1))
+    limit, threads, peak = found[470]
+    assert (limit, threads) == (470 << 20, min(2, os.cpu_count() or 1))
     assert peak < limit < found[0][2]
     stores = [{p.relative_to(s): p.read_bytes() for p in s.rglob("*") if p.is_file()} for s in tmp_path.glob("*.zarr")]
     assert stores[0] == stores[1]

@@ -17,9 +17,9 @@ from lazyccd import ccdproc
 def level(value):
     frame = lazyccd.from_ccddata(CCDData(np.full((8, 8), value), unit="adu"))
     # large enough for the threads of single calls
-    large = CCDData(np.full((3000, 3000), value), unit="adu")
+    large = CCDData(np.full((2900, 2900), value, np.float32), unit="adu")
     twice = ccdproc.gain_correct(large, 2.0)
-    return float(lazyccd.median_filter(frame, 3)["data"].mean().compute()) + float(twice.data.mean())
+    return float(lazyccd.median_filter(frame, 3)["data"].mean().compute()) + float(twice.data.mean(dtype=float))
 
 def run():
     print(level(1.0))
