@@ -13,6 +13,7 @@ from astropy.nddata import CCDData
 from astropy.stats import mad_std
 
 from lazyccd.ccdproc.arithmetic import copy_meta
+from lazyccd.ccdproc.small_stacks import MAD_TO_SIGMA
 from lazyccd.ccdproc.whole_image import filtered, is_plain
 
 __all__ = [
@@ -74,8 +75,6 @@ def background_deviation_box(data: Any, bbox: int) -> Any:
     """
     if bbox < 1:
         raise ValueError(f"bbox is {bbox} and must be greater than 1.")
-    from lazyccd.kernels.quantiles import MAD_TO_SIGMA
-
     data = np.asarray(data)
     half = max(int(bbox / 2), 1)
     result = data * 0.0 + data.std()

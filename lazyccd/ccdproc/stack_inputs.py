@@ -1,7 +1,7 @@
 """The values of a stack as lazyccd's kernels take them, and the statistics that a Combiner asks for.
 
 Kernels are imported where they are called: importing numba takes a quarter of the time of `import ccdproc`, and many scripts
-combine nothing.
+combine nothing, or so little that NumPy is done before; see `lazyccd.ccdproc.small_stacks`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from astropy.stats import mad_std
 from astropy.utils.exceptions import AstropyUserWarning
 
+from lazyccd.ccdproc import small_stacks
 from lazyccd.ccdproc.filters import sigma_func
 
 Array = np.ndarray[Any, Any]
@@ -48,12 +49,19 @@ class StackInputs:
         masked = np.ma.getmaskarray(stack).reshape(self.values.shape)
         self.use: Array = ~(masked | np.isnan(self.values))
 
+    def _loops(self, *, finite: bool = False) -> Any:
+        """Return the module whose functions combine the stack sooner, that of kernels if it must be finite and is not."""
+        small = not small_stacks.kernels_pay(self.values.size)
+        if small and (not finite or bool((np.isfinite(self.values) | ~self.use).all())):
+            return small_stacks
+        from lazyccd.kernels.stack import loops
+
+        return loops
+
     @cached_property
     def _spread(self) -> tuple[Array, Array, Array]:
         """How many values each pixel has, their mean and their squared distances from it."""
-        from lazyccd.kernels.stack.loops import mean_and_squares
-
-        found: tuple[Array, Array, Array] = mean_and_squares(self.values, self.use)
+        found: tuple[Array, Array, Array] = self._loops().mean_and_squares(self.values, self.use)
         return found
 
     @property
@@ -71,9 +79,9 @@ class StackInputs:
     @cached_property
     def _median(self) -> tuple[Array, Array]:
         """The median of each pixel, and the median distance from it."""
-        from lazyccd.kernels.stack.loops import median_and_deviation
-
-        return median_and_deviation(self.values, self.use)
+        # differences of infinities are NaN, which NumPy sorts in another way
+        found: tuple[Array, Array] = self._loops(finite=True).median_and_deviation(self.values, self.use)
+        return found
 
     @property
     def median(self) -> Array:
@@ -83,21 +91,17 @@ class StackInputs:
     @property
     def mad_deviation(self) -> Array:
         """The standard deviation of each pixel as its median absolute deviation has it."""
-        from lazyccd.kernels.quantiles import MAD_TO_SIGMA
-
-        return (MAD_TO_SIGMA * self._median[1]).reshape(self.shape)
+        return (small_stacks.MAD_TO_SIGMA * self._median[1]).reshape(self.shape)
 
     def weighted_sum(self, weights: Array | None) -> tuple[Array, Array]:
         """Return the weighted sum of each pixel, and the sum of its weights; one weight per image or per value."""
-        from lazyccd.kernels.stack.loops import pixel_weighted_sum, weighted_sum
-
         if weights is None:
             weights = np.ones(len(self.values))
         given = np.ascontiguousarray(weights, float).reshape(len(self.values), -1)
         if weights.ndim == 1:
-            total, norm = weighted_sum(self.values, self.use, given[:, 0])
+            total, norm = self._loops().weighted_sum(self.values, self.use, given[:, 0])
         else:
-            total, norm = pixel_weighted_sum(self.values, self.use, given)
+            total, norm = self._loops().pixel_weighted_sum(self.values, self.use, given)
         return total.reshape(self.shape), norm.reshape(self.shape)
 
     def beyond(self, low: float, high: float, center: object, deviation: object) -> Array | None:
@@ -110,10 +114,13 @@ class StackInputs:
             # as astropy's function does
             message = "Input data contains invalid values (NaNs or infs), which were automatically clipped."
             warnings.warn(message, AstropyUserWarning, stacklevel=3)
-        from lazyccd.kernels.stack.loops import sorting_network
-        from lazyccd.kernels.stack.sigma_clip import reject_deviant
+        if small_stacks.kernels_pay(self.values.size):
+            from lazyccd.kernels.stack.loops import sorting_network
+            from lazyccd.kernels.stack.sigma_clip import reject_deviant
 
-        network, nothing = sorting_network(len(self.values)), np.empty((0, 0))
-        reject_deviant(self.values, use, network, by_mean, by_mad, low, high, 1, nothing)
+            network, nothing = sorting_network(len(self.values)), np.empty((0, 0))
+            reject_deviant(self.values, use, network, by_mean, by_mad, low, high, 1, nothing)
+        else:
+            small_stacks.reject_once(self.values, use, by_mean, by_mad, low, high)
         rejected: Array = ~use.reshape(-1, *self.shape)
         return rejected
