@@ -219,16 +219,18 @@ def _write(path: Path, folder: str, entries: Mapping[str, Any]) -> None:
 def _remove_oldest(root: Path) -> None:
     """Remove cache files that were used longest ago, those of older code too, until all take no more than `MOST_BYTES`."""
     files = []
-    for path in root.glob("headers-*/*"):
-        with contextlib.suppress(OSError):  # another process may have removed it
-            status = path.stat()
-            files.append((status.st_mtime_ns, status.st_size, path))
+    # asked for with each write: paths as objects would take ten times as long to list as their names
+    for folder in (entry.path for entry in os.scandir(root) if entry.name.startswith("headers-")):
+        for entry in os.scandir(folder):
+            with contextlib.suppress(OSError):  # another process may have removed it
+                status = entry.stat()
+                files.append((status.st_mtime_ns, status.st_size, entry.path))
     total = sum(size for _, size, _ in files)
-    for _, size, path in sorted(files):
+    for _, size, path in sorted(files) if total > MOST_BYTES else ():
+        Path(path).unlink(missing_ok=True)
+        total -= size
         if total <= MOST_BYTES:
             return
-        path.unlink(missing_ok=True)
-        total -= size
 
 
 def _is_fresh(identity: Identity) -> bool:
