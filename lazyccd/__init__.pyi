@@ -77,6 +77,7 @@ from .ops import (
     with_uncertainty as with_uncertainty,
     with_unit as with_unit,
 )
+from .mosaic_inputs import frames_at as frames_at, stamps as stamps
 from .pixel_history import explain as explain
 
 __version__: str

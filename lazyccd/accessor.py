@@ -22,6 +22,7 @@ from lazyccd.frame.header import header_view
 from lazyccd.frame.header_in_memory import header_in_memory
 from lazyccd.frame.tree import frames_of, over_trees
 from lazyccd.frame.wcs import wcs_from_header
+from lazyccd.mosaic_inputs import frames_at, stamps
 from lazyccd.ops.attributes import cut
 from lazyccd.ops.instrument.trim import cut_section
 from lazyccd.pixel_history import explain, index_of
@@ -184,6 +185,14 @@ class CCDAccessor:
     def explain(self, y: float, x: float) -> Any:
         """Return a table of what became of the pixel at original coordinates; see `lazyccd.explain`."""
         return explain(self._ds, y, x)
+
+    def frames_at(self, position: SkyCoord | tuple[float, float]) -> Any:
+        """Return a table of the frames that lie on a place of a mosaic; see `lazyccd.frames_at`."""
+        return frames_at(self._ds, position)
+
+    def stamps(self, position: SkyCoord | tuple[float, float], size: int | tuple[int, int]) -> xr.Dataset:
+        """Return what each frame shows of a place of a mosaic, dims (frame, y, x); see `lazyccd.stamps`."""
+        return stamps(self._ds, position, size)
 
     def show(
         self, stretch: str = "asinh", interval: str = "zscale", planes: bool = True, ax: Axes | None = None

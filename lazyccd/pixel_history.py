@@ -17,8 +17,9 @@ from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.tree import by_frame
 from lazyccd.frame.wcs import lattice
 from lazyccd.kernels import pointwise
-from lazyccd.kernels.block import PLANES, Block, Request
-from lazyccd.kernels.stack.combine import combine_frames, reasons
+from lazyccd.kernels.block import PLANES, Array, Block, Request
+from lazyccd.kernels.stack.combine import combine_frames, reasons, scaling_of
+from lazyccd.kernels.stack.scaling import Scaling
 from lazyccd.ops.arguments import normalize_number
 from lazyccd.plan.footprints import Window
 from lazyccd.plan.lower import lower_image, lower_scalars, read_label
@@ -141,9 +142,9 @@ def _stack_rows(step: Stack, y: int, x: int, image: Image) -> Iterator[Row]:
     request = Request(Region(y, y + 1, x, x + 1), frozenset({"data", "mask"}))
     # behind the frames may stand weights, and the frames again without their masters
     count = dict(step.params)["rule"].count if step.kernel is combine_frames else len(step.frames)
-    notes = _notes(step, request, image) if step.kernel is combine_frames else [""] * count  # of those that are here
     # of a mosaic, most frames lie elsewhere
     here = [i for i, need in enumerate(step.needs(request)[:count]) if need is not None]
+    notes = inputs_of_pixel(step, request, image).notes if step.kernel is combine_frames else [""] * len(here)
     for i, note in zip(here, notes, strict=True):
         frame = step.frames[i]
         name = f"{i + 1} {file_name(frame)}".strip()
@@ -151,13 +152,36 @@ def _stack_rows(step: Stack, y: int, x: int, image: Image) -> Iterator[Row]:
         yield Row(name, Place(frame, y, x), "to the stack", note or "used")
 
 
-def _notes(step: Stack, request: Request, image: Image) -> list[str]:
-    """Return for each input why it was left out."""
+class PixelInputs(NamedTuple):
+    """What a stack makes of one pixel; for each frame that has it, in their order."""
+
+    values: Array
+    """Values, brought to one level."""
+
+    notes: list[str]
+    """Why an input was left out; empty words for those that were used."""
+
+    scaling: Scaling
+    """What is done to each frame of the stack, those that lie elsewhere too."""
+
+
+def inputs_of_pixel(step: Stack, request: Request, image: Image) -> PixelInputs:
+    """Return what a stack that `combine_frames` makes does with the inputs of a pixel.
+
+    Parameters
+    ----------
+    step
+        The stack.
+    request
+        Data and mask of one pixel.
+    image
+        The frame that is the stack, for its graphs.
+    """
     arrays: list[Any] = []
     asked: list[tuple[Region, list[str]] | None] = []
     for frame, need in zip(step.frames, step.needs(request), strict=True):
         planes = [] if need is None else [name for name in PLANES if name in need.planes]
-        arrays += [] if need is None else _lower(frame, need.region, planes, image)
+        arrays += [] if need is None else lower_region(frame, need.region, planes, image)
         asked.append(None if need is None else (need.region, planes))
     pending = {name: scalar for name, scalar in step.scalars if scalar.given is None}
     found = compute(*arrays, *lower_scalars(pending.values(), image.graphs))
@@ -166,10 +190,10 @@ def _notes(step: Stack, request: Request, image: Image) -> list[str]:
     pixels = iter(found)
     blocks = [None if one is None else Block(one[0], **{name: next(pixels) for name in one[1]}) for one in asked]
     rule = dict(step.params)["rule"]
-    return reasons(request, blocks, rule=rule, **scalars)[1]
+    return PixelInputs(*reasons(request, blocks, rule=rule, **scalars), scaling_of(rule, scalars))
 
 
-def _lower(step: Step, region: Region, planes: list[str], image: Image) -> list[Any]:
+def lower_region(step: Step, region: Region, planes: list[str], image: Image) -> list[Any]:
     """Return lazy arrays of a region of a step; variances as such."""
     window = Apply(
         region.shape,
@@ -188,7 +212,7 @@ def _values(image: Image, rows: list[Row]) -> list[tuple[float, float, int]]:
     for row in rows:
         step, y, x = row.place
         planes = [name for name in PLANES if name in step.dtypes]
-        arrays.append(dict(zip(planes, _lower(step, Region(y, y + 1, x, x + 1), planes, image), strict=True)))
+        arrays.append(dict(zip(planes, lower_region(step, Region(y, y + 1, x, x + 1), planes, image), strict=True)))
     numbers = []
     for found in compute(*arrays):
         first = {name: array[0, 0] for name, array in found.items()}

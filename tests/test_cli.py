@@ -210,6 +210,42 @@ def test_combine(tmp_path: Path, rng: np.random.Generator) -> None:
     assert "exists; pass --overwrite" in again.output
 
 
+def test_coadd(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Files lie on one grid of the sky; the command says what it does, and writes stores with levels and a picture, or FITS."""
+    for i in range(5):
+        wcs = WCS({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CDELT1": -1e-3, "CDELT2": 1e-3, "CRPIX1": 20.0 - 4 * i})
+        header = wcs.to_header()
+        header["BUNIT"] = "adu"
+        fits.PrimaryHDU(rng.normal(0, 1, (30, 40)).astype(np.float32), header).writeto(tmp_path / f"{i}.fits")
+    out = tmp_path / "sky.zarr"
+    words = ("coadd", str(tmp_path / "[0-9].fits"), "-o", str(out))
+    dry = call(*words, "--dry-run", "--order", "bilinear")
+    assert dry.exit_code == 0, dry.output
+    assert "average of 5 frames, 31 rows, 57 columns of 3.6 arcsec, bilinear" in dry.output
+    assert "largest chunk" in dry.output
+    assert not out.exists()
+    result = call(*words, "--map", "coverage", "--pyramid", "--preview", str(tmp_path / "sky.png"))
+    assert result.exit_code == 0, result.output
+    mosaic = lazyccd.open_zarr(out)
+    assert mosaic["coverage"].values.max() == 5
+    assert (tmp_path / "sky.png").stat().st_size > 5000
+    again = call(*words)
+    assert again.exit_code == 2
+    assert "exists; pass --overwrite" in again.output
+    like = call(
+        "coadd", str(tmp_path / "0.fits"), "-o", str(tmp_path / "like.fits"), "--like", str(tmp_path / "2.fits")
+    )
+    assert like.exit_code == 0, like.output
+    data = fits.getdata(tmp_path / "like.fits")
+    np.testing.assert_array_equal(data[:, 0:32], fits.getdata(tmp_path / "0.fits")[:, 8:])
+    assert np.isnan(data[:, 32:]).all()
+    both = call(*words, "--like", str(tmp_path / "0.fits"), "--pixel-scale", "1")
+    assert both.exit_code == 2
+    assert "--like gives the whole grid" in both.output
+    for_fits = call("coadd", str(tmp_path / "0.fits"), "-o", str(tmp_path / "x.fits"), "--pyramid")
+    assert (for_fits.exit_code, "--pyramid is for stores" in for_fits.output) == (2, True)
+
+
 def test_combine_with_offsets(tmp_path: Path, rng: np.random.Generator) -> None:
     """Offsets come from a file, in x and y as IRAF has them, or are measured, which is printed in this form."""
     sky = rng.normal(0, 1, (80, 90)).astype(np.float32)

@@ -18,8 +18,9 @@ BITWISE_OR: Any = np.bitwise_or
 PLANES = ("data", "variance", "mask")
 """The planes of a frame, in the order in which they stand in blocks."""
 
-STACK_MAPS = {"n_used": "uint16", "n_rejected": "uint16", "exposure": "float32"}
-"""Planes that only a stack can have, and their types: how many inputs were used, how many rejected, and their exposure time."""
+STACK_MAPS = {"n_used": "uint16", "n_rejected": "uint16", "exposure": "float32", "coverage": "uint16"}
+"""Planes that only a stack can have, and their types: how many inputs were used, how many rejected, their exposure time, and how
+many have data."""
 
 APERTURE = "variance_aperture"
 """The plane of variances whose sums over apertures are right, of the dtype of the data: neighbours in it are correlated."""
@@ -53,6 +54,7 @@ class Block(NamedTuple):
     n_used: Array | None = None
     n_rejected: Array | None = None
     exposure: Array | None = None
+    coverage: Array | None = None
     variance_aperture: Array | None = None
 
     def plane(self, name: str) -> Array:

@@ -703,3 +703,26 @@ def trust_filled(request: Request, a: Block, *, flag: int) -> Block:
         mask = np.where(given & bit, bit, given)
     planes = {name: a.plane(name) for name in ("data", "variance") if name in request.planes}
     return Block(request.region, mask=mask, **planes)
+
+
+def edge_weights(request: Request, a: Block | None = None, *, shape: tuple[int, int], width: float) -> Block:
+    """Return weights that rise from the edge of an image to 1, so that no step is seen where a frame of a mosaic ends.
+
+    Parameters
+    ----------
+    request
+        The region.
+    a
+        Weights by which they are multiplied; None for 1.
+    shape
+        Shape of the image.
+    width
+        Pixels from the edge at which they reach 1.
+    """
+    y0, y1, x0, x1 = request.region
+    rows, columns = (
+        np.minimum(np.arange(begin, end), length - 1 - np.arange(begin, end)) + 0.5
+        for begin, end, length in ((y0, y1, shape[0]), (x0, x1, shape[1]))
+    )
+    weights = np.minimum(np.minimum(rows[:, None], columns) / width, 1.0)
+    return Block(request.region, data=weights if a is None else weights * a.plane("data"))

@@ -583,11 +583,15 @@ class Stack(Step):
 
     def needs(self, request: Request) -> tuple[Request | None, ...]:
         """Return what is needed of every frame; None of those that lie elsewhere."""
-        inputs = (Input(frame, self.footprint, self.uses) for frame in self.frames)
         if not self.places:
-            return tuple(each.need(request) for each in inputs)
-        touched = (request.region.intersect(place).size > 0 for place in self.places)
-        return tuple(each.need(request) if here else None for each, here in zip(inputs, touched, strict=True))
+            return tuple(Input(frame, self.footprint, self.uses).need(request) for frame in self.frames)
+        # asked for each chunk and band of a mosaic of thousands of frames, of which it touches a few
+        y0, y1, x0, x1 = request.region
+        needs: list[Request | None] = [None] * len(self.frames)
+        for i, place in enumerate(self.places):
+            if place.y0 < y1 and y0 < place.y1 and place.x0 < x1 and x0 < place.x1:
+                needs[i] = Input(self.frames[i], self.footprint, self.uses).need(request)
+        return tuple(needs)
 
     def run(self, request: Request, blocks: Sequence[Block | None], resources: Resources) -> Block:
         """Call the kernel on one band, with a block for each frame; None for those that lie elsewhere."""

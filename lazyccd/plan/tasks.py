@@ -16,10 +16,12 @@ from lazyccd.kernels.block import Array, Block, Request
 from lazyccd.plan.cost import cuts_of_task, declared_bytes, keep_freed_memory
 from lazyccd.plan.evaluate import Evaluation
 from lazyccd.plan.schedule import demand
-from lazyccd.plan.steps import ChunkKey, Reduction, Step
+from lazyccd.plan.steps import ChunkKey, Reduction, Stack, Step
 from lazyccd.sections import Region
 
-Kind: TypeAlias = Literal["data", "mask", "std", "var", "ivar", "n_used", "n_rejected", "exposure", "variance_aperture"]
+Kind: TypeAlias = Literal[
+    "data", "mask", "std", "var", "ivar", "n_used", "n_rejected", "exposure", "coverage", "variance_aperture"
+]
 PLANE_OF: dict[Kind, str] = {
     "data": "data",
     "mask": "mask",
@@ -29,6 +31,7 @@ PLANE_OF: dict[Kind, str] = {
     "n_used": "n_used",
     "n_rejected": "n_rejected",
     "exposure": "exposure",
+    "coverage": "coverage",
     "variance_aperture": "variance_aperture",
 }
 """The plane of a plan that each kind of variable is made from."""
@@ -135,14 +138,20 @@ class Work:
 def make_work(plan: Step, request: Request, order: Sequence[Step], scalars: Iterable[str]) -> Work:
     """Return the work of one task; ``order`` holds the plan's steps, inputs first, ``scalars`` tokens of what is pending."""
     limit = declared_bytes()
-    if not plan.arrays:
+    wanted = tuple(scalars)
+    is_mosaic = bool(wanted) and any(isinstance(step, Stack) and step.places for step in order)
+    if not plan.arrays and not is_mosaic:
         # most plans read files alone: no need to walk them once per task for chunks that are not there
-        return Work(plan, request, (), tuple(scalars), limit)
+        return Work(plan, request, (), wanted, limit)
     demands = demand(order, [(plan, request)], through_stacks=True)
+    if is_mosaic:
+        # a cut-out must not wait for what is measured in frames that lie elsewhere
+        asked = {s.token for step in order if step.token in demands for _, s in step.scalars}
+        wanted = tuple(token for token in wanted if token in asked)
     touched = {
         key: None for step in order for wanted in demands.get(step.token, ()) for key in step.chunk_keys(wanted.region)
     }
-    return Work(plan, request, tuple(touched), tuple(scalars), limit)
+    return Work(plan, request, tuple(touched), wanted, limit)
 
 
 def run_image(work: Work, outputs: tuple[Output, ...], *deps: Any) -> Any:

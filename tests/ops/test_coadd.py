@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lazyccd
-from lazyccd.errors import FrameError, ParameterError
+from lazyccd.errors import FrameError, ParameterError, SectionError
 from lazyccd.frame.header import header_view
+from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops.mosaic.coadd import OffGridWarning, StarCoreWarning
 from lazyccd.rejection import MinMax, SigmaClip
 
@@ -164,6 +165,46 @@ def test_aperture_variance_of_a_stack() -> None:
     assert inside["variance_aperture"].attrs["units"] == "electron2"
 
 
+def test_coverage_and_least_coverage() -> None:
+    """What fewer frames than asked for give is empty; what a rejection or a mask takes away counts as covered or not."""
+    frames = [make_frame(np.full((3, 9), 5.0), make_wcs(0, x)) for x in (0, -3, -3, -3, -6)]
+    frames[1]["data"][1, 4] = 5000.0
+    options: Any = {"order": "nearest", "maps": ("coverage", "n_used")}
+    mosaic = lazyccd.coadd(frames, make_wcs(0, 0), (3, 15), **options).isel(y=1)
+    np.testing.assert_array_equal(mosaic["coverage"].values, np.repeat([1, 4, 5, 4, 1], 3))
+    np.testing.assert_array_equal(mosaic["n_used"].values, mosaic["coverage"].values - (np.arange(15) == 7))
+    few = lazyccd.coadd(frames, make_wcs(0, 0), (3, 15), min_coverage=4, **options).isel(y=1)
+    left = mosaic["n_used"].values >= 4
+    np.testing.assert_array_equal(np.isfinite(few["data"].values), left)
+    np.testing.assert_array_equal(few["mask"].values == MaskSchema().bits("NO_DATA"), ~left)
+    np.testing.assert_array_equal(few["data"].values[left], mosaic["data"].values[left])
+
+
+def test_feather_hides_the_edge_of_a_frame() -> None:
+    """The weight falls to 0 over so many pixels, and nothing else changes."""
+    frames = [make_frame(np.full((41, 60), value), make_wcs(0, x)) for value, x in ((0.0, 0), (10.0, -30))]
+    plain = lazyccd.coadd(frames, make_wcs(0, 0), (41, 90), order="nearest")["data"].values[20]
+    feathered = lazyccd.coadd(frames, make_wcs(0, 0), (41, 90), order="nearest", feather=20)["data"].values[20]
+    assert np.abs(np.diff(plain)).max() == 5.0
+    assert np.abs(np.diff(feathered)).max() < 0.6
+    expected = np.clip((np.arange(30) + 0.5) / 20, 0, 1)
+    np.testing.assert_allclose(feathered[30:60], 10 * expected / (expected + expected[::-1]), rtol=1e-6)
+    np.testing.assert_array_equal(feathered[:30], 0.0)
+
+
+def test_a_cut_out_waits_for_its_own_frames_only(tmp_path: Path) -> None:
+    """A statistic of a frame that lies elsewhere is not computed."""
+    names = []
+    for number, x in enumerate((0, 4000)):
+        names.append(str(tmp_path / f"{number}.fits"))
+        fits.writeto(names[-1], np.full((50, 50), number + 1.0, np.float32), make_wcs(0, -x).to_header())
+    frames = [lazyccd.open_fits(name, unit="adu") for name in names]
+    flats = [lazyccd.flat_correct(frame, frame) for frame in frames]
+    mosaic = lazyccd.coadd(flats, make_wcs(0, 0), (50, 4100), order="nearest")
+    Path(names[1]).unlink()
+    np.testing.assert_array_equal(mosaic["data"][:, :40].compute(scheduler="sync"), np.full((50, 40), 1.0))
+
+
 def test_seeing_and_outliers() -> None:
     """The default takes out cosmic rays, and leaves the middle of stars as they are from 1 to 2 arcseconds of seeing."""
     rng = np.random.default_rng(5)
@@ -213,6 +254,9 @@ def test_bad_input() -> None:
         lazyccd.coadd([red], make_wcs(), (5, 5), maps=("variance_aperture",))
     with pytest.raises(ParameterError, match="needs the WCS of the grid"):
         lazyccd.coadd([red], shape=(5, 5))
+    for options in ({"min_coverage": 0}, {"min_coverage": 1.5}, {"feather": -1}, {"feather": np.nan}):
+        with pytest.raises(ParameterError, match=next(iter(options))):
+            lazyccd.coadd([red], make_wcs(), (5, 5), **options)
     with pytest.raises(ParameterError, match="at least one"):
         lazyccd.coadd([])
 
@@ -225,3 +269,60 @@ def test_header_of_a_mosaic() -> None:
     header = header_view(text)
     assert (header["NCOMBINE"], header["TOTEXP"], header["RESAMPLE"]) == (3, 33.0, "bicubic")
     assert WCS(fits.Header.fromstring(text, sep="\n")).wcs.compare(wcs.wcs, tolerance=1e-9)
+
+
+def test_frames_at_a_position(tmp_path: Path) -> None:
+    """Which frames lie there, with which weight and scale, used or why not; by pixel and on the sky."""
+    names = []
+    for number, x in enumerate((0, -4, -4, -4, -4, -8)):
+        names.append(str(tmp_path / f"{number}.fits"))
+        data = np.full((9, 9), 1.0 + 0.01 * number)
+        data[4, 3] = 500.0 if number == 2 else data[4, 3]
+        header = make_wcs(0, x).to_header()
+        header["FLXSCALE"] = 1.0 + (number == 5)
+        fits.writeto(names[-1], data, header)
+    wcs = make_wcs(0, 0)
+    mosaic = lazyccd.coadd(names, wcs, (9, 17), unit="adu", weights=(1, 2, 3, 4, 5, 6), flux_scale="FLXSCALE")
+    table = mosaic.ccd.frames_at((4, 7))
+    assert table["number"].tolist() == [1, 2, 3, 4, 5]
+    assert table["file"].tolist() == [f"{i}.fits" for i in range(5)]
+    assert table["x"].tolist() == [7, 3, 3, 3, 3]
+    assert set(table["y"]) == {4}
+    assert table["weight"].tolist() == [1, 2, 3, 4, 5]
+    assert table["note"].tolist() == ["used", "used", "clipped", "used", "used"]
+    np.testing.assert_allclose(table["value"], [1.0, 1.01, 500.0, 1.03, 1.04])
+    on_sky = mosaic.ccd.frames_at(wcs.pixel_to_world(15.2, 3.9))
+    assert (on_sky["file"].tolist(), on_sky["flux_scale"].tolist()) == (["5.fits"], [2.0])
+    with pytest.raises(SectionError, match="the mosaic has 9 x 17 pixels"):
+        mosaic.ccd.frames_at((9, 0))
+    with pytest.raises(ParameterError, match="must be a SkyCoord"):
+        mosaic.ccd.frames_at("here")
+    with pytest.raises(ParameterError, match="not a mosaic as coadd"):
+        mosaic.ccd.multiply(2).ccd.frames_at((4, 7))
+
+
+def test_stamps_of_a_position() -> None:
+    """They are parts of the warps of each frame, lazy, with masks and uncertainties, cut off at the edge of the mosaic."""
+    frames = make_noisy(4, (40, 50))
+    wcs, shape = make_wcs(40, 40), (80, 80)
+    mosaic = lazyccd.coadd(frames, wcs, shape)
+    stamps = mosaic.ccd.stamps((41, 39), (7, 8))
+    assert stamps.sizes == {"frame": 4, "y": 7, "x": 8}
+    assert stamps["data"].chunks is not None
+    for number, frame in enumerate(frames):
+        warp = lazyccd.wcs_project(frame, wcs, shape, order="lanczos3").isel(y=slice(38, 45), x=slice(36, 44))
+        np.testing.assert_array_equal(stamps["mask"][number].values, warp["mask"].values)
+        for name in ("data", "uncertainty"):
+            np.testing.assert_allclose(stamps[name][number].values, warp[name].values, rtol=1e-5, atol=1e-5)
+    assert (stamps["y"][0], stamps["x"][-1], stamps["data"].attrs["units"]) == (38, 43, "electron")
+    assert mosaic.ccd.stamps((79, 40), 9).sizes["y"] == 5
+    with pytest.raises(ParameterError, match="no frame of the mosaic lies on"):
+        mosaic.ccd.stamps((0, 0), 2)
+
+
+def test_explain_tells_of_the_frames_that_are_there() -> None:
+    """Each by its own number."""
+    frames = [make_frame(np.full((5, 5), 1.0 + i), make_wcs(0, -5 * i)) for i in range(3)]
+    table = lazyccd.coadd(frames, make_wcs(0, 0), (5, 15), order="nearest").ccd.explain(2, 12)
+    assert table["value"][table["step"] == "to the stack"].tolist() == [3.0]
+    assert set(table["frame"]) == {"3", "result"}

@@ -286,8 +286,24 @@ def _finish(batch: PixelBatch, given: Array, rule: Rule, scaling: Scaling, slice
         out.n_used[slices] = count_of(batch.use).reshape(shape)
     if out.n_rejected is not None and rejected is not None:
         out.n_rejected[slices] = rejected.reshape(shape)
+    if out.coverage is not None:
+        has_data = (
+            np.isfinite(batch.values) if batch.bits is None else (batch.bits & np.uint32(rule.masks.no_data)) == 0
+        )
+        out.coverage[slices] = count_of(has_data).reshape(shape)
+    if rule.least_used > 1:
+        _empty_where(count_of(batch.use).reshape(shape) < rule.least_used, slices, rule, out)
     if out.exposure is not None:
         out.exposure[slices] = (np.array(rule.exposures)[:, None] * batch.use).sum(axis=0).reshape(shape)
+
+
+def _empty_where(few: Array, slices: BatchSlices, rule: Rule, out: Block) -> None:
+    """Leave nothing of the pixels of a batch that have too few inputs."""
+    for plane in (out.data, out.variance, out.variance_aperture):
+        if plane is not None:
+            plane[slices][few] = np.nan
+    if out.mask is not None:
+        out.mask[slices][few] |= out.mask.dtype.type(rule.masks.no_data)
 
 
 # Methods: from a batch and the weights of frames to the data and the sum of weights.

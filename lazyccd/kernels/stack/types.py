@@ -184,6 +184,9 @@ class Rule:
     levels: Levels = field(default_factory=Levels)
     """How frames are brought to one level, and their weights."""
 
+    least_used: int = 1
+    """Pixels of which fewer inputs are used become NaN and NO_DATA."""
+
     has_pixel_weights: bool = False
     """Whether as many blocks follow whose data are the weights of pixels."""
 

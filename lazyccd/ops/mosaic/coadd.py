@@ -6,11 +6,13 @@ inputs are warps. Where each frame lies is found once, from its WCS; a chunk of 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
@@ -23,6 +25,7 @@ from lazyccd.frame.tree import frames_of
 from lazyccd.io.names import expand_names, name_with_hdu
 from lazyccd.io.open import open_image
 from lazyccd.kernels.block import APERTURE
+from lazyccd.kernels.pointwise import edge_weights
 from lazyccd.kernels.stack.types import Rejecting
 from lazyccd.ops.mosaic.grid import bounded, find_optimal_grid
 from lazyccd.ops.mosaic.warp import Order, SkyGrid, celestial_target, celestial_wcs, kernel_of, normalize_shape, warped
@@ -30,6 +33,7 @@ from lazyccd.ops.stack.combine import StackPlan, check_result_dtype, header_of, 
 from lazyccd.ops.stack.inputs import Given, collect, in_one_unit
 from lazyccd.ops.stack.rejection import Rejection, SigmaClip, rule_of
 from lazyccd.ops.stack.scaling import Spec, levels_of
+from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
 from lazyccd.sections import Region
 
 FILTERS = ("FILTER", "FILTER1", "FILTER2", "FILTER3", "FILTERS", "FILTNAM1", "INSFLNAM")
@@ -58,6 +62,8 @@ def coadd(
     weights: Any = None,
     flux_scale: Spec = None,
     nkeep: int = 1,
+    min_coverage: int = 1,
+    feather: float = 0.0,
     uncertainty: Literal["propagated", "scatter"] | None = None,
     maps: Sequence[str] = (),
     rejections: bool = False,
@@ -89,11 +95,16 @@ def coadd(
         or ``"exposure"``, which divides by the exposure times, relative to the first frame.
     nkeep
         How many inputs are left at least; see `combine`.
+    min_coverage
+        Pixels of which fewer inputs are used become NaN and ``NO_DATA``.
+    feather
+        Pixels of a frame over which its weight falls to 0 towards its edges; 0 for none. Medians have no weights.
     uncertainty
         ``"propagated"`` from those of the frames, the default if all have one; or ``"scatter"``, from the sample variance of
         the inputs that are left.
     maps
-        Variables to add, as in `combine`: ``"n_used"``, ``"n_rejected"``, ``"exposure"``; and ``"variance_aperture"``, see Notes.
+        Variables to add, as in `combine`: ``"n_used"``, ``"n_rejected"``, ``"exposure"``; ``"coverage"``, the
+        number of frames that have data there, used or not; and ``"variance_aperture"``, see Notes.
     rejections
         Add the variable ``rejected`` (frame, y, x): which inputs were rejected.
     dtype
@@ -163,10 +174,12 @@ def coadd(
     levels, scalars, weighting = levels_of(given, flux_scale, None, weights, None)
     has_aperture = _check_maps(maps, given)
     images = placed.warp(given.images, aperture=has_aperture)
+    weighting = _feathered(given.images, weighting, feather)
     rule = replace(
         plain_rule(images, schema, method),
         levels=levels,
         rejecting=Rejecting(reject=rejection, nkeep=int(nkeep)),
+        least_used=_at_least_one(min_coverage),
         exposures=given.exposures() if "exposure" in maps else (),
         uncertainty=_uncertainty(uncertainty, given),
     )
@@ -292,6 +305,33 @@ def _rejection(reject: Rejection | str | None, given: Given) -> Rejection | None
             StarCoreWarning,
         )
     return rule
+
+
+def _at_least_one(min_coverage: object) -> int:
+    """Return the least number of inputs."""
+    if not isinstance(min_coverage, int | np.integer) or min_coverage < 1:
+        raise ParameterError(f"min_coverage {min_coverage!r} must be a whole number of frames, 1 or more.")
+    return int(min_coverage)
+
+
+def _feathered(images: Sequence[Image], weights: Sequence[Image], width: float) -> list[Image]:
+    """Return weights of pixels that fall to 0 towards the edges of each frame."""
+    if not 0 <= width < math.inf:
+        raise ParameterError(f"feather {width!r} must be a number of pixels, 0 or more.")
+    if width == 0:
+        return list(weights)
+    found = []
+    for number, image in enumerate(images):
+        source = weights[number] if weights else None
+        step = Apply(
+            image.shape,
+            make_dtypes(data=np.float64),
+            kernel=edge_weights,
+            sources=() if source is None else (Input(source.plan),),
+            params=make_params(shape=image.shape, width=float(width)),
+        )
+        found.append(replace(source or image, plan=step, graphs=() if source is None else source.graphs))
+    return found
 
 
 def _check_maps(maps: Sequence[str], given: Given) -> bool:

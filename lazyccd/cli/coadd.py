@@ -1,0 +1,158 @@
+"""``lazyccd coadd``: `lazyccd.coadd` as a command."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lazyccd.cli.common import friendly_errors, scheduler_options, using_scheduler
+
+METHODS = ("average", "median", "sum")
+KERNELS = ("nearest", "bilinear", "bicubic", "lanczos2", "lanczos3", "lanczos4")
+REJECTS = ("clipped", "none", "varclip", "sigclip", "winsorized", "linearfit", "gesdt")
+MAPS = ("n_used", "n_rejected", "exposure", "coverage", "variance_aperture")
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True)
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path), help="Store that ends in .zarr, or FITS file."
+)
+@click.option("--like", metavar="FILE", help="Take the grid, WCS and shape, of this file.")
+@click.option(
+    "--pixel-scale", type=float, metavar="ARCSEC", help="Pixels of the grid.  [default: the smallest of the frames]"
+)
+@click.option(
+    "--projection", metavar="TAN|ZEA|...", help="Projection of the grid.  [default: TAN, ZEA for wide fields]"
+)
+@click.option("--method", type=click.Choice(METHODS), default="average", show_default=True)
+@click.option(
+    "--order", type=click.Choice(KERNELS), default="lanczos3", show_default=True, help="Interpolation kernel."
+)
+@click.option("--reject", type=click.Choice(REJECTS), default="clipped", show_default=True, help="Rejection rule.")
+@click.option("--weights", metavar="exposure|variance|smoothed|pixel|!KEY", help="Weights of averages and sums.")
+@click.option(
+    "--flux-scale", metavar="exposure|KEY", help="What brings frames to one flux: exposure times, or a keyword."
+)
+@click.option("--min-coverage", type=int, default=1, show_default=True, help="Fewest frames of a pixel.")
+@click.option(
+    "--feather", type=float, default=0.0, metavar="PIXELS", help="Let weights fall to 0 at the edges of frames."
+)
+@click.option("--map", "maps", multiple=True, type=click.Choice(MAPS), help="Map to write as well.")
+@click.option("--unit", metavar="UNIT", help="Unit of the pixels, instead of BUNIT.")
+@click.option("--pyramid", is_flag=True, help="Add levels of half the resolution to a store.")
+@click.option("--preview", type=click.Path(path_type=Path), metavar="PNG", help="Draw the mosaic into this picture.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done and what it takes; write nothing.")
+@scheduler_options
+def coadd(files: tuple[str, ...], out: Path, scheduler: str, memory_limit: str | None, **options: Any) -> None:
+    """Resample images onto one grid of the sky and combine them, in bounded memory.
+
+    FILES are names, globs, @lists or HDUs such as "a.fits[SCI,2]"; of a file of several images, each is a frame. Without --like,
+    north is up and the grid holds all frames. After an interruption the same command goes on where it stopped.
+    """
+    with friendly_errors(), using_scheduler(scheduler, memory_limit):
+        after = {key: options.pop(key) for key in ("overwrite", "dry_run", "pyramid", "preview")}
+        _check_names(out, after)
+        start = time.perf_counter()
+        mosaic = _mosaic(files, options)
+        header = mosaic.ccd.header
+        (ny, nx), scale = mosaic["data"].shape, _pixel_scale(mosaic)
+        count = header["NCOMBINE"]
+        click.echo(
+            f"{out}: {options['method']} of {count} frames, {ny} rows, {nx} columns of {scale:.4g} arcsec, {header['RESAMPLE']}"
+        )
+        if after["dry_run"]:
+            click.echo(mosaic.ccd.plan())
+            return
+        _write(mosaic, out, after)
+        click.echo(f"{time.perf_counter() - start:.1f} s")
+
+
+def _check_names(out: Path, after: dict[str, Any]) -> None:
+    """Refuse options that do not go together, before any work."""
+    from lazyccd.errors import ParameterError
+
+    if after["pyramid"] and out.suffix != ".zarr":
+        raise ParameterError(f"--pyramid is for stores, and {out} is a FITS file; give -o a name that ends in .zarr.")
+
+
+def _mosaic(files: tuple[str, ...], options: dict[str, Any]) -> Any:
+    """Return the lazy mosaic that the options mean."""
+    from lazyccd import coadd
+
+    like, scale, projection = (options.pop(key) for key in ("like", "pixel_scale", "projection"))
+    reject = options.pop("reject")
+    frames, wcs, shape = _grid(files, like, scale, projection, options["unit"])
+    return coadd(
+        frames,
+        wcs,
+        shape,
+        reject=None if reject == "none" else reject,
+        weights=options.pop("weights") or None,
+        flux_scale=options.pop("flux_scale") or None,
+        **options,
+    )
+
+
+def _grid(
+    files: tuple[str, ...], like: str | None, scale: float | None, projection: str | None, unit: str | None
+) -> tuple[Any, Any, Any]:
+    """Return frames, the WCS and the shape of their grid; None for both where `coadd` finds them."""
+    from astropy import units as u
+
+    from lazyccd import as_frame, find_optimal_grid
+    from lazyccd.errors import FrameError, ParameterError
+    from lazyccd.ops.mosaic.coadd import opened_frames
+
+    if like is not None and (scale is not None or projection is not None):
+        raise ParameterError("--like gives the whole grid; leave out --pixel-scale and --projection, or --like.")
+    frames = opened_frames(files, unit)
+    if like is not None:
+        given = as_frame(like)
+        if given.ccd.wcs is None:
+            raise FrameError(f"--like {like} has no celestial WCS; give an image that is solved.")
+        return frames, given.ccd.wcs, given["data"].shape
+    if scale is None and projection is None:
+        return frames, None, None
+    wcs, shape = find_optimal_grid(
+        frames, pixel_scale=None if scale is None else scale * u.arcsec, projection=projection
+    )
+    return frames, wcs, shape
+
+
+def _pixel_scale(mosaic: Any) -> float:
+    """Return arcseconds of a pixel."""
+    from astropy.wcs.utils import proj_plane_pixel_area
+
+    return float(proj_plane_pixel_area(mosaic.ccd.wcs) ** 0.5 * 3600)
+
+
+def _write(mosaic: Any, out: Path, after: dict[str, Any]) -> None:
+    """Write the mosaic, and what is made from it."""
+    from contextlib import nullcontext
+
+    from dask import diagnostics
+
+    from lazyccd import build_pyramid, to_fits, to_zarr
+
+    write: Any = to_zarr if out.suffix == ".zarr" else to_fits
+    # of local schedulers; a cluster has its dashboard
+    bars: Any = diagnostics
+    shown: Any = bars.ProgressBar() if sys.stderr.isatty() else nullcontext()
+    with shown:
+        write(mosaic, out, overwrite=after["overwrite"])
+    if after["pyramid"]:
+        click.echo(f"{build_pyramid(out)} levels of half the resolution")
+    if after["preview"] is not None:
+        import matplotlib as mpl
+
+        mpl.use("Agg")
+        from lazyccd.plot import save_picture
+
+        save_picture(str(out), after["preview"], planes=False)
+        click.echo(after["preview"])
