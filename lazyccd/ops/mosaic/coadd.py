@@ -29,7 +29,14 @@ from lazyccd.kernels.pointwise import edge_weights
 from lazyccd.kernels.stack.types import Rejecting
 from lazyccd.ops.mosaic.grid import bounded, find_optimal_grid
 from lazyccd.ops.mosaic.warp import Order, SkyGrid, celestial_target, celestial_wcs, kernel_of, normalize_shape, warped
-from lazyccd.ops.stack.combine import StackPlan, check_result_dtype, header_of, plain_rule, uncertainty_name
+from lazyccd.ops.stack.combine import (
+    StackPlan,
+    check_result_dtype,
+    header_of,
+    plain_rule,
+    uncertainty_name,
+    without_own_flags,
+)
 from lazyccd.ops.stack.inputs import Given, collect, in_one_unit
 from lazyccd.ops.stack.rejection import Rejection, SigmaClip, rule_of
 from lazyccd.ops.stack.scaling import Spec, levels_of
@@ -212,7 +219,14 @@ class Placed:
     def warp(self, images: Sequence[Image], kernel: str | None = None, *, aperture: bool = False) -> list[Image]:
         """Return images of the frames on the grid; none for none."""
         return [
-            warped(image, source, self.grid, kernel, local=True, aperture=aperture)
+            warped(
+                replace(image, plan=without_own_flags(image)),
+                source,
+                self.grid,
+                kernel,
+                for_stack=True,
+                aperture=aperture,
+            )
             for image, source in zip(images, self.sources, strict=False)
         ]
 

@@ -255,7 +255,7 @@ def warped(
     grid: SkyGrid,
     kernel: str | None = None,
     *,
-    local: bool = False,
+    for_stack: bool = False,
     aperture: bool = False,
 ) -> Image:
     """Return an image on a grid of the sky.
@@ -270,16 +270,18 @@ def warped(
         The grid.
     kernel
         Another kernel than that of the grid: weights are interpolated linearly.
-    local
-        Whether data are scaled by the area of each pixel in pixels of the image, so that flux is conserved over wide fields; else by
-        one number, as in ccdproc.
+    for_stack
+        Whether it is to be combined with others. Then data are scaled by the area of each pixel in pixels of the image, so that flux is
+        conserved over wide fields, else by one number, as in ccdproc; and an image without mask gets none, as NaN tells a stack
+        all that it would.
     aperture
         Whether it has the plane of variances for apertures.
     """
     kernel, shape, target = kernel or grid.kernel, grid.shape, grid.wcs
     coordinates = SkyMapping(grid.frozen, FrozenWCS.of(source), image.shape)
     schema = image.schema
-    planes: dict[str, Any] = dict(image.plan.planes) | {"mask": schema.dtype}
+    planes: dict[str, Any] = dict(image.plan.planes)
+    planes |= {} if for_stack and not image.has_mask else {"mask": schema.dtype}
     planes |= {APERTURE: planes["variance"]} if aperture else {}
     no_data = schema.bits("NO_DATA")
     plan = Apply(
@@ -291,7 +293,7 @@ def warped(
             coordinates=coordinates,
             shape=image.shape,
             interpolation=kernel,
-            ratio=None if local else pixel_area_ratio(target, source, coordinates, shape),
+            ratio=None if for_stack else pixel_area_ratio(target, source, coordinates, shape),
             bits=(schema.bad_bits, no_data, (1 << len(schema.planes)) - 1 - no_data),
             dtype=image.dtype.name,
             mask_dtype=schema.dtype.name,

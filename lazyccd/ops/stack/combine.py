@@ -445,7 +445,7 @@ class StackPlan:
         needs = ["data", "mask", *(["variance"] if rule.needs_variance else [])]
         more = {"variance": ["variance"] if rule.uncertainty == "propagated" else [], APERTURE: [APERTURE]}
         uses: PlaneMap = tuple((name, (*needs, *more.get(name, []))) for name, _ in planes)
-        frames = (*map(_without_own_flags, self.images), *(image.plan for image in self.weights), *own)
+        frames = (*map(without_own_flags, self.images), *(image.plan for image in self.weights), *own)
         return Stack(
             self.images[0].shape,
             planes,
@@ -558,7 +558,7 @@ class StackPlan:
         return xr.concat(planes, "frame").rename("rejected")
 
 
-def _without_own_flags(image: Image) -> Step:
+def without_own_flags(image: Image) -> Step:
     """Return a frame's plan without a mask that marks only pixels that are not finite: stacks look at that themselves."""
     plan = image.plan
     if not isinstance(plan, Join):
