@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -100,7 +101,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def observatory(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make the working folder a fresh one with the files that the documents name."""
-    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
+    # links, as the files have 170 MB together; what writes a file of that name makes a new one
+    shutil.copytree(files, tmp_path, copy_function=os.link, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

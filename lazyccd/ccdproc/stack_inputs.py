@@ -119,7 +119,8 @@ class StackInputs:
             from lazyccd.kernels.stack.sigma_clip import reject_deviant
 
             network, nothing = sorting_network(len(self.values)), np.empty((0, 0))
-            reject_deviant(self.values, use, network, by_mean, by_mad, low, high, 1, nothing)
+            # numba would compile the kernel anew for a limit that is an integer, which takes 5 s
+            reject_deviant(self.values, use, network, by_mean, by_mad, float(low), float(high), 1, nothing)
         else:
             small_stacks.reject_once(self.values, use, by_mean, by_mad, low, high)
         rejected: Array = ~use.reshape(-1, *self.shape)

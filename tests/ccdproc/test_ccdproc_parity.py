@@ -17,6 +17,8 @@ from astropy.utils.exceptions import AstropyDeprecationWarning, AstropyUserWarni
 from astropy.wcs import WCS
 
 from lazyccd import ccdproc as ours
+from lazyccd.ccdproc import small_stacks
+from lazyccd.kernels.stack.sigma_clip import reject_deviant
 
 SHAPE = (24, 30)
 GAIN = 1.5 * u.electron / u.adu
@@ -320,6 +322,14 @@ def test_a_robust_uncertainty_of_an_average_needs_all_values() -> None:
         found.append([method(**function).uncertainty.array for method in methods])
     np.testing.assert_allclose(*found, rtol=1e-10)
     assert [bool(np.isnan(array[7, 7])) for array in found[0]] == [True, True, False]
+
+
+def test_whole_numbers_as_limits_need_no_kernel_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits that are integers are given to the kernel as floats, for which it is compiled already."""
+    monkeypatch.setattr(small_stacks, "WORTH_VALUES", 0)
+    combiner = ours.Combiner([image("f8", level=level) for level in (500.0, 480.0, 520.0)])
+    combiner.sigma_clipping(low_thresh=2, high_thresh=3, func="median", dev_func="std")
+    assert {str(kind) for signature in reject_deviant.signatures for kind in signature[5:7]} == {"float64"}
 
 
 def test_no_more_extremes_than_images() -> None:

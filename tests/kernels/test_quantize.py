@@ -20,7 +20,7 @@ TABLE = dither_table()
 def there_and_back(tile: Array, steps: float, dither: int, first: int = 17) -> tuple[Array, float]:
     """Return what a reader gets, and the step."""
     integers = np.empty(tile.shape, np.int32)
-    scale, zero = quantize(tile, integers, steps, TABLE, first, dither)
+    scale, zero = quantize(tile, integers, float(steps), TABLE, first, dither)
     out = np.empty(tile.size, tile.dtype)
     dequantize(integers.ravel(), out, scale, zero, TABLE, first, dither, BLANK, True)
     return out.reshape(tile.shape), scale

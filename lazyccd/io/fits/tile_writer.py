@@ -243,7 +243,7 @@ def _pack_quantized(packing: Packing, numbers: Array, tiles: Array, records: Arr
     integers = np.empty(tiles.shape[1:], np.int32)
     for i, tile in enumerate(tiles):
         start = (numbers[i] + packing.seed - 1) % decode.DITHER_COUNT
-        scale, zero = quantize(tile, integers, packing.steps, dither_table(), start, DITHERS[packing.dither])
+        scale, zero = quantize(tile, integers, float(packing.steps), dither_table(), start, DITHERS[packing.dither])
         if scale:
             parts.append(_compress(packing.algorithm, integers[None], np.empty(1, np.int64)))
         else:
