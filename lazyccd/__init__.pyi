@@ -58,6 +58,7 @@ from .ops import (
     interpolate_bad_pixels as interpolate_bad_pixels,
     is_flagged as is_flagged,
     median_filter as median_filter,
+    mosaic_corrections as mosaic_corrections,
     multiply as multiply,
     rechunk as rechunk,
     register as register,

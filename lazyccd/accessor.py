@@ -313,6 +313,7 @@ NOT_METHODS = {
     "RunningStack",
     "bitfield_to_boolean_mask",
     "coadd",
+    "mosaic_corrections",
     "combine",
     "find_optimal_grid",
     "register",

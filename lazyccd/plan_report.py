@@ -153,8 +153,10 @@ def _cost_of(plan: Step, grid: Grid, limit: Limit) -> _Part:
     scalars = []
     for scalar in _with_those_below(plan.pending).values():
         assert scalar.reduction is not None
-        below = task_cost(scalar.reduction.step, scalar.reduction.region, tuple(scalar.reduction.planes))
-        scalars.append(f"{scalar.what} (reads {format_bytes(below.read_bytes)})")
+        below, region = 0, scalar.reduction.region
+        if region.size:  # one that is made of others reads nothing itself
+            below = task_cost(scalar.reduction.step, region, tuple(scalar.reduction.planes)).read_bytes
+        scalars.append(f"{scalar.what} (reads {format_bytes(below)})")
     # arrays that exist are no step of the work
     steps = tuple(step.summary for step in walk(plan) if not isinstance(step, Chunked)) or (plan.summary,)
     # the largest chunk stands for all: the cost of each needs a walk of the plan, and there may be 100 000

@@ -31,6 +31,7 @@ from lazyccd.ops.masks import bitfield_to_boolean_mask, flag_saturated, is_flagg
 from lazyccd.ops.mosaic.assemble import assemble
 from lazyccd.ops.mosaic.coadd import coadd
 from lazyccd.ops.mosaic.grid import find_optimal_grid
+from lazyccd.ops.mosaic.overlaps import mosaic_corrections
 from lazyccd.ops.mosaic.sky import subtract_sky
 from lazyccd.ops.mosaic.split import split_amplifiers
 from lazyccd.ops.mosaic.warp import wcs_project
@@ -71,6 +72,7 @@ __all__ = [
     "interpolate_bad_pixels",
     "is_flagged",
     "median_filter",
+    "mosaic_corrections",
     "multiply",
     "rechunk",
     "register",

@@ -283,7 +283,8 @@ def tile_groups(region: Region, tile: tuple[int, int] | None) -> Iterator[list[t
         return
     rows = _lattice(region.y0, region.y1, tile[0])
     columns = _lattice(region.x0, region.x1, tile[1])
-    wide = min(len(columns), max(1, GROUP_WIDTH // tile[1]))
+    # a reduction of scalars alone has no tiles
+    wide = max(1, min(len(columns), GROUP_WIDTH // tile[1]))
     high = max(1, CHUNK_PIXELS // (tile[0] * tile[1] * wide))
     for i in range(0, len(rows), high):
         for j in range(0, len(columns), wide):

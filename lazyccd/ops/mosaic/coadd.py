@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from lazyccd.errors import ParameterError, warn
+from lazyccd.errors import ArgumentTypeError, ParameterError, warn
 from lazyccd.frame.core import Image
 from lazyccd.frame.header import header_view
 from lazyccd.frame.sky_footprint import frame_place
@@ -26,8 +26,12 @@ from lazyccd.io.names import expand_names, name_with_hdu
 from lazyccd.io.open import open_image
 from lazyccd.kernels.block import APERTURE
 from lazyccd.kernels.pointwise import edge_weights
+from lazyccd.kernels.stack.scaling import Levels
 from lazyccd.kernels.stack.types import Rejecting
 from lazyccd.ops.mosaic.grid import bounded, find_optimal_grid
+from lazyccd.ops.mosaic.matching import Match
+from lazyccd.ops.mosaic.overlaps import corrected, corrections_of, overlaps_of
+from lazyccd.ops.mosaic.sky import Sky, without_sky
 from lazyccd.ops.mosaic.warp import Order, SkyGrid, celestial_target, celestial_wcs, kernel_of, normalize_shape, warped
 from lazyccd.ops.stack.combine import (
     StackPlan,
@@ -40,7 +44,7 @@ from lazyccd.ops.stack.combine import (
 from lazyccd.ops.stack.inputs import Given, collect, in_one_unit
 from lazyccd.ops.stack.rejection import Rejection, SigmaClip, rule_of
 from lazyccd.ops.stack.scaling import Spec, levels_of
-from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
+from lazyccd.plan.steps import Apply, Input, Scalar, make_dtypes, make_params
 from lazyccd.sections import Region
 
 FILTERS = ("FILTER", "FILTER1", "FILTER2", "FILTER3", "FILTERS", "FILTNAM1", "INSFLNAM")
@@ -68,6 +72,9 @@ def coadd(
     reject: Rejection | str | None = "clipped",
     weights: Any = None,
     flux_scale: Spec = None,
+    sky: Sky | None = None,
+    sky_box: int | tuple[int, int] = 128,
+    match: Match | None = None,
     nkeep: int = 1,
     min_coverage: int = 1,
     feather: float = 0.0,
@@ -99,7 +106,13 @@ def coadd(
         For averages and sums, as in `combine`. Those of pixels are resampled, linearly.
     flux_scale
         Factors that bring all frames to one photometric scale: one per frame; a keyword of the headers, such as ``"FLXSCALE"``;
-        or ``"exposure"``, which divides by the exposure times, relative to the first frame.
+        or ``"exposure"``, which divides by the exposure times, relative to the first frame. ``"overlaps"`` measures them from the
+        stars that frames have in common; the geometric mean of the factors is then 1.
+    sky, sky_box
+        ``"mesh"`` or ``"constant"`` subtracts the sky of each frame first, from the levels of boxes; see `subtract_sky`.
+    match
+        ``"constant"`` or ``"plane"`` finds, from the overlaps alone, what has to be subtracted from each frame so that they
+        agree; the sum over connected frames is zero. `mosaic_corrections` returns it as a table.
     nkeep
         How many inputs are left at least; see `combine`.
     min_coverage
@@ -131,7 +144,8 @@ def coadd(
     ------
     ParameterError
         Raised if there is no frame, no frame lies on the grid, filters differ, or an argument has a value that is not
-        described above.
+        described above. With ``match``, tasks raise it if stars of a frame are surely more than 20 % brighter or fainter than
+        in others, after the scale that it states.
     FrameError
         Raised if a frame has no celestial WCS.
     ArgumentTypeError
@@ -157,6 +171,8 @@ def coadd(
     ``variance_aperture`` are right where the aperture is larger than the kernel, at any scale of the mosaic; they are too large for
     a single pixel.
 
+    For ``match`` and scales from overlaps each frame is read once more, to means on about 24 x 24 cells.
+
     Examples
     --------
     >>> import numpy as np
@@ -178,10 +194,15 @@ def coadd(
     target, size = _grid(opened, given, wcs, shape)
     given, placed = on_grid(given, SkyGrid(target, size, kernel_of(order)))
     rejection = _rejection(reject, given)
-    levels, scalars, weighting = levels_of(given, flux_scale, None, weights, None)
+    if sky is not None:
+        given = replace(given, images=[without_sky(image, sky, sky_box) for image in given.images])
+    measure = isinstance(flux_scale, str) and flux_scale == "overlaps"
+    levels, scalars, weighting = levels_of(given, None if measure else flux_scale, None, weights, None)
     has_aperture = _check_maps(maps, given)
     images = placed.warp(given.images, aperture=has_aperture)
     weighting = _feathered(given.images, weighting, feather)
+    if match is not None or measure:
+        images = placed.matched(images, given, levels, scalars, match, measure=measure)
     rule = replace(
         plain_rule(images, schema, method),
         levels=levels,
@@ -229,6 +250,37 @@ class Placed:
             )
             for image, source in zip(images, self.sources, strict=False)
         ]
+
+    def matched(
+        self,
+        images: Sequence[Image],
+        given: Given,
+        levels: Levels,
+        scalars: Sequence[tuple[str, Scalar]],
+        match: Match | None,
+        *,
+        measure: bool,
+    ) -> list[Image]:
+        """Return images on the grid with the corrections that the overlaps of the frames say.
+
+        Parameters
+        ----------
+        images
+            The frames on the grid.
+        given
+            The frames.
+        levels, scalars
+            The scales that they state.
+        match
+            How their sky is matched.
+        measure
+            Whether their scales are measured.
+        """
+        if not hasattr(self.grid.wcs, "wcs"):
+            raise ArgumentTypeError("match and flux_scale='overlaps' need a grid whose WCS is an astropy.wcs.WCS.")
+        overlaps = overlaps_of(self.places, given.labels, levels, match, measure=measure)
+        found = corrections_of(given.images, self.sources, self.grid.frozen, self.grid.shape, overlaps, scalars)
+        return [corrected(image, found, overlaps, k) for k, image in enumerate(images)]
 
 
 def opened_frames(frames: Any, unit: Any = None) -> list[Any]:
