@@ -14,14 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from astropy.table import Table
 
 from lazyccd.errors import ParameterError
 from lazyccd.kernels.block import Array
 from lazyccd.kernels.quantiles import MAD_TO_SIGMA
+
+if TYPE_CHECKING:
+    from astropy.table import Table
 
 Match: TypeAlias = Literal["constant", "plane"]
 
@@ -114,6 +116,8 @@ class BackgroundMatch:
     @property
     def table(self) -> Table:
         """A row per frame, with names and descriptions."""
+        from astropy.table import Table  # takes a while, and few look at it
+
         table = Table({"frame": np.array(self.names, dtype=str)})
         for name, text in COLUMNS.items():
             values = self.column(name)

@@ -10,11 +10,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
-from astropy.table import Table
 from dask.base import compute
 
 from lazyccd.errors import ParameterError
@@ -28,6 +27,9 @@ from lazyccd.ops.mosaic.matching import COLUMNS, BackgroundMatch, FrameCells, Ma
 from lazyccd.plan.lower import lower_scalars, read_label
 from lazyccd.plan.steps import Apply, Input, Reduction, Scalar, make_params, walk
 from lazyccd.sections import Region
+
+if TYPE_CHECKING:
+    from astropy.table import Table
 
 CELLS_ACROSS = 24
 """How many cells lie across a frame, about: enough for its stars to stand out, and few enough for thousands of frames."""
