@@ -25,7 +25,7 @@ from lazyccd.frame.wcs import wcs_from_header
 from lazyccd.mosaic_inputs import frames_at, stamps
 from lazyccd.ops.attributes import cut
 from lazyccd.ops.instrument.trim import cut_section
-from lazyccd.pixel_history import explain, index_of
+from lazyccd.pixel_history import explain, index_of, stack_image
 from lazyccd.plan_report import PlanReport, plan_report
 
 if TYPE_CHECKING:
@@ -131,11 +131,13 @@ class CCDAccessor:
         FrameError
             Raised if there is a position and no WCS.
         """
-        image = resolve(self._ds, maps=True)
+        # of a stack, only what lies in the part is combined; through its chunks, whole ones would be
+        stack = stack_image(self._ds)
+        image = resolve(self._ds, maps=True) if stack is None else stack
         if isinstance(position, str):
             if y is not None or x is not None or size is not None:
                 raise ParameterError(f"cutout() got the section {position!r} and other ranges; give one or the other.")
-            return cut_section(image, position).to_dataset()
+            return cut_section(image, position).to_dataset(boundary=stack is not None)
         if position is not None:
             _check_position(position)
             if y is not None or x is not None or size is None:
@@ -145,7 +147,7 @@ class CCDAccessor:
             y, x = self._sky_ranges(position, size, image.shape)
         elif size is not None:
             raise ParameterError(f"cutout() got the size {size} and no position; give a SkyCoord, or ranges y= and x=.")
-        return cut(image, y or slice(None), x or slice(None)).to_dataset()
+        return cut(image, y or slice(None), x or slice(None)).to_dataset(boundary=stack is not None)
 
     def _sky_ranges(self, position: SkyCoord, size: Size, shape: tuple[int, int]) -> tuple[slice, slice]:
         from astropy.wcs.utils import skycoord_to_pixel

@@ -106,6 +106,17 @@ def with_inputs(ccd: xr.Dataset) -> Image:
     return replace(image, plan=label.plan, graphs=(array.dask,))
 
 
+def stack_image(ccd: xr.Dataset) -> Image | None:
+    """Return the image of a stack with its plan instead of its chunks; None for any other frame, or one that was changed."""
+    labels = {name: read_label(v.data) if isinstance(v.data, da.Array) else None for name, v in ccd.data_vars.items()}
+    first = labels.get("data")
+    if first is None or not first.boundary:
+        return None
+    is_whole = all(label is not None and label.plan == first.plan for label in labels.values())
+    image = with_inputs(ccd)
+    return image if is_whole and image.kinds.keys() == labels.keys() else None
+
+
 def index_of(ccd: xr.Dataset, y: float, x: float) -> tuple[int, int]:
     """Return row and column of a pixel at original coordinates."""
     found = []

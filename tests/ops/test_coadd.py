@@ -103,6 +103,27 @@ def test_only_frames_that_lie_there_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mosaic["data"][:, :40].compute(scheduler="sync"), np.full((50, 40), 1.0))
 
 
+def test_a_cut_out_is_made_by_itself(tmp_path: Path) -> None:
+    """It has the bits of the whole, all variables, and does not read what its chunk would."""
+    frames = make_noisy(5, (60, 60))
+    mosaic = lazyccd.coadd(frames, make_wcs(45, 50), (90, 100), maps=("n_used", "variance_aperture"))
+    part = mosaic.ccd.cutout(y=slice(20, 61), x=slice(33, 70))
+    whole = mosaic.compute().isel(y=slice(20, 61), x=slice(33, 70))
+    xr.testing.assert_identical(part.compute().drop_attrs(), whole.drop_attrs())
+    fewer = mosaic.drop_vars("n_used").ccd.cutout(y=slice(20, 61), x=slice(33, 70))
+    xr.testing.assert_identical(fewer.compute().drop_attrs(), whole.drop_vars("n_used").drop_attrs())
+    scaled = lazyccd.multiply(mosaic, 2).ccd.cutout("[34:70,21:61]")
+    np.testing.assert_array_equal(scaled["data"].values, 2 * whole["data"].values)
+    names = []
+    for number, x in enumerate((0, 100)):
+        names.append(str(tmp_path / f"{number}.fits"))
+        fits.writeto(names[-1], np.full((50, 50), number + 1.0, np.float32), make_wcs(0, -x).to_header())
+    mosaic = lazyccd.coadd(names, make_wcs(0, 0), (50, 160), unit="adu", order="nearest")
+    assert mosaic["data"].chunks == ((50,), (160,))
+    Path(names[1]).unlink()
+    np.testing.assert_array_equal(mosaic.ccd.cutout(x=slice(0, 40))["data"].values, np.full((50, 40), 1.0))
+
+
 def test_files_trees_and_frames_together(tmp_path: Path) -> None:
     """Each image of a file or tree is a frame of the mosaic, of which each lies on another part."""
     hdus = [fits.PrimaryHDU()]
