@@ -283,7 +283,7 @@ def test_masters_without_some_images(night: Path, tmp_path: Path) -> None:
 def test_flats_that_lack_an_image_do_not_change_the_steps_between_amplifiers(night: Path, tmp_path: Path) -> None:
     """The level of such a flat is that of its other amplifier alone: it is left out of all masters of its exposure."""
     folder, fewer = tmp_path / "raw", tmp_path / "fewer"
-    shutil.copytree(night, folder)
+    shutil.copytree(night, folder, ignore=shutil.ignore_patterns("light011*"))  # one asks for the masters as two do
     for flat in folder.glob("flat*.fits"):
         with fits.open(flat, mode="update") as file:
             file["SCI", 2].data = file["SCI", 2].data // 2
