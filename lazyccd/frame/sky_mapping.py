@@ -134,12 +134,15 @@ class SkyMapping:
     shape: tuple[int, int]
     """Rows and columns of the input."""
 
+    corners: bool = False
+    """Whether positions are those of corners: of (0, 0) half a pixel before its centre along both axes."""
+
     token: str = field(init=False, default="")
     """Identity, computed once."""
 
     def __post_init__(self) -> None:
         """Compute the token."""
-        object.__setattr__(self, "token", tokenize("SkyMapping", self.target, self.source, self.shape))
+        object.__setattr__(self, "token", tokenize("SkyMapping", self.target, self.source, self.shape, self.corners))
 
     def __dask_tokenize__(self) -> str:
         """Return the token."""
@@ -160,7 +163,9 @@ class SkyMapping:
             # a worker meets thousands of frames
             if len(made) >= MOST_MADE:
                 made.clear()
-            made[self.token] = _exact(wcs_of_thread(self.target), self.source.make(), self.shape)
+            made[self.token] = _exact(
+                wcs_of_thread(self.target), self.source.make(), self.shape, 0.5 if self.corners else 0.0
+            )
         return made[self.token]
 
 
@@ -227,7 +232,7 @@ def _is_coarse(target: Any) -> bool:
     return hasattr(target, "wcs") and float(max(proj_plane_pixel_scales(target))) * STEP > WIDEST_CELL
 
 
-def _exact(target: Any, source: Any, shape: tuple[int, int]) -> Exact:
+def _exact(target: Any, source: Any, shape: tuple[int, int], before: float = 0.0) -> Exact:
     """Return the function from output to input positions."""
     if not hasattr(source, "wcs"):
         raise FrameError("the WCS of a frame must be that of a FITS header.")
@@ -236,7 +241,7 @@ def _exact(target: Any, source: Any, shape: tuple[int, int]) -> Exact:
 
     def exact(y: Array, x: Array) -> tuple[Array, Array]:
         with np.errstate(all="ignore"):
-            longitude, latitude = to_sky(y, x)
+            longitude, latitude = to_sky(y - before, x - before)
             if origin is not into:
                 longitude, latitude = into.angles(origin.vectors(longitude, latitude))
             return from_sky(longitude, latitude)

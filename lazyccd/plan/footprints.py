@@ -16,6 +16,7 @@ from dask.tokenize import tokenize
 
 from lazyccd.kernels.block import ALL_PLANES, PLANES
 from lazyccd.kernels.resample.lattice import Coordinates, position, source_region
+from lazyccd.kernels.resample.weights import AREA
 from lazyccd.sections import Region
 
 
@@ -294,7 +295,7 @@ class Warped(Footprint):
     local: ClassVar[bool] = False
 
     coordinates: Coordinates
-    """Where the pixels of the output lie in the input."""
+    """Where the pixels of the output lie in the input; where their corners lie for the exact area."""
 
     kernel: str
     """Name of the interpolation kernel, which tells how far it reaches."""
@@ -306,6 +307,8 @@ class Warped(Footprint):
     def pixel(self, y: int, x: int, shape: tuple[int, int]) -> tuple[int, int] | None:
         """Return the pixel in which the middle of an output pixel lies."""
         found = position(self.coordinates, y, x)
+        if self.kernel == AREA and found is not None and (last := position(self.coordinates, y + 1, x + 1)) is not None:
+            found = (found[0] + last[0]) / 2, (found[1] + last[1]) / 2
         return None if found is None else _inside(math.floor(found[0] + 0.5), math.floor(found[1] + 0.5), shape)
 
 

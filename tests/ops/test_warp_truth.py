@@ -1,4 +1,4 @@
-"""Warps against a truth: areas, flux over wide fields, errors of sums over apertures."""
+"""Warps against a truth: exact areas, flux over wide fields, errors of sums over apertures."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import reproject
 from astropy.io import fits
 from astropy.nddata import CCDData
-from astropy.wcs import WCS
+from astropy.wcs import WCS, Sip
 from astropy.wcs.utils import pixel_to_pixel
 from scipy.signal import fftconvolve
 from scipy.special import erf
@@ -21,7 +22,7 @@ from lazyccd.frame.core import resolve
 from lazyccd.frame.sky_mapping import FrozenWCS, SkyMapping
 from lazyccd.kernels.block import Block, Request
 from lazyccd.kernels.resample.block import resample
-from lazyccd.kernels.resample.weights import KERNELS
+from lazyccd.kernels.resample.weights import AREA, KERNELS
 from lazyccd.sections import Region
 
 Array = npt.NDArray[Any]
@@ -57,19 +58,21 @@ def warp(
     variance: Array | None = None,
     mask: Array | None = None,
     region: Region | None = None,
+    pixfrac: float = 1.0,
 ) -> Block:
     """Return all planes of a warp, of a region of it or of the whole."""
     planes = ["data", "mask", *([] if variance is None else ["variance", "variance_aperture"])]
     return resample(
         Request(region or Region.full(shape), frozenset(planes)),
         Block(Region.full(data.shape), data=data, variance=variance, mask=mask),
-        coordinates=SkyMapping(FrozenWCS.of(target), FrozenWCS.of(source), data.shape),
+        coordinates=SkyMapping(FrozenWCS.of(target), FrozenWCS.of(source), data.shape, corners=kernel == AREA),
         shape=data.shape,
         interpolation=kernel,
         ratio=ratio,
         bits=(BAD, NO_DATA, BAD | OTHER),
         dtype=data.dtype.name,
         mask_dtype="uint8",
+        pixfrac=pixfrac,
     )
 
 
@@ -97,7 +100,7 @@ def test_aperture_variances_give_errors_of_sums(kernel: str, scale: float, edge:
         assert aperture_pull(kernel, scale, radius) == pytest.approx(np.sqrt(1 - edge / radius), abs=0.03)
 
 
-@pytest.mark.parametrize("kernel", sorted(KERNELS))
+@pytest.mark.parametrize("kernel", [*sorted(KERNELS), AREA])
 @pytest.mark.parametrize("scale", [0.6, 1.0, 1.7])
 def test_aperture_variance_is_free_of_the_phase(kernel: str, scale: float) -> None:
     """Where the variance is the same everywhere it is ratio² / R times that, bad pixels or not, and it is never negative."""
@@ -240,3 +243,152 @@ def test_the_map_is_written_and_read(tmp_path: Path, dtype: str) -> None:
     assert fits.getheader(tmp_path / "out.fits", "VARIANCE_APERTURE")["BUNIT"] == "adu2"
     with pytest.raises(ParameterError, match="must be among n_used, n_rejected, exposure"):
         lazyccd.combine([ds, ds], maps=("variance_aperture",))
+
+
+@pytest.mark.parametrize("sip", [False, True])
+@pytest.mark.parametrize(
+    ("scale", "angle"), [(1.0, 0.0), (1.0, 33.0), (0.5, 10.0), (0.07, 80.0), (1.7, 71.0), (4.0, 120.0), (8.0, 5.0)]
+)
+def test_areas_conserve_flux(scale: float, angle: float, sip: bool) -> None:
+    """The sum of all pixels is that of the image to 1e-12, and that of its variances is the sum of aperture variances."""
+    rng = np.random.default_rng(1)
+    size = (200, 220) if scale > 0.1 else (40, 50)
+    data = np.zeros(size)
+    inner = tuple(slice(n // 10, -n // 10) for n in size)
+    data[inner] = rng.random(data[inner].shape) + 0.1
+    source = tangent(size)
+    if sip:
+        a, b = np.zeros((4, 4)), np.zeros((4, 4))
+        a[2, 0], a[1, 1], a[0, 3], b[0, 2], b[2, 1] = 3e-5, -2e-5, 1e-8, 4e-5, 2e-8
+        source.wcs.ctype, source.sip = ["RA---TAN-SIP", "DEC--TAN-SIP"], Sip(a, b, None, None, source.wcs.crpix)
+    side = int(1.5 * size[1] / scale) + 3
+    target = tangent((side, side), (150.0001, 2.0001), scale=1e-4 * scale, angle=angle)
+    ours = warp(data, source, target, (side, side), kernel=AREA, ratio=None, variance=data**2)
+    assert abs(np.nansum(ours.plane("data")) / data.sum() - 1) < 1e-12
+    assert abs(np.nansum(ours.plane("variance_aperture")) / (data**2).sum() - 1) < 1e-12
+
+
+def clip(polygon: list[tuple[float, float]], axis: int, limit: float, sign: int) -> list[tuple[float, float]]:
+    """Return the part of a polygon on one side of a line (Sutherland and Hodgman 1974)."""
+    out = []
+    for one, two in zip(polygon, polygon[1:] + polygon[:1], strict=True):
+        inside, enters = sign * (one[axis] - limit) <= 0, sign * (two[axis] - limit) <= 0
+        if inside:
+            out.append(one)
+        if inside != enters:
+            t = (limit - one[axis]) / (two[axis] - one[axis])
+            out.append((one[0] + t * (two[0] - one[0]), one[1] + t * (two[1] - one[1])))
+    return out
+
+
+def overlap(polygon: list[tuple[float, float]], y: int, x: int, pixfrac: float) -> float:
+    """Return the area of a polygon on a pixel that shrank."""
+    for axis, centre in ((0, y), (1, x)):
+        for sign in (1, -1):
+            polygon = clip(polygon, axis, centre + sign * pixfrac / 2, sign)
+    return 0.5 * abs(sum(a[0] * b[1] - a[1] * b[0] for a, b in zip(polygon, polygon[1:] + polygon[:1], strict=True)))
+
+
+@pytest.mark.parametrize(("scale", "pixfrac"), [(1.0, 1.0), (0.6, 1.0), (2.3, 1.0), (1.0, 0.6), (0.5, 0.3), (2.3, 0.8)])
+def test_areas_are_those_of_clipped_polygons(scale: float, pixfrac: float) -> None:
+    """Data, both variances, mask and lost pixels equal a slow sum over polygons, with NaN, bad pixels and edges."""
+    rng = np.random.default_rng(4)
+    size, shape = (24, 26), (int(24 / scale), int(22 / scale))
+    data, variance = rng.normal(5, 1, size), rng.uniform(1, 2, size)
+    mask = np.where(rng.random(size) < 0.05, BAD, 0).astype(np.uint8) | np.where(
+        rng.random(size) < 0.05, OTHER, 0
+    ).astype(np.uint8)
+    data[7, 9] = np.nan
+    source, target = tangent(size), tangent(shape, (150.0003, 2.0002), scale=1e-4 * scale, angle=40)
+    ours = warp(data, source, target, shape, kernel=AREA, ratio=3.0, variance=variance, mask=mask, pixfrac=pixfrac)
+    exact = SkyMapping(FrozenWCS.of(target), FrozenWCS.of(source), size, corners=True).exact()
+    corners = np.array(exact(*(v.ravel().astype(float) for v in np.indices((shape[0] + 1, shape[1] + 1)))))
+    corners = corners.reshape(2, shape[0] + 1, shape[1] + 1)
+    good = np.isfinite(data) & ((mask & BAD) == 0)
+    for j, i in np.ndindex(shape):
+        quad = [tuple(corners[:, j + b, i + a].tolist()) for b, a in ((0, 0), (0, 1), (1, 1), (1, 0))]
+        ys, xs = zip(*quad, strict=True)
+        total = spread = linear = kept = everything = flagged = 0.0
+        for y in range(int(min(ys)) - 1, int(max(ys)) + 3):
+            for x in range(int(min(xs)) - 1, int(max(xs)) + 3):
+                area = overlap(quad, y, x, pixfrac)
+                everything += area
+                if 0 <= y < size[0] and 0 <= x < size[1]:
+                    flagged += area if mask[y, x] & OTHER else 0
+                    if good[y, x]:
+                        total, kept = total + area * data[y, x], kept + area
+                        spread, linear = spread + area**2 * variance[y, x], linear + area * variance[y, x]
+        if abs(kept - 0.5 * everything) < 1e-6 and everything > 0:
+            continue
+        found = [ours.plane(p)[j, i] for p in ("data", "variance", "variance_aperture", "mask")]
+        assert bool(found[3] & NO_DATA) == (kept < 0.5 * everything or kept < 1e-12)
+        if abs(flagged - 0.1 * everything) > 1e-6:
+            assert bool(found[3] & OTHER) == (flagged > 0.1 * everything)
+        if kept >= 0.5 * everything and kept > 1e-6:
+            expected = (3 * total / kept, 9 * spread / kept**2, 9 * linear / kept / scale**2)
+            np.testing.assert_allclose(found[:3], expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize(("scale", "pixfrac"), [(0.7, 1.0), (1.0, 1.0), (3.1, 1.0), (1.0, 0.5)])
+def test_one_bad_pixel_changes_only_pixels_that_lie_on_it(scale: float, pixfrac: float) -> None:
+    """A NaN and a masked column: all other pixels keep every bit; so does any region computed alone."""
+    size, shape = (160, 150), (int(160 / scale), int(150 / scale))
+    source, target = tangent(size), tangent(shape, scale=1e-4 * scale, angle=21)
+    data = np.random.default_rng(6).normal(0, 1, size)
+    clean = warp(data, source, target, shape, kernel=AREA, ratio=None, variance=data**2, pixfrac=pixfrac)
+    broken, mask = data.copy(), np.zeros(size, np.uint8)
+    broken[70, 60], mask[:, 90] = np.nan, BAD
+    ours = warp(broken, source, target, shape, kernel=AREA, ratio=None, variance=data**2, mask=mask, pixfrac=pixfrac)
+    ys, xs = (v.ravel().astype(float) for v in np.indices(shape))
+    y, x = (v.reshape(shape) for v in SkyMapping(FrozenWCS.of(target), FrozenWCS.of(source), size).exact()(ys, xs))
+    reach = 0.5 + scale * np.sqrt(0.5) + 1e-6
+    far = ((np.abs(y - 70) > reach) | (np.abs(x - 60) > reach)) & (np.abs(x - 90) > reach)
+    for plane in ("data", "variance", "variance_aperture", "mask"):
+        np.testing.assert_array_equal(ours.plane(plane)[far], clean.plane(plane)[far])
+    assert (ours.plane("data") != clean.plane("data"))[~far].any()
+    for region in (Region(0, 1, 0, shape[1]), Region(20, 47, 13, 14), Region(shape[0] // 2, shape[0], 3, 40)):
+        alone = warp(
+            broken,
+            source,
+            target,
+            shape,
+            kernel=AREA,
+            ratio=None,
+            variance=data**2,
+            mask=mask,
+            pixfrac=pixfrac,
+            region=region,
+        )
+        for plane in ("data", "variance", "variance_aperture", "mask"):
+            cut = ours.plane(plane)[region.y0 : region.y1, region.x0 : region.x1]
+            np.testing.assert_array_equal(alone.plane(plane), cut)
+
+
+def test_areas_are_those_of_reproject() -> None:
+    """Means over areas agree with reproject_exact, which cuts spherical polygons, to its own rounding."""
+    size, shape = (80, 90), (90, 100)
+    data = np.random.default_rng(6).normal(10, 1, size)
+    source, target = tangent(size), tangent(shape, scale=0.8e-4, angle=21)
+    theirs, _ = reproject.reproject_exact((data, source), target, shape_out=shape)
+    ours = lazyccd.wcs_project(
+        lazyccd.from_ccddata(CCDData(data, unit="adu", wcs=source)), target, shape, order="area"
+    ).data.values
+    both = np.isfinite(theirs) & np.isfinite(ours)
+    assert both.sum() > 5000
+    np.testing.assert_allclose(ours[both], 0.64 * theirs[both], rtol=1e-6)
+
+
+def test_pixfrac_is_for_areas() -> None:
+    """Values that make no sense are refused by name; half shrunken pixels leave pixels without data on a finer grid."""
+    wcs = tangent((20, 20))
+    ds = lazyccd.from_ccddata(CCDData(np.ones((20, 20)), unit="adu", wcs=wcs))
+    for pixfrac in (0, 1.5, np.nan, "a", True):
+        with pytest.raises(ParameterError, match="must be a number above 0 and at most 1"):
+            lazyccd.wcs_project(ds, wcs, order="area", pixfrac=pixfrac)
+    with pytest.raises(ParameterError, match="is for order='area' and not for 'bilinear'"):
+        lazyccd.wcs_project(ds, wcs, pixfrac=0.5)
+    fine = tangent((80, 80), scale=0.25e-4)
+    out = lazyccd.wcs_project(ds, fine, (80, 80), order="area", pixfrac=0.5).compute()
+    assert np.isfinite(out.data.values).sum() == 40 * 40
+    np.testing.assert_array_equal(np.isnan(out.data.values), out.mask.values != 0)
+    np.testing.assert_allclose(np.nanmax(out.data.values), 1 / 16)

@@ -23,7 +23,7 @@ from lazyccd.errors import ArgumentTypeError, FrameError, ParameterError
 from lazyccd.frame.core import resolve
 from lazyccd.frame.sky_mapping import FrozenWCS, SkyMapping
 from lazyccd.frame.tree import make_tree
-from lazyccd.kernels.resample.weights import KERNELS
+from lazyccd.kernels.resample.weights import AREA, KERNELS
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.plan.chunks import asked_grid
 from lazyccd.plan.lower import lower_image
@@ -81,7 +81,7 @@ def full(shape: tuple[int, int], wcs: WCS, dtype: str = "f4", seed: int = 1) -> 
     return lazyccd.add_mask(ds, rng.random(shape) < 0.004, "INTERP")
 
 
-@pytest.mark.parametrize("order", sorted(KERNELS))
+@pytest.mark.parametrize("order", sorted((*KERNELS, AREA)))
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_whole_pixels_keep_their_bits(order: Any, dtype: str) -> None:
     """The image on its own WCS, moved by whole pixels, flipped and turned by 90 degrees: every bit, also beside NaN."""
@@ -118,7 +118,7 @@ def test_whole_pixels_keep_their_bits(order: Any, dtype: str) -> None:
     angle=st.floats(-180, 180),
     flip=st.booleans(),
     sip=st.booleans(),
-    order=st.sampled_from(sorted(KERNELS)),
+    order=st.sampled_from(sorted((*KERNELS, AREA))),
     chunks=st.tuples(st.integers(9, 97), st.integers(9, 97)),
     before=st.tuples(st.integers(20, 150), st.integers(20, 150)),
     pixel=st.tuples(st.integers(0, 79), st.integers(0, 95)),

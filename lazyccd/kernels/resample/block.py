@@ -13,7 +13,7 @@ Weights w themselves would be negative beside a bright star. Their squares, ``u_
 far than w, and make the aperture variance a multiple of the pixel's own: ``variance / (R * sum_i w_ki^2)``. Where the variance is
 the same everywhere, it does not depend on where between input pixels a pixel lies.
 
-The nearest pixel is no mean where R > 1; there input pixels are left out, and R counts as 1.
+Areas of overlap are not negative either, and stand for themselves: u = w. The nearest pixel is no mean where R > 1; there input pixels are left out, and R counts as 1.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.kernels.block import APERTURE, Array, Block, Request
+from lazyccd.kernels.resample.area import area_cells
 from lazyccd.kernels.resample.interpolate import TILE, mark_flags, resample_cells
-from lazyccd.kernels.resample.lattice import EMPTY, Coordinates, Patch, cells_of, patches
-from lazyccd.kernels.resample.weights import TABLE, source_of, table, taps
+from lazyccd.kernels.resample.lattice import EMPTY, Coordinates, Patch, cells_of, patches, patches_around
+from lazyccd.kernels.resample.weights import AREA, TABLE, source_of, table, taps
 from lazyccd.sections import Region
 
 
@@ -41,6 +42,7 @@ def resample(
     bits: tuple[int, int, int],
     dtype: str,
     mask_dtype: str,
+    pixfrac: float = 1.0,
 ) -> Block:
     """Return the pixels of an image on the pixels of another.
 
@@ -51,11 +53,11 @@ def resample(
     a
         The input pixels of `source_region`; None where there are none.
     coordinates
-        Where output pixels lie.
+        Where output pixels lie; where their corners lie for the exact area.
     shape
         Shape of the input.
     interpolation
-        Name of the interpolation kernel.
+        Name of the interpolation kernel, or ``"area"``.
     ratio
         What the data are multiplied by: the area of an output pixel in input pixels. None takes that of each pixel, so that
         flux is conserved over wide fields. The variance is multiplied by its square.
@@ -63,6 +65,8 @@ def resample(
         Bits by which an input pixel has no weight, the bit of pixels without data, and the bits that are carried on.
     dtype, mask_dtype
         Dtypes of the result.
+    pixfrac
+        For the exact area: part of its side that an input pixel shrinks to.
     """
     # a pixel's own variance is a factor of that for apertures
     needed = request.planes | ({"variance"} if APERTURE in request.planes else set())
@@ -75,7 +79,16 @@ def resample(
             out[plane].fill(np.nan)
         out["mask"].fill(bits[1])
     else:
-        _fill(request.region, a, out, coordinates, shape, interpolation, ratio, bits)
+        _fill(
+            request.region,
+            a,
+            out,
+            coordinates,
+            shape,
+            interpolation,
+            (math.nan if ratio is None else ratio, pixfrac),
+            bits,
+        )
     return Block(request.region, **{plane: out[plane] for plane in request.planes})
 
 
@@ -86,7 +99,7 @@ def _fill(
     coordinates: Coordinates,
     shape: tuple[int, int],
     interpolation: str,
-    ratio: float | None,
+    scale: tuple[float, float],
     bits: tuple[int, int, int],
 ) -> None:
     """Set all pixels of a region."""
@@ -100,35 +113,49 @@ def _fill(
     if tiles.any():
         # a pixel without weight takes part in sums, and 0 times NaN is NaN
         data, variance = (np.where(np.isfinite(plane), plane, plane.dtype.type(0)) for plane in (data, variance))
-    source = (data.reshape(-1), variance.reshape(-1), flags.reshape(-1))
-    frame = (*shape, a.region.y0, a.region.x0, *data.shape)
+    source: tuple[Array, ...] = (data.reshape(-1), variance.reshape(-1), flags.reshape(-1))
+    frame = (shape[0], shape[1], a.region.y0, a.region.x0, data.shape[0], data.shape[1])
+    marks = mask.reshape(-1)
     for patch in patches(coordinates, region):
-        inside = region.shift(-patch.y0, -patch.x0)
-        limits = (inside.y0, inside.y1, inside.x0, inside.x1)
-        place = (patch.y0 - region.y0, patch.x0 - region.x0)
-        for widths, cells in _by_width(patch, region):
-            method = source_of(interpolation, widths)
-            flat = [np.empty(0, dtype)] * 2
-            if method == TABLE:
-                flat = [table(interpolation, width, dtype.name).reshape(-1) for width in widths]
-            fits = resample_cells(
-                cells,
-                (patch.nodes, patch.dense, patch.pixels, patch.boxes),
-                limits,
-                source,
-                mask.reshape(-1),
-                tiles,
-                frame,
-                (taps(interpolation, widths[0]), taps(interpolation, widths[1]), method),
-                (flat[0], flat[1], flat[0] * flat[0], flat[1] * flat[1]),
-                (bits[1], bits[2]),
-                math.nan if ratio is None else ratio,
-                (out["data"], out["variance"], out[APERTURE]),
-                out["mask"],
-                place,
+        place, limits = _place(patch, region)
+        if interpolation == AREA:
+            around = tuple(p.arrays for p in patches_around(coordinates, patch))
+            cells, (planes, out_mask) = _cells(patch, region), _planes(out)
+            fits = area_cells(
+                cells, around, place, limits, source, marks, tiles, frame, bits[1:], scale, planes, out_mask
             )
-            if not fits:
-                raise RuntimeError(f"positions of {region} lie outside of what was read; please report this WCS.")
+        else:
+            fits = True
+            for widths, cells in _by_width(patch, region):
+                weights, tables = _weights(interpolation, widths, dtype.name)
+                results = (bits[1:], scale[0], *_planes(out))
+                given = (cells, patch.arrays, place, limits, source, marks, tiles, frame, weights, tables)
+                fits = fits and resample_cells(*given, *results)
+        if not fits:
+            raise RuntimeError(f"positions of {region} lie outside of what was read; please report this WCS.")
+
+
+def _planes(out: dict[str, Array]) -> tuple[tuple[Array, Array, Array], Array]:
+    """Return what the loops set: data and both variances, and the mask."""
+    return (out["data"], out["variance"], out[APERTURE]), out["mask"]
+
+
+def _place(patch: Patch, region: Region) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
+    """Return the first pixel of a patch in a region, and the region in pixels of the patch."""
+    inside = region.shift(-patch.y0, -patch.x0)
+    return (patch.y0 - region.y0, patch.x0 - region.x0), (inside.y0, inside.y1, inside.x0, inside.x1)
+
+
+def _weights(
+    interpolation: str, widths: tuple[float, float], dtype: str
+) -> tuple[tuple[int, int, int], tuple[Array, ...]]:
+    """Return numbers and source of weights along y and x, and their tables: weights and squares, flattened."""
+    method = source_of(interpolation, widths)
+    flat = [np.empty(0, dtype)] * 2
+    if method == TABLE:
+        flat = [table(interpolation, width, dtype).reshape(-1) for width in widths]
+    number = (taps(interpolation, widths[0]), taps(interpolation, widths[1]), method)
+    return number, (flat[0], flat[1], flat[0] * flat[0], flat[1] * flat[1])
 
 
 def _plane(plane: Array | None, dtype: npt.DTypeLike) -> Array:
@@ -138,10 +165,15 @@ def _plane(plane: Array | None, dtype: npt.DTypeLike) -> Array:
 
 def _by_width(patch: Patch, region: Region) -> list[tuple[tuple[float, float], Array]]:
     """Return the cells of a patch that a region touches, those together whose kernels are equally wide."""
-    rows, columns = cells_of(patch, region)
-    cells = np.array([(i, j) for i in range(rows.start, rows.stop) for j in range(columns.start, columns.stop)])
+    cells = _cells(patch, region)
     widths = np.where((patch.dense == EMPTY)[..., None], 1.0, patch.widths)[cells[:, 0], cells[:, 1]]
     return [
         ((float(width[0]), float(width[1])), cells[(widths == width).all(axis=1)])
         for width in np.unique(widths, axis=0)
     ]
+
+
+def _cells(patch: Patch, region: Region) -> Array:
+    """Return the cells of a patch that a region touches, row and column of each."""
+    rows, columns = cells_of(patch, region)
+    return np.array([(i, j) for i in range(rows.start, rows.stop) for j in range(columns.start, columns.stop)])

@@ -19,8 +19,8 @@ from lazyccd.kernels.resample.weights import NEAREST, PHASES, TABLE
 
 
 @compiled
-def cell_row(nodes: Array, row: int, column: int, fraction: float, out: Array) -> None:
-    """Set the input positions of the 64 pixels of a row of a cell, by the cubic through the 4 x 4 nodes about it.
+def cell_row(nodes: Array, row: int, column: int, fraction: float, begin: int, out: Array) -> None:
+    """Set the input positions of pixels of a row of a cell, by the cubic through the 4 x 4 nodes about it.
 
     Parameters
     ----------
@@ -30,18 +30,30 @@ def cell_row(nodes: Array, row: int, column: int, fraction: float, out: Array) -
         Position of the cell in the patch.
     fraction
         Position of the row in the cell, from 0 to 1.
+    begin
+        The first pixel in the cell.
     out
-        Receives the positions, shape ``(64,)``, float64.
+        Receives the positions, shape ``(n,)``, float64.
     """
-    p = np.empty(4)
-    for k in range(4):
-        n = column + k
-        start, linear, second, third = cubic(nodes[row, n], nodes[row + 1, n], nodes[row + 2, n], nodes[row + 3, n])
-        p[k] = start + fraction * (linear + fraction * (second + fraction * third))
+    p = (
+        _cubic_at(nodes, row, column, fraction),
+        _cubic_at(nodes, row, column + 1, fraction),
+        _cubic_at(nodes, row, column + 2, fraction),
+        _cubic_at(nodes, row, column + 3, fraction),
+    )
     start, linear, second, third = cubic(p[0], p[1], p[2], p[3])
-    for i in range(STEP):
-        u = i / STEP
+    for i in range(out.size):
+        u = (begin + i) / STEP
         out[i] = start + u * (linear + u * (second + u * third))
+
+
+@compiled
+def _cubic_at(nodes: Array, row: int, column: int, fraction: float) -> float:
+    """Return the cubic through four nodes of a column."""
+    start, linear, second, third = cubic(
+        nodes[row, column], nodes[row + 1, column], nodes[row + 2, column], nodes[row + 3, column]
+    )
+    return start + fraction * (linear + fraction * (second + fraction * third))
 
 
 @compiled
@@ -559,6 +571,7 @@ def _clean_sums(
 def resample_cells(
     cells: Array,
     patch: tuple[Array, ...],
+    place: tuple[int, int],
     region: tuple[int, int, int, int],
     source: tuple[Array, ...],
     mask: Array,
@@ -570,7 +583,6 @@ def resample_cells(
     ratio: float,
     out: tuple[Array, ...],
     out_mask: Array,
-    place: tuple[int, int],
 ) -> bool:
     """Set the pixels of some cells of a patch.
 
@@ -580,6 +592,8 @@ def resample_cells(
         Row and column of each cell in the patch, shape ``(n, 2)``.
     patch
         Nodes, dense, pixels and boxes of the patch; see `lazyccd.kernels.resample.lattice.Patch`.
+    place
+        Row and column of the first pixel of the patch in what is set.
     region
         First and last row and column that are wanted, in pixels of the patch, half-open.
     source, mask, frame, weights, tables, bits
@@ -590,8 +604,6 @@ def resample_cells(
         As of `_scale`.
     out, out_mask
         Receive data, variance, aperture variance and mask, shape of the whole region; empty where not wanted.
-    place
-        Row and column of the first pixel of the patch in these.
 
     Returns
     -------
@@ -612,7 +624,7 @@ def resample_cells(
         size = (rows[1] - rows[0]) * (columns[1] - columns[0])
         ys, xs, areas = positions[0, :size], positions[1, :size], positions[2, :size]
         kind = cell_positions((i, j), patch, rows, columns, ys, xs)
-        if kind != EMPTY and not _inside(ys, xs, boxes[i, j]):
+        if kind != EMPTY and not inside(ys, xs, boxes[i, j]):
             return False
         if np.isnan(ratio) or out[2].size:
             cell_areas((i, j), patch, rows, columns, areas)
@@ -707,23 +719,15 @@ def cell_positions(
     nodes, dense, pixels, _ = patch
     i, j = cell
     kind = dense[i, j]
-    width, begin, end = columns[1] - columns[0], columns[0] - j * STEP, columns[1] - j * STEP
-    row_y, row_x = np.empty(STEP), np.empty(STEP)
+    width, begin = columns[1] - columns[0], columns[0] - j * STEP
     for row in range(rows[0], rows[1]):
         at = (row - rows[0]) * width
         if kind == CUBIC:
-            cell_row(nodes[0], i, j, (row - i * STEP) / STEP, row_y)
-            cell_row(nodes[1], i, j, (row - i * STEP) / STEP, row_x)
-        for k in range(begin, end):
-            if kind >= 0:
-                ys[at + k - begin], xs[at + k - begin] = (
-                    pixels[kind, 0, row - i * STEP, k],
-                    pixels[kind, 1, row - i * STEP, k],
-                )
-            elif kind == CUBIC:
-                ys[at + k - begin], xs[at + k - begin] = row_y[k], row_x[k]
-            else:
-                ys[at + k - begin] = xs[at + k - begin] = np.nan
+            cell_row(nodes[0], i, j, (row - i * STEP) / STEP, begin, ys[at : at + width])
+            cell_row(nodes[1], i, j, (row - i * STEP) / STEP, begin, xs[at : at + width])
+        for k in range(width if kind != CUBIC else 0):
+            ys[at + k] = pixels[kind, 0, row - i * STEP, begin + k] if kind >= 0 else np.nan
+            xs[at + k] = pixels[kind, 1, row - i * STEP, begin + k] if kind >= 0 else np.nan
     return int(kind)
 
 
@@ -820,7 +824,7 @@ def _put(found: Array, rows: tuple[int, int], columns: tuple[int, int], at: tupl
 
 
 @compiled
-def _inside(ys: Array, xs: Array, box: Array) -> bool:
+def inside(ys: Array, xs: Array, box: Array) -> bool:
     """Return whether all positions that exist lie in a box."""
     outside = 0
     # counted, so that the loop is vectorised

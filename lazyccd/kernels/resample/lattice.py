@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 import numpy as np
 
 from lazyccd.kernels.block import Array
-from lazyccd.kernels.resample.weights import quantize_width, taps
+from lazyccd.kernels.resample.weights import AREA, quantize_width, taps
 from lazyccd.sections import Region
 
 STEP = 64
@@ -73,6 +73,11 @@ class Patch(NamedTuple):
     boxes: Array
     """First and last input row and column that a cell touches, NaN for an empty one; shape ``(16, 16, 4)``, float64."""
 
+    @property
+    def arrays(self) -> tuple[Array, Array, Array, Array]:
+        """Nodes, dense, pixels and boxes, as the loops take them."""
+        return self.nodes, self.dense, self.pixels, self.boxes
+
 
 class Coordinates(Protocol):
     """Says where the pixels of an output lie in an input."""
@@ -91,6 +96,12 @@ def patches(coordinates: Coordinates, region: Region) -> list[Patch]:
     y0, y1, x0, x1 = region
     rows, columns = range(y0 // PATCH, -(-y1 // PATCH)), range(x0 // PATCH, -(-x1 // PATCH))
     return [coordinates.patch(row, column) for row in rows for column in columns]
+
+
+def patches_around(coordinates: Coordinates, patch: Patch) -> tuple[Patch, ...]:
+    """Return a patch with those right, below, and right below of it, where the last of its pixels have their far corners."""
+    row, column = patch.y0 // PATCH, patch.x0 // PATCH
+    return tuple(coordinates.patch(row + i, column + j) for i in (0, 1) for j in (0, 1))
 
 
 def cells_of(patch: Patch, region: Region) -> tuple[slice, slice]:
@@ -118,6 +129,9 @@ def source_region(coordinates: Coordinates, out: Region, shape: tuple[int, int],
         Name of the interpolation kernel.
     """
     found = Region(0, 0, 0, 0)
+    if kernel == AREA:
+        # the corners behind the last row and column
+        out = Region(out.y0, out.y1 + 1, out.x0, out.x1 + 1)
     for patch in patches(coordinates, out):
         rows, columns = cells_of(patch, out)
         boxes, widths = patch.boxes[rows, columns].reshape(-1, 4), patch.widths[rows, columns].reshape(-1, 2)

@@ -61,6 +61,9 @@ KERNELS: dict[str, Kernel] = {
 }
 """Kernels by name."""
 
+AREA = "area"
+"""Name of the exact area, which has no weights along the axes; see `lazyccd.kernels.resample.area`."""
+
 
 def quantize_width(scale: Array) -> Array:
     """Return how much kernels are widened for output pixels of ``scale`` input pixels: at least 1, in steps.
@@ -81,7 +84,7 @@ def taps(name: str, width: float) -> int:
     >>> taps("lanczos3", 1.0), taps("lanczos3", 1.5), taps("nearest", 2.0)
     (6, 10, 2)
     """
-    return 2 if name == "nearest" else 2 * math.ceil(KERNELS[name].reach * width)
+    return 2 if name in {"nearest", AREA} else 2 * math.ceil(KERNELS[name].reach * width)
 
 
 NEAREST, LINEAR, TABLE = 0, 1, 2

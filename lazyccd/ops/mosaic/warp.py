@@ -30,18 +30,18 @@ from lazyccd.frame.sky_mapping import (
 from lazyccd.frame.wcs import refuse_unknown_distortion, wcs_from_header
 from lazyccd.kernels.block import APERTURE
 from lazyccd.kernels.resample.block import resample
-from lazyccd.kernels.resample.weights import KERNELS
+from lazyccd.kernels.resample.weights import AREA, KERNELS
 from lazyccd.ops.decorator import called_with_ccddata, operation, tell_wcs
 from lazyccd.plan.chunks import default_grid
 from lazyccd.plan.footprints import PlaneMap, Warped
 from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
 
 Order: TypeAlias = Literal[
-    "nearest", "nearest-neighbor", "bilinear", "bicubic", "lanczos2", "lanczos3", "lanczos4", 0, 1, 3
+    "nearest", "nearest-neighbor", "bilinear", "bicubic", "lanczos2", "lanczos3", "lanczos4", "area", 0, 1, 3
 ]
 
 ORDERS: dict[str | int, str] = {
-    **{name: name for name in KERNELS},
+    **{name: name for name in (*KERNELS, AREA)},
     "nearest-neighbor": "nearest",
     0: "nearest",
     1: "bilinear",
@@ -71,6 +71,7 @@ def wcs_project(
     target_shape: tuple[int, int] | Literal["union"] | None = None,
     order: Order = "bilinear",
     *,
+    pixfrac: float = 1.0,
     add_keyword: LogEntry = True,
 ) -> xr.Dataset:
     """Resample an image onto the pixels of another WCS.
@@ -87,7 +88,11 @@ def wcs_project(
         as the image on the grid of ``target_wcs``, whose reference pixel moves along.
     order
         ``"nearest"``, ``"bilinear"``, ``"bicubic"`` (Keys 1981), ``"lanczos2"``, ``"lanczos3"`` or ``"lanczos4"``. Where output
-        pixels are larger than input pixels, the kernel is widened by their ratio.
+        pixels are larger than input pixels, the kernel is widened by their ratio. ``"area"`` takes the mean of the input pixels
+        that lie on a pixel, weighted by the area of each on it.
+    pixfrac
+        For ``"area"``: part of its side that each input pixel shrinks to, above 0 and at most 1, as in drizzle. Pixels on which
+        none lies have no data.
     add_keyword
         What the header says about the operation; see `subtract_bias`.
 
@@ -109,7 +114,8 @@ def wcs_project(
     ArgumentTypeError
         Raised if ``target_wcs`` is not a celestial WCS.
     ParameterError
-        Raised if the order is not one of these, the shape is not two numbers above 0, or the image does not lie on the grid.
+        Raised if the order is not one of these, ``pixfrac`` is not one of its values or is given for another order, the shape is
+        not two numbers above 0, or the image does not lie on the grid.
 
     See Also
     --------
@@ -137,7 +143,7 @@ def wcs_project(
     image = resolve(ccd)
     source = celestial_wcs(image)
     target = celestial_target(target_wcs)
-    kernel = kernel_of(order)
+    kernel, part = kernel_of(order), pixfrac_of(order, pixfrac)
     if target_shape is None:
         shape = image.shape
     elif isinstance(target_shape, str):
@@ -146,7 +152,7 @@ def wcs_project(
         shape = normalize_shape(target_shape)
     tell_wcs(target)
     # a single call has no later operations whose tasks would repeat the warp
-    return warped(image, source, SkyGrid(target, shape, kernel)).to_dataset(boundary=not called_with_ccddata())
+    return warped(image, source, SkyGrid(target, shape, kernel, part)).to_dataset(boundary=not called_with_ccddata())
 
 
 def kernel_of(order: object) -> str:
@@ -155,6 +161,15 @@ def kernel_of(order: object) -> str:
     if kernel is None:
         raise ParameterError(f"order {order!r} must be one of {', '.join(map(repr, ORDERS))}.")
     return kernel
+
+
+def pixfrac_of(order: object, pixfrac: object) -> float:
+    """Return the part of its side that an input pixel shrinks to."""
+    if isinstance(pixfrac, bool) or not isinstance(pixfrac, int | float | np.number) or not 0 < pixfrac <= 1:
+        raise ParameterError(f"pixfrac {pixfrac!r} must be a number above 0 and at most 1.")
+    if pixfrac != 1 and kernel_of(order) != AREA:
+        raise ParameterError(f"pixfrac {pixfrac!r} is for order='area' and not for {order!r}.")
+    return float(pixfrac)
 
 
 def celestial_wcs(image: Image) -> Any:
@@ -243,6 +258,9 @@ class SkyGrid:
     kernel: str
     """Name of the interpolation kernel."""
 
+    pixfrac: float = 1.0
+    """Part of its side that an input pixel shrinks to."""
+
     @cached_property
     def frozen(self) -> FrozenWCS:
         """What the WCS is made from."""
@@ -278,7 +296,7 @@ def warped(
         Whether it has the plane of variances for apertures.
     """
     kernel, shape, target = kernel or grid.kernel, grid.shape, grid.wcs
-    coordinates = SkyMapping(grid.frozen, FrozenWCS.of(source), image.shape)
+    coordinates = SkyMapping(grid.frozen, FrozenWCS.of(source), image.shape, corners=kernel == AREA)
     schema = image.schema
     planes: dict[str, Any] = dict(image.plan.planes)
     planes |= {} if for_stack and not image.has_mask else {"mask": schema.dtype}
@@ -297,6 +315,7 @@ def warped(
             bits=(schema.bad_bits, no_data, (1 << len(schema.planes)) - 1 - no_data),
             dtype=image.dtype.name,
             mask_dtype=schema.dtype.name,
+            **({"pixfrac": grid.pixfrac} if kernel == AREA else {}),
         ),
     )
     header = target_header(image.header, target, shape)
