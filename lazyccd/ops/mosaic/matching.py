@@ -66,7 +66,7 @@ COLUMNS = {
     "n_weak": "those of them that share fewer than four",
     "n_cells": "shared cells that were used",
     "n_clipped": "shared cells that were left out as outliers",
-    "before": "rms difference from the other frames in these cells",
+    "before": "rms difference from the mean of the frames in these cells, weighted by their variances",
     "after": "the same after the correction",
     "regularised": "whether overlaps say too little of the slopes, which are pulled towards 0",
 }
@@ -474,10 +474,13 @@ def _columns(samples: _Samples, keep: Array, fit: _Fit, scale: Array, reach: flo
     out["n_weak"] = np.bincount(common.row[other & (common.data < FEWEST_CELLS)], minlength=count)
     out["n_cells"] = np.bincount(frame, minlength=count)
     out["n_clipped"] = np.bincount(samples.frame[~keep], minlength=count)
-    before = samples.value - _means(samples.value, samples.cell, keep.astype(float))[samples.cell]
+    # weighted as the fit is: the edges of bright stars would hide everything else
+    weight = np.where(keep, 1 / samples.variance, 0.0)
+    before = samples.value - _means(samples.value, samples.cell, weight)[samples.cell]
+    total = np.bincount(samples.frame, weight, count)
     for name, rest in (("before", before), ("after", fit.rest)):
-        power = np.bincount(frame, rest[keep] ** 2, count)
-        out[name] = np.sqrt(power / np.maximum(out["n_cells"], 1))
+        power = np.bincount(samples.frame, weight * rest**2, count)
+        out[name] = np.sqrt(np.divide(power, total, out=np.zeros(count), where=total > 0))
     for name in COLUMNS:
         if name.endswith("_error"):
             out[name] = np.where(out["n_overlaps"] > 0, out[name], np.nan)

@@ -89,7 +89,7 @@ def overlaps_of(
     if match not in {None, "constant", "plane"}:
         raise ParameterError(f"match {match!r} must be None, 'constant' or 'plane'.")
     # one size for all: frames share cells
-    usual = float(np.median([max(place.shape) for place in places])) / CELLS_ACROSS
+    usual = float(np.median([min(place.shape) for place in places])) / CELLS_ACROSS
     cell = int(2 ** np.clip(np.round(np.log2(max(usual, 1))), *np.log2(SIDES)))
     touched = tuple(Region(p.y0 // cell, -(-p.y1 // cell), p.x0 // cell, -(-p.x1 // cell)) for p in places)
     return Overlaps(match, measure, levels, tuple(labels), cell, touched)
