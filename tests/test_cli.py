@@ -239,6 +239,9 @@ def test_coadd(tmp_path: Path, rng: np.random.Generator) -> None:
     data = fits.getdata(tmp_path / "like.fits")
     np.testing.assert_array_equal(data[:, 0:32], fits.getdata(tmp_path / "0.fits")[:, 8:])
     assert np.isnan(data[:, 32:]).all()
+    matched = call(*words, "--overwrite", "--sky", "constant", "--match", "constant")
+    assert matched.exit_code == 0, matched.output
+    assert abs(np.nanmedian(lazyccd.open_zarr(out)["data"].values)) < 0.2
     both = call(*words, "--like", str(tmp_path / "0.fits"), "--pixel-scale", "1")
     assert both.exit_code == 2
     assert "--like gives the whole grid" in both.output

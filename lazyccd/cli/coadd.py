@@ -36,7 +36,13 @@ MAPS = ("n_used", "n_rejected", "exposure", "coverage", "variance_aperture")
 @click.option("--reject", type=click.Choice(REJECTS), default="clipped", show_default=True, help="Rejection rule.")
 @click.option("--weights", metavar="exposure|variance|smoothed|pixel|!KEY", help="Weights of averages and sums.")
 @click.option(
-    "--flux-scale", metavar="exposure|KEY", help="What brings frames to one flux: exposure times, or a keyword."
+    "--flux-scale",
+    metavar="exposure|overlaps|KEY",
+    help="What brings frames to one flux: exposure times, stars in the overlaps, or a keyword.",
+)
+@click.option("--sky", type=click.Choice(["constant", "mesh"]), help="Subtract the sky of each frame first.")
+@click.option(
+    "--match", type=click.Choice(["constant", "plane"]), help="Subtract what makes frames agree where they overlap."
 )
 @click.option("--min-coverage", type=int, default=1, show_default=True, help="Fewest frames of a pixel.")
 @click.option(

@@ -186,6 +186,19 @@ def test_aperture_variance_of_a_stack() -> None:
     assert inside["variance_aperture"].attrs["units"] == "electron2"
 
 
+def test_rejection_above_the_sky_of_each_frame() -> None:
+    """Skies of different levels hide no outlier, and are not taken for outliers themselves; the mean keeps them."""
+    rng = np.random.default_rng(2)
+    frames = [make_frame(sky + rng.normal(0, 1, (50, 50)), make_wcs(25, 25)) for sky in (900, 1000, 1000, 1100, 2000)]
+    frames[0]["data"][10, 10:20] += 60
+    frames[4]["data"][30, 10:20] += 60
+    mosaic = lazyccd.coadd(frames, make_wcs(25, 25), (50, 50), order="nearest", maps=("n_rejected",)).compute()
+    expected = np.zeros((50, 50), int)
+    expected[[10, 30], 10:20] = 1
+    np.testing.assert_array_equal(mosaic["n_rejected"].values, expected)
+    assert np.median(mosaic["data"].values) == pytest.approx(1200, abs=1)
+
+
 def test_coverage_and_least_coverage() -> None:
     """What fewer frames than asked for give is empty; what a rejection or a mask takes away counts as covered or not."""
     frames = [make_frame(np.full((3, 9), 5.0), make_wcs(0, x)) for x in (0, -3, -3, -3, -6)]
@@ -289,6 +302,7 @@ def test_header_of_a_mosaic() -> None:
     text = lazyccd.coadd(frames, wcs, (9, 9), order="bicubic").attrs["header"]
     header = header_view(text)
     assert (header["NCOMBINE"], header["TOTEXP"], header["RESAMPLE"]) == (3, 33.0, "bicubic")
+    assert (header["PIXRATIO"], header["NOISEFAC"]) == (1.0, 1.228)
     assert WCS(fits.Header.fromstring(text, sep="\n")).wcs.compare(wcs.wcs, tolerance=1e-9)
 
 

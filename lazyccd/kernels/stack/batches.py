@@ -217,6 +217,10 @@ def gather_batch(
         weights = np.array([more.pop(0).plane("data")[slices] for _ in range(rule.count)], float).reshape(flat)
         # a pixel whose variance is unknown has no weight
         batch.weights = np.where(np.isfinite(weights) & (weights >= 0), weights, 0.0)
+    if rule.has_skies:
+        skies = [more.pop(0).plane("data")[0, 0] for _ in range(2 * rule.count)]
+        # a frame without a good pixel has none
+        batch.skies = np.ascontiguousarray(np.nan_to_num(skies).reshape(2, rule.count).T)
     if rule.shares_masters and more:
         batch.own = np.array([block.plane("variance")[slices] for block in more], float).reshape(flat)
     if not scaling.is_none:
@@ -240,6 +244,11 @@ def bring_to_level(batch: PixelBatch) -> None:
     with np.errstate(invalid="ignore", over="ignore"):
         # float64 from here on: factors are float64, and so is what float32 is multiplied by
         batch.values = batch.values * batch.multipliers[:, None] + batch.offsets[:, None]
+        if batch.skies is not None:
+            levels, variances = batch.skies.T
+            batch.skies = np.stack(
+                [levels * batch.multipliers + batch.offsets, variances * batch.multipliers**2], axis=1
+            )
         if batch.variances is not None:
             batch.variances = batch.variances * batch.multipliers[:, None] ** 2
         if batch.own is not None:

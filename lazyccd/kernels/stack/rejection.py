@@ -205,7 +205,8 @@ def reject_clipped(
     values
         Inputs, frames x pixels, float32 or float64.
     variances
-        Of the inputs, frames x pixels, float64; without elements, the noise is 1.4826 times the median distance from the median.
+        Of the inputs, frames x pixels, or frames x 1 for the same in all pixels, float64; without elements, the noise is 1.4826 times
+        the median distance from the median.
     limit
         Standard deviations that an input may be off.
     fraction
@@ -229,7 +230,7 @@ def reject_clipped(
         sort_by(v, who, n)
         center = middle(v, n)
         if variances.size:
-            noise = np.sqrt(variances[who[n // 2], m])
+            noise = np.sqrt(variances[who[n // 2], m % variances.shape[1]])
         else:
             for k in range(n):
                 away[k], whose[k] = abs(v[k] - center), k
@@ -243,7 +244,7 @@ def reject_clipped(
             behind = False
             k = (n + 1) // 2 if sign > 0 else n // 2 - 1
             while 0 <= k < n:
-                sigma = np.sqrt(variances[who[k], m]) if variances.size else noise
+                sigma = np.sqrt(variances[who[k], m % variances.shape[1]]) if variances.size else noise
                 inner = v[k - sign]
                 behind = behind or abs(v[k] - inner) > limit * sigma + step_share * abs(inner)
                 off, allowed = abs(v[k] - center), limit * sigma + share * abs(center)

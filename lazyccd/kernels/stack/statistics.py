@@ -14,6 +14,7 @@ import numpy as np
 from lazyccd.kernels.block import Array, Block, Request
 from lazyccd.kernels.filters import percentiles
 from lazyccd.kernels.moments import mean_and_deviation
+from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 
 MOST_PIXELS = 100000
 """imcombine takes every pixel if there are fewer than this, else every second, third ... tenth along each axis."""
@@ -33,7 +34,8 @@ def mean_only(partials: Sequence[Array], **params: Any) -> Array:
 def sample_statistic(block: Block, *, what: str, bad_bits: int) -> Array:
     """Return mode, median or mean of the good pixels as IRAF's imcombine does; NaN without any.
 
-    The median of an even number of pixels is the lower middle one.
+    The median of an even number of pixels is the lower middle one. ``sky`` gives that median and 1.4826 times the median distance
+    from it.
     """
     data = block.plane("data")
     # masked pixels count for nothing: one NaN or hot column must not scale a frame
@@ -42,12 +44,15 @@ def sample_statistic(block: Block, *, what: str, bad_bits: int) -> Array:
         good &= (block.mask & block.mask.dtype.type(bad_bits)) == 0
     values = data[good]
     if values.size == 0:
-        return np.array(np.nan)
+        return np.full(2 if what == "sky" else (), np.nan)
     if what == "mean":
         # one running sum in the data's own type, as IRAF's loop has it: NumPy's pairwise sum has other bits
         return np.array(np.add.accumulate(values)[-1] / values.dtype.type(values.size), float)
     values = np.sort(values)
-    return np.array(mode(values) if what == "mode" else values[max(values.size // 2 - 1, 0)], float)
+    if what == "mode":
+        return np.array(mode(values), float)
+    middle = np.array(values[max(values.size // 2 - 1, 0)], float)
+    return np.array([middle, MAD_TO_SIGMA * np.median(np.abs(values - middle))]) if what == "sky" else middle
 
 
 def mode(values: Array) -> float:
@@ -105,3 +110,18 @@ def inverse_variance(request: Request, a: Block, *, size: int, shape: tuple[int,
 def variance_as_data(request: Request, a: Block) -> Block:
     """Return the variance as data."""
     return Block(request.region, a.plane("variance") if "data" in request.planes else None, None, a.mask)
+
+
+def sky_as_image(request: Request, *, sky: Array, power: int) -> Block:
+    """Return a number of the sky of a frame as an image, which takes the memory of that number.
+
+    Parameters
+    ----------
+    request
+        The region.
+    sky
+        Level and standard deviation, float64.
+    power
+        1 for the level, 2 for the variance.
+    """
+    return Block(request.region, data=np.broadcast_to(sky[power - 1] ** power, request.region.shape))

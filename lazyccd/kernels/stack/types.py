@@ -33,6 +33,9 @@ class Rejection(Protocol):
     needs_variance: ClassVar[bool]
     """Whether it looks at the variances of the inputs."""
 
+    needs_skies: ClassVar[bool]
+    """Whether it is about how far inputs are above the sky of their frames."""
+
     def of_frames(self, frames: Sequence[int]) -> Rejection:
         """Return the rule for some of the frames: those that lie on a region of a mosaic."""
 
@@ -190,6 +193,9 @@ class Rule:
     has_pixel_weights: bool = False
     """Whether as many blocks follow whose data are the weights of pixels."""
 
+    has_skies: bool = False
+    """Whether as many blocks follow whose data are the sky of each frame, and as many with its variance."""
+
     shares_masters: bool = False
     """Whether as many blocks follow whose variance is that of each frame without the masters that all share."""
 
@@ -259,6 +265,9 @@ class PixelBatch:
     weights: Array | None = None
     """Weights, if they differ from pixel to pixel."""
 
+    skies: Array | None = None
+    """The sky of each frame, which is in its values, and its variance; frames x 2. None if nobody needs it."""
+
     multipliers: Array | None = None
     """What the values of each frame were multiplied by; None if nothing was scaled."""
 
@@ -282,6 +291,7 @@ class PixelBatch:
             own=part(self.own),
             apertures=part(self.apertures),
             weights=part(self.weights),
+            skies=self.skies,
             multipliers=self.multipliers,
             offsets=self.offsets,
             combined=None if self.combined is None else np.take(self.combined, pixels),

@@ -18,7 +18,7 @@ import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, ParameterError, warn
 from lazyccd.frame.core import Image
-from lazyccd.frame.header import header_view
+from lazyccd.frame.header import NewCard, header_view
 from lazyccd.frame.sky_footprint import frame_place
 from lazyccd.frame.stack_header import StackHeader
 from lazyccd.frame.tree import frames_of
@@ -26,7 +26,9 @@ from lazyccd.io.names import expand_names, name_with_hdu
 from lazyccd.io.open import open_image
 from lazyccd.kernels.block import APERTURE
 from lazyccd.kernels.pointwise import edge_weights
+from lazyccd.kernels.resample.weights import noise_factor
 from lazyccd.kernels.stack.scaling import Levels
+from lazyccd.kernels.stack.statistics import sky_as_image
 from lazyccd.kernels.stack.types import Rejecting
 from lazyccd.ops.mosaic.grid import bounded, find_optimal_grid
 from lazyccd.ops.mosaic.matching import Match
@@ -43,8 +45,8 @@ from lazyccd.ops.stack.combine import (
 )
 from lazyccd.ops.stack.inputs import Given, collect, in_one_unit
 from lazyccd.ops.stack.rejection import Rejection, SigmaClip, rule_of
-from lazyccd.ops.stack.scaling import Spec, levels_of
-from lazyccd.plan.steps import Apply, Input, Scalar, make_dtypes, make_params
+from lazyccd.ops.stack.scaling import Spec, levels_of, sampled_statistic
+from lazyccd.plan.steps import Apply, Input, Scalar, Step, make_dtypes, make_params
 from lazyccd.sections import Region
 
 FILTERS = ("FILTER", "FILTER1", "FILTER2", "FILTER3", "FILTERS", "FILTNAM1", "INSFLNAM")
@@ -101,7 +103,8 @@ def coadd(
         The interpolation kernel, as in `wcs_project`.
     reject
         The rule by which inputs are rejected, or its name; see `lazyccd.rejection`. The default, `Clipped`, leaves pixels of
-        fewer than 4 frames alone, and is for frames without sky. None rejects nothing.
+        fewer than 4 frames alone, and judges what is above the sky of each frame, the median of 100 000 of its pixels. None
+        rejects nothing.
     weights
         For averages and sums, as in `combine`. Those of pixels are resampled, linearly.
     flux_scale
@@ -211,7 +214,7 @@ def coadd(
         exposures=given.exposures() if "exposure" in maps else (),
         uncertainty=_uncertainty(uncertainty, given),
     )
-    header = _header(replace(given, images=images), rule, placed.grid)
+    header = _header(replace(given, images=images), rule, placed)
     plan = StackPlan(
         tuple(images),
         schema,
@@ -219,9 +222,29 @@ def coadd(
         scalars,
         tuple(placed.warp(weighting, "bilinear")),
         dtype=dtype,
+        skies=_skies(rejection, given, size),
         places=placed.places,
     )
     return plan.result(header, maps, rejections=rejections)
+
+
+def _skies(rejection: Rejection | None, given: Given, shape: tuple[int, int]) -> tuple[Step, ...]:
+    """Return images of the sky of each frame and its noise, if a rejection needs them."""
+    if rejection is None or not rejection.needs_skies:
+        return ()
+    # steps of the frames and not of the stack, so that a cut-out does not wait for those of others
+    return tuple(
+        Apply(
+            shape,
+            make_dtypes(data=np.float64),
+            kernel=sky_as_image,
+            sources=(),
+            params=make_params(power=power),
+            scalars=(("sky", sampled_statistic(image, "sky")),),
+        )
+        for power in (1, 2)
+        for image in given.images
+    )
 
 
 @dataclass(frozen=True)
@@ -421,7 +444,17 @@ def _uncertainty(uncertainty: str | None, given: Given) -> str:
     return uncertainty_name(uncertainty, None, given)
 
 
-def _header(given: Given, rule: Any, grid: SkyGrid) -> StackHeader:
+def _header(given: Given, rule: Any, placed: Placed) -> StackHeader:
     """Return what becomes of the first frame's header."""
+    from astropy.wcs.utils import proj_plane_pixel_area  # takes long to import, and few operations need it
+
     header = header_of(given, rule, keep_wcs=True)
-    return header._replace(cards=[*header.cards, ("RESAMPLE", grid.kernel, "kernel by which frames were resampled")])
+    cards: list[NewCard] = [("RESAMPLE", placed.grid.kernel, "kernel by which frames were resampled")]
+    if hasattr(placed.grid.wcs, "wcs"):
+        areas = [proj_plane_pixel_area(wcs) for wcs in (placed.grid.wcs, *placed.sources)]
+        scale = float(np.sqrt(areas[0] / np.median(areas[1:])))
+        factor = noise_factor(placed.grid.kernel, scale)
+        cards.append(("PIXRATIO", float(f"{scale:.6g}"), "side of a pixel in pixels of the frames"))
+        if factor is not None:
+            cards.append(("NOISEFAC", float(f"{factor:.4g}"), "noise in apertures over that of single pixels"))
+    return header._replace(cards=[*header.cards, *cards])

@@ -419,6 +419,9 @@ class StackPlan:
     dtype: npt.DTypeLike | None = None
     """Of the result; that of the frames if None."""
 
+    skies: tuple[Step, ...] = ()
+    """Images of the sky of each frame, then of its variance, for a rejection that is about what is above it; or none."""
+
     places: tuple[Region, ...] = ()
     """Where each frame lies, in a mosaic; empty if all have pixels everywhere."""
 
@@ -439,13 +442,14 @@ class StackPlan:
             self.rule,
             dtypes=replace(self.rule.dtypes, result=dtype),
             has_pixel_weights=bool(self.weights),
+            has_skies=bool(self.skies),
             shares_masters=bool(own),
         )
         # variances are as many bytes as the data: they are read only if a rule or the result asks for them
         needs = ["data", "mask", *(["variance"] if rule.needs_variance else [])]
         more = {"variance": ["variance"] if rule.uncertainty == "propagated" else [], APERTURE: [APERTURE]}
         uses: PlaneMap = tuple((name, (*needs, *more.get(name, []))) for name, _ in planes)
-        frames = (*map(without_own_flags, self.images), *(image.plan for image in self.weights), *own)
+        frames = (*map(without_own_flags, self.images), *(image.plan for image in self.weights), *self.skies, *own)
         return Stack(
             self.images[0].shape,
             planes,
@@ -458,7 +462,7 @@ class StackPlan:
             # one byte for each rejected and one for each grown input of a whole band, see `clipped_batches`
             scratch_bytes=2 * rule.count if rule.rejecting.grow >= 1 else 0,
             budget_bytes=self.budget(frames),
-            places=self.places * (2 if self.weights else 1),
+            places=self.places * (len(frames) // len(self.images)),
         )
 
     def without_masters(self) -> list[Step]:

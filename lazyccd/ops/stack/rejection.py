@@ -61,6 +61,9 @@ class Rejection:
     needs_variance: ClassVar[bool] = False
     """Whether it looks at the variances of the inputs."""
 
+    needs_skies: ClassVar[bool] = False
+    """Whether it is about how far inputs are above the sky of their frames, in a mosaic."""
+
     def check(self, count: int, flavor: str = "ccdproc") -> None:
         """Raise an error if the rule cannot be used on so many frames."""
 
@@ -567,16 +570,20 @@ class Clipped(Rejection):
     158). Stars are sharper in one frame than in the next: with a seeing of 1 to 2 arcseconds the middle of a star is four times
     as bright in the best frame as in the worst, and 0.3 of the median would cut it. So where the median is that of a source,
     the fraction is ``source``, and what is rejected must lie apart from all other inputs too: behind a gap of ``sigma``
-    deviations and ``fraction`` of the next value, for sources all of it. It is done once, where at least 4 inputs count. Frames must
-    have no sky left, of which a fraction would be allowed too.
+    deviations and ``fraction`` of the next value, for sources all of it. It is done once, where at least 4 inputs count.
+
+    In `lazyccd.coadd` all of this is about what is above the sky of each frame. In `lazyccd.combine` frames must have no sky left, of
+    which a fraction would be allowed too.
     """
 
     name: ClassVar[str] = "clipped"
     needs_variance: ClassVar[bool] = True
+    needs_skies: ClassVar[bool] = True
     fewest: ClassVar[int] = 4
 
     sigma: float = 4.0
-    """Standard deviations that an input may be off; of frames without uncertainties, by the median distance from the median."""
+    """Standard deviations that an input may be off; of frames without uncertainties, those of their sky in a mosaic, and else 1.4826
+    times the median distance from the median."""
 
     fraction: float = 0.3
     """Fraction of the median that it may be off besides."""
@@ -603,10 +610,14 @@ class Clipped(Rejection):
 
     def reject(self, batch: PixelBatch, residual: Array) -> None:
         """Clear ``batch.use`` where an input is rejected."""
-        given = batch.variances if self.needs_variance else None
-        variances = np.empty((0, 0)) if given is None else given
+        values, variances = batch.values, np.empty((0, 0))
+        if batch.skies is not None:
+            # that of few inputs would be of no use: one in ten of five good ones is beyond 4 of their median distances
+            values, variances = values - batch.skies[:, :1], batch.skies[:, 1:]
+        if self.needs_variance and batch.variances is not None:
+            variances = batch.variances
         loops.reject_clipped(
-            batch.values, variances, self.sigma, self.fraction, self.source, self.fewest, residual, batch.use
+            values, variances, self.sigma, self.fraction, self.source, self.fewest, residual, batch.use
         )
 
 

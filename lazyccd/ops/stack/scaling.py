@@ -183,7 +183,7 @@ def statistic(image: Image, what: str, section: str | None, sampled: bool) -> Sc
         part = image.window((cut.region.y0, cut.region.x0), (1, 1), cut.region.shape)
     # a mode is imcombine's, which takes it of its sample in any case (icstat.gx)
     if sampled or what == "mode":
-        return _sampled(part, what)
+        return sampled_statistic(part, what)
     if what == "median":
         return quantile_scalar(part, (0.5,))
     clipped = clipped_scalar(part, 3.0, 0 if what == "mean" else 5)
@@ -196,7 +196,7 @@ def _mean_of(clipped: Scalar) -> Scalar:
     return Scalar(reduction=replace(clipped.reduction, final=statistics.mean_only), what=clipped.what)
 
 
-def _sampled(image: Image, what: str) -> Scalar:
+def sampled_statistic(image: Image, what: str) -> Scalar:
     """Return a statistic of a grid of pixels, as IRAF's imcombine takes it."""
     step = next((n for n in range(1, 10) if _grid(image.shape, n) < statistics.MOST_PIXELS), 10)
     shape = tuple((length - 1) // step + 1 for length in image.shape)
