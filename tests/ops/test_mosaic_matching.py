@@ -168,11 +168,14 @@ def test_scales_are_measured_in_overlaps() -> None:
     found = table["flux_scale"] * factors
     assert abs(np.log(found / found.mean())).max() < 0.06
     assert abs(np.log(table["flux_scale"]).sum()) < 1e-9
-    alone = coadd(frames, flux_scale="overlaps")
+    alone = coadd(frames, flux_scale="overlaps", maps=["variance_aperture"])
     np.testing.assert_array_equal(lazyccd.mosaic_corrections(alone)["flux_scale"], table["flux_scale"])
     only = (slice(40, 80), slice(40, 80))  # of frame 1 alone
-    sigma = alone["uncertainty"].values[only] / coadd(frames)["uncertainty"].values[only]
+    plain = coadd(frames, maps=["variance_aperture"])
+    sigma = alone["uncertainty"].values[only] / plain["uncertainty"].values[only]
     np.testing.assert_allclose(sigma, table["flux_scale"][0], rtol=1e-5)
+    variance = alone["variance_aperture"].values[only] / plain["variance_aperture"].values[only]
+    np.testing.assert_allclose(variance, table["flux_scale"][0] ** 2, rtol=1e-5)
 
 
 def test_the_sky_of_each_frame_is_taken_out_first() -> None:
@@ -233,3 +236,24 @@ class Other:
     def __reduce__(self) -> tuple[Any, ...]:
         """Be picklable."""
         return Other, ()
+
+
+@pytest.mark.filterwarnings("ignore:.*datfix")
+def test_steps_between_real_tiles_are_gone(shared_data: Path) -> None:
+    """Six 2MASS tiles with a sky of each their own, which overlap by a tenth: steps of 4 counts become a fifth of one."""
+    frames = [lazyccd.open_fits(path, unit="adu") for path in sorted((shared_data / "m17_2mass").glob("*.fits.gz"))]
+    grid, shape = lazyccd.find_optimal_grid(frames)
+    tiles = [lazyccd.coadd([f], grid, shape, order="nearest", reject=None)["data"].values.astype(float) for f in frames]
+    table = lazyccd.mosaic_corrections(lazyccd.coadd(frames, grid, shape, match="plane", reject=None))
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    matched = [
+        tile - row["constant"] - row["slope_y"] * (y - row["y"]) - row["slope_x"] * (x - row["x"])
+        for tile, row in zip(tiles, table, strict=True)
+    ]
+    found = []
+    for each in (tiles, matched):
+        pairs = [each[i] - each[j] for i in range(6) for j in range(i)]
+        found.append([np.nanmedian(p) for p in pairs if np.isfinite(p).sum() > 100])
+    before, after = (np.sqrt(np.mean(np.square(steps))) for steps in found)
+    assert before > 3
+    assert after < 0.25
