@@ -12,7 +12,7 @@ import click
 from lazyccd.cli.common import friendly_errors, scheduler_options, using_scheduler
 
 METHODS = ("average", "median", "sum")
-KERNELS = ("nearest", "bilinear", "bicubic", "lanczos2", "lanczos3", "lanczos4")
+KERNELS = ("nearest", "bilinear", "bicubic", "lanczos2", "lanczos3", "lanczos4", "area")
 REJECTS = ("clipped", "none", "varclip", "sigclip", "winsorized", "linearfit", "gesdt")
 MAPS = ("n_used", "n_rejected", "exposure", "coverage", "variance_aperture")
 
@@ -33,6 +33,7 @@ MAPS = ("n_used", "n_rejected", "exposure", "coverage", "variance_aperture")
 @click.option(
     "--order", type=click.Choice(KERNELS), default="lanczos3", show_default=True, help="Interpolation kernel."
 )
+@click.option("--pixfrac", type=float, default=1.0, show_default=True, help="For area: how far input pixels shrink.")
 @click.option("--reject", type=click.Choice(REJECTS), default="clipped", show_default=True, help="Rejection rule.")
 @click.option("--weights", metavar="exposure|variance|smoothed|pixel|!KEY", help="Weights of averages and sums.")
 @click.option(

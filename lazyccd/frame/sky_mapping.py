@@ -81,6 +81,27 @@ class FrozenWCS:
         numbers += (("pv", tuple(core.get_pv())),) if core.get_pv() else ()
         return cls(header, numbers, sip)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what JSON can hold, for `from_json`.
+
+        Raises
+        ------
+        ArgumentTypeError
+            Raised if the WCS is not that of a FITS header.
+        """
+        if self.pickled:
+            raise ArgumentTypeError("the WCS must be that of a FITS header, without tables: no other can be kept.")
+        return {"header": self.header, "numbers": self.numbers, "sip": self.sip}
+
+    @classmethod
+    def from_json(cls, kept: dict[str, Any]) -> FrozenWCS:
+        """Return what `to_json` gave."""
+
+        def tuples(value: Any) -> Any:
+            return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+        return cls(kept["header"], tuples(kept["numbers"]), tuples(kept["sip"]))
+
     def make(self) -> Any:
         """Return the WCS."""
         if self.pickled:

@@ -361,3 +361,28 @@ def test_explain_tells_of_the_frames_that_are_there() -> None:
     table = lazyccd.coadd(frames, make_wcs(0, 0), (5, 15), order="nearest").ccd.explain(2, 12)
     assert table["value"][table["step"] == "to the stack"].tolist() == [3.0]
     assert set(table["frame"]) == {"3", "result"}
+
+
+def test_running_stack_on_the_sky(tmp_path: Path) -> None:
+    """It is the weighted coadd of the frames that are in it, and a folder that is opened again keeps its grid."""
+    frames = make_noisy(4, (40, 50))
+    wcs, shape = make_wcs(40, 45, angle=3), (80, 90)
+    stack = lazyccd.RunningStack(tmp_path / "deep", wcs=wcs, shape=shape)
+    for number, frame in enumerate(frames):
+        stack.add(frame, weight=1.0 + number, name=f"f{number}")
+    again = lazyccd.RunningStack(tmp_path / "deep")
+    again.veto("f1", frames[1])
+    left, weights = [frames[i] for i in (0, 2, 3)], (1.0, 3.0, 4.0)
+    expected = lazyccd.coadd(left, wcs, shape, weights=weights, reject=None).compute()
+    result = again.result().compute()
+    np.testing.assert_array_equal(np.isnan(result["data"].values), np.isnan(expected["data"].values))
+    for name in ("data", "uncertainty"):
+        np.testing.assert_allclose(result[name].values, expected[name].values, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(result["mask"].values, expected["mask"].values)
+    assert result.ccd.wcs.wcs.compare(wcs.wcs, tolerance=1e-9)
+    with pytest.raises(ParameterError, match="was made with another grid"):
+        lazyccd.RunningStack(tmp_path / "deep", wcs=make_wcs(), shape=shape)
+    with pytest.raises(ParameterError, match="give both, or neither"):
+        lazyccd.RunningStack(tmp_path / "other", wcs=wcs)
+    with pytest.raises(ParameterError, match="does not lie on the grid"):
+        again.add(make_frame(np.ones((5, 5), np.float32), make_wcs(0, 5000)), name="far")

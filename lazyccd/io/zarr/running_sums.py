@@ -156,9 +156,6 @@ class SumsStorage:
     summed: bool
     """Whether the stack is a sum and not a mean."""
 
-    weight: float
-    """Sum of the weights of all frames."""
-
     identity: str
 
     @property
@@ -239,8 +236,11 @@ class SumsReader:
             counts = np.take_along_axis(self._group["planes"][:, k, y, x], best[None], axis=0)[0]
             mask |= (counts > 0) << k
         # 1e-12 allows for the rounding of sums that were added in another order.
-        lost = self._group["saturated"][:, y, x].sum(axis=0) - at_best("saturated")
-        mask |= np.where(lost > 0.1 * storage.weight * (1 + 1e-12), storage.layout.saturated, 0)
+        saturated = self._group["saturated"][:, y, x]
+        lost = saturated.sum(axis=0) - at_best("saturated")
+        # inputs without data, the last class, do not count unless they were saturated
+        weight = self._group["norm"][:-1, y, x].sum(axis=0) + saturated[-1]
+        mask |= np.where(lost > 0.1 * weight * (1 + 1e-12), storage.layout.saturated, 0)
         return mask.astype(storage.dtype)
 
     def close(self) -> None:

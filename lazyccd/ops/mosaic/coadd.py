@@ -34,7 +34,16 @@ from lazyccd.ops.mosaic.grid import bounded, find_optimal_grid
 from lazyccd.ops.mosaic.matching import Match
 from lazyccd.ops.mosaic.overlaps import corrected, corrections_of, overlaps_of
 from lazyccd.ops.mosaic.sky import Sky, without_sky
-from lazyccd.ops.mosaic.warp import Order, SkyGrid, celestial_target, celestial_wcs, kernel_of, normalize_shape, warped
+from lazyccd.ops.mosaic.warp import (
+    Order,
+    SkyGrid,
+    celestial_target,
+    celestial_wcs,
+    kernel_of,
+    normalize_shape,
+    pixfrac_of,
+    warped,
+)
 from lazyccd.ops.stack.combine import (
     StackPlan,
     check_result_dtype,
@@ -71,6 +80,7 @@ def coadd(
     method: Literal["average", "median", "sum"] = "average",
     *,
     order: Order = "lanczos3",
+    pixfrac: float = 1.0,
     reject: Rejection | str | None = "clipped",
     weights: Any = None,
     flux_scale: Spec = None,
@@ -99,7 +109,7 @@ def coadd(
         Rows and columns; None takes what holds all frames, and the reference pixel moves along.
     method
         ``average``, ``median`` or ``sum``.
-    order
+    order, pixfrac
         The interpolation kernel, as in `wcs_project`.
     reject
         The rule by which inputs are rejected, or its name; see `lazyccd.rejection`. The default, `Clipped`, leaves pixels of
@@ -195,7 +205,7 @@ def coadd(
     given, schema = in_one_unit(collect(opened))
     _check_filters(given)
     target, size = _grid(opened, given, wcs, shape)
-    given, placed = on_grid(given, SkyGrid(target, size, kernel_of(order)))
+    given, placed = on_grid(given, SkyGrid(target, size, kernel_of(order), pixfrac_of(order, pixfrac)))
     rejection = _rejection(reject, given)
     if sky is not None:
         given = replace(given, images=[without_sky(image, sky, sky_box) for image in given.images])

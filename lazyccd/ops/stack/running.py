@@ -6,6 +6,7 @@ all inputs at once, so only averages and sums can grow.
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ import xarray as xr
 
 from lazyccd.errors import ParameterError, ShapeError
 from lazyccd.frame.core import Image, make_image, resolve
+from lazyccd.frame.sky_footprint import frame_place
+from lazyccd.frame.sky_mapping import FrozenWCS
 from lazyccd.frame.stack_header import stack_header
 from lazyccd.frame.tree import Names, frames_of, make_tree
 from lazyccd.frame.units import conversion_factor, parse_unit, unit_to_text
@@ -25,6 +28,7 @@ from lazyccd.io.open import open_image
 from lazyccd.io.zarr.running_sums import CHUNK, SumsLayout, SumsSink, SumsStorage, read_current, write_current
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops.binary import affine_image
+from lazyccd.ops.mosaic.warp import Order, SkyGrid, celestial_target, celestial_wcs, kernel_of, normalize_shape, warped
 from lazyccd.ops.stack.combine import mask_bits
 from lazyccd.ops.stack.inputs import exposure_name
 from lazyccd.plan.chunks import grid_boxes, regular_grid
@@ -43,6 +47,11 @@ class RunningStack:
     method
         ``average`` or ``sum``, weighted. Medians and rejections look at all frames at once and cannot be kept as sums: use
         `combine` for them.
+    wcs, shape
+        A grid of the sky, onto which each frame is resampled before it is added; see `coadd`. A folder keeps the grid with which it
+        was made, so that it is not needed again.
+    order
+        The interpolation kernel, as in `wcs_project`.
 
     Notes
     -----
@@ -65,13 +74,39 @@ class RunningStack:
     (['f1', 'f2'], 1.5)
     """
 
-    def __init__(self, path: str | os.PathLike[str], method: Literal["average", "sum"] = "average") -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        method: Literal["average", "sum"] = "average",
+        *,
+        wcs: Any = None,
+        shape: tuple[int, int] | None = None,
+        order: Order = "lanczos3",
+    ) -> None:
         if method not in {"average", "sum"}:
             raise ParameterError(
                 f"method {method!r} of a running stack must be average or sum; use combine() for others."
             )
         self.path = os.path.abspath(os.fspath(path))
         self.method = method
+        if (wcs is None) != (shape is None):
+            raise ParameterError("a grid of the sky has wcs= and shape=; give both, or neither.")
+        given = None if wcs is None else SkyGrid(celestial_target(wcs), normalize_shape(shape), kernel_of(order))
+        self.grid = self._grid(given)
+
+    def _grid(self, given: SkyGrid | None) -> SkyGrid | None:
+        """Return the grid of the sky: the one given, or that of the folder."""
+        content = self._content()
+        kept = content.get("grid")
+        if given is not None and content["frames"] and kept != _kept_grid(given):
+            raise ParameterError(
+                f"{self.path} was made {'with another grid' if kept else 'without a grid of the sky'}; leave out wcs and shape, or "
+                "begin another folder."
+            )
+        if given is not None or not kept:
+            return given
+        wcs = FrozenWCS.from_json(kept["wcs"])
+        return SkyGrid(wcs.make(), (kept["shape"][0], kept["shape"][1]), kept["order"])
 
     @property
     def names(self) -> list[str]:
@@ -102,7 +137,7 @@ class RunningStack:
             Raised if shapes or units differ.
         """
         content = self._content()
-        opened, images = _images(frame)
+        opened, images = self._images(frame)
         root = opened.attrs if isinstance(opened, xr.DataTree) else None
         name = name or (exposure_name(opened) if isinstance(opened, xr.DataTree) else file_name(images[""].plan))
         if not name:
@@ -115,6 +150,7 @@ class RunningStack:
         if not content["frames"]:
             content["parts"] = {part: _properties(image) for part, image in images.items()}
             content["root"] = root
+            content["grid"] = None if self.grid is None else _kept_grid(self.grid)
         elif (root is None) != (content["root"] is None):
             held, given = ("trees", "one frame") if root is None else ("frames", "a tree")
             raise ParameterError(f"{self.path} has {held} and {name} is {given}; add what is like the others.")
@@ -150,12 +186,29 @@ class RunningStack:
             raise ParameterError(f"{self.path} has no frame {name!r}; it has {', '.join(self.names) or 'none'}.")
         if frame is None and not entry["path"]:
             raise ParameterError(f"{name} was not added by its path; give the frame itself.")
-        _, images = _images(entry["path"] if frame is None else frame)
+        _, images = self._images(entry["path"] if frame is None else frame)
         added = {part: one["token"] for part, one in entry["parts"].items()}
         if {part: image.plan.token for part, image in images.items()} != added:
             raise ParameterError(f"{name} is not what it was when it was added to {self.path}; add all frames anew.")
         left = [one for one in content["frames"] if one is not entry]
         self._run(images, name, entry["weight"], -1, content, left)
+
+    def _images(self, frame: Any) -> tuple[xr.Dataset | xr.DataTree, dict[str, Image]]:
+        """Return what was given as a frame or tree, and its images by name, on the grid if there is one."""
+        opened, images = _images(frame)
+        if self.grid is None:
+            return opened, images
+        if "" not in images:
+            raise ParameterError(
+                "a grid of the sky takes frames one by one; add those of a tree each with a name of its own."
+            )
+        image = images[""]
+        source = celestial_wcs(image)
+        if not frame_place(source, image.shape, self.grid.frozen, self.grid.shape).size:
+            raise ParameterError(
+                f"{file_name(image.plan) or 'the frame'} does not lie on the grid of {self.path}; leave it out."
+            )
+        return opened, {"": warped(image, source, self.grid, for_stack=True)}
 
     def result(self) -> xr.Dataset | xr.DataTree:
         """Return the stack as a lazy frame, with the header of a stack; or as a tree if it has trees.
@@ -183,10 +236,9 @@ class RunningStack:
         """Return the stack of the frames of one name."""
         layout, schema = self._layout(content, part)
         properties = content["parts"][part]
-        total = sum(frame["weight"] for frame in content["frames"])
         generation, identity = content["generation"], properties["identity"]
         planes = {
-            plane: Source.of(SumsStorage(layout, generation, plane, self.method == "sum", total, identity))
+            plane: Source.of(SumsStorage(layout, generation, plane, self.method == "sum", identity))
             for plane in ("data", "mask", *(["variance"] if properties["uncertainty"] else []))
         }
         image = make_image(
@@ -239,6 +291,12 @@ class RunningStack:
             _write_sums(_in_units(image, content["parts"][part]["units"], name), sink)
         # only now do readers see the new sums; a run that died before has left files that nobody reads
         write_current(self.path, {**content, "generation": number + 1, "frames": frames})
+
+
+def _kept_grid(grid: SkyGrid) -> dict[str, Any]:
+    """Return what a folder keeps of a grid, as it is after JSON."""
+    kept = {"wcs": grid.frozen.to_json(), "shape": grid.shape, "order": grid.kernel}
+    return dict(json.loads(json.dumps(kept)))
 
 
 def _images(frame: Any) -> tuple[xr.Dataset | xr.DataTree, dict[str, Image]]:
