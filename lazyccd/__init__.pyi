@@ -63,6 +63,7 @@ from .ops import (
     rechunk as rechunk,
     register as register,
     settle as settle,
+    sky_cells as sky_cells,
     split_amplifiers as split_amplifiers,
     subtract as subtract,
     subtract_bias as subtract_bias,

@@ -319,6 +319,7 @@ NOT_METHODS = {
     "combine",
     "find_optimal_grid",
     "register",
+    "sky_cells",
 }
 """What takes something else than a frame or tree first."""
 

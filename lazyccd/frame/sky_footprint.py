@@ -15,15 +15,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lazyccd.frame.sky_caps import STEPS, Caps, caps_of, frame_sides, reference_cell
-from lazyccd.frame.sky_mapping import FrozenWCS, image_caps, pixel_period, rotation_to_icrs, sky_of, wcs_of_thread
+from lazyccd.frame.sky_mapping import (
+    ROUGH,
+    FrozenWCS,
+    bends_and_step,
+    image_caps,
+    pixel_period,
+    rotation_to_icrs,
+    sky_of,
+    wcs_of_thread,
+)
 from lazyccd.kernels.block import Array
 from lazyccd.sections import Region
 
 GRID_CELLS, SMALLEST_CELL = 64, 16
 """Most cells along each side of a grid, and fewest pixels of one."""
-
-ROUGH = 0.25
-"""Second difference of positions, over the largest first one, beyond which they are not smooth. A jump gives about 1."""
 
 ONE_TO_ONE = ("TAN", "SIN", "ARC", "STG", "ZEA", "CAR", "CEA", "MER", "AIT", "MOL", "SFL")
 """Projections with one place for each direction, if they have no parameters and no distortion."""
@@ -105,9 +111,8 @@ def _smooth_place(
 
 def _range(found: Array, length: int, period: float | None) -> tuple[int, int] | None:
     """Return the first pixel of an axis and the one behind the last; None for positions that are not smooth."""
-    along = (found[1:] - found[:-1], found[:, 1:] - found[:, :-1])
-    bends = [float(np.abs(v).max()) for v in (along[0][1:] - along[0][:-1], along[1][:, 1:] - along[1][:, :-1])]
-    if max(bends) > ROUGH * max(float(np.abs(v).max()) for v in along):
+    *bends, step = bends_and_step(found)
+    if max(bends) > ROUGH * step:
         return None
     inner = found[1:-1, 1:-1]
     # Between samples a function is off the line through them by an eighth of its second difference: twice that, and a pixel.

@@ -214,7 +214,7 @@ def _patch(mapping: SkyMapping, row: int, column: int) -> Patch:
         caps = image_caps(wcs_of_thread(mapping.target), sides)
         # all of the sky of a coarse grid may lie between samples
         found = _cells_with_sky(mapping.target, y0, x0).copy() if coarse else np.zeros((CELLS, CELLS), bool)
-        found[tuple(caps.cells.T)] = caps.touched_by(_frame_caps(mapping.source, mapping.shape))
+        found[tuple(caps.cells.T)] = caps.touched_by(frame_caps(mapping.source, mapping.shape))
         return found
 
     return make_patch(row, column, mapping.exact(), mapping.shape, touches, pixelwise=coarse)
@@ -229,7 +229,7 @@ def _cells_with_sky(target: FrozenWCS, y0: int, x0: int) -> Array:
 
 
 @lru_cache(maxsize=256)
-def _frame_caps(source: FrozenWCS, shape: tuple[int, int]) -> Caps:
+def frame_caps(source: FrozenWCS, shape: tuple[int, int]) -> Caps:
     """Return the circles on the sphere that hold the cells of a frame."""
     return image_caps(wcs_of_thread(source), frame_sides(shape))
 
@@ -524,13 +524,24 @@ EDGE_STEP = 64
 
 
 def sampled(shape: tuple[int, int]) -> tuple[Array, Array]:
-    """Return positions y, x on the outline of an image and inside of it.
+    """Return positions y, x on the outline of an image and inside of it, each of shape ``(rows, columns)``.
 
     Those inside are needed: the range of the edges alone misses a pole, or the place where right ascension begins anew.
     """
     rows, columns = (np.linspace(-0.5, n - 0.5, max(n // EDGE_STEP, 8) + 1) for n in shape)
     ys, xs = np.meshgrid(rows, columns, indexing="ij")
-    return ys.ravel(), xs.ravel()
+    return ys, xs
+
+
+ROUGH = 0.25
+"""Second difference of positions, over the largest first one, beyond which they are not smooth. A jump gives about 1."""
+
+
+def bends_and_step(found: Array) -> tuple[float, float, float]:
+    """Return the largest second differences of samples along y and along x, and the largest first one; NaN if any is."""
+    along = (found[1:] - found[:-1], found[:, 1:] - found[:, :-1])
+    bends = (along[0][1:] - along[0][:-1], along[1][:, 1:] - along[1][:, :-1])
+    return float(np.abs(bends[0]).max()), float(np.abs(bends[1]).max()), max(float(np.abs(v).max()) for v in along)
 
 
 def footprint_pixels(source: Any, shape: tuple[int, int], target: Any) -> tuple[int, int, int, int]:
@@ -541,14 +552,42 @@ def footprint_pixels(source: Any, shape: tuple[int, int], target: Any) -> tuple[
     ParameterError
         Raised if the image does not lie on the grid.
     """
-    y, x = _exact(source, target, shape)(*sampled(shape))
-    finite = np.isfinite(y) & np.isfinite(x)
+    ys, xs = sampled(shape)
+    found = np.stack(_exact(source, target, shape)(ys.ravel(), xs.ravel())).reshape(2, *ys.shape)
+    finite = np.isfinite(found).all(axis=0)
     if not finite.any():
         raise ParameterError("the frame lies nowhere on the grid of target_wcs; look at its CRVAL.")
-    # edges of pixels; a hair is taken off, lest a whole-pixel shift get a row more by rounding
-    low = [math.floor(float(v[finite].min()) + 0.5 + 1e-6) for v in (y, x)]
-    high = [math.ceil(float(v[finite].max()) + 0.5 - 1e-6) for v in (y, x)]
-    return low[0], high[0], low[1], high[1]
+    limits: list[int] = []
+    periods = dict(pixel_period(target))
+    for k, positions in enumerate(found):
+        positions[~finite] = np.nan
+        period = periods.get(1 - k)
+        if period is not None:
+            # side by side with the first one, which is the copy next to the reference point
+            first = positions[finite][0]
+            positions -= np.round((positions - first) / period) * period
+            positions -= np.round((first - target.wcs.crpix[1 - k]) / period) * period
+        limits += _limits_of(positions, finite, period)
+    return limits[0], limits[1], limits[2], limits[3]
+
+
+def _limits_of(positions: Array, finite: Array, period: float | None) -> tuple[int, int]:
+    """Return the first pixel of an axis and the one behind the last that samples of an image lie on."""
+    low, high = float(positions[finite].min()), float(positions[finite].max())
+    *bends, step = bends_and_step(positions)
+    if sum(bends) <= ROUGH * step:
+        # a hair is taken off, lest a whole-pixel shift get a row more by rounding
+        margin = sum(bends) / 8 - 1e-6
+    else:
+        # a pole between samples, or an end of the sky; not a jump from one end of the grid to the other
+        steps = np.concatenate([np.abs(np.diff(positions, axis=axis)).ravel() for axis in (0, 1)])
+        steps = steps[np.isfinite(steps)]
+        margin = 2 * float(np.quantile(steps, 0.9)) if steps.size else 1.0
+    if period is not None and high - low + 2 * margin >= period:
+        middle = (low + high) / 2
+        low, high, margin = middle - period / 2, middle + period / 2, 0.0
+    # edges of pixels
+    return math.floor(low - margin + 0.5), math.ceil(high + margin + 0.5)
 
 
 def shifted(wcs: Any, y0: int, x0: int) -> Any:

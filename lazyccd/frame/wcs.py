@@ -88,7 +88,7 @@ KNOWN_DISTORTIONS = ("", "SIP")
 """What may follow a projection in CTYPE; TPV and TPD need their cards CQDIS, too."""
 
 
-def refuse_unknown_distortion(text: str) -> None:
+def refuse_unknown_distortion(text: str, label: str = "the frame") -> None:
     """Raise an error if astropy leaves out a distortion that a header has: positions would be wrong by many pixels.
 
     Raises
@@ -102,12 +102,12 @@ def refuse_unknown_distortion(text: str) -> None:
         code, distortion = value[5:8], value[9:12].strip()
         if code in IN_WAT:
             raise FrameError(
-                f"{keyword} = {value!r} has its distortion in cards WAT of IRAF, and would be read as plain {IN_WAT[code]}; fit the "
+                f"{label}: {keyword} = {value!r} has its distortion in cards WAT of IRAF, and would be read as plain {IN_WAT[code]}; fit the "
                 "WCS anew as SIP or TPV, such as with astropy.wcs.utils.fit_wcs_from_points or SCAMP."
             )
         if distortion not in KNOWN_DISTORTIONS and not (distortion in {"TPV", "TPD"} and "CQDIS1" in header):
             raise FrameError(
-                f"{keyword} = {value!r} has the distortion {distortion!r}, which would be left out; fit the WCS anew as SIP or TPV, "
+                f"{label}: {keyword} = {value!r} has the distortion {distortion!r}, which would be left out; fit the WCS anew as SIP or TPV, "
                 f"or, if positions without it will do, set {keyword} = {value[:8]!r} with ds.ccd.with_header()."
             )
 

@@ -33,6 +33,7 @@ from lazyccd.ops.mosaic.coadd import coadd
 from lazyccd.ops.mosaic.grid import find_optimal_grid
 from lazyccd.ops.mosaic.overlaps import mosaic_corrections
 from lazyccd.ops.mosaic.sky import subtract_sky
+from lazyccd.ops.mosaic.sky_cells import sky_cells
 from lazyccd.ops.mosaic.split import split_amplifiers
 from lazyccd.ops.mosaic.warp import wcs_project
 from lazyccd.ops.stack.combine import combine
@@ -77,6 +78,7 @@ __all__ = [
     "rechunk",
     "register",
     "settle",
+    "sky_cells",
     "split_amplifiers",
     "subtract",
     "subtract_bias",

@@ -18,7 +18,7 @@ from lazyccd.frame.sky_mapping import footprint_pixels, sampled, shifted
 from lazyccd.frame.tree import frames_of
 from lazyccd.io import as_frame
 from lazyccd.kernels.block import Array
-from lazyccd.ops.mosaic.warp import celestial_wcs, normalize_shape
+from lazyccd.ops.mosaic.warp import LARGEST, celestial_wcs, normalize_shape, scale_of
 
 if TYPE_CHECKING:
     from astropy.nddata import CCDData
@@ -86,13 +86,14 @@ def find_optimal_grid(
     >>> shape
     (101, 161)
     """
-    opened = [resolve(frame) for given in _several(frames) for frame in _frames(given)]
-    if not opened:
+    placed = placed_frames(frames)
+    if not placed:
         raise ParameterError("find_optimal_grid() got no frame; give at least one.")
-    placed = [(celestial_wcs(image), image.shape) for image in opened]
     longitude, latitude, reach = _middle([_directions(wcs, shape) for wcs, shape in placed])
-    scale = min(_scale(wcs) for wcs, _ in placed) if pixel_scale is None else _degrees(pixel_scale)
-    grid = _grid(longitude, latitude, scale, projection or ("TAN" if reach <= WIDEST else "ZEA"))
+    finest = min(scale_of(wcs) for wcs, _ in placed)
+    scale = finest if pixel_scale is None else degrees_of("pixel_scale", pixel_scale)
+    _check_size(scale, finest, reach, pixel_scale)
+    grid = make_grid(longitude, latitude, scale, projection or ("TAN" if reach <= WIDEST else "ZEA"))
     return bounded(grid, placed)
 
 
@@ -111,22 +112,61 @@ def bounded(grid: Any, placed: Sequence[tuple[Any, tuple[int, int]]]) -> tuple[A
     return shifted(grid, int(y0), int(x0)), normalize_shape((int(y1 - y0), int(x1 - x0)))
 
 
+def _check_size(scale: float, finest: float, reach: float, given: object) -> None:
+    """Raise an error with the likely cause if a grid would have far too many pixels, or too few."""
+    if not isinstance(given, u.Quantity) and scale > COARSEST * finest:
+        raise ParameterError(
+            f"pixel_scale {given!r} is in degrees, {scale / finest:.0f} times that of the frames; give it with a unit, such as "
+            f"{given!r} * u.arcsec."
+        )
+    pixels = (2 * reach / scale) ** 2
+    if pixels > LARGEST:
+        cause = (
+            "the frames lie far apart on the sky, so make a grid for each group of them, or use sky_cells()"
+            if reach > 1
+            else "look at pixel_scale"
+        )
+        raise ParameterError(
+            f"the grid would have {pixels:.2g} pixels of {scale:.3g} degrees, since frames lie up to {reach:.3g} degrees from their "
+            f"middle: {cause}."
+        )
+
+
+COARSEST = 100
+"""Times by which a scale without a unit may be coarser than the frames; 3600 if arcseconds were meant."""
+
+
+def placed_frames(frames: Any) -> list[tuple[Any, tuple[int, int]]]:
+    """Return WCS and shape of each of some frames, trees of such, or names of files."""
+    found = []
+    for given in _several(frames):
+        label = str(os.fspath(given)) if isinstance(given, str | os.PathLike) else "the frame"
+        for frame in _frames(given):
+            image = resolve(frame)
+            found.append((celestial_wcs(image, label), image.shape))
+    return found
+
+
 def _several(frames: Any) -> Iterable[Any]:
     """Return frames, trees or names as several, also if there is one."""
     is_one = isinstance(frames, xr.Dataset | xr.DataTree | str | os.PathLike) or is_ccddata(frames)
     return [frames] if is_one else frames
 
 
-def _degrees(scale: object) -> float:
-    """Return the scale of pixels in degrees."""
+def degrees_of(name: str, angle: object) -> float:
+    """Return an angle in degrees.
+
+    Raises
+    ------
+    ParameterError
+        Raised if it is none, with the name of the argument.
+    """
     try:
-        degrees = float(u.Quantity(scale, u.deg).value)
+        degrees = float(u.Quantity(angle, u.deg).value)
     except (TypeError, ValueError):  # a UnitConversionError is both
         degrees = math.nan
     if not 0 < degrees < 180:
-        raise ParameterError(
-            f"pixel_scale {scale!r} must be an angle or a number of degrees, between 0 and 180 degrees."
-        )
+        raise ParameterError(f"{name} {angle!r} must be an angle or a number of degrees, between 0 and 180 degrees.")
     return degrees
 
 
@@ -135,7 +175,7 @@ def _frames(given: object) -> list[xr.Dataset]:
     return list(frames_of(given).values()) if isinstance(given, xr.DataTree) else [as_frame(given)]
 
 
-def _grid(longitude: float, latitude: float, scale: float, projection: str) -> WCS:
+def make_grid(longitude: float, latitude: float, scale: float, projection: str) -> WCS:
     """Return a WCS about a point, whose pixel (0, 0) is there."""
     from astropy.wcs import WCS, InconsistentAxisTypesError
 
@@ -154,16 +194,9 @@ def _grid(longitude: float, latitude: float, scale: float, projection: str) -> W
     return wcs
 
 
-def _scale(wcs: Any) -> float:
-    """Return degrees of a pixel."""
-    from astropy.wcs.utils import proj_plane_pixel_area
-
-    return float(np.sqrt(proj_plane_pixel_area(wcs)))
-
-
 def _directions(wcs: Any, shape: tuple[int, int]) -> Array:
     """Return unit vectors in ICRS to points of an image, shape ``(3, n)``."""
-    y, x = sampled(shape)
+    y, x = (v.ravel() for v in sampled(shape))
     sky = wcs.pixel_to_world(x, y).icrs
     vectors = sky.cartesian.xyz.value
     return np.asarray(vectors[:, np.isfinite(vectors).all(axis=0)])

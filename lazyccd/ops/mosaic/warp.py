@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
+from astropy.wcs.utils import proj_plane_pixel_area
 
 from lazyccd.errors import ArgumentTypeError, FrameError, ParameterError
 from lazyccd.frame.core import Image, resolve
@@ -150,6 +151,11 @@ def wcs_project(
         target, shape = _union(target, target_shape, source, image.shape)
     else:
         shape = normalize_shape(target_shape)
+    if is_absurd(target, shape):
+        raise ParameterError(
+            f"target_wcs has pixels of {scale_of(target):.3g} degrees, and {max(shape)} of them go around the sky; if that is in "
+            "arcseconds, set CUNIT1 and CUNIT2 = 'arcsec' for CDELT or CD."
+        )
     tell_wcs(target)
     # a single call has no later operations whose tasks would repeat the warp
     return warped(image, source, SkyGrid(target, shape, kernel, part)).to_dataset(boundary=not called_with_ccddata())
@@ -172,29 +178,53 @@ def pixfrac_of(order: object, pixfrac: object) -> float:
     return float(pixfrac)
 
 
-def celestial_wcs(image: Image) -> Any:
+def celestial_wcs(image: Image, label: str = "the frame") -> Any:
     """Return the WCS of an image.
+
+    Parameters
+    ----------
+    image
+        The image.
+    label
+        What messages call it, such as its file.
 
     Raises
     ------
     FrameError
-        Raised if it has no celestial one, or one whose distortion is unknown or folds back inside of the image.
+        Raised if it has no celestial one, one of an absurd scale, or one whose distortion is unknown or folds back inside of the
+        image.
     """
-    refuse_unknown_distortion(image.header)
+    refuse_unknown_distortion(image.header, label)
     wcs = wcs_from_header(image.header, image.y, image.x)
     if wcs is None:
         raise FrameError(
-            "the header of the frame has no celestial WCS, so it has no place on the sky; solve the field, and add the cards of "
+            f"the header of {label} has no celestial WCS, so it has no place on the sky; solve the field, and add the cards of "
             "its solution by ds.ccd.with_header()."
+        )
+    if is_absurd(wcs, image.shape):
+        raise FrameError(
+            f"the WCS of {label} makes it {scale_of(wcs) * max(image.shape):.0f} degrees wide, since its pixels have "
+            f"{scale_of(wcs):.3g} degrees; if that is in arcseconds, set CUNIT1 and CUNIT2 = 'arcsec' for CDELT or CD with "
+            "ds.ccd.with_header()."
         )
     lost = unsolved_region(wcs, image.shape) if wcs.sip is not None or POLYNOMIAL.search(image.header) else None
     if lost is not None:
         raise FrameError(
-            f"the WCS of the frame does not lead back from the sky to the pixels [{lost.y0}:{lost.y1}, {lost.x0}:{lost.x1}] "
+            f"the WCS of {label} does not lead back from the sky to the pixels [{lost.y0}:{lost.y1}, {lost.x0}:{lost.x1}] "
             f"(CTYPE1 = {wcs.wcs.ctype[0]!r}): its distortion folds back there. Fit it anew with a lower order, or cut these pixels "
             "off with ds.isel()."
         )
     return wcs
+
+
+def scale_of(wcs: Any) -> float:
+    """Return degrees of a pixel."""
+    return float(np.sqrt(proj_plane_pixel_area(wcs)))
+
+
+def is_absurd(wcs: Any, shape: tuple[int, int]) -> bool:
+    """Return whether an image in tangent projection, which holds half of the sky, is wider than all of it."""
+    return hasattr(wcs, "wcs") and wcs.wcs.ctype[wcs.wcs.lng][5:8] == "TAN" and scale_of(wcs) * max(shape) > 360
 
 
 def celestial_target(wcs: Any) -> Any:
