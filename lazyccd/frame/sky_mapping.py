@@ -584,8 +584,8 @@ def _limits_of(positions: Array, finite: Array, period: float | None) -> tuple[i
         steps = steps[np.isfinite(steps)]
         margin = 2 * float(np.quantile(steps, 0.9)) if steps.size else 1.0
     if period is not None and high - low + 2 * margin >= period:
-        middle = (low + high) / 2
-        low, high, margin = middle - period / 2, middle + period / 2, 0.0
+        first = round((low + high - period) / 2)
+        return first, first + math.ceil(period - 1e-6)
     # edges of pixels
     return math.floor(low - margin + 0.5), math.ceil(high + margin + 0.5)
 

@@ -100,7 +100,8 @@ def pairs(draw: st.DrawFn) -> tuple[Any, ...]:
         middle = draw(directions) if kind in {"ZEA", "ARC"} else (draw(st.floats(0, 360)), 0.0)
     else:
         kind, view = draw(st.sampled_from(SMALL)), draw(views)
-        scale *= 10 ** draw(st.floats(-1.2, 1.2))
+        # tangent planes wider than the sky are taken for a scale in arc seconds
+        scale = min(scale * 10 ** draw(st.floats(-1.2, 1.2)), 350 / max(size))
         away = draw(st.floats(0, 1.2)) * scale * max(size)
         towards = draw(st.floats(0, 360))
         there = SkyCoord(*center, unit="deg").directional_offset_by(towards * _degree, min(away, 170) * _degree)

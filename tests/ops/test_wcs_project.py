@@ -466,6 +466,68 @@ def test_bad_input_is_refused_by_name() -> None:
         lazyccd.wcs_project(ds, tangent((20, 20), (330.0, -2.0)), "union")
 
 
+def test_scales_in_arc_seconds_are_named() -> None:
+    """Of the frame, of the target, of pixel_scale; and grids that would have far too many pixels, with the likely cause."""
+    ds = frame(noise((2000, 20)), tangent((2000, 20), scale=0.2 / 3600))
+    absurd = frame(noise((2000, 20)), tangent((2000, 20), scale=0.2))
+    with pytest.raises(FrameError, match=r"400 degrees wide, since its pixels have 0.2 degrees.*CUNIT1"):
+        lazyccd.wcs_project(absurd, tangent((20, 20)))
+    with pytest.raises(FrameError, match="CUNIT1"):
+        lazyccd.find_optimal_grid([ds, absurd])
+    with pytest.raises(ParameterError, match=r"target_wcs has pixels of 0.2 degrees.*CUNIT1"):
+        lazyccd.wcs_project(ds, tangent((2000, 20), scale=0.2))
+    with pytest.raises(ParameterError, match=r"pixel_scale 0.2 is in degrees, 3600 times.*0.2 \* u.arcsec"):
+        lazyccd.find_optimal_grid(ds, pixel_scale=0.2)
+    assert lazyccd.find_optimal_grid(ds, pixel_scale=0.2 * u.arcsec)[1] == (2001, 21)
+    with pytest.raises(ParameterError, match=r"far apart on the sky.*sky_cells"):
+        lazyccd.find_optimal_grid([ds, frame(noise((20, 20)), tangent((20, 20), (220.0, -30.0)))])
+    with pytest.raises(ParameterError, match=r"grid would have .* pixels of 1e-09 degrees.*look at pixel_scale"):
+        lazyccd.find_optimal_grid(ds, pixel_scale=1e-9)
+
+
+def test_messages_name_the_file(tmp_path: Any) -> None:
+    """A file without WCS among several is found."""
+    bare = lazyccd.from_ccddata(CCDData(np.ones((20, 20)), unit="adu"))
+    for name, ds in (("good.fits", frame(noise((20, 20)), tangent((20, 20)))), ("bare.fits", bare)):
+        ds.ccd.to_fits(tmp_path / name)
+    with pytest.raises(FrameError, match=r"bare\.fits has no celestial WCS"):
+        lazyccd.find_optimal_grid([tmp_path / "good.fits", tmp_path / "bare.fits"])
+
+
+def test_frames_without_a_good_pixel_give_no_data() -> None:
+    """All NaN, or all bad: no warning, no error, no value; and they have their place on a grid."""
+    wcs = tangent((30, 30))
+    for ds in (
+        frame(np.full((30, 30), np.nan, "f4"), wcs),
+        lazyccd.add_mask(frame(noise((30, 30)), wcs), np.ones((30, 30), bool), "BAD"),
+    ):
+        for order in ("nearest", "bilinear", "lanczos3"):
+            out = lazyccd.wcs_project(ds, tangent((30, 30), angle=9), order=order).compute()  # type: ignore[arg-type]
+            assert np.isnan(out.data.values).all()
+            assert (out.mask.values & NO_DATA).all()
+        assert lazyccd.find_optimal_grid(ds)[1] == (31, 31)
+
+
+@pytest.mark.parametrize(
+    ("center", "expected"),
+    [
+        # across the seam of a grid of 360 degrees; a pole inside, between samples
+        ((180.0, 10.0), (21, 21)),
+        ((33.0, 88.7), (None, 360)),
+        ((33.0, -89.9), (None, 360)),
+    ],
+)
+def test_union_on_a_grid_with_seam_and_poles(center: tuple[float, float], expected: tuple[int | None, int]) -> None:
+    """It holds all of the image: as many pixels as on a grid of the whole sky."""
+    ds = frame(noise((200, 200)), tangent((200, 200), center, scale=0.1))
+    sky = tangent((180, 360), (0.0, 0.0), scale=1.0, kind="CAR")
+    out = lazyccd.wcs_project(ds, sky, "union", order="nearest")
+    everywhere = lazyccd.wcs_project(ds, sky, (180, 360), order="nearest")
+    assert np.isfinite(out.data.values).sum() == np.isfinite(everywhere.data.values).sum()
+    assert expected[0] is None or abs(out.sizes["y"] - expected[0]) <= 1
+    assert abs(out.sizes["x"] - expected[1]) <= 1
+
+
 def test_an_image_that_lies_elsewhere_gives_no_data() -> None:
     """No input pixel is read, and all are NaN and NO_DATA."""
     ds = frame(noise((20, 20)), tangent((20, 20)))
