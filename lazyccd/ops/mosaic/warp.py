@@ -13,7 +13,6 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
-from astropy.wcs.utils import proj_plane_pixel_area
 
 from lazyccd.errors import ArgumentTypeError, FrameError, ParameterError
 from lazyccd.frame.core import Image, resolve
@@ -219,6 +218,8 @@ def celestial_wcs(image: Image, label: str = "the frame") -> Any:
 
 def scale_of(wcs: Any) -> float:
     """Return degrees of a pixel."""
+    from astropy.wcs.utils import proj_plane_pixel_area  # brings coordinates and tables along
+
     return float(np.sqrt(proj_plane_pixel_area(wcs)))
 
 
