@@ -20,6 +20,7 @@ import lazyccd
 from lazyccd.errors import SourceChangedError
 from lazyccd.testing.asserts import assert_frames_equal
 from lazyccd.testing.steps import box_filter, formula_frame
+from tests.frame.test_sky_footprint import make_wcs
 
 SHAPE = (120, 150)
 
@@ -61,6 +62,19 @@ def test_processes(folder: Path, expected: xr.Dataset, processes: ProcessPoolExe
     """Fresh processes find all kernels by name, and give the same bits."""
     with dask.config.set(pool=processes):
         assert_frames_equal(reduced(folder).compute(scheduler="processes"), expected)
+
+
+def test_warps_of_threads_and_processes(processes: ProcessPoolExecutor) -> None:
+    """16 threads, each with a WCS of its own, and two processes give the bits of one thread; the pole lies in the frame."""
+    source = make_wcs("TAN-SIP", (30.0, 89.99), (120, 150), 1e-3, angle=20)
+    ds = lazyccd.with_header(formula_frame((120, 150), (40, 50), seed=3), dict(source.to_header(relax=True)))
+    target = make_wcs("ZEA", (122.932, 27.128), (130, 140), 1.3e-3, frame="galactic")
+    warped = lazyccd.rechunk(lazyccd.wcs_project(ds, target, (130, 140), order="lanczos3"), (37, 41))
+    expected = warped.compute(scheduler="sync")
+    assert np.isfinite(expected.data.values).sum() > 3000
+    assert_frames_equal(warped.compute(scheduler="threads", num_workers=16), expected)
+    with dask.config.set(pool=processes):
+        assert_frames_equal(warped.compute(scheduler="processes"), expected)
 
 
 def test_cluster(client: Client, folder: Path, expected: xr.Dataset) -> None:
