@@ -247,6 +247,8 @@ def test_coadd(tmp_path: Path, rng: np.random.Generator) -> None:
     assert "--like gives the whole grid" in both.output
     for_fits = call("coadd", str(tmp_path / "0.fits"), "-o", str(tmp_path / "x.fits"), "--pyramid")
     assert (for_fits.exit_code, "--pyramid is for stores" in for_fits.output) == (2, True)
+    unknown = call(*words[:3], str(tmp_path / "sky.txt"))
+    assert (unknown.exit_code, "does not tell the format" in unknown.output) == (2, True)
 
 
 def test_combine_with_offsets(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -83,7 +83,10 @@ def coadd(files: tuple[str, ...], out: Path, scheduler: str, memory_limit: str |
 def _check_names(out: Path, after: dict[str, Any]) -> None:
     """Refuse options that do not go together, before any work."""
     from lazyccd.errors import ParameterError
+    from lazyccd.io.names import ENDINGS
 
+    if not out.name.lower().endswith((".zarr", *ENDINGS)):
+        raise ParameterError(f"the name {out} does not tell the format; let it end in .zarr or .fits.")
     if after["pyramid"] and out.suffix != ".zarr":
         raise ParameterError(f"--pyramid is for stores, and {out} is a FITS file; give -o a name that ends in .zarr.")
 
