@@ -7,6 +7,7 @@ Examples
 SigmaClip(low=4, high=3, center='median', deviation='mad_std', iterations=None)
 """
 
+from lazyccd.ops.mosaic.blot import Blotted
 from lazyccd.ops.stack.rejection import (
     GESDT,
     AvSigmaClip,
@@ -28,6 +29,7 @@ from lazyccd.ops.stack.rejection import (
 __all__ = [
     "GESDT",
     "AvSigmaClip",
+    "Blotted",
     "CCDClip",
     "CRReject",
     "Clipped",

@@ -13,7 +13,7 @@ from lazyccd.cli.common import friendly_errors, scheduler_options, using_schedul
 
 METHODS = ("average", "median", "sum")
 KERNELS = ("nearest", "bilinear", "bicubic", "lanczos2", "lanczos3", "lanczos4", "area")
-REJECTS = ("clipped", "none", "varclip", "sigclip", "winsorized", "linearfit", "gesdt")
+REJECTS = ("clipped", "blotted", "none", "varclip", "sigclip", "winsorized", "linearfit", "gesdt")
 MAPS = ("n_used", "n_rejected", "exposure", "coverage", "variance_aperture")
 
 

@@ -19,8 +19,9 @@ import lazyccd
 from lazyccd.errors import FrameError, ParameterError, SectionError
 from lazyccd.frame.header import header_view
 from lazyccd.mask_planes import MaskSchema
-from lazyccd.ops.mosaic.coadd import OffGridWarning, StarCoreWarning
-from lazyccd.rejection import MinMax, SigmaClip
+from lazyccd.ops.mosaic.coadd import StarCoreWarning
+from lazyccd.ops.mosaic.placed import OffGridWarning
+from lazyccd.rejection import Blotted, MinMax, SigmaClip
 
 Array = npt.NDArray[Any]
 SCALE = 1e-4
@@ -386,3 +387,40 @@ def test_running_stack_on_the_sky(tmp_path: Path) -> None:
         lazyccd.RunningStack(tmp_path / "other", wcs=wcs)
     with pytest.raises(ParameterError, match="does not lie on the grid"):
         again.add(make_frame(np.ones((5, 5), np.float32), make_wcs(0, 5000)), name="far")
+
+
+@pytest.mark.parametrize("with_noise", [True, False])
+def test_outliers_by_the_blotted_median(with_noise: bool) -> None:
+    """Rays are gone from each frame before it is resampled; stars of undersampled frames stay whole."""
+    rng = np.random.default_rng(3)
+    frames, clean, sky = [], [], 300.0
+    y, x = np.mgrid[:60, :70]
+    for number in range(5):
+        wcs = make_wcs(30 + rng.uniform(-3, 3), 35 + rng.uniform(-3, 3), angle=rng.uniform(-5, 5))
+        star = np.zeros((60, 70))
+        for dy, dx in ((0, 0), (12, 9), (-9, 14), (7, -15)):
+            column, row = wcs.world_to_pixel_values(10 + dx * SCALE, 20 + dy * SCALE)
+            star += 3000 * np.exp(-((y - row) ** 2 + (x - column) ** 2) / 2 / 0.9**2)
+        data = star + sky + 50 * number + rng.normal(0, 5, star.shape)
+        more = {"uncertainty": StdDevUncertainty(np.sqrt(25 + star))} if with_noise else {}
+        clean.append(make_frame(data, wcs, **more))
+        rays = data.copy()
+        rays[rng.integers(5, 55, 30), rng.integers(5, 65, 30)] += 900.0
+        frames.append(make_frame(rays, wcs, **more))
+    grid = (make_wcs(25, 30), (50, 60))
+    options: Any = {"sky": "constant", "order": "bilinear"}
+    truth = lazyccd.coadd(clean, *grid, reject=None, **options).compute()
+    raw = lazyccd.coadd(frames, *grid, reject=None, **options).compute()
+    mosaic = lazyccd.coadd(frames, *grid, reject="blotted", maps=("coverage",), **options)
+    result = mosaic.compute()
+    error = np.abs(result["data"].values - truth["data"].values)
+    assert np.nanmax(np.abs(raw["data"].values - truth["data"].values)) > 100
+    assert np.nanpercentile(error, 99.5) < 15
+    assert np.isfinite(result["data"].values).mean() > 0.99
+    flux = [np.nansum(m["data"].values[20:31, 25:36]) for m in (result, truth)]
+    # a ray of 900 on the flank of a star is less than the slope there
+    assert flux[0] == pytest.approx(flux[1], rel=0.02)
+    part = mosaic.ccd.cutout(y=slice(10, 33), x=slice(20, 41)).compute()
+    xr.testing.assert_identical(part.drop_attrs(), result.isel(y=slice(10, 33), x=slice(20, 41)).drop_attrs())
+    with pytest.raises(ParameterError, match="two numbers that are not below 0"):
+        Blotted(snr=(5, -1))

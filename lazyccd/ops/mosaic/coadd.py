@@ -9,17 +9,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from lazyccd.errors import ArgumentTypeError, ParameterError, warn
+from lazyccd.errors import ParameterError, warn
 from lazyccd.frame.core import Image
 from lazyccd.frame.header import NewCard, header_view
-from lazyccd.frame.sky_footprint import frame_place
 from lazyccd.frame.stack_header import StackHeader
 from lazyccd.frame.tree import frames_of
 from lazyccd.io.names import expand_names, name_with_hdu
@@ -27,12 +26,12 @@ from lazyccd.io.open import open_image
 from lazyccd.kernels.block import APERTURE
 from lazyccd.kernels.pointwise import edge_weights
 from lazyccd.kernels.resample.weights import noise_factor
-from lazyccd.kernels.stack.scaling import Levels
 from lazyccd.kernels.stack.statistics import sky_as_image
 from lazyccd.kernels.stack.types import Rejecting
+from lazyccd.ops.mosaic.blot import Blotted, without_outliers
 from lazyccd.ops.mosaic.grid import bounded, find_optimal_grid
 from lazyccd.ops.mosaic.matching import Match
-from lazyccd.ops.mosaic.overlaps import corrected, corrections_of, overlaps_of
+from lazyccd.ops.mosaic.placed import Placed, on_grid
 from lazyccd.ops.mosaic.sky import Sky, without_sky
 from lazyccd.ops.mosaic.warp import (
     Order,
@@ -42,7 +41,6 @@ from lazyccd.ops.mosaic.warp import (
     kernel_of,
     normalize_shape,
     pixfrac_of,
-    warped,
 )
 from lazyccd.ops.stack.combine import (
     StackPlan,
@@ -50,23 +48,17 @@ from lazyccd.ops.stack.combine import (
     header_of,
     plain_rule,
     uncertainty_name,
-    without_own_flags,
 )
 from lazyccd.ops.stack.inputs import Given, collect, in_one_unit
 from lazyccd.ops.stack.rejection import Rejection, SigmaClip, rule_of
 from lazyccd.ops.stack.scaling import Spec, levels_of, sampled_statistic
-from lazyccd.plan.steps import Apply, Input, Scalar, Step, make_dtypes, make_params
-from lazyccd.sections import Region
+from lazyccd.plan.steps import Apply, Input, Step, make_dtypes, make_params
 
 FILTERS = ("FILTER", "FILTER1", "FILTER2", "FILTER3", "FILTERS", "FILTNAM1", "INSFLNAM")
 """Keywords of the filter."""
 
 COUNTING = ("minmax", "pclip", "avsigclip")
 """Rules that count frames that lie elsewhere, or look along lines of the image."""
-
-
-class OffGridWarning(UserWarning):
-    """Frames that do not lie on the grid are left out of a mosaic."""
 
 
 class StarCoreWarning(UserWarning):
@@ -81,7 +73,7 @@ def coadd(
     *,
     order: Order = "lanczos3",
     pixfrac: float = 1.0,
-    reject: Rejection | str | None = "clipped",
+    reject: Rejection | Blotted | str | None = "clipped",
     weights: Any = None,
     flux_scale: Spec = None,
     sky: Sky | None = None,
@@ -113,8 +105,8 @@ def coadd(
         The interpolation kernel, as in `wcs_project`.
     reject
         The rule by which inputs are rejected, or its name; see `lazyccd.rejection`. The default, `Clipped`, leaves pixels of
-        fewer than 4 frames alone, and judges what is above the sky of each frame, the median of 100 000 of its pixels. None
-        rejects nothing.
+        fewer than 4 frames alone, and judges what is above the sky of each frame, the median of 100 000 of its pixels.
+        `Blotted` compares each frame with the median of all on its own pixels. None rejects nothing.
     weights
         For averages and sums, as in `combine`. Those of pixels are resampled, linearly.
     flux_scale
@@ -206,12 +198,15 @@ def coadd(
     _check_filters(given)
     target, size = _grid(opened, given, wcs, shape)
     given, placed = on_grid(given, SkyGrid(target, size, kernel_of(order), pixfrac_of(order, pixfrac)))
-    rejection = _rejection(reject, given)
+    blot = Blotted() if reject == "blotted" else reject
+    rejection = None if isinstance(blot, Blotted) else _rejection(blot, given)
     if sky is not None:
         given = replace(given, images=[without_sky(image, sky, sky_box) for image in given.images])
     measure = isinstance(flux_scale, str) and flux_scale == "overlaps"
     levels, scalars, weighting = levels_of(given, None if measure else flux_scale, None, weights, None)
     has_aperture = _check_maps(maps, given)
+    if isinstance(blot, Blotted):
+        given = replace(given, images=without_outliers(blot, given, placed, None if measure else levels))
     images = placed.warp(given.images, aperture=has_aperture)
     weighting = _feathered(given.images, weighting, feather)
     if match is not None or measure:
@@ -257,65 +252,6 @@ def _skies(rejection: Rejection | None, given: Given, shape: tuple[int, int]) ->
     )
 
 
-@dataclass(frozen=True)
-class Placed:
-    """A grid of the sky, and where frames lie on it."""
-
-    grid: SkyGrid
-    """The grid."""
-
-    sources: tuple[Any, ...]
-    """The WCS of each frame."""
-
-    places: tuple[Region, ...]
-    """The part of the grid outside of which the frame has no pixel."""
-
-    def warp(self, images: Sequence[Image], kernel: str | None = None, *, aperture: bool = False) -> list[Image]:
-        """Return images of the frames on the grid; none for none."""
-        return [
-            warped(
-                replace(image, plan=without_own_flags(image)),
-                source,
-                self.grid,
-                kernel,
-                for_stack=True,
-                aperture=aperture,
-            )
-            for image, source in zip(images, self.sources, strict=False)
-        ]
-
-    def matched(
-        self,
-        images: Sequence[Image],
-        given: Given,
-        levels: Levels,
-        scalars: Sequence[tuple[str, Scalar]],
-        match: Match | None,
-        *,
-        measure: bool,
-    ) -> list[Image]:
-        """Return images on the grid with the corrections that the overlaps of the frames say.
-
-        Parameters
-        ----------
-        images
-            The frames on the grid.
-        given
-            The frames.
-        levels, scalars
-            The scales that they state.
-        match
-            How their sky is matched.
-        measure
-            Whether their scales are measured.
-        """
-        if not hasattr(self.grid.wcs, "wcs"):
-            raise ArgumentTypeError("match and flux_scale='overlaps' need a grid whose WCS is an astropy.wcs.WCS.")
-        overlaps = overlaps_of(self.places, given.labels, levels, match, measure=measure)
-        found = corrections_of(given.images, self.sources, self.grid.frozen, self.grid.shape, overlaps, scalars)
-        return [corrected(image, found, overlaps, k) for k, image in enumerate(images)]
-
-
 def opened_frames(frames: Any, unit: Any = None) -> list[Any]:
     """Return frames and CCDData for whatever users give, those of trees one by one."""
     if isinstance(frames, str | os.PathLike | xr.Dataset | xr.DataTree) or not isinstance(frames, Iterable):
@@ -354,40 +290,6 @@ def _grid(opened: list[Any], given: Given, wcs: Any, shape: Any) -> tuple[Any, t
     if shape is None:
         return bounded(target, [(celestial_wcs(image), image.shape) for image in given.images])
     return target, normalize_shape(shape)
-
-
-def on_grid(given: Given, grid: SkyGrid) -> tuple[Given, Placed]:
-    """Return the frames that lie on a grid, and where.
-
-    Raises
-    ------
-    ParameterError
-        Raised if none does.
-    """
-    sources = [celestial_wcs(image) for image in given.images]
-    places = [
-        frame_place(source, image.shape, grid.frozen, grid.shape)
-        for source, image in zip(sources, given.images, strict=True)
-    ]
-    here = [i for i, place in enumerate(places) if place.size]
-    if not here:
-        raise ParameterError(
-            f"none of the {len(places)} frames lies on the grid of {grid.shape[0]} x {grid.shape[1]} pixels; look at CRVAL and "
-            "CDELT of its WCS, or leave it out for one that holds the frames."
-        )
-    missing = [label for i, label in enumerate(given.labels) if not places[i].size]
-    if missing:
-        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        warn(
-            f"{len(missing)} of {len(places)} frames do not lie on the grid and are left out: {shown}.", OffGridWarning
-        )
-    left = replace(
-        given,
-        images=[given.images[i] for i in here],
-        labels=[given.labels[i] for i in here],
-        names=[given.names[i] for i in here],
-    )
-    return left, Placed(grid, tuple(sources[i] for i in here), tuple(places[i] for i in here))
 
 
 def _rejection(reject: Rejection | str | None, given: Given) -> Rejection | None:

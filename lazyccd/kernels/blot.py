@@ -1,0 +1,82 @@
+"""Outliers of a frame, by comparison with the median of many frames on its own pixels (Fruchter and Hook 2002, PASP 114, 144)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lazyccd.kernels.block import Array, Block, Request
+from lazyccd.sections import Region
+
+REACH = 1
+"""Pixels about an outlier in which the second, lower limit holds; and those between which the slope of the median is taken."""
+
+
+def flag_outliers(
+    request: Request,
+    a: Block,
+    blot: Block,
+    *,
+    snr: tuple[float, float],
+    scale: tuple[float, float],
+    factor: float,
+    bit: int,
+    mask_dtype: str,
+    sky: Array,
+) -> Block:
+    """Return a frame whose mask has a bit where a pixel is off the median by its noise and the slope of the median.
+
+    Parameters
+    ----------
+    request
+        Region and planes wanted.
+    a
+        The frame, less its sky; one pixel larger where it has one.
+    blot
+        The median on the pixels of the frame; two pixels larger where it has them.
+    snr
+        Standard deviations of the noise that a pixel may be off: for the first, and for all neighbours of those that are outliers.
+    scale
+        Parts of the slope that it may be off besides: the largest difference of the median from one of four neighbours.
+    factor
+        By what the frame is multiplied to be on the scale of the median.
+    bit
+        Bit of outliers.
+    mask_dtype
+        Dtype of the mask.
+    sky
+        Level and standard deviation of the sky; the latter is the noise of a frame without variances.
+    """
+    held = a.region
+    middle, slope = _slope(blot, held)
+    noise = np.sqrt(a.variance) if a.variance is not None else np.full(held.shape, sky[1])
+    with np.errstate(invalid="ignore"):
+        off = np.abs(a.plane("data") * factor - middle)
+        first, second = (off > scale[k] * slope + snr[k] * noise * abs(factor) for k in (0, 1))
+    # what is not finite is off nothing: it is bad anyway, or no other frame has it
+    outliers = (_grown(first) & second)[request.region.within(held)]
+    inner = a.crop(request.region)
+    mask = np.zeros(request.region.shape, mask_dtype) if inner.mask is None else inner.mask.copy()
+    mask[outliers] |= mask.dtype.type(bit)
+    return Block(request.region, mask=mask)
+
+
+def _grown(flags: Array) -> Array:
+    """Return flags with all neighbours of those that are set."""
+    for axis in (0, 1):
+        padded = np.pad(flags, [(REACH, REACH) if a == axis else (0, 0) for a in (0, 1)])
+        flags = np.asarray(np.lib.stride_tricks.sliding_window_view(padded, 2 * REACH + 1, axis).any(axis=-1))
+    return flags
+
+
+def _slope(blot: Block, held: Region) -> tuple[Array, Array]:
+    """Return the median where a frame has pixels, and its largest difference from one of four neighbours."""
+    data = blot.plane("data").astype(np.float64)
+    slope = np.zeros(data.shape)
+    for axis in (0, 1):
+        steps = np.nan_to_num(np.abs(np.diff(data, axis=axis)))
+        before, after = [slice(None)] * 2, [slice(None)] * 2
+        before[axis], after[axis] = slice(None, -1), slice(1, None)
+        for cut in (tuple(before), tuple(after)):
+            slope[cut] = np.maximum(slope[cut], steps)
+    place = held.within(blot.region)
+    return data[place], slope[place]

@@ -1,0 +1,118 @@
+"""Outliers of the frames of a mosaic, found on each frame's own pixels by the median of all frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from lazyccd.errors import ParameterError
+from lazyccd.frame.core import MASK, Image, resolve
+from lazyccd.kernels.blot import REACH, flag_outliers
+from lazyccd.kernels.stack.scaling import Levels, find_scaling
+from lazyccd.ops.mosaic.placed import Placed
+from lazyccd.ops.mosaic.sky import without_sky
+from lazyccd.ops.mosaic.warp import SkyGrid, warped
+from lazyccd.ops.stack.combine import StackPlan, plain_rule
+from lazyccd.ops.stack.inputs import Given
+from lazyccd.ops.stack.scaling import sampled_statistic
+from lazyccd.plan.footprints import Halo
+from lazyccd.plan.steps import Apply, Input, Join, make_dtypes, make_params
+
+
+@dataclass(frozen=True)
+class Blotted:
+    """Reject pixels of frames that are off the median of all frames, for ``reject=`` of `lazyccd.coadd`; as drizzlepac does.
+
+    The median mosaic is resampled back onto each frame, and a pixel is rejected where it is off by ``snr`` standard deviations and
+    ``scale`` of the slope of the median, the largest difference from one of four neighbours: the first limits find outliers, the
+    second ones, which are lower, their neighbours. What is found is ``CR`` in the mask of the frame, before it is resampled, so that
+    a cosmic ray takes no more pixels of the mosaic than the kernel must. Each frame is read twice (Fruchter and Hook 2002, PASP
+    114, 144).
+    """
+
+    snr: tuple[float, float] = (5.0, 4.0)
+    """Standard deviations; those of the sky for frames without uncertainties."""
+
+    scale: tuple[float, float] = (1.2, 0.7)
+    """Parts of the slope."""
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        for what in ("snr", "scale"):
+            numbers = getattr(self, what)
+            if len(numbers) != 2 or not all(0 <= number < float("inf") for number in numbers):
+                raise ParameterError(f"{what} {numbers!r} of Blotted must be two numbers that are not below 0.")
+
+
+def without_outliers(rule: Blotted, given: Given, placed: Placed, levels: Levels | None) -> list[Image]:
+    """Return frames with outliers in their masks.
+
+    Parameters
+    ----------
+    rule
+        What an outlier is.
+    given
+        The frames.
+    placed
+        Where they lie.
+    levels
+        Their scales; None if these are measured in the overlaps.
+
+    Raises
+    ------
+    ParameterError
+        Raised if the scales are not known.
+    """
+    if levels is None:
+        raise ParameterError(
+            "flux_scale='overlaps' measures scales after Blotted() needs them; give numbers or a keyword."
+        )
+    # skies that differ would be outliers
+    flat = [without_sky(image, "constant", 128) for image in given.images]
+    mosaic = _median(flat, placed, levels)
+    factors = find_scaling(levels, len(flat), {}).multipliers
+    return [
+        _flagged(image, one, mosaic, placed, number, rule, float(factors[number]))
+        for number, (image, one) in enumerate(zip(given.images, flat, strict=True))
+    ]
+
+
+def _median(images: Sequence[Image], placed: Placed, levels: Levels) -> Image:
+    """Return the median of frames on the grid; what reads it depends on its chunks, and does not combine the frames again."""
+    on_grid = placed.warp(images)
+    schema = on_grid[0].schema
+    rule = replace(plain_rule(on_grid, schema, "median"), levels=levels)
+    plan = StackPlan(tuple(on_grid), schema, rule, (), (), places=placed.places)
+    first = on_grid[0]
+    stacked = replace(
+        first,
+        plan=plan.step(),
+        grid=plan.grid(),
+        uncertainty_type="std",
+        graphs=tuple(graph for image in on_grid for graph in image.graphs),
+    )
+    return resolve(stacked.to_dataset(boundary=True)[["data"]])
+
+
+def _flagged(
+    image: Image, flat: Image, mosaic: Image, placed: Placed, number: int, rule: Blotted, factor: float
+) -> Image:
+    """Return a frame with its outliers in the mask."""
+    schema = image.schema
+    blot = warped(mosaic, placed.grid.wcs, SkyGrid(placed.sources[number], image.shape, "bilinear"), for_stack=True)
+    uses = (("mask", ("data", "variance", "mask")),)
+    mask = Apply(
+        image.shape,
+        make_dtypes(mask=schema.dtype),
+        kernel=flag_outliers,
+        sources=(
+            Input(flat.plan, Halo((REACH, REACH)), uses),
+            Input(blot.plan, Halo((2 * REACH, 2 * REACH)), uses),
+        ),
+        params=make_params(
+            snr=rule.snr, scale=rule.scale, factor=factor, bit=schema.bits("CR"), mask_dtype=schema.dtype.name
+        ),
+        scalars=(("sky", sampled_statistic(image, "sky")),),
+    )
+    parts = {name: (image.plan, name) for name, _ in image.plan.planes if name != MASK}
+    return replace(image, plan=Join.of(**parts, mask=(mask, MASK)), graphs=(*image.graphs, *mosaic.graphs))
