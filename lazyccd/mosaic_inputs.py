@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import xarray as xr
+from dask.base import compute
 
 from lazyccd.errors import ParameterError, SectionError
 from lazyccd.frame.core import Image
 from lazyccd.frame.wcs import wcs_from_header
-from lazyccd.kernels.block import Request
+from lazyccd.kernels.block import Array, Request
+from lazyccd.kernels.resample.cells import corrected
 from lazyccd.kernels.stack.combine import combine_frames
 from lazyccd.pixel_history import inputs_of_pixel, lower_region, with_inputs
 from lazyccd.plan.footprints import Warped
+from lazyccd.plan.lower import lower_scalars
 from lazyccd.plan.steps import Apply, Stack, Step, file_name
 from lazyccd.sections import Region
 
@@ -46,7 +49,8 @@ def frames_at(ccd: xr.Dataset, position: Position) -> Any:
     -------
     astropy.table.Table
         For each frame: its ``number`` among those that lie on the grid, from 1; its ``file``; the pixel of it that lies there, ``y``
-        and ``x``; its ``weight`` and ``flux_scale``; its ``value`` in the mosaic; whether it is ``used``, and a ``note`` that
+        and ``x``; its ``weight`` and ``flux_scale``; the ``sky_correction`` that matching subtracts there after scaling; its
+        ``value`` in the mosaic; whether it is ``used``, and a ``note`` that
         says why not. Computed now, for one pixel of each of these frames.
 
     Raises
@@ -75,6 +79,7 @@ def frames_at(ccd: xr.Dataset, position: Position) -> Any:
     request = Request(Region(y, y + 1, x, x + 1), frozenset({"data", "mask"}))
     here = _touching(mosaic, request.region)
     found = inputs_of_pixel(mosaic.step, request, mosaic.image)
+    factors, corrections = _corrections(mosaic, here, y, x)
     pixels = [_source_pixel(mosaic.step.frames[i], y, x) for i in here]
     # where a frame lies is known to a few pixels
     rows = [row for row, pixel in enumerate(pixels) if pixel is not None]
@@ -85,12 +90,13 @@ def frames_at(ccd: xr.Dataset, position: Position) -> Any:
             "y": [-1 if pixel is None else pixel[0] for pixel in pixels],
             "x": [-1 if pixel is None else pixel[1] for pixel in pixels],
             "weight": found.scaling.weights[here],
-            "flux_scale": found.scaling.multipliers[here],
+            "flux_scale": found.scaling.multipliers[here] * factors,
+            "sky_correction": corrections,
             "value": found.values,
             "used": [not note for note in found.notes],
             "note": [note or "used" for note in found.notes],
         },
-        dtype=(int, str, int, int, float, float, float, bool, str),
+        dtype=(int, str, int, int, float, float, float, float, bool, str),
     )
     return table[rows]
 
@@ -184,6 +190,24 @@ def _touching(mosaic: Mosaic, region: Region) -> list[int]:
     """Return the numbers of the frames that may lie on a region, from 0."""
     request = Request(region, frozenset({"data"}))
     return [i for i, need in enumerate(mosaic.step.needs(request)[: mosaic.frames]) if need is not None]
+
+
+def _corrections(mosaic: Mosaic, here: list[int], y: int, x: int) -> tuple[Array, Array]:
+    """Return by what some frames are multiplied, and what is then subtracted at a pixel, where their overlaps were matched."""
+    steps = [mosaic.step.frames[i] for i in here]
+    factors, subtracted = np.ones(len(here)), np.zeros(len(here))
+    matched = [(k, s) for k, s in enumerate(steps) if isinstance(s, Apply) and s.kernel is corrected]
+    if not matched:
+        return factors, subtracted
+    # one for all frames
+    scalar = dict(matched[0][1].scalars)["corrections"]
+    rows = scalar.given if scalar.given is not None else compute(*lower_scalars([scalar], mosaic.image.graphs))[0]
+    for k, step in matched:
+        params = dict(step.params)
+        factor, constant, slope_y, slope_x = rows[params["row"], :4]
+        factors[k] = factor
+        subtracted[k] = constant + slope_y * (y - params["middle"][0]) + slope_x * (x - params["middle"][1])
+    return factors, subtracted
 
 
 def _source_pixel(frame: Step, y: int, x: int) -> tuple[int, int] | None:

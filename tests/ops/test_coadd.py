@@ -337,6 +337,16 @@ def test_frames_at_a_position(tmp_path: Path) -> None:
         mosaic.ccd.multiply(2).ccd.frames_at((4, 7))
 
 
+def test_frames_at_tells_corrections() -> None:
+    """What matching subtracts from each frame is in the table."""
+    frames = [make_frame(np.full((64, 64), level), make_wcs(32, 32)) for level in (10.0, 14.0)]
+    mosaic = lazyccd.coadd(frames, make_wcs(32, 32), (64, 64), match="constant", flux_scale=(1.0, 1.0))
+    table = mosaic.ccd.frames_at((30, 31))
+    np.testing.assert_allclose(table["sky_correction"], [-2.0, 2.0], atol=1e-6)
+    np.testing.assert_allclose(table["value"], [12.0, 12.0], atol=1e-6)
+    assert table["flux_scale"].tolist() == [1.0, 1.0]
+
+
 def test_stamps_of_a_position() -> None:
     """They are parts of the warps of each frame, lazy, with masks and uncertainties, cut off at the edge of the mosaic."""
     frames = make_noisy(4, (40, 50))
