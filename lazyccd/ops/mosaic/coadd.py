@@ -288,7 +288,8 @@ def _grid(opened: list[Any], given: Given, wcs: Any, shape: Any) -> tuple[Any, t
         return find_optimal_grid(opened)
     target = celestial_target(wcs)
     if shape is None:
-        return bounded(target, [(celestial_wcs(image), image.shape) for image in given.images])
+        labelled = zip(given.images, given.labels, strict=True)
+        return bounded(target, [(celestial_wcs(image, label), image.shape) for image, label in labelled])
     return target, normalize_shape(shape)
 
 

@@ -90,7 +90,7 @@ def on_grid(given: Given, grid: SkyGrid) -> tuple[Given, Placed]:
     ParameterError
         Raised if none does.
     """
-    sources = [celestial_wcs(image) for image in given.images]
+    sources = [celestial_wcs(image, label) for image, label in zip(given.images, given.labels, strict=True)]
     places = [
         frame_place(source, image.shape, grid.frozen, grid.shape)
         for source, image in zip(sources, given.images, strict=True)
