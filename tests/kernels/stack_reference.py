@@ -226,12 +226,12 @@ def clipped(values: Values, rule: Any, more: Any) -> Off:
         return math.sqrt(more["variances"][i]) if rule.needs_variance else scatter
 
     is_source = center > rule.sigma * noise(ranked[len(ranked) // 2])
-    share, gap = (rule.source, 1.0) if is_source else (rule.fraction, rule.fraction)
+    share, gap, times = (rule.source, 1.0, 1.0) if is_source else (rule.fraction, rule.fraction, 0.5)
     n, off = len(ranked), {}
     for first, side in ((ranked[(n + 1) // 2 - 1], ranked[(n + 1) // 2 :]), (ranked[n // 2], ranked[: n // 2][::-1])):
         behind, before = False, values[first]
         for i in side:
-            behind = behind or abs(values[i] - before) > rule.sigma * noise(i) + gap * abs(before)
+            behind = behind or abs(values[i] - before) > times * rule.sigma * noise(i) + gap * abs(before)
             allowed = rule.sigma * noise(i) + share * abs(center)
             if behind and abs(values[i] - center) > allowed:
                 off[i] = ratio(abs(values[i] - center), allowed)

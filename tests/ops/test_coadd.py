@@ -256,13 +256,37 @@ def test_seeing_and_outliers() -> None:
     grid = (make_wcs(40, 40), (80, 80))
     mosaic = lazyccd.coadd(frames, *grid, maps=("n_rejected",)).compute()
     expected = np.mean(plain, axis=0)
-    core = (slice(36, 45), slice(36, 45))
+    core, star = (slice(38, 43), slice(38, 43)), (slice(28, 53), slice(28, 53))
     assert mosaic["n_rejected"].values[core].sum() == 0
     assert mosaic["data"].values[core].sum() == pytest.approx(expected[core].sum(), rel=1e-3)
+    # far out, where the median is no longer above the noise, the widest images are taken for outliers
+    assert mosaic["data"].values[star].sum() == pytest.approx(expected[star].sum(), rel=4e-3)
     assert mosaic["n_rejected"].values[8:56:4, 8:20].mean() > 0.98
     with pytest.warns(StarCoreWarning, match="cuts the middle of stars"):
         cut = lazyccd.coadd(frames, *grid, reject=SigmaClip(deviation="mad_std"))
     assert abs(cut["data"].values[core].sum() / expected[core].sum() - 1) > 0.01
+
+
+# the lobes of Lanczos 3 reach all frames, and the median with them
+@pytest.mark.parametrize(("order", "most"), [("bilinear", 2), ("lanczos3", 6)])
+def test_a_streak_and_drifting_hot_pixels(order: Any, most: float) -> None:
+    """They are gone from the default coadd of 20 frames that drift by 0.2 pixels each."""
+    rng = np.random.default_rng(8)
+    frames, clean = [], []
+    for number in range(20):
+        wcs = make_wcs(30, 30 + 0.2 * number)
+        data = rng.normal(100, 1, (60, 60))
+        clean.append(make_frame(data.copy(), wcs, uncertainty=StdDevUncertainty(np.ones((60, 60)))))
+        data[10:50:10, 15] += 60.0
+        if number == 7:
+            data[5 + np.arange(50), 5 + np.arange(50)] += 30.0
+        frames.append(make_frame(data, wcs, uncertainty=StdDevUncertainty(np.ones((60, 60)))))
+    grid = (make_wcs(30, 30), (60, 60))
+    truth, raw = (lazyccd.coadd(each, *grid, reject=None, order=order)["data"].values for each in (clean, frames))
+    mosaic = lazyccd.coadd(frames, *grid, order=order)["data"].values
+    assert np.nanmax(np.abs(raw - truth)) > 10
+    assert np.nanmax(np.abs(mosaic - truth)[:, 8:52]) < most
+    assert np.nanstd((mosaic - truth)[:, 8:52]) < 0.25
 
 
 def test_frames_off_the_grid() -> None:

@@ -237,7 +237,8 @@ def reject_clipped(
             sort_by(away, whose, n)
             noise = MAD_TO_SIGMA * middle(away, n)
         is_source = center > limit * noise
-        share, step_share = (source, 1.0) if is_source else (fraction, fraction)
+        # in the sky half the gap is enough: a hot pixel that drifts through the frames leaves values that rise step by step
+        share, step_share, gap = (source, 1.0, limit) if is_source else (fraction, fraction, 0.5 * limit)
         for sign in (1, -1):
             # outwards from the middle: with the seeing, values of a star differ by much and yet lie one behind the other, and
             # what lies behind a gap is no star
@@ -246,7 +247,7 @@ def reject_clipped(
             while 0 <= k < n:
                 sigma = np.sqrt(variances[who[k], m % variances.shape[1]]) if variances.size else noise
                 inner = v[k - sign]
-                behind = behind or abs(v[k] - inner) > limit * sigma + step_share * abs(inner)
+                behind = behind or abs(v[k] - inner) > gap * sigma + step_share * abs(inner)
                 off, allowed = abs(v[k] - center), limit * sigma + share * abs(center)
                 if behind and off > allowed:
                     use[who[k], m] = False

@@ -569,8 +569,9 @@ class Clipped(Rejection):
     An input may be off by ``sigma`` of its own standard deviations and ``fraction`` of the median (Gruen et al. 2014, PASP 126,
     158). Stars are sharper in one frame than in the next: with a seeing of 1 to 2 arcseconds the middle of a star is four times
     as bright in the best frame as in the worst, and 0.3 of the median would cut it. So where the median is that of a source,
-    the fraction is ``source``, and what is rejected must lie apart from all other inputs too: behind a gap of ``sigma``
-    deviations and ``fraction`` of the next value, for sources all of it. It is done once, where at least 4 inputs count.
+    the fraction is ``source``. What is rejected must lie apart from the other inputs too: behind a gap of half of ``sigma``
+    deviations and ``fraction`` of the next value, for sources ``sigma`` deviations and all of it. It is done once, where at least 4
+    inputs count.
 
     In `lazyccd.coadd` all of this is about what is above the sky of each frame. In `lazyccd.combine` frames must have no sky left, of
     which a fraction would be allowed too.
