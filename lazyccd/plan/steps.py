@@ -568,8 +568,8 @@ class Stack(Step):
 
     @property
     def summary(self) -> str:
-        """The kernel and how many frames it combines."""
-        return f"{self.label} of {len(self.frames)} frames"
+        """The kernel and how many inputs it has: frames, and images of their weights, variances and skies."""
+        return f"{self.label} of {len(self.frames)} inputs"
 
     @property
     def local(self) -> bool:

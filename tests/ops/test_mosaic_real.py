@@ -198,14 +198,14 @@ def simulated(count: int, dithers: int = 0) -> tuple[list[xr.Dataset], Array, Ar
 
 
 def traces(frames: list[xr.Dataset], added: list[Array], **options: Any) -> tuple[Array, Array]:
-    """Return what is left of something that is added to frames: without rejection, and by the default, in standard deviations."""
+    """Return what is left of something that is added to frames: without rejection, and with it, in standard deviations."""
     wcs, shape = dithered(0), (160, 160)
     spoiled = [
         frame.ccd.add(lazyccd.from_ccddata(CCDData(more, unit="electron")))
         for frame, more in zip(frames, added, strict=True)
     ]
     clean = lazyccd.coadd(frames, wcs, shape, **options)
-    plain = lazyccd.coadd(spoiled, wcs, shape, reject=None, **options)
+    plain = lazyccd.coadd(spoiled, wcs, shape, **options | {"reject": None})
     clipped = lazyccd.coadd(spoiled, wcs, shape, **options)
     sky = np.abs(clean["data"].values) < 4 * clean["uncertainty"].values
     left = [(one["data"] - clean["data"]).values / clean["uncertainty"].values for one in (plain, clipped)]
@@ -238,3 +238,6 @@ def test_hot_pixels_that_drift_are_clipped(count: int, dithers: int, order: Any,
     assert plain.max() > 130
     assert clipped.max() < most
     assert np.sqrt(np.mean(clipped[plain > 3] ** 2)) < rms
+    _, blotted = traces(frames, [hot] * count, order=order, reject="blotted")
+    assert blotted.max() < 2
+    assert np.sqrt(np.mean(blotted[plain > 3] ** 2)) < 0.5

@@ -104,9 +104,9 @@ def coadd(
     order, pixfrac
         The interpolation kernel, as in `wcs_project`.
     reject
-        The rule by which inputs are rejected, or its name; see `lazyccd.rejection`. The default, `Clipped`, leaves pixels of
-        fewer than 4 frames alone, and judges what is above the sky of each frame, the median of 100 000 of its pixels.
-        `Blotted` compares each frame with the median of all on its own pixels. None rejects nothing.
+        The rule by which inputs are rejected, or its name; see `lazyccd.rejection`. The default, `~lazyccd.rejection.Clipped`,
+        leaves pixels of fewer than 4 frames alone, and judges what is above the sky of each frame, the median of 100 000 of its
+        pixels. `~lazyccd.rejection.Blotted` compares each frame with the median of all on its own pixels. None rejects nothing.
     weights
         For averages and sums, as in `combine`. Those of pixels are resampled, linearly.
     flux_scale
@@ -163,7 +163,7 @@ def coadd(
     OffGridWarning
         Frames that do not lie on the grid are left out.
     StarCoreWarning
-        `SigmaClip` cuts the middle of stars where the seeing varies.
+        `~lazyccd.rejection.SigmaClip` cuts the middle of stars where the seeing varies.
 
     See Also
     --------

@@ -42,7 +42,7 @@ OUTLINE = 64
 
 
 class SkyCell(NamedTuple):
-    """A cell of the sky: an image that `coadd` can fill."""
+    """A cell of the sky: an image that `lazyccd.coadd` can fill."""
 
     name: str
     """Ring and number in it, such as ``r090c0012``."""
@@ -62,7 +62,7 @@ class SkyCell(NamedTuple):
 
 @dataclass(frozen=True)
 class SkyCells:
-    """A division of the sky into cells; `sky_cells` makes it."""
+    """A division of the sky into cells; `lazyccd.sky_cells` makes it."""
 
     scale: float
     """Degrees of a pixel."""
@@ -228,7 +228,7 @@ class SkyCells:
 
 
 def sky_cells(pixel_scale: float | u.Quantity, size: float | u.Quantity = 1.0, *, overlap: int = 100) -> SkyCells:
-    """Return a fixed division of the sky into cells, each an image that `coadd` can fill.
+    """Return a fixed division of the sky into cells, each an image that `lazyccd.coadd` can fill.
 
     Parameters
     ----------
@@ -242,8 +242,8 @@ def sky_cells(pixel_scale: float | u.Quantity, size: float | u.Quantity = 1.0, *
     Returns
     -------
     SkyCells
-        Its `cell_of` is the cell that a position belongs to, exactly one; `cells_touching` are the cells for which some frames
-        are needed; `cell` is that of a name. A `SkyCell` has ``name``, ``wcs``, ``shape``, and the limits ``ra`` and ``dec`` of
+        Its ``cell_of`` is the cell that a position belongs to, exactly one; ``cells_touching`` are the cells for which some frames
+        are needed; ``cell`` is that of a name. A ``SkyCell`` has ``name``, ``wcs``, ``shape``, and the limits ``ra`` and ``dec`` of
         what belongs to it, in ICRS. The same arguments give the same cells, everywhere and always.
 
     Raises
