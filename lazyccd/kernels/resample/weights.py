@@ -140,7 +140,7 @@ def noise_factor(name: str, scale: float) -> float | None:
     Examples
     --------
     >>> round(noise_factor("bilinear", 1.0), 3), round(noise_factor("lanczos3", 0.5), 2), noise_factor("nearest", 1.0)
-    (1.5, 2.0, 1.0)
+    (1.5, 2.24, 1.0)
     """
     if name == "nearest":
         return 1.0
