@@ -177,8 +177,8 @@ def combine(
     -----
     Bad inputs are left out of everything. Where all are bad, those of the least bad class are used (INTERP, SAT, then CR and
     LOW_FLAT, then all others) and nothing is rejected; where none is left, the result is NO_DATA and NaN (a sum 0). The mask has
-    the planes of the inputs that were used, CLIPPED where some were rejected, and SAT where more than a tenth of the weight
-    was left out because of it.
+    the planes of the inputs that were used, CLIPPED where some were rejected, and SAT where more than a tenth of the weight of
+    the inputs with data was left out because of it.
 
     ccdproc's clips (extrema, limits, sigma, in this order) see values as they are. Then frames are scaled, and ``reject`` sees
     them scaled. IRAF's imcombine (Valdes) has ``sigclip``, ``avsigclip``, ``minmax``, ``ccdclip``, ``crreject`` and ``pclip``;
