@@ -28,6 +28,19 @@ HALOS_PER_SIDE = 16
 """Halos in the side of a chunk that makes the margin cheap: a quarter more pixels."""
 
 
+MOST_READS = 3
+"""Files that a report names one by one."""
+
+
+def _without_most_reads(steps: tuple[str, ...]) -> list[str]:
+    """Return the names of steps, those that read files as one if they are many: a mosaic has hundreds."""
+    reads = [step for step in steps if step.startswith("read ")]
+    if len(reads) <= MOST_READS:
+        return list(steps)
+    first = f"{reads[0]} and {len(reads) - 1} others"
+    return [first if step == reads[0] else step for step in steps if step not in reads[1:]]
+
+
 @dataclass(frozen=True)
 class PlanReport:
     """The cost of computing all variables of a frame; printing it shows a table."""
@@ -67,7 +80,7 @@ class PlanReport:
         """The table: what and how much."""
         limit = "none declared" if self.limit_bytes is None else format_bytes(self.limit_bytes)
         return [
-            ("steps", " -> ".join(self.steps)),
+            ("steps", " -> ".join(_without_most_reads(self.steps))),
             ("tasks", str(self.tasks)),
             ("largest chunk", f"{self.chunk[0]} x {self.chunk[1]} pixels"),
             ("halo", f"{self.halo_rows} rows; {self.overhead:.2f} pixels computed per pixel"),

@@ -343,6 +343,7 @@ def test_frames_at_a_position(tmp_path: Path) -> None:
         fits.writeto(names[-1], data, header)
     wcs = make_wcs(0, 0)
     mosaic = lazyccd.coadd(names, wcs, (9, 17), unit="adu", weights=(1, 2, 3, 4, 5, 6), flux_scale="FLXSCALE")
+    assert "read 0.fits[0] and 5 others -> " in str(mosaic.ccd.plan())
     table = mosaic.ccd.frames_at((4, 7))
     assert table["number"].tolist() == [1, 2, 3, 4, 5]
     assert table["file"].tolist() == [f"{i}.fits" for i in range(5)]
