@@ -26,8 +26,8 @@ class Blotted:
     The median mosaic is resampled back onto each frame, and a pixel is rejected where it is off by ``snr`` standard deviations and
     ``scale`` of the slope of the median, the largest difference from one of four neighbours: the first limits find outliers, the
     second ones, which are lower, their neighbours. What is found is ``CR`` in the mask of the frame, before it is resampled, so that
-    a cosmic ray takes no more pixels of the mosaic than the kernel must. Each frame is read twice (Fruchter and Hook 2002, PASP
-    114, 144).
+    a cosmic ray takes no more pixels of the mosaic than the kernel must. Each frame is read for its sky, for the median, and for the
+    mosaic: write frames with expensive steps before (Fruchter and Hook 2002, PASP 114, 144).
     """
 
     snr: tuple[float, float] = (5.0, 4.0)
