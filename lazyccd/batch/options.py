@@ -1,0 +1,88 @@
+"""What a user asks of a night besides its files: the options of ``lazyccd reduce``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lazyccd.errors import ParameterError
+from lazyccd.frame.header_values import is_nothing
+from lazyccd.io.fits.mef import OnError
+
+MISSABLE = ("bias", "dark", "flat", "gain", "readnoise")
+"""What a product can lack and still be made; names for ``--allow-missing``."""
+
+COSMIC_RAYS = ("lacosmic", "flag", "fill", "none")
+"""What can be done about cosmic rays: see `Options.cosmic_rays`."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for besides the files; empty where nothing was."""
+
+    camera: str = ""
+    """Path of a camera table."""
+
+    gain: str = ""
+    """Electrons per adu, 'measured', or 'stated': then measured ones that differ raise no doubt."""
+
+    readnoise: str = ""
+    saturate: str = ""
+    overscan: str = ""
+    """Section, or 'none'; so is trim."""
+
+    trim: str = ""
+    bias: tuple[str, ...] = ()
+    """Files with existing masters; so are dark and flat."""
+
+    dark: tuple[str, ...] = ()
+    flat: tuple[str, ...] = ()
+    bpm: str = ""
+    calib: str = ""
+    """Folder of existing masters."""
+
+    cosmic_rays: str = ""
+    """What is done about them; empty is 'lacosmic' for images and 'none' for spectra.
+
+    - lacosmic: they are replaced and flagged, unless the checks of the result fail.
+    - flag: they are only flagged, unless the checks fail.
+    - fill: they are replaced and flagged whatever the checks say.
+    """
+
+    allow_missing: tuple[str, ...] = ()
+    force: bool = False
+    recursive: bool = False
+    """Whether subfolders are searched."""
+
+    on_error: OnError = "raise"
+    """What a damaged image of several does: its exposure fails, or it is skipped."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be missing, and methods that are not known."""
+        if self.on_error not in {"raise", "skip"}:
+            raise ParameterError(f"--on-error {self.on_error!r} must be raise or skip; correct it.")
+        for name in ("gain", "readnoise", "saturate"):
+            # float('nan') is a number; as a gain it would make every pixel NaN without an error.
+            if getattr(self, name) and is_nothing(getattr(self, name)):
+                raise ParameterError(
+                    f"--{name} {getattr(self, name)!r} must be a number; leave it out if it is not known."
+                )
+        if self.cosmic_rays not in {"", *COSMIC_RAYS}:
+            raise ParameterError(
+                f"--cosmic-rays {self.cosmic_rays!r} must be lacosmic, flag, fill or none; correct it."
+            )
+        for kind in self.allow_missing:
+            if kind not in MISSABLE:
+                raise ParameterError(f"--allow-missing {kind!r} must be one of {', '.join(MISSABLE)}; correct it.")
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Facts that were given."""
+        # 'measured' is no value yet: until pairs were measured the header's gain stands, as it does with 'stated'.
+        no_number = {("gain", "measured"), ("gain", "stated")}
+        given = {name: getattr(self, name) for name in ("gain", "readnoise", "saturate", "overscan", "trim")}
+        return {name: text for name, text in given.items() if text and (name, text) not in no_number}
+
+    @property
+    def measured(self) -> bool:
+        """Whether measured gains and read noises are to be used."""
+        return self.gain == "measured"
