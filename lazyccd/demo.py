@@ -20,8 +20,9 @@ from lazyccd import io
 from lazyccd.batch.collect import collect
 from lazyccd.batch.make_plan import build_plan
 from lazyccd.batch.night_plan import product_name
+from lazyccd.batch.outcome import Outcome
 from lazyccd.batch.report import make_console, print_results
-from lazyccd.batch.run import Outcome, Run
+from lazyccd.batch.run import Run
 from lazyccd.errors import TargetExistsError
 from lazyccd.plot import save_picture, show
 from lazyccd.testing import Detector, Night, Sky, make_night

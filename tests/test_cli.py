@@ -56,7 +56,7 @@ def with_rays(folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_reduce_prints_a_table_and_leaves_products(reduced: tuple[Path, str]) -> None:
     """Reducing a night gives products, pictures, masters and exit status 0."""
     out, output = reduced
-    assert "2 COMPLETE" in output
+    assert "2 DONE" in output
     products = sorted(path.name for path in out.glob("*.fits"))
     assert len(products) == 2
     assert all(name.endswith("_red.fits") for name in products)

@@ -28,7 +28,6 @@ from lazyccd.batch.exposures import (
     as_exposure,
     assemble_amplifiers,
     frames_by_name,
-    least_complete,
     merge_doubts,
     merge_messages,
     open_raw,
@@ -37,6 +36,7 @@ from lazyccd.batch.measure import level
 from lazyccd.batch.metadata import Facts
 from lazyccd.batch.night_plan import Choice, Doubt, FramePlan, NightPlan, exposure_name
 from lazyccd.batch.open_master import open_mask, open_master
+from lazyccd.batch.outcome import Status
 from lazyccd.errors import ParameterError, ShapeError
 from lazyccd.frame.core import DATA
 from lazyccd.frame.output_header import after_gain, after_pedestal
@@ -97,7 +97,7 @@ class Reduced:
     cleaned: dict[str, Cleaned]
     """For each frame of the exposure, what became of its cosmic rays."""
 
-    status: str
+    status: Status
     doubts: tuple[Doubt, ...]
     """What its pixels say against it."""
 
@@ -131,7 +131,7 @@ def reduce_exposure(
     doubts = (*doubts, *made.doubts_of(frame_plans))
     damage = merge_doubts({name: [spoiled[name]] if name in spoiled else [] for name in cleaned})
     planned = [doubt for item in frame_plans for doubt in item.doubts]
-    status = "PARTIAL" if doubts or damage else least_complete(frame_plans).status
+    status: Status = "PARTIAL" if doubts or damage or planned else "DONE"
     source, why = exposure_name(frame_plans[0]), list(dict.fromkeys([*doubts, *damage, *planned]))
     frames = {name: with_provenance(done.frame, source, masters, status, why) for name, done in cleaned.items()}
     messages = merge_messages({item.child: done.messages for item, done in zip(frame_plans, calibrated, strict=True)})

@@ -61,6 +61,9 @@ class Master:
     doubts: tuple[Doubt, ...] = ()
     """What its pixels, or those of the masters behind it, say against it."""
 
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Members that were not combined, and why."""
+
 
 @dataclass
 class MasterMaker:
@@ -116,7 +119,7 @@ class MasterMaker:
         master = ops.with_header(master, measured_cards(group, members[0].facts))
         pattern = members[0].facts.cfa.value if group.kind == "flat" else None
         colours = [] if pattern is None else [f"each colour of {pattern} has a level of 1"]
-        return Master(master, (describe_combination(len(frames)), *colours, *out), tuple(doubts))
+        return Master(master, (describe_combination(len(frames)), *colours, *out), tuple(doubts), excluded)
 
     def _normalize(self, member: FramePlan, done: Calibrated) -> str:
         """Divide a calibrated flat by its level, or return why it is left out."""

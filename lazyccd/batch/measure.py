@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,8 +14,9 @@ from lazyccd import ops
 from lazyccd.batch.exposures import open_raw
 from lazyccd.batch.metadata import Fact
 from lazyccd.batch.night_plan import Doubt, FramePlan, NightPlan, Pairs
-from lazyccd.frame.core import resolve
+from lazyccd.frame.core import MASK, UNCERTAINTY, Image, resolve
 from lazyccd.kernels.block import Array
+from lazyccd.ops.attributes import cut
 from lazyccd.ops.sample import read_pixels, robust_std
 from lazyccd.sections import Region
 
@@ -57,6 +59,55 @@ def noise(ds: xr.Dataset) -> float:
     values = read_pixels(resolve(ds), central_region((ds.sizes["y"], ds.sizes["x"]), most=SAMPLE))
     # A difference of two pixels has twice the variance of one.
     return robust_std(np.diff(values, axis=1)) / math.sqrt(2)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What is measured on a product."""
+
+    unit: str
+    level: float
+    """Median of the central half."""
+
+    noise_after: float
+    """Noise of a pixel."""
+
+    noise_expected: float
+    """Median of the uncertainties, where the noise is measured; NaN where there are none."""
+
+    planes: dict[str, float]
+    """Part of the pixels that each mask plane flags, where it flags any."""
+
+
+def numbers_of(frames: Iterable[xr.Dataset]) -> Numbers:
+    """Return what is measured on the frames of a product: medians of those of several."""
+    images = [resolve(frame) for frame in frames]
+    found = [(level(image.to_dataset()), noise(image.to_dataset()), _expected_noise(image)) for image in images]
+    middle, after, expected = (float(np.median(values)) for values in zip(*found, strict=True))
+    flagged: dict[str, float] = {}
+    total = sum(math.prod(image.shape) for image in images)
+    for image in images:
+        for name, count in _flagged(image).items():
+            flagged[name] = flagged.get(name, 0.0) + count / total
+    return Numbers(f"{images[0].units}", middle, after, expected, flagged)
+
+
+def _expected_noise(image: Image) -> float:
+    """Return the median of the uncertainties in the area where noise is measured."""
+    if UNCERTAINTY not in image.kinds:
+        return math.nan
+    part = cut(image, *central_region(image.shape, most=SAMPLE).slices).to_dataset()[UNCERTAINTY].values
+    # without the pixels of which nothing is known
+    return float(np.nanmedian(part)) if np.isfinite(part).any() else math.nan
+
+
+def _flagged(image: Image) -> dict[str, int]:
+    """Return how many pixels each mask plane flags, where it flags any."""
+    if MASK not in image.kinds:
+        return {}
+    values, counts = np.unique(image.to_dataset()[MASK].values, return_counts=True)
+    found = {name: int(counts[(values >> bit) & 1 == 1].sum()) for bit, name in enumerate(image.schema.names)}
+    return {name: count for name, count in found.items() if count}
 
 
 def pair_std(one: Array, other: Array) -> float:

@@ -25,6 +25,7 @@ from lazyccd.errors import ParameterError
 from lazyccd.frame.header_values import find_number
 
 Status: TypeAlias = Literal["COMPLETE", "PARTIAL", "REFUSED", "LISTED"]
+"""What is expected of a frame; what becomes of it is in `lazyccd.batch.outcome`."""
 
 DoubtKind: TypeAlias = Literal[
     "refused",
@@ -33,6 +34,7 @@ DoubtKind: TypeAlias = Literal[
     "missing",
     "inherited",
     "failed",
+    "blocked",
     "fact",
     "master",
     "measured",
@@ -405,6 +407,21 @@ class NightPlan:
             unique = next(each for each in _numbered(stem) if each.casefold() not in taken)
             taken.add(unique.casefold())
             found[name] = unique
+        return found
+
+    def members_of(self, name: str, kind: str) -> tuple[FramePlan, ...]:
+        """Return the plans of the frames behind a product: an exposure, or a file of masters."""
+        return self._behind.get((name, kind == "science"), ())
+
+    @cached_property
+    def _behind(self) -> dict[tuple[str, bool], tuple[FramePlan, ...]]:
+        found: dict[tuple[str, bool], tuple[FramePlan, ...]] = {}
+        for group in self.groups:
+            key = group.file, False
+            found[key] = (*found.get(key, ()), *self.members(group.name))
+        for item in self.science:
+            key = exposure_name(item), True
+            found[key] = (*found.get(key, ()), item)
         return found
 
     def with_fact(self, names: Iterable[str], fact: str, value: Fact[Any]) -> NightPlan:

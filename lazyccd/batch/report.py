@@ -28,7 +28,8 @@ from lazyccd.batch.classify import calibration_of
 from lazyccd.batch.exposures import exposures, least_complete, master_files
 from lazyccd.batch.metadata import Fact, value_to_text
 from lazyccd.batch.night_plan import Choice, FramePlan, NightPlan, exposure_name
-from lazyccd.batch.run import Outcome, Run
+from lazyccd.batch.outcome import Outcome
+from lazyccd.batch.run import Run
 
 PIPED_WIDTH = 100
 _OPTIONAL = frozenset(
@@ -442,7 +443,7 @@ def _verdict(plan: NightPlan) -> Text:
     return Text(f"\nScience frames: {parts}. Exit status would be {plan.exit_status}.", style="bold")
 
 
-STYLES = {"FAILED": "red", "PARTIAL": "yellow", "COMPLETE": "green"}
+STYLES = {"FAILED": "red", "BLOCKED": "red", "PARTIAL": "yellow", "SKIPPED": "dim", "DONE": "green"}
 """Of each status, the worst first."""
 
 
@@ -522,7 +523,7 @@ def _print_messages(run: Run, console: Console) -> None:
 def _print_faults(run: Run, console: Console) -> None:
     """Print what failed, what is doubtful or lacking, and what was not reduced: each once, the worst first."""
     lines: dict[str, list[str]] = {}
-    for status in ("FAILED", "PARTIAL"):
+    for status in ("FAILED", "BLOCKED", "PARTIAL"):
         for outcome in (item for item in run.outcomes if item.status == status):
             for doubt in outcome.doubts:
                 lines.setdefault(f"{status}: {doubt}", []).append(os.path.basename(outcome.name))

@@ -5,12 +5,12 @@ What is done to pixels is elsewhere: `measure`, `make_masters` and `calibrate`. 
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -35,19 +35,21 @@ from lazyccd.batch.exposures import (
 )
 from lazyccd.batch.make_masters import MasterMaker
 from lazyccd.batch.make_plan import build_plan
-from lazyccd.batch.measure import Measurement, measure_pairs, noise
+from lazyccd.batch.measure import Measurement, measure_pairs, noise, numbers_of
 from lazyccd.batch.metadata import MEASURED, Fact
 from lazyccd.batch.night_plan import FOUND, Doubt, FramePlan, MasterGroup, NightPlan, Options, exposure_name
+from lazyccd.batch.outcome import Outcome
+from lazyccd.batch.record import RecordFile
 from lazyccd.batch.resume import NightJournal
 from lazyccd.batch.table import load_table
 from lazyccd.errors import FormatError, LazyCCDError, TargetExistsError
-from lazyccd.frame.core import resolve
 from lazyccd.io.names import Name
 from lazyccd.io.open import open_image
 
 Format: TypeAlias = Literal["fits", "zarr"]
 Report: TypeAlias = Callable[[str], None]
 Draw: TypeAlias = Callable[[str, Path], None]
+State: TypeAlias = Literal["running", "stopped", "ended"]
 
 
 def plan_night(night: Name | Iterable[Name], options: Options) -> NightPlan:
@@ -60,51 +62,6 @@ def plan_night(night: Name | Iterable[Name], options: Options) -> NightPlan:
         reasons = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in collection.skipped)
         raise FormatError(f"none of {len(collection.skipped)} files can be used: {reasons}.")
     return build_plan(collection, options)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one product."""
-
-    name: str
-    """Master or science frame."""
-
-    kind: str
-    status: str
-    """COMPLETE, PARTIAL or FAILED."""
-
-    doubts: tuple[Doubt, ...] = ()
-    """Why it is not COMPLETE, and what else a user must know."""
-
-    path: str = ""
-    """File or store that was written."""
-
-    used: tuple[str, ...] = ()
-    """Masters used, or members combined."""
-
-    messages: tuple[str, ...] = ()
-    """Decisions on the way."""
-
-    noise_before: float = math.nan
-    """Noise of a raw pixel, in the product's units."""
-
-    noise_after: float = math.nan
-    """Noise of a pixel of the product."""
-
-    unit: str = ""
-    """Units of the product, and so of the noise."""
-
-    seconds: float = 0.0
-
-    @property
-    def reason(self) -> str:
-        """Why it is not COMPLETE, in one line."""
-        return "; ".join(map(str, self.doubts))
-
-    @classmethod
-    def from_record(cls, record: dict[str, Any]) -> Outcome:
-        """Return the outcome that a journal noted."""
-        return cls(**{**record, "doubts": tuple(Doubt(**doubt) for doubt in record["doubts"])})
 
 
 @dataclass
@@ -143,6 +100,11 @@ class Run:
     measurements: list[Measurement] = field(default_factory=list, init=False)
     doubts: list[Doubt] = field(default_factory=list, init=False)
     made: MadeMasters = field(default_factory=MadeMasters, init=False)
+    state: State = field(default="running", init=False)
+    begun: str = field(default="", init=False)
+    """When the call began, in UTC."""
+
+    _start: float = field(default=0.0, init=False)
 
     def __repr__(self) -> str:
         """Return how many products there are, by what became of them: the plan alone would fill pages of a notebook."""
@@ -157,6 +119,12 @@ class Run:
         journal = NightJournal(self.plan, self.out, self.format, break_lock=self.break_lock)
         # What a night that goes on has begun may be replaced: nothing was there when it began, or it was asked for.
         self.overwrite |= journal.begin(self._check_targets, overwrite=self.overwrite)
+        self.state, self.begun, self._start = (
+            "running",
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            time.monotonic(),
+        )
+        self._record = RecordFile(self.out)
         try:
             # First, because measured gains change the plan that all masters and frames follow.
             self.measure()
@@ -168,15 +136,25 @@ class Run:
                 self._keep(journal, name, "science", partial(self._reduce, name, frame_plans))
         # Also after Ctrl-C: the same command must be able to go on.
         except BaseException:
+            self.state = "stopped"
+            self._record.write(self, now=True)
             journal.release()
             raise
+        self.state = "ended"
+        # Before the journal goes: a process that dies in between loses nothing.
+        self._record.write(self, now=True)
         journal.end()
         return self.outcomes
 
     @property
+    def seconds(self) -> float:
+        """How long the call has lasted."""
+        return time.monotonic() - self._start
+
+    @property
     def exit_status(self) -> int:
         """0 all complete, 3 some lack more than was allowed, 1 something failed."""
-        if any(outcome.status == "FAILED" for outcome in self.outcomes):
+        if any(outcome.status in {"FAILED", "BLOCKED"} for outcome in self.outcomes):
             return 1
         # What only the pixels showed is not in the plan.
         found = any(doubt.kind in FOUND for o in self.outcomes if o.kind == "science" for doubt in o.doubts)
@@ -231,18 +209,27 @@ class Run:
             self.outcomes.append(Outcome.from_record(known))
             return
         begin = time.monotonic()
+        missing = self._missing_masters(name, kind)
         try:
-            outcome = make()
+            outcome = _blocked(name, kind, missing) if missing else make()
         # What a file or an array can cause stays with its product; a mistake of ours must stop the night.
         except (LazyCCDError, OSError, ValueError, ArithmeticError) as error:
             notes = "; ".join(getattr(error, "__notes__", ()))
             reason = f"{error}{f' ({notes})' if notes else ''}"
             outcome = Outcome(name, kind, "FAILED", (Doubt("failed", reason),))
-            self.made.failed[name] = reason
+        if not outcome.is_made:
+            self.made.failed[name] = outcome.reason
         self.outcomes.append(replace(outcome, seconds=time.monotonic() - begin))
         # A failure is tried again: its cause may be gone.
-        if outcome.status != "FAILED":
+        if outcome.is_made:
             journal.add(name, outcome.path, asdict(self.outcomes[-1]))
+        self._record.write(self)
+
+    def _missing_masters(self, name: str, kind: str) -> dict[str, str]:
+        """Return the masters that a product needs and that could not be made, and why."""
+        choices = (choice for item in self.plan.members_of(name, kind) for choice in item.choices if choice)
+        files = (self.plan.master_file(choice.master) for choice in choices if not choice.is_file)
+        return {file: self.made.failed[file] for file in files if file in self.made.failed}
 
     def _take(self, name: str, groups: list[MasterGroup]) -> None:
         """Note where the masters of a file are, unless they failed."""
@@ -259,18 +246,21 @@ class Run:
         path = self.out / "masters" / f"{name}.fits"
         written = str(io.to_fits(as_masters(members, [master.frame for master in masters]), path, **self._writing))
         found = self._check_flats(written, members) if groups[0].kind == "flat" else ()
-        self._picture(written, name)
+        picture = self._picture(written, name)
         messages = {some[0].child: master.messages for some, master in zip(members, masters, strict=True)}
         least = least_complete([member for some in members for member in some])
         doubts = merge_doubts({some[0].child: master.doubts for some, master in zip(members, masters, strict=True)})
         return Outcome(
             name,
             groups[0].kind,
-            "PARTIAL" if doubts or found else least.status,
+            "PARTIAL" if doubts or found or least.doubts else "DONE",
             (*least.doubts, *doubts, *found),
             written,
             used=tuple(dict.fromkeys(exposure_name(member) for some in members for member in some)),
             messages=merge_messages(messages),
+            left_out={member: why for master in masters for member, why in master.left_out.items()},
+            picture=picture,
+            **asdict(numbers_of(frames_by_name(open_image(written)).values())),
         )
 
     def _check_flats(self, path: str, members: list[tuple[FramePlan, ...]]) -> tuple[Doubt, ...]:
@@ -290,7 +280,7 @@ class Run:
         if spoiled:
             reduced = reduce_exposure(self.plan, frame_plans, self.made, spoiled)
             path = self._write(name, reduced, overwrite=True)
-        self._picture(path, self.plan.product_names[name])
+        picture = self._picture(path, self.plan.product_names[name])
         # What was written is read back, so the noise in the report is that of the file.
         products = list(frames_by_name(open_image(path)).values())
         return Outcome(
@@ -302,8 +292,8 @@ class Run:
             used=reduced.masters,
             messages=(*reduced.messages, *messages),
             noise_before=float(np.median([_raw_noise(item) for item in frame_plans])),
-            noise_after=float(np.median([noise(product) for product in products])),
-            unit=f"{resolve(products[0]).units}",
+            picture=picture,
+            **asdict(numbers_of(products)),
         )
 
     def _write(self, name: str, reduced: Reduced, **more: bool) -> str:
@@ -328,9 +318,19 @@ class Run:
                 )
         return merge_messages(messages), spoiled
 
-    def _picture(self, path: str, name: str) -> None:
-        """Draw a product."""
-        self.draw(path, self.out / "pictures" / f"{name.replace(os.sep, '_')}.png")
+    def _picture(self, path: str, name: str) -> str:
+        """Draw a product, and return the path of the picture if one was drawn."""
+        target = self.out / "pictures" / f"{name.replace(os.sep, '_')}.png"
+        self.draw(path, target)
+        return str(target) if target.exists() else ""
+
+
+def _blocked(name: str, kind: str, missing: dict[str, str]) -> Outcome:
+    """Return the outcome of a product whose masters could not be made."""
+    doubts = tuple(
+        Doubt("blocked", f"it needs {master}, which could not be made: {why}") for master, why in missing.items()
+    )
+    return Outcome(name, kind, "BLOCKED", doubts, blocked_by=tuple(missing))
 
 
 def _raw_noise(frame_plan: FramePlan) -> float:

@@ -15,7 +15,7 @@ from lazyccd.batch.make_masters import describe_combination, missing_images, why
 from lazyccd.batch.measure import Measurement, choose_gain
 from lazyccd.batch.metadata import Fact, Facts
 from lazyccd.batch.night_plan import Doubt, NightPlan
-from lazyccd.batch.run import Outcome
+from lazyccd.batch.outcome import Outcome
 
 PlanNight = Callable[..., NightPlan]
 
@@ -146,4 +146,5 @@ def test_outcomes_go_through_a_journal() -> None:
     record = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
     again = Outcome.from_record(record)
     assert math.isnan(again.noise_after)
-    assert replace(again, noise_after=0.0) == replace(outcome, noise_after=0.0)
+    known = {"noise_after": 0.0, "level": 0.0, "noise_expected": 0.0}
+    assert replace(again, **known) == replace(outcome, **known)

@@ -224,7 +224,7 @@ def test_an_image_that_cannot_be_read_fails_its_exposure(
     # a terminal may break a long path anywhere
     assert f"{packed.name}[SCI,2]: tile 0 cannot be decompressed".replace(" ", "") in said.replace(" ", "")
     assert "skipped: cut.fits: " in said
-    assert "1 FAILED, 1 COMPLETE, 1 not usable" in said
+    assert "1 FAILED, 1 DONE, 1 not usable" in said
     assert [path.name for path in out.iterdir() if path.is_file()] == [f"{second.stem}_red.fits"]
     name = f"{second.stem}_red.fits"
     assert (out / name).read_bytes() == (reduced[0] / name).read_bytes()
@@ -242,7 +242,7 @@ def test_an_image_that_cannot_be_read_is_skipped(night: Path, reduced: tuple[Pat
     result = CliRunner().invoke(main, ["reduce", str(folder), "-o", str(out), *words], catch_exceptions=False)
     said = " ".join(result.output.split())
     assert result.exit_code == 3, said
-    assert "3 PARTIAL, 1 COMPLETE, 3 not usable" in said
+    assert "3 PARTIAL, 1 DONE, 3 not usable" in said
     for name, label, why in (
         (packed.name, "SCI,2", "tile 0 cannot be decompressed"),
         (cut.name, "SCI,2", "truncated"),

@@ -43,7 +43,7 @@ def test_pull(name: str, tmp_path: Path) -> None:
     run()
     truths = {Path(path).name: truth for path, truth in night.truths.items()}
     science = [outcome for outcome in run.outcomes if outcome.kind == "science"]
-    assert [outcome.status for outcome in science] == ["COMPLETE"] * 2
+    assert [outcome.status for outcome in science] == ["DONE"] * 2
     for outcome in science:
         truth, ds = truths[outcome.name], io.open_fits(outcome.path).compute()
         assert f"dark_exposure={dark_s} s, data_exposure=120.0 s" in ds.ccd.header["SUBDARK"]

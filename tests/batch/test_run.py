@@ -14,8 +14,9 @@ from lazyccd import io
 from lazyccd.batch.collect import collect
 from lazyccd.batch.make_plan import build_plan
 from lazyccd.batch.night_plan import FramePlan, Options, product_name
+from lazyccd.batch.outcome import Outcome
 from lazyccd.batch.resume import NightJournal
-from lazyccd.batch.run import Outcome, Run
+from lazyccd.batch.run import Run
 from lazyccd.errors import TargetBusyError, TargetExistsError
 from lazyccd.testing import Detector, Night, Sky, make_night
 
@@ -40,7 +41,7 @@ def run(night: Night, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_everything_is_complete(run: Run) -> None:
     """Masters and frames of a full night are complete, and the exit status says so."""
     assert {
-        outcome.name: (outcome.status, outcome.reason) for outcome in run.outcomes if outcome.status != "COMPLETE"
+        outcome.name: (outcome.status, outcome.reason) for outcome in run.outcomes if outcome.status != "DONE"
     } == {}
     assert [outcome.kind for outcome in run.outcomes] == ["bias", "dark", "flat"] + ["science"] * 3
     assert run.exit_status == 0
@@ -85,7 +86,7 @@ def test_products_are_what_ccddata_reads(run: Run) -> None:
     header = fits.getheader(outcome.path)
     assert "BIASSEC" not in header
     assert header["GAIN"] == 1.0
-    assert header["LZSTATUS"] == "COMPLETE"
+    assert header["LZSTATUS"] == "DONE"
 
 
 def test_levels_in_headers_are_those_of_the_pixels(night: Night, run: Run) -> None:
@@ -133,7 +134,7 @@ def test_a_failure_stays_with_its_frame(night: Night, tmp_path: Path) -> None:
     run = Run(plan, tmp_path / "out")
     run()
     status = {outcome.name: outcome.status for outcome in run.outcomes if outcome.kind == "science"}
-    assert status == {item.name: "FAILED" if item.name == victim.name else "COMPLETE" for item in plan.science}
+    assert status == {item.name: "FAILED" if item.name == victim.name else "DONE" for item in plan.science}
     failed = next(outcome for outcome in run.outcomes if outcome.status == "FAILED")
     assert victim.name in failed.reason
     assert run.exit_status == 1
@@ -176,7 +177,7 @@ def test_real_nights(shared_data: Path, tmp_path: Path, folder: str, complete: i
     run = Run(build_plan(collect(str(shared_data / folder))), tmp_path)
     run()
     status = [outcome.status for outcome in run.outcomes if outcome.kind == "science"]
-    assert (status.count("COMPLETE"), status.count("PARTIAL")) == (complete, partial)
+    assert (status.count("DONE"), status.count("PARTIAL")) == (complete, partial)
     assert run.exit_status == 3
     for outcome in run.outcomes:
         values = io.open_fits(outcome.path)["data"].values
@@ -206,7 +207,7 @@ def test_an_interrupted_night_goes_on(
     assert len(before) == (5 if form == "fits" else 3)
     run = Run(plan, tmp_path, form, verify=True)
     outcomes = run()
-    assert [outcome.status for outcome in outcomes] == ["COMPLETE"] * 6
+    assert [outcome.status for outcome in outcomes] == ["DONE"] * 6
     assert [outcome.kind for outcome in outcomes] == ["bias", "dark", "flat"] + ["science"] * 3
     assert {path: path.stat().st_ino for path in before} == before
     assert not (tmp_path / ".lazyccd-progress").exists()

@@ -19,7 +19,8 @@ from lazyccd.batch.check_steps import Step, who_took_too_much
 from lazyccd.batch.collect import collect
 from lazyccd.batch.make_plan import build_plan
 from lazyccd.batch.night_plan import Options
-from lazyccd.batch.run import Outcome, Run
+from lazyccd.batch.outcome import Outcome
+from lazyccd.batch.run import Run
 from lazyccd.cli.main import main
 from lazyccd.frame.header_values import divide_section
 from lazyccd.testing import Detector, Sky
@@ -63,7 +64,7 @@ def reduced(folder: Path, **options: Any) -> tuple[Outcome, Run]:
 def test_a_right_night_is_complete(tmp_path: Path) -> None:
     """No check finds anything, and a number that was typed is a choice."""
     outcome, run = reduced(make(tmp_path / "raw"))
-    assert (outcome.status, outcome.doubts, run.exit_status) == ("COMPLETE", (), 0)
+    assert (outcome.status, outcome.doubts, run.exit_status) == ("DONE", (), 0)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_a_gain_that_was_chosen(tmp_path: Path, gain: str, level: float) -> None
 def test_one_odd_bias_costs_nothing_else(tmp_path: Path) -> None:
     """A constant bias is left out of its master, with the reason."""
     outcome, run = reduced(make(tmp_path / "raw", one_dead_bias))
-    assert outcome.status == "COMPLETE"
+    assert outcome.status == "DONE"
     bias = next(item for item in run.outcomes if item.kind == "bias")
     assert bias.messages == ("median of 4", "bias0.fits excluded: 100% of the raw image is constant")
 
@@ -308,7 +309,7 @@ def test_darks_of_two_levels_are_a_doubt(tmp_path: Path, adu: float) -> None:
     (folder / "dark2.fits").unlink()
     outcome, run = reduced(folder, cosmic_rays="none")
     assert {each.kind: each.status for each in run.outcomes} == {
-        "bias": "COMPLETE",
+        "bias": "DONE",
         "dark": "PARTIAL",
         "flat": "PARTIAL",
         "science": "PARTIAL",
@@ -345,7 +346,7 @@ def test_a_gain_is_measured_beside_a_named_bias(tmp_path: Path) -> None:
     wrong.mkdir()
     make(wrong / "raw", wrong_gain)
     outcome, _ = reduced(wrong / "raw", bias=(str(kept),))
-    assert outcome.status != "COMPLETE"
+    assert outcome.status != "DONE"
     assert "gain" in outcome.reason
 
 

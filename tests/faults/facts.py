@@ -10,8 +10,8 @@ A product is right if all of this holds for its good pixels, which are at least 
 - The scatter of product minus truth is the stated noise within 25 %.
 - It is in electrons. Without a gain in any header the measured one counts, if it is within 15 % of the true one.
 
-A night is *wrong and COMPLETE* if a product is not right and has the status COMPLETE, if a light vanishes without a word, or if
-anything but an error of the package is raised. Corruptions that harm nothing must give products that are right and COMPLETE.
+A night is *wrong and DONE* if a product is not right and has the status COMPLETE, if a light vanishes without a word, or if
+anything but an error of the package is raised. Corruptions that harm nothing must give products that are right and DONE.
 
 Left out, because nothing in the files tells:
 
@@ -45,7 +45,8 @@ from astropy.io import fits
 from lazyccd.batch.collect import collect
 from lazyccd.batch.make_plan import build_plan
 from lazyccd.batch.night_plan import Options
-from lazyccd.batch.run import Outcome, Run
+from lazyccd.batch.outcome import Outcome
+from lazyccd.batch.run import Run
 from lazyccd.errors import LazyCCDError
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -1008,7 +1009,7 @@ def worsen(verdict: Verdict, result: str, why: str) -> None:
 
 def judge(night: Night, run: Run, outcome: Outcome) -> tuple[str, str]:
     """Return what became of one product, and why."""
-    if outcome.status != "COMPLETE":
+    if outcome.status != "DONE":
         return (outcome.status, outcome.reason) if outcome.reason else ("WRONG", f"{outcome.status} without a reason")
     frame = next(frame for frame in night.frames if frame.name == outcome.name)
     # The runner keeps measured gains in its plan.
@@ -1055,7 +1056,7 @@ def draw(number: int, seed: int) -> Draw:
 def table(draws: list[Draw]) -> str:
     """Return a line for each kind of corruption, and one for all draws."""
     columns = ("drawn", "right", "PARTIAL", "REFUSED", "FAILED", "WRONG")
-    lines = ["WRONG is wrong and COMPLETE", f"{'kind of corruption':<58}" + "".join(f"{name:>9}" for name in columns)]
+    lines = ["WRONG is wrong and DONE", f"{'kind of corruption':<58}" + "".join(f"{name:>9}" for name in columns)]
 
     def line(name: str, some: list[Draw]) -> str:
         counts = Counter(each.verdict.result for each in some)

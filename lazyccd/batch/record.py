@@ -1,0 +1,332 @@
+"""What a run has to tell, in ``OUT/run.json``: every frame, every product, what was measured, what was asked for.
+
+The file is replaced as a whole, so that whoever reads it finds a whole one. A night of ten thousand frames has some thirty
+megabytes of it: it is written after each product as long as that takes little of the time (`RecordFile`), and at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from lazyccd.batch.exposures import exposures, master_files
+from lazyccd.batch.measure import Measurement
+from lazyccd.batch.metadata import Fact, Facts
+from lazyccd.batch.night_plan import Choice, Doubt, FramePlan, NightPlan, exposure_name
+from lazyccd.batch.outcome import STATUSES, Outcome
+from lazyccd.errors import FormatError
+from lazyccd.io.resumable.progress import versions
+
+RECORD = "run.json"
+FORMAT = 1
+"""Version of the layout of the file."""
+
+SHARE = 20.0
+"""Between two writings as many times passes what one takes, so that they are a small part of a night."""
+
+
+class RunState(Protocol):
+    """What a record is made of: a `lazyccd.batch.run.Run`."""
+
+    plan: NightPlan
+    out: Path
+    begun: str
+    outcomes: list[Outcome]
+    measurements: list[Measurement]
+    doubts: list[Doubt]
+
+    @property
+    def format(self) -> str:
+        """Format of the science products."""
+
+    @property
+    def state(self) -> str:
+        """running, stopped or ended."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it has lasted."""
+
+    @property
+    def exit_status(self) -> int:
+        """That of the command."""
+
+
+def record_of(run: RunState) -> dict[str, Any]:
+    """Return all that is known of a run, as JSON can hold it.
+
+    Returns
+    -------
+    dict
+        - ``state``: running, stopped or ended; ``begun``, ``written``: times in UTC; ``seconds``; ``exit_status``.
+        - ``folder``, ``options``, ``versions``, ``format``, ``vetoed``, ``notes``.
+        - ``counts``: for ``frames``, ``masters`` and ``science`` how many are expected, and how many have each status.
+        - ``frames``: an entry for each image, and for each file that gave none (`_frame`).
+        - ``products``: an entry for each master file and exposure, in the order of work (`_product`).
+        - ``measurements``: gains and read noises from pairs of frames, beside those that are stated; ``doubts`` about them.
+    """
+    plan, outcomes = run.plan, {outcome.name: outcome for outcome in run.outcomes}
+    products = [_product(run, name, kind, outcomes.get(name)) for name, kind in products_of(plan)]
+    frames = [_frame(plan, item, outcomes) for item in plan.frames]
+    frames += [{"name": name, "status": "FAILED", "reason": reason} for name, reason in plan.skipped]
+    masters = [item for item in products if item["kind"] != "science"]
+    science = [item for item in products if item["kind"] == "science"]
+    return {
+        "format_version": FORMAT,
+        "state": run.state,
+        "begun": run.begun,
+        "written": _now(),
+        "seconds": round(run.seconds, 3),
+        "exit_status": run.exit_status,
+        "folder": os.path.abspath(plan.folder),
+        "format": run.format,
+        "options": asdict(plan.options),
+        "versions": versions(),
+        "counts": {"frames": _counts(frames), "masters": _counts(masters), "science": _counts(science)},
+        "notes": list(plan.notes),
+        "measurements": [_measurement(item) for item in run.measurements],
+        "doubts": _doubts(run.doubts),
+        "products": products,
+        "frames": frames,
+    }
+
+
+def products_of(plan: NightPlan) -> list[tuple[str, str]]:
+    """Return name and kind of each product of a night, in the order of work."""
+    masters = [(name, groups[0].kind) for name, groups in master_files(plan.groups).items()]
+    return [*masters, *((name, "science") for name in exposures(plan.science))]
+
+
+def _product(run: RunState, name: str, kind: str, outcome: Outcome | None) -> dict[str, Any]:
+    """Return the entry of a product; paths are relative to the folder of the products."""
+    if outcome is None:
+        outcome = Outcome(name, kind, "WAITING")
+    members = run.plan.members_of(name, kind)
+    return {
+        "name": name,
+        "kind": kind,
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "doubts": _doubts(outcome.doubts),
+        "blocked_by": list(outcome.blocked_by),
+        "path": _below(outcome.path, run.out),
+        "picture": _below(outcome.picture, run.out),
+        "frames": list(dict.fromkeys(map(exposure_name, members))),
+        "left_out": outcome.left_out,
+        "masters": _masters(run.plan, members),
+        "object": _common(item.facts.object.value for item in members),
+        "filter": _common(item.facts.filter.value for item in members),
+        "exposure": _common(item.facts.exposure.value for item in members),
+        "night": members[0].night,
+        "messages": list(outcome.messages),
+        "unit": outcome.unit,
+        "level": outcome.level,
+        "noise_before": outcome.noise_before,
+        "noise_after": outcome.noise_after,
+        "noise_expected": outcome.noise_expected,
+        "planes": outcome.planes,
+        "seconds": round(outcome.seconds, 4),
+    }
+
+
+def _masters(plan: NightPlan, members: Iterable[FramePlan]) -> dict[str, list[dict[str, Any]]]:
+    """Return the masters of a product's frames, each once, by their kind."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for item in members:
+        for choice in item.choices:
+            if choice:
+                name = plan.master_file(choice.master)
+                found.setdefault(choice.kind, {}).setdefault(name, {"name": name, **_choice(choice)})
+    return {kind: list(some.values()) for kind, some in found.items()}
+
+
+def _choice(choice: Choice) -> dict[str, Any]:
+    """Return what is said of a master that was chosen."""
+    return {
+        "file": choice.master if choice.is_file else "",
+        "why": choice.why,
+        "days": choice.away,
+        "scale": choice.scale,
+        "doubts": list(choice.doubts),
+    }
+
+
+def _frame(plan: NightPlan, item: FramePlan, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    """Return the entry of an image: what it is, why, and what became of it."""
+    product = plan.master_file(item.group) if item.group else exposure_name(item)
+    status, reason = status_of(item, outcomes.get(product))
+    masters = {
+        choice.kind: {"name": plan.master_file(choice.master), **_choice(choice)} for choice in item.choices if choice
+    }
+    return {
+        "name": item.name,
+        "status": status,
+        "reason": reason,
+        "kind": item.kind,
+        "night": item.night,
+        "shape": list(item.shape),
+        "product": product if item.is_reduced else "",
+        "facts": _facts(item.facts),
+        "masters": masters,
+        "missing": list(item.missing),
+        "doubts": _doubts(item.doubts),
+        "why_not": {choice.kind: [list(pair) for pair in choice.why_not] for choice in item.choices if choice.why_not},
+        "notes": list(item.notes),
+    }
+
+
+def status_of(item: FramePlan, outcome: Outcome | None) -> tuple[str, str]:
+    """Return what became of a frame, and why, from what became of its product.
+
+    A calibration frame is DONE if it is in its master, whatever else that master lacks.
+    """
+    if item.refused:
+        return "FAILED", item.refused
+    if item.listed:
+        return "SKIPPED", item.listed
+    if outcome is None:
+        return "WAITING", ""
+    if item.kind == "science":
+        return outcome.status, outcome.reason
+    why = outcome.left_out.get(item.name)
+    if why is not None:
+        return "SKIPPED", f"left out of {outcome.name}: {why}"
+    if outcome.is_made:
+        return "DONE", ""
+    return (
+        ("BLOCKED", f"{outcome.name}: {outcome.reason}")
+        if outcome.status == "FAILED"
+        else (outcome.status, outcome.reason)
+    )
+
+
+def _facts(facts: Facts) -> dict[str, dict[str, Any]]:
+    """Return each fact that is known or in doubt, with its source."""
+    found = {}
+    for each in fields(facts):
+        fact: Fact[Any] = facts.get(each.name)
+        if fact.value is None and not fact.doubt:
+            continue
+        more = {"doubt": fact.doubt, "note": fact.note, "measured": fact.measured}
+        found[each.name] = {"value": fact.value, "source": fact.source, **{k: v for k, v in more.items() if v}}
+    return found
+
+
+def _measurement(item: Measurement) -> dict[str, Any]:
+    """Return a gain or read noise that was measured, beside the stated one."""
+    return {
+        "name": item.name,
+        "value": item.value,
+        "source": item.source,
+        "stated": item.stated.value,
+        "stated_source": item.stated.source,
+        "used": item.used,
+        "difference": item.difference,
+        "text": item.text,
+        "is_doubtful": item.doubt is not None,
+    }
+
+
+def _counts(entries: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Return how many there are, and how many of each status."""
+    counts = Counter(entry["status"] for entry in entries)
+    return {"expected": sum(counts.values()), **{status: counts[status] for status in STATUSES if counts[status]}}
+
+
+def _doubts(doubts: Iterable[Doubt]) -> list[dict[str, str]]:
+    return [asdict(doubt) for doubt in doubts]
+
+
+def _common(values: Iterable[Any]) -> Any:
+    """Return the value that all have; None where they differ."""
+    found = set(values)
+    return found.pop() if len(found) == 1 else None
+
+
+def _below(path: str, out: Path) -> str:
+    """Return a path relative to the folder of the products."""
+    return os.path.relpath(path, out) if path else ""
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def as_json(document: object) -> str:
+    """Return a document as JSON, with null for numbers that are none.
+
+    Examples
+    --------
+    >>> as_json({"noise": float("nan")})
+    '{"noise": null}'
+    """
+    return json.dumps(_finite(document), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """Return a document without NaN and infinity, which JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def read_record(out: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what the last run into a folder had to tell; empty where there was none.
+
+    Parameters
+    ----------
+    out
+        Folder of the products.
+
+    Raises
+    ------
+    FormatError
+        Raised if the file is not what `lazyccd reduce` writes.
+    """
+    path = Path(out) / RECORD
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise FormatError(f"{path} is not JSON: {error}; remove it, and pass --overwrite to begin anew.") from error
+    if not isinstance(found, dict) or found.get("format_version") != FORMAT:
+        raise FormatError(f"{path} is not the record of a night in format {FORMAT}; name another -o.")
+    return found
+
+
+@dataclass
+class RecordFile:
+    """The file of the record of a run, kept current at a bounded cost.
+
+    Parameters
+    ----------
+    out
+        Folder of the products.
+    """
+
+    out: Path
+    _next: float = field(default=0.0, init=False)
+    """When it is written again at the earliest, by the monotonic clock."""
+
+    def write(self, run: RunState, *, now: bool = False) -> None:
+        """Write the record, unless that was done shortly before and it need not be now."""
+        begin = time.monotonic()
+        if begin < self._next and not now:
+            return
+        text = as_json(record_of(run))
+        part = self.out / f".{RECORD}.part"
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, self.out / RECORD)
+        end = time.monotonic()
+        self._next = end + SHARE * (end - begin)
