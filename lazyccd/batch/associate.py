@@ -3,8 +3,8 @@
 1. Names are compared to the letter: telescope, instrument, detector, read-out, settings; the filter of flats; grating and slit of
    those of spectra. Measured numbers have tolerances: exposure and temperature of darks, gains and read noises of headers.
 2. All members of a group agree on every key, and a key that one lacks the others lack too.
-3. A frame gets a master that matches. A key that only one of both has is not compared, which is said. What agrees on more keys
-   goes first, then what is nearer in time.
+3. A frame gets a master of the first level that any meets; see `lazyccd.batch.levels`. A key that only one of both has is not
+   compared, which is said. What agrees on more keys goes first, then what is nearer in time.
 """
 
 from __future__ import annotations
@@ -17,51 +17,11 @@ from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 from lazyccd.batch.classify import Stamps
+from lazyccd.batch.levels import LEVELS, STRICTEST, Level
 from lazyccd.batch.metadata import Fact, Facts, value_to_text
 from lazyccd.batch.night_plan import Choice, FramePlan, Rejected, Treatment
 from lazyccd.frame.header_values import find_number
 from lazyccd.sections import parse_section
-
-# Frames of another readout speed have another gain, noise and bias level, so their masters do not fit.
-COMMON = (
-    "telescope", "instrument", "detector", "binning", "window", "readout", "gain_setting", "offset", "iso", "em", "row_order",
-)  # fmt: skip
-"""What changes the pixels of every frame, and is compared to the letter."""
-
-# Numbers of headers match within a tolerance, never by ==: the larger of both counts.
-EXPOSURE_S = 0.1
-EXPOSURE_RELATIVE = 0.01
-TEMPERATURE_K = 1.0
-HEADER_RELATIVE = 0.01
-"""Tolerance of gains and read noises that headers state: they differ where the read-out was another."""
-
-SLIT_RELATIVE = 0.05
-"""Tolerance of the widths of slits, which come back to a few per cent."""
-
-ANGLE_RELATIVE = 1e-3
-"""Tolerance of the numbers behind the name of a grating: its angle or central wavelength."""
-
-DECIDING = frozenset(
-    {
-        "filter",
-        "temperature",
-        "gain_setting",
-        "offset",
-        "iso",
-        "em",
-        "readout",
-        "binning",
-        "row_order",
-        "telescope",
-        "instrument",
-        "detector",
-        "grating",
-    }
-)
-"""Keys without which a master may be of another kind: a product that rests on one that was not compared is not complete."""
-
-OLD_DAYS = 30.0
-"""A master that is farther away in time was made in another state of the instrument."""
 
 
 @dataclass(frozen=True)
@@ -139,16 +99,19 @@ class Match(NamedTuple):
     ignored: list[str]
     """Keys that were not compared."""
 
+    level: int = 0
+    """The first level that it meets."""
 
-def keys_of(kind: str, mode: str | None) -> tuple[str, ...]:
-    """Return the keys that must match for a kind of master, besides the numbers that `compare` looks at."""
-    # Bias and dark do not see the light: filter, grating and slit say nothing about them.
-    if kind != "flat":
-        return COMMON
-    return (*COMMON, "mode", "filter", "grating", "slit") if mode == "spectrum" else (*COMMON, "mode", "filter")
+    lacks: tuple[str, ...] = ()
+    """Why it does not meet the first of all."""
 
 
-def compare(kind: str, wanted: Facts, other: Facts, *, exposure: bool = True) -> Comparison:
+def keys_of(level: Level, mode: str | None) -> tuple[str, ...]:
+    """Return the keys that must match at a level, besides the numbers that `compare` looks at."""
+    return tuple(key for key in level.keys if mode == "spectrum" or key not in {"grating", "slit"})
+
+
+def compare(kind: str, wanted: Facts, other: Facts, level: Level = STRICTEST, *, exposure: bool = True) -> Comparison:
     """Compare the keys of a frame and of another frame or master.
 
     Parameters
@@ -159,27 +122,29 @@ def compare(kind: str, wanted: Facts, other: Facts, *, exposure: bool = True) ->
         Facts of the frame that looks for a master.
     other
         Facts of the candidate.
+    level
+        Keys and tolerances.
     exposure
         Whether the exposure of darks is to match.
     """
     failures: list[str] = []
     ignored: list[str] = []
-    for key in keys_of(kind, wanted.mode.value):
+    for key in keys_of(level, wanted.mode.value):
         ours, theirs = wanted.get(key).value, other.get(key).value
         # Many headers are silent on one key; to refuse then would leave most nights without masters. It is reported
         # instead.
         if (ours is None) != (theirs is None):
             ignored.append(key)
-        elif ours is not None and theirs is not None and not is_same(key, ours, theirs):
+        elif ours is not None and theirs is not None and not is_same(key, ours, theirs, level):
             failures.append(f"{key} {theirs!r} is not {ours!r}")
     for key in ("gain", "readnoise"):
         mine, its = (header_number(facts, key) for facts in (wanted, other))
-        if mine is not None and its is not None and not math.isclose(mine, its, rel_tol=HEADER_RELATIVE):
+        if mine is not None and its is not None and not math.isclose(mine, its, rel_tol=level.header_relative):
             failures.append(f"{key} {its:g} is not {mine:g}")
     # Only dark current depends on temperature and exposure; a flat of any exposure serves, since it is normalised.
     if kind == "dark":
-        failures += _compare_temperature(wanted, other, ignored)
-        if exposure and not is_same_exposure(wanted.exposure.value, other.exposure.value):
+        failures += _compare_temperature(wanted, other, ignored, level.temperature_k)
+        if exposure and not is_same_exposure(wanted.exposure.value, other.exposure.value, level):
             failures.append(f"exposure {_seconds(other)} is not {_seconds(wanted)}")
     return Comparison(failures, ignored)
 
@@ -190,7 +155,7 @@ def header_number(facts: Facts, key: str) -> float | None:
     return fact.value if fact.keyword else None
 
 
-def is_same(key: str, ours: str, theirs: str) -> bool:
+def is_same(key: str, ours: str, theirs: str, level: Level = STRICTEST) -> bool:
     """Return whether two values of a key agree.
 
     Names are compared to the letter, also those that are numbers. What was measured has a tolerance: the width of a slit, and
@@ -204,11 +169,11 @@ def is_same(key: str, ours: str, theirs: str) -> bool:
     if key == "slit":
         mine, its = find_number(ours), find_number(theirs)
         if mine is not None and its is not None:
-            return math.isclose(mine, its, rel_tol=SLIT_RELATIVE)
+            return math.isclose(mine, its, rel_tol=level.slit_relative)
     if key == "grating":
         (name, angles), (other, others) = grating_parts(ours), grating_parts(theirs)
         pairs = zip(angles, others, strict=False)
-        close = all(math.isclose(a, b, rel_tol=ANGLE_RELATIVE) for a, b in pairs)
+        close = all(math.isclose(a, b, rel_tol=level.angle_relative) for a, b in pairs)
         return name == other and len(angles) == len(others) and close
     return letters(ours) == letters(theirs)
 
@@ -246,7 +211,7 @@ def groups_of(kind: str, frames: Sequence[FramePlan]) -> list[list[FramePlan]]:
     """
     parts: dict[tuple[Any, ...], list[FramePlan]] = {}
     for item in frames:
-        keys = keys_of(kind, item.facts.mode.value)
+        keys = keys_of(LEVELS[kind][0], item.facts.mode.value)
         # Sky, dome and lamp flats differ in illumination and are never mixed; frames with and without overscan have
         # different pedestals, those of different trims different pixels.
         exact = [
@@ -255,7 +220,7 @@ def groups_of(kind: str, frames: Sequence[FramePlan]) -> list[list[FramePlan]]:
         grating = grating_parts(item.facts.grating.value or "")[0] if "grating" in keys else ""
         parts.setdefault((item.night, item.shape, item.kind, grating, *exact), []).append(item)
     groups = list(parts.values())
-    for number, tolerance in _numbers_of(kind):
+    for number, tolerance in _numbers_of(kind, STRICTEST):
         groups = [some for group in groups for some in _by_nearness(group, number, tolerance)]
     return groups
 
@@ -264,26 +229,32 @@ Number: TypeAlias = Callable[[Facts], float | None]
 Tolerance: TypeAlias = Callable[[float], float]
 
 
-def _numbers_of(kind: str) -> list[tuple[Number, Tolerance]]:
+def _numbers_of(kind: str, level: Level) -> list[tuple[Number, Tolerance]]:
     """Return the measured numbers that tell frames of a kind apart, each with the tolerance at a value."""
 
     def relative(part: float) -> Tolerance:
         return lambda value: part * abs(value) * (1 + 1e-9)
 
     numbers: list[tuple[Number, Tolerance]] = [
-        (lambda facts: header_number(facts, "gain"), relative(HEADER_RELATIVE)),
-        (lambda facts: header_number(facts, "readnoise"), relative(HEADER_RELATIVE)),
+        (lambda facts: header_number(facts, "gain"), relative(level.header_relative)),
+        (lambda facts: header_number(facts, "readnoise"), relative(level.header_relative)),
     ]
     if kind == "flat":
         numbers += [
-            (lambda facts: find_number(facts.slit.value), relative(SLIT_RELATIVE)),
-            (lambda facts: next(iter(grating_parts(facts.grating.value or "")[1]), None), relative(ANGLE_RELATIVE)),
+            (lambda facts: find_number(facts.slit.value), relative(level.slit_relative)),
+            (
+                lambda facts: next(iter(grating_parts(facts.grating.value or "")[1]), None),
+                relative(level.angle_relative),
+            ),
         ]
     if kind == "dark":
         numbers += [
-            (lambda facts: facts.exposure.value, lambda value: max(EXPOSURE_S, EXPOSURE_RELATIVE * value) * (1 + 1e-9)),
-            (lambda facts: facts.set_temperature.value, lambda _: TEMPERATURE_K * (1 + 1e-9)),
-            (lambda facts: facts.temperature.value, lambda _: TEMPERATURE_K * (1 + 1e-9)),
+            (
+                lambda facts: facts.exposure.value,
+                lambda value: max(level.exposure_s, level.exposure_relative * value) * (1 + 1e-9),
+            ),
+            (lambda facts: facts.set_temperature.value, lambda _: level.temperature_k * (1 + 1e-9)),
+            (lambda facts: facts.temperature.value, lambda _: level.temperature_k * (1 + 1e-9)),
         ]
     return numbers
 
@@ -305,72 +276,102 @@ def _clusters(values: list[tuple[float, int]], tolerance: Tolerance) -> list[lis
     return [*_clusters(values[:cut], tolerance), *_clusters(values[cut:], tolerance)]
 
 
-def is_same_exposure(ours: float | None, theirs: float | None) -> bool:
-    """Return whether exposures are equal within the larger of 0.1 s and 1 % of the frame's."""
+def is_same_exposure(ours: float | None, theirs: float | None, level: Level = STRICTEST) -> bool:
+    """Return whether exposures are equal within the tolerances of a level: the larger of 0.1 s and 1 % of the frame's."""
     # A dark whose exposure nobody knows must not be subtracted unscaled.
     if ours is None or theirs is None:
         return False
-    return abs(ours - theirs) <= max(EXPOSURE_S, EXPOSURE_RELATIVE * ours) * (1 + 1e-9)
+    return abs(ours - theirs) <= max(level.exposure_s, level.exposure_relative * ours) * (1 + 1e-9)
 
 
-def choose(kind: str, wanted: Facts, shape: tuple[int, int], candidates: list[Candidate]) -> Choice:
-    """Choose the bias or flat of a frame: of those that match, one that was named, else the nearest in time."""
-    fitting, why_not = _sift(kind, wanted, shape, candidates)
+def choose(
+    kind: str, wanted: Facts, shape: tuple[int, int], candidates: list[Candidate], levels: Sequence[Level] = ()
+) -> Choice:
+    """Choose the bias or flat of a frame: of the first level that any meets, one that was named, else the nearest in time.
+
+    Parameters
+    ----------
+    kind
+        bias or flat.
+    wanted, shape
+        The frame.
+    candidates
+        Masters that there are.
+    levels
+        Those that may be met, in their order; empty for the built-in ones.
+    """
+    fitting, why_not = _sift(kind, wanted, shape, candidates, levels or LEVELS[kind])
     if not fitting:
         return Choice(kind, why=_none(kind, candidates), why_not=tuple(why_not))
-    best, ignored = fitting[0]
-    why_not += [Rejected(item.shown, _farther(kind, wanted, item, best)) for item, _ in fitting[1:]]
-    return _choice(kind, wanted, fitting[0], _why(best, ignored), why_not)
+    best = fitting[0]
+    why_not += [Rejected(match.candidate.shown, _farther(wanted, match, best)) for match in fitting[1:]]
+    return _choice(kind, wanted, best, _why(best), why_not)
 
 
 def choose_dark(
-    wanted: Facts, shape: tuple[int, int], candidates: list[Candidate], bias: Choice
+    wanted: Facts, shape: tuple[int, int], candidates: list[Candidate], bias: Choice, levels: Sequence[Level] = ()
 ) -> tuple[Choice, Choice]:
     """Choose the dark of a frame, and say what becomes of its bias.
 
-    A dark of equal exposure is preferred, then the longest, scaled; it is scaled only if both it and the frame are
-    bias-subtracted. A dark that contains the bias replaces it.
+    Of the first level that any meets, a dark of equal exposure is preferred, then the longest, scaled; it is scaled only if both
+    it and the frame are bias-subtracted. A dark that contains the bias replaces it.
     """
-    fitting, why_not = _sift("dark", wanted, shape, candidates, exposure=False)
-    # Scaling assumes that dark current is linear in time; an equal exposure assumes nothing.
-    equal = [m for m in fitting if is_same_exposure(wanted.exposure.value, m.candidate.facts.exposure.value)]
-    scalable = []
+    levels = levels or LEVELS["dark"]
+    fitting, why_not = _sift("dark", wanted, shape, candidates, levels, exposure=False)
+    equal, scalable, unequal = _by_exposure(wanted, fitting, bias, levels)
+    why_not += unequal
+    if not equal and not scalable:
+        return Choice("dark", why=_none("dark", candidates), why_not=tuple(why_not)), bias
+    # Scaling assumes that dark current is linear in time; an equal exposure assumes nothing. The longest dark has the least noise
+    # once it is scaled down.
+    scalable.sort(key=lambda match: (match.level, -(match.candidate.facts.exposure.value or 0.0)))
+    match = min([*equal, *scalable], key=lambda match: match.level)
+    best = match.candidate
+    exposure = best.facts.exposure.value
+    why_not += [
+        Rejected(other.candidate.shown, _farther(wanted, other, match)) for other in equal if other is not match
+    ]
+    why_not += [_shorter(other, match) for other in scalable if other is not match]
+    why = _why(match)
+    # To subtract a bias as well would take it off twice.
+    if match in equal and not best.bias_subtracted:
+        why = f"equal exposure, contains the bias; {why}"
+        choice = replace(_choice("dark", wanted, match, why, why_not), exposure=exposure, contains_bias=True)
+        inside = Choice("bias", why=f"contained in {best.shown}", why_not=bias.why_not)
+        return choice, inside
+    if match in equal:
+        return replace(_choice("dark", wanted, match, f"equal exposure; {why}", why_not), exposure=exposure), bias
+    scale = (wanted.exposure.value or 0.0) / (exposure or 1.0)
+    why = f"longest, scaled by {scale:.4g} from {_seconds(best.facts)}; {why}"
+    return replace(_choice("dark", wanted, match, why, why_not), scale=scale, exposure=exposure), bias
+
+
+def _by_exposure(
+    wanted: Facts, fitting: list[Match], bias: Choice, levels: Sequence[Level]
+) -> tuple[list[Match], list[Match], list[Rejected]]:
+    """Part darks into those of equal exposure, those that can be scaled, and the others with the reasons."""
+    equal, scalable, why_not = [], [], []
     for match in fitting:
-        if match in equal:
-            continue
         item = match.candidate
+        if is_same_exposure(wanted.exposure.value, item.facts.exposure.value, levels[match.level]):
+            equal.append(match)
         # A dark that contains the bias would scale the bias with it.
-        if not item.bias_subtracted or not bias or not wanted.exposure.value or not item.facts.exposure.value:
+        elif not item.bias_subtracted or not bias or not wanted.exposure.value or not item.facts.exposure.value:
             unequal = f"exposure {_seconds(item.facts)} is not {_seconds(wanted)}"
             reason = "" if item.bias_subtracted and bias else ", and without a bias subtracted it cannot be scaled"
             why_not.append(Rejected(item.shown, unequal + reason))
         else:
             scalable.append(match)
-    # The longest dark has the least noise once it is scaled down.
-    scalable.sort(key=lambda m: -(m.candidate.facts.exposure.value or 0.0))
-    if not equal and not scalable:
-        return Choice("dark", why=_none("dark", candidates), why_not=tuple(why_not)), bias
-    match = (equal or scalable)[0]
-    best, ignored = match
-    exposure = best.facts.exposure.value
-    why_not += [Rejected(item.shown, _farther("dark", wanted, item, best)) for item, _ in equal[1:]]
-    why_not += [
-        Rejected(item.shown, f"exposure {_seconds(item.facts)}, the chosen one has {_seconds(best.facts)}")
-        for item, _ in scalable
-        if item is not best
-    ]
-    why = _why(best, ignored)
-    # To subtract a bias as well would take it off twice.
-    if equal and not best.bias_subtracted:
-        why = f"equal exposure, contains the bias; {why}"
-        choice = replace(_choice("dark", wanted, match, why, why_not), exposure=exposure, contains_bias=True)
-        inside = Choice("bias", why=f"contained in {best.shown}", why_not=bias.why_not)
-        return choice, inside
-    if equal:
-        return replace(_choice("dark", wanted, match, f"equal exposure; {why}", why_not), exposure=exposure), bias
-    scale = (wanted.exposure.value or 0.0) / (exposure or 1.0)
-    why = f"longest, scaled by {scale:.4g} from {_seconds(best.facts)}; {why}"
-    return replace(_choice("dark", wanted, match, why, why_not), scale=scale, exposure=exposure), bias
+    return equal, scalable, why_not
+
+
+def _shorter(match: Match, best: Match) -> Rejected:
+    """Say why a dark that could be scaled was not taken."""
+    item = match.candidate
+    if match.level > best.level:
+        return Rejected(item.shown, _worse(match, best))
+    text = f"exposure {_seconds(item.facts)}, the chosen one has {_seconds(best.candidate.facts)}"
+    return Rejected(item.shown, text)
 
 
 def choose_mask(wanted: Facts, shape: tuple[int, int], candidates: list[Candidate]) -> Choice:
@@ -438,7 +439,7 @@ def _why_unusable(wanted: Facts, candidate: Candidate) -> list[str]:
     if (
         mine is not None
         and candidate.gains
-        and not any(math.isclose(mine, its, rel_tol=HEADER_RELATIVE) for its in candidate.gains)
+        and not any(math.isclose(mine, its, rel_tol=STRICTEST.header_relative) for its in candidate.gains)
     ):
         failures.append(f"gain {candidate.gains[0]:g} is not {mine:g}")
     gain = wanted.gain.value or candidate.treatment.gain
@@ -456,30 +457,55 @@ def distance(wanted: Facts, candidate: Candidate) -> float:
 
 
 def _sift(
-    kind: str, wanted: Facts, shape: tuple[int, int], candidates: list[Candidate], *, exposure: bool = True
+    kind: str,
+    wanted: Facts,
+    shape: tuple[int, int],
+    candidates: list[Candidate],
+    levels: Sequence[Level],
+    *,
+    exposure: bool = True,
 ) -> tuple[list[Match], list[Rejected]]:
     """Part candidates into those that match, best first, and the others with the reasons."""
     fitting: list[Match] = []
     why_not: list[Rejected] = []
     for item in candidates:
-        failures, ignored = compare(kind, wanted, item.facts, exposure=exposure)
-        failures += [*_why_unusable(wanted, item), *check_stamps(wanted, shape, item)]
-        # The zero points of both are known, and made equal.
-        if item.treatment.pedestal is not None:
-            ignored = [key for key in ignored if key != "offset"]
-        if failures:
-            why_not.append(Rejected(item.shown, "; ".join(failures)))
+        never = [*_why_unusable(wanted, item), *check_stamps(wanted, shape, item)]
+        tried = [_try(kind, wanted, item, level, exposure=exposure) for level in levels]
+        met = next((place for place, (failures, _) in enumerate(tried) if not failures), None)
+        if never or met is None:
+            # What the last level that is allowed still asks for.
+            failures = [] if met is not None else tried[-1].failures
+            why_not.append(Rejected(item.shown, "; ".join([*failures, *never])))
         else:
-            fitting.append(Match(item, ignored))
-    # A master that agrees on every key goes before a nearer one that is silent on some. The name decides between equal
-    # distances, so that the plan does not depend on the order of files.
+            fitting.append(Match(item, tried[met].ignored, met, tuple(tried[0].failures)))
+    # The name decides between equal distances, so that the plan does not depend on the order of files.
     fitting.sort(
-        key=lambda m: (not m.candidate.explicit, len(m.ignored), distance(wanted, m.candidate), m.candidate.name)
-    )
+        key=lambda m: (
+            not m.candidate.explicit, m.level, len(m.ignored), distance(wanted, m.candidate), m.candidate.name
+        )
+    )  # fmt: skip
     return fitting, why_not
 
 
-def _compare_temperature(wanted: Facts, other: Facts, ignored: list[str]) -> list[str]:
+def _try(kind: str, wanted: Facts, item: Candidate, level: Level, *, exposure: bool) -> Comparison:
+    """Compare a candidate with what a level asks for."""
+    failures, ignored = compare(kind, wanted, item.facts, level, exposure=exposure)
+    # The zero points of both are known, and made equal.
+    if item.treatment.pedestal is not None:
+        ignored = [key for key in ignored if key != "offset"]
+    # Whoever names a master knows what it is.
+    if item.explicit:
+        return Comparison(failures, ignored)
+    silent = [key for key in ignored if key in level.known]
+    if silent:
+        failures.append(f"not compared by {' and '.join(silent)}, which only one of both has")
+    days = distance(wanted, item)
+    if level.max_days is not None and math.isfinite(days) and days > level.max_days:
+        failures.append(f"{days:.0f} days away")
+    return Comparison(failures, ignored)
+
+
+def _compare_temperature(wanted: Facts, other: Facts, ignored: list[str], most: float) -> list[str]:
     """Compare temperatures that were set, and those that were measured, where both frames have them."""
     failures = []
     compared = 0
@@ -488,8 +514,8 @@ def _compare_temperature(wanted: Facts, other: Facts, ignored: list[str]) -> lis
         if ours is not None and theirs is not None:
             compared += 1
             # A cooler that did not reach what was set has another dark current.
-            if abs(ours - theirs) > TEMPERATURE_K * (1 + 1e-9):
-                failures.append(f"{key.replace('_', ' ')} {theirs:.4g} is not {ours:.4g} within {TEMPERATURE_K:g} K")
+            if abs(ours - theirs) > most * (1 + 1e-9):
+                failures.append(f"{key.replace('_', ' ')} {theirs:.4g} is not {ours:.4g} within {most:g} K")
     known = [facts.get(key).value for facts in (wanted, other) for key in ("set_temperature", "temperature")]
     if not compared and any(value is not None for value in known):
         ignored.append("temperature")
@@ -505,15 +531,10 @@ def _none(kind: str, candidates: list[Candidate]) -> str:
 
 def _choice(kind: str, wanted: Facts, match: Match, why: str, why_not: list[Rejected]) -> Choice:
     """Make the choice of a candidate, and say what may be wrong with it."""
-    best, ignored = match
+    best = match.candidate
     days = distance(wanted, best)
-    deciding = [key for key in ignored if key in DECIDING]
     doubts = [f"{kind} {best.shown}: {doubt}" for doubt in best.doubts]
-    # Whoever names a master knows what it is.
-    if deciding and not best.explicit:
-        doubts.append(f"{kind} {best.shown} was not compared by {' and '.join(deciding)}, which only one of both has")
-    if math.isfinite(days) and days > OLD_DAYS and not best.explicit:
-        doubts.append(f"{kind} {best.shown} is {days:.0f} days away")
+    doubts += [f"{kind} {best.shown} {_clause(why)}" for why in match.lacks if match.level]
     return Choice(
         kind,
         best.name,
@@ -522,27 +543,43 @@ def _choice(kind: str, wanted: Facts, match: Match, why: str, why_not: list[Reje
         tuple(why_not),
         best.stamps is not None,
         best.explicit,
+        level=match.level,
         doubts=tuple(doubts),
         treatment=best.treatment,
     )
 
 
-def _why(best: Candidate, ignored: list[str]) -> str:
+def _clause(why: str) -> str:
+    """Return what a master lacks for the first level, as it stands behind its name."""
+    return (
+        f"was {why}" if why.startswith("not compared") else f"is {why}" if why.endswith(" away") else f"differs: {why}"
+    )
+
+
+def _why(match: Match) -> str:
     """Say why a master was taken."""
+    best, ignored = match.candidate, match.ignored
     frames = f"{best.count} frame{'s' if best.count > 1 else ''}"
     if not best.count:
         frames = "given" if best.explicit else "file"
     return f"{frames}; not compared, only one has it: {', '.join(ignored)}" if ignored else frames
 
 
-def _farther(kind: str, wanted: Facts, item: Candidate, best: Candidate) -> str:
+def _farther(wanted: Facts, match: Match, best: Match) -> str:
     """Say why a master that matches was not taken."""
-    if best.explicit and not item.explicit:
-        return f"{best.shown} was given"
-    silent, known = (len(compare(kind, wanted, each.facts, exposure=False).ignored) for each in (item, best))
-    if silent > known:
-        return f"{best.shown} agrees on more keys"
-    return f"farther in time: {away(distance(wanted, item))}, the chosen one {away(distance(wanted, best))}"
+    if best.candidate.explicit and not match.candidate.explicit:
+        return f"{best.candidate.shown} was given"
+    if match.level > best.level:
+        return _worse(match, best)
+    if len(match.ignored) > len(best.ignored):
+        return f"{best.candidate.shown} agrees on more keys"
+    far, near = (away(distance(wanted, each.candidate)) for each in (match, best))
+    return f"farther in time: {far}, the chosen one {near}"
+
+
+def _worse(match: Match, best: Match) -> str:
+    """Say that a master meets a worse level than the chosen one."""
+    return f"level {match.level}, the chosen one level {best.level}: {'; '.join(match.lacks)}"
 
 
 def away(days: float) -> str:

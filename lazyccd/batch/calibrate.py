@@ -119,8 +119,8 @@ def reduce_exposure(
     spoiled = spoiled or {}
     calibrated = [calibrate_frame(plan, item, made) for item in frame_plans]
     whole, assembly = assemble_amplifiers(as_exposure(frame_plans, [done.frame for done in calibrated]))
-    names = [choice.master for item in frame_plans for choice in item.choices if choice]
-    masters = tuple(dict.fromkeys(map(plan.master_file, names)))
+    choices = [choice for item in frame_plans for choice in item.choices if choice]
+    masters = masters_of(plan, choices)
     # One spectrograph, or one camera, lights all images of a file.
     facts, asked = frame_plans[0].facts, plan.options.cosmic_rays
     cleaned = {
@@ -136,7 +136,7 @@ def reduce_exposure(
     frames = {name: with_provenance(done.frame, source, masters, status, why) for name, done in cleaned.items()}
     messages = merge_messages({item.child: done.messages for item, done in zip(frame_plans, calibrated, strict=True)})
     ready = make_tree(frames, whole.attrs) if isinstance(whole, xr.DataTree) else frames[""]
-    return Reduced(ready, masters, (*messages, *assembly), cleaned, status, (*doubts, *damage))
+    return Reduced(ready, tuple(masters), (*messages, *assembly), cleaned, status, (*doubts, *damage))
 
 
 def calibrate_frame(plan: NightPlan, frame_plan: FramePlan, made: MadeMasters) -> Calibrated:
@@ -154,13 +154,26 @@ def calibrate_frame(plan: NightPlan, frame_plan: FramePlan, made: MadeMasters) -
     return calibrate(frame_plan, made.paths, plan.bias_noise(frame_plan))
 
 
+def masters_of(plan: NightPlan, choices: Iterable[Choice]) -> dict[str, Choice]:
+    """Return the files of masters that were chosen, each with its choice of the worst level."""
+    found: dict[str, Choice] = {}
+    for choice in choices:
+        file = plan.master_file(choice.master)
+        if file not in found or found[file].level < choice.level:
+            found[file] = choice
+    return found
+
+
 def with_provenance(
-    frame: xr.Dataset, source: str, masters: Iterable[str], status: str, doubts: Iterable[Doubt] = ()
+    frame: xr.Dataset, source: str, masters: Mapping[str, Choice], status: str, doubts: Iterable[Doubt] = ()
 ) -> xr.Dataset:
     """Return a product whose header names its source and its masters, and says what may be wrong with it."""
     cards: dict[str, Any] = {"LZSOURCE": (os.path.basename(source), "file that was reduced")}
-    for number, name in enumerate(masters, 1):
-        cards[f"LZMAST{number}"] = (os.path.basename(name), "master used")
+    for number, (name, choice) in enumerate(masters.items(), 1):
+        level = "" if choice.kind == "bpm" else f", level {choice.level}"
+        cards[f"LZMAST{number}"] = (os.path.basename(name), f"master {choice.kind}{level}")
+    if masters:
+        cards["LZLEVEL"] = (max(choice.level for choice in masters.values()), "worst level of a master, 0 is best")
     cards["LZSTATUS"] = (status, "whether all steps were done, without doubt")
     for number, doubt in enumerate(doubts, 1):
         cards[f"LZDOUBT{number}"] = _in_ascii(doubt.text)

@@ -97,14 +97,17 @@ def existing_masters(
             raise FormatError(f"--{kind} {name} cannot be used: {reason.rstrip('.')}.")
         candidates = [_candidate(frame, kind, user, options, explicit=True) for frame in collection.frames]
         found += _with_common_level(candidates)
-    if options.calib:
-        collection = collect(options.calib)
+    for given in options.calib:
+        collection = collect(given)
         notes += [f"--calib: {name} is skipped: {reason}" for name, reason in collection.skipped]
         folder: dict[str, list[Candidate]] = {}
         for frame in collection.frames:
             kind = _kind(frame, user)
             if kind:
                 made = _candidate(frame, kind, user, options, explicit=False)
+                # Masters of two nights may have one name.
+                if len(options.calib) > 1:
+                    made = replace(made, label=os.path.join(os.path.basename(os.path.abspath(given)), made.label))
                 folder.setdefault(f"{kind} {frame.source.partition('[')[0]}", []).append(made)
             else:
                 notes.append(

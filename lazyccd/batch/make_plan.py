@@ -16,6 +16,7 @@ from lazyccd.batch.cameras import Camera, cameras_of, load_camera
 from lazyccd.batch.classify import CALIBRATIONS, calibration_of, classify, read_stamps
 from lazyccd.batch.collect import NightFiles, RawFrame
 from lazyccd.batch.existing_masters import existing_masters, missing_use, with_measured
+from lazyccd.batch.levels import LEVELS, Levels, allowed
 from lazyccd.batch.metadata import COMMAND_LINE, Fact, Facts, check_kind, resolve_facts
 from lazyccd.batch.night_plan import Choice, FramePlan, MasterGroup, NightPlan, Options, needed
 from lazyccd.errors import ParameterError
@@ -41,7 +42,10 @@ class Edit:
 
 
 def build_plan(
-    collection: NightFiles, options: Options | None = None, edits: Mapping[str, Edit] | None = None
+    collection: NightFiles,
+    options: Options | None = None,
+    edits: Mapping[str, Edit] | None = None,
+    levels: Levels = LEVELS,
 ) -> NightPlan:
     """Plan a night.
 
@@ -53,6 +57,8 @@ def build_plan(
         What was asked for.
     edits
         For each file that a table changed, what it says.
+    levels
+        How well masters must fit.
 
     Raises
     ------
@@ -75,13 +81,14 @@ def build_plan(
     if options.on_error == "skip":
         frame_plans = [replace(item, lost=_lost(item, collection)) for item in frame_plans]
     existing, notes = existing_masters(options, user, frame_plans)
+    levels = {kind: allowed(some, options.max_level) for kind, some in levels.items()}
     plan = NightPlan(
         collection.folder, tuple(frame_plans), (), collection.skipped, options, (*collection.notes, *notes)
     )
     # In this order: darks get a bias, flats both, so each master knows what it will be subtracted from.
     for kind in CALIBRATIONS:
-        plan = _add_groups(plan, kind, existing)
-    plan = _mark_measurable(_assign(plan, "science", existing))
+        plan = _add_groups(plan, kind, existing, levels)
+    plan = _mark_measurable(_assign(plan, "science", existing, levels))
     refused, unused = missing_use(plan, existing)
     plan = inherit(replace(plan, frames=tuple(_doubting(item, refused) for item in plan.frames)))
     return replace(plan, notes=(*plan.notes, *unused))
@@ -316,7 +323,7 @@ def _check_unique(frame_plans: list[FramePlan]) -> None:
             raise ParameterError(f"file {name!r} is given twice with different extensions; name them one by one.")
 
 
-def _add_groups(plan: NightPlan, kind: str, existing: list[Candidate]) -> NightPlan:
+def _add_groups(plan: NightPlan, kind: str, existing: list[Candidate], levels: Levels) -> NightPlan:
     """Group the frames of one kind, and give them their own masters."""
     frames = [item for item in plan.frames if calibration_of(item.kind) == kind and item.is_reduced]
     # Names of groups must not depend on the order in which files were named.
@@ -327,7 +334,7 @@ def _add_groups(plan: NightPlan, kind: str, existing: list[Candidate]) -> NightP
         groups.append(make_group(kind, group, groups))
     joined = {member: group.name for group in groups for member in group.members}
     frame_plans = tuple(replace(item, group=joined.get(item.name, "")) for item in plan.frames)
-    return _assign(replace(plan, frames=frame_plans, groups=tuple(groups)), kind, existing)
+    return _assign(replace(plan, frames=frame_plans, groups=tuple(groups)), kind, existing, levels)
 
 
 def _by_time(item: FramePlan) -> tuple[bool, float, str]:
@@ -394,30 +401,30 @@ def candidates_of(plan: NightPlan, kind: str, existing: list[Candidate]) -> list
     return [*made, *(item for item in existing if item.kind == kind)]
 
 
-def _assign(plan: NightPlan, kind: str, existing: list[Candidate]) -> NightPlan:
+def _assign(plan: NightPlan, kind: str, existing: list[Candidate], levels: Levels) -> NightPlan:
     """Give the frames of one kind their masters."""
     steps = CALIBRATIONS[: CALIBRATIONS.index(kind)] if kind in CALIBRATIONS else CALIBRATIONS
     candidates = {step: candidates_of(plan, step, existing) for step in (*steps, "bpm")}
     frame_plans = []
     for item in plan.frames:
         concerned = item.is_reduced and (calibration_of(item.kind) or item.kind) == kind
-        frame_plans.append(_with_masters(item, candidates) if concerned else item)
+        frame_plans.append(_with_masters(item, candidates, levels) if concerned else item)
     return replace(plan, frames=tuple(frame_plans))
 
 
-def _with_masters(item: FramePlan, candidates: Mapping[str, list[Candidate]]) -> FramePlan:
+def _with_masters(item: FramePlan, candidates: Mapping[str, list[Candidate]], levels: Levels) -> FramePlan:
     """Return a frame plan with its masters chosen."""
     candidates = {kind: _of_part(item.part, some) for kind, some in candidates.items()}
     item = replace(item, bpm=choose_mask(item.facts, item.shape, candidates["bpm"]))
     if "bias" in candidates:
-        item = replace(item, bias=choose("bias", item.facts, item.shape, candidates["bias"]))
+        item = replace(item, bias=choose("bias", item.facts, item.shape, candidates["bias"], levels["bias"]))
         item = with_measured(item, candidates["bias"])
     if "dark" in candidates:
         # A dark that contains the bias takes the bias' place, so both are chosen together.
-        dark, bias = choose_dark(item.facts, item.shape, candidates["dark"], item.bias)
+        dark, bias = choose_dark(item.facts, item.shape, candidates["dark"], item.bias, levels["dark"])
         item = replace(item, dark=dark, bias=bias)
     if "flat" in candidates:
-        item = replace(item, flat=choose("flat", item.facts, item.shape, candidates["flat"]))
+        item = replace(item, flat=choose("flat", item.facts, item.shape, candidates["flat"], levels["flat"]))
     return item
 
 

@@ -130,6 +130,9 @@ class Choice:
     scale: float = 1.0
     """Factor of a dark: exposure of the frame over that of the dark; 1 at equal exposure."""
 
+    level: int = 0
+    """How well it fits: 0 is best. See `lazyccd.batch.levels`."""
+
     exposure: float | None = None
     """Exposure of a dark in seconds; None where it is not known."""
 

@@ -37,8 +37,11 @@ class Options:
     dark: tuple[str, ...] = ()
     flat: tuple[str, ...] = ()
     bpm: str = ""
-    calib: str = ""
-    """Folder of existing masters."""
+    calib: tuple[str, ...] = ()
+    """Folders of existing masters."""
+
+    max_level: int | None = None
+    """Worst level of masters that are used, counted from 0; None for any. See `lazyccd.batch.levels`."""
 
     cosmic_rays: str = ""
     """What is done about them; empty is 'lacosmic' for images and 'none' for spectra.
@@ -70,6 +73,8 @@ class Options:
             raise ParameterError(
                 f"--cosmic-rays {self.cosmic_rays!r} must be lacosmic, flag, fill or none; correct it."
             )
+        if self.max_level is not None and self.max_level < 0:
+            raise ParameterError(f"--max-level {self.max_level} must be 0 or more; correct it.")
         for kind in self.allow_missing:
             if kind not in MISSABLE:
                 raise ParameterError(f"--allow-missing {kind!r} must be one of {', '.join(MISSABLE)}; correct it.")

@@ -152,6 +152,7 @@ def _choice(choice: Choice) -> dict[str, Any]:
     """Return what is said of a master that was chosen."""
     return {
         "file": choice.master if choice.is_file else "",
+        "level": choice.level,
         "why": choice.why,
         "days": choice.away,
         "scale": choice.scale,

@@ -14,7 +14,7 @@ from lazyccd.batch.run import Format, Run, plan_night
 from lazyccd.errors import ParameterError
 from lazyccd.io.names import Name
 
-SEVERAL = frozenset({"bias", "dark", "flat", "allow_missing"})
+SEVERAL = frozenset({"bias", "dark", "flat", "calib", "allow_missing"})
 """Options that are tuples."""
 
 
@@ -46,7 +46,7 @@ def reduce(
         Reduce although a process on another machine may still be reducing the same night.
     **options
         Those of the command, with underscores: ``gain``, ``readnoise``, ``saturate``, ``overscan``, ``trim``, ``camera``,
-        ``bias``, ``dark``, ``flat``, ``bpm``, ``calib``, ``cosmic_rays``, ``allow_missing``, ``on_error``, ``recursive``,
+        ``bias``, ``dark``, ``flat``, ``bpm``, ``calib``, ``max_level``, ``cosmic_rays``, ``allow_missing``, ``on_error``, ``recursive``,
         ``force``. None is as good as left out.
 
     Returns

@@ -292,9 +292,10 @@ def _steps(plan: NightPlan, item: FramePlan) -> str:
 
 
 def _shown(plan: NightPlan, choice: Choice) -> str:
-    """Return a master with its factor."""
+    """Return a master with its factor, and its level where it is not the best."""
     name = plan.master_file(choice.master)
-    return f"{name} x {choice.scale:.4g}" if choice.scale != 1 else name or "-"
+    scaled = f"{name} x {choice.scale:.4g}" if choice.scale != 1 else name or "-"
+    return f"{scaled} (level {choice.level})" if choice.level else scaled
 
 
 def _science(plan: NightPlan, numbers: Numbers) -> Table:
@@ -411,7 +412,9 @@ def why_these_masters(plan: NightPlan) -> dict[str, list[str]]:
     # Each frame has another distance in time; joined, the reason is said once for all frames.
     for item, choice in taken:
         span = _span(days.get((choice.kind, plan.master_file(choice.master)), []))
-        reasons.setdefault(f"{choice.kind} {_shown(plan, choice)}: {choice.why}{span}", []).append(item.name)
+        # A mask has no levels: it fits or does not.
+        why = choice.why if choice.kind == "bpm" or choice.level else f"level {choice.level}, {choice.why}"
+        reasons.setdefault(f"{choice.kind} {_shown(plan, choice)}: {why}{span}", []).append(item.name)
     return reasons
 
 

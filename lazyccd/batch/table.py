@@ -33,7 +33,18 @@ FACT_COLUMNS = ("type", "mode", "exposure", "filter", "gain", "readnoise", "satu
 """Facts that may be edited; an empty cell means that there is none."""
 
 MASTER_COLUMNS = ("bias", "dark", "flat", "bpm")
-COLUMNS = ("file", *FACT_COLUMNS, "group", *MASTER_COLUMNS, "status", "reason", "decided_by", "why", "why_not")
+COLUMNS = (
+    "file",
+    *FACT_COLUMNS,
+    "group",
+    *MASTER_COLUMNS,
+    "levels",
+    "status",
+    "reason",
+    "decided_by",
+    "why",
+    "why_not",
+)
 UNUSABLE = "UNUSABLE"
 """Status of a file that gave no image."""
 
@@ -149,7 +160,19 @@ def _row(item: FramePlan, folder: str) -> tuple[str, ...]:
     masters = [_master_cell(getattr(item, kind), folder) for kind in MASTER_COLUMNS]
     why = "; ".join(f"{choice.kind}: {choice.reason}" for choice in item.choices if choice)
     why_not = "; ".join(f"{choice.kind} not {name}: {why}" for choice in item.choices for name, why in choice.why_not)
-    return (item.name, *facts, item.group, *masters, item.status, item.reason, item.facts.type.source, why, why_not)
+    levels = "; ".join(f"{choice.kind} {choice.level}" for choice in item.choices if choice and choice.kind != "bpm")
+    return (
+        item.name,
+        *facts,
+        item.group,
+        *masters,
+        levels,
+        item.status,
+        item.reason,
+        item.facts.type.source,
+        why,
+        why_not,
+    )
 
 
 def _unusable_row(name: str, reason: str) -> tuple[str, ...]:

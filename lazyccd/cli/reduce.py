@@ -38,7 +38,15 @@ if TYPE_CHECKING:
 @click.option("--dark", multiple=True, metavar="FILE", help="Existing master dark.")
 @click.option("--flat", multiple=True, metavar="FILE", help="Existing master flat.")
 @click.option("--bpm", default="", metavar="FILE", help="Bad pixel mask, in which bad pixels are not 0.")
-@click.option("--calib", default="", metavar="DIR", help="Folder of existing masters.")
+@click.option(
+    "--calib", multiple=True, metavar="DIR", help="Folder of existing masters, such as those of another night."
+)
+@click.option(
+    "--max-level",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Use no master that fits worse than level N; 0 takes only those of the same settings and 30 days.",
+)
 @click.option(
     "--cosmic-rays",
     default="",

@@ -105,5 +105,5 @@ def test_printed_reasons(shared_data: Path) -> None:
     text = " ".join(stream.getvalue().split())
     assert "6 PARTIAL: no flat: skyflat_g-782_2022-01-27 does not match" in text
     assert "6 flat not skyflat_g-782_2022-01-27: mode 'image' is not 'spectrum'" in text
-    assert "10-15 flat skyflat_g-782_2022-01-27: 3 frames, 4.7 h to 8.6 h away" in text
+    assert "10-15 flat skyflat_g-782_2022-01-27: level 0, 3 frames, 4.7 h to 8.6 h away" in text
     assert "Exit status would be 3." in text

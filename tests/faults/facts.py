@@ -763,7 +763,7 @@ def _(night: Night) -> None:
     if missing:
         night.frames = [frame for frame in night.frames if frame.kind != missing]
         night.say(f"no {missing} in the night")
-    night.options["calib"] = str(night.folder.parent / "calib")
+    night.options["calib"] = (str(night.folder.parent / "calib"),)
 
 
 @kind("calibrations are missing")

@@ -1,0 +1,100 @@
+"""Levels of masters: which one a frame gets, and what is said of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lazyccd.batch.collect import collect
+from lazyccd.batch.levels import LEVELS
+from lazyccd.batch.make_plan import build_plan
+from lazyccd.batch.night_plan import NightPlan, Options
+from lazyccd.batch.report import make_console, print_plan
+
+PlanNight = Callable[..., NightPlan]
+BIAS = {"IMAGETYP": "bias", "EXPTIME": 0.0, "FILTER": None}
+LIGHT = {"IMAGETYP": "light", "FILTER": "R"}
+OLD, NEAR = "2024-01-15T20:00:00", "2024-03-01T19:00:00"
+READOUT = {"READMODE": "fast"}
+
+CASES: dict[str, tuple[dict[str, dict[str, Any]], int, str]] = {
+    "same settings, near": ({"b": {**BIAS, **READOUT, "DATE-OBS": NEAR}}, 0, ""),
+    "same settings, old": ({"b": {**BIAS, **READOUT, "DATE-OBS": OLD}}, 1, "is 46 days away"),
+    "silent, near": ({"b": {**BIAS, "DATE-OBS": NEAR}}, 2, "was not compared by readout"),
+    "silent, old": ({"b": {**BIAS, "DATE-OBS": OLD}}, 3, "was not compared by readout"),
+    "the level goes before time": (
+        {"b": {**BIAS, **READOUT, "DATE-OBS": OLD}, "c": {**BIAS, "DATE-OBS": NEAR}},
+        1,
+        "is 46 days away",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_first_level_that_is_met(plan_night: PlanNight, capsys: pytest.CaptureFixture[str], case: str) -> None:
+    """Anything below the first makes the product PARTIAL, with what differs; the plan names the level."""
+    files, level, why = CASES[case]
+    plan = plan_night({**files, "s": {**LIGHT, **READOUT}})
+    frame = plan.frame("s.fits")
+    assert frame.bias.level == level
+    assert (level > 0) == any(text.startswith("bias ") for text in frame.reasons)
+    assert bool(why) == any(why and why in text for text in frame.reasons)
+    print_plan(plan, make_console())
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("level 0, 1 frame" in said) == (level == 0)
+    assert (f"(level {level})" in said) == (level > 0)
+
+
+@pytest.mark.parametrize(("most", "is_taken"), [(None, True), (2, True), (1, False), (0, False)])
+def test_worse_levels_are_refused(plan_night: PlanNight, most: int | None, is_taken: bool) -> None:
+    """With ``--max-level`` a frame goes without a master rather than with a worse one, and is told why."""
+    plan = plan_night({"b": {**BIAS, "DATE-OBS": NEAR}, "s": {**LIGHT, **READOUT}}, max_level=most)
+    frame = plan.frame("s.fits")
+    assert bool(frame.bias) == is_taken
+    assert is_taken or "not compared by readout" in frame.bias.why_not[0].reason
+    assert is_taken or any(reason.startswith("no bias") for reason in frame.reasons)
+
+
+def test_levels_are_data(make_night: Callable[..., Path]) -> None:
+    """Another list gives other choices: a level of wider temperatures takes a dark that the built-in ones refuse."""
+    dark = {"IMAGETYP": "dark", "FILTER": None, "CCD-TEMP": -20.0}
+    folder = make_night({"b": BIAS, "d": dark, "s": {**LIGHT, "CCD-TEMP": -17.0}})
+    wide = dataclasses.replace(LEVELS["dark"][0], text="within 5 K", temperature_k=5.0)
+    wider = {**LEVELS, "dark": (*LEVELS["dark"], wide)}
+    assert not build_plan(collect(str(folder))).frame("s.fits").dark
+    frame = build_plan(collect(str(folder)), Options(), levels=wider).frame("s.fits")
+    assert (frame.dark.level, frame.status) == (len(LEVELS["dark"]), "PARTIAL")
+    assert "differs: temperature -20 is not -17 within 1 K" in frame.reason
+
+
+def test_a_near_dark_that_is_scaled_goes_before_an_old_one(plan_night: PlanNight) -> None:
+    """Levels go before exposures: a scaled dark of the night is sound, one of another season is not."""
+    dark = {"IMAGETYP": "dark", "FILTER": None}
+    plan = plan_night(
+        {
+            "b": {**BIAS, "DATE-OBS": NEAR},
+            "d": {**dark, "EXPTIME": 600.0, "DATE-OBS": NEAR},
+            "e": {**dark, "DATE-OBS": OLD},
+            "s": LIGHT,
+        }
+    )
+    choice = plan.frame("s.fits").dark
+    assert (choice.level, choice.scale) == (0, pytest.approx(0.1))
+    assert dict(choice.why_not)["dark_60s_2024-01-15"] == "level 1, the chosen one level 0: 46 days away"
+
+
+def test_masters_of_several_nights(make_night: Callable[..., Path], tmp_path: Path) -> None:
+    """Of several folders of masters the nearest in time serves; masters of one name are told apart by their folder."""
+    folder = make_night({"s": LIGHT})
+    for night, when in {"n1": "2024-02-10T20:00:00", "n2": "2024-02-25T20:00:00"}.items():
+        (tmp_path / night).mkdir()
+        made = make_night({"m": {**BIAS, "DATE-OBS": when, "LZKIND": "master bias"}}) / "m.fits"
+        made.rename(tmp_path / night / "master_bias.fits")
+    calib = (str(tmp_path / "n1"), str(tmp_path / "n2"))
+    choice = build_plan(collect(str(folder)), Options(calib=calib)).frame("s.fits").bias
+    assert choice.master == str(tmp_path / "n2" / "master_bias.fits")
+    assert "n1/master_bias.fits" in dict(choice.why_not)
