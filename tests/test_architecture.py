@@ -212,6 +212,29 @@ def test_operations_import_nothing_that_few_need() -> None:
     assert not {name for name in found if is_inside(name, UNNEEDED)}
 
 
+COMBINE = """
+import numpy as np
+from astropy.io import fits
+from lazyccd.cli.main import main
+
+for name in ("a.fits", "b.fits", "c.fits"):
+    fits.writeto(name, np.ones((8, 8), "f4"), fits.Header({"BUNIT": "adu"}))
+main(["combine", "a.fits", "b.fits", "c.fits", "-o", "out.fits", "--reject", "sigclip"], standalone_mode=False)
+"""
+
+
+def test_combine_imports_what_it_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`lazyccd combine` imports no cluster, no other operation, and not what kernels were compiled from."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    for number in "12":  # the first may have to compile the kernels
+        (tmp_path / number).mkdir()
+        monkeypatch.chdir(tmp_path / number)
+        found = modules_after(f"{COMBINE}\n# {number}")
+    assert "lazyccd.ops.stack.combine" in found
+    unneeded = "distributed", "lazyccd.accessor", "lazyccd.ops.mosaic", "scipy.linalg"
+    assert not {name for name in found if is_inside(name, unneeded)}
+
+
 SCRIPT = """
 import numpy as np
 from astropy import units as u

@@ -119,16 +119,21 @@ def combine(files: tuple[str, ...], out: Path, scheduler: str, memory_limit: str
     """
     import xarray as xr
 
+    from lazyccd.frame.core import header_text
+    from lazyccd.frame.header import header_view
+    from lazyccd.frame.tree import frames_of
+
     with friendly_errors(), using_scheduler(scheduler, memory_limit):
         start = time.perf_counter()
         result = _combined(files, out, options)
         seconds = time.perf_counter() - start
-        frames = {"": result} if isinstance(result, xr.Dataset) else result.ccd.frames
+        frames = {"": result} if isinstance(result, xr.Dataset) else frames_of(result)
         for name, frame in frames.items():
-            (ny, nx), count = frame["data"].shape, frame.ccd.header["NCOMBINE"]
+            header = header_view(header_text(frame))
+            (ny, nx), count = frame["data"].shape, header["NCOMBINE"]
             where = f"{out}[{name}]" if name else out
             click.echo(f"{where}: {options['method']} of {count} frames, {ny} rows, {nx} columns")
-            for line in frame.ccd.header.get("HISTORY", ()):
+            for line in header.get("HISTORY", ()):
                 click.echo(f"  {line}")
         click.echo(f"{seconds:.1f} s")
 

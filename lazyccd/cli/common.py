@@ -60,6 +60,7 @@ def using_scheduler(name: str, memory_limit: str | None) -> Iterator[None]:
     from multiprocessing import get_context
 
     import dask
+    import dask.threaded
 
     from lazyccd.plan.job import job_cpus
 
@@ -71,7 +72,9 @@ def using_scheduler(name: str, memory_limit: str | None) -> Iterator[None]:
             yield
         return
     if "://" not in name:
-        with dask.config.set(scheduler=name, num_workers=job_cpus(), **settings):
+        # for a name, dask imports distributed, which takes longer than many a command
+        scheduler = dask.threaded.get if name == "threads" else name
+        with dask.config.set(scheduler=scheduler, num_workers=job_cpus(), **settings):
             yield
         return
     from distributed import Client

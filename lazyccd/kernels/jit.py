@@ -9,7 +9,8 @@ numba's own cache has four properties that are unsafe on a cluster or slow, henc
    of its signature, and it is complete before the index names it; at worst an index entry is lost and made again.
 3. It raises if no folder can be written to. Here the kernels are then compiled into a temporary folder.
 4. It loads all that a compiler needs to know, and scipy's linear algebra with it, before it looks for machine code: 0.5 s of
-   each process, where the import of numba takes 0.3 s. Here that waits for a kernel that must be compiled.
+   each process, where the import of numba takes 0.3 s. Here that waits for a kernel that must be compiled. Nor does a kernel
+   that calls ``np.min`` import where numba compiles that from, for globals that machine code never looks at.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
-from numba.core import caching
+from numba.core import caching, environment
 from numba.core.runtime.nrt import rtsys
 
 from lazyccd.kernels.cache_folder import TEMPORARY, cache_folder
@@ -48,13 +51,23 @@ class _KernelLocator(caching._SourceFileBackedLocatorMixin, caching._CacheLocato
         self._lineno = py_func.__code__.co_firstlineno
 
     def get_cache_path(self) -> str:
-        # All installations share one cache: CI compiles once for two environments, and so does a developer for several
-        # work trees. numba keys on Python, CPU and the source, but not on NumPy, whose array layout the machine code
-        # knows.
-        path, package = Path(self._py_file), Path(__file__).parent
-        if not path.is_relative_to(package):
-            return str(cache_folder() / self.get_suitable_cache_subpath(self._py_file))
-        return str(cache_folder() / f"numpy-{np.__version__}" / path.relative_to(package).parent)
+        return str(_folder_of(self._py_file))
+
+    def ensure_cache_path(self) -> None:
+        # numba tries to write a file into the folder, for each kernel; `cache_folder` has tried it once for all of them
+        _folder_of(self._py_file).mkdir(parents=True, exist_ok=True)
+
+
+@functools.cache
+def _folder_of(py_file: str) -> Path:
+    """Return the folder for the machine code of the kernels in a file."""
+    # All installations share one cache: CI compiles once for two environments, and so does a developer for several
+    # work trees. numba keys on Python, CPU and the source, but not on NumPy, whose array layout the machine code
+    # knows.
+    path, package = Path(py_file), Path(__file__).parent
+    if not path.is_relative_to(package):
+        return cache_folder() / str(_KernelLocator.get_suitable_cache_subpath(py_file))
+    return cache_folder() / f"numpy-{np.__version__}" / path.relative_to(package).parent
 
 
 class _KernelCacheImpl(caching.CompileResultCacheImpl):
@@ -96,9 +109,35 @@ def _announce_compiling() -> None:
 class _SignatureFiles(caching.IndexDataCacheFile):
     """The index of one kernel, and a file for each signature whose name is made from that signature."""
 
+    def _load_data(self, name: str) -> Any:
+        with Path(self._data_path(name)).open("rb") as file:
+            return _Unpickler(file).load()
+
     def save(self, key: Any, data: Any) -> None:
         """Write the machine code of a signature, then name it in the index."""
         digest = hashlib.sha256(repr((numba.__version__, key)).encode()).digest()
         name = self._data_name(int.from_bytes(digest[:8]))
         self._save_data(name, data)
         self._save_index({**self._load_index(), key: name})
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads machine code, without the modules of numba that it was compiled from."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return the object of a name; for environments a function that imports nothing for them."""
+        found = super().find_class(module, name)
+        return _rebuild_environment if found is environment._rebuild_env else found
+
+
+def _rebuild_environment(module: str, constants: list[Any], name: str) -> Any:
+    """Return the environment of a compiled function; one of numba's own functions has no globals, as none looks at them."""
+    if not module.startswith("numba.") or module in sys.modules:
+        return environment._rebuild_env(module, constants, name)
+    found = environment.lookup_environment(name)
+    if found is None:
+        found = environment.Environment({"__name__": module})
+        found.consts[:] = constants
+        found.env_name = name
+        environment.Environment._memo[name] = found
+    return found

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from dask.base import compute
-from scipy import fft
 
 from lazyccd.errors import FrameError, ParameterError
 from lazyccd.frame.core import DATA, MASK, Image
@@ -231,6 +230,8 @@ def _above_sky(values: Array, bad: Array) -> Array:
 
 def correlate(first: Array, second: Array) -> tuple[int, int]:
     """Return the offset of the second image that correlates best with the first."""
+    from scipy import fft  # takes long to import, and few stacks need it
+
     # padded with zeros, so that shifts beyond half of the image are seen: skimage's phase_cross_correlation takes images as
     # periodic and cannot, and its masked variant takes ten times as long
     shape = [fft.next_fast_len(a + b, real=True) for a, b in zip(first.shape, second.shape, strict=True)]

@@ -23,7 +23,6 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy.special import stdtrit
 
 from lazyccd.errors import ArgumentTypeError, ParameterError, warn
 from lazyccd.frame.keyword import Keyword
@@ -671,6 +670,9 @@ def critical_values(count: int, fraction: float, significance: float) -> tuple[t
 
     They are kept, as every batch of a stack asks for the same ones.
     """
+    # not scipy.stats, which takes seconds to import (tests/test_architecture.py)
+    from scipy.special import stdtrit
+
     table = []
     for n in range(count + 1):
         row = []
@@ -678,7 +680,6 @@ def critical_values(count: int, fraction: float, significance: float) -> tuple[t
             # Student's distribution needs a degree of freedom
             if n - i - 1 < 1:
                 break
-            # of scipy.special: scipy.stats takes seconds to import, and nothing else needs it (tests/test_architecture.py)
             t = float(stdtrit(n - i - 1, 1 - significance / (2 * (n - i + 1))))
             row.append((n - i) * t / math.sqrt((n - i - 1 + t * t) * (n - i + 1)))
         table.append(tuple(row))
