@@ -194,9 +194,11 @@ def inputs_of_pixel(step: Stack, request: Request, image: Image) -> PixelInputs:
         planes = [] if need is None else [name for name in PLANES if name in need.planes]
         arrays += [] if need is None else lower_region(frame, need.region, planes, image)
         asked.append(None if need is None else (need.region, planes))
-    pending = {name: scalar for name, scalar in step.scalars if scalar.given is None}
+    # what is about the agreement of frames is not asked for: this is where one looks when they disagree
+    needed = [(name, scalar) for name, scalar in step.scalars if name not in step.own_scalars]
+    pending = {name: scalar for name, scalar in needed if scalar.given is None}
     found = compute(*arrays, *lower_scalars(pending.values(), image.graphs))
-    scalars = {name: scalar.given for name, scalar in step.scalars if scalar.given is not None}
+    scalars = {name: scalar.given for name, scalar in needed if scalar.given is not None}
     scalars |= dict(zip(pending, found[len(arrays) :], strict=True))
     pixels = iter(found)
     blocks = [None if one is None else Block(one[0], **{name: next(pixels) for name in one[1]}) for one in asked]

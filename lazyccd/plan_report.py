@@ -166,9 +166,10 @@ def _cost_of(plan: Step, grid: Grid, limit: Limit) -> _Part:
     scalars = []
     for scalar in _with_those_below(plan.pending).values():
         assert scalar.reduction is not None
-        below, region = 0, scalar.reduction.region
-        if region.size:  # one that is made of others reads nothing itself
-            below = task_cost(scalar.reduction.step, region, tuple(scalar.reduction.planes)).read_bytes
+        below, reduction = 0, scalar.reduction
+        for region in reduction.parts or (reduction.region,):
+            if region.size:  # one that is made of others reads nothing itself
+                below += task_cost(reduction.step, region, tuple(reduction.planes)).read_bytes
         scalars.append(f"{scalar.what} (reads {format_bytes(below)})")
     # arrays that exist are no step of the work
     steps = tuple(step.summary for step in walk(plan) if not isinstance(step, Chunked)) or (plan.summary,)

@@ -184,7 +184,7 @@ class SkyMapping:
             # a worker meets thousands of frames
             if len(made) >= MOST_MADE:
                 made.clear()
-            made[self.token] = _exact(
+            made[self.token] = positions_between(
                 wcs_of_thread(self.target), self.source.make(), self.shape, 0.5 if self.corners else 0.0
             )
         return made[self.token]
@@ -253,8 +253,18 @@ def _is_coarse(target: Any) -> bool:
     return hasattr(target, "wcs") and float(max(proj_plane_pixel_scales(target))) * STEP > WIDEST_CELL
 
 
-def _exact(target: Any, source: Any, shape: tuple[int, int], before: float = 0.0) -> Exact:
-    """Return the function from output to input positions."""
+def positions_between(target: Any, source: Any, shape: tuple[int, int], before: float = 0.0) -> Exact:
+    """Return the function from output to input positions, for the thread that has these WCS.
+
+    Parameters
+    ----------
+    target, source
+        WCS of output and input.
+    shape
+        Rows and columns of the input.
+    before
+        By how much the positions that the function is given are too large.
+    """
     if not hasattr(source, "wcs"):
         raise FrameError("the WCS of a frame must be that of a FITS header.")
     to_sky, from_sky = sky_of(target), _from_sky(source, shape)
@@ -553,7 +563,7 @@ def footprint_pixels(source: Any, shape: tuple[int, int], target: Any) -> tuple[
         Raised if the image does not lie on the grid.
     """
     ys, xs = sampled(shape)
-    found = np.stack(_exact(source, target, shape)(ys.ravel(), xs.ravel())).reshape(2, *ys.shape)
+    found = np.stack(positions_between(source, target, shape)(ys.ravel(), xs.ravel())).reshape(2, *ys.shape)
     finite = np.isfinite(found).all(axis=0)
     if not finite.any():
         raise ParameterError("the frame lies nowhere on the grid of target_wcs; look at its CRVAL.")

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lazyccd.kernels.block import Array, Request
-from lazyccd.plan.chunks import tile_groups
 from lazyccd.plan.cost import declared_bytes
 from lazyccd.plan.footprints import Whole
 from lazyccd.plan.steps import Scalar, Step, held_arrays, walk
@@ -76,7 +75,7 @@ def _run_scalar(token: str, scalar: Scalar, known: dict[str, Array]) -> None:
         return
     for below, other in reduction.pending.items():
         _run_scalar(below, other, known)
-    groups = list(tile_groups(reduction.region, reduction.tile))
+    groups = list(reduction.groups())
 
     def partial(group: Sequence[tuple[int, Region]]) -> list[Array]:
         tiles = [tile for _, tile in group]

@@ -127,9 +127,9 @@ class Evaluation:
                 error.add_note(note)
             raise
 
-    def scalars_of(self, step: Step) -> dict[str, Array]:
-        """Return the scalars of a step by name."""
-        return {n: s.given if s.given is not None else self._scalars[s.token] for n, s in step.scalars}
+    def scalars_of(self, step: Step, request: Request) -> dict[str, Array]:
+        """Return the scalars of a step that a request needs by name."""
+        return {n: s.given if s.given is not None else self._scalars[s.token] for n, s in step.scalars_for(request)}
 
     def chunks_of(self, name: str) -> Mapping[tuple[int, int], Array]:
         """Return the chunks of a dask array that the task was given, by position."""

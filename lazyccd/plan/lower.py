@@ -25,7 +25,7 @@ from dask.tokenize import tokenize
 
 from lazyccd.errors import PlanError
 from lazyccd.kernels.block import Request
-from lazyccd.plan.chunks import Grid, tile_groups
+from lazyccd.plan.chunks import Grid
 from lazyccd.plan.forks import forget_pools_after_forks
 from lazyccd.plan.steps import Chunked, Reduction, Scalar, Step, walk
 from lazyccd.plan.tasks import (
@@ -197,7 +197,7 @@ class ScalarLayer(PlanLayer):
         if self.key not in keys:
             return
         places, partials = [], []
-        for k, group in enumerate(tile_groups(self.reduction.region, self.reduction.tile)):
+        for k, group in enumerate(self.reduction.groups()):
             numbers, tiles = zip(*group, strict=True)
             region = tiles[0]
             for tile in tiles[1:]:

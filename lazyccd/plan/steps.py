@@ -26,7 +26,7 @@ import numpy.typing as npt
 from dask.tokenize import tokenize
 
 from lazyccd.kernels.block import ALL_PLANES, Array, Block, Request
-from lazyccd.plan.chunks import REDUCTION_TILE, STACK_BYTES, Grid, chunk_boxes
+from lazyccd.plan.chunks import REDUCTION_TILE, STACK_BYTES, Grid, chunk_boxes, tile_groups
 from lazyccd.plan.footprints import EVERYTHING, POINTWISE, Footprint, PlaneMap, Same, token_of_words, words_of
 from lazyccd.plan.storage import Storage
 from lazyccd.sections import Region
@@ -120,8 +120,8 @@ class Resources(Protocol):
         """Return the chunks of a dask array that the task depends on, by position."""
         ...
 
-    def scalars_of(self, step: Step) -> dict[str, Array]:
-        """Return the scalars of a step by name, all of them known."""
+    def scalars_of(self, step: Step, request: Request) -> dict[str, Array]:
+        """Return the scalars of a step that a request needs by name, all of them known."""
         ...
 
 
@@ -222,6 +222,10 @@ class Step:
     def needs(self, request: Request) -> tuple[Request | None, ...]:
         """Return what is needed of each input; None where nothing is."""
         return ()
+
+    def scalars_for(self, request: Request) -> Scalars:
+        """Return the scalars that a request needs."""
+        return self.scalars
 
     def run(self, request: Request, blocks: Sequence[Block | None], resources: Resources) -> Block:
         """Return the block of a request, made from those that `needs` asks of the inputs."""
@@ -496,7 +500,7 @@ class Apply(Step):
 
     def run(self, request: Request, blocks: Sequence[Block | None], resources: Resources) -> Block:
         """Call the kernel."""
-        return self.kernel(request, *blocks, **dict(self.params), **resources.scalars_of(self))
+        return self.kernel(request, *blocks, **dict(self.params), **resources.scalars_of(self, request))
 
     def with_inputs(self, inputs: tuple[Step, ...], scalars: Scalars) -> Step:
         """Return the kernel applied to other inputs."""
@@ -538,6 +542,9 @@ class Stack(Step):
 
     places: tuple[Region, ...] = field(kw_only=True, default=())
     """Regions of the output outside of which a frame has no pixels, one per frame; empty if all have pixels everywhere."""
+
+    own_scalars: tuple[str, ...] = field(kw_only=True, default=())
+    """Names of scalars that are about one frame each, those of the first frames in their order: needed where these lie."""
 
     def identity(self) -> tuple[Any, ...]:
         """Return the kernel's name, parameters and frames; bands do not change pixels."""
@@ -593,9 +600,17 @@ class Stack(Step):
                 needs[i] = Input(self.frames[i], self.footprint, self.uses).need(request)
         return tuple(needs)
 
+    def scalars_for(self, request: Request) -> Scalars:
+        """Return the scalars that a request needs; those of frames that lie elsewhere are none."""
+        if not self.own_scalars:
+            return self.scalars
+        frames = zip(self.own_scalars, self.needs(request), strict=False)
+        elsewhere = {name for name, need in frames if need is None}
+        return tuple((name, scalar) for name, scalar in self.scalars if name not in elsewhere)
+
     def run(self, request: Request, blocks: Sequence[Block | None], resources: Resources) -> Block:
         """Call the kernel on one band, with a block for each frame; None for those that lie elsewhere."""
-        return self.kernel(request, blocks, **dict(self.params), **resources.scalars_of(self))
+        return self.kernel(request, blocks, **dict(self.params), **resources.scalars_of(self, request))
 
     def with_inputs(self, inputs: tuple[Step, ...], scalars: Scalars) -> Step:
         """Return the stack of other frames."""
@@ -652,11 +667,30 @@ class Reduction:
     tile: tuple[int, int] | None = field(kw_only=True, default=REDUCTION_TILE)
     """Shape of the tiles, anchored at pixel (0, 0) of the image; None for the whole region at once."""
 
+    parts: tuple[Region, ...] = field(kw_only=True, default=())
+    """Parts of the region that are reduced in place of all its tiles, each by a task: a sample."""
+
     def identity(self) -> tuple[Any, ...]:
         """Return what tells this reduction from others."""
         functions = (kernel_name(self.partial), kernel_name(self.final))
         scalars = _tokens(self.scalars)
-        return (self.step.token, functions, self.params, scalars, sorted(self.planes), self.region, self.tile)
+        return (
+            self.step.token,
+            functions,
+            self.params,
+            scalars,
+            sorted(self.planes),
+            self.region,
+            self.tile,
+            self.parts,
+        )
+
+    def groups(self) -> Iterator[list[tuple[int, Region]]]:
+        """Yield groups of numbered tiles, a task each."""
+        if self.parts:
+            yield from ([(number, part)] for number, part in enumerate(self.parts))
+        else:
+            yield from tile_groups(self.region, self.tile)
 
     @property
     def pending(self) -> Mapping[str, Scalar]:

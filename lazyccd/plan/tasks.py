@@ -146,7 +146,7 @@ def make_work(plan: Step, request: Request, order: Sequence[Step], scalars: Iter
     demands = demand(order, [(plan, request)], through_stacks=True)
     if is_mosaic:
         # a cut-out must not wait for what is measured in frames that lie elsewhere
-        asked = {s.token for step in order if step.token in demands for _, s in step.scalars}
+        asked = {s.token for step in order for wish in demands.get(step.token, ()) for _, s in step.scalars_for(wish)}
         wanted = tuple(token for token in wanted if token in asked)
     touched = {
         key: None for step in order for wanted in demands.get(step.token, ()) for key in step.chunk_keys(wanted.region)

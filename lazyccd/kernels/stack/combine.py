@@ -150,6 +150,8 @@ def combine_frames(request: Request, blocks: Sequence[Block | None], *, rule: Ru
     if not here.frames:
         _leave_empty(rule, out)
         return out
+    if rule.agreement is not None:
+        rule.agreement.check(here.frames, here.scaling.multipliers, scalars)
     propagated = "variance" in request.planes and rule.uncertainty == "propagated"
     wanted = Variances(own=propagated, aperture=APERTURE in request.planes)
     for slices, batch, given in batches_of(request.region, here, scalars, variances=wanted):

@@ -9,7 +9,7 @@ which of them still count.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
@@ -50,6 +50,23 @@ class Rejection(Protocol):
         residual
             Frames x pixels, float64: how far off each rejected input is, so that the least bad can be restored. Without
             elements if nobody asks.
+        """
+
+
+class Agreement(Protocol):
+    """What a kernel asks before it combines frames; `lazyccd.ops.mosaic.agreement` has it."""
+
+    def check(self, frames: Sequence[int], multipliers: Array, scalars: Mapping[str, Array]) -> None:
+        """Raise an error if frames must not be combined.
+
+        Parameters
+        ----------
+        frames
+            Numbers of the frames that have pixels in a region.
+        multipliers
+            What each of them is multiplied by.
+        scalars
+            What was found of each, by name.
         """
 
 
@@ -210,6 +227,9 @@ class Rule:
 
     iraf: ImcombineRule | None = None
     """For imcombine's arithmetic; None for ours."""
+
+    agreement: Agreement | None = None
+    """What is held against the frames of a region before they are combined."""
 
     def __post_init__(self) -> None:
         """Check what depends on the number of frames."""

@@ -28,6 +28,7 @@ from lazyccd.kernels.pointwise import edge_weights
 from lazyccd.kernels.resample.weights import noise_factor
 from lazyccd.kernels.stack.statistics import sky_as_image
 from lazyccd.kernels.stack.types import Rejecting
+from lazyccd.ops.mosaic.agreement import flux_agreement
 from lazyccd.ops.mosaic.blot import Blotted, without_outliers
 from lazyccd.ops.mosaic.grid import bounded, find_optimal_grid
 from lazyccd.ops.mosaic.matching import Match
@@ -149,8 +150,8 @@ def coadd(
     ------
     ParameterError
         Raised if there is no frame, no frame lies on the grid, filters differ, or an argument has a value that is not
-        described above. With ``match``, tasks raise it if stars of a frame are surely more than 20 % brighter or fainter than
-        in others, after the scale that it states.
+        described above. With ``match`` or a rejection, tasks raise it if stars of a frame are surely more than 20 % brighter or
+        fainter than in others, after the scale that it states.
     FrameError
         Raised if a frame has no celestial WCS.
     ArgumentTypeError
@@ -176,7 +177,8 @@ def coadd(
     ``variance_aperture`` are right where the aperture is larger than the kernel, at any scale of the mosaic; they are too large for
     a single pixel.
 
-    For ``match`` and scales from overlaps each frame is read once more, to means on about 24 x 24 cells.
+    For ``match`` and scales from overlaps each frame is read once more, to means on about 24 x 24 cells. With a rejection, up to
+    about a million pixels of each frame are, for stars that tell its scale.
 
     Examples
     --------
@@ -204,11 +206,12 @@ def coadd(
         given = replace(given, images=[without_sky(image, sky, sky_box) for image in given.images])
     measure = isinstance(flux_scale, str) and flux_scale == "overlaps"
     levels, scalars, weighting = levels_of(given, None if measure else flux_scale, None, weights, None)
-    has_aperture = _check_maps(maps, given)
+    # with matched overlaps, scales are looked at there, for all frames at once
+    looks = blot is not None and match is None and not measure
+    agreement, samples = flux_agreement(given, placed) if looks else (None, ())
     if isinstance(blot, Blotted):
         given = replace(given, images=without_outliers(blot, given, placed, None if measure else levels))
-    images = placed.warp(given.images, aperture=has_aperture)
-    weighting = _feathered(given.images, weighting, feather)
+    images = placed.warp(given.images, aperture=_check_maps(maps, given))
     if match is not None or measure:
         images = placed.matched(images, given, levels, scalars, match, measure=measure)
     rule = replace(
@@ -218,19 +221,20 @@ def coadd(
         least_used=_at_least_one(min_coverage),
         exposures=given.exposures() if "exposure" in maps else (),
         uncertainty=_uncertainty(uncertainty, given),
+        agreement=agreement,
     )
-    header = _header(replace(given, images=images), rule, placed)
     plan = StackPlan(
         tuple(images),
         schema,
         rule,
         scalars,
-        tuple(placed.warp(weighting, "bilinear")),
+        tuple(placed.warp(_feathered(given.images, weighting, feather), "bilinear")),
         dtype=dtype,
         skies=_skies(rejection, given, size),
         places=placed.places,
+        own_scalars=samples,
     )
-    return plan.result(header, maps, rejections=rejections)
+    return plan.result(_header(replace(given, images=images), rule, placed), maps, rejections=rejections)
 
 
 def _skies(rejection: Rejection | None, given: Given, shape: tuple[int, int]) -> tuple[Step, ...]:

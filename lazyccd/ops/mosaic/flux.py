@@ -39,11 +39,18 @@ LEAST_ERROR = 0.02
 """Relative error of a ratio at least: seeing and the edges of cells divide a star differently in two frames."""
 
 
-class _Bright(NamedTuple):
+MEASURABLE = 3.0
+"""In standard deviations of the sum of nine cells."""
+
+ROW = 1 << 26
+"""By how much the number of a cell is larger in the next row: such numbers are exact as floats."""
+
+
+class Bright(NamedTuple):
     """What stands out in a frame."""
 
     place: Array
-    """Numbers of the cells, increasing."""
+    """Numbers of the cells, increasing; the same in all frames."""
 
     flux: Array
     """Flux per pixel above the surroundings."""
@@ -78,15 +85,19 @@ def measure_flux(frames: Sequence[FrameCells]) -> FluxRatios:
     array([1., 1., 2.])
     """
     order = sorted(range(len(frames)), key=lambda i: frames[i].token)
-    bright = _bright([frames[i] for i in order])
-    pairs = _pairs(bright)
-    count = len(frames)
+    found = flux_ratios([bright_cells(f.values, f.variances, f.offset, wide=False) for f in (frames[i] for i in order)])
+    back = np.empty(len(frames), np.int64)
+    back[order] = np.arange(len(frames))
+    return FluxRatios(found.ratio[back], found.error[back], found.group[back])
+
+
+def flux_ratios(bright: Sequence[Bright]) -> FluxRatios:
+    """Return the flux ratios of frames from what stands out in each."""
+    pairs, count = _pairs(bright), len(bright)
     logs, errors, group = np.zeros(count), np.full(count, np.nan), np.arange(count)
     if pairs.size:
         logs, errors, group = _solve(pairs, count)
-    back = np.empty(count, np.int64)
-    back[order] = np.arange(count)
-    return FluxRatios(np.exp(logs)[back], errors[back], group[back])
+    return FluxRatios(np.exp(logs), errors, group)
 
 
 def check_flux(found: FluxRatios, names: Sequence[str], stated: Array) -> None:
@@ -111,45 +122,60 @@ def check_flux(found: FluxRatios, names: Sequence[str], stated: Array) -> None:
     if not off.any():
         return
     worst = int(np.argmax(np.where(off, np.abs(np.log(found.ratio)), 0)))
-    beside = int(np.count_nonzero(found.group == found.group[worst])) - 1
-    others = "the other frame" if beside == 1 else f"{beside} other frames"
+    beside = [i for i in np.flatnonzero(found.group == found.group[worst]) if i != worst]
+    others = names[beside[0]] if len(beside) == 1 else f"{len(beside)} other frames"
     more = f" So {'is' if off.sum() == 2 else 'are'} {int(off.sum()) - 1} more." if off.sum() > 1 else ""
     raise ParameterError(
         f"{names[worst]} states the flux scale {stated[worst]:.4g}, and with it stars are {found.ratio[worst]:.3f} +- "
-        f"{found.ratio[worst] * found.error[worst]:.3f} times as bright as in {others} where they overlap.{more} Correct the scale "
-        "or leave the frame out; flux_scale='overlaps' takes the scales from the overlaps."
+        f"{found.ratio[worst] * found.error[worst]:.3f} times as bright as in {others} where they overlap.{more} State the scale by "
+        "flux_scale='exposure', a keyword or numbers; flux_scale='overlaps' takes the scales from the overlaps. Or leave the frame out."
     )
 
 
-def _bright(frames: Sequence[FrameCells]) -> list[_Bright]:
-    """Return what stands out in each frame; cells have the same numbers in all."""
-    first = min(frame.offset[1] for frame in frames)
-    width = max(frame.offset[1] + frame.values.shape[1] for frame in frames) - first
-    found = []
-    for frame in frames:
-        above = frame.values - _surroundings(frame.values)
-        known = np.isfinite(above) & np.isfinite(frame.variances)
-        scatter = MAD_TO_SIGMA * float(np.median(np.abs(above[known]))) if known.any() else 0.0
-        with np.errstate(invalid="ignore"):
-            stands = known & (above > STANDS_OUT * np.sqrt(frame.variances)) & (above > STANDS_OUT * scatter)
-        rows, columns = np.nonzero(stands)
-        place = (rows + frame.offset[0]) * width + (columns + frame.offset[1] - first)
-        found.append(_Bright(place, above[stands]))
-    return found
+def bright_cells(values: Array, variances: Array, offset: tuple[int, int], *, wide: bool) -> Bright:
+    """Return what stands out of its surroundings in the cells of a frame.
+
+    Parameters
+    ----------
+    values, variances
+        Means of the cells of a frame, and their variances; NaN where there are none, shape ``(rows, columns)``.
+    offset
+        Row and column of the first cell among all.
+    wide
+        Whether a star may reach beyond its cell: then only the brightest cell of its neighbours counts, with the sum of all nine.
+    """
+    above = values - _surroundings(values, hole=wide)
+    known = np.isfinite(above) & np.isfinite(variances)
+    scatter = MAD_TO_SIGMA * float(np.median(np.abs(above[known]))) if known.any() else 0.0
+    noise = np.maximum(np.sqrt(variances), scatter)
+    flux = above
+    with np.errstate(invalid="ignore"):  # a comparison with NaN is False
+        stands = known & (above > STANDS_OUT * noise)
+        if wide:
+            padded = np.pad(above, 1, constant_values=np.nan)
+            nine = np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).reshape(*above.shape, 9)
+            flux = nine.sum(axis=-1)
+            stands &= (above >= nine.max(axis=-1)) & (flux > MEASURABLE * 3 * noise)
+    rows, columns = np.nonzero(stands)
+    return Bright((rows + offset[0]) * ROW + columns + offset[1], flux[stands])
 
 
-def _surroundings(values: Array) -> Array:
-    """Return the median of the cells about each; NaN where there are none."""
+def _surroundings(values: Array, *, hole: bool) -> Array:
+    """Return the median of the cells about each, of those that are no neighbours if there is a hole; NaN where there are none."""
     padded = np.pad(values, SIDE // 2, constant_values=np.nan)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (SIDE, SIDE)).reshape(*values.shape, -1)
-    ordered = np.sort(windows, axis=-1)  # NaN comes last; np.nanmedian would warn where there is nothing else
-    number = np.count_nonzero(np.isfinite(windows), axis=-1)[..., None]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (SIDE, SIDE))
+    counts = np.ones((SIDE, SIDE), bool)
+    counts[1:-1, 1:-1] = not hole
+    ordered = np.sort(
+        windows[:, :, counts], axis=-1
+    )  # NaN comes last; np.nanmedian would warn where there is nothing else
+    number = np.count_nonzero(np.isfinite(ordered), axis=-1)[..., None]
     low, high = (np.take_along_axis(ordered, np.maximum(k, 0), axis=-1) for k in ((number - 1) // 2, number // 2))
     middle = ((low + np.where(number > 1, high, low)) / 2)[..., 0]
     return np.where(number[..., 0] > 0, middle, np.nan)
 
 
-def _pairs(bright: Sequence[_Bright]) -> Array:
+def _pairs(bright: Sequence[Bright]) -> Array:
     """Return the pairs of frames that share bright cells: both numbers, the logarithm of their ratio, and its error."""
     from scipy.sparse import csr_array
 

@@ -24,6 +24,7 @@ from lazyccd.kernels.resample import cells as kernels
 from lazyccd.kernels.stack.scaling import Levels, find_scaling
 from lazyccd.ops.mosaic.flux import check_flux, measure_flux
 from lazyccd.ops.mosaic.matching import COLUMNS, BackgroundMatch, FrameCells, Match, match_backgrounds
+from lazyccd.ops.stack.inputs import Given
 from lazyccd.plan.lower import lower_scalars, read_label
 from lazyccd.plan.steps import Apply, Input, Reduction, Scalar, make_params, walk
 from lazyccd.sections import Region
@@ -70,6 +71,9 @@ class Overlaps:
     names: tuple[str, ...]
     """What the frames are called."""
 
+    has_variance: tuple[bool, ...]
+    """Whether they have uncertainties."""
+
     cell: int
     """Side of a cell in pixels of the output."""
 
@@ -83,7 +87,7 @@ class Overlaps:
 
 
 def overlaps_of(
-    places: Sequence[Region], labels: Sequence[str], levels: Levels, match: Match | None, *, measure: bool
+    places: Sequence[Region], given: Given, levels: Levels, match: Match | None, *, measure: bool
 ) -> Overlaps:
     """Return what is to be found for frames at places of a grid."""
     if match not in {None, "constant", "plane"}:
@@ -92,7 +96,8 @@ def overlaps_of(
     usual = float(np.median([min(place.shape) for place in places])) / CELLS_ACROSS
     cell = int(2 ** np.clip(np.round(np.log2(max(usual, 1))), *np.log2(SIDES)))
     touched = tuple(Region(p.y0 // cell, -(-p.y1 // cell), p.x0 // cell, -(-p.x1 // cell)) for p in places)
-    return Overlaps(match, measure, levels, tuple(labels), cell, touched)
+    has_variance = tuple(image.has_variance for image in given.images)
+    return Overlaps(match, measure, levels, tuple(given.labels), has_variance, cell, touched)
 
 
 def corrections_of(
@@ -184,7 +189,12 @@ def find_corrections(partials: Sequence[Array], *, overlaps: Overlaps, **scalars
         _frame_cells(scalars[f"cells_{k}"] * np.array([stated[k], stated[k] ** 2])[:, None, None], overlaps, k)
         for k in range(count)
     ]
-    flux = measure_flux(frames)
+    # the scatter of the pixels in a cell is that of its stars: where it stands for their noise, no star stands out
+    plain = [
+        f if own else f._replace(variances=0 * f.variances)
+        for f, own in zip(frames, overlaps.has_variance, strict=True)
+    ]
+    flux = measure_flux(plain)
     factor = np.ones(count)
     if overlaps.measure:
         factor = _relative(flux.ratio, flux.group)

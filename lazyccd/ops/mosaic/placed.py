@@ -77,7 +77,7 @@ class Placed:
         """
         if not hasattr(self.grid.wcs, "wcs"):
             raise ArgumentTypeError("match and flux_scale='overlaps' need a grid whose WCS is an astropy.wcs.WCS.")
-        overlaps = overlaps_of(self.places, given.labels, levels, match, measure=measure)
+        overlaps = overlaps_of(self.places, given, levels, match, measure=measure)
         found = corrections_of(given.images, self.sources, self.grid.frozen, self.grid.shape, overlaps, scalars)
         return [corrected(image, found, overlaps, k) for k, image in enumerate(images)]
 

@@ -425,6 +425,9 @@ class StackPlan:
     places: tuple[Region, ...] = ()
     """Where each frame lies, in a mosaic; empty if all have pixels everywhere."""
 
+    own_scalars: tuple[tuple[str, Scalar], ...] = ()
+    """What the agreement of the rule is found from, one scalar per frame, in a mosaic; or none."""
+
     def step(self, maps: Sequence[str] = ()) -> Stack:
         """Return the step that combines the frames."""
         dtype = self.rule.dtypes.result if self.dtype is None else np.dtype(self.dtype).name
@@ -457,7 +460,8 @@ class StackPlan:
             frames=frames,
             uses=uses,
             params=make_params(rule=rule),
-            scalars=self.scalars,
+            scalars=self.scalars + self.own_scalars,
+            own_scalars=tuple(name for name, _ in self.own_scalars),
             footprint=self.footprint,
             # one byte for each rejected and one for each grown input of a whole band, see `clipped_batches`
             scratch_bytes=2 * rule.count if rule.rejecting.grow >= 1 else 0,
@@ -553,6 +557,8 @@ class StackPlan:
                 kernel=rejection_words,
                 uses=(("data", dict(step.uses)["mask"]),),
                 params=make_params(rule=self.rule, word=first // BITS_PER_WORD),
+                scalars=self.scalars,
+                own_scalars=(),
             )
             array = lower_image(words, image.grid, {DATA: "data"}, image.graphs)[DATA]
             planes += [
