@@ -82,7 +82,7 @@ def flux_agreement(given: Given, placed: Placed) -> tuple[FluxAgreement | None, 
     images, sources, grid = given.images, placed.sources, placed.grid
     # of pixels of the grid in one of a frame
     scale = float(np.median([scale_of(source) for source in sources])) / scale_of(grid.wcs)
-    cell = int(2 ** max(np.round(np.log2(CELL * scale)), 0))
+    cell = 2 ** max(round(math.log2(CELL * scale)), 0)
     pixels = float(np.median([image.shape[0] * image.shape[1] for image in images]))
     across = math.ceil(math.sqrt(pixels) / (CELL * SQUARE)) + 1
     every = 1 if pixels <= MOST_PIXELS else math.ceil(across * CELL * SQUARE / math.sqrt(MOST_PIXELS))

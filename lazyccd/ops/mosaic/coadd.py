@@ -206,9 +206,8 @@ def coadd(
         given = replace(given, images=[without_sky(image, sky, sky_box) for image in given.images])
     measure = isinstance(flux_scale, str) and flux_scale == "overlaps"
     levels, scalars, weighting = levels_of(given, None if measure else flux_scale, None, weights, None)
-    # with matched overlaps, scales are looked at there, for all frames at once
-    looks = blot is not None and match is None and not measure
-    agreement, samples = flux_agreement(given, placed) if looks else (None, ())
+    known = blot is None or match is not None or measure  # matching looks at the scales of all frames at once
+    agreement, samples = (None, ()) if known else flux_agreement(given, placed)
     if isinstance(blot, Blotted):
         given = replace(given, images=without_outliers(blot, given, placed, None if measure else levels))
     images = placed.warp(given.images, aperture=_check_maps(maps, given))

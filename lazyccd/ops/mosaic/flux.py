@@ -122,7 +122,7 @@ def check_flux(found: FluxRatios, names: Sequence[str], stated: Array) -> None:
     if not off.any():
         return
     worst = int(np.argmax(np.where(off, np.abs(np.log(found.ratio)), 0)))
-    beside = [i for i in np.flatnonzero(found.group == found.group[worst]) if i != worst]
+    beside = [i for i in np.flatnonzero(found.group == found.group[worst]).tolist() if i != worst]
     others = names[beside[0]] if len(beside) == 1 else f"{len(beside)} other frames"
     more = f" So {'is' if off.sum() == 2 else 'are'} {int(off.sum()) - 1} more." if off.sum() > 1 else ""
     raise ParameterError(
