@@ -37,6 +37,10 @@ class ParameterError(LazyCCDError, ValueError):
     """An argument has a value outside of what the operation accepts."""
 
 
+class RecipeError(LazyCCDError, ValueError):
+    """A recipe has faults; the message has a line for each, with file, line, key and what is allowed."""
+
+
 class KeywordError(LazyCCDError, KeyError):
     """A header keyword is missing or its value cannot be used."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from typing import Any
 
 from lazyccd.errors import ParameterError
 from lazyccd.frame.header_values import is_nothing
@@ -91,3 +93,22 @@ class Options:
     def measured(self) -> bool:
         """Whether measured gains and read noises are to be used."""
         return self.gain == "measured"
+
+
+FILES = frozenset({"camera", "bias", "dark", "flat", "bpm", "calib"})
+"""Options that name files or folders."""
+
+
+def as_option(name: str, value: Any) -> Any:
+    """Return the value of an option in the form that it has as a word of a command: numbers are text, several a tuple.
+
+    Examples
+    --------
+    >>> as_option("gain", 1.5), as_option("bias", "b.fits")
+    ('1.5', ('b.fits',))
+    """
+    default = getattr(Options(), name)
+    if isinstance(default, tuple):
+        several = [value] if isinstance(value, (str, os.PathLike)) else value
+        return tuple(os.fspath(item) for item in several)
+    return str(value) if isinstance(default, str) else value

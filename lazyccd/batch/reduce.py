@@ -9,13 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lazyccd.batch.night_plan import Options
+from lazyccd.batch.options import Options, as_option
 from lazyccd.batch.run import Format, Run, plan_night
 from lazyccd.errors import ParameterError
 from lazyccd.io.names import Name
-
-SEVERAL = frozenset({"bias", "dark", "flat", "calib", "allow_missing"})
-"""Options that are tuples."""
 
 
 def reduce(
@@ -77,13 +74,5 @@ def _options(given: dict[str, Any]) -> Options:
             close = difflib.get_close_matches(name, fields, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"the options are {', '.join(fields)}."
             raise ParameterError(f"reduce() has no option {name!r}; {hint}")
-    words = {name: _as_word(name, value, fields[name]) for name, value in given.items() if value is not None}
+    words = {name: as_option(name, value) for name, value in given.items() if value is not None}
     return Options(**words)
-
-
-def _as_word(name: str, value: Any, default: object) -> Any:
-    """Return the value of an option: text for numbers and paths, a tuple for one of several."""
-    if name in SEVERAL:
-        several = [value] if isinstance(value, (str, os.PathLike)) else value
-        return tuple(os.fspath(item) for item in several)
-    return str(value) if isinstance(default, str) else value

@@ -1,0 +1,224 @@
+"""`Recipe`: the steps of a reduction in their order, how products are written, and options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from lazyccd.batch.options import FILES, Options, as_option
+from lazyccd.batch.recipe.rules import MASTERS, RULES, WHOLE, parameters_of
+from lazyccd.batch.recipe.steps import BUILT_IN, Outputs, RecipeStep
+from lazyccd.errors import MissingFileError, ParameterError
+
+NEEDED_BY = {
+    "overscan": "subtract_overscan",
+    "trim": "trim_image",
+    "cosmic_rays": "cosmicray_lacosmic",
+    **{kind: step for step, kind in MASTERS.items()},
+}
+"""Options that ask for something, and the step that does it."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What ``lazyccd reduce`` does to the frames of a night; without arguments what it does by default.
+
+    Parameters
+    ----------
+    steps
+        Operations in their order: names, or mappings such as ``{"median_filter": {"size": 5}}``. Parameters are those of the
+        operation of that name. What the plan of a night knows better need not be given: masters, gains, sections. ``on``
+        says which frames an added step is done on: some of bias, dark, flat, science.
+    outputs
+        How products are written: ``format``, ``compress``, ``quantize``, ``planes``, ``pictures``.
+    options
+        Options of ``lazyccd reduce``, with underscores. Those of the command line take precedence.
+    order
+        ``checked`` refuses steps that are not in the order of a right reduction; ``as listed`` lets them pass.
+    folder
+        Where files that the recipe names are looked for, before the folder of the night.
+    path
+        File that it was read from.
+
+    Raises
+    ------
+    RecipeError
+        Raised if something cannot be as it is; the message has a line for each fault.
+
+    Examples
+    --------
+    >>> [step.operation for step in Recipe().steps][:4]
+    ['flag_saturated', 'add_mask', 'subtract_overscan', 'trim_image']
+    >>> Recipe(steps=["trim_image", {"median_filter": {"sise": 5}}])
+    Traceback (most recent call last):
+        ...
+    lazyccd.errors.RecipeError: the recipe has 2 faults:
+      steps[1].median_filter.size: is missing
+      steps[1].median_filter.sise: is no parameter of median_filter; did you mean 'size'?
+    """
+
+    steps: Sequence[Any] = BUILT_IN
+    outputs: Any = field(default_factory=Outputs)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    order: Literal["checked", "as listed"] = "checked"
+    folder: str = field(default="", kw_only=True)
+    path: str = field(default="", kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Check what was given; the built-in recipe needs no library for that."""
+        if self.steps is BUILT_IN and self.outputs == Outputs() and not self.options and self.order == "checked":
+            return
+        from lazyccd.batch.recipe.document import Document
+        from lazyccd.batch.recipe.schema import check
+
+        self._take(check(Document(_plain(self)), "the recipe"))
+
+    def _take(self, checked: Mapping[str, Any]) -> None:
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Recipe:
+        """Read a recipe from a file of YAML 1.2.
+
+        The file is data only: it cannot run code, and names files below its own folder or that of the night, nothing else.
+
+        Parameters
+        ----------
+        path
+            Name of the file; ``lazyccd recipe NIGHT`` prints one.
+
+        Raises
+        ------
+        RecipeError
+            Raised if something in it cannot be as it is. The message has a line for each fault, with the line of the file.
+        MissingFileError
+            Raised if there is no such file.
+        """
+        from lazyccd.batch.recipe.document import read_file
+        from lazyccd.batch.recipe.schema import check
+
+        name = os.fspath(path)
+        recipe = cls(folder=os.path.dirname(os.path.abspath(name)), path=os.path.abspath(name))
+        recipe._take(check(read_file(path), f"recipe {name!r}", is_file=True))
+        return recipe
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The recipe as plain data, which `Recipe` takes and YAML can hold."""
+        return _plain(self)
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether it is the one that nobody changed."""
+        return self.data == Recipe().data
+
+    def step(self, operation: str) -> RecipeStep | None:
+        """Return a step by the name of its operation; None if there is none."""
+        return next((step for step in self.steps if step.operation == operation), None)
+
+    @property
+    def of_images(self) -> tuple[RecipeStep, ...]:
+        """Steps that are done on single images, those of masters too."""
+        return tuple(self.steps[: self._first_whole])
+
+    @property
+    def of_detectors(self) -> tuple[RecipeStep, ...]:
+        """Steps that are done on whole detectors."""
+        return tuple(self.steps[self._first_whole :])
+
+    @property
+    def _first_whole(self) -> int:
+        """Where the steps on whole detectors begin."""
+        whole = (n for n, step in enumerate(self.steps) if (RULES[step.operation].place or 0) >= WHOLE)
+        return next(whole, len(self.steps))
+
+    def uses(self, kind: str) -> bool:
+        """Return whether there is a step that needs a kind of master."""
+        return any(MASTERS.get(step.operation) == kind for step in self.steps)
+
+    def options_under(self, given: Options, night: str) -> Options:
+        """Return the options of a run: those given, then what the recipe states.
+
+        Parameters
+        ----------
+        given
+            Options of the command line.
+        night
+            Folder of the night.
+
+        Raises
+        ------
+        ParameterError
+            Raised if an option that was given asks for a step that the recipe does not have.
+        MissingFileError
+            Raised if a file that the recipe names is not there.
+        """
+        default, stated = Options(), self._stated(night)
+        for name, operation in NEEDED_BY.items():
+            value = getattr(given, name)
+            if value not in {"", (), "none"} and self.step(operation) is None:
+                raise ParameterError(
+                    f"--{name.replace('_', '-')} needs the step {operation}, which {self.title} does not have; add it."
+                )
+        now = {item.name: getattr(given, item.name) for item in fields(Options)}
+        # What is given in the command is the later word.
+        changed = {name: value for name, value in now.items() if value != getattr(default, name)}
+        return Options(**{**stated, **changed})
+
+    def _stated(self, night: str) -> dict[str, Any]:
+        """Return the options that the recipe states, also by its steps, in the form that they have in a command."""
+        stated = dict(self.options)
+        for step in self.steps:
+            for name, option in RULES[step.operation].options.items():
+                if name in step.parameters:
+                    stated[option] = step.parameters[name]
+        for name in FILES & set(stated):
+            several = [stated[name]] if isinstance(stated[name], str) else stated[name]
+            found = [self.find(each, night) for each in several]
+            stated[name] = found[0] if isinstance(stated[name], str) else found
+        for name in ("overscan", "trim", "cosmic_rays"):
+            if self.step(NEEDED_BY[name]) is None:
+                stated[name] = "none"
+        return {name: as_option(name, value) for name, value in stated.items()}
+
+    def find(self, name: str, night: str) -> str:
+        """Return the path of a file that the recipe names, in its folder or in that of the night.
+
+        Raises
+        ------
+        MissingFileError
+            Raised if it is in neither.
+        """
+        folders = [folder for folder in (self.folder, night) if folder] or ["."]
+        for folder in folders:
+            path = os.path.join(folder, name)
+            if os.path.exists(path.partition("[")[0]):
+                return os.path.abspath(path)
+        raise MissingFileError(
+            f"{self.title} names {name!r}, which is neither in {' nor in '.join(map(repr, folders))}; correct the name."
+        )
+
+    def files(self, night: str) -> dict[str, str]:
+        """Return the paths of files that added steps read, by their names in the recipe."""
+        names = [
+            value
+            for step in self.steps
+            for name, value in step.parameters.items()
+            if isinstance(value, str) and parameters_of(step.operation)[name].names_file(value)
+        ]
+        return {name: self.find(name, night) for name in names}
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return f"recipe {os.path.basename(self.path)!r}" if self.path else "the recipe"
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """Return what was given for a recipe, or what came of it, as plain data."""
+    steps = [step.data if isinstance(step, RecipeStep) else step for step in recipe.steps]
+    outputs = recipe.outputs.data if isinstance(recipe.outputs, Outputs) else recipe.outputs
+    return {"order": recipe.order, "steps": steps, "outputs": outputs, "options": dict(recipe.options)}
