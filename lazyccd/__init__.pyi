@@ -11,6 +11,7 @@ from . import (
     stats as stats,
     testing as testing,
 )
+from .batch.recipe.recipe import Recipe as Recipe
 from .batch.reduce import reduce as reduce
 from .frame.ccddata import from_ccddata as from_ccddata, to_ccddata as to_ccddata
 from .frame.history_log import conf as conf

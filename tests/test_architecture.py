@@ -45,7 +45,7 @@ _layer(
 )
 _layer("stats", "frame")
 _layer("ops", "io", "stats", packages=("astropy.modeling", "scipy"))
-_layer("batch", "ops", packages=("astropy.table", "astropy.time", "rich"))
+_layer("batch", "ops", packages=("astropy.table", "astropy.time", "pydantic", "rich", "ruamel"))
 _layer("testing", "io", packages=("astropy.modeling", "hypothesis", "scipy"))
 _layer("ccdproc", "ops", packages=("astropy",))  # the names and ways of ccdproc, for its scripts
 _layer(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import xarray as xr
@@ -31,16 +31,19 @@ from lazyccd.batch.exposures import (
     merge_doubts,
     merge_messages,
     open_raw,
+    with_frames,
 )
 from lazyccd.batch.measure import level
 from lazyccd.batch.metadata import Facts
 from lazyccd.batch.night_plan import Choice, Doubt, FramePlan, NightPlan, exposure_name
 from lazyccd.batch.open_master import open_mask, open_master
 from lazyccd.batch.outcome import Status
+from lazyccd.batch.recipe.recipe import Recipe
+from lazyccd.batch.recipe.rules import RULES, parameters_of, to_argument
+from lazyccd.batch.recipe.steps import RecipeStep
 from lazyccd.errors import ParameterError, ShapeError
 from lazyccd.frame.core import DATA
 from lazyccd.frame.output_header import after_gain, after_pedestal
-from lazyccd.frame.tree import make_tree
 from lazyccd.io import as_frame
 from lazyccd.kernels.block import Array
 from lazyccd.ops.instrument.calibrate import add_noise, scale_noise
@@ -49,9 +52,20 @@ from lazyccd.ops.instrument.overscan import overscan_levels
 
 @dataclass
 class Calibrated:
-    """A calibrated frame, and the messages of what was done."""
+    """A frame on its way through the steps of a recipe, and what was noticed."""
 
     frame: xr.Dataset
+    frame_plan: FramePlan
+    recipe: Recipe = field(default_factory=Recipe)
+    masters: Mapping[str, str] = field(default_factory=dict)
+    """What opens each master that was made, by its name."""
+
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Paths of the files that added steps of the recipe read, by their names there."""
+
+    bias_noise: float = 1.0
+    """Factor of the noise that the master bias adds."""
+
     messages: list[str] = field(default_factory=list)
     doubts: list[Doubt] = field(default_factory=list)
     """What its pixels say against it."""
@@ -64,6 +78,22 @@ class Calibrated:
 
     seen: Array | None = None
     """What is looked at of the frame after its last step: the next one begins there."""
+
+    waiting_mask: xr.Dataset | None = None
+    """A bad pixel mask that fits only after the trim."""
+
+    is_noise_due: bool = False
+    """Whether the noise waits for a dark that takes the bias away."""
+
+    @property
+    def facts(self) -> Facts:
+        """Those of the frame."""
+        return self.frame_plan.facts
+
+    @property
+    def has_gain(self) -> bool:
+        """Whether it becomes electrons: its gain is known, and the recipe applies it."""
+        return self.facts.gain.value is not None and self.recipe.step("gain_correct") is not None
 
 
 @dataclass
@@ -117,26 +147,58 @@ def reduce_exposure(
         Frames of the exposure that removing cosmic rays has damaged, and how: they keep theirs.
     """
     spoiled = spoiled or {}
-    calibrated = [calibrate_frame(plan, item, made) for item in frame_plans]
-    whole, assembly = assemble_amplifiers(as_exposure(frame_plans, [done.frame for done in calibrated]))
+    calibrated = calibrate_exposure(plan, frame_plans, made)
+    whole = as_exposure(frame_plans, [done.frame for done in calibrated])
     choices = [choice for item in frame_plans for choice in item.choices if choice]
     masters = masters_of(plan, choices)
     # One spectrograph, or one camera, lights all images of a file.
-    facts, asked = frame_plans[0].facts, plan.options.cosmic_rays
-    cleaned = {
-        name: remove_cosmic_rays(frame, "none" if name in spoiled and asked != "fill" else asked, facts)
-        for name, frame in frames_by_name(whole).items()
-    }
+    whole, cleaned, assembly = _whole_detectors(plan, whole, frame_plans[0].facts, spoiled)
     doubts = merge_doubts({item.child: done.doubts for item, done in zip(frame_plans, calibrated, strict=True)})
     doubts = (*doubts, *made.doubts_of(frame_plans))
     damage = merge_doubts({name: [spoiled[name]] if name in spoiled else [] for name in cleaned})
     planned = [doubt for item in frame_plans for doubt in item.doubts]
     status: Status = "PARTIAL" if doubts or damage or planned else "DONE"
     source, why = exposure_name(frame_plans[0]), list(dict.fromkeys([*doubts, *damage, *planned]))
-    frames = {name: with_provenance(done.frame, source, masters, status, why) for name, done in cleaned.items()}
+    recipe = "" if plan.recipe.is_built_in else plan.recipe.name
+    frames = {
+        name: with_provenance(frame, source, masters, status, why, recipe)
+        for name, frame in frames_by_name(whole).items()
+    }
     messages = merge_messages({item.child: done.messages for item, done in zip(frame_plans, calibrated, strict=True)})
-    ready = make_tree(frames, whole.attrs) if isinstance(whole, xr.DataTree) else frames[""]
+    ready = with_frames(whole, frames)
     return Reduced(ready, tuple(masters), (*messages, *assembly), cleaned, status, (*doubts, *damage))
+
+
+def _whole_detectors(
+    plan: NightPlan, whole: xr.Dataset | xr.DataTree, facts: Facts, spoiled: Mapping[str, Doubt]
+) -> tuple[xr.Dataset | xr.DataTree, dict[str, Cleaned], list[str]]:
+    """Do the steps of a recipe that need whole detectors.
+
+    Returns
+    -------
+    tuple
+        The exposure, what became of the cosmic rays of each of its frames, and messages.
+    """
+    cleaned, messages = {name: Cleaned(frame) for name, frame in frames_by_name(whole).items()}, []
+    asked, files = plan.options.cosmic_rays, plan.recipe.files(plan.folder)
+    for step in plan.recipe.of_detectors:
+        given = step.parameters
+        if step.operation == "assemble":
+            whole, said = assemble_amplifiers(whole, **given)
+            messages += said
+            cleaned = {name: Cleaned(frame) for name, frame in frames_by_name(whole).items()}
+        elif step.operation == "cosmicray_lacosmic":
+            cleaned = {
+                name: remove_cosmic_rays(frame, "none" if name in spoiled and asked != "fill" else asked, facts, given)
+                for name, frame in frames_by_name(whole).items()
+            }
+            whole = with_frames(whole, {name: done.frame for name, done in cleaned.items()})
+        elif "science" in step.kinds:
+            frames = {name: apply_step(step, frame, files) for name, frame in frames_by_name(whole).items()}
+            whole = with_frames(whole, frames)
+            # The product is no longer what the cosmic rays were taken from.
+            cleaned = {name: replace(done, is_product=False) for name, done in cleaned.items()}
+    return whole, cleaned, messages
 
 
 def calibrate_frame(plan: NightPlan, frame_plan: FramePlan, made: MadeMasters) -> Calibrated:
@@ -147,11 +209,102 @@ def calibrate_frame(plan: NightPlan, frame_plan: FramePlan, made: MadeMasters) -
     ParameterError
         Raised if one of its masters could not be made.
     """
-    for choice in frame_plan.choices:
+    alike = [frame_plan]
+    if frame_plan.child and plan.recipe.step("correct_crosstalk"):
+        name = exposure_name(frame_plan)
+        alike = [item for item in plan.frames if item.is_reduced and exposure_name(item) == name]
+    return calibrate_exposure(plan, alike, made)[alike.index(frame_plan)]
+
+
+def calibrate_exposure(plan: NightPlan, frame_plans: list[FramePlan], made: MadeMasters) -> list[Calibrated]:
+    """Calibrate images of one file, lazily but for their overscan strips, by the steps of the recipe.
+
+    The steps of the built-in recipe are these:
+
+    1. Raw adu: SAT, bad pixels, overscan, trim, bias.
+    2. Noise of signal and reading, on top of the master's.
+    3. Gain; dark and flat in electrons.
+
+    A dark that contains the bias is subtracted where the bias would be, and the noise comes after it.
+
+    Raises
+    ------
+    ParameterError
+        Raised if one of their masters could not be made.
+    """
+    for choice in (choice for item in frame_plans for choice in item.choices):
         if choice and not choice.is_file and choice.master not in made.paths:
             why = made.failed.get(plan.group(choice.master).file, "it was not made")
             raise ParameterError(f"{choice.kind} master {choice.master} is missing: {why}")
-    return calibrate(frame_plan, made.paths, plan.bias_noise(frame_plan))
+    recipe, files = plan.recipe, plan.recipe.files(plan.folder)
+    dones = [_begin(plan, item, made, files) for item in frame_plans]
+    standard = [number for number, step in enumerate(recipe.of_images) if RULES[step.operation].is_standard]
+    for number, step in enumerate(recipe.of_images):
+        concerned = [done for done in dones if (calibration_of(done.frame_plan.kind) or "science") in step.kinds]
+        if step.operation == "correct_crosstalk":
+            _correct_crosstalk(step, concerned)
+        else:
+            for done in concerned:
+                _do_step(step, done)
+        # What is added behind them is no calibration, which is judged by what it leaves.
+        if number == max(standard, default=-1):
+            for done in dones:
+                _finish(done)
+    if not standard:
+        for done in dones:
+            _finish(done)
+    return dones
+
+
+def _begin(plan: NightPlan, frame_plan: FramePlan, made: MadeMasters, files: Mapping[str, str]) -> Calibrated:
+    """Open a raw frame."""
+    done = Calibrated(open_raw(frame_plan), frame_plan, plan.recipe, made.paths, files, plan.bias_noise(frame_plan))
+    done.saturate = frame_plan.facts.saturate.value
+    if plan.recipe.step("flag_saturated") is None:
+        _look_at_raw(done, good_pixels(done.frame))
+    return done
+
+
+def _do_step(step: RecipeStep, done: Calibrated) -> None:
+    """Do a step on a frame: as the plan of the night has it, with what the recipe states besides."""
+    planned = PLANNED.get(step.operation)
+    if planned is None:
+        done.frame, done.seen = apply_step(step, done.frame, done.files), None
+    else:
+        options = RULES[step.operation].options
+        planned(done, {name: value for name, value in step.parameters.items() if name not in options})
+
+
+def apply_step(step: RecipeStep, frame: xr.Dataset, files: Mapping[str, str]) -> xr.Dataset:
+    """Return a frame after a step that the plan of a night does not know.
+
+    Parameters
+    ----------
+    step
+        An operation with its parameters.
+    frame
+        A frame of the right kind.
+    files
+        Paths of the files that the step reads, by their names in the recipe.
+    """
+    known = parameters_of(step.operation)
+    given = {}
+    for name, value in step.parameters.items():
+        is_file = isinstance(value, str) and known[name].names_file(value)
+        # A path would stand in the log of the product, which then depends on where it was made.
+        given[name] = as_frame(files[value], f"{name} {value}") if is_file else to_argument(known[name], value)
+    made: xr.Dataset = getattr(ops, step.operation)(frame, **given)
+    return made
+
+
+def _correct_crosstalk(step: RecipeStep, dones: list[Calibrated]) -> None:
+    """Correct the images of a file for each other's crosstalk; a file of one image has none."""
+    if len(dones) < 2:
+        return
+    frames = {done.frame_plan.child: done.frame for done in dones}
+    corrected = ops.correct_crosstalk(frames, **step.parameters)
+    for done in dones:
+        done.frame, done.seen = corrected[done.frame_plan.child], None
 
 
 def masters_of(plan: NightPlan, choices: Iterable[Choice]) -> dict[str, Choice]:
@@ -165,7 +318,12 @@ def masters_of(plan: NightPlan, choices: Iterable[Choice]) -> dict[str, Choice]:
 
 
 def with_provenance(
-    frame: xr.Dataset, source: str, masters: Mapping[str, Choice], status: str, doubts: Iterable[Doubt] = ()
+    frame: xr.Dataset,
+    source: str,
+    masters: Mapping[str, Choice],
+    status: str,
+    doubts: Iterable[Doubt] = (),
+    recipe: str = "",
 ) -> xr.Dataset:
     """Return a product whose header names its source and its masters, and says what may be wrong with it."""
     cards: dict[str, Any] = {"LZSOURCE": (os.path.basename(source), "file that was reduced")}
@@ -175,74 +333,170 @@ def with_provenance(
     if masters:
         cards["LZLEVEL"] = (max(choice.level for choice in masters.values()), "worst level of a master, 0 is best")
     cards["LZSTATUS"] = (status, "whether all steps were done, without doubt")
+    if recipe:
+        cards["LZRECIPE"] = _in_ascii(recipe)
     for number, doubt in enumerate(doubts, 1):
         cards[f"LZDOUBT{number}"] = _in_ascii(doubt.text)
     made: xr.Dataset = ops.with_header(frame, cards)
     return made
 
 
-def calibrate(frame_plan: FramePlan, masters: dict[str, str], bias_noise: float = 1.0) -> Calibrated:
-    """Reduce one frame, lazily but for its overscan strip.
-
-    1. Raw adu: SAT, overscan, trim, bad pixels, bias.
-    2. Noise of signal and reading, on top of the master's.
-    3. Gain; dark and flat in electrons.
-
-    A dark that contains the bias is subtracted where the bias would be, and the noise comes after it.
-
-    Parameters
-    ----------
-    frame_plan
-        What to do.
-    masters
-        Paths of the masters that were made, by name.
-    bias_noise
-        Factor of the noise that the master bias adds.
-    """
-    facts = frame_plan.facts
-    done = Calibrated(open_raw(frame_plan), saturate=facts.saturate.value)
+def _flag_saturated(done: Calibrated, given: Mapping[str, Any]) -> None:
+    """Flag what is saturated: at the stated level, and at that at which the pixels pile up."""
     # Before anything is subtracted: saturation is a level of the raw frame.
-    if facts.saturate.value is not None:
-        done.frame = ops.flag_saturated(done.frame, float(facts.saturate.value))
-    _look_at_raw(frame_plan, done)
-    _overscan_and_trim(frame_plan, done)
-    kind = calibration_of(frame_plan.kind)
-    gain, read = facts.gain.value, facts.readnoise.value
-    # The noise of signal and reading comes after the bias, since the pedestal has no photons.
-    if frame_plan.bias:
-        master, before = _master(frame_plan, frame_plan.bias, masters), done.frame
-        done.frame = ops.subtract_bias(done.frame, scale_noise(master, bias_noise))
-        _note_pedestal(done, level(master))
-        _look_at_step(frame_plan, frame_plan.bias, before, master, done)
+    if done.facts.saturate.value is not None:
+        done.frame = ops.flag_saturated(done.frame, float(done.facts.saturate.value), **given)
+    values = good_pixels(done.frame)
+    constant = _look_at_raw(done, values)
+    found = None if calibration_of(done.frame_plan.kind) in {"bias", "dark"} or constant else piled_up(values)
+    # Pixels at the stated level are flagged already, so what piles up lies below it.
+    if found is not None:
+        level, count = found
+        stated = done.facts.saturate
+        text = f"stated {stated.value:g} adu ({stated.source})" if stated.value is not None else "none stated"
+        done.messages.append(f"saturation: {count} pixels pile up at {level:g} adu, which is used; {text}")
+        done.frame = ops.flag_saturated(done.frame, level, **given)
+        done.saturate = level
+
+
+def _look_at_raw(done: Calibrated, values: Array) -> str:
+    """Look for parts of a raw frame that are constant."""
+    constant = check_raw(values, is_flat=calibration_of(done.frame_plan.kind) == "flat")
+    if constant:
+        done.doubts.append(Doubt("check", constant))
+    return constant
+
+
+def _add_mask(done: Calibrated, given: Mapping[str, Any]) -> None:
+    """Mark bad pixels."""
+    if not done.frame_plan.bpm:
+        return
+    bad = open_mask(done.frame_plan.bpm)
+    # A mask of the raw frame's size goes in before the trim, so that bad columns are known in the overscan too.
+    if bad[DATA].shape == done.frame_plan.shape == done.frame[DATA].shape:
+        done.frame = ops.add_mask(done.frame, bad[DATA], **given)
+    else:
+        done.waiting_mask = bad
+        _add_waiting_mask(done)
+
+
+def _add_waiting_mask(done: Calibrated) -> None:
+    """Mark bad pixels by a mask of the trimmed size, if the frame has it by now."""
+    bad = done.waiting_mask
+    if bad is not None and bad[DATA].shape == done.frame[DATA].shape:
+        step = done.recipe.step("add_mask")
+        given = {} if step is None else {key: value for key, value in step.parameters.items() if key != "array"}
+        done.frame = ops.add_mask(done.frame, bad[DATA].data, **given)
+        done.waiting_mask = None
+
+
+def _trim(done: Calibrated, _given: Mapping[str, Any]) -> None:
+    """Trim a frame."""
+    if done.facts.trim.value is not None:
+        done.frame = ops.trim_image(done.frame, done.facts.trim.value)
+        done.messages.append(f"trimmed to {done.facts.trim.value}")
+        _add_waiting_mask(done)
+
+
+def _subtract_bias(done: Calibrated, _given: Mapping[str, Any]) -> None:
+    """Subtract the master bias."""
+    if not done.frame_plan.bias:
+        return
+    master, before = _master(done, done.frame_plan.bias), done.frame
+    done.frame = ops.subtract_bias(done.frame, scale_noise(master, done.bias_noise))
+    _note_pedestal(done, level(master))
+    _look_at_step(done.frame_plan.bias, before, master, done)
+
+
+def _create_deviation(done: Calibrated, _given: Mapping[str, Any]) -> None:
+    """Add the noise of signal and reading: after the bias, since the pedestal has no photons."""
+    gain, read = done.facts.gain.value, done.facts.readnoise.value
     # What is not known is not pretended: without gain and read noise no uncertainty is written.
-    unknown = why_no_uncertainty(frame_plan)
-    if gain is not None and read is not None and not unknown and not frame_plan.contains_bias:
-        signal = bool(frame_plan.bias) or (kind != "bias" and facts.overscan.value is not None)
-        done.frame = add_noise(done.frame, gain=gain, readnoise=read, poisson=signal)
+    if gain is None or read is None or why_no_uncertainty(done):
+        return
+    if done.frame_plan.contains_bias:
+        done.is_noise_due = True
+        return
+    kind = calibration_of(done.frame_plan.kind)
+    signal = bool(done.frame_plan.bias) or (kind != "bias" and done.facts.overscan.value is not None)
+    done.frame = add_noise(done.frame, gain=gain, readnoise=read, poisson=signal)
+
+
+def _gain_correct(done: Calibrated, _given: Mapping[str, Any]) -> None:
+    """Convert adu to electrons, where the gain is known."""
+    gain = done.facts.gain.value
+    if gain is None:
+        return
+    done.frame = ops.gain_correct(done.frame, gain * u.electron / u.adu)
+    header = after_gain(done.frame.attrs["header"], gain, done.facts.readnoise.value)
+    done.frame = done.frame.assign_attrs(header=header)
+    done.seen = None if done.seen is None else done.seen * gain
+
+
+def _subtract_dark(done: Calibrated, _given: Mapping[str, Any]) -> None:
+    """Subtract the master dark; one that contains the bias takes it away too."""
+    facts, choice = done.facts, done.frame_plan.dark
+    if not choice:
+        return
+    is_scaled = choice.scale != 1
+    # Both are known if one is scaled; else they are equal.
+    ours = facts.exposure.value or choice.exposure or 0.0
+    theirs = choice.exposure or ours
+    times = {"dark_exposure": theirs * u.s, "data_exposure": ours * u.s}
+    master, before = _master(done, choice), done.frame
+    done.frame = ops.subtract_dark(done.frame, master, **times, scale=is_scaled)
+    if choice.contains_bias:
+        _note_pedestal(done, level(master))
+    _look_at_step(choice, before, master, done)
+    if is_scaled:
+        done.messages.append(f"dark scaled by {choice.scale:.4g}")
+    # Only now the pedestal is gone, and what is left are photons and dark current.
+    if done.is_noise_due:
+        gain = 1.0 if done.has_gain else float(facts.gain.value or 1.0)
+        done.frame = add_noise(done.frame, gain=gain, readnoise=float(facts.readnoise.value or 0.0))
+        done.is_noise_due = False
+
+
+def _flat_correct(done: Calibrated, given: Mapping[str, Any]) -> None:
+    """Divide by the master flat."""
+    choice = done.frame_plan.flat
+    if choice:
+        # Flats of the night have level 1 already; to normalise again by the mean of one frame would change its scale.
+        master, before = _master(done, choice), done.frame
+        done.frame = ops.flat_correct(done.frame, master, norm_value=1.0, **given)
+        _look_at_step(choice, before, master, done)
+
+
+def _finish(done: Calibrated) -> None:
+    """Judge a frame after the last step of its calibration."""
+    if done.waiting_mask is not None:
+        shape, plan = done.waiting_mask[DATA].shape, done.frame_plan
+        raise ShapeError(
+            f"bad pixel mask {plan.bpm.master} has shape {shape}; it must be that of {plan.name}, "
+            f"{plan.shape}, or of its trimmed part, {done.frame[DATA].shape}."
+        )
+    frame_plan, facts = done.frame_plan, done.facts
     # A master bias stays in adu, as the frames that it is subtracted from still are then.
-    if kind == "bias":
-        return done
-    if gain is not None:
-        done.frame = ops.gain_correct(done.frame, gain * u.electron / u.adu)
-        done.frame = done.frame.assign_attrs(header=after_gain(done.frame.attrs["header"], gain, read))
-        done.seen = None if done.seen is None else done.seen * gain
-    _dark_and_flat(frame_plan, masters, done)
+    if calibration_of(frame_plan.kind) == "bias":
+        return
     if frame_plan.kind == "science":
         pedestal_gone = bool(frame_plan.bias or frame_plan.contains_bias or facts.overscan.value)
         how = {"pedestal_gone": pedestal_gone, "flattened": bool(frame_plan.flat), "small": is_plain_image(facts)}
         done.doubts += check_result(done.frame, facts, done.seen, steps=done.steps, **how)
         if not is_large_enough(done.frame[DATA].shape):
             done.messages.append("not checked for structure of its masters: the image is too small")
+    unknown = why_no_uncertainty(done)
     if unknown:
         # That of the masters alone would look like the frame's.
         done.frame = scale_noise(done.frame, 0)
         done.messages.append(f"no uncertainty is written: {unknown}")
-    return done
 
 
-def why_no_uncertainty(frame_plan: FramePlan) -> str:
+def why_no_uncertainty(done: Calibrated) -> str:
     """Say why the noise of a frame cannot be known; empty if it can."""
-    facts = frame_plan.facts
+    frame_plan, facts = done.frame_plan, done.facts
+    if done.recipe.step("create_deviation") is None:
+        return "the recipe has no create_deviation"
     lost = [name for name, fact in (("gain", facts.gain), ("read noise", facts.readnoise)) if fact.value is None]
     if lost:
         return f"{' and '.join(lost)} {'is' if len(lost) == 1 else 'are'} not known"
@@ -253,27 +507,9 @@ def why_no_uncertainty(frame_plan: FramePlan) -> str:
     return ""
 
 
-def _look_at_raw(frame_plan: FramePlan, done: Calibrated) -> None:
-    """Look for parts that are constant, and for the level at which the pixels pile up."""
-    values = good_pixels(done.frame)
-    constant = check_raw(values, is_flat=calibration_of(frame_plan.kind) == "flat")
-    if constant:
-        done.doubts.append(Doubt("check", constant))
-    found = None if calibration_of(frame_plan.kind) in {"bias", "dark"} or constant else piled_up(values)
-    # Pixels at the stated level are flagged already, so what piles up lies below it.
-    if found is not None:
-        level, count = found
-        stated = frame_plan.facts.saturate
-        text = f"stated {stated.value:g} adu ({stated.source})" if stated.value is not None else "none stated"
-        done.messages.append(f"saturation: {count} pixels pile up at {level:g} adu, which is used; {text}")
-        done.frame = ops.flag_saturated(done.frame, level)
-        done.saturate = level
-
-
-def _look_at_step(
-    frame_plan: FramePlan, choice: Choice, before: xr.Dataset, master: xr.Dataset, done: Calibrated
-) -> None:
+def _look_at_step(choice: Choice, before: xr.Dataset, master: xr.Dataset, done: Calibrated) -> None:
     """Look for signs that a master did not belong to a science frame."""
+    frame_plan = done.frame_plan
     small = is_plain_image(frame_plan.facts)
     if frame_plan.kind != "science" or (choice.kind == "flat" and not small):
         done.seen = None
@@ -299,39 +535,25 @@ def _in_ascii(text: str) -> str:
     return text.encode("ascii", "replace").decode()
 
 
-def _overscan_and_trim(frame_plan: FramePlan, done: Calibrated) -> None:
-    """Subtract the overscan, trim, mark bad pixels."""
-    facts = frame_plan.facts
-    bad = open_mask(frame_plan.bpm) if frame_plan.bpm else None
-    # A mask of the raw frame's size goes in before the trim, so that bad columns are known in the overscan too.
-    if bad is not None and bad[DATA].shape == frame_plan.shape:
-        done.frame = ops.add_mask(done.frame, bad[DATA])
-        bad = None
-    if facts.overscan.value is not None:
-        _subtract_overscan(facts, facts.overscan.value, done)
-    if facts.trim.value is not None:
-        done.frame = ops.trim_image(done.frame, facts.trim.value)
-        done.messages.append(f"trimmed to {facts.trim.value}")
-    if bad is not None:
-        if bad[DATA].shape != done.frame[DATA].shape:
-            raise ShapeError(
-                f"bad pixel mask {frame_plan.bpm.master} has shape {bad[DATA].shape}; it must be that of {frame_plan.name}, "
-                f"{frame_plan.shape}, or of its trimmed part, {done.frame[DATA].shape}."
-            )
-        done.frame = ops.add_mask(done.frame, bad[DATA].data)
-
-
-def _subtract_overscan(facts: Facts, section: str, done: Calibrated) -> None:
+def _subtract_overscan(done: Calibrated, given: Mapping[str, Any]) -> None:
     """Subtract the overscan, as a constant or line by line, and note in the header which and why."""
-    gain, read = facts.gain.value, facts.readnoise.value
+    section = done.facts.overscan.value
+    if section is None:
+        return
+    gain, read = done.facts.gain.value, done.facts.readnoise.value
     adu = None if read is None or gain is None else float(read) / float(gain)
     chosen = overscan_levels(done.frame, section, readnoise=adu)
-    done.messages.append(f"overscan {section}: {chosen.reason}")
-    # The log names what was asked for, not the numbers that were chosen: HISTORY has these.
-    entries = {"subtract_overscan": f"ccd=<CCDData>, fits_section={section}", "HISTORY": done.messages[-1]}
-    done.frame = ops.subtract_overscan(
-        done.frame, fits_section=section, overscan_axis=None, statistic=chosen, add_keyword=entries
-    )
+    if given:
+        done.messages.append(f"overscan {section}: as the recipe says")
+        how = {"overscan_axis": None, **given, **({"readnoise": adu} if given.get("statistic") == "auto" else {})}
+        done.frame = ops.subtract_overscan(done.frame, fits_section=section, **how)
+    else:
+        done.messages.append(f"overscan {section}: {chosen.reason}")
+        # The log names what was asked for, not the numbers that were chosen: HISTORY has these.
+        entries = {"subtract_overscan": f"ccd=<CCDData>, fits_section={section}", "HISTORY": done.messages[-1]}
+        done.frame = ops.subtract_overscan(
+            done.frame, fits_section=section, overscan_axis=None, statistic=chosen, add_keyword=entries
+        )
     _note_pedestal(done, chosen.mean)
 
 
@@ -341,36 +563,23 @@ def _note_pedestal(done: Calibrated, pedestal: float) -> None:
         done.frame = done.frame.assign_attrs(header=after_pedestal(done.frame.attrs["header"], pedestal))
 
 
-def _dark_and_flat(frame_plan: FramePlan, masters: dict[str, str], done: Calibrated) -> None:
-    """Subtract the dark and divide by the flat."""
-    facts = frame_plan.facts
-    if frame_plan.dark:
-        is_scaled = frame_plan.dark.scale != 1
-        # Both are known if one is scaled; else they are equal.
-        ours = facts.exposure.value or frame_plan.dark.exposure or 0.0
-        theirs = frame_plan.dark.exposure or ours
-        times = {"dark_exposure": theirs * u.s, "data_exposure": ours * u.s}
-        master, before = _master(frame_plan, frame_plan.dark, masters), done.frame
-        done.frame = ops.subtract_dark(done.frame, master, **times, scale=is_scaled)
-        if frame_plan.contains_bias:
-            _note_pedestal(done, level(master))
-        _look_at_step(frame_plan, frame_plan.dark, before, master, done)
-        if is_scaled:
-            done.messages.append(f"dark scaled by {frame_plan.dark.scale:.4g}")
-        # Only now the pedestal is gone, and what is left are photons and dark current.
-        if frame_plan.contains_bias and facts.gain.value is not None and facts.readnoise.value is not None:
-            done.frame = add_noise(done.frame, gain=1.0, readnoise=float(facts.readnoise.value))
-    if frame_plan.flat:
-        # Flats of the night have level 1 already; to normalise again by the mean of one frame would change its scale.
-        master, before = _master(frame_plan, frame_plan.flat, masters), done.frame
-        done.frame = ops.flat_correct(done.frame, master, norm_value=1.0)
-        _look_at_step(frame_plan, frame_plan.flat, before, master, done)
-
-
-def _master(frame_plan: FramePlan, choice: Choice, masters: dict[str, str]) -> xr.Dataset:
+def _master(done: Calibrated, choice: Choice) -> xr.Dataset:
     """Open a master; a path would stand in the log of the product, which then depends on where it was made."""
     if not choice.is_file:
-        return as_frame(masters[choice.master], f"master {choice.kind}")
-    has_gain = frame_plan.facts.gain.value is not None
-    unit = {"bias": "adu", "dark": "electron" if has_gain else "adu"}.get(choice.kind, "")
-    return open_master(choice, frame_plan, unit)
+        return as_frame(done.masters[choice.master], f"master {choice.kind}")
+    unit = {"bias": "adu", "dark": "electron" if done.has_gain else "adu"}.get(choice.kind, "")
+    return open_master(choice, done.frame_plan, unit)
+
+
+PLANNED: dict[str, Callable[[Calibrated, Mapping[str, Any]], None]] = {
+    "flag_saturated": _flag_saturated,
+    "add_mask": _add_mask,
+    "subtract_overscan": _subtract_overscan,
+    "trim_image": _trim,
+    "subtract_bias": _subtract_bias,
+    "create_deviation": _create_deviation,
+    "gain_correct": _gain_correct,
+    "subtract_dark": _subtract_dark,
+    "flat_correct": _flat_correct,
+}
+"""Steps on single images for which the plan of the night says what is done to each frame."""

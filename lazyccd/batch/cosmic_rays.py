@@ -147,6 +147,9 @@ class Cleaned:
     before: xr.Dataset | None = None
     """The frame with its cosmic rays; None where they are left in."""
 
+    is_product: bool = True
+    """Whether nothing else is done to the frame, so that the product shows what was removed."""
+
 
 @dataclass(frozen=True)
 class FlaggedStars:
@@ -193,7 +196,7 @@ def choose_objlim(fwhm: float) -> float:
     return OBJLIM_UNDERSAMPLED if fwhm < UNDERSAMPLED else OBJLIM
 
 
-def remove_cosmic_rays(frame: xr.Dataset, asked: str, facts: Facts) -> Cleaned:
+def remove_cosmic_rays(frame: xr.Dataset, asked: str, facts: Facts, given: Mapping[str, Any] | None = None) -> Cleaned:
     """Remove the cosmic rays of a calibrated frame, unless they must be left in.
 
     Parameters
@@ -204,7 +207,10 @@ def remove_cosmic_rays(frame: xr.Dataset, asked: str, facts: Facts) -> Cleaned:
         As `Options.cosmic_rays`.
     facts
         Of the frame: a spectrum is cleaned only if it is asked for, and what has a matrix of colours never.
+    given
+        Parameters of `lazyccd.cosmicray_lacosmic` that a recipe states.
     """
+    given = given or {}
     spectrum = facts.mode.value == "spectrum"
     if asked == "none":
         return Cleaned(frame)
@@ -213,18 +219,18 @@ def remove_cosmic_rays(frame: xr.Dataset, asked: str, facts: Facts) -> Cleaned:
     if not asked and spectrum:
         return Cleaned(frame, ("cosmic rays left in, as in every spectrum; --cosmic-rays lacosmic removes them",))
     # LA Cosmic compares with the noise: with a guessed one it flags stars, or nothing.
-    if UNCERTAINTY not in frame:
+    if UNCERTAINTY not in frame and given.get("use_uncertainty", True):
         return Cleaned(frame, ("cosmic rays left in: the noise is not known",))
     # A spectrum has no stars, and its lines would be taken for such.
     stars = None if spectrum else measure_stars(frame)
     objlim = OBJLIM if stars is None else choose_objlim(stars.fwhm)
     messages: tuple[str, ...] = ()
-    if stars is not None and objlim != OBJLIM:
+    if stars is not None and objlim != OBJLIM and "objlim" not in given:
         width = f"stars are {stars.fwhm:.1f} pixels wide"
         messages = (f"{width}: cosmic rays with objlim {objlim:g} instead of {OBJLIM:g}",)
     # The uncertainty is the only right noise once amplifiers of different gain are assembled; a scalar fits one of
     # them.
-    cleaned = ops.cosmicray_lacosmic(frame, objlim=objlim, use_uncertainty=True)
+    cleaned = ops.cosmicray_lacosmic(frame, **{"objlim": objlim, "use_uncertainty": True, **given})
     if asked == "flag":
         cleaned = ops.add_mask(frame, ops.is_flagged(cleaned, "CR"), plane="CR")
     return Cleaned(cleaned, messages, stars, frame)
@@ -370,6 +376,7 @@ def check_cleaning(product: xr.Dataset, cleaned: Cleaned, facts: Facts) -> tuple
     """Return what is said of the cosmic rays of a product that was written, and the doubt that something else was removed."""
     if cleaned.before is None:
         return (), None
+    product = product if cleaned.is_product else cleaned.frame
     image = resolve(product)
     region = central_region(image.shape, 1.0, most=AREA)
     part = cut(image, *region.slices).to_dataset().compute()

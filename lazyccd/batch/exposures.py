@@ -24,7 +24,7 @@ from lazyccd.io.fits.mef import root_attributes
 from lazyccd.io.fits.open import frame_of
 from lazyccd.io.fits.scan import scan_fits
 from lazyccd.io.names import parse_name
-from lazyccd.ops.mosaic.assemble import detectors_like, places_of
+from lazyccd.ops.mosaic.assemble import SectionKey, detectors_like, places_of
 
 DETECTORS = ("CCDNAME", "CCDNUM", "CHIPID")
 """Keywords that name the detector of an amplifier, the first that all images have."""
@@ -108,13 +108,17 @@ def _tree_like(frames: Mapping[str, xr.Dataset], attrs: Mapping[Any, Any]) -> xr
     return make_tree(parts, attrs)
 
 
-def assemble_amplifiers(exposure: xr.Dataset | xr.DataTree) -> tuple[xr.Dataset | xr.DataTree, list[str]]:
+def assemble_amplifiers(
+    exposure: xr.Dataset | xr.DataTree, section: SectionKey | None = None, group: str | None = None
+) -> tuple[xr.Dataset | xr.DataTree, list[str]]:
     """Put the amplifiers of an exposure together into detectors, where its headers say how.
 
     Parameters
     ----------
     exposure
         A frame, which is returned as it is, or a tree.
+    section, group
+        As in `lazyccd.assemble`; if None, as the headers say.
 
     Returns
     -------
@@ -127,16 +131,16 @@ def assemble_amplifiers(exposure: xr.Dataset | xr.DataTree) -> tuple[xr.Dataset 
     frames = frames_of(exposure)
     headers = {name: header_view(str(frame.attrs["header"])) for name, frame in frames.items()}
     # A keyword that one image lacks cannot sort them.
-    key = next((key for key in DETECTORS if all(key in header for header in headers.values())), None)
+    key = group or next((key for key in DETECTORS if all(key in header for header in headers.values())), None)
     detectors: dict[str, list[str]] = {}
     for name, header in headers.items():
-        detectors.setdefault(str(header[key]) if key else "", []).append(name)
+        detectors.setdefault(str(header.get(key)) if key else "", []).append(name)
     # Each image is a detector already; a mosaic is never pasted, since its gaps are not pixels.
     if len(detectors) == len(frames):
         return exposure, []
     try:
         why = next(filter(None, (_why_apart({n: frames[n] for n in names}) for names in detectors.values())), "")
-        made = None if why else ops.assemble(exposure, group=key)
+        made = None if why else ops.assemble(exposure, section, group=key)
     # Images that do not fit together are still good products, each by itself.
     except LazyCCDError as error:
         made, why = None, str(error).rstrip(".")
@@ -193,6 +197,18 @@ def merge_doubts(doubts: Mapping[str, Iterable[Doubt]]) -> tuple[Doubt, ...]:
 def frames_by_name(exposure: xr.Dataset | xr.DataTree) -> dict[str, xr.Dataset]:
     """Return the frames of an exposure by name; the name of a single image is empty."""
     return frames_of(exposure) if isinstance(exposure, xr.DataTree) else {"": exposure}
+
+
+def with_frames(exposure: xr.Dataset | xr.DataTree, frames: Mapping[str, xr.Dataset]) -> xr.Dataset | xr.DataTree:
+    """Return an exposure with other frames under its names, as `frames_by_name` returns them."""
+    return make_tree(dict(frames), exposure.attrs) if isinstance(exposure, xr.DataTree) else frames[""]
+
+
+def with_planes(frame: xr.Dataset, planes: Sequence[str]) -> xr.Dataset:
+    """Return a frame without its uncertainty or mask, unless they are among the planes that are asked for."""
+    if "uncertainty" not in planes:
+        frame = ops.with_uncertainty(frame, None)
+    return frame if "mask" in planes else ops.with_mask(frame, None)
 
 
 def master_locations(path: str, groups: Sequence[MasterGroup]) -> dict[str, str]:

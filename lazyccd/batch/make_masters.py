@@ -125,7 +125,9 @@ class MasterMaker:
         """Divide a calibrated flat by its level, or return why it is left out."""
         value = level(done.frame)
         facts = member.facts.with_fact("saturate", replace(member.facts.saturate, value=done.saturate))
-        reason = why_flat_is_excluded(value, facts, missing_images(self.plan, member))
+        # Without the step that applies the gain it is in adu still.
+        electrons = value if done.has_gain else value * (facts.gain.value or 1.0)
+        reason = why_flat_is_excluded(electrons, facts, missing_images(self.plan, member))
         if reason:
             return reason
         # Flats differ in exposure and lamp: each is brought to 1 before they can be compared pixel by pixel. One level each

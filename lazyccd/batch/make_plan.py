@@ -19,6 +19,7 @@ from lazyccd.batch.existing_masters import existing_masters, missing_use, with_m
 from lazyccd.batch.levels import LEVELS, Levels, allowed
 from lazyccd.batch.metadata import COMMAND_LINE, Fact, Facts, check_kind, resolve_facts
 from lazyccd.batch.night_plan import Choice, FramePlan, MasterGroup, NightPlan, Options, needed
+from lazyccd.batch.recipe.recipe import Recipe
 from lazyccd.errors import ParameterError
 
 _LISTED = {
@@ -46,6 +47,7 @@ def build_plan(
     options: Options | None = None,
     edits: Mapping[str, Edit] | None = None,
     levels: Levels = LEVELS,
+    recipe: Recipe | None = None,
 ) -> NightPlan:
     """Plan a night.
 
@@ -59,13 +61,15 @@ def build_plan(
         For each file that a table changed, what it says.
     levels
         How well masters must fit.
+    recipe
+        What is done to the frames; the built-in one if None.
 
     Raises
     ------
     ParameterError
         Raised if an option cannot be used, or a master that was given fits no frame by how it was treated.
     """
-    options = options or Options()
+    options, recipe = options or Options(), recipe or Recipe()
     user = load_camera(options.camera) if options.camera else None
     # A table that fits nothing is a misspelled [match]; ignored, it would give plausible and wrong products.
     if user is not None and collection.frames and not any(user.fits(frame) for frame in collection.frames):
@@ -74,6 +78,7 @@ def build_plan(
         )
     edits = edits or {}
     frame_plans = [_describe(frame, options, user, edits.get(frame.name, Edit())) for frame in collection.frames]
+    frame_plans = [replace(item, needs=tuple(filter(recipe.needs, item.needs))) for item in frame_plans]
     _check_unique(frame_plans)
     noon = night_noon(frame_plans)
     frame_plans = [replace(item, night=night_of(item.facts.time.value, noon)) for item in frame_plans]
@@ -83,7 +88,7 @@ def build_plan(
     existing, notes = existing_masters(options, user, frame_plans)
     levels = {kind: allowed(some, options.max_level) for kind, some in levels.items()}
     plan = NightPlan(
-        collection.folder, tuple(frame_plans), (), collection.skipped, options, (*collection.notes, *notes)
+        collection.folder, tuple(frame_plans), (), collection.skipped, options, (*collection.notes, *notes), recipe
     )
     # In this order: darks get a bias, flats both, so each master knows what it will be subtracted from.
     for kind in CALIBRATIONS:
@@ -404,7 +409,7 @@ def candidates_of(plan: NightPlan, kind: str, existing: list[Candidate]) -> list
 def _assign(plan: NightPlan, kind: str, existing: list[Candidate], levels: Levels) -> NightPlan:
     """Give the frames of one kind their masters."""
     steps = CALIBRATIONS[: CALIBRATIONS.index(kind)] if kind in CALIBRATIONS else CALIBRATIONS
-    candidates = {step: candidates_of(plan, step, existing) for step in (*steps, "bpm")}
+    candidates = {step: candidates_of(plan, step, existing) for step in (*steps, "bpm") if plan.recipe.uses(step)}
     frame_plans = []
     for item in plan.frames:
         concerned = item.is_reduced and (calibration_of(item.kind) or item.kind) == kind
@@ -415,7 +420,8 @@ def _assign(plan: NightPlan, kind: str, existing: list[Candidate], levels: Level
 def _with_masters(item: FramePlan, candidates: Mapping[str, list[Candidate]], levels: Levels) -> FramePlan:
     """Return a frame plan with its masters chosen."""
     candidates = {kind: _of_part(item.part, some) for kind, some in candidates.items()}
-    item = replace(item, bpm=choose_mask(item.facts, item.shape, candidates["bpm"]))
+    if "bpm" in candidates:
+        item = replace(item, bpm=choose_mask(item.facts, item.shape, candidates["bpm"]))
     if "bias" in candidates:
         item = replace(item, bias=choose("bias", item.facts, item.shape, candidates["bias"], levels["bias"]))
         item = with_measured(item, candidates["bias"])

@@ -21,6 +21,7 @@ from lazyccd.batch.classify import CALIBRATIONS, Stamps, calibration_of
 from lazyccd.batch.collect import Skipped
 from lazyccd.batch.metadata import Fact, Facts
 from lazyccd.batch.options import COSMIC_RAYS, MISSABLE, Options
+from lazyccd.batch.recipe.recipe import Recipe
 from lazyccd.errors import ParameterError
 from lazyccd.frame.header_values import find_number
 
@@ -359,6 +360,8 @@ class NightPlan:
 
     options: Options = field(default_factory=Options)
     notes: tuple[str, ...] = ()
+    recipe: Recipe = field(default_factory=Recipe)
+    """What is done to the frames."""
 
     @property
     def science(self) -> tuple[FramePlan, ...]:

@@ -21,6 +21,9 @@ COSMIC_RAYS = ("lacosmic", "flag", "fill", "none")
 class Options:
     """What was asked for besides the files; empty where nothing was."""
 
+    recipe: str = ""
+    """Path of a recipe."""
+
     camera: str = ""
     """Path of a camera table."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lazyccd.batch.options import Options, as_option
+from lazyccd.batch.recipe.recipe import Recipe
 from lazyccd.batch.run import Format, Run, plan_night
 from lazyccd.errors import ParameterError
 from lazyccd.io.names import Name
@@ -19,7 +20,8 @@ def reduce(
     night: Name | Iterable[Name],
     out: str | os.PathLike[str],
     *,
-    format: Format = "fits",
+    recipe: Recipe | Name | None = None,
+    format: Format | None = None,
     overwrite: bool = False,
     verify: bool = False,
     break_lock: bool = False,
@@ -33,8 +35,10 @@ def reduce(
         A folder, files, globs, ``@lists``, a `Collection`, or a table that ``lazyccd reduce --dry-run --save`` wrote.
     out
         Folder for the products.
+    recipe
+        What is done to the frames: a `Recipe`, or the name of a file. Options that are given here take precedence over it.
     format
-        ``fits`` or ``zarr``; masters are FITS.
+        ``fits`` or ``zarr``, by default that of the recipe; masters are FITS.
     overwrite
         Replace products that exist.
     verify
@@ -54,6 +58,8 @@ def reduce(
 
     Raises
     ------
+    RecipeError
+        Raised if the recipe has faults.
     FormatError
         Raised if none of the files can be used.
     TargetExistsError
@@ -61,7 +67,10 @@ def reduce(
     ParameterError
         Raised if there is no such option.
     """
-    run = Run(plan_night(night, _options(options)), Path(out), format, overwrite, verify, break_lock)
+    if recipe is not None and not isinstance(recipe, Recipe):
+        options, recipe = {**options, "recipe": os.fspath(recipe)}, None
+    plan = plan_night(night, _options(options), recipe)
+    run = Run(plan, Path(out), format or plan.recipe.outputs.format, overwrite, verify, break_lock)
     run()
     return run
 

@@ -32,6 +32,8 @@ from lazyccd.batch.exposures import (
     merge_doubts,
     merge_messages,
     open_raw,
+    with_frames,
+    with_planes,
 )
 from lazyccd.batch.make_masters import MasterMaker
 from lazyccd.batch.make_plan import build_plan
@@ -39,6 +41,7 @@ from lazyccd.batch.measure import Measurement, measure_pairs, noise, numbers_of
 from lazyccd.batch.metadata import MEASURED, Fact
 from lazyccd.batch.night_plan import FOUND, Doubt, FramePlan, MasterGroup, NightPlan, Options, exposure_name
 from lazyccd.batch.outcome import Outcome
+from lazyccd.batch.recipe.recipe import Recipe, read_recipe
 from lazyccd.batch.record import RecordFile
 from lazyccd.batch.resume import NightJournal
 from lazyccd.batch.table import load_table
@@ -52,16 +55,29 @@ Draw: TypeAlias = Callable[[str, Path], None]
 State: TypeAlias = Literal["running", "stopped", "ended"]
 
 
-def plan_night(night: Name | Iterable[Name], options: Options) -> NightPlan:
-    """Return the plan of a night, from files or from a table."""
+def plan_night(night: Name | Iterable[Name], options: Options, recipe: Recipe | None = None) -> NightPlan:
+    """Return the plan of a night, from files or from a table.
+
+    Parameters
+    ----------
+    night
+        What was named.
+    options
+        What was asked for; it takes precedence over what the recipe states.
+    recipe
+        What is done to the frames; that of the options if None.
+    """
     names = [night] if isinstance(night, (str, os.PathLike)) else list(night)
     if len(names) == 1 and os.fspath(names[0]).endswith(".ecsv"):
-        return load_table(os.fspath(names[0]), options)
+        return load_table(os.fspath(names[0]), options, recipe)
+    recipe = recipe or read_recipe(options)
+    first = os.fspath(names[0]) if names else ""
+    options = recipe.options_under(options, first if os.path.isdir(first) else os.path.dirname(first))
     collection = collect(names, options.on_error, recursive=options.recursive)
     if not collection.frames:
         reasons = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in collection.skipped)
         raise FormatError(f"none of {len(collection.skipped)} files can be used: {reasons}.")
-    return build_plan(collection, options)
+    return build_plan(collection, options, recipe=recipe)
 
 
 @dataclass
@@ -291,15 +307,20 @@ class Run:
             path,
             used=reduced.masters,
             messages=(*reduced.messages, *messages),
-            noise_before=float(np.median([_raw_noise(item) for item in frame_plans])),
+            noise_before=float(np.median([self._raw_noise(item) for item in frame_plans])),
             picture=picture,
             **asdict(numbers_of(products)),
         )
 
     def _write(self, name: str, reduced: Reduced, **more: bool) -> str:
         """Write a science product."""
-        write = io.to_fits if self.format == "fits" else io.to_zarr
-        return str(write(reduced.exposure, self.target(name), **self._writing | more))
+        outputs, exposure = self.plan.recipe.outputs, reduced.exposure
+        frames = {key: with_planes(frame, outputs.planes) for key, frame in frames_by_name(exposure).items()}
+        exposure = with_frames(exposure, frames)
+        how = {**self._writing, **more, **({} if outputs.quantize is None else {"quantize": outputs.quantize})}
+        if self.format == "zarr":
+            return str(io.to_zarr(exposure, self.target(name), **how))
+        return str(io.to_fits(exposure, self.target(name), compress=outputs.compress, **how))
 
     def _check(self, path: str, reduced: Reduced, frame_plan: FramePlan) -> tuple[tuple[str, ...], dict[str, Doubt]]:
         """Return what is said of the cosmic rays of a product, and which of its frames their removal has damaged."""
@@ -320,9 +341,16 @@ class Run:
 
     def _picture(self, path: str, name: str) -> str:
         """Draw a product, and return the path of the picture if one was drawn."""
+        if not self.plan.recipe.outputs.pictures:
+            return ""
         target = self.out / "pictures" / f"{name.replace(os.sep, '_')}.png"
         self.draw(path, target)
         return str(target) if target.exists() else ""
+
+    def _raw_noise(self, frame_plan: FramePlan) -> float:
+        """Return the noise of a raw pixel in the units of the product, or before and after could not be compared."""
+        gain = frame_plan.facts.gain.value if self.plan.recipe.step("gain_correct") is not None else None
+        return noise(open_raw(frame_plan)) * (gain or 1.0)
 
 
 def _blocked(name: str, kind: str, missing: dict[str, str]) -> Outcome:
@@ -331,9 +359,3 @@ def _blocked(name: str, kind: str, missing: dict[str, str]) -> Outcome:
         Doubt("blocked", f"it needs {master}, which could not be made: {why}") for master, why in missing.items()
     )
     return Outcome(name, kind, "BLOCKED", doubts, blocked_by=tuple(missing))
-
-
-def _raw_noise(frame_plan: FramePlan) -> float:
-    """Return the noise of a raw pixel, in electrons if the gain is known."""
-    # In the units of the product, or before and after could not be compared.
-    return noise(open_raw(frame_plan)) * (frame_plan.facts.gain.value or 1.0)

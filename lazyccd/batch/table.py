@@ -27,6 +27,7 @@ from lazyccd.batch.collect import NightFiles, Skipped, collect
 from lazyccd.batch.existing_masters import treatment_of
 from lazyccd.batch.make_plan import Edit, build_plan, inherit, make_group
 from lazyccd.batch.night_plan import Choice, FramePlan, MasterGroup, NightPlan, Options
+from lazyccd.batch.recipe.recipe import Recipe, read_recipe
 from lazyccd.errors import FormatError, MissingFileError, ParameterError, TargetExistsError
 
 FACT_COLUMNS = ("type", "mode", "exposure", "filter", "gain", "readnoise", "saturate", "overscan", "trim")
@@ -91,7 +92,7 @@ def save_table(plan: NightPlan, path: str | Path, *, overwrite: bool = False) ->
     # Text only: a column of numbers would write a missing one as nan or masked.
     table = Table(rows=rows or None, names=COLUMNS, dtype=[str] * len(COLUMNS))
     here = target.absolute().parent
-    options = asdict(plan.options)
+    options = asdict(plan.recipe.without_stated(plan.options, plan.folder))
     table.meta = {
         "comments": list(_HELP),
         "format_version": 1,
@@ -105,7 +106,7 @@ def save_table(plan: NightPlan, path: str | Path, *, overwrite: bool = False) ->
     os.replace(part, target)
 
 
-def load_table(path: str | Path, options: Options | None = None) -> NightPlan:
+def load_table(path: str | Path, options: Options | None = None, recipe: Recipe | None = None) -> NightPlan:
     """Read a plan from a table, edited or not.
 
     The headers of the files are read again, since the table does not hold all of them. A cell that says what the headers say
@@ -117,6 +118,8 @@ def load_table(path: str | Path, options: Options | None = None) -> NightPlan:
         What `save_table` wrote; the night's folder is found from where the table is.
     options
         Options given now. They replace those that the table remembers, and facts among them take precedence over its cells.
+    recipe
+        What is done to the frames; that of the options if None.
 
     Returns
     -------
@@ -139,6 +142,8 @@ def load_table(path: str | Path, options: Options | None = None) -> NightPlan:
     if len(set(names)) != len(names):
         raise ParameterError(f"table {source!r} names a file twice; each must have one row.")
     given = _merge(_options(table.meta, source), options or Options())
+    recipe = recipe or read_recipe(given)
+    given = recipe.options_under(given, folder)
     collection = _collect(names, folder, given)
     readable = {frame.name for frame in collection.frames}
     for row in rows:
@@ -148,9 +153,11 @@ def load_table(path: str | Path, options: Options | None = None) -> NightPlan:
             raise ParameterError(f"{text}; write a new table by --dry-run --save.")
     rows = [row for row in rows if row["file"] in readable]
     # A cell that says what the headers say is no edit: it keeps its source in the report.
-    automatic = build_plan(collection, given)
+    automatic = build_plan(collection, given, recipe=recipe)
     edits = {row["file"]: _edit(row, automatic.frame(row["file"]), source) for row in rows}
-    plan = build_plan(collection, given, {name: edit for name, edit in edits.items() if edit is not None})
+    plan = build_plan(
+        collection, given, {name: edit for name, edit in edits.items() if edit is not None}, recipe=recipe
+    )
     return _apply(plan, automatic, rows, source)
 
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Print the plan and reduce nothing.")
 @click.option("--save", type=click.Path(path_type=Path), help="With --dry-run: write the plan as a table to edit.")
 @click.option(
+    "--recipe", default="", metavar="FILE.yaml", help="What is done to the frames; 'lazyccd recipe' prints one."
+)
+@click.option(
     "--camera", default="", metavar="FILE.toml", help="Where the headers of this camera have gain, sections, types, ..."
 )
 @click.option(
@@ -65,7 +68,12 @@ if TYPE_CHECKING:
     help="Fail the exposure of a damaged image, or skip the image. Skipping decompresses all tiles first to find damage.",
 )
 @click.option("--force", is_flag=True, help="Reduce frames that are already processed as if they were raw.")
-@click.option("--format", "format_", type=click.Choice(["fits", "zarr"]), default="fits", show_default=True)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["fits", "zarr"]),
+    help="Of products.  [default: fits, or as the recipe says]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace products that exist.")
 @click.option("--verify", is_flag=True, help="When resuming, check finished regions by checksum rather than by size.")
 @click.option(
@@ -78,7 +86,7 @@ def reduce(
     dry_run: bool,
     save: Path | None,
     allow_missing: str,
-    format_: Format,
+    format_: Format | None,
     overwrite: bool,
     verify: bool,
     break_lock: bool,
@@ -118,7 +126,16 @@ def reduce(
             raise click.UsageError("name a folder for the products with -o OUT, or pass --dry-run.")
         print_notes(plan)
         with using_scheduler(scheduler, memory_limit):
-            sys.exit(_run(plan, out, format_, overwrite=overwrite, verify=verify, break_lock=break_lock))
+            sys.exit(
+                _run(
+                    plan,
+                    out,
+                    format_ or plan.recipe.outputs.format,
+                    overwrite=overwrite,
+                    verify=verify,
+                    break_lock=break_lock,
+                )
+            )
 
 
 def _run(plan: NightPlan, out: Path, format_: Format, **how: bool) -> int:

@@ -70,7 +70,7 @@ def shown(place: Place) -> str:
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place).lstrip(".")
 
 
-class _Unreadable(Exception):
+class _UnreadableError(Exception):
     """The document cannot be read any further."""
 
 
@@ -96,11 +96,11 @@ def read_file(path: str | os.PathLike[str]) -> Document:
 
 
 def parse(text: str) -> Document:
-    """Read text.
+    r"""Read text.
 
     Examples
     --------
-    >>> document = parse("steps:\\n- trim_image\\n- median_filter: {size: 3}\\n")
+    >>> document = parse("steps:\n- trim_image\n- median_filter: {size: 3}\n")
     >>> document.data["steps"][1], document.lines["steps", 1, "median_filter", "size"]
     ({'median_filter': {'size': 3}}, 3)
     """
@@ -119,7 +119,7 @@ def parse(text: str) -> Document:
         document.faults.append(Fault(mark.line + 1 if mark else 0, "", f"is not YAML: {words}{hint}"))
     except YAMLError as error:
         document.faults.append(Fault(0, "", f"is not YAML: {str(error).splitlines()[0]}"))
-    except _Unreadable as error:
+    except _UnreadableError as error:
         document.faults.append(Fault(error.args[0], "", error.args[1]))
     return document
 
@@ -139,7 +139,9 @@ class _Reader:
             if isinstance(event, DocumentStartEvent):
                 count += 1
                 if count > 1:
-                    raise _Unreadable(event.start_mark.line + 1, "a second document begins with '---'; one is a recipe")
+                    raise _UnreadableError(
+                        event.start_mark.line + 1, "a second document begins with '---'; one is a recipe"
+                    )
                 data = self._value(next(self._events), ())
             elif isinstance(event, StreamEndEvent):
                 break
@@ -152,7 +154,7 @@ class _Reader:
         line = event.start_mark.line + 1
         self._document.lines.setdefault(place, line)
         if len(place) > DEEPEST:
-            raise _Unreadable(line, f"is nested more than {DEEPEST} levels deep, which no recipe is")
+            raise _UnreadableError(line, f"is nested more than {DEEPEST} levels deep, which no recipe is")
         if isinstance(event, AliasEvent):
             self._document.fault(place, f"the alias *{event.anchor} is not understood; write out what it stands for")
             return None
@@ -176,7 +178,7 @@ class _Reader:
                 break
             line = event.start_mark.line + 1
             if not isinstance(event, ScalarEvent):
-                raise _Unreadable(line, "a key must be text; write KEY: VALUE")
+                raise _UnreadableError(line, "a key must be text; write KEY: VALUE")
             key = str(event.value)
             where = (*place, key)
             if key in found:

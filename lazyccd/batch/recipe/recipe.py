@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from lazyccd.batch.options import FILES, Options, as_option
@@ -51,12 +53,10 @@ class Recipe:
     --------
     >>> [step.operation for step in Recipe().steps][:4]
     ['flag_saturated', 'add_mask', 'subtract_overscan', 'trim_image']
-    >>> Recipe(steps=["trim_image", {"median_filter": {"sise": 5}}])
+    >>> Recipe(steps=["trim_image", {"cosmicray_lacosmic": {"sigclp": 5}}])
     Traceback (most recent call last):
-        ...
-    lazyccd.errors.RecipeError: the recipe has 2 faults:
-      steps[1].median_filter.size: is missing
-      steps[1].median_filter.sise: is no parameter of median_filter; did you mean 'size'?
+    lazyccd.errors.RecipeError: the recipe has a fault:
+      steps[1].cosmicray_lacosmic.sigclp: is no parameter of cosmicray_lacosmic; did you mean 'sigclip'?
     """
 
     steps: Sequence[Any] = BUILT_IN
@@ -139,6 +139,14 @@ class Recipe:
         """Return whether there is a step that needs a kind of master."""
         return any(MASTERS.get(step.operation) == kind for step in self.steps)
 
+    def needs(self, fact: str) -> bool:
+        """Return whether a product lacks something without a kind of master, a gain or a read noise."""
+        if fact in {"gain", "readnoise"}:
+            return self.step("create_deviation") is not None or (
+                fact == "gain" and self.step("gain_correct") is not None
+            )
+        return self.uses(fact)
+
     def options_under(self, given: Options, night: str) -> Options:
         """Return the options of a run: those given, then what the recipe states.
 
@@ -167,6 +175,14 @@ class Recipe:
         # What is given in the command is the later word.
         changed = {name: value for name, value in now.items() if value != getattr(default, name)}
         return Options(**{**stated, **changed})
+
+    def without_stated(self, options: Options, night: str) -> Options:
+        """Return options without those that the recipe states: it states them again when it is read."""
+        default, stated = Options(), self._stated(night) if self.path else {}
+        return replace(
+            options,
+            **{name: getattr(default, name) for name, value in stated.items() if getattr(options, name) == value},
+        )
 
     def _stated(self, night: str) -> dict[str, Any]:
         """Return the options that the recipe states, also by its steps, in the form that they have in a command."""
@@ -212,6 +228,12 @@ class Recipe:
         return {name: self.find(name, night) for name in names}
 
     @property
+    def name(self) -> str:
+        """The name of its file, and a hash of what it says, which tells one version from another."""
+        content = hashlib.sha256(json.dumps(self.data, sort_keys=True).encode()).hexdigest()[:12]
+        return f"{os.path.basename(self.path) or 'recipe'} {content}"
+
+    @property
     def title(self) -> str:
         """What messages call it."""
         return f"recipe {os.path.basename(self.path)!r}" if self.path else "the recipe"
@@ -222,3 +244,8 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
     steps = [step.data if isinstance(step, RecipeStep) else step for step in recipe.steps]
     outputs = recipe.outputs.data if isinstance(recipe.outputs, Outputs) else recipe.outputs
     return {"order": recipe.order, "steps": steps, "outputs": outputs, "options": dict(recipe.options)}
+
+
+def read_recipe(options: Options) -> Recipe:
+    """Return the recipe that options name; the built-in one if they name none."""
+    return Recipe.read(options.recipe) if options.recipe else Recipe()

@@ -10,8 +10,9 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from types import SimpleNamespace, UnionType
+from functools import cache, reduce
+from operator import or_
+from types import GenericAlias, SimpleNamespace, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from astropy import units as u
@@ -169,7 +170,7 @@ def parameters_of(operation: str) -> dict[str, Parameter]:
     hints = get_type_hints(function, localns=_MEANINGS)
     found = {}
     texts = _sentences(function)
-    first, *others = inspect.signature(function).parameters.values()
+    _frame, *others = inspect.signature(function).parameters.values()
     for given in others:
         if given.name in {"add_keyword", "verbose"} | RULES[operation].planned or given.kind is given.VAR_KEYWORD:
             continue
@@ -207,18 +208,17 @@ def _plain(hint: Any) -> Any:
         return hint
     plain = [_union([_plain(each) for each in _members(item)]) for item in inner if item is not ...]
     if origin is tuple:
-        return tuple[(*plain, ...)] if ... in inner else tuple[tuple(plain)]  # type: ignore[misc]
+        return GenericAlias(tuple, (*plain, ...) if ... in inner else tuple(plain))
     if origin in (list, Sequence):
-        return list[plain[0]]  # type: ignore[valid-type]
+        return GenericAlias(list, (plain[0],))
     if origin in (dict, Mapping):
-        return dict[str, plain[1]]  # type: ignore[valid-type]
+        return GenericAlias(dict, (str, plain[1]))
     return _NotInText
 
 
 def _union(types: Sequence[Any]) -> Any:
     """Return the union of some types."""
-    made = Union[tuple(dict.fromkeys(types))]  # noqa: UP007  (of as many as there are)
-    return made
+    return reduce(or_, dict.fromkeys(types))
 
 
 def _sentences(function: Callable[..., Any]) -> dict[str, str]:

@@ -15,12 +15,13 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from functools import cache
-from typing import Annotated, Any, Literal, TypeAlias, Union, get_type_hints
+from types import GenericAlias
+from typing import Annotated, Any, Literal, Union, get_type_hints
 
 import numpy as np
 import xarray as xr
 from astropy import units as u
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, create_model
+from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationError, create_model
 
 from lazyccd import ops
 from lazyccd.batch.options import COSMIC_RAYS, FILES, MISSABLE, Options
@@ -31,17 +32,21 @@ from lazyccd.errors import KeywordError, LazyCCDError, RecipeError
 from lazyccd.frame.ccddata import from_ccddata
 from lazyccd.frame.nddata import CCDData
 
-Model: TypeAlias = type[BaseModel]
-
 STRICT = ConfigDict(extra="forbid", strict=True)
 """A misspelled key, and '5' for 5, are mistakes and no wishes."""
+
+
+def _one_of(words: Iterable[str]) -> Any:
+    """Return the type of some words."""
+    return Literal.__getitem__(tuple(words))
+
 
 OPTION_TYPES: dict[str, Any] = {
     "gain": float | Literal["measured", "stated"],
     "readnoise": float,
     "saturate": float,
-    "cosmic_rays": Literal[COSMIC_RAYS],
-    "allow_missing": list[Literal[MISSABLE]],
+    "cosmic_rays": _one_of(COSMIC_RAYS),
+    "allow_missing": GenericAlias(list, (_one_of(MISSABLE),)),
     "overscan": str,
     "trim": str,
 }
@@ -49,6 +54,9 @@ OPTION_TYPES: dict[str, Any] = {
 
 NOT_IN_RECIPES = frozenset({"recipe"})
 """Options that would lead from one recipe to another."""
+
+MOST_FAULTS = 40
+"""Faults that are listed; a file that has more is no recipe."""
 
 PHRASES = {
     "int_type": "a whole number",
@@ -93,7 +101,8 @@ def check(document: Document, title: str, *, is_file: bool = False) -> dict[str,
     if document.faults:
         faults = sorted(set(document.faults))
         count = "a fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise RecipeError("\n  ".join([f"{title} has {count}:", *map(str, faults)]))
+        more = [f"and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
+        raise RecipeError("\n  ".join([f"{title} has {count}:", *map(str, faults[:MOST_FAULTS]), *more]))
     return _fields(document.data)
 
 
@@ -135,21 +144,27 @@ def _tupled(value: Any) -> Any:
 
 
 @cache
-def _model() -> Model:
+def _model() -> Any:
     """Return the model of a whole recipe."""
     options: dict[str, Any] = {name: (kind | None, None) for name, kind in _option_types().items()}
     outputs: dict[str, Any] = {
         item.name: (get_type_hints(Outputs)[item.name], item.default) for item in fields(Outputs)
     }
-    made: Model = create_model(
+    order, steps = _one_of(("checked", "as listed")), GenericAlias(list, (_steps(),))
+    return _make(
         "Recipe",
-        __config__=STRICT,
-        order=(Literal["checked", "as listed"], Field("checked", description="Whether the order of steps is checked.")),
-        steps=(list[_steps()] | None, Field(None, min_length=1, description="Operations in their order.")),  # type: ignore[misc]
-        outputs=(create_model("Outputs", __config__=STRICT, **outputs) | None, Field(None, description=Outputs.__doc__)),
-        options=(create_model("Options", __config__=STRICT, **options) | None, Field(None, description=Options.__doc__)),
+        {
+            "order": (order, Field("checked", description="Whether the order of the steps is checked.")),
+            "steps": (steps | None, Field(None, min_length=1, description="Operations in their order.")),
+            "outputs": (_make("Outputs", outputs) | None, Field(None, description=Outputs.__doc__)),
+            "options": (_make("Options", options) | None, Field(None, description=Options.__doc__)),
+        },
     )
-    return made
+
+
+def _make(name: str, fields: dict[str, Any]) -> Any:
+    """Return a model of some fields."""
+    return create_model(name, __config__=STRICT, **fields)
 
 
 def _option_types() -> dict[str, Any]:
@@ -162,11 +177,11 @@ def _option_types() -> dict[str, Any]:
 
 def _steps() -> Any:
     """Return the type of a step: its name, or a mapping of its name to its parameters."""
-    members: list[Any] = [Annotated[Literal[_alone()], Tag("name")]]
+    members: list[Any] = [Annotated[_one_of(_alone()), Tag("name")]]
     for name in RULES:
         needed = any(parameter.is_required for parameter in _allowed(name).values())
         parameters: Any = _parameters(name) if needed else _parameters(name) | None
-        model = create_model(f"step {name}", __config__=STRICT, **{name: (parameters, ... if needed else None)})
+        model = _make(f"step {name}", {name: (parameters, ... if needed else None)})
         members.append(Annotated[model, Tag(name)])
     return Annotated[Union[tuple(members)], Discriminator(_operation_of)]  # noqa: UP007
 
@@ -191,7 +206,7 @@ def _allowed(operation: str) -> dict[str, Parameter]:
     return known | {name: loose[name] for name in rule.options if name in loose}
 
 
-def _parameters(operation: str) -> Model:
+def _parameters(operation: str) -> Any:
     """Return the model of the parameters of a step."""
     known: dict[str, Any] = {}
     for name, parameter in _allowed(operation).items():
@@ -199,9 +214,11 @@ def _parameters(operation: str) -> Model:
         default = ... if parameter.is_required else parameter.default
         known[name] = (kind if parameter.is_required else kind | None, Field(default, description=parameter.text))
     if not RULES[operation].is_standard:
-        known["on"] = (list[Literal[KINDS]], Field(list(RULES[operation].on), min_length=1, description="Frames."))
-    made: Model = create_model(operation, __config__=STRICT, **known)
-    return made
+        known["on"] = (
+            GenericAlias(list, (_one_of(KINDS),)),
+            Field(list(RULES[operation].on), min_length=1, description="Frames."),
+        )
+    return _make(operation, known)
 
 
 def _check_types(document: Document) -> None:
@@ -216,9 +233,10 @@ def _check_types(document: Document) -> None:
         found: dict[Place, list[Any]] = {}
         for each in error.errors(include_url=False):
             found.setdefault(_place(document.data, each), []).append(each)
+        above = {place[:n] for place in found for n in range(len(place))}
         for place, some in found.items():
             # Of a list that is wrong in one of its items, the item is told.
-            if not any(place == other[: len(place)] and place != other for other in found):
+            if place not in above:
                 document.fault(place, _text(document.data, place, some))
 
 
@@ -294,7 +312,7 @@ def _unknown(place: Place) -> str:
     if inside in RULES:
         rule = RULES[inside]
         if name in rule.planned:
-            return f"is decided for each frame by the plan of the night; remove it, or give it by an option"
+            return "is decided for each frame by the plan of the night; remove it, or give it by an option"
         if name == "on":
             return f"{inside} is done on all frames that need it, so that masters fit them; remove it"
         known, what = [*_allowed(inside), *([] if rule.is_standard else ["on"])], f"is no parameter of {inside}"
@@ -369,8 +387,8 @@ def _check_order(document: Document, steps: Mapping[int, RecipeStep]) -> None:
 def _check_facts(document: Document, steps: Mapping[int, RecipeStep]) -> None:
     """Add faults of what is stated by an option and again by a step, and of outputs that exclude each other."""
     data = document.data if isinstance(document.data, dict) else {}
-    options, outputs = (data.get(key) if isinstance(data.get(key), dict) else {} for key in ("options", "outputs"))
-    stated = {name: f"options.{name}" for name in options or {}}
+    options, outputs = (_mapping(data.get(key)) for key in ("options", "outputs"))
+    stated = {name: f"options.{name}" for name in options}
     for number, step in steps.items():
         for name in step.parameters:
             option = RULES[step.operation].options.get(name)
@@ -380,20 +398,23 @@ def _check_facts(document: Document, steps: Mapping[int, RecipeStep]) -> None:
             if option in stated:
                 document.fault(("steps", number, step.operation, name), f"is stated by {stated[option]} too; keep one")
             stated[option] = where
-    for kind in set(options or {}) & set(MASTERS.values()):
+    for kind in set(options) & set(MASTERS.values()):
         needed = next(step for step, of in MASTERS.items() if of == kind)
         if "steps" in data and needed not in {step.operation for step in steps.values()}:
             document.fault(("options", kind), f"needs the step {needed}, which is not in steps; add it")
-    if outputs and outputs.get("format") == "zarr" and outputs.get("compress") is not None:
+    if outputs.get("format") == "zarr" and outputs.get("compress") is not None:
         document.fault(("outputs", "compress"), "is for format: fits; Zarr is always compressed. Remove it")
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """Return a mapping, empty if it is none."""
+    return value if isinstance(value, dict) else {}
 
 
 def _check_files(document: Document, steps: Mapping[int, RecipeStep]) -> None:
     """Add faults of names that lead out of the folders of the recipe and the night."""
-    options = document.data.get("options") if isinstance(document.data, dict) else None
-    named: list[tuple[Place, Any]] = [
-        (("options", name), value) for name, value in (options.items() if isinstance(options, dict) else ()) if name in FILES
-    ]
+    options = _mapping(_mapping(document.data).get("options"))
+    named: list[tuple[Place, Any]] = [(("options", name), value) for name, value in options.items() if name in FILES]
     for number, step in steps.items():
         for name, value in step.parameters.items():
             parameter = parameters_of(step.operation).get(name)
@@ -402,7 +423,7 @@ def _check_files(document: Document, steps: Mapping[int, RecipeStep]) -> None:
     for place, value in named:
         for each in [value] if isinstance(value, str) else value if isinstance(value, list) else []:
             if isinstance(each, str) and leads_out(each):
-                way = f"; give it by --{place[1].replace('_', '-')} {each}" if place[0] == "options" else ""
+                way = f"; give it by --{place[1]} {each}" if place[0] == "options" else ""
                 text = f"{each!r} leads out of the folder of the recipe; name a file below it or below the night"
                 document.fault(place, text + way)
 
@@ -442,7 +463,9 @@ def _try(document: Document, steps: Mapping[int, RecipeStep]) -> None:
 def _call(step: RecipeStep) -> None:
     """Call an operation on a small lazy frame."""
     known = parameters_of(step.operation)
-    names = {name for name, value in step.parameters.items() if isinstance(value, str) and known[name].names_file(value)}
+    names = {
+        name for name, value in step.parameters.items() if isinstance(value, str) and known[name].names_file(value)
+    }
     rule = RULES[step.operation]
     given = {
         name: to_argument(known[name], value)
@@ -464,6 +487,3 @@ def _probe(unit: str) -> xr.Dataset:
     pixels = np.ones((64, 64), np.float32)
     frame = ops.with_uncertainty(from_ccddata(CCDData(pixels, unit=u.Unit(unit))), pixels)
     return ops.add_mask(frame, pixels == 0)
-
-
-

@@ -1,0 +1,230 @@
+"""Recipes: every fault is told at its line, none can do harm, and the steps that they state are what is done."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lazyccd
+from lazyccd import Recipe, ops
+from lazyccd.batch.recipe.document import MOST_BYTES, parse
+from lazyccd.batch.recipe.rules import RULES, parameters_of
+from lazyccd.errors import MissingFileError, RecipeError
+
+Faults = Callable[[str], list[str]]
+
+
+@pytest.fixture
+def faults(tmp_path: Path) -> Faults:
+    """Return a function that writes a recipe, and gives the lines of the error that reading it raises."""
+
+    def read(text: str | bytes) -> list[str]:
+        path = tmp_path / "night.yaml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        with pytest.raises(RecipeError) as error:
+            Recipe.read(path)
+        first, *others = str(error.value).splitlines()
+        assert first.startswith(f"recipe {str(path)!r} has ")
+        return [line.strip() for line in others]
+
+    return read
+
+
+ONE_FAULT = {
+    "steps:\n- subtract_overscn": "line 2, steps[0]: 'subtract_overscn' is no step; did you mean 'subtract_overscan'?",
+    "steps:\n- median_filter:\n    size: 3\n    sise: 5": (
+        "line 4, steps[0].median_filter.sise: is no parameter of median_filter; did you mean 'size'?"
+    ),
+    "steps:\n- cosmicray_lacosmic: {objlim: '5'}": (
+        'line 2, steps[0].cosmicray_lacosmic.objlim: the text "5" must be a number'
+    ),
+    "steps:\n- subtract_sky: {box: [64, 2.5]}": "line 2, steps[0].subtract_sky.box[1]: 2.5 must be a whole number",
+    "steps:\n- subtract_sky: {method: Mesh}": (
+        "line 2, steps[0].subtract_sky.method: the text \"Mesh\" must be 'mesh' or 'constant'; did you mean 'mesh'?"
+    ),
+    "steps:\n- trim_image: {fits_section: [1:10,1:20]}": (
+        'line 2, steps[0].trim_image.fits_section: the list ["1:10", "1:20"] must be text; put it in quotes: \'[1:10,1:20]\''
+    ),
+    "steps:\n- subtract_bias\n- trim_image": (
+        "line 3, steps[1]: trim_image stands after subtract_bias and belongs before it; move it up, or write 'order: as listed' "
+        "at the top if this is what you want"
+    ),
+    "steps:\n- trim_image\n- trim_image": "line 3, steps[1]: trim_image stands twice, first as steps[0]; remove one",
+    "steps:\n- subtract_fringe": (
+        "line 2, steps[0]: subtract_fringe needs fringe, and no rule of a night provides fringe; write subtract_fringe: "
+        "{fringe: ...}"
+    ),
+    "steps:\n- subtract_fringe:\n    scale: 1.0": (
+        "line 2, steps[0].subtract_fringe.fringe: is missing, and no rule of a night provides it: name a file, such as fringe: "
+        "fringe.fits"
+    ),
+    "steps:\n- median_filter:\n  size: 3": (
+        "line 2, steps[0]: size must be indented below median_filter, by two more blanks"
+    ),
+    "steps:\n- combine": "line 2, steps[0]: 'combine' is no step: it is no step of single frames",
+    "steps:\n- median_filter: {size: -3}": "line 2, steps[0].median_filter: ",
+    "steps:\n- cosmicray_lacosmic: {cleantype: mean}": "line 2, steps[0].cosmicray_lacosmic: ",
+    "steps:\n- subtract_bias: {on: [science]}": (
+        "line 2, steps[0].subtract_bias.on: subtract_bias is done on all frames that need it, so that masters fit them; remove it"
+    ),
+    "steps: []": "line 1, steps: is empty; give at least one, or leave it out",
+    "outputs:\n  format: fit": (
+        "line 2, outputs.format: the text \"fit\" must be 'fits' or 'zarr'; did you mean 'fits'?"
+    ),
+    "options: {cosmic_ray: none}": "line 1, options.cosmic_ray: is no key of options; did you mean 'cosmic_rays'?",
+    "options: {gain: 1.5}\nsteps:\n- gain_correct: {gain: 1.7}": (
+        "line 3, steps[0].gain_correct.gain: is stated by options.gain too; keep one"
+    ),
+    "options: {calib: ../masters}": (
+        "line 1, options.calib: '../masters' leads out of the folder of the recipe; name a file below it or below the night; "
+        "give it by --calib ../masters"
+    ),
+    "steps:\n- divide: {other: /data/flat.fits}": (
+        "line 2, steps[0].divide.other: '/data/flat.fits' leads out of the folder of the recipe; name a file below it or below "
+        "the night"
+    ),
+    "options: {flat: f.fits}\nsteps: [trim_image]": (
+        "line 1, options.flat: needs the step flat_correct, which is not in steps; add it"
+    ),
+    "order: checked\norder: as listed": "line 2, order: stands twice, first in line 1",
+    "steps:\n\t- trim_image": "line 2: is not YAML: ",
+    "steps: [trim_image": "line 1: is not YAML: ",
+    "": "is empty; it needs steps:, outputs: or options:, as 'lazyccd recipe NIGHT' prints them",
+    "trim_image": 'line 1: the text "trim_image" must be a mapping of keys to values',
+}
+
+
+@pytest.mark.parametrize("text", ONE_FAULT, ids=lambda text: text.replace("\n", " ")[:40])
+def test_a_fault_says_where_what_and_how(faults: Faults, text: str) -> None:
+    """A line of the error has the line of the file, the key, what was given and what is allowed."""
+    found = faults(text)
+    expected = ONE_FAULT[text]
+    assert found == [expected] or (expected.endswith(": ") and len(found) == 1 and found[0].startswith(expected))
+
+
+def test_all_faults_at_once(faults: Faults) -> None:
+    """Nobody mends one fault only to meet the next; they come in the order of the lines."""
+    text = "steps:\n- trim_imge\n- cosmicray_lacosmic:\n    sigclp: 4\n    niter: many\n- subtract_bias\nouputs: {}\n"
+    found = faults(text)
+    assert [line.split(":")[0] for line in found] == [
+        "line 2, steps[0]",
+        "line 4, steps[1].cosmicray_lacosmic.sigclp",
+        "line 5, steps[1].cosmicray_lacosmic.niter",
+        "line 6, steps[2]",
+        "line 7, ouputs",
+    ]
+
+
+HOSTILE = {
+    "python object": (
+        "options: !!python/object/apply:os.system [echo hacked]",
+        "is not allowed: a recipe is plain data",
+    ),
+    "own tag": ("steps: !include /etc/passwd", "is not allowed: a recipe is plain data"),
+    "bomb": (
+        "a: &a [x, x]\n" + "\n".join(f"{n}: &{n} [*{c}, *{c}]" for c, n in zip("abcdefgh", "bcdefghi", strict=True)),
+        "alias",
+    ),
+    "merge": ("outputs: &o {format: zarr}\noptions:\n  <<: *o", "alias"),
+    "deep lists": ("[" * (MOST_BYTES - 1), "nested more than"),
+    "deep mappings": ("a: {" * 6000, ""),
+    "questions": ("? " * 12000, "a key must be text"),
+    "many faults": ("steps:\n" + "- trim_imag\n" * 2000, "is no step"),
+    "huge": ("a" * (MOST_BYTES + 1), "has more than"),
+    "two documents": ("steps: [trim_image]\n---\nsteps: [trim_image]", "a second document"),
+    "not UTF-8": (b"steps: [\xff]", "is not UTF-8"),
+    "control": (b"steps: [\x00]", "is not YAML"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_are_refused_in_a_second(faults: Faults, name: str) -> None:
+    """A file that is no recipe costs less than a second, and makes nothing."""
+    faults("steps: [trim_image, trim_image]")  # imports
+    text, expected = HOSTILE[name]
+    begin = time.process_time()
+    found = faults(text)
+    assert time.process_time() - begin < 1
+    assert any(expected in line for line in found)
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    """A device never ends, so it is not read; a missing file says how to make one."""
+    with pytest.raises(RecipeError, match="is not a file"):
+        Recipe.read("/dev/zero")
+    with pytest.raises(MissingFileError, match=r"'lazyccd recipe NIGHT' prints one"):
+        Recipe.read(tmp_path / "none.yaml")
+
+
+def test_yaml_1_2() -> None:
+    """`no` is text, and a number in quotes too; dates stay text, and lines are those of keys."""
+    document = parse("a: no\nb: [1e3, 0o17, '5', 2024-01-01]\nc:\n  d: null\n")
+    assert document.data == {"a": "no", "b": [1000.0, 15, "5", "2024-01-01"], "c": {"d": None}}
+    assert document.lines["c", "d"] == 4
+
+
+def test_every_operation_is_a_step_or_none() -> None:
+    """Operations that make a frame of a frame are steps, but for those that say nothing of pixels, or need code or arrays."""
+    no_steps = {
+        "ccd_process",  # a recipe of its own
+        "wcs_project",
+        "transform_image",
+        "rechunk",
+        "settle",
+        "with_mask",
+        "with_uncertainty",
+        "with_unit",
+    }
+    frames = set()
+    for name in ops.__all__:
+        function = inspect.unwrap(getattr(ops, name))
+        if inspect.isfunction(function):
+            first = next(iter(inspect.signature(function).parameters.values()))
+            if first.annotation == "xr.Dataset" and inspect.signature(function).return_annotation == "xr.Dataset":
+                frames.add(name)
+    assert frames - no_steps == set(RULES) - {"assemble", "correct_crosstalk"}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_parameters_are_those_of_the_signature(name: str) -> None:
+    """A recipe can state what the operation takes, with its default, unless it is no plain data or the plan decides it."""
+    signature = inspect.signature(inspect.unwrap(getattr(ops, name))).parameters
+    found = parameters_of(name)
+    assert set(found) <= set(signature)
+    for key, parameter in found.items():
+        assert parameter.default == signature[key].default
+        assert parameter.text
+    plain = {key for key, each in signature.items() if each.annotation in {"int", "float", "bool", "str"}}
+    assert plain - {"verbose"} - RULES[name].planned <= set(found)
+
+
+def test_the_same_as_an_object(tmp_path: Path) -> None:
+    """A file and the object of the same data are equal in all that they state, and the object's faults have no lines."""
+    data: dict[str, Any] = {
+        "steps": ["trim_image", {"median_filter": {"size": [3, 5], "on": ["science", "flat"]}}],
+        "outputs": {"format": "zarr", "planes": ["mask"]},
+        "options": {"gain": 1.5, "allow_missing": ["flat"]},
+    }
+    (tmp_path / "r.yaml").write_text(json.dumps(data))
+    read, made = Recipe.read(tmp_path / "r.yaml"), Recipe(**data)
+    assert read.data == made.data == {"order": "checked", **data}
+    assert read.steps == made.steps
+    with pytest.raises(RecipeError, match=r"has a fault:\n  steps\[0\]: 'trim' is no step"):
+        Recipe(steps=["trim"])
+
+
+def test_the_built_in_recipe_needs_no_library() -> None:
+    """What every night uses is made without pydantic and ruamel.yaml."""
+    code = "import sys, lazyccd; lazyccd.Recipe(); print({'pydantic', 'ruamel.yaml'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+    assert lazyccd.Recipe().is_built_in
+    assert isinstance(Recipe().steps, tuple)
