@@ -15,8 +15,9 @@ import numpy as np
 
 from lazyccd.kernels.block import Array
 
-PHASES = 1024
-"""Steps into which a pixel is divided; an error of half a step, 5e-4 pixel, moves no centroid that can be measured."""
+PHASES = 4096
+"""Steps into which a pixel is divided. 1024 would do for centroids, but beat with the pixels of grids at 15, 27 or 45 degrees, and
+cost a star 5e-4 of its flux."""
 
 WIDTH_STEPS = 16
 """Steps of the widening for each unit; neighbouring cells of the lattice then nearly always have the same weights."""
@@ -44,11 +45,74 @@ def _cubic(x: Array) -> Array:
     return np.where(x < 1, inner, np.where(x < 2, outer, 0.0))
 
 
+WINDOWS = {
+    2: (0.7512, 0.4870, -0.1651, 0.0130, -0.0861),
+    3: (0.5561, 0.4644, -0.0196, 0.0438, -0.0173, -0.0082, -0.0192),
+    4: (0.5669, 0.4808, -0.0374, 0.0049, -0.0295, 0.0143),
+}
+"""Cosines of the window of each Lanczos kernel: ``sum_k c_k cos(pi k x / order)``, which is 1 at 0 and 0 at the order.
+
+Lanczos' own window, ``sinc(x / order)``, loses or wins up to 0.3 % of the flux of a star of 2 pixels FWHM, as it lies between
+the pixels of a grid that is turned by 15 degrees. These are as near to it as the least such error lets them be, for all angles, stars
+of 1.5 to 2.5 pixels FWHM, and pixels 1 to 3 times as large: below 3e-4 for 3 and 2e-4 for 4.
+"""
+
+NODES = 4096
+"""Points per pixel between which the values of a Lanczos kernel are interpolated; that is right to 1e-7."""
+
+
 def _lanczos(order: int) -> Callable[[Array], Array]:
     def function(x: Array) -> Array:
-        return np.where(np.abs(x) < order, np.sinc(x) * np.sinc(x / order), 0.0)
+        values = _lanczos_values(order)
+        return np.interp(np.abs(x), np.arange(values.size) / NODES, values)
 
     return function
+
+
+@lru_cache
+def _lanczos_values(order: int) -> Array:
+    """Return the values of a Lanczos kernel from 0 to its order, which reproduce an inclined plane."""
+    distances = np.arange(1 - order, order + 1) - np.arange(NODES)[:, None] / NODES
+    window = sum(c * np.cos(np.pi * k / order * distances) for k, c in enumerate(WINDOWS[order]))
+    weights = np.where(np.abs(distances) < order, np.sinc(distances) * window, 0.0)
+    # sin(pi) is 1e-16 in floating point, and a whole-pixel shift must be exact
+    weights[np.abs(weights) < TINY] = 0
+    weights = reproducing(weights, distances, order)
+    # the pixels before the position, read from it outwards
+    return np.append(weights[:, order - 1 :: -1].T.reshape(-1), 0.0)
+
+
+TINY = 1e-12
+"""Weights that are only rounding."""
+
+BUMP = 0.43
+"""Standard deviation of what `reproducing` adds, in units of the reach."""
+
+
+def reproducing(weights: Array, distances: Array, reach: float) -> Array:
+    """Return weights by which an inclined plane is interpolated exactly: their sum is 1, and their first moment 0.
+
+    A constant alone makes the Fourier transform of the kernel 0 at whole frequencies, but not flat there. On a grid that is turned by
+    a few degrees, frequencies nearly whole are aliases of the broad light of a star, and its flux depends on where it lies.
+
+    Parameters
+    ----------
+    weights
+        Along the last axis, about one position; their sum need not be 1.
+    distances
+        Of the pixels from that position, same shape.
+    reach
+        Half of the width of the kernel.
+    """
+    # times weights themselves it would not be solvable: those of Lanczos have second moments about 0
+    bump = np.where(np.abs(distances) < reach, np.exp(-0.5 * (distances / (BUMP * reach)) ** 2), 0.0)
+    zeroth, first, second = (bump.sum(-1), (bump * distances).sum(-1), (bump * distances**2).sum(-1))
+    weights = weights / weights.sum(-1, keepdims=True)
+    off = -(weights * distances).sum(-1)
+    determinant = zeroth * second - first**2
+    # where a kernel has one pixel only, it lies at the position itself
+    slope = (off / np.where(determinant > TINY, determinant, np.inf))[..., None]
+    return np.asarray(weights + slope * bump * (zeroth[..., None] * distances - first[..., None]))
 
 
 KERNELS: dict[str, Kernel] = {
@@ -100,7 +164,7 @@ def source_of(name: str, widths: tuple[float, float]) -> int:
 
 @lru_cache(maxsize=64)
 def table(name: str, width: float, dtype: str) -> Array:
-    """Return the weights of a kernel, shape ``(PHASES + 1, taps)``; the sum of each row is 1.
+    """Return the weights of a kernel, shape ``(PHASES + 1, taps)``, which reproduce an inclined plane; see `reproducing`.
 
     Row ``p`` is for a position ``p / PHASES`` beyond an input pixel, which is number ``taps // 2 - 1`` of the row. The last
     row is the first one moved by a pixel, so that a fraction that rounds up needs no other pixel.
@@ -118,9 +182,8 @@ def table(name: str, width: float, dtype: str) -> Array:
     fractions = np.arange(PHASES + 1)[:, None] / PHASES
     distances = np.arange(number) - (number // 2 - 1) - fractions
     weights = KERNELS[name].function(distances / width)
-    # sin(pi) is 1e-16 in floating point, and a whole-pixel shift must be exact
-    weights[np.abs(weights) < 1e-12] = 0
-    weights /= weights.sum(axis=1, keepdims=True)
+    weights = reproducing(weights, distances, KERNELS[name].reach * width)
+    weights[np.abs(weights) < TINY] = 0
     weights.setflags(write=False)
     return weights.astype(dtype)
 
@@ -140,7 +203,7 @@ def noise_factor(name: str, scale: float) -> float | None:
     Examples
     --------
     >>> round(noise_factor("bilinear", 1.0), 3), round(noise_factor("lanczos3", 0.5), 2), noise_factor("nearest", 1.0)
-    (1.5, 2.24, 1.0)
+    (1.5, 2.3, 1.0)
     """
     if name == "nearest":
         return 1.0

@@ -124,8 +124,9 @@ def wcs_project(
     Notes
     -----
     Coordinates are exact at every 64th pixel and cubic in between, where that is right to 1e-4 pixel at the centre; else they are
-    exact for smaller cells, down to each pixel. Weights are tabulated at 1024 fractions of a pixel. Identity and whole-pixel
-    shifts return the same bits.
+    exact for smaller cells, down to each pixel. Weights are tabulated at 4096 fractions of a pixel. Identity and whole-pixel
+    shifts return the same bits, and an inclined plane stays one. The Lanczos kernels have a window of cosines, near to that of
+    Lanczos, by which stars of 2 pixels FWHM keep their flux to 3e-4 wherever they lie.
 
     Examples
     --------
