@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
 from lazyccd.batch.classify import Stamps
-from lazyccd.batch.levels import LEVELS, STRICTEST, Level
+from lazyccd.batch.levels import COMMON, LEVELS, OF_FLATS, STRICTEST, Level
 from lazyccd.batch.metadata import Fact, Facts, value_to_text
 from lazyccd.batch.night_plan import Choice, FramePlan, Rejected, Treatment
 from lazyccd.frame.header_values import find_number
@@ -111,8 +114,8 @@ def keys_of(level: Level, mode: str | None) -> tuple[str, ...]:
     return tuple(key for key in level.keys if mode == "spectrum" or key not in {"grating", "slit"})
 
 
-def compare(kind: str, wanted: Facts, other: Facts, level: Level = STRICTEST, *, exposure: bool = True) -> Comparison:
-    """Compare the keys of a frame and of another frame or master.
+def compare(kind: str, wanted: Facts, other: Facts, level: Level = STRICTEST) -> Comparison:
+    """Compare the keys of a frame and of another frame or master, without the exposure of darks, which may be scaled.
 
     Parameters
     ----------
@@ -124,8 +127,6 @@ def compare(kind: str, wanted: Facts, other: Facts, level: Level = STRICTEST, *,
         Facts of the candidate.
     level
         Keys and tolerances.
-    exposure
-        Whether the exposure of darks is to match.
     """
     failures: list[str] = []
     ignored: list[str] = []
@@ -141,11 +142,9 @@ def compare(kind: str, wanted: Facts, other: Facts, level: Level = STRICTEST, *,
         mine, its = (header_number(facts, key) for facts in (wanted, other))
         if mine is not None and its is not None and not math.isclose(mine, its, rel_tol=level.header_relative):
             failures.append(f"{key} {its:g} is not {mine:g}")
-    # Only dark current depends on temperature and exposure; a flat of any exposure serves, since it is normalised.
+    # Only dark current depends on temperature.
     if kind == "dark":
         failures += _compare_temperature(wanted, other, ignored, level.temperature_k)
-        if exposure and not is_same_exposure(wanted.exposure.value, other.exposure.value, level):
-            failures.append(f"exposure {_seconds(other)} is not {_seconds(wanted)}")
     return Comparison(failures, ignored)
 
 
@@ -178,6 +177,7 @@ def is_same(key: str, ours: str, theirs: str, level: Level = STRICTEST) -> bool:
     return letters(ours) == letters(theirs)
 
 
+@cache
 def letters(name: str) -> str:
     """Return a name as it is compared: a number that one program writes as 60 and another as 60.0 is one name.
 
@@ -284,44 +284,27 @@ def is_same_exposure(ours: float | None, theirs: float | None, level: Level = ST
     return abs(ours - theirs) <= max(level.exposure_s, level.exposure_relative * ours) * (1 + 1e-9)
 
 
-def choose(
-    kind: str, wanted: Facts, shape: tuple[int, int], candidates: list[Candidate], levels: Sequence[Level] = ()
-) -> Choice:
-    """Choose the bias or flat of a frame: of the first level that any meets, one that was named, else the nearest in time.
-
-    Parameters
-    ----------
-    kind
-        bias or flat.
-    wanted, shape
-        The frame.
-    candidates
-        Masters that there are.
-    levels
-        Those that may be met, in their order; empty for the built-in ones.
-    """
-    fitting, why_not = _sift(kind, wanted, shape, candidates, levels or LEVELS[kind])
+def choose(shelf: Shelf, wanted: Facts, shape: tuple[int, int]) -> Choice:
+    """Choose the bias or flat of a frame: of the first level that any meets, one that was named, else the nearest in time."""
+    fitting, why_not = shelf.sift(wanted, shape)
     if not fitting:
-        return Choice(kind, why=_none(kind, candidates), why_not=tuple(why_not))
+        return Choice(shelf.kind, why=_none(shelf.kind, shelf.items), why_not=tuple(why_not))
     best = fitting[0]
     why_not += [Rejected(match.candidate.shown, _farther(wanted, match, best)) for match in fitting[1:]]
-    return _choice(kind, wanted, best, _why(best), why_not)
+    return _choice(shelf.kind, wanted, best, _why(best), why_not)
 
 
-def choose_dark(
-    wanted: Facts, shape: tuple[int, int], candidates: list[Candidate], bias: Choice, levels: Sequence[Level] = ()
-) -> tuple[Choice, Choice]:
+def choose_dark(shelf: Shelf, wanted: Facts, shape: tuple[int, int], bias: Choice) -> tuple[Choice, Choice]:
     """Choose the dark of a frame, and say what becomes of its bias.
 
     Of the first level that any meets, a dark of equal exposure is preferred, then the longest, scaled; it is scaled only if both
     it and the frame are bias-subtracted. A dark that contains the bias replaces it.
     """
-    levels = levels or LEVELS["dark"]
-    fitting, why_not = _sift("dark", wanted, shape, candidates, levels, exposure=False)
-    equal, scalable, unequal = _by_exposure(wanted, fitting, bias, levels)
+    fitting, why_not = shelf.sift(wanted, shape)
+    equal, scalable, unequal = _by_exposure(wanted, fitting, bias, shelf.levels)
     why_not += unequal
     if not equal and not scalable:
-        return Choice("dark", why=_none("dark", candidates), why_not=tuple(why_not)), bias
+        return Choice("dark", why=_none("dark", shelf.items), why_not=tuple(why_not)), bias
     # Scaling assumes that dark current is linear in time; an equal exposure assumes nothing. The longest dark has the least noise
     # once it is scaled down.
     scalable.sort(key=lambda match: (match.level, -(match.candidate.facts.exposure.value or 0.0)))
@@ -456,52 +439,154 @@ def distance(wanted: Facts, candidate: Candidate) -> float:
     return min(abs(moment - other) for other in candidate.times)
 
 
-def _sift(
-    kind: str,
-    wanted: Facts,
-    shape: tuple[int, int],
-    candidates: list[Candidate],
-    levels: Sequence[Level],
-    *,
-    exposure: bool = True,
-) -> tuple[list[Match], list[Rejected]]:
-    """Part candidates into those that match, best first, and the others with the reasons."""
-    fitting: list[Match] = []
-    why_not: list[Rejected] = []
-    for item in candidates:
-        never = [*_why_unusable(wanted, item), *check_stamps(wanted, shape, item)]
-        tried = [_try(kind, wanted, item, level, exposure=exposure) for level in levels]
-        met = next((place for place, (failures, _) in enumerate(tried) if not failures), None)
-        if never or met is None:
-            # What the last level that is allowed still asks for.
-            failures = [] if met is not None else tried[-1].failures
-            why_not.append(Rejected(item.shown, "; ".join([*failures, *never])))
-        else:
-            fitting.append(Match(item, tried[met].ignored, met, tuple(tried[0].failures)))
-    # The name decides between equal distances, so that the plan does not depend on the order of files.
-    fitting.sort(
-        key=lambda m: (
-            not m.candidate.explicit, m.level, len(m.ignored), distance(wanted, m.candidate), m.candidate.name
-        )
-    )  # fmt: skip
-    return fitting, why_not
+@dataclass
+class Shelf:
+    """The masters of a kind that frames choose among. Frames that differ in their times only are compared once."""
+
+    kind: str
+    items: list[Candidate]
+    levels: Sequence[Level]
+    """Those that may be met, in their order."""
+
+    _sorted: dict[Any, _Sorted] = field(default_factory=dict)
+
+    def sift(self, wanted: Facts, shape: tuple[int, int]) -> tuple[list[Match], list[Rejected]]:
+        """Return the masters that match a frame, best first, and the others with the reasons.
+
+        Of masters that match equally well only the nearest in time are among them: a year of nights has hundreds.
+        """
+        key = (shape, *_compared(self.kind, wanted))
+        if key not in self._sorted:
+            self._sorted[key] = self._sort(wanted, shape)
+        alike, rejected = self._sorted[key]
+        found: list[tuple[tuple[Any, ...], Match]] = []
+        why_not = list(rejected)
+        for some in alike:
+            nearest = some.nearest(wanted.time.value)
+            for item in nearest:
+                match, why = self._match(wanted, item, some.tried)
+                if match is None:
+                    why_not.append(Rejected(item.shown, why))
+                    continue
+                # The name decides between equal distances, so that the plan does not depend on the order of files.
+                order = (not item.explicit, match.level, len(match.ignored), distance(wanted, item), item.name)
+                found.append((order, match))
+            if len(nearest) < len(some.items):
+                why_not.append(Rejected(f"{len(some.items) - len(nearest)} others", "farther in time than those named"))
+        return [match for _, match in sorted(found, key=itemgetter(0))], why_not
+
+    def _sort(self, wanted: Facts, shape: tuple[int, int]) -> _Sorted:
+        """Part the masters by how they compare with a frame, whatever the times are."""
+        parts: dict[Any, list[Candidate]] = {}
+        reasons: dict[str, list[str]] = {}
+        for item in self.items:
+            never = [*_why_unusable(wanted, item), *check_stamps(wanted, shape, item)]
+            tried = tuple(_try(self.kind, wanted, item, level) for level in self.levels)
+            if never or all(failures for failures, _ in tried):
+                # What the last level that is allowed still asks for.
+                failures = tried[-1].failures if all(failures for failures, _ in tried) else []
+                reasons.setdefault("; ".join([*failures, *never]), []).append(item.shown)
+            else:
+                key = (item.explicit, *((tuple(failures), tuple(ignored)) for failures, ignored in tried))
+                parts.setdefault(key, []).append(item)
+        alike = [
+            Alike([_try(self.kind, wanted, some[0], level) for level in self.levels], some) for some in parts.values()
+        ]
+        rejected = [Rejected(name, why) for why, names in reasons.items() for name in _few(names)]
+        return _Sorted(alike, rejected)
+
+    def _match(self, wanted: Facts, item: Candidate, tried: Sequence[Comparison]) -> tuple[Match | None, str]:
+        """Return a candidate with the first level that it meets, or why it meets none."""
+        days = distance(wanted, item)
+        # Whoever names a master knows what it is.
+        old = [
+            not item.explicit and level.max_days is not None and math.isfinite(days) and days > level.max_days
+            for level in self.levels
+        ]
+        lacks = [
+            [*failures, *([f"{days:.0f} days away"] if is_old else [])]
+            for (failures, _), is_old in zip(tried, old, strict=True)
+        ]
+        met = next((place for place, failures in enumerate(lacks) if not failures), None)
+        if met is None:
+            return None, "; ".join(lacks[-1])
+        return Match(item, tried[met].ignored, met, tuple(lacks[0])), ""
 
 
-def _try(kind: str, wanted: Facts, item: Candidate, level: Level, *, exposure: bool) -> Comparison:
-    """Compare a candidate with what a level asks for."""
-    failures, ignored = compare(kind, wanted, item.facts, level, exposure=exposure)
+@dataclass
+class Alike:
+    """Masters that compare alike with a frame, but for their times."""
+
+    tried: list[Comparison]
+    """At each level."""
+
+    items: list[Candidate]
+
+    @cached_property
+    def _times(self) -> list[tuple[float, int]]:
+        return sorted((moment, place) for place, item in enumerate(self.items) for moment in item.times)
+
+    def nearest(self, moment: float | None) -> list[Candidate]:
+        """Return the nearest in time, and those without one."""
+        if len(self.items) <= NEAREST or moment is None:
+            return self.items if len(self.items) <= NEAREST else sorted(self.items, key=_by_name)[:NEAREST]
+        times = self._times
+        after = bisect_left(times, (moment, -1))
+        before, found = after - 1, dict[int, float]()
+        # Outwards from the frame, so that masters come in the order of their distance; those as far as the last one count too.
+        while before >= 0 or after < len(times):
+            back = moment - times[before][0] if before >= 0 else math.inf
+            ahead = times[after][0] - moment if after < len(times) else math.inf
+            if len(found) >= NEAREST and min(back, ahead) > max(found.values()):
+                break
+            place = times[before if back <= ahead else after][1]
+            found.setdefault(place, min(back, ahead))
+            before, after = (before - 1, after) if back <= ahead else (before, after + 1)
+        timeless = [item for item in self.items if not item.times]
+        return [*(self.items[place] for place in found), *timeless[:NEAREST]]
+
+
+class _Sorted(NamedTuple):
+    """The masters of a shelf, as they compare with frames that differ in their times only."""
+
+    alike: list[Alike]
+    rejected: list[Rejected]
+
+
+NEAREST = 4
+"""So many masters that match equally well are looked at more closely, and named."""
+
+MOST_NAMED = 6
+"""So many masters that do not match for one reason are named one by one."""
+
+
+def _few(names: list[str]) -> list[str]:
+    """Return names, of which the last ones are counted where there are many."""
+    return names if len(names) <= MOST_NAMED else [*names[:NEAREST], f"{len(names) - NEAREST} others"]
+
+
+def _by_name(item: Candidate) -> str:
+    return item.name
+
+
+def _compared(kind: str, wanted: Facts) -> tuple[Any, ...]:
+    """Return all facts of a frame that `compare`, `check_stamps` and `_why_unusable` look at."""
+    temperatures = (wanted.temperature.value, wanted.set_temperature.value) if kind == "dark" else ()
+    numbers = (fact for name in ("gain", "readnoise") for fact in (wanted.get(name).value, wanted.get(name).keyword))
+    keys = (wanted.get(name).value for name in (*COMMON, *OF_FLATS, "overscan", "trim"))
+    return (*keys, *numbers, *temperatures)
+
+
+def _try(kind: str, wanted: Facts, item: Candidate, level: Level) -> Comparison:
+    """Compare a candidate with what a level asks for, but for its age."""
+    failures, ignored = compare(kind, wanted, item.facts, level)
     # The zero points of both are known, and made equal.
     if item.treatment.pedestal is not None:
         ignored = [key for key in ignored if key != "offset"]
     # Whoever names a master knows what it is.
-    if item.explicit:
-        return Comparison(failures, ignored)
-    silent = [key for key in ignored if key in level.known]
+    silent = [] if item.explicit else [key for key in ignored if key in level.known]
     if silent:
         failures.append(f"not compared by {' and '.join(silent)}, which only one of both has")
-    days = distance(wanted, item)
-    if level.max_days is not None and math.isfinite(days) and days > level.max_days:
-        failures.append(f"{days:.0f} days away")
     return Comparison(failures, ignored)
 
 

@@ -18,10 +18,10 @@ Patterns are shell patterns without regard to case; numbers are compared as numb
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -105,9 +105,33 @@ class Camera:
         """Return how a fact's source is called."""
         return f"{self.label}: {detail}" if self.label else f"keyword {detail}"
 
+    def keys_of(self, fact: str) -> tuple[Rule, ...]:
+        """Return the rules that say where a fact is looked for."""
+        return self._keys_by_name.get(fact, ())
+
+    def fixed_by(self, fact: str) -> tuple[Rule, ...]:
+        """Return the rules that fix a fact."""
+        return self._fix_by_name.get(fact, ())
+
     def keywords(self, fact: str) -> tuple[str, ...]:
         """Return where a fact is looked for."""
-        return tuple(keyword for rule in self.keys if rule.name == fact for keyword in rule.values)
+        return tuple(keyword for rule in self.keys_of(fact) for keyword in rule.values)
+
+    @cached_property
+    def _keys_by_name(self) -> dict[str, tuple[Rule, ...]]:
+        return _by_name(self.keys)
+
+    @cached_property
+    def _fix_by_name(self) -> dict[str, tuple[Rule, ...]]:
+        return _by_name(self.fix)
+
+
+def _by_name(rules: Iterable[Rule]) -> dict[str, tuple[Rule, ...]]:
+    """Return the rules of each name, in their order."""
+    found: dict[str, tuple[Rule, ...]] = {}
+    for rule in rules:
+        found[rule.name] = (*found.get(rule.name, ()), rule)
+    return found
 
 
 def load_camera(path: str | Path) -> Camera:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from lazyccd.batch.cameras import Camera
 from lazyccd.batch.collect import RawFrame
@@ -33,6 +34,7 @@ def calibration_of(kind: str) -> str:
     return "flat" if kind.endswith("flat") else kind if kind in CALIBRATIONS else ""
 
 
+@lru_cache(1 << 12)
 def normalize(text: str) -> str:
     """Return a spelling in capitals, with everything but letters and digits as one space.
 

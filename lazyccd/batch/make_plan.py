@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
-from lazyccd.batch.associate import Candidate, choose, choose_dark, choose_mask, groups_of
+from lazyccd.batch.associate import Candidate, Shelf, choose, choose_dark, choose_mask, groups_of
 from lazyccd.batch.cameras import Camera, cameras_of, load_camera
 from lazyccd.batch.classify import CALIBRATIONS, calibration_of, classify, read_stamps
 from lazyccd.batch.collect import NightFiles, RawFrame
@@ -322,9 +324,9 @@ def _why_listed(facts: Facts) -> str:
 
 def _check_unique(frame_plans: list[FramePlan]) -> None:
     """Refuse two images of one name."""
-    names = [item.name for item in frame_plans]
-    for name in names:
-        if names.count(name) > 1:
+    counts = Counter(item.name for item in frame_plans)
+    for name, count in counts.items():
+        if count > 1:
             raise ParameterError(f"file {name!r} is given twice with different extensions; name them one by one.")
 
 
@@ -410,27 +412,32 @@ def _assign(plan: NightPlan, kind: str, existing: list[Candidate], levels: Level
     """Give the frames of one kind their masters."""
     steps = CALIBRATIONS[: CALIBRATIONS.index(kind)] if kind in CALIBRATIONS else CALIBRATIONS
     candidates = {step: candidates_of(plan, step, existing) for step in (*steps, "bpm") if plan.recipe.uses(step)}
+
+    # All frames of a part share what was compared for one of them.
+    @cache
+    def shelves(part: str) -> dict[str, Shelf]:
+        return {kind: Shelf(kind, _of_part(part, some), levels.get(kind, ())) for kind, some in candidates.items()}
+
     frame_plans = []
     for item in plan.frames:
         concerned = item.is_reduced and (calibration_of(item.kind) or item.kind) == kind
-        frame_plans.append(_with_masters(item, candidates, levels) if concerned else item)
+        frame_plans.append(_with_masters(item, shelves(item.part)) if concerned else item)
     return replace(plan, frames=tuple(frame_plans))
 
 
-def _with_masters(item: FramePlan, candidates: Mapping[str, list[Candidate]], levels: Levels) -> FramePlan:
+def _with_masters(item: FramePlan, shelves: Mapping[str, Shelf]) -> FramePlan:
     """Return a frame plan with its masters chosen."""
-    candidates = {kind: _of_part(item.part, some) for kind, some in candidates.items()}
-    if "bpm" in candidates:
-        item = replace(item, bpm=choose_mask(item.facts, item.shape, candidates["bpm"]))
-    if "bias" in candidates:
-        item = replace(item, bias=choose("bias", item.facts, item.shape, candidates["bias"], levels["bias"]))
-        item = with_measured(item, candidates["bias"])
-    if "dark" in candidates:
+    if "bpm" in shelves:
+        item = replace(item, bpm=choose_mask(item.facts, item.shape, shelves["bpm"].items))
+    if "bias" in shelves:
+        item = replace(item, bias=choose(shelves["bias"], item.facts, item.shape))
+        item = with_measured(item, shelves["bias"].items)
+    if "dark" in shelves:
         # A dark that contains the bias takes the bias' place, so both are chosen together.
-        dark, bias = choose_dark(item.facts, item.shape, candidates["dark"], item.bias, levels["dark"])
+        dark, bias = choose_dark(shelves["dark"], item.facts, item.shape, item.bias)
         item = replace(item, dark=dark, bias=bias)
-    if "flat" in candidates:
-        item = replace(item, flat=choose("flat", item.facts, item.shape, candidates["flat"], levels["flat"]))
+    if "flat" in shelves:
+        item = replace(item, flat=choose(shelves["flat"], item.facts, item.shape))
     return item
 
 

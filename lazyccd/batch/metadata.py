@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from lazyccd.batch.cameras import FACTS, KINDS, Camera, Rule
@@ -219,11 +219,11 @@ def look_up(frame: RawFrame, cameras: tuple[Camera, ...], name: str, read: Reade
     # An unusable keyword, such as GAIN = 0, does not hide the next one.
     notes: list[str] = []
     for camera in cameras:
-        for rule in _that_hold(camera.fix, name, frame):
+        for rule in _that_hold(camera.fixed_by(name), frame):
             value = _try(read, Found(rule.values[0], ""), f"{camera.label}: fixed value", notes)
             if value is not None:
                 return Fact(value, _fixed(camera, rule), _note(name, notes))
-        for rule in _that_hold(camera.keys, name, frame):
+        for rule in _that_hold(camera.keys_of(name), frame):
             for expression in rule.values:
                 found = find(frame, expression, name)
                 value = _try(read, found, found.keyword or expression, notes)
@@ -260,19 +260,28 @@ def find(frame: RawFrame, expression: str, name: str) -> Found:
     name
         The fact: of the wheels of a filter, those that are clear or open leave the name.
     """
-    plain, _, unit = expression.partition(" [")
-    sign = " & " if " & " in plain else " + "
-    parts = [(keyword, frame.get(keyword, local=name in LOCAL)) for keyword in " ".join(plain.split()).split(sign)]
-    there = [(keyword, value) for keyword, value in parts if not header_values.is_nothing(value)]
-    if len(parts) == 1:
-        keyword, value = parts[0]
-        return Found(value, unit or frame.comment(keyword), keyword)
-    if not there or (sign == " + " and len(there) < len(parts)):
+    keywords, sign, unit = _parse_expression(expression)
+    values = [frame.get(keyword, local=name in LOCAL) for keyword in keywords]
+    if len(keywords) == 1:
+        comment = "" if values[0] is None else frame.comment(keywords[0])
+        return Found(values[0], unit or comment, keywords[0])
+    there = [
+        (keyword, value) for keyword, value in zip(keywords, values, strict=True) if not header_values.is_nothing(value)
+    ]
+    if not there or (sign == " + " and len(there) < len(keywords)):
         return Found(None, "")
     if name == "filter":
         there = [part for part in there if not is_clear(part[1])] or there[:1]
     texts = list(dict.fromkeys(header_values.as_text(value) for _, value in there))
     return Found(there[0][1] if len(texts) == 1 else ", ".join(texts), "", sign.join(keyword for keyword, _ in there))
+
+
+@cache
+def _parse_expression(expression: str) -> tuple[list[str], str, str]:
+    """Return the keywords of an expression, the sign between them, and the unit behind it."""
+    plain, _, unit = expression.partition(" [")
+    sign = " & " if " & " in plain else " + "
+    return " ".join(plain.split()).split(sign), sign, unit
 
 
 def is_clear(position: object) -> bool:
@@ -417,9 +426,9 @@ def _mode(value: Any) -> str | None:
     raise UnusableError("must be 'image' or 'spectrum'")
 
 
-def _that_hold(rules: tuple[Rule, ...], name: str, frame: RawFrame) -> list[Rule]:
-    """Return the rules for a fact whose conditions hold."""
-    return [rule for rule in rules if rule.name == name and rule.holds(frame)]
+def _that_hold(rules: tuple[Rule, ...], frame: RawFrame) -> list[Rule]:
+    """Return the rules whose conditions hold."""
+    return [rule for rule in rules if rule.holds(frame)]
 
 
 def _try(read: Reader, found: Found, where: str, notes: list[str]) -> Any:

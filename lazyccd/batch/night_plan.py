@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -376,10 +377,13 @@ class NightPlan:
 
     def group(self, name: str) -> MasterGroup:
         """Return a master to make."""
-        for item in self.groups:
-            if item.name == name:
-                return item
+        if name in self._groups_by_name:
+            return self._groups_by_name[name]
         raise ParameterError(f"master {name!r} must be one of {[item.name for item in self.groups]}.")
+
+    @cached_property
+    def _groups_by_name(self) -> dict[str, MasterGroup]:
+        return {item.name: item for item in self.groups}
 
     @cached_property
     def _frames_by_name(self) -> dict[str, FramePlan]:
@@ -404,12 +408,12 @@ class NightPlan:
         names = list(dict.fromkeys(exposure_name(item) for item in self.science))
         taken: set[str] = set()
         found = {}
+        counts = Counter(product_name(name).casefold() for name in names)
         for name in names:
             plain = product_name(name)
-            alike = [other for other in names if product_name(other).casefold() == plain.casefold()]
             folders = "_".join(part for part in name.split("/")[:-1] if part != "..")
             # r1/a.fits and r2/a.fits are told apart by their folders, a.fits and A.fits by numbers.
-            stem = f"{folders}_{plain}" if len(alike) > 1 and folders else plain
+            stem = f"{folders}_{plain}" if counts[plain.casefold()] > 1 and folders else plain
             unique = next(each for each in _numbered(stem) if each.casefold() not in taken)
             taken.add(unique.casefold())
             found[name] = unique
@@ -461,8 +465,12 @@ class NightPlan:
     def pairs(self) -> tuple[Pairs, ...]:
         """What gain and read noise can be measured from: for each zero of two frames, its flat of two or more."""
         found = []
+        using: dict[str, list[FramePlan]] = {}
+        for item in self.frames:
+            for name in {item.bias.master, item.dark.master, item.group}:
+                using.setdefault(name, []).append(item)
         for zero in self.groups:
-            users = [item for item in self.frames if zero.name in {item.bias.master, item.dark.master, item.group}]
+            users = using.get(zero.name, [])
             # Darks serve only where there is no bias of the night: their noise has dark current in it.
             if len(zero.members) < 2 or zero.kind == "flat" or (zero.kind == "dark" and _has_bias(users)):
                 continue

@@ -46,6 +46,13 @@ LISTED = {"GAIN": "gain", "RDNOISE": "readnoise", "SATURATE": "saturate"}
 
 OF_TAP = re.compile(rf"({'|'.join(word for words in KINDS.values() for word in words)})([A-Z]|\d\d?)$")
 
+LIT = ("DATASEC", "TRIMSEC", "AMPSEC")
+"""Sections of which each amplifier has at least one."""
+
+_MAY_HAVE_TAPS = re.compile(
+    rf"^(?:{'|'.join(word for kind in LIT for word in KINDS[kind])})(?:[A-Z]|\d\d?) *=", re.MULTILINE
+)
+
 
 @dataclass(frozen=True)
 class Tap:
@@ -165,7 +172,8 @@ def amplifiers_in(text: str) -> tuple[str, ...]:
     ... )
     (('A', 'B'), ())
     """
-    return tuple(_from_header(text))
+    # Most headers have none, and a night has thousands of headers.
+    return tuple(_from_header(text)) if _MAY_HAVE_TAPS.search(text) else ()
 
 
 def _from_header(text: str) -> dict[str, dict[str, Any]]:
@@ -178,7 +186,7 @@ def _from_header(text: str) -> dict[str, dict[str, Any]]:
         if match is not None:
             found.setdefault(match[2], {})[kinds[match[1]]] = header[keyword]
     numbered = sorted(found.items(), key=lambda item: (len(item[0]), item[0]))  # 10 comes after 9
-    return {tap: cards for tap, cards in numbered if cards.keys() & {"DATASEC", "TRIMSEC", "AMPSEC"}}
+    return {tap: cards for tap, cards in numbered if cards.keys() & {*LIT}}
 
 
 def _with_listed(taps: dict[str, Tap], keyword: str, image: Image) -> dict[str, Tap]:
