@@ -545,7 +545,10 @@ def _subtract_overscan(done: Calibrated, given: Mapping[str, Any]) -> None:
     chosen = overscan_levels(done.frame, section, readnoise=adu)
     if given:
         done.messages.append(f"overscan {section}: as the recipe says")
-        how = {"overscan_axis": None, **given, **({"readnoise": adu} if given.get("statistic") == "auto" else {})}
+        # One way of averaging excludes the others.
+        chosen_way = {} if {"statistic", "median", "sigma", "skip_bleeds"} & set(given) else {"statistic": "auto"}
+        how = {"overscan_axis": None, **chosen_way, **given}
+        how |= {"readnoise": adu} if how.get("statistic") == "auto" else {}
         done.frame = ops.subtract_overscan(done.frame, fits_section=section, **how)
     else:
         done.messages.append(f"overscan {section}: {chosen.reason}")

@@ -18,7 +18,7 @@ from lazyccd.batch.cameras import Camera, cameras_of, load_camera
 from lazyccd.batch.classify import CALIBRATIONS, calibration_of, classify, read_stamps
 from lazyccd.batch.collect import NightFiles, RawFrame
 from lazyccd.batch.existing_masters import existing_masters, missing_use, with_measured
-from lazyccd.batch.levels import LEVELS, Levels, allowed
+from lazyccd.batch.levels import Levels, allowed
 from lazyccd.batch.metadata import COMMAND_LINE, Fact, Facts, check_kind, resolve_facts
 from lazyccd.batch.night_plan import Choice, FramePlan, MasterGroup, NightPlan, Options, needed
 from lazyccd.batch.recipe.recipe import Recipe
@@ -48,7 +48,6 @@ def build_plan(
     collection: NightFiles,
     options: Options | None = None,
     edits: Mapping[str, Edit] | None = None,
-    levels: Levels = LEVELS,
     recipe: Recipe | None = None,
 ) -> NightPlan:
     """Plan a night.
@@ -61,10 +60,8 @@ def build_plan(
         What was asked for.
     edits
         For each file that a table changed, what it says.
-    levels
-        How well masters must fit.
     recipe
-        What is done to the frames; the built-in one if None.
+        What is done to the frames, and how well masters must fit; the built-in one if None.
 
     Raises
     ------
@@ -88,7 +85,7 @@ def build_plan(
     if options.on_error == "skip":
         frame_plans = [replace(item, lost=_lost(item, collection)) for item in frame_plans]
     existing, notes = existing_masters(options, user, frame_plans)
-    levels = {kind: allowed(some, options.max_level) for kind, some in levels.items()}
+    levels = {kind: allowed(some, options.max_level) for kind, some in recipe.levels.items()}
     plan = NightPlan(
         collection.folder, tuple(frame_plans), (), collection.skipped, options, (*collection.notes, *notes), recipe
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from lazyccd.batch.collect import collect
 from lazyccd.batch.levels import LEVELS
 from lazyccd.batch.make_plan import build_plan
 from lazyccd.batch.night_plan import NightPlan, Options
+from lazyccd.batch.recipe.recipe import Recipe
+from lazyccd.batch.recipe.steps import data_of_levels
 from lazyccd.batch.report import make_console, print_plan
 
 PlanNight = Callable[..., NightPlan]
@@ -63,10 +64,10 @@ def test_levels_are_data(make_night: Callable[..., Path]) -> None:
     """Another list gives other choices: a level of wider temperatures takes a dark that the built-in ones refuse."""
     dark = {"IMAGETYP": "dark", "FILTER": None, "CCD-TEMP": -20.0}
     folder = make_night({"b": BIAS, "d": dark, "s": {**LIGHT, "CCD-TEMP": -17.0}})
-    wide = dataclasses.replace(LEVELS["dark"][0], text="within 5 K", temperature_k=5.0)
-    wider = {**LEVELS, "dark": (*LEVELS["dark"], wide)}
+    built_in = data_of_levels(LEVELS)["dark"]
+    recipe = Recipe(association={"dark": [*built_in, {"text": "within 5 K", "temperature_k": 5.0}]})
     assert not build_plan(collect(str(folder))).frame("s.fits").dark
-    frame = build_plan(collect(str(folder)), Options(), levels=wider).frame("s.fits")
+    frame = build_plan(collect(str(folder)), recipe=recipe).frame("s.fits")
     assert (frame.dark.level, frame.status) == (len(LEVELS["dark"]), "PARTIAL")
     assert "differs: temperature -20 is not -17 within 1 K" in frame.reason
 

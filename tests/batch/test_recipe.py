@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import inspect
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from astropy import units as u
+from astropy.io import fits
+from click.testing import CliRunner
 
 import lazyccd
 from lazyccd import Recipe, ops
+from lazyccd.batch.options import Options
 from lazyccd.batch.recipe.document import MOST_BYTES, parse
 from lazyccd.batch.recipe.rules import RULES, parameters_of
-from lazyccd.errors import MissingFileError, RecipeError
+from lazyccd.batch.run import plan_night
+from lazyccd.cli.main import main
+from lazyccd.errors import MissingFileError, ParameterError, RecipeError
+from lazyccd.testing import Detector, Sky, make_night
 
 Faults = Callable[[str], list[str]]
 
@@ -215,16 +222,151 @@ def test_the_same_as_an_object(tmp_path: Path) -> None:
     }
     (tmp_path / "r.yaml").write_text(json.dumps(data))
     read, made = Recipe.read(tmp_path / "r.yaml"), Recipe(**data)
-    assert read.data == made.data == {"order": "checked", **data}
+    assert read.data == made.data == {"order": "checked", "association": {}, **data}
     assert read.steps == made.steps
     with pytest.raises(RecipeError, match=r"has a fault:\n  steps\[0\]: 'trim' is no step"):
         Recipe(steps=["trim"])
 
 
-def test_the_built_in_recipe_needs_no_library() -> None:
+def test_the_built_in_recipe_needs_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """What every night uses is made without pydantic and ruamel.yaml."""
-    code = "import sys, lazyccd; lazyccd.Recipe(); print({'pydantic', 'ruamel.yaml'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
-    assert lazyccd.Recipe().is_built_in
-    assert isinstance(Recipe().steps, tuple)
+    for name in ("pydantic", "ruamel.yaml", "lazyccd.batch.recipe.schema", "lazyccd.batch.recipe.document"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert Recipe().is_built_in
+    assert Recipe().levels is not None
+    with pytest.raises(ImportError):
+        Recipe(steps=["trim_image"])
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a small night of one camera with an overscan strip."""
+    folder = tmp_path_factory.mktemp("night") / "raw"
+    make_night(folder, Detector((128, 160)), Sky(stars=12), biases=3, darks=2, flats=3, lights=1)
+    return folder
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of all images below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.fits"))}
+
+
+def run(*words: str | Path) -> str:
+    """Run a command, and return what it prints."""
+    done = CliRunner().invoke(main, list(map(str, words)))
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.output
+
+
+@pytest.fixture(scope="module")
+def plain(night: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the products of the night without a recipe."""
+    out = tmp_path_factory.mktemp("plain")
+    run("reduce", night, "-o", out)
+    return out
+
+
+def test_the_printed_recipe_does_the_same_to_the_byte(night: Path, plain: Path, tmp_path: Path) -> None:
+    """What `lazyccd recipe` prints gives the products of no recipe, and is the built-in one."""
+    text = run("recipe", night)
+    path = tmp_path / "night.yaml"
+    path.write_text(text)
+    assert Recipe.read(path).is_built_in
+    run("reduce", night, "--recipe", path, "-o", tmp_path / "out")
+    expected = files_of(plain)
+    assert len(expected) == 4
+    assert files_of(tmp_path / "out") == expected
+
+
+def test_every_parameter_that_is_printed_can_be_stated(night: Path, tmp_path: Path) -> None:
+    """Taking the # from the parameters of a step gives a recipe that reads, with the defaults that are meant."""
+    lines = run("recipe", night).splitlines()[3:]
+    assert max(map(len, lines)) <= 108
+    stated = [
+        line.replace("# ", "", 1) if line.startswith("    # ") and "..." not in line[:34] else line for line in lines
+    ]
+    path = tmp_path / "night.yaml"
+    # Of two ways of averaging the strip only one can be stated.
+    path.write_text(
+        "\n".join(line for line in stated if not line.startswith(("    median:", "    sigma:", "    skip_bleeds:")))
+    )
+    step = Recipe.read(path).step("cosmicray_lacosmic")
+    assert step is not None
+    assert step.parameters["use_uncertainty"] is True
+    assert step.parameters["niter"] == 4
+
+
+def test_steps_are_what_is_done(night: Path, plain: Path, tmp_path: Path) -> None:
+    """Steps that are left out or added change the product as the operations do by themselves."""
+    steps = ["flag_saturated", "subtract_overscan", "trim_image", "subtract_bias", "create_deviation", "gain_correct"]
+    short = lazyccd.reduce(night, tmp_path / "short", recipe=Recipe(steps=steps))
+    added = [*steps, {"subtract": {"other": "100 electron"}}, {"median_filter": {"size": [3, 5]}}]
+    more = lazyccd.reduce(night, tmp_path / "more", recipe=Recipe(steps=added))
+    # What a recipe leaves out, the product does not lack.
+    assert [outcome.status for outcome in short.outcomes if outcome.kind == "science"] == ["DONE"]
+    (one,), (other,) = ([item.path for item in each.outcomes if item.kind == "science"] for each in (short, more))
+    before, after = lazyccd.open_fits(one), lazyccd.open_fits(other)
+    expected = ops.median_filter(ops.subtract(before, 100 * u.electron), (3, 5))
+    np.testing.assert_array_equal(after["data"].values, expected["data"].values)
+    header = fits.getheader(other)
+    assert header["LZRECIPE"].startswith("recipe ")
+    assert "FLATCOR" not in header
+    assert "LZRECIPE" not in fits.getheader(next(plain.glob("*.fits")))
+
+
+def test_facts_and_masters_of_steps_are_those_of_the_plan(night: Path, tmp_path: Path) -> None:
+    """A level or section that a step states is that of all frames, and a file is found beside the recipe or in the night."""
+    (tmp_path / "my.yaml").write_text(
+        "steps:\n- flag_saturated: {level: 40000}\n- subtract_overscan\n- trim_image: {fits_section: '[1:100,1:90]'}\n"
+        "- subtract_bias: {master: old/bias.fits}\n- create_deviation: {readnoise: 7}\n- gain_correct: {gain: 1.5}\n"
+    )
+    with pytest.raises(MissingFileError, match=r"recipe 'my.yaml' names 'old/bias.fits', which is neither in"):
+        plan_night(night, Options(recipe=str(tmp_path / "my.yaml")))
+    (tmp_path / "old").mkdir()
+    pixels = np.full((90, 100), 5.0, np.float32)
+    fits.PrimaryHDU(pixels, fits.Header({"BUNIT": "adu", "IMAGETYP": "bias", "NCOMBINE": 9})).writeto(
+        tmp_path / "old" / "bias.fits"
+    )
+    plan = plan_night(night, Options(recipe=str(tmp_path / "my.yaml"), gain="1.7"))
+    facts = plan.science[0].facts
+    assert (facts.saturate.value, facts.trim.value, facts.readnoise.value) == (40000, "[1:100,1:90]", 7)
+    assert facts.gain.value == 1.7  # the command line is the later word
+    assert plan.options.bias == (str(tmp_path / "old" / "bias.fits"),)
+    with pytest.raises(
+        ParameterError, match=r"--flat needs the step flat_correct, which recipe 'my.yaml' does not have"
+    ):
+        plan_night(night, Options(recipe=str(tmp_path / "my.yaml"), flat=("f.fits",)))
+
+
+def test_a_table_remembers_the_recipe(night: Path, tmp_path: Path) -> None:
+    """A saved plan names the recipe, whose options count as they are when the table is run."""
+    recipe, table = tmp_path / "my.yaml", tmp_path / "night.ecsv"
+    recipe.write_text("options: {gain: 1.5}\n")
+    run("reduce", night, "--recipe", recipe, "--dry-run", "--save", table)
+    recipe.write_text("options: {gain: 1.7}\n")
+    assert plan_night(str(table), Options()).science[0].facts.gain.value == 1.7
+
+
+def test_outputs(night: Path, tmp_path: Path) -> None:
+    """Products have the format, planes and compression that are asked for; a format on the command line goes first."""
+    recipe = Recipe(
+        outputs={"compress": "GZIP_2", "planes": ["mask"], "pictures": False}, options={"cosmic_rays": "none"}
+    )
+    done = lazyccd.reduce(night, tmp_path / "a", recipe=recipe)
+    with fits.open(next((tmp_path / "a").glob("*_red.fits*"))) as file:
+        assert [hdu.name for hdu in file] == ["PRIMARY", "SCI", "MASK", "DQ"] or "UNCERT" not in [
+            hdu.name for hdu in file
+        ]
+        assert any(hdu.header.get("ZCMPTYPE") == "GZIP_2" or isinstance(hdu, fits.CompImageHDU) for hdu in file)
+    assert not list((tmp_path / "a").rglob("*.png"))
+    assert all(outcome.status == "DONE" for outcome in done.outcomes)
+
+
+def test_schema_is_published() -> None:
+    """The JSON Schema names every step and its parameters, and is that of the documentation."""
+    schema = json.loads(run("recipe", "--schema"))
+    names = schema["$defs"]
+    assert set(RULES) <= set(names)
+    for name in RULES:
+        assert set(names[name]["properties"]) >= set(parameters_of(name))
+        assert not names[name]["additionalProperties"]

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
+from lazyccd.batch.levels import LEVELS, Levels
 from lazyccd.batch.options import FILES, Options, as_option
 from lazyccd.batch.recipe.rules import MASTERS, RULES, WHOLE, parameters_of
-from lazyccd.batch.recipe.steps import BUILT_IN, Outputs, RecipeStep
+from lazyccd.batch.recipe.steps import BUILT_IN, Outputs, RecipeStep, levels_of
 from lazyccd.errors import MissingFileError, ParameterError
 
 NEEDED_BY = {
@@ -37,6 +38,9 @@ class Recipe:
         How products are written: ``format``, ``compress``, ``quantize``, ``planes``, ``pictures``.
     options
         Options of ``lazyccd reduce``, with underscores. Those of the command line take precedence.
+    association
+        For some kinds of masters (bias, dark, flat) the levels in which they may fit a frame, the strictest first, each a mapping
+        such as ``{"text": "of the same week", "max_days": 7}``.
     order
         ``checked`` refuses steps that are not in the order of a right reduction; ``as listed`` lets them pass.
     folder
@@ -62,13 +66,15 @@ class Recipe:
     steps: Sequence[Any] = BUILT_IN
     outputs: Any = field(default_factory=Outputs)
     options: Mapping[str, Any] = field(default_factory=dict)
+    association: Mapping[str, Any] = field(default_factory=dict)
     order: Literal["checked", "as listed"] = "checked"
     folder: str = field(default="", kw_only=True)
     path: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
         """Check what was given; the built-in recipe needs no library for that."""
-        if self.steps is BUILT_IN and self.outputs == Outputs() and not self.options and self.order == "checked":
+        given = self.outputs != Outputs() or self.options or self.association or self.order != "checked"
+        if self.steps is BUILT_IN and not given:
             return
         from lazyccd.batch.recipe.document import Document
         from lazyccd.batch.recipe.schema import check
@@ -111,9 +117,14 @@ class Recipe:
         return _plain(self)
 
     @property
+    def levels(self) -> Levels:
+        """How well masters must fit a frame."""
+        return levels_of(self.association)
+
+    @property
     def is_built_in(self) -> bool:
         """Whether it is the one that nobody changed."""
-        return self.data == Recipe().data
+        return {**self.data, "association": {}} == Recipe().data and self.levels == LEVELS
 
     def step(self, operation: str) -> RecipeStep | None:
         """Return a step by the name of its operation; None if there is none."""
@@ -243,7 +254,14 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
     """Return what was given for a recipe, or what came of it, as plain data."""
     steps = [step.data if isinstance(step, RecipeStep) else step for step in recipe.steps]
     outputs = recipe.outputs.data if isinstance(recipe.outputs, Outputs) else recipe.outputs
-    return {"order": recipe.order, "steps": steps, "outputs": outputs, "options": dict(recipe.options)}
+    association = {kind: list(levels) for kind, levels in recipe.association.items()}
+    return {
+        "order": recipe.order,
+        "steps": steps,
+        "outputs": outputs,
+        "options": dict(recipe.options),
+        "association": association,
+    }
 
 
 def read_recipe(options: Options) -> Recipe:

@@ -46,10 +46,19 @@ class Rule:
     planned: frozenset[str] = frozenset()
     """Parameters that the plan decides for each frame, and a recipe cannot."""
 
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters that are something else in ``lazyccd reduce`` than the default of the operation."""
 
-def _standard(place: int | None, *on: str, planned: Sequence[str] = (), **options: str) -> Rule:
+
+def _standard(
+    place: int | None,
+    *on: str,
+    planned: Sequence[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+    **options: str,
+) -> Rule:
     """Return the rule of a step that the plan knows."""
-    return Rule(place, on, True, options, frozenset(planned))
+    return Rule(place, on, True, options, frozenset(planned), defaults or {})
 
 
 RULES: dict[str, Rule] = {
@@ -57,7 +66,14 @@ RULES: dict[str, Rule] = {
     "flag_saturated": _standard(1, *KINDS, level="saturate"),
     # Before the overscan for a mask of the raw size, else after the trim: it waits for it.
     "add_mask": _standard(None, *KINDS, array="bpm"),
-    "subtract_overscan": _standard(2, *KINDS, fits_section="overscan", planned=["readnoise"]),
+    "subtract_overscan": _standard(
+        2,
+        *KINDS,
+        fits_section="overscan",
+        planned=["readnoise"],
+        # Across the short side; as a constant unless it scatters more than the noise of reading.
+        defaults={"overscan_axis": None, "statistic": "auto"},
+    ),
     "trim_image": _standard(3, *KINDS, fits_section="trim"),
     "subtract_bias": _standard(4, *LIGHT, master="bias"),
     # The noise of signal and reading: after the bias, which has no photons, before the gain.
@@ -77,7 +93,7 @@ RULES: dict[str, Rule] = {
     "subtract_fringe": Rule(10),
     # From here on a step gets whole detectors.
     "assemble": _standard(11, *SCIENCE),
-    "cosmicray_lacosmic": _standard(12, *SCIENCE),
+    "cosmicray_lacosmic": _standard(12, *SCIENCE, defaults={"use_uncertainty": True}),
     "cosmicray_median": Rule(12),
     "subtract_sky": Rule(13),
     "grow_mask": Rule(),

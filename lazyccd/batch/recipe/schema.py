@@ -24,6 +24,7 @@ from astropy import units as u
 from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationError, create_model
 
 from lazyccd import ops
+from lazyccd.batch.levels import COMMON, LEVELS, OF_FLATS, Level
 from lazyccd.batch.options import COSMIC_RAYS, FILES, MISSABLE, Options
 from lazyccd.batch.recipe.document import Document, Place
 from lazyccd.batch.recipe.rules import KINDS, MASTERS, RULES, Parameter, parameters_of, to_argument
@@ -51,6 +52,9 @@ OPTION_TYPES: dict[str, Any] = {
     "trim": str,
 }
 """Options of which a recipe knows more than that they are words of a command."""
+
+LEVEL_KEYS = sorted({*COMMON, *OF_FLATS, "temperature"})
+"""Facts by which frames and masters are compared."""
 
 NOT_IN_RECIPES = frozenset({"recipe"})
 """Options that would lead from one recipe to another."""
@@ -120,6 +124,7 @@ def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {"order": data.get("order", "checked"), "options": dict(data.get("options") or {})}
     if data.get("steps") is not None:
         made["steps"] = tuple(_step(item) for item in data["steps"])
+    made["association"] = dict(data.get("association") or {})
     made["outputs"] = Outputs(**{key: _tupled(value) for key, value in (data.get("outputs") or {}).items()})
     return made
 
@@ -157,6 +162,7 @@ def _model() -> Any:
             "order": (order, Field("checked", description="Whether the order of the steps is checked.")),
             "steps": (steps | None, Field(None, min_length=1, description="Operations in their order.")),
             "outputs": (_make("Outputs", outputs) | None, Field(None, description=Outputs.__doc__)),
+            "association": (_association() | None, Field(None, description="Levels in which masters may fit.")),
             "options": (_make("Options", options) | None, Field(None, description=Options.__doc__)),
         },
     )
@@ -165,6 +171,16 @@ def _model() -> Any:
 def _make(name: str, fields: dict[str, Any]) -> Any:
     """Return a model of some fields."""
     return create_model(name, __config__=STRICT, **fields)
+
+
+def _association() -> Any:
+    """Return the model of the levels of masters."""
+    hints = get_type_hints(Level) | {name: GenericAlias(list, (_one_of(LEVEL_KEYS),)) for name in ("keys", "known")}
+    levels: dict[str, Any] = {
+        item.name: (hints[item.name], ... if item.name == "text" else item.default) for item in fields(Level)
+    }
+    several = GenericAlias(list, (_make("Level", levels),))
+    return _make("Association", dict.fromkeys(LEVELS, (several | None, None)))
 
 
 def _option_types() -> dict[str, Any]:
@@ -317,8 +333,14 @@ def _unknown(place: Place) -> str:
             return f"{inside} is done on all frames that need it, so that masters fit them; remove it"
         known, what = [*_allowed(inside), *([] if rule.is_standard else ["on"])], f"is no parameter of {inside}"
     else:
-        models = {"": ("order", "steps", "outputs", "options"), "outputs": [f.name for f in fields(Outputs)]}
-        known = list(models.get(inside, _option_types()))
+        models = {
+            "": ("order", "steps", "outputs", "options", "association"),
+            "outputs": [f.name for f in fields(Outputs)],
+            "association": list(LEVELS),
+        }
+        is_level = place[0] == "association" and len(place) > 2
+        known = [f.name for f in fields(Level)] if is_level else list(models.get(inside, _option_types()))
+        inside = "a level" if is_level else inside
         what = f"is no key of {inside}" if inside else "is no key of a recipe"
     near = difflib.get_close_matches(name, known, 1)
     return f"{what}; {f'did you mean {near[0]!r}?' if near else _known(known)}"
@@ -402,6 +424,13 @@ def _check_facts(document: Document, steps: Mapping[int, RecipeStep]) -> None:
         needed = next(step for step, of in MASTERS.items() if of == kind)
         if "steps" in data and needed not in {step.operation for step in steps.values()}:
             document.fault(("options", kind), f"needs the step {needed}, which is not in steps; add it")
+    for kind, levels in _mapping(data.get("association")).items():
+        needed = next(
+            (step for step in ("subtract_bias", "subtract_dark", "flat_correct") if MASTERS[step] == kind), ""
+        )
+        if levels == [] and ("steps" not in data or needed in {step.operation for step in steps.values()}):
+            text = f"has no level, so no rule provides the {kind} that {needed} needs; add one, or leave out the step"
+            document.fault(("association", kind), text)
     if outputs.get("format") == "zarr" and outputs.get("compress") is not None:
         document.fault(("outputs", "compress"), "is for format: fits; Zarr is always compressed. Remove it")
 
@@ -474,7 +503,7 @@ def _call(step: RecipeStep) -> None:
     }
     # What is missing now comes from files, or from the plan of the night.
     needed = {name for name, parameter in known.items() if parameter.is_required}
-    if needed - set(given) or step.operation in {"correct_crosstalk", "assemble"}:
+    if not given or needed - set(given) or step.operation in {"correct_crosstalk", "assemble"}:
         return
     if step.operation == "subtract_overscan":
         given = {"fits_section": "[57:64,:]", **given}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
+from lazyccd.batch.levels import LEVELS, Level, Levels
 from lazyccd.batch.recipe.rules import RULES
 
 
@@ -75,6 +76,44 @@ BUILT_IN = tuple(
     )
 )
 """The steps that every night gets where no recipe is given."""
+
+
+def levels_of(stated: Mapping[str, Any]) -> Levels:
+    """Return the levels of association, where what is not stated is as in the built-in ones.
+
+    Parameters
+    ----------
+    stated
+        For some kinds of masters a list of levels, each a mapping of the fields of `Level` that differ from the strictest.
+
+    Examples
+    --------
+    >>> [level.max_days for level in levels_of({"bias": [{"text": "of the week", "max_days": 7}]})["bias"]]
+    [7]
+    """
+    found = {kind: tuple(_level(LEVELS[kind][0], fields) for fields in some) for kind, some in stated.items()}
+    return {**LEVELS, **found}
+
+
+def _level(strictest: Level, stated: Mapping[str, Any]) -> Level:
+    """Return a level with the fields that are stated."""
+    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in stated.items()}
+    if "known" in given:
+        given["known"] = frozenset(given["known"])
+    return replace(strictest, **given)
+
+
+def data_of_levels(levels: Levels) -> dict[str, Any]:
+    """Return levels as plain data, which `levels_of` takes."""
+    return {kind: [_fields_of(level, LEVELS[kind][0]) for level in some] for kind, some in levels.items()}
+
+
+def _fields_of(level: Level, strictest: Level) -> dict[str, Any]:
+    """Return the fields of a level that differ from the strictest; its text and age always."""
+    given = {item.name: getattr(level, item.name) for item in fields(level)}
+    shown = {k: v for k, v in given.items() if k in {"text", "max_days"} or v != getattr(strictest, k)}
+    made: dict[str, Any] = _listed({k: sorted(v) if isinstance(v, frozenset) else v for k, v in shown.items()})
+    return made
 
 
 def _listed(value: Any) -> Any:
