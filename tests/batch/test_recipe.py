@@ -317,7 +317,7 @@ def test_steps_are_what_is_done(night: Path, plain: Path, tmp_path: Path) -> Non
 def test_facts_and_masters_of_steps_are_those_of_the_plan(night: Path, tmp_path: Path) -> None:
     """A level or section that a step states is that of all frames, and a file is found beside the recipe or in the night."""
     (tmp_path / "my.yaml").write_text(
-        "steps:\n- flag_saturated: {level: 40000}\n- subtract_overscan\n- trim_image: {fits_section: '[1:100,1:90]'}\n"
+        "steps:\n- flag_saturated: {level: 40000}\n- trim_image: {fits_section: '[1:100,1:90]'}\n"
         "- subtract_bias: {master: old/bias.fits}\n- create_deviation: {readnoise: 7}\n- gain_correct: {gain: 1.5}\n"
     )
     with pytest.raises(MissingFileError, match=r"recipe 'my.yaml' names 'old/bias.fits', which is neither in"):
