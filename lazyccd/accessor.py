@@ -7,7 +7,7 @@ This is a face: it calls operations, and nothing below the faces calls it. A fun
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -197,12 +197,37 @@ class CCDAccessor:
         return stamps(self._ds, position, size)
 
     def show(
-        self, stretch: str = "asinh", interval: str = "zscale", planes: bool = True, ax: Axes | None = None
+        self,
+        stretch: str = "asinh",
+        interval: str = "zscale",
+        planes: bool | str | Sequence[str] = True,
+        ax: Axes | None = None,
+        *,
+        variable: str = "data",
+        vmin: float | None = None,
+        vmax: float | None = None,
+        cmap: str = "gray",
+        title: str = "",
+        sky: bool = False,
+        size: int | None = 1100,
     ) -> Axes:
         """Draw the frame, mask planes in colour; see `lazyccd.plot.show`."""
         from lazyccd.plot import show  # matplotlib takes as long to import as everything else together
 
-        return show(self._ds, stretch=stretch, interval=interval, planes=planes, ax=ax)
+        return show(
+            self._ds,
+            stretch,
+            interval,
+            planes,
+            ax,
+            variable=variable,
+            vmin=vmin,
+            vmax=vmax,
+            cmap=cmap,
+            title=title,
+            sky=sky,
+            size=size,
+        )
 
     def to_ccddata(self) -> Any:
         """Return the frame as a CCDData, computed."""
@@ -279,11 +304,11 @@ class CCDTreeAccessor:
         """Return for each frame a table of what became of a pixel; see `lazyccd.explain`."""
         return explain(self._tree, y, x)
 
-    def show(self, stretch: str = "asinh", interval: str = "zscale", planes: bool = True) -> dict[str, Axes]:
+    def show(self, title: str = "", **how: Any) -> dict[str, Axes]:
         """Draw all frames, each by itself; see `lazyccd.plot.show_tree`."""
         from lazyccd.plot import show_tree
 
-        return show_tree(self._tree, stretch=stretch, interval=interval, planes=planes)
+        return show_tree(self._tree, title, **how)
 
     def to_ccddata(self) -> dict[str, Any]:
         """Return each frame by name as a CCDData, computed."""

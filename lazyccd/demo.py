@@ -24,7 +24,8 @@ from lazyccd.batch.outcome import Outcome
 from lazyccd.batch.report import make_console, print_results
 from lazyccd.batch.run import Run
 from lazyccd.errors import TargetExistsError
-from lazyccd.plot import save_picture, show
+from lazyccd.picture import draw_product
+from lazyccd.plot import show
 from lazyccd.testing import Detector, Night, Sky, make_night
 
 MARK = ".lazyccd-demo"
@@ -57,7 +58,7 @@ def run_demo(folder: Path) -> int:
     night = make_night(folder / "raw", Detector((1024, 1024)), Sky(stars=400, galaxies=60))
     simulated = time.monotonic()
     console.print(f"Reducing it, as 'lazyccd reduce {folder / 'raw'} -o {folder / 'reduced'}' does ...")
-    run = Run(build_plan(collect(str(folder / "raw"))), folder / "reduced", draw=save_picture)
+    run = Run(build_plan(collect(str(folder / "raw"))), folder / "reduced", draw=draw_product)
     run()
     print_results(run, console)
     science = [outcome for outcome in run.outcomes if outcome.kind == "science" and outcome.path]

@@ -1,95 +1,81 @@
-"""Draw frames of any size, with their mask planes in colour.
+"""Draw frames of any size with axes, by matplotlib: mask planes in colour, a colour bar, positions of pixels or on the sky.
 
-A picture has about as many pixels as a screen, so only every n-th pixel of an image is computed.
+What a point of the picture shows is decided in `lazyccd.picture`, which also writes PNG files without matplotlib.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
-from itertools import cycle
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
-from astropy.visualization import (
-    AsinhStretch,
-    ImageNormalize,
-    LinearStretch,
-    LogStretch,
-    MinMaxInterval,
-    PercentileInterval,
-    SqrtStretch,
-    ZScaleInterval,
-)
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import FuncNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import StrMethodFormatter
 
-from lazyccd.errors import ParameterError
-from lazyccd.frame.core import DATA, MASK, Image, resolve
+from lazyccd.errors import FrameError, ParameterError
+from lazyccd.frame.core import DATA
 from lazyccd.frame.detector_geometry import Placement
 from lazyccd.frame.tree import frames_of
-from lazyccd.frame.units import unit_to_text
+from lazyccd.frame.wcs import wcs_from_header
 from lazyccd.io.open import open_image
-from lazyccd.plan.chunks import regular_grid
+from lazyccd.picture import NAN_COLOUR, SIZE, Screen, colormap, grey_levels, grey_limits, on_screen
 from lazyccd.sections import Region
-
-MAX_PIXELS = 1024
-"""At most so many pixels along an axis are computed for a picture."""
-
-STRETCHES = {"asinh": lambda: AsinhStretch(0.1), "linear": LinearStretch, "log": LogStretch, "sqrt": SqrtStretch}
-INTERVALS = {"zscale": ZScaleInterval, "minmax": MinMaxInterval, "percentile": lambda: PercentileInterval(99)}
-
-COLOURS = {
-    "BAD": "#d62728",
-    "SAT": "#ff7f0e",
-    "CR": "#2ca02c",
-    "NO_DATA": "#7f7f7f",
-    "LOW_FLAT": "#9467bd",
-    "CLIPPED": "#17becf",
-    "INTERP": "#bcbd22",
-    "EDGE": "#8c564b",
-}
-"""Colour of each standard mask plane."""
-
-MORE_COLOURS = ("#e377c2", "#1f77b4", "#98df8a", "#ffbb78", "#c5b0d5", "#f7b6d2", "#dbdb8d", "#9edae5")
-"""Colours of the other planes that occur in an image, in this order."""
-
-
-def decimated(image: Image) -> Image:
-    """Return every n-th pixel of an image, at most `MAX_PIXELS` along an axis; the plan reads only what it must."""
-    step = max(1, -(-max(image.shape) // MAX_PIXELS))
-    shape = (-(-image.shape[0] // step), -(-image.shape[1] // step))
-    small = image.window((0, 0), (step, step), shape)
-    # bands of whole rows: a FITS file is read row by row, and narrow chunks would read each row again
-    return replace(small, grid=regular_grid(small.shape, (64, shape[1])))
 
 
 def show(
-    ds: xr.Dataset, stretch: str = "asinh", interval: str = "zscale", planes: bool = True, ax: Axes | None = None
+    ds: xr.Dataset,
+    stretch: str = "asinh",
+    interval: str = "zscale",
+    planes: bool | str | Sequence[str] = True,
+    ax: Axes | None = None,
+    *,
+    variable: str = DATA,
+    vmin: float | None = None,
+    vmax: float | None = None,
+    cmap: str = "gray",
+    title: str = "",
+    sky: bool = False,
+    size: int | None = SIZE,
 ) -> Axes:
     """Draw a frame, first row at the bottom.
+
+    A point of the picture is the mean of the good pixels under it, so that stars of a large field do not vanish, and has the
+    colour of a mask plane if any of these pixels has the plane. Bad pixels count only where there is no good one. A mean of
+    n x n pixels has 1/n of their noise.
 
     Parameters
     ----------
     ds
-        A frame of any size; every n-th pixel is computed, so that at most 1024 along an axis are.
+        A frame of any size. It is computed chunk by chunk. Of an archived image with a pyramid, the level next to the size is
+        read; of an image of more than 2**28 pixels without one, not every row.
     stretch
         How grey follows the values: ``asinh``, ``linear``, ``log`` or ``sqrt``.
     interval
-        Values that are black and white: ``zscale`` as of IRAF, ``minmax``, or ``percentile`` (the inner 99 %). NaN has no say;
-        masked pixels do.
+        Values that are black and white: ``zscale`` as of IRAF, ``minmax``, or ``percentile`` (the inner 99 %). NaN has no say.
     planes
-        Whether mask planes are drawn in colour, with a legend of those that occur and the fraction of the pixels drawn that has
-        them.
+        Mask planes to draw in colour: all, none, or those named, with a legend of those that occur.
     ax
         Matplotlib axes to draw on; None makes a new figure.
+    variable
+        What to draw: ``data``, ``uncertainty``, or a map of a stack such as ``n_used``.
+    vmin, vmax
+        Values that are black and white, in the unit of the frame, instead of those of the interval. With the same two, frames
+        can be compared.
+    cmap
+        Name of a colormap of matplotlib.
+    title
+        Title of the picture.
+    sky
+        Whether axes are positions on the sky; the frame needs a WCS. ``ax`` must have been made with a WCS as its projection.
+    size
+        Most points of the picture along an axis; None for one for each pixel of the image.
 
     Returns
     -------
@@ -99,7 +85,9 @@ def show(
     Raises
     ------
     ParameterError
-        Raised if stretch or interval has another name.
+        Raised if stretch, interval, a plane or the variable has another name.
+    FrameError
+        Raised if axes on the sky are asked for, and the frame has no WCS.
 
     Examples
     --------
@@ -107,47 +95,79 @@ def show(
     >>> matplotlib.use("Agg")
     >>> from lazyccd.testing.steps import formula_frame
     >>> ax = show(formula_frame((2048, 4096), (2048, 2048)), interval="percentile")
-    >>> ax.images[0].get_array().shape  # of the image, every fourth pixel was computed
+    >>> ax.images[0].get_array().shape  # each the mean of 4 x 4 pixels
     (512, 1024)
     """
-    if stretch not in STRETCHES or interval not in INTERVALS:
-        raise ParameterError(
-            f"stretch {stretch!r} must be one of {', '.join(STRETCHES)}, interval {interval!r} one of {', '.join(INTERVALS)}."
-        )
-    image = decimated(resolve(ds))
-    small = image.to_dataset()
-    # a plane that is not drawn need not be computed
-    small = small.drop_vars("uncertainty", errors="ignore").compute()
-    values = small[DATA].values
-    good = values[np.isfinite(values)]
-    limits = INTERVALS[interval]().get_limits(good) if good.size else (0.0, 1.0)
-    norm = ImageNormalize(vmin=limits[0], vmax=limits[1], stretch=STRETCHES[stretch](), clip=True)
+    grey_levels(np.zeros(0), (0, 1), stretch)  # a wrong name is told before pixels are computed
+    grey_limits(np.zeros(0), interval)
     if ax is None:
-        _, ax = plt.subplots(figsize=(7, 6), layout="constrained")
-    extent = _extent(small)
-    drawn = ax.imshow(values, origin="lower", cmap="gray", norm=norm, interpolation="nearest", extent=extent)
-    if planes and MASK in small:
-        _draw_planes(ax, small[MASK].values, image, extent)
-    # even steps of grey: ticks at round numbers would lie on top of each other at the bright end
-    ticks = norm.inverse(np.linspace(0, 1, 7))
-    unit = unit_to_text(image.units) or "no unit"
-    ax.figure.colorbar(drawn, ax=ax, shrink=0.85, label=unit, ticks=ticks, format=StrMethodFormatter("{x:.4g}"))
-    ax.set_xlabel("x [pixel]")
-    ax.set_ylabel("y [pixel]")
+        wcs = _wcs_of_positions(ds) if sky else None
+        _, ax = plt.subplots(figsize=(7, 6), layout="constrained", subplot_kw={"projection": wcs} if sky else {})
+    elif sky and not hasattr(ax, "wcs"):
+        raise ParameterError("sky=True needs axes of a WCS: leave out ax=, or make it with projection=ds.ccd.wcs.")
+    screen = on_screen(ds, size, planes, variable)
+    limits = grey_limits(screen.values, interval)
+    _draw(ax, screen, stretch, (limits[0] if vmin is None else vmin, limits[1] if vmax is None else vmax), cmap)
+    ax.set_title(title)
+    if screen.note:
+        ax.text(1, 1.01, screen.note, transform=ax.transAxes, ha="right", va="bottom", fontsize="x-small")
+    ax.set_xlabel("x [pixel]" if not sky else "right ascension or longitude")
+    ax.set_ylabel("y [pixel]" if not sky else "declination or latitude")
     return ax
 
 
-def show_tree(
-    tree: xr.DataTree, stretch: str = "asinh", interval: str = "zscale", planes: bool = True
-) -> dict[str, Axes]:
+def _wcs_of_positions(ds: xr.Dataset) -> Any:
+    """Return the WCS of the original positions of a frame's pixels, by which pictures are drawn."""
+    y, x = (np.arange(int(np.max(ds[dim].values)) + 1) if dim in ds else np.arange(ds.sizes[dim]) for dim in "yx")
+    wcs = wcs_from_header(str(ds.attrs.get("header", "")), y, x)
+    if wcs is None:
+        raise FrameError("the frame has no WCS, so its axes cannot be positions on the sky; leave out sky=True.")
+    return wcs
+
+
+def _draw(ax: Axes, screen: Screen, stretch: str, limits: tuple[float, float], cmap: str) -> None:
+    """Draw the pixels, the planes on top of them, a colour bar and a legend."""
+    low, high = limits if limits[1] > limits[0] else (limits[0], limits[0] + 1)
+    even = np.linspace(low, high, 1001)
+    levels = grey_levels(even, (low, high), stretch)
+    norm = FuncNorm(
+        (lambda v: np.interp(v, even, levels), lambda g: np.interp(g, levels, even)), vmin=low, vmax=high, clip=True
+    )
+    colours = colormap(cmap).with_extremes(bad=NAN_COLOUR)
+    style: dict[str, Any] = {"origin": "lower", "interpolation": "nearest", "extent": screen.extent}
+    drawn = ax.imshow(screen.values, cmap=colours, norm=norm, **style)
+    if screen.flags:
+        layer = np.zeros((*screen.values.shape, 4))
+        for plane, hit in screen.flags.items():
+            layer[hit] = (*to_rgb(screen.colours[plane]), 0.75)
+        ax.imshow(layer, **style)
+    handles = [Patch(color=screen.colours[plane], label=screen.label(plane)) for plane in screen.flags]
+    if np.isnan(screen.values).any():
+        handles.append(Patch(color=NAN_COLOUR, label="no value"))
+    if handles:
+        # below the axes, where it hides no pixel
+        ax.legend(
+            handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, fontsize="small", frameon=False
+        )
+    # an inset follows the axes, whose shape is that of the image; even steps of grey: round numbers would crowd the bright end
+    bar = ax.inset_axes((1.02, 0, 0.04, 1))
+    ticks = np.interp(np.linspace(0, 1, 7), levels, even)
+    ax.figure.colorbar(
+        drawn, cax=bar, label=screen.unit or "no unit", ticks=ticks, format=StrMethodFormatter("{x:.4g}")
+    )
+
+
+def show_tree(tree: xr.DataTree, title: str = "", **how: Any) -> dict[str, Axes]:
     """Draw the frames of a tree side by side, each with its own limits.
 
     Parameters
     ----------
     tree
         Frames of any sizes.
-    stretch, interval, planes
-        As in `lazyccd.plot.show`.
+    title
+        Title of the figure.
+    **how
+        As in `lazyccd.plot.show`: stretch, interval, planes, variable, vmin, vmax, cmap, size.
 
     Returns
     -------
@@ -162,23 +182,19 @@ def show_tree(
     for ax in axes.flat[len(frames) :]:  # places of the grid that no frame fills
         ax.remove()
     for (name, ds), ax in zip(frames.items(), axes.flat, strict=False):
-        show(ds, stretch=stretch, interval=interval, planes=planes, ax=ax).set_title(name, fontsize="small")
+        show(ds, ax=ax, **{"size": SIZE // columns, **how}).set_title(name, fontsize="small")
+    cast("Figure", axes.flat[0].figure).suptitle(title)
     return dict(zip(frames, axes.flat, strict=False))
 
 
-def save_picture(
-    path: str, target: Path, stretch: str = "asinh", interval: str = "zscale", planes: bool = True
-) -> None:
-    """Draw a file or store into a PNG picture, all images of it; see `lazyccd.plot.show`."""
+def save_picture(path: str, target: Path, title: str = "", **how: Any) -> None:
+    """Draw a file or store into a PNG picture with axes, all images of it; see `lazyccd.plot.show` for how."""
     opened = open_image(path)
-    title = path.rstrip("/").rsplit("/", 1)[-1]
+    title = title or path.rstrip("/").rsplit("/", 1)[-1]
     if isinstance(opened, xr.DataTree):
-        axes = show_tree(opened, stretch=stretch, interval=interval, planes=planes)
-        figure = cast("Figure", next(iter(axes.values())).figure)
-        figure.suptitle(title)
+        figure = cast("Figure", next(iter(show_tree(opened, title, **how).values())).figure)
     else:
-        figure, ax = plt.subplots(figsize=(7, 6), layout="constrained")
-        show(opened, stretch=stretch, interval=interval, planes=planes, ax=ax).set_title(title)
+        figure = cast("Figure", show(opened, title=title, **how).figure)
     figure.savefig(target, dpi=110)
     plt.close(figure)
 
@@ -197,31 +213,3 @@ def save_layout(bounds: Region, places: Mapping[str, Placement], target: str | P
     ax.set(xlabel="x (unbinned pixels)", ylabel="y")
     figure.savefig(target, dpi=110)
     plt.close(figure)
-
-
-def _extent(small: xr.Dataset) -> tuple[float, float, float, float]:
-    """Return left, right, bottom and top of the picture in original pixels."""
-    # half a step beyond the centres of the outer pixels; the step is the coordinates', as trimmed or decimated frames have it
-    edges = []
-    for dim in ("x", "y"):
-        values = small[dim].values.astype(float)
-        half = (values[1] - values[0]) / 2 if values.size > 1 else 0.5
-        edges += [values[0] - half, values[-1] + half]
-    return edges[0], edges[1], edges[2], edges[3]
-
-
-def _draw_planes(ax: Axes, mask: npt.NDArray[Any], image: Image, extent: tuple[float, float, float, float]) -> None:
-    """Colour the pixels of each mask plane, and say which colour is which."""
-    handles = []
-    more = cycle(MORE_COLOURS)
-    for name in image.schema.names:
-        hit = (mask & mask.dtype.type(image.schema.bits(name))) != 0
-        if not hit.any():  # the legend names what occurs, not all that could
-            continue
-        colour = COLOURS.get(name) or next(more)
-        layer = np.zeros((*mask.shape, 4))
-        layer[hit] = (*(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)), 0.75)
-        ax.imshow(layer, origin="lower", interpolation="nearest", extent=extent)
-        handles.append(Patch(color=colour, label=f"{name} {hit.mean():.2%}"))
-    if handles:
-        ax.legend(handles=handles, loc="upper right", fontsize="small", framealpha=0.8)

@@ -221,7 +221,7 @@ def test_picture(tmp_path: Path) -> None:
 
 
 def test_picture_of_a_huge_image(tmp_path: Path) -> None:
-    """A file of 20 GB is drawn in about a second: few of its pixels are read."""
+    """A file of 20 GB without a pyramid is drawn in about a second: not all of its rows are read."""
     header = fits.Header({"SIMPLE": True, "BITPIX": 16, "NAXIS": 2, "NAXIS1": 100_000, "NAXIS2": 100_000})
     with (tmp_path / "big.fits").open("wb") as file:
         file.write(header.tostring().encode())
@@ -234,7 +234,7 @@ def test_picture_of_a_huge_image(tmp_path: Path) -> None:
         ax = ds.ccd.show()
         times.append(time.perf_counter() - start)
     assert min(times) < 1
-    assert max(ax.images[0].get_array().shape) <= 1024
+    assert 512 <= max(ax.images[0].get_array().shape) <= 1100
     plt.close("all")
 
 

@@ -49,7 +49,7 @@ _layer("batch", "ops", packages=("astropy.table", "astropy.time", "pydantic", "r
 _layer("testing", "io", packages=("astropy.modeling", "hypothesis", "scipy"))
 _layer("ccdproc", "ops", packages=("astropy",))  # the names and ways of ccdproc, for its scripts
 _layer(
-    "faces", "batch", "ccdproc", "testing", packages=("astropy", "click", "lazy_loader", "matplotlib", "rich")
+    "faces", "batch", "ccdproc", "testing", packages=("PIL", "astropy", "click", "lazy_loader", "matplotlib", "rich")
 )  # accessor, plot, cli, ...
 
 BASE = {"errors", "mask_planes", "sections"}

@@ -140,15 +140,13 @@ def reduce(
 
 def _run(plan: NightPlan, out: Path, format_: Format, **how: bool) -> int:
     """Reduce a night with a progress bar, print the table, return the exit status."""
-    import matplotlib as mpl
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from lazyccd.batch.exposures import exposures, master_files
     from lazyccd.batch.report import make_console, print_results
     from lazyccd.batch.run import Run
-    from lazyccd.plot import save_picture
+    from lazyccd.picture import draw_product
 
-    mpl.use("Agg")
     console = make_console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     total = len(plan.pairs) + len(master_files(plan.groups)) + len(exposures(plan.science))
@@ -160,7 +158,7 @@ def _run(plan: NightPlan, out: Path, format_: Format, **how: bool) -> int:
             out,
             format_,
             **how,
-            draw=save_picture,
+            draw=draw_product,
             report=lambda what: progress.update(bar, description=what[-40:], completed=next(count)),
         )
         run()

@@ -260,7 +260,7 @@ class Columns(Footprint):
 
 @dataclass(frozen=True)
 class Blocks(Footprint):
-    """Output pixel ``i`` is made of the input's pixels ``size * i ... size * (i + 1) - 1``: block_reduce."""
+    """Output pixel ``i`` is made of the input's pixels ``size * i ... size * (i + 1) - 1``, those that there are: block_reduce."""
 
     local: ClassVar[bool] = True
 
@@ -270,7 +270,8 @@ class Blocks(Footprint):
     def region(self, out: Region, shape: tuple[int, int]) -> Region:
         """Return the blocks under the region."""
         by, bx = self.size
-        return Region(out.y0 * by, out.y1 * by, out.x0 * bx, out.x1 * bx)
+        ny, nx = shape
+        return Region(out.y0 * by, min(out.y1 * by, ny), out.x0 * bx, min(out.x1 * bx, nx))
 
 
 @dataclass(frozen=True)
