@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import xarray as xr
+from astropy import units as u
 
-from lazyccd import io
+from lazyccd import io, ops
 from lazyccd.batch.calibrate import MadeMasters, Reduced, is_plain_image, reduce_exposure
 from lazyccd.batch.check_steps import check_flat
 from lazyccd.batch.collect import collect
@@ -46,12 +48,14 @@ from lazyccd.batch.record import RecordFile
 from lazyccd.batch.resume import NightJournal
 from lazyccd.batch.table import load_table
 from lazyccd.errors import FormatError, LazyCCDError, TargetExistsError
+from lazyccd.frame.tree import make_tree
 from lazyccd.io.names import Name
 from lazyccd.io.open import open_image
 
 Format: TypeAlias = Literal["fits", "zarr"]
 Report: TypeAlias = Callable[[str], None]
-Draw: TypeAlias = Callable[[str, Path], None]
+Exposure: TypeAlias = xr.Dataset | xr.DataTree
+Draw: TypeAlias = Callable[[str, Path, Exposure | None], None]
 State: TypeAlias = Literal["running", "stopped", "ended"]
 
 
@@ -99,7 +103,7 @@ class Run:
     break_lock
         Reduce even though a lease says that another process is reducing the night and that process may still run.
     draw
-        Draws a product, given its path, into a picture.
+        Draws a product, given its path, into a picture; and what it was made of, in its units, if that is given.
     report
         Is told what is being worked on.
     """
@@ -110,7 +114,7 @@ class Run:
     overwrite: bool = False
     verify: bool = False
     break_lock: bool = False
-    draw: Draw = lambda _path, _target: None
+    draw: Draw = lambda _path, _target, _before: None
     report: Report = lambda _: None
     outcomes: list[Outcome] = field(default_factory=list, init=False)
     measurements: list[Measurement] = field(default_factory=list, init=False)
@@ -296,7 +300,7 @@ class Run:
         if spoiled:
             reduced = reduce_exposure(self.plan, frame_plans, self.made, spoiled)
             path = self._write(name, reduced, overwrite=True)
-        picture = self._picture(path, self.plan.product_names[name])
+        picture = self._picture(path, self.plan.product_names[name], self._before(frame_plans))
         # What was written is read back, so the noise in the report is that of the file.
         products = list(frames_by_name(open_image(path)).values())
         return Outcome(
@@ -339,18 +343,29 @@ class Run:
                 )
         return merge_messages(messages), spoiled
 
-    def _picture(self, path: str, name: str) -> str:
+    def _picture(self, path: str, name: str, before: Exposure | None = None) -> str:
         """Draw a product, and return the path of the picture if one was drawn."""
         if not self.plan.recipe.outputs.pictures:
             return ""
         target = self.out / "pictures" / f"{name.replace(os.sep, '_')}.png"
-        self.draw(path, target)
+        self.draw(path, target, before)
         return str(target) if target.exists() else ""
 
     def _raw_noise(self, frame_plan: FramePlan) -> float:
         """Return the noise of a raw pixel in the units of the product, or before and after could not be compared."""
-        gain = frame_plan.facts.gain.value if self.plan.recipe.step("gain_correct") is not None else None
-        return noise(open_raw(frame_plan)) * (gain or 1.0)
+        return noise(open_raw(frame_plan)) * (self._gain(frame_plan) or 1.0)
+
+    def _gain(self, frame_plan: FramePlan) -> float | None:
+        """Return the electrons of an adu, if products are in electrons."""
+        return frame_plan.facts.gain.value if self.plan.recipe.step("gain_correct") is not None else None
+
+    def _before(self, frame_plans: list[FramePlan]) -> Exposure:
+        """Return a raw exposure in the units of its product."""
+        frames = {}
+        for item in frame_plans:
+            raw, gain = open_raw(item), self._gain(item)
+            frames[item.child] = raw if gain is None else ops.with_unit(ops.multiply(raw, gain), u.electron)
+        return make_tree(frames, {}) if len(frames) > 1 else next(iter(frames.values()))
 
 
 def _blocked(name: str, kind: str, missing: dict[str, str]) -> Outcome:
