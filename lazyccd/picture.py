@@ -118,8 +118,8 @@ class Screen:
 
     def label(self, plane: str) -> str:
         """Return the name of a plane and how much of the picture has it."""
-        share = self.flags[plane].mean()
-        return f"{plane} {share:.2%}" if self.block == (1, 1) else f"{plane} in {share:.2%} of the points"
+        share = _percent(float(self.flags[plane].mean()))
+        return f"{plane} {share}" if self.block == (1, 1) else f"{plane} in {share} of the points"
 
 
 def on_screen(
@@ -450,12 +450,17 @@ def _caption(
     keys: list[tuple[int | None, str]] = []
     for plane, number in order.items():
         share = np.mean([screen.flags[plane].mean() if plane in screen.flags else 0.0 for screen in screens.values()])
-        keys.append((number, f"{plane} {share:.2%}"))
+        keys.append((number, f"{plane} {_percent(float(share))}"))
     if any(np.isnan(screen.values).any() for screen in screens.values()):
         keys.append((GREYS, "no value"))
     fit = max(1, width // 140)
     lines += [keys[start : start + fit] for start in range(0, len(keys), fit)]
     return _text(lines, width)
+
+
+def _percent(share: float) -> str:
+    """Return a share in percent; one that is not 0 does not look like it."""
+    return "<0.01%" if 0 < share < 5e-5 else f"{share:.2%}"
 
 
 def _text(lines: Sequence[Sequence[tuple[int | None, str]]], width: int) -> Array:
