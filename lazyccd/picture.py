@@ -35,7 +35,7 @@ from lazyccd.io.open import open_image
 from lazyccd.io.zarr.open import levels_of, open_zarr
 from lazyccd.kernels.block import MAPS, Array
 from lazyccd.kernels.screen import screen_pixels
-from lazyccd.plan.chunks import Grid
+from lazyccd.plan.chunks import Grid, regular_grid
 from lazyccd.plan.footprints import Blocks
 from lazyccd.plan.serialize import sources
 from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
@@ -43,8 +43,8 @@ from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
 SIZE = 1100
 """Most pixels of a picture along an axis, unless another number is asked for: some more than a power of two, for overscan."""
 
-MOST_PIXELS = 2**28
-"""Pixels of an image that are all read for a picture; of a larger one without a pyramid, rows are left out."""
+MOST_PIXELS = 2**30
+"""Pixels of an image that are all read for a picture, in some seconds; of a larger one without a pyramid, one row for each point."""
 
 Limits: TypeAlias = tuple[float, float]
 """The values that are black and white."""
@@ -209,8 +209,9 @@ def _level_of(image: Image, size: int | None) -> tuple[Image, int]:
 def _block_of(shape: tuple[int, int], size: int | None) -> tuple[int, int, int]:
     """Return the rows and columns under a pixel of the screen, and every how many rows one is read."""
     side = 1 if size is None else max(1, -(-max(shape) // size))
-    skip = 1 if size is None else min(side, max(1, -(-shape[0] * shape[1] // MOST_PIXELS)))
-    return -(-side // skip), side, skip
+    # several rows of each point that lie apart would be read with all between them
+    skip = 1 if size is None or shape[0] * shape[1] <= MOST_PIXELS else side
+    return side // skip, side, skip
 
 
 def _binned(image: Image, rows: int, columns: int, skip: int) -> Image:
@@ -227,7 +228,8 @@ def _binned(image: Image, rows: int, columns: int, skip: int) -> Image:
         sources=(Input(image.plan, Blocks((rows, columns)), uses),),
         params=make_params(size=(rows, columns), bad_bits=image.schema.bad_bits),
     )
-    grid = _coarser(image.grid, (rows, columns), shape)
+    # rows that lie far apart are read whole, and in narrow chunks each would be read again and again
+    grid = _coarser(image.grid, (rows, columns), shape) if skip == 1 else regular_grid(shape, (64, shape[1]))
     y, x = (np.arange(length, dtype=float) for length in shape)
     return replace(image, plan=plan, grid=grid, y=y, x=x)
 

@@ -54,7 +54,7 @@ def show(
     ----------
     ds
         A frame of any size. It is computed chunk by chunk. Of an archived image with a pyramid, the level next to the size is
-        read; of an image of more than 2**28 pixels without one, not every row.
+        read; of an image of more than 2**30 pixels without one, one row for each point.
     stretch
         How grey follows the values: ``asinh``, ``linear``, ``log`` or ``sqrt``.
     interval

@@ -182,5 +182,5 @@ def test_show_on_the_command_line(tmp_path: Path) -> None:
     assert width == 1300
     assert 1400 < height < 1550
     wrong = CliRunner().invoke(main, ["show", str(tmp_path / "a.fits"), "-o", str(out), "--plane", "GHOST"])
-    assert wrong.exit_code == 1
+    assert wrong.exit_code == 2
     assert "GHOST" in wrong.output
