@@ -68,7 +68,7 @@ def test_a_frame_that_states_a_wrong_scale_is_named() -> None:
 def test_of_two_frames_one_is_named() -> None:
     """Two frames that differ by a factor of 2 are an error too."""
     found = measure_flux([seen(field(), (0, 0)), seen(field(), (4, 4), 2.0)])
-    with pytest.raises(ParameterError, match="as bright as in [ab] where"):
+    with pytest.raises(ParameterError, match=r"as bright as in [ab] where"):
         check_flux(found, ["a", "b"], np.ones(2))
 
 
