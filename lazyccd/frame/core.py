@@ -48,9 +48,14 @@ from lazyccd.plan.steps import (
     hold,
     make_dtypes,
     make_params,
+    rebuilt,
     settled,
+    walk,
 )
 from lazyccd.plan.tasks import Kind
+
+CORRECTIONS = "mosaic_corrections"
+"""Attribute of a mosaic: a table of what matching the overlaps of its frames found, as columns that JSON can hold."""
 
 DATA = "data"
 UNCERTAINTY = "uncertainty"
@@ -498,6 +503,32 @@ def settle_scalars(image: Image) -> tuple[Image, list[tuple[str, float, str]]]:
             if not math.isnan(number):
                 cards[card.keyword] = (card.keyword, float(f"{number:.6g}"), card.comment)
     return image, list(cards.values())
+
+
+def told_frame(ds: xr.Dataset) -> xr.Dataset:
+    """Return a frame with what scalars of its stack tell in its attributes, computed now; most frames are returned as they are."""
+    array: Any = ds[DATA].data if DATA in ds else None
+    label = read_label(array) if hasattr(array, "dask") else None
+    if label is None or not label.boundary:
+        return ds
+    scalars = {
+        s.token: s for step in walk(label.plan) for _, s in step.scalars if s.told is not None and s.given is None
+    }
+    if not scalars:
+        return ds
+    found = _compute_scalars(scalars, (array.dask,))
+    attrs = {key: value for token, s in scalars.items() if s.told for key, value in s.told(found[token]).items()}
+    # what is known now is not found again by the tasks of the stack
+    image = replace(resolve(ds, maps=True), plan=rebuilt(label.plan, {}, found), graphs=(array.dask,))
+    known = image.to_dataset(boundary=True)
+    own = {n: v for n, v in ds.data_vars.items() if n in known and _is_of(v.data, label.plan)}
+    return ds.assign({n: v.copy(data=known[n].data) for n, v in own.items()}).assign_attrs(attrs)
+
+
+def _is_of(array: Any, plan: Step) -> bool:
+    """Return whether an array is a plane of the stack that a plan is."""
+    label = read_label(array) if hasattr(array, "dask") else None
+    return label is not None and label.boundary and label.plan == plan
 
 
 def _compute_scalars(pending: Mapping[str, Scalar], graphs: tuple[Graph, ...]) -> dict[str, Array]:

@@ -725,6 +725,9 @@ class Scalar:
     cards: tuple[ScalarCard, ...] = ()
     """Numbers that go into the header when they are known."""
 
+    told: Callable[[Array], Mapping[str, Any]] | None = None
+    """Attributes of a frame that is written, made from the numbers; a function that can be pickled."""
+
     token: str = field(init=False, default="")
     """Deterministic identity, computed once."""
 
@@ -743,7 +746,7 @@ class Scalar:
         """Return the scalar with its numbers, if they are among those given by token; else itself."""
         if self.given is not None or self.token not in scalars:
             return self
-        return Scalar(given=scalars[self.token], what=self.what, cards=self.cards)
+        return Scalar(given=scalars[self.token], what=self.what, cards=self.cards, told=self.told)
 
 
 def _united(mappings: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:

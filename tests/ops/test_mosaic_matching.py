@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import xarray as xr
+from astropy.io import fits
 from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.wcs import WCS
 
@@ -196,6 +197,18 @@ def test_a_matched_mosaic_is_explained_planned_and_written(tmp_path: Path) -> No
     lazyccd.to_zarr(mosaic, tmp_path / "mosaic.zarr")
     np.testing.assert_array_equal(lazyccd.open_zarr(tmp_path / "mosaic.zarr")["data"].values, mosaic["data"].values)
     lazyccd.to_fits(mosaic, tmp_path / "mosaic.fits")
+    # both products have the table of corrections, and so has what is written from them
+    table = lazyccd.mosaic_corrections(mosaic)
+    lazyccd.to_fits(lazyccd.open_zarr(tmp_path / "mosaic.zarr"), tmp_path / "again.fits", compress="RICE_1", quantize=4)
+    lazyccd.to_zarr(lazyccd.open_fits(tmp_path / "again.fits"), tmp_path / "again.zarr")
+    for name in ("mosaic.zarr", "mosaic.fits", "again.fits", "again.zarr"):
+        found = lazyccd.mosaic_corrections(lazyccd.as_frame(tmp_path / name))
+        assert (found.colnames, str(found.dtype)) == (table.colnames, str(table.dtype))
+        for column in table.colnames:
+            np.testing.assert_array_equal(found[column], table[column], err_msg=f"{name} {column}")
+    with fits.open(tmp_path / "mosaic.fits", checksum=True) as hdus:
+        np.testing.assert_array_equal(hdus["CORRECTIONS"].data["constant"], table["constant"])
+    assert "mosaic_corrections" not in coadd([lazyccd.as_frame(tmp_path / "mosaic.fits")]).attrs
 
 
 def test_one_frame_and_frames_apart_have_no_corrections() -> None:

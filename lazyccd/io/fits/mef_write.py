@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lazyccd.errors import ParameterError
-from lazyccd.frame.core import DATA, MASK, POWERS, UNCERTAINTY, Image
+from lazyccd.frame.core import CORRECTIONS, DATA, MASK, POWERS, UNCERTAINTY, Image
 from lazyccd.frame.header import REMOVED, append_cards, cards_of, header_from_text, header_to_text
 from lazyccd.frame.output_header import current_names, product_header, signed
 from lazyccd.frame.units import unit_to_text
+from lazyccd.io.fits.attribute_table import table_hdu
 from lazyccd.io.fits.hdu_roles import BAD
 from lazyccd.io.fits.layout import UNCERTAINTY_CLASSES, HduSpec, PlaneHdu, frame_hdus, mask_cards, pack_hdus
 from lazyccd.io.fits.passthrough import KeptBytes
@@ -75,8 +76,9 @@ def _frame_layout(image: Image, compress: str | None, steps: float, dither: str)
     hdus = _standard(image, signed(header_to_text(header)), compress=compress, steps=steps, dither=dither)
     names = [name for kind in image.kinds for name in ((BAD, MASK) if kind == MASK else (kind,))]
     squeezed = _squeezed(image)
+    tables = [table_hdu(image.attrs[CORRECTIONS])] if CORRECTIONS in image.attrs else []
     return FileLayout(
-        [replace(hdu, squeezed=squeezed) for hdu in hdus],
+        [*(replace(hdu, squeezed=squeezed) for hdu in hdus), *tables],
         {"": [PlaneHdu(name, number) for number, name in enumerate(names)]},
     )
 

@@ -19,6 +19,7 @@ from lazyccd.frame.convert import to_variance
 from lazyccd.frame.core import MASK, UNCERTAINTY, Image, UncertaintyType, make_image
 from lazyccd.frame.header import inherit, merge_headers
 from lazyccd.frame.units import parse_unit
+from lazyccd.io.fits.attribute_table import EXTNAME, table_attribute
 from lazyccd.io.fits.dq import DQ, read_planes
 from lazyccd.io.fits.hdu_roles import Companion, companions_of, images_of
 from lazyccd.io.fits.header_cache import scan_many
@@ -158,6 +159,7 @@ def frame_of(
         header=text,
         schema=schema,
         uncertainty_type=kind,
+        attrs=table_attribute(file) if any(hdu.name == EXTNAME for hdu in file.hdus) else {},
     )
     ds = image.to_dataset()
     return ds.assign_attrs(squeezed=squeezed_axes(info.shape)) if len(info.shape) > 2 else ds

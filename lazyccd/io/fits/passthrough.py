@@ -34,6 +34,9 @@ class KeptBytes:
     array: str = ""
     """The array in the store; empty for a file."""
 
+    content: bytes = b""
+    """The bytes themselves, if they were made here."""
+
     @classmethod
     def of(cls, place: Mapping[str, Any]) -> KeptBytes:
         """Return what `to_json` described."""
@@ -57,8 +60,8 @@ class KeptBytes:
         FormatError
             Raised if the file ends before them.
         """
-        if self.array:
-            yield from self._of_store()
+        if self.array or self.content:
+            yield from self._of_store() if self.array else (self.content,)
             return
         # The file may be gone or changed by the time that products are written.
         source = open_source(self.path, self.identity).source

@@ -127,7 +127,7 @@ def to_fits(
         "band": [list(some[0]) for some in regions.values()],
     }
     product = FitsProduct(file, overwrite, tuple(parts))
-    copied = [spec.kept.path for spec in layout.hdus if spec.kept is not None]
+    copied = [spec.kept.path for spec in layout.hdus if spec.kept is not None and spec.kept.path]
     rules = Rules(overwrite, verify, break_lock)
     return write(images, regions, product, described, rules, compute=compute, copied=copied)
 

@@ -19,7 +19,7 @@ import xarray as xr
 from dask.delayed import Delayed
 
 from lazyccd.errors import FrameError, ParameterError, SourceChangedError, TargetExistsError, WriteError
-from lazyccd.frame.core import DATA, DIMS, MASK, UNCERTAINTY, Image, has_cards, resolve, settle_image
+from lazyccd.frame.core import DATA, DIMS, MASK, UNCERTAINTY, Image, has_cards, resolve, settle_image, told_frame
 from lazyccd.frame.tree import frames_of
 from lazyccd.io.names import is_url
 from lazyccd.io.resumable.progress import Progress, Receipts, versions
@@ -311,6 +311,7 @@ def resolve_frames(frames: Mapping[str, xr.Dataset], *, compute: bool) -> dict[s
         Whether they are written now. Global numbers that belong into headers, such as the mean of a flat, are then
         computed here; for a lazy write they would have to be computed at the call.
     """
+    frames = {name: told_frame(frame) if compute else frame for name, frame in frames.items()}
     images = {name: resolve(frame, f"frame {name!r}" if name else "frame", maps=True) for name, frame in frames.items()}
     return {name: settle_image(image) if compute and has_cards(image) else image for name, image in images.items()}
 

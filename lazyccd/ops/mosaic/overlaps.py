@@ -8,8 +8,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,13 +18,13 @@ import xarray as xr
 from dask.base import compute
 
 from lazyccd.errors import ParameterError
-from lazyccd.frame.core import Image
+from lazyccd.frame.core import CORRECTIONS, Image
 from lazyccd.frame.sky_mapping import FrozenWCS, SkyMapping
 from lazyccd.kernels.block import ALL_PLANES, Array, Block
 from lazyccd.kernels.resample import cells as kernels
 from lazyccd.kernels.stack.scaling import Levels, find_scaling
 from lazyccd.ops.mosaic.flux import check_flux, measure_flux
-from lazyccd.ops.mosaic.matching import COLUMNS, BackgroundMatch, FrameCells, Match, match_backgrounds
+from lazyccd.ops.mosaic.matching import COLUMNS, COUNTS, FrameCells, Match, match_backgrounds
 from lazyccd.ops.stack.inputs import Given
 from lazyccd.plan.lower import lower_scalars, read_label
 from lazyccd.plan.steps import Apply, Input, Reduction, Scalar, make_params, walk
@@ -134,7 +135,8 @@ def corrections_of(
         # of no pixel of the frame: all that it needs are the scalars
         region=Region(0, 0, 0, 0),
     )
-    return Scalar(reduction=reduction, what=f"sky and flux of {len(images)} frames in their overlaps")
+    what = f"sky and flux of {len(images)} frames in their overlaps"
+    return Scalar(reduction=reduction, what=what, told=partial(as_attribute, overlaps))
 
 
 def _cells(image: Image, coordinates: SkyMapping, overlaps: Overlaps, number: int) -> Scalar:
@@ -245,12 +247,13 @@ def mosaic_corrections(mosaic: xr.Dataset) -> Table:
     Parameters
     ----------
     mosaic
-        What `coadd` returned with ``match`` or ``flux_scale="overlaps"``, before it is written.
+        What `coadd` returned with ``match`` or ``flux_scale="overlaps"``, or what was read from a file or store of it.
 
     Returns
     -------
-    Table
-        Computed now, from one pass over the frames. For each frame its flux scale, the measured ratio of stars, the constant and
+    astropy.table.Table
+        Computed now, from one pass over the frames, or read: a FITS file has it in its extension CORRECTIONS, a store in the
+        attribute ``mosaic_corrections`` of its image. For each frame its flux scale, the measured ratio of stars, the constant and
         slopes that are subtracted after scaling, their errors, the connected group, how many frames overlap, and rms
         differences from them before and after. Columns have descriptions.
 
@@ -270,24 +273,38 @@ def mosaic_corrections(mosaic: xr.Dataset) -> Table:
     >>> mosaic_corrections(coadd(frames, wcs, (64, 64), match="constant"))["constant"].round(6).tolist()
     [-2.0, 2.0]
     """
+    if CORRECTIONS in mosaic.attrs:
+        return _as_table(mosaic.attrs[CORRECTIONS])
     array = mosaic["data"].data
     label = read_label(array) if hasattr(array, "dask") else None
     for step in walk(label.plan) if label is not None else ():
         if isinstance(step, Apply) and step.kernel is kernels.corrected:
             scalar = dict(step.scalars)["corrections"]
-            if scalar.reduction is not None:
-                rows = compute(*lower_scalars([scalar], [array.dask]))[0]
-                return _table(dict(scalar.reduction.params)["overlaps"], rows)
+            rows = scalar.given if scalar.given is not None else compute(*lower_scalars([scalar], [array.dask]))[0]
+            assert scalar.told is not None
+            return _as_table(scalar.told(rows)[CORRECTIONS])
     raise ParameterError(
-        "the frame is no mosaic whose frames were matched, or was written since; give what coadd(match=...) returned."
+        "the frame is no mosaic whose frames were matched, nor was it written as one; give what coadd(match=...) returned, or a "
+        "product of it."
     )
 
 
-def _table(overlaps: Overlaps, rows: Array) -> Table:
+def as_attribute(overlaps: Overlaps, rows: Array) -> dict[str, Any]:
+    """Return what was found of each frame as an attribute: columns as lists, None for what is not known."""
+    names = [*FLUX, *COLUMNS]
+    columns: dict[str, list[Any]] = {"frame": list(overlaps.names)}
+    for name, values in zip(names, rows[:, len(APPLIED) :].T, strict=True):
+        kind = int if name in COUNTS else bool if name == "regularised" else float
+        columns[name] = [kind(value) if np.isfinite(value) else None for value in values]
+    return {CORRECTIONS: columns}
+
+
+def _as_table(columns: Mapping[str, Sequence[Any]]) -> Table:
     """Return what was found of each frame, as a table."""
-    sky = rows[:, len(APPLIED) + len(FLUX) :]
-    table = BackgroundMatch(overlaps.names, sky).table
-    for k, (name, text) in enumerate(FLUX.items()):
-        table.add_column(rows[:, len(APPLIED) + k], name=name, index=1 + k)
-        table[name].description = text
+    from astropy.table import Table  # takes a while, and few look at it
+
+    texts = FLUX | COLUMNS
+    table = Table({name: [np.nan if value is None else value for value in values] for name, values in columns.items()})
+    for name in set(texts) & set(table.colnames):
+        table[name].description = texts[name]
     return table

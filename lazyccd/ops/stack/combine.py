@@ -19,7 +19,7 @@ import xarray as xr
 
 from lazyccd.errors import ParameterError
 from lazyccd.frame.ccddata import to_ccddata
-from lazyccd.frame.core import DATA, Image
+from lazyccd.frame.core import CORRECTIONS, DATA, Image
 from lazyccd.frame.header import header_view
 from lazyccd.frame.stack_header import StackHeader, stack_header
 from lazyccd.kernels import pointwise
@@ -539,6 +539,8 @@ class StackPlan:
             header=header.apply(first.header),
             grid=self.grid(),
             graphs=tuple(graph for each in (*self.images, *self.weights) for graph in each.graphs),
+            # of the first frame, if that was a mosaic
+            attrs={key: value for key, value in first.attrs.items() if key != CORRECTIONS},
         )
         # readers that extended the plan would combine all frames again for each of their own chunks
         ds = image.to_dataset(boundary=True)
