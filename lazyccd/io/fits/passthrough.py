@@ -47,7 +47,7 @@ class KeptBytes:
     def to_json(self) -> dict[str, Any]:
         """Return it as values that go into JSON."""
         # What is empty is left out: these values are attributes of a tree, which users look at.
-        given = {key: value for key, value in asdict(self).items() if value not in (None, "", 0)}
+        given = {key: value for key, value in asdict(self).items() if value not in (None, "", b"", 0)}
         return {"path": self.path, "size": self.size, **given}
 
     def pieces(self) -> Iterator[bytes]:
