@@ -8,13 +8,14 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from lazyccd import __version__, ops
+from lazyccd import ops
 from lazyccd.batch.exposures import exposures, master_files
 from lazyccd.batch.metadata import Fact, value_to_text
 from lazyccd.batch.night_plan import FramePlan, NightPlan
 from lazyccd.batch.recipe.recipe import Recipe
 from lazyccd.batch.recipe.rules import MASTERS, RULES, parameters_of
 from lazyccd.batch.recipe.steps import RecipeStep, data_of_levels
+from lazyccd.io.resumable.progress import versions
 
 WIDTH = 100
 """Columns of comments."""
@@ -46,7 +47,7 @@ def recipe_text(plan: NightPlan, night: str) -> str:
         f"{len(plan.frames)} images, {len(master_files(plan.groups))} masters, {len(exposures(plan.science))} products"
     )
     heading = [
-        f"Recipe of lazyccd {__version__} for {night}: {count}.",
+        f"Recipe of lazyccd {versions()['lazyccd']} for {night}: {count}.",
         "Steps are operations of lazyccd. Leave one out, add one, or take the # from a parameter and change it; then",
         f"  lazyccd reduce {night} --recipe THIS.yaml -o OUT",
     ]
