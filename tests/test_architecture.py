@@ -31,7 +31,7 @@ def _layer(name: str, *below: str, packages: tuple[str, ...] = ()) -> None:
 
 
 _layer("base", packages=("numpy",))  # errors, mask_planes, sections
-_layer("kernels", "base", packages=("numba", "astroscrappy"))
+_layer("kernels", "base", packages=("numba", "llvmlite", "astroscrappy"))
 _layer("plan", "kernels", packages=("dask", "distributed"))
 _layer(
     "frame",

@@ -16,8 +16,8 @@ import numpy as np
 
 from lazyccd.kernels.block import Array
 from lazyccd.kernels.jit import compiled
-from lazyccd.kernels.resample.interpolate import BAD, CARRIED, FINE, LOST, TILE, cell_positions, inside
-from lazyccd.kernels.resample.lattice import CELLS, EMPTY, PATCH, STEP
+from lazyccd.kernels.resample.interpolate import BAD, CARRIED, FINE, LOST, TILE, cell_positions
+from lazyccd.kernels.resample.lattice import CELLS, PATCH, STEP
 
 TINY = 1e-12
 """Overlaps that are only rounding: a bad pixel that is not touched must change no bit."""
@@ -131,7 +131,7 @@ def corner_positions(
         patch = around[2 * down + across]
         size = (last - first) * (right - left)
         flat_y, flat_x = scratch[0, :size], scratch[1, :size]
-        kind = cell_positions(
+        _, fits = cell_positions(
             (i % CELLS, j % CELLS),
             patch,
             (first - down * PATCH, last - down * PATCH),
@@ -139,7 +139,7 @@ def corner_positions(
             flat_y,
             flat_x,
         )
-        if kind != EMPTY and not inside(flat_y, flat_x, patch[3][i % CELLS, j % CELLS]):
+        if not fits:
             return False
         width = right - left
         for row in range(last - first):

@@ -19,14 +19,16 @@ Areas of overlap are not negative either, and stand for themselves: u = w. The n
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from lazyccd.kernels.block import APERTURE, Array, Block, Request
 from lazyccd.kernels.resample.area import area_cells
-from lazyccd.kernels.resample.interpolate import TILE, mark_flags, resample_cells
+from lazyccd.kernels.resample.interpolate import TILE, mark_flags, mark_windows, resample_cells
 from lazyccd.kernels.resample.lattice import EMPTY, Coordinates, Patch, cells_of, patches, patches_around
+from lazyccd.kernels.resample.sums import padded
 from lazyccd.kernels.resample.weights import AREA, TABLE, source_of, table, taps
 from lazyccd.sections import Region
 
@@ -107,13 +109,14 @@ def _fill(
     data = np.ascontiguousarray(a.plane("data"), dtype)
     variance = _plane(a.variance, dtype)
     mask = _plane(a.mask, out["mask"].dtype)
-    flags = np.empty(data.shape, np.uint8)
+    flags = np.zeros(data.shape, np.uint8)
     tiles = np.zeros(tuple(-(-n // TILE) for n in data.shape), np.uint8)
     mark_flags(data, variance, mask, mask.dtype.type(bits[0]), flags, tiles)
     if tiles.any():
         # a pixel without weight takes part in sums, and 0 times NaN is NaN
         data, variance = (np.where(np.isfinite(plane), plane, plane.dtype.type(0)) for plane in (data, variance))
-    source: tuple[Array, ...] = (data.reshape(-1), variance.reshape(-1), flags.reshape(-1))
+    source = (data.reshape(-1), variance.reshape(-1), flags.reshape(-1))
+    windows: dict[tuple[int, int], Array] = {}
     frame = (shape[0], shape[1], a.region.y0, a.region.x0, data.shape[0], data.shape[1])
     marks = mask.reshape(-1)
     for patch in patches(coordinates, region):
@@ -128,8 +131,12 @@ def _fill(
             fits = True
             for widths, cells in _by_width(patch, region):
                 weights, tables = _weights(interpolation, widths, dtype.name)
+                number = weights[:2]
+                if number not in windows:
+                    windows[number] = _windows(flags, number) if tiles.any() else np.empty(0, np.uint8)
                 results = (bits[1:], scale[0], *_planes(out))
-                given = (cells, patch.arrays, place, limits, source, marks, tiles, frame, weights, tables)
+                sources = (*source, windows[number])
+                given = (cells, patch.arrays, place, limits, sources, marks, tiles, frame, weights, tables)
                 fits = fits and resample_cells(*given, *results)
         if not fits:
             raise RuntimeError(f"positions of {region} lie outside of what was read; please report this WCS.")
@@ -146,14 +153,23 @@ def _place(patch: Patch, region: Region) -> tuple[tuple[int, int], tuple[int, in
     return (patch.y0 - region.y0, patch.x0 - region.x0), (inside.y0, inside.y1, inside.x0, inside.x1)
 
 
+def _windows(flags: Array, taps: tuple[int, int]) -> Array:
+    """Return the flags in the window that begins at each pixel, flattened; see `mark_windows`."""
+    windows = np.empty_like(flags)
+    mark_windows(flags, taps, windows)
+    return windows.reshape(-1)
+
+
+@lru_cache(maxsize=64)
 def _weights(
     interpolation: str, widths: tuple[float, float], dtype: str
 ) -> tuple[tuple[int, int, int], tuple[Array, ...]]:
-    """Return numbers and source of weights along y and x, and their tables: weights and squares, flattened."""
+    """Return numbers and source of weights along y and x, and their tables: weights and squares, padded and flattened."""
     method = source_of(interpolation, widths)
     flat = [np.empty(0, dtype)] * 2
     if method == TABLE:
-        flat = [table(interpolation, width, dtype).reshape(-1) for width in widths]
+        tables = [table(interpolation, width, dtype) for width in widths]
+        flat = [np.pad(t, [(0, 0), (0, padded(t.shape[1]) - t.shape[1])]).reshape(-1) for t in tables]
     number = (taps(interpolation, widths[0]), taps(interpolation, widths[1]), method)
     return number, (flat[0], flat[1], flat[0] * flat[0], flat[1] * flat[1])
 

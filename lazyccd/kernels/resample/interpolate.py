@@ -15,45 +15,8 @@ import numpy as np
 from lazyccd.kernels.block import Array
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.resample.lattice import CUBIC, EMPTY, STEP
+from lazyccd.kernels.resample.sums import padded, pair_sums, prefetch, weighted_sums
 from lazyccd.kernels.resample.weights import NEAREST, PHASES, TABLE
-
-
-@compiled
-def cell_row(nodes: Array, row: int, column: int, fraction: float, begin: int, out: Array) -> None:
-    """Set the input positions of pixels of a row of a cell, by the cubic through the 4 x 4 nodes about it.
-
-    Parameters
-    ----------
-    nodes
-        Input positions at the nodes along one axis, shape ``(19, 19)``, float64.
-    row, column
-        Position of the cell in the patch.
-    fraction
-        Position of the row in the cell, from 0 to 1.
-    begin
-        The first pixel in the cell.
-    out
-        Receives the positions, shape ``(n,)``, float64.
-    """
-    p = (
-        _cubic_at(nodes, row, column, fraction),
-        _cubic_at(nodes, row, column + 1, fraction),
-        _cubic_at(nodes, row, column + 2, fraction),
-        _cubic_at(nodes, row, column + 3, fraction),
-    )
-    start, linear, second, third = cubic(p[0], p[1], p[2], p[3])
-    for i in range(out.size):
-        u = (begin + i) / STEP
-        out[i] = start + u * (linear + u * (second + u * third))
-
-
-@compiled
-def _cubic_at(nodes: Array, row: int, column: int, fraction: float) -> float:
-    """Return the cubic through four nodes of a column."""
-    start, linear, second, third = cubic(
-        nodes[row, column], nodes[row + 1, column], nodes[row + 2, column], nodes[row + 3, column]
-    )
-    return start + fraction * (linear + fraction * (second + fraction * third))
 
 
 @compiled
@@ -64,107 +27,6 @@ def cubic(before: float, here: float, after: float, beyond: float) -> tuple[floa
     second = ((before - here) - (here - after)) / 2
     third = ((beyond - before) - 3 * first) / 6
     return here, first - second - third, second, third
-
-
-@compiled
-def weighted_sums(
-    plane: Array, at: Array, stride: np.uint32, wy: Array, wx: Array, taps: tuple[int, int], out: Array
-) -> None:
-    """Set a row of sums of pixels times their weights.
-
-    Parameters
-    ----------
-    plane
-        Float32 or float64 pixels of a block, shape ``(n,)``.
-    at
-        Place of the first pixel of each sum, and of its first weight along y and x, shape ``(3, k)``, uint32.
-    stride
-        From a row of the block to the next.
-    wy, wx
-        Tables of weights along y and x, flattened, of the dtype of the plane.
-    taps
-        How many rows and columns each sum has.
-    out
-        Receives the sums, shape ``(k,)``.
-    """
-    # numbers of taps that the compiler knows let it unroll both loops, which makes Lanczos 3 three times as fast
-    if taps[0] == 6 and taps[1] == 6:
-        for k in range(out.size):
-            out[k] = _sum_6(plane, at[0, k], stride, wy, at[1, k], wx, at[2, k])
-    elif taps[0] == 4 and taps[1] == 4:
-        for k in range(out.size):
-            out[k] = _sum_4(plane, at[0, k], stride, wy, at[1, k], wx, at[2, k])
-    elif taps[0] == 2 and taps[1] == 2:
-        for k in range(out.size):
-            out[k] = _sum_2(plane, at[0, k], stride, wy, at[1, k], wx, at[2, k])
-    else:
-        for k in range(out.size):
-            out[k] = _sum_any(plane, at[0, k], stride, wy, at[1, k], wx, at[2, k], taps)
-
-
-ONE, TWO, THREE, FOUR, FIVE = (np.uint32(n) for n in range(1, 6))
-
-
-@compiled
-def _sum_6(
-    plane: Array, first: np.uint32, stride: np.uint32, wy: Array, at_y: np.uint32, wx: Array, at_x: np.uint32
-) -> float:
-    a, b, c = wx[at_x], wx[at_x + ONE], wx[at_x + TWO]
-    d, e, f = wx[at_x + THREE], wx[at_x + FOUR], wx[at_x + FIVE]
-    total: float = plane.dtype.type(0)
-    for j in range(6):
-        left = a * plane[first] + b * plane[first + ONE]
-        middle = c * plane[first + TWO] + d * plane[first + THREE]
-        right = e * plane[first + FOUR] + f * plane[first + FIVE]
-        total += wy[at_y + np.uint32(j)] * ((left + middle) + right)
-        first += stride
-    return total
-
-
-@compiled
-def _sum_4(
-    plane: Array, first: np.uint32, stride: np.uint32, wy: Array, at_y: np.uint32, wx: Array, at_x: np.uint32
-) -> float:
-    a, b, c, d = wx[at_x], wx[at_x + ONE], wx[at_x + TWO], wx[at_x + THREE]
-    total: float = plane.dtype.type(0)
-    for j in range(4):
-        left = a * plane[first] + b * plane[first + ONE]
-        right = c * plane[first + TWO] + d * plane[first + THREE]
-        total += wy[at_y + np.uint32(j)] * (left + right)
-        first += stride
-    return total
-
-
-@compiled
-def _sum_2(
-    plane: Array, first: np.uint32, stride: np.uint32, wy: Array, at_y: np.uint32, wx: Array, at_x: np.uint32
-) -> float:
-    a, b = wx[at_x], wx[at_x + ONE]
-    total: float = wy[at_y] * (a * plane[first] + b * plane[first + ONE])
-    first += stride
-    total += wy[at_y + ONE] * (a * plane[first] + b * plane[first + ONE])
-    return total
-
-
-@compiled
-def _sum_any(
-    plane: Array,
-    first: np.uint32,
-    stride: np.uint32,
-    wy: Array,
-    at_y: np.uint32,
-    wx: Array,
-    at_x: np.uint32,
-    taps: tuple[int, int],
-) -> float:
-    total: float = plane.dtype.type(0)
-    for j in range(taps[0]):
-        row = plane.dtype.type(0)
-        for i in range(taps[1]):
-            row += wx[at_x + np.uint32(i)] * plane[first + np.uint32(i)]
-        total += wy[at_y + np.uint32(j)] * row
-        first += stride
-    return total
 
 
 @compiled
@@ -191,7 +53,7 @@ def partial_sums(
         Weighted sums of data and of variance (by squared weights) over good pixels, the sums of their weights and of their
         squares, and the sum of absolute weights of good pixels and of all.
     """
-    data, variance, flags = source
+    data, variance, flags = source[0], source[1], source[2]
     ny, nx, y0, x0, _, columns = frame
     total = spread = weight = squares = kept = everything = 0.0
     for j in range(wy.size):
@@ -274,27 +136,60 @@ def mark_flags(data: Array, variance: Array, mask: Array, bad: int, flags: Array
     bad
         Bits by which a pixel is bad.
     flags
-        Receives 0, `FLAGGED` or `BAD`, uint8, same shape.
+        Is set to `FLAGGED` or `BAD` where a pixel is; uint8, zeros of the same shape.
     tiles
         Is set to 1 where a square holds a pixel that is not 0; uint8.
     """
     ny, nx = data.shape
     for y in range(ny):
-        row = flags[y]
+        row, some = flags[y], False
+        # most rows have nothing to mark, and a test of all is three times as fast as marks
+        for x in range(nx):
+            some |= data[y, x] - data[y, x] != 0
+        for x in range(nx if variance.size else 0):
+            some |= variance[y, x] - variance[y, x] != 0
+        for x in range(nx if mask.size else 0):
+            some |= mask[y, x] != 0
+        if not some:
+            continue
         for x in range(nx):
             row[x] = np.uint8(0) if data[y, x] - data[y, x] == 0 else np.uint8(BAD)
-        if variance.size:
-            for x in range(nx):
-                row[x] |= np.uint8(0) if variance[y, x] - variance[y, x] == 0 else np.uint8(BAD)
-        if mask.size:
-            for x in range(nx):
-                row[x] |= np.uint8(mask[y, x] != 0) | (np.uint8(BAD) if (mask[y, x] & bad) != 0 else np.uint8(0))
+        for x in range(nx if variance.size else 0):
+            row[x] |= np.uint8(0) if variance[y, x] - variance[y, x] == 0 else np.uint8(BAD)
+        for x in range(nx if mask.size else 0):
+            row[x] |= np.uint8(mask[y, x] != 0) | (np.uint8(BAD) if (mask[y, x] & bad) != 0 else np.uint8(0))
         for t in range(tiles.shape[1]):
-            some = np.uint8(0)
+            found = np.uint8(0)
             for x in range(t * TILE, min((t + 1) * TILE, nx)):
-                some |= row[x]
-            if some:
+                found |= row[x]
+            if found:
                 tiles[y // TILE, t] = 1
+
+
+@compiled
+def mark_windows(flags: Array, taps: tuple[int, int], windows: Array) -> None:
+    """Mark the first pixels of all windows that hold a flag: one look for a pixel of the output, and not one for each tap.
+
+    Parameters
+    ----------
+    flags
+        As of `mark_flags`.
+    taps
+        Rows and columns of a window.
+    windows
+        Receives the flags that are in the window, uint8, same shape.
+    """
+    ny, nx = flags.shape
+    for y in range(ny):
+        row, found = flags[y], windows[y]
+        found[:] = row
+        for i in range(1, taps[1]):
+            for x in range(nx - i):
+                found[x] |= row[x + i]
+    for y in range(ny):
+        for j in range(y + 1, min(y + taps[0], ny)):
+            for x in range(nx):
+                windows[y, x] |= windows[j, x]
 
 
 @compiled
@@ -322,10 +217,9 @@ def locate(
     xs: Array,
     frame: tuple[int, int, int, int, int, int],
     weights: tuple[int, int, int],
-    tables: tuple[Array, ...],
     scratch: tuple[Array, Array],
-) -> tuple[Array, ...]:
-    """Set the places of the first pixel and of the weights of each position, and return the tables of weights.
+) -> None:
+    """Set the places of the first pixel and of the weights of each position.
 
     Parameters
     ----------
@@ -335,22 +229,16 @@ def locate(
         See `partial_sums`.
     weights
         Rows and columns of weights, and where they are from; see `lazyccd.kernels.resample.weights.source_of`.
-    tables
-        Weights along y and x and their squares, flattened.
     scratch
-        Receives places in the flattened block and in the flattened tables along y and x, shape ``(3, n)``, uint32; and
-        weights, shape ``(4, 2 * n)``; both may be longer, of the dtype of the tables.
-
-    Returns
-    -------
-    tuple of Array
-        The tables; those of these positions alone for kernels whose weights are cheaper than a table.
+        Receives places in the flattened block and in the flattened tables along y and x, shape ``(3, n)``, uint32; and for
+        kernels without tables the weights of the second row and column, shape ``(2, n)``, of the dtype of the tables.
+        Both may be longer.
     """
     at, own = scratch
-    rows, columns, method = np.int32(weights[0]), np.int32(weights[1]), weights[2]
-    before_y, before_x, stride = (
-        np.int32(rows // 2 - 1 + frame[2]),
-        np.int32(columns // 2 - 1 + frame[3]),
+    method, before_y, before_x, stride = (
+        weights[2],
+        np.int32(weights[0] // 2 - 1 + frame[2]),
+        np.int32(weights[1] // 2 - 1 + frame[3]),
         np.uint32(frame[5]),
     )
     # 32 bits: processors before AVX-512 convert no vector of floats to 64-bit integers
@@ -358,22 +246,30 @@ def locate(
         y, x = np.floor(ys[k]), np.floor(xs[k])
         at[0, k] = np.uint32(np.int32(y) - before_y) * stride + np.uint32(np.int32(x) - before_x)
     if method == TABLE:
+        rows, columns = np.int32(padded(weights[0])), np.int32(padded(weights[1]))
         for k in range(ys.size):
             at[1, k] = np.uint32(np.int32((ys[k] - np.floor(ys[k])) * PHASES + 0.5) * rows)
             at[2, k] = np.uint32(np.int32((xs[k] - np.floor(xs[k])) * PHASES + 0.5) * columns)
-        return tables
+        return
     for k in range(ys.size):
         # rounded to 6e-8 pixel: what is a whole pixel but for the rounding of coordinates has no neighbours
-        fy = np.floor((ys[k] - np.floor(ys[k])) * FINE + 0.5) / FINE
-        fx = np.floor((xs[k] - np.floor(xs[k])) * FINE + 0.5) / FINE
-        if method == NEAREST:
-            fy, fx = np.float64(fy >= 0.5), np.float64(fx >= 0.5)
-        at[1, k] = at[2, k] = np.uint32(2 * k)
-        own[0, 2 * k], own[0, 2 * k + 1] = 1 - fy, fy
-        own[1, 2 * k], own[1, 2 * k + 1] = 1 - fx, fx
-        own[2, 2 * k], own[2, 2 * k + 1] = (1 - fy) * (1 - fy), fy * fy
-        own[3, 2 * k], own[3, 2 * k + 1] = (1 - fx) * (1 - fx), fx * fx
-    return own[0], own[1], own[2], own[3]
+        own[0, k] = np.floor((ys[k] - np.floor(ys[k])) * FINE + 0.5) / FINE
+        own[1, k] = np.floor((xs[k] - np.floor(xs[k])) * FINE + 0.5) / FINE
+    for k in range(ys.size if method == NEAREST else 0):
+        own[0, k], own[1, k] = own[0, k] >= 0.5, own[1, k] >= 0.5
+
+
+@compiled
+def pixel_weights(
+    k: int, weights: tuple[int, int, int], tables: tuple[Array, ...], scratch: tuple[Array, Array], wy: Array, wx: Array
+) -> None:
+    """Set the weights of a position along y and x, after `locate`; see there."""
+    at, own = scratch
+    if weights[2] == TABLE:
+        wy[:] = tables[0][at[1, k] : at[1, k] + weights[0]]
+        wx[:] = tables[1][at[2, k] : at[2, k] + weights[1]]
+    else:
+        wy[0], wy[1], wx[0], wx[1] = 1 - own[0, k], own[0, k], 1 - own[1, k], own[1, k]
 
 
 @compiled
@@ -391,22 +287,34 @@ def short_way(
 
     Parameters
     ----------
-    ys, xs, frame, weights, tables, scratch
+    ys, xs, frame, weights, scratch
         As of `locate`.
     source
-        Data, variance and flags; see `partial_sums`.
+        Data, variance, flags and windows; see `partial_sums` and `mark_windows`.
+    tables
+        Tables of weights along y and x, and of their squares, flattened; empty for kernels without.
     out
         Receive data, variance and aperture variance, not scaled; an empty one is not wanted. The aperture variance is made
         from the variance.
     """
-    used = locate(ys, xs, frame, weights, tables, scratch)
-    at, stride, taps = scratch[0], np.uint32(frame[5]), (weights[0], weights[1])
+    locate(ys, xs, frame, weights, scratch)
+    at, own = scratch
+    stride, taps = np.uint32(frame[5]), (weights[0], weights[1])
+    if weights[2] == TABLE:
+        if out[0].size:
+            weighted_sums(source[0], at, stride, tables[0], tables[1], taps, out[0])
+        if out[1].size:
+            weighted_sums(source[1], at, stride, tables[2], tables[3], taps, out[1])
+        if out[2].size:
+            _aperture_variance(out[1], at, tables[2], tables[3], taps, out[2])
+        return
     if out[0].size:
-        weighted_sums(source[0], at, stride, used[0], used[1], taps, out[0])
+        pair_sums(source[0], at, stride, own, False, out[0])
     if out[1].size:
-        weighted_sums(source[1], at, stride, used[2], used[3], taps, out[1])
-    if out[2].size:
-        _aperture_variance(out[1], at, used[2], used[3], taps, out[2])
+        pair_sums(source[1], at, stride, own, True, out[1])
+    for k in range(out[2].size):
+        d, b = own[0, k], own[1, k]
+        out[2][k] = out[1][k] / (((1 - d) * (1 - d) + d * d) * ((1 - b) * (1 - b) + b * b))
 
 
 @compiled
@@ -441,10 +349,16 @@ CARRIED = 0.1
 
 
 @compiled
+def exists(place: tuple[int, int], weights: tuple[int, int, int], frame: tuple[int, int, int, int, int, int]) -> bool:
+    """Return whether the input has all pixels that have weights; see `partial_sums`."""
+    return place[0] >= 0 and place[1] >= 0 and place[0] + weights[0] <= frame[0] and place[1] + weights[1] <= frame[1]
+
+
+@compiled
 def worst_flag(
     place: tuple[int, int], flags: Array, frame: tuple[int, int, int, int, int, int], wy: Array, wx: Array
 ) -> int:
-    """Return the largest flag of the pixels that have weight; `BAD` if some lie outside of the input.
+    """Return the largest flag of the pixels that have weight, all of which exist.
 
     Parameters
     ----------
@@ -453,9 +367,7 @@ def worst_flag(
     flags
         As of `mark_flags`, shape ``(n,)``.
     """
-    ny, nx, y0, x0, _, columns = frame
-    if place[0] < 0 or place[1] < 0 or place[0] + wy.size > ny or place[1] + wx.size > nx:
-        return BAD
+    _, _, y0, x0, _, columns = frame
     worst = 0
     for j in range(wy.size):
         begin = (place[0] + j - y0) * columns + place[1] - x0
@@ -504,15 +416,18 @@ def long_way(
         near[k] = along_y and along_x
         if not near[k]:
             ys[k] = xs[k] = 0.0
-    used = locate(ys, xs, frame, weights, tables, scratch)
-    at = scratch[0]
+    locate(ys, xs, frame, weights, scratch)
+    at, windows = scratch[0], source[3]
+    wy, wx = np.empty(weights[0], tables[0].dtype), np.empty(weights[1], tables[0].dtype)
     clean = np.zeros(ys.size, np.bool_)
     for k in range(ys.size):
         value, spread, aperture, flagged = np.nan, np.nan, np.nan, bits[0]
         if near[k]:
             place = (int(np.floor(ys[k])) - (weights[0] // 2 - 1), int(np.floor(xs[k])) - (weights[1] // 2 - 1))
-            wy, wx = used[0][at[1, k] : at[1, k] + weights[0]], used[1][at[2, k] : at[2, k] + weights[1]]
-            worst = worst_flag(place, source[2], frame, wy, wx)
+            worst, whole = 0, exists(place, weights, frame)
+            if not whole or (windows.size and windows[at[0, k]]):
+                pixel_weights(k, weights, tables, scratch, wy, wx)
+                worst = worst_flag(place, source[2], frame, wy, wx) if whole else BAD
             if worst < BAD:
                 clean[k], flagged = True, 0
             else:
@@ -567,6 +482,23 @@ def _clean_sums(
             count += 1
 
 
+LINE = 64
+"""Bytes of a cache line."""
+
+
+@compiled
+def fetch(box: Array, reach: int, frame: tuple[int, int, int, int, int, int], plane: Array) -> None:
+    """Ask for the input pixels of the next cell: they lie in as many pages as it has rows, and no processor foresees that."""
+    if not plane.size or np.isnan(box[0]):
+        return
+    _, _, y0, x0, rows, columns = frame
+    first_y, last_y = max(int(box[0]) - reach - y0, 0), min(int(box[1]) + reach - y0, rows - 1)
+    first_x, last_x = max(int(box[2]) - reach - x0, 0), min(int(box[3]) + reach - x0, columns - 1)
+    for y in range(first_y, last_y + 1):
+        for x in range(first_x, last_x + 1, LINE // plane.itemsize):
+            prefetch(plane, y * columns + x)
+
+
 @compiled
 def resample_cells(
     cells: Array,
@@ -613,18 +545,22 @@ def resample_cells(
     boxes = patch[3]
     reach = max(weights[0], weights[1]) // 2 + 1
     positions = np.empty((3, STEP * STEP))
-    scratch = (np.empty((3, STEP * STEP), np.uint32), np.empty((4, 2 * STEP * STEP), tables[0].dtype))
+    scratch = (np.empty((3, STEP * STEP), np.uint32), np.empty((2, STEP * STEP), tables[0].dtype))
     # whole cells and not rows: a call and the slices of its arguments cost as much as the pixels of a row
     cell = np.empty((3, STEP * STEP), out[0].dtype)
     cell_mask = np.empty(STEP * STEP, out_mask.dtype)
     for c in range(cells.shape[0]):
+        if c + 1 < cells.shape[0]:
+            i, j = cells[c + 1]
+            fetch(boxes[i, j], reach, frame, source[0])
+            fetch(boxes[i, j], reach, frame, source[1])
         i, j = cells[c]
         rows = (max(i * STEP, region[0]), min((i + 1) * STEP, region[1]))
         columns = (max(j * STEP, region[2]), min((j + 1) * STEP, region[3]))
         size = (rows[1] - rows[0]) * (columns[1] - columns[0])
         ys, xs, areas = positions[0, :size], positions[1, :size], positions[2, :size]
-        kind = cell_positions((i, j), patch, rows, columns, ys, xs)
-        if kind != EMPTY and not inside(ys, xs, boxes[i, j]):
+        kind, fits = cell_positions((i, j), patch, rows, columns, ys, xs)
+        if not fits:
             return False
         if np.isnan(ratio) or out[2].size:
             cell_areas((i, j), patch, rows, columns, areas)
@@ -697,7 +633,7 @@ def cell_positions(
     columns: tuple[int, int],
     ys: Array,
     xs: Array,
-) -> int:
+) -> tuple[int, bool]:
     """Set the input positions of a part of a cell, and return what the cell is.
 
     Parameters
@@ -713,22 +649,73 @@ def cell_positions(
 
     Returns
     -------
-    int
-        What ``Patch.dense`` says of the cell.
+    tuple
+        What ``Patch.dense`` says of the cell, and whether all positions that exist lie in its box.
     """
-    nodes, dense, pixels, _ = patch
+    nodes, dense, pixels, boxes = patch
     i, j = cell
-    kind = dense[i, j]
-    width, begin = columns[1] - columns[0], columns[0] - j * STEP
+    kind, width, begin = dense[i, j], columns[1] - columns[0], columns[0] - j * STEP
+    if kind == CUBIC:
+        outside = _cubic_positions(nodes, boxes[i, j], (i, j), (rows[0] - i * STEP, rows[1] - i * STEP), begin, ys, xs)
+        return int(kind), outside == 0
     for row in range(rows[0], rows[1]):
         at = (row - rows[0]) * width
-        if kind == CUBIC:
-            cell_row(nodes[0], i, j, (row - i * STEP) / STEP, begin, ys[at : at + width])
-            cell_row(nodes[1], i, j, (row - i * STEP) / STEP, begin, xs[at : at + width])
-        for k in range(width if kind != CUBIC else 0):
+        for k in range(width):
             ys[at + k] = pixels[kind, 0, row - i * STEP, begin + k] if kind >= 0 else np.nan
             xs[at + k] = pixels[kind, 1, row - i * STEP, begin + k] if kind >= 0 else np.nan
-    return int(kind)
+    return int(kind), kind == EMPTY or inside(ys, xs, boxes[i, j])
+
+
+FRACTIONS = np.arange(STEP) / STEP
+"""Positions of pixels in a cell."""
+
+
+@compiled
+def _cubic_positions(
+    nodes: Array, box: Array, cell: tuple[int, int], rows: tuple[int, int], begin: int, ys: Array, xs: Array
+) -> int:
+    """Set the positions of pixels by the cubics through the 4 x 4 nodes about a cell, and count those outside of its box.
+
+    Parameters
+    ----------
+    nodes
+        Input positions y and x at the nodes of the patch.
+    box
+        Box of the cell.
+    cell
+        Row and column of the cell in the patch.
+    rows, begin
+        First and last row and first column in the cell.
+    ys, xs
+        Receive the positions, row after row, float64.
+    """
+    width, down = ys.size // (rows[1] - rows[0]), np.empty((2, 4, 4))
+    for axis in range(2):
+        for k in range(4):
+            line, n = nodes[axis], cell[1] + k
+            here = (line[cell[0], n], line[cell[0] + 1, n], line[cell[0] + 2, n], line[cell[0] + 3, n])
+            down[axis, k, 0], down[axis, k, 1], down[axis, k, 2], down[axis, k, 3] = cubic(*here)
+    outside = 0
+    for row in range(rows[0], rows[1]):
+        at, u = (row - rows[0]) * width, row / STEP
+        a = cubic(_at(down, 0, 0, u), _at(down, 0, 1, u), _at(down, 0, 2, u), _at(down, 0, 3, u))
+        b = cubic(_at(down, 1, 0, u), _at(down, 1, 1, u), _at(down, 1, 2, u), _at(down, 1, 3, u))
+        for k in range(width):
+            v = FRACTIONS[np.uint64(begin + k)]
+            y = a[0] + v * (a[1] + v * (a[2] + v * a[3]))
+            x = b[0] + v * (b[1] + v * (b[2] + v * b[3]))
+            ys[at + k], xs[at + k] = y, x
+            # counted, so that the loop is vectorised
+            outside += (y < box[0]) | (y > box[1]) | (x < box[2]) | (x > box[3])
+    return outside
+
+
+@compiled
+def _at(down: Array, axis: int, k: int, u: float) -> float:
+    """Return the value of one of the cubics along y."""
+    c = down[axis, k]
+    value: float = c[0] + u * (c[1] + u * (c[2] + u * c[3]))
+    return value
 
 
 @compiled
@@ -771,12 +758,12 @@ UNIT = 1e-7
 
 @compiled
 def cell_slopes(nodes: Array, row: int, column: int, fraction: float, along_y: Array, along_x: Array) -> None:
-    """Set the derivatives of the cubic of `cell_row`, per pixel.
+    """Set the derivatives of the cubic of `cell_positions`, per pixel.
 
     Parameters
     ----------
     nodes, row, column, fraction
-        As of `cell_row`.
+        Input positions at the nodes along one axis, shape ``(19, 19)``, float64; the cell; and the row in it, from 0 to 1.
     along_y, along_x
         Receive the derivatives, shape ``(64,)``, float64.
     """
@@ -820,7 +807,9 @@ def _put(found: Array, rows: tuple[int, int], columns: tuple[int, int], at: tupl
     width = columns[1] - columns[0]
     if found.size:
         for row in range(rows[1] - rows[0]):
-            out[at[0] + row, at[1] : at[1] + width] = found[row * width : (row + 1) * width]
+            begin = row * width
+            for k in range(width):
+                out[at[0] + row, at[1] + k] = found[begin + k]
 
 
 @compiled

@@ -215,7 +215,7 @@ def make_patch(
     centres = found[:, number.size**2 :].reshape(2, CELLS, CELLS)
     windows = np.lib.stride_tricks.sliding_window_view(nodes, (4, 4), axis=(1, 2))  # (2, 16, 16, 4, 4)
     with np.errstate(invalid="ignore"):
-        wrong = np.abs(np.einsum("cijab,a,b->cij", windows, AT_CENTRE, AT_CENTRE) - centres).max(axis=0)
+        wrong = np.abs(AT_CENTRE @ windows @ AT_CENTRE - centres).max(axis=0)
     # a comparison with NaN is False, and a cell that has some is refined
     holds = (wrong <= TOLERANCE) & (not pixelwise)
     near, extent = _boxes_touch(windows, centres, shape)
@@ -302,8 +302,7 @@ def _widths(windows: Array, dense: Array, pixels: Array) -> Array:
     The extent of an output pixel along an input axis is the length of the row of the Jacobian, so that a rotation by any
     angle widens nothing.
     """
-    along_y = np.einsum("cijab,a,b->cij", windows, SLOPE, AT_CENTRE)
-    along_x = np.einsum("cijab,a,b->cij", windows, AT_CENTRE, SLOPE)
+    along_y, along_x = SLOPE @ windows @ AT_CENTRE, AT_CENTRE @ windows @ SLOPE
     middle = STEP // 2
     for i, j in np.argwhere(dense >= 0):
         of_cell = pixels[dense[i, j]]
@@ -326,7 +325,7 @@ def _typical_scale(of_cell: Array) -> Array:
 
 def _boxes(windows: Array, dense: Array, pixels: Array) -> Array:
     """Return what each cell touches: y0, y1, x0, x1 of its coordinates, with a pixel to spare."""
-    inside = np.einsum("pa,cijab,qb->cijpq", AT_SAMPLES, windows, AT_SAMPLES)
+    inside = AT_SAMPLES @ windows @ AT_SAMPLES.T
     low, high = inside.min(axis=(3, 4)), inside.max(axis=(3, 4))
     # between samples a cubic goes beyond them by less than a tenth of their distance
     slack = 1 + (high - low) / 80
