@@ -21,6 +21,7 @@ import numpy as np
 from lazyccd.errors import ParameterError
 from lazyccd.kernels.block import Array
 from lazyccd.kernels.quantiles import MAD_TO_SIGMA
+from lazyccd.kernels.selected_inverse import filled, invert_on_pattern
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -423,11 +424,7 @@ def _excess(samples: _Samples, keep: Array, fit: _Fit) -> Array:
 def _errors(solver: Any, free: Array, group: Array, middles: Array, terms: int) -> Array:
     """Return the standard deviations of the unknowns, after what is common to a group was subtracted."""
     found = np.zeros(group.size * terms)
-    for start in range(0, free.size, 256):
-        chosen = np.arange(start, min(start + 256, free.size))
-        unit = np.zeros((free.size, chosen.size))
-        unit[chosen, chosen - start] = 1
-        found[free[chosen]] = solver.solve(unit)[chosen, chosen - start]
+    found[free] = _inverse_diagonal(solver)
     # covariances with the mean of each term: groups do not mix, so one solution per term is enough for all groups
     size = np.bincount(group)[group]
     mean = np.zeros((group.size, terms, terms))
@@ -440,6 +437,19 @@ def _errors(solver: Any, free: Array, group: Array, middles: Array, terms: int) 
     out = found.reshape(-1, terms) - 2 * np.einsum("fjk,fjk->fj", common, across)
     out += np.einsum("fjk,klf,fjl->fj", common, of_means[:, :, group], common)
     return np.asarray(np.sqrt(np.maximum(out, 0)))
+
+
+def _inverse_diagonal(solver: Any) -> Array:
+    """Return the diagonal of the inverse of a symmetric matrix, of which the factors are given."""
+    from scipy.sparse import tril
+
+    below = tril(solver.L, -1, format="csc")
+    starts, rows, lower = filled(below.indptr.astype(np.int64), below.indices.astype(np.int64), below.data)
+    size = solver.shape[0]
+    inverse, scratch = np.zeros(size), (np.zeros(lower.size), np.full(size, -1), np.zeros(size))
+    invert_on_pattern(starts, rows, lower, solver.U.diagonal(), *scratch, inverse)
+    # the matrix has a positive diagonal, from which no pivot strays: rows are ordered as columns are
+    return np.asarray(inverse[solver.perm_c])
 
 
 def _slope_errors(samples: _Samples, keep: Array, scale: Array, prior: float) -> Array:
