@@ -406,16 +406,7 @@ def long_way(
         Receives the mask; empty if it is not wanted.
     """
     near = np.empty(ys.size, np.bool_)
-    # loops and not `where`, whose compilation takes as long as all the rest
-    for k in range(ys.size):
-        # comparisons with NaN are False: positions without coordinates lie nowhere
-        along_y, along_x = (
-            ys[k] > -weights[0] and ys[k] < frame[0] + weights[0],
-            xs[k] > -weights[1] and xs[k] < frame[1] + weights[1],
-        )
-        near[k] = along_y and along_x
-        if not near[k]:
-            ys[k] = xs[k] = 0.0
+    _keep_near(ys, xs, frame, weights, near)
     locate(ys, xs, frame, weights, scratch)
     at, windows = scratch[0], source[3]
     wy, wx = np.empty(weights[0], tables[0].dtype), np.empty(weights[1], tables[0].dtype)
@@ -447,6 +438,23 @@ def long_way(
         if out_mask.size:
             out_mask[k] = flagged
     _clean_sums(clean, ys, xs, source, frame, weights, tables, scratch, out)
+
+
+@compiled
+def _keep_near(
+    ys: Array, xs: Array, frame: tuple[int, int, int, int, int, int], weights: tuple[int, int, int], near: Array
+) -> None:
+    """Mark the positions from which a kernel may reach the input, and set the others to 0; see `long_way`."""
+    # loops and not `where`, whose compilation takes as long as all the rest
+    for k in range(ys.size):
+        # comparisons with NaN are False: positions without coordinates lie nowhere
+        along_y, along_x = (
+            ys[k] > -weights[0] and ys[k] < frame[0] + weights[0],
+            xs[k] > -weights[1] and xs[k] < frame[1] + weights[1],
+        )
+        near[k] = along_y and along_x
+        if not near[k]:
+            ys[k] = xs[k] = 0.0
 
 
 @compiled
@@ -487,16 +495,17 @@ LINE = 64
 
 
 @compiled
-def fetch(box: Array, reach: int, frame: tuple[int, int, int, int, int, int], plane: Array) -> None:
+def fetch(box: Array, reach: int, frame: tuple[int, int, int, int, int, int], planes: tuple[Array, Array]) -> None:
     """Ask for the input pixels of the next cell: they lie in as many pages as it has rows, and no processor foresees that."""
-    if not plane.size or np.isnan(box[0]):
+    if np.isnan(box[0]):
         return
     _, _, y0, x0, rows, columns = frame
     first_y, last_y = max(int(box[0]) - reach - y0, 0), min(int(box[1]) + reach - y0, rows - 1)
     first_x, last_x = max(int(box[2]) - reach - x0, 0), min(int(box[3]) + reach - x0, columns - 1)
-    for y in range(first_y, last_y + 1):
-        for x in range(first_x, last_x + 1, LINE // plane.itemsize):
-            prefetch(plane, y * columns + x)
+    for plane in planes:
+        for y in range(first_y, last_y + 1 if plane.size else first_y):
+            for x in range(first_x, last_x + 1, LINE // plane.itemsize):
+                prefetch(plane, y * columns + x)
 
 
 @compiled
@@ -550,10 +559,8 @@ def resample_cells(
     cell = np.empty((3, STEP * STEP), out[0].dtype)
     cell_mask = np.empty(STEP * STEP, out_mask.dtype)
     for c in range(cells.shape[0]):
-        if c + 1 < cells.shape[0]:
-            i, j = cells[c + 1]
-            fetch(boxes[i, j], reach, frame, source[0])
-            fetch(boxes[i, j], reach, frame, source[1])
+        following = boxes[cells[min(c + 1, cells.shape[0] - 1), 0], cells[min(c + 1, cells.shape[0] - 1), 1]]
+        fetch(following, reach, frame, (source[0], source[1]))
         i, j = cells[c]
         rows = (max(i * STEP, region[0]), min((i + 1) * STEP, region[1]))
         columns = (max(j * STEP, region[2]), min((j + 1) * STEP, region[3]))
