@@ -149,8 +149,7 @@ def reduce_exposure(
     spoiled = spoiled or {}
     calibrated = calibrate_exposure(plan, frame_plans, made)
     whole = as_exposure(frame_plans, [done.frame for done in calibrated])
-    choices = [choice for item in frame_plans for choice in item.choices if choice]
-    masters = masters_of(plan, choices)
+    masters = masters_of(plan, chosen(frame_plans))
     # One spectrograph, or one camera, lights all images of a file.
     whole, cleaned, assembly = _whole_detectors(plan, whole, frame_plans[0].facts, spoiled)
     doubts = merge_doubts({item.child: done.doubts for item, done in zip(frame_plans, calibrated, strict=True)})
@@ -305,6 +304,11 @@ def _correct_crosstalk(step: RecipeStep, dones: list[Calibrated]) -> None:
     corrected = ops.correct_crosstalk(frames, **step.parameters)
     for done in dones:
         done.frame, done.seen = corrected[done.frame_plan.child], None
+
+
+def chosen(frame_plans: Iterable[FramePlan]) -> list[Choice]:
+    """Return the masters that were chosen for some frames."""
+    return [choice for item in frame_plans for choice in item.choices if choice]
 
 
 def masters_of(plan: NightPlan, choices: Iterable[Choice]) -> dict[str, Choice]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -16,10 +16,12 @@ from astropy.nddata import CCDData
 from lazyccd import ops
 from lazyccd.batch.calibrate import Calibrated, MadeMasters, calibrate_frame
 from lazyccd.batch.check_steps import good_pixels
+from lazyccd.batch.exposures import open_raw
 from lazyccd.batch.measure import central_region, level
 from lazyccd.batch.metadata import MEASURED, Facts
 from lazyccd.batch.night_plan import Doubt, FramePlan, MasterGroup, NightPlan, exposure_name
-from lazyccd.errors import ParameterError
+from lazyccd.batch.outcome import UNREADABLE
+from lazyccd.errors import LazyCCDError, ParameterError
 from lazyccd.frame.core import UNCERTAINTY, resolve
 from lazyccd.frame.output_header import after_normalization
 from lazyccd.kernels.block import Array
@@ -81,8 +83,15 @@ class MasterMaker:
     made: MadeMasters
     _levels: dict[str, float] = field(default_factory=dict)
 
-    def make(self, group: MasterGroup) -> Master:
+    def make(self, group: MasterGroup, damaged: Mapping[str, str]) -> Master:
         """Return the master of the calibrated members of a group.
+
+        Parameters
+        ----------
+        group
+            What is combined.
+        damaged
+            Members that cannot be read, and why.
 
         Raises
         ------
@@ -93,6 +102,9 @@ class MasterMaker:
         excluded: dict[str, str] = {}
         members = self.plan.members(group.name)
         for member in members:
+            if member.name in damaged:
+                excluded[member.name] = damaged[member.name]
+                continue
             done = calibrate_frame(self.plan, member, self.made)
             # One frame that says nothing must not cost the others their master.
             reason = "; ".join(map(str, done.doubts))
@@ -102,7 +114,8 @@ class MasterMaker:
                 excluded[member.name] = reason
             else:
                 frames[member.name] = done.frame
-        doubts = list(self.made.doubts_of(members))
+        doubts = [Doubt("unreadable", f"{name}: {why}") for name, why in damaged.items() if name in excluded]
+        doubts += self.made.doubts_of(members)
         if frames and group.kind != "flat":
             pixels = {name: good_pixels(frame) for name, frame in frames.items()}
             odd, found = odd_levels(pixels, group)
@@ -149,6 +162,17 @@ class MasterMaker:
             levels = [level(calibrate_frame(self.plan, item, self.made).frame) for item in alike]
             self._levels[name] = float(np.median(levels))
         return self._levels[name]
+
+
+def unreadable(members: Iterable[FramePlan]) -> dict[str, str]:
+    """Return which frames cannot be read, and why; all their pixels are read."""
+    found = {}
+    for item in members:
+        try:
+            open_raw(item).compute()
+        except (LazyCCDError, OSError, ValueError) as error:
+            found[item.name] = f"{UNREADABLE}: {str(error).rstrip('.')}"
+    return found
 
 
 def odd_levels(frames: Mapping[str, Array], group: MasterGroup) -> tuple[dict[str, str], list[Doubt]]:

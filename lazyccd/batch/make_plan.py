@@ -22,6 +22,7 @@ from lazyccd.batch.levels import Levels, allowed
 from lazyccd.batch.metadata import COMMAND_LINE, Fact, Facts, check_kind, resolve_facts
 from lazyccd.batch.night_plan import Choice, FramePlan, MasterGroup, NightPlan, Options, needed
 from lazyccd.batch.recipe.recipe import Recipe
+from lazyccd.batch.veto import without_vetoed
 from lazyccd.errors import ParameterError
 
 _LISTED = {
@@ -79,6 +80,7 @@ def build_plan(
     frame_plans = [_describe(frame, options, user, edits.get(frame.name, Edit())) for frame in collection.frames]
     frame_plans = [replace(item, needs=tuple(filter(recipe.needs, item.needs))) for item in frame_plans]
     _check_unique(frame_plans)
+    frame_plans, remembered = without_vetoed(frame_plans, options)
     noon = night_noon(frame_plans)
     frame_plans = [replace(item, night=night_of(item.facts.time.value, noon)) for item in frame_plans]
     frame_plans = doubt_exposures(frame_plans)
@@ -87,7 +89,13 @@ def build_plan(
     existing, notes = existing_masters(options, user, frame_plans)
     levels = {kind: allowed(some, options.max_level) for kind, some in recipe.levels.items()}
     plan = NightPlan(
-        collection.folder, tuple(frame_plans), (), collection.skipped, options, (*collection.notes, *notes), recipe
+        collection.folder,
+        tuple(frame_plans),
+        (),
+        collection.skipped,
+        options,
+        (*collection.notes, *notes, *remembered),
+        recipe,
     )
     # In this order: darks get a bias, flats both, so each master knows what it will be subtracted from.
     for kind in CALIBRATIONS:

@@ -37,6 +37,7 @@ DoubtKind: TypeAlias = Literal[
     "inherited",
     "failed",
     "blocked",
+    "skipped",
     "fact",
     "master",
     "measured",

@@ -17,6 +17,10 @@ COSMIC_RAYS = ("lacosmic", "flag", "fill", "none")
 """What can be done about cosmic rays: see `Options.cosmic_rays`."""
 
 
+SETTINGS = ("camera", "gain", "readnoise", "saturate", "overscan", "trim", "cosmic_rays")
+"""Options that products of one folder share. The others choose frames and masters, which may change from run to run."""
+
+
 @dataclass(frozen=True)
 class Options:
     """What was asked for besides the files; empty where nothing was."""
@@ -63,6 +67,12 @@ class Options:
 
     on_error: OnError = "raise"
     """What a damaged image of several does: its exposure fails, or it is skipped."""
+
+    veto: tuple[str, ...] = ()
+    """Frames to leave out."""
+
+    vetoed: tuple[str, ...] = ()
+    """Frames that an earlier run left out."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be missing, and methods that are not known."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 from lazyccd.batch.night_plan import Doubt
@@ -20,6 +20,9 @@ STATUSES: tuple[Status, ...] = ("FAILED", "BLOCKED", "PARTIAL", "SKIPPED", "DONE
 - SKIPPED: nothing was asked of it: it is no frame to reduce, it was vetoed or left out, or the run was limited to others.
 - WAITING: the run has not come to it; only while it lasts, or after it was stopped.
 """
+
+UNREADABLE = "it cannot be read"
+"""With this begins why a member is left out of a master whose file is damaged."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,14 @@ class Outcome:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Outcome:
-        """Return the outcome that a journal noted."""
+        """Return the outcome that a journal noted, or ``run.json``, which has null for NaN."""
         cells: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in record.items()
+            key: tuple(value) if isinstance(value, list) else math.nan if value is None else value
+            for key, value in record.items()
         }
         return cls(**{**cells, "doubts": tuple(Doubt(**doubt) for doubt in record["doubts"])})
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return the names of all that an outcome says."""
+        return tuple(item.name for item in fields(cls))

@@ -21,7 +21,8 @@ from lazyccd.batch.exposures import exposures, master_files
 from lazyccd.batch.measure import Measurement
 from lazyccd.batch.metadata import Fact, Facts
 from lazyccd.batch.night_plan import Choice, Doubt, FramePlan, NightPlan, exposure_name
-from lazyccd.batch.outcome import STATUSES, Outcome
+from lazyccd.batch.options import SETTINGS
+from lazyccd.batch.outcome import STATUSES, UNREADABLE, Outcome
 from lazyccd.errors import FormatError
 from lazyccd.io.resumable.progress import versions
 
@@ -42,6 +43,10 @@ class RunState(Protocol):
     outcomes: list[Outcome]
     measurements: list[Measurement]
     doubts: list[Doubt]
+
+    @property
+    def receipts(self) -> Mapping[str, Mapping[str, Any]]:
+        """What is noted of each product that was made, by its name."""
 
     @property
     def format(self) -> str:
@@ -67,10 +72,11 @@ def record_of(run: RunState) -> dict[str, Any]:
     -------
     dict
         - ``state``: running, stopped or ended; ``begun``, ``written``: times in UTC; ``seconds``; ``exit_status``.
-        - ``folder``, ``options``, ``versions``, ``format``, ``vetoed``, ``notes``.
+        - ``folder``, ``options``, ``versions``, ``format``, ``notes``; ``settings``: what a run that goes on must share.
         - ``counts``: for ``frames``, ``masters`` and ``science`` how many are expected, and how many have each status.
         - ``frames``: an entry for each image, and for each file that gave none (`_frame`).
-        - ``products``: an entry for each master file and exposure, in the order of work (`_product`).
+        - ``products``: an entry for each master file and exposure, in the order of work (`_product`); ``others``: those that earlier
+          runs into the folder made of frames that were not named this time.
         - ``measurements``: gains and read noises from pairs of frames, beside those that are stated; ``doubts`` about them.
     """
     plan, outcomes = run.plan, {outcome.name: outcome for outcome in run.outcomes}
@@ -79,6 +85,7 @@ def record_of(run: RunState) -> dict[str, Any]:
     frames += [{"name": name, "status": "FAILED", "reason": reason} for name, reason in plan.skipped]
     masters = [item for item in products if item["kind"] != "science"]
     science = [item for item in products if item["kind"] == "science"]
+    names = {item["name"] for item in products}
     return {
         "format_version": FORMAT,
         "state": run.state,
@@ -94,7 +101,9 @@ def record_of(run: RunState) -> dict[str, Any]:
         "notes": list(plan.notes),
         "measurements": [_measurement(item) for item in run.measurements],
         "doubts": _doubts(run.doubts),
+        "settings": settings_of(plan, run.format),
         "products": products,
+        "others": [_other(run, noted) for name, noted in run.receipts.items() if name not in names],
         "frames": frames,
     }
 
@@ -129,11 +138,44 @@ def _product(run: RunState, name: str, kind: str, outcome: Outcome | None) -> di
         "messages": list(outcome.messages),
         "unit": outcome.unit,
         "level": outcome.level,
+        "used": list(outcome.used),
         "noise_before": outcome.noise_before,
         "noise_after": outcome.noise_after,
         "noise_expected": outcome.noise_expected,
         "planes": outcome.planes,
         "seconds": round(outcome.seconds, 4),
+        "receipt": _receipt(run.receipts[name]) if outcome.is_made and name in run.receipts else None,
+    }
+
+
+def _receipt(noted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what tells later whether a product is up to date."""
+    return {key: noted[key] for key in ("size", "crc32c", "key")}
+
+
+def _other(run: RunState, noted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entry of a product that this run has nothing to do with: an earlier one made it of frames not named now."""
+    outcome = noted["outcome"]
+    return {
+        **outcome,
+        "reason": Outcome.from_record(outcome).reason,
+        "path": _below(noted["path"], run.out),
+        "picture": _below(outcome["picture"], run.out),
+        "frames": noted["frames"],
+        "masters": {"": [{"name": master} for master in noted["masters"]]},
+        "receipt": _receipt(noted),
+    }
+
+
+def settings_of(plan: NightPlan, format: str) -> dict[str, str]:
+    """Return what the products of one folder must share."""
+    # Another version may compute other pixels: half a night of each would be nobody's result.
+    return {
+        "folder": os.path.abspath(plan.folder),
+        "format": format,
+        **{name: getattr(plan.options, name) for name in SETTINGS},
+        **_flat("recipe", {key: value for key, value in plan.recipe.data.items() if key != "options"}),
+        **{f"version of {name}": version for name, version in versions().items()},
     }
 
 
@@ -199,7 +241,7 @@ def status_of(item: FramePlan, outcome: Outcome | None) -> tuple[str, str]:
         return outcome.status, outcome.reason
     why = outcome.left_out.get(item.name)
     if why is not None:
-        return "SKIPPED", f"left out of {outcome.name}: {why}"
+        return "FAILED" if why.startswith(UNREADABLE) else "SKIPPED", f"left out of {outcome.name}: {why}"
     if outcome.is_made:
         return "DONE", ""
     return (
@@ -250,6 +292,20 @@ def _common(values: Iterable[Any]) -> Any:
     """Return the value that all have; None where they differ."""
     found = set(values)
     return found.pop() if len(found) == 1 else None
+
+
+def _flat(name: str, value: Any) -> dict[str, str]:
+    """Return nested data as texts under names such as 'recipe outputs planes'; steps under their own names."""
+    if isinstance(value, list) and all(isinstance(item, (Mapping, str)) for item in value):
+        steps = [item if isinstance(item, Mapping) else {item: {}} for item in value]
+        parts = {key: more for step in steps for key, more in step.items()}
+        return {
+            name: ", ".join(parts),
+            **{k: v for key, more in parts.items() for k, v in _flat(f"{name} {key}", more).items()},
+        }
+    if isinstance(value, Mapping):
+        return {k: v for key, more in value.items() for k, v in _flat(f"{name} {key}", more).items()}
+    return {name: str(value)}
 
 
 def _below(path: str, out: Path) -> str:

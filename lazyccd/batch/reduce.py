@@ -12,6 +12,7 @@ from typing import Any
 from lazyccd.batch.options import Options, as_option
 from lazyccd.batch.recipe.recipe import Recipe
 from lazyccd.batch.run import Format, Run, plan_night
+from lazyccd.batch.veto import with_remembered
 from lazyccd.errors import ParameterError
 from lazyccd.io.names import Name
 
@@ -25,6 +26,9 @@ def reduce(
     overwrite: bool = False,
     verify: bool = False,
     break_lock: bool = False,
+    only_affected_by: Name | Iterable[Name] = (),
+    max_failures: int | None = None,
+    retries: int = 0,
     **options: Any,
 ) -> Run:
     """Reduce a night of raw frames, as the command ``lazyccd reduce`` does.
@@ -45,9 +49,15 @@ def reduce(
         When resuming, check finished regions by checksum rather than by size.
     break_lock
         Reduce although a process on another machine may still be reducing the same night.
+    only_affected_by
+        Frames of the night: only what is made of them is made.
+    max_failures
+        Stop after so many products failed; None to go on whatever happens.
+    retries
+        How often a product that failed is tried again at once.
     **options
         Those of the command, with underscores: ``gain``, ``readnoise``, ``saturate``, ``overscan``, ``trim``, ``camera``,
-        ``bias``, ``dark``, ``flat``, ``bpm``, ``calib``, ``max_level``, ``cosmic_rays``, ``allow_missing``, ``on_error``, ``recursive``,
+        ``bias``, ``dark``, ``flat``, ``bpm``, ``calib``, ``max_level``, ``veto``, ``cosmic_rays``, ``allow_missing``, ``on_error``, ``recursive``,
         ``force``. None is as good as left out.
 
     Returns
@@ -63,14 +73,27 @@ def reduce(
     FormatError
         Raised if none of the files can be used.
     TargetExistsError
-        Raised if products exist, and ``overwrite`` is false.
+        Raised if products exist that no run into this folder made, and ``overwrite`` is false.
+    ResumeError
+        Raised if products were made of another night or with other settings, and ``overwrite`` is false.
     ParameterError
         Raised if there is no such option.
     """
     if recipe is not None and not isinstance(recipe, Recipe):
         options, recipe = {**options, "recipe": os.fspath(recipe)}, None
-    plan = plan_night(night, _options(options), recipe)
-    run = Run(plan, Path(out), format or plan.recipe.outputs.format, overwrite, verify, break_lock)
+    only = [only_affected_by] if isinstance(only_affected_by, (str, os.PathLike)) else only_affected_by
+    plan = plan_night(night, with_remembered(_options(options), out), recipe)
+    run = Run(
+        plan,
+        Path(out),
+        format or plan.recipe.outputs.format,
+        overwrite,
+        verify,
+        break_lock,
+        only_affected_by=tuple(os.fspath(name) for name in only),
+        max_failures=max_failures,
+        retries=retries,
+    )
     run()
     return run
 

@@ -479,7 +479,10 @@ def print_results(run: Run, console: Console) -> None:
     total = sum(outcome.seconds for outcome in run.outcomes)
     done = [f"{count} {status}" for status, count in counts.items() if count] or ["nothing to reduce"]
     unread = [f"{len(run.plan.skipped)} not usable"] if run.plan.skipped else []
-    summary = ", ".join([*done, *unread])
+    kept = [f"{len(run.kept)} of {len(run.outcomes)} products were up to date"] if run.kept else []
+    summary = ", ".join([*done, *unread, *kept])
+    for path in run.moved:
+        console.print(f"  no longer part of the night, moved: {path}", markup=False)
     console.print(Text(f"{summary}; {total:.1f} s; products in {run.out}", style="bold"))
 
 

@@ -20,7 +20,7 @@ import xarray as xr
 from astropy import units as u
 
 from lazyccd import io, ops
-from lazyccd.batch.calibrate import MadeMasters, Reduced, is_plain_image, reduce_exposure
+from lazyccd.batch.calibrate import MadeMasters, Reduced, chosen, is_plain_image, masters_of, reduce_exposure
 from lazyccd.batch.check_steps import check_flat
 from lazyccd.batch.collect import collect
 from lazyccd.batch.cosmic_rays import check_cleaning
@@ -37,17 +37,18 @@ from lazyccd.batch.exposures import (
     with_frames,
     with_planes,
 )
-from lazyccd.batch.make_masters import MasterMaker
+from lazyccd.batch.make_masters import MasterMaker, unreadable
 from lazyccd.batch.make_plan import build_plan
 from lazyccd.batch.measure import Measurement, measure_pairs, noise, numbers_of
 from lazyccd.batch.metadata import MEASURED, Fact
 from lazyccd.batch.night_plan import FOUND, Doubt, FramePlan, MasterGroup, NightPlan, Options, exposure_name
-from lazyccd.batch.outcome import Outcome
+from lazyccd.batch.outcome import UNREADABLE, Outcome
 from lazyccd.batch.recipe.recipe import Recipe, read_recipe
 from lazyccd.batch.record import RecordFile
-from lazyccd.batch.resume import NightJournal
+from lazyccd.batch.resume import NightJournal, Receipt, affected, fingerprints, with_masters
 from lazyccd.batch.table import load_table
-from lazyccd.errors import FormatError, LazyCCDError, TargetExistsError
+from lazyccd.batch.veto import frames_called, remember
+from lazyccd.errors import FormatError, LazyCCDError
 from lazyccd.frame.tree import make_tree
 from lazyccd.io.names import Name
 from lazyccd.io.open import open_image
@@ -56,6 +57,9 @@ Format: TypeAlias = Literal["fits", "zarr"]
 Report: TypeAlias = Callable[[str], None]
 Exposure: TypeAlias = xr.Dataset | xr.DataTree
 Draw: TypeAlias = Callable[[str, Path, Exposure | None], None]
+CAUSED_BY_FILES = (LazyCCDError, OSError, ValueError, ArithmeticError)
+"""What a file or an array can cause stays with its product; a mistake of ours must stop the night."""
+
 State: TypeAlias = Literal["running", "stopped", "ended"]
 
 
@@ -106,6 +110,12 @@ class Run:
         Draws a product, given its path, into a picture; and what it was made of, in its units, if that is given.
     report
         Is told what is being worked on.
+    only_affected_by
+        Frames: only what is made of them is made; empty for all.
+    max_failures
+        Stop after so many products failed; None to go on whatever happens.
+    retries
+        How often a product that failed is tried again at once.
     """
 
     plan: NightPlan
@@ -116,15 +126,27 @@ class Run:
     break_lock: bool = False
     draw: Draw = lambda _path, _target, _before: None
     report: Report = lambda _: None
+    only_affected_by: tuple[str, ...] = ()
+    max_failures: int | None = None
+    retries: int = 0
     outcomes: list[Outcome] = field(default_factory=list, init=False)
     measurements: list[Measurement] = field(default_factory=list, init=False)
     doubts: list[Doubt] = field(default_factory=list, init=False)
     made: MadeMasters = field(default_factory=MadeMasters, init=False)
+    kept: set[str] = field(default_factory=set, init=False)
+    """Products that were up to date."""
+
+    moved: list[str] = field(default_factory=list, init=False)
+    """Products of earlier runs that are true no longer, where they are now."""
+
+    receipts: dict[str, Receipt] = field(default_factory=dict, init=False)
     state: State = field(default="running", init=False)
     begun: str = field(default="", init=False)
     """When the call began, in UTC."""
 
     _start: float = field(default=0.0, init=False)
+    _keys: dict[str, str] = field(default_factory=dict, init=False)
+    _wanted: set[str] | None = field(default=None, init=False)
 
     def __repr__(self) -> str:
         """Return how many products there are, by what became of them: the plan alone would fill pages of a notebook."""
@@ -133,38 +155,53 @@ class Run:
         return f"<Run of {len(self.plan.frames)} frames into {self.out}: {done}>"
 
     def __call__(self) -> list[Outcome]:
-        """Reduce the night, or go on where the same call was interrupted."""
-        for folder in (self.out / "masters", self.out / "pictures"):
-            folder.mkdir(parents=True, exist_ok=True)
-        journal = NightJournal(self.plan, self.out, self.format, break_lock=self.break_lock)
-        # What a night that goes on has begun may be replaced: nothing was there when it began, or it was asked for.
-        self.overwrite |= journal.begin(self._check_targets, overwrite=self.overwrite)
-        self.state, self.begun, self._start = (
-            "running",
-            datetime.now(UTC).isoformat(timespec="seconds"),
-            time.monotonic(),
-        )
-        self._record = RecordFile(self.out)
+        """Reduce the night, or go on with it: what is up to date stays."""
+        self._begin()
         try:
             # First, because measured gains change the plan that all masters and frames follow.
             self.measure()
+            self._keys = fingerprints(self.plan)
             maker = MasterMaker(self.plan, self.made)
             for name, groups in master_files(self.plan.groups).items():
-                self._keep(journal, name, groups[0].kind, partial(self._make_masters, name, groups, maker))
+                self._keep(name, groups[0].kind, partial(self._make_masters, name, groups, maker))
                 self._take(name, groups)
             for name, frame_plans in exposures(self.plan.science).items():
-                self._keep(journal, name, "science", partial(self._reduce, name, frame_plans))
+                self._keep(name, "science", partial(self._reduce, name, frame_plans))
         # Also after Ctrl-C: the same command must be able to go on.
         except BaseException:
-            self.state = "stopped"
-            self._record.write(self, now=True)
-            journal.release()
+            self._end("stopped")
             raise
-        self.state = "ended"
+        self._end("stopped" if self._is_full else "ended")
+        return self.outcomes
+
+    def _begin(self) -> None:
+        """Take the night, and find out what was made of it before."""
+        for folder in (self.out / "masters", self.out / "pictures"):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._journal = NightJournal(self.plan, self.out, self.format, break_lock=self.break_lock)
+        given = [
+            name
+            for each in self.only_affected_by
+            for name in frames_called(each, self.plan.frames, "--only-affected-by")
+        ]
+        self._journal.begin(self.targets, overwrite=self.overwrite)
+        self.receipts = self._journal.receipts
+        if given:
+            self._wanted = with_masters(self.plan, affected(self.plan, self.receipts, given))
+        remember(self.out, self.plan.options, self.plan.frames)
+        self.moved = self._journal.put_away(self.plan, self.targets)
+        self.state, self.begun, self._start = "running", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", time.monotonic()
+        self._record = RecordFile(self.out)
+
+    def _end(self, state: State) -> None:
+        """Write what became of the night, and give it back."""
+        self.state = state
         # Before the journal goes: a process that dies in between loses nothing.
         self._record.write(self, now=True)
-        journal.end()
-        return self.outcomes
+        if state == "ended":
+            self._journal.end()
+        else:
+            self._journal.release()
 
     @property
     def seconds(self) -> float:
@@ -174,7 +211,8 @@ class Run:
     @property
     def exit_status(self) -> int:
         """0 all complete, 3 some lack more than was allowed, 1 something failed."""
-        if any(outcome.status in {"FAILED", "BLOCKED"} for outcome in self.outcomes):
+        unread = any(why.startswith(UNREADABLE) for outcome in self.outcomes for why in outcome.left_out.values())
+        if unread or any(outcome.status in {"FAILED", "BLOCKED"} for outcome in self.outcomes):
             return 1
         # What only the pixels showed is not in the plan.
         found = any(doubt.kind in FOUND for o in self.outcomes if o.kind == "science" for doubt in o.doubts)
@@ -185,19 +223,16 @@ class Run:
         return self.out / f"{self.plan.product_names[name]}_red.{self.format}"
 
     @property
+    def targets(self) -> dict[str, Path]:
+        """The path of each product, by its name."""
+        masters = {name: self.out / "masters" / f"{name}.fits" for name in master_files(self.plan.groups)}
+        return masters | {name: self.target(name) for name in exposures(self.plan.science)}
+
+    @property
     def _writing(self) -> dict[str, Any]:
         """How products are written."""
-        return {"overwrite": self.overwrite, "verify": self.verify, "break_lock": self.break_lock}
-
-    def _check_targets(self) -> None:
-        """Refuse to begin where products exist."""
-        targets = [self.target(name) for name in exposures(self.plan.science)]
-        paths = targets + [self.out / "masters" / f"{name}.fits" for name in master_files(self.plan.groups)]
-        there = [path for path in paths if path.exists()]
-        if there and not self.overwrite:
-            raise TargetExistsError(
-                f"{len(there)} products exist already, such as {there[0]}; pass --overwrite to replace them, or another -o."
-            )
+        # What is not ours was refused before the night began.
+        return {"overwrite": True, "verify": self.verify, "break_lock": self.break_lock}
 
     def measure(self) -> None:
         """Measure gain and read noise from pairs, and use them where nothing is stated or it was asked for."""
@@ -220,34 +255,68 @@ class Run:
                 self.plan = self.plan.with_fact(pairs.frames, item.name, fact)
             self.measurements += found
 
-    def _keep(self, journal: NightJournal, name: str, kind: str, make: Callable[[], Outcome]) -> None:
-        """Make one product, unless it is done; keep what goes wrong to it."""
+    def _keep(self, name: str, kind: str, make: Callable[[], Outcome]) -> None:
+        """Make one product, unless it is up to date; keep what goes wrong to it."""
         self.report(name)
-        known = journal.known(name, verify=self.verify)
+        is_wanted = self._wanted is None or name in self._wanted
+        # A run that is limited to other products leaves this one as it is, up to date or not.
+        known = self._journal.known(name, self._keys[name] if is_wanted else "", verify=self.verify)
         if known is not None:
             # The report of a night that went on shows all products, as if it had never stopped.
-            self.outcomes.append(Outcome.from_record(known))
+            self.outcomes.append(known)
+            self.kept.add(name)
             return
         begin = time.monotonic()
-        missing = self._missing_masters(name, kind)
-        try:
-            outcome = _blocked(name, kind, missing) if missing else make()
-        # What a file or an array can cause stays with its product; a mistake of ours must stop the night.
-        except (LazyCCDError, OSError, ValueError, ArithmeticError) as error:
-            notes = "; ".join(getattr(error, "__notes__", ()))
-            reason = f"{error}{f' ({notes})' if notes else ''}"
-            outcome = Outcome(name, kind, "FAILED", (Doubt("failed", reason),))
-        if not outcome.is_made:
-            self.made.failed[name] = outcome.reason
-        self.outcomes.append(replace(outcome, seconds=time.monotonic() - begin))
+        outcome = self._why_not(name, kind, is_wanted=is_wanted) or self._try(name, kind, make)
+        outcome = replace(outcome, seconds=time.monotonic() - begin)
+        self.outcomes.append(outcome)
         # A failure is tried again: its cause may be gone.
         if outcome.is_made:
-            journal.add(name, outcome.path, asdict(self.outcomes[-1]))
+            members = self.plan.members_of(name, kind)
+            self._journal.add(outcome, self._keys[name], members, masters_of(self.plan, chosen(members)))
+        else:
+            self.made.failed[name] = outcome.reason
+            # A product of an earlier run must not look like one of this.
+            if outcome.status != "SKIPPED":
+                self.moved += self._journal.drop(name)
         self._record.write(self)
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether as many products failed as may fail."""
+        failed = sum(outcome.status == "FAILED" for outcome in self.outcomes)
+        return self.max_failures is not None and failed >= self.max_failures
+
+    def _why_not(self, name: str, kind: str, *, is_wanted: bool) -> Outcome | None:
+        """Return the outcome of a product that is not begun; None if it is."""
+        if not is_wanted:
+            doubt = Doubt("skipped", f"not affected by {', '.join(self.only_affected_by)}")
+            return Outcome(name, kind, "SKIPPED", (doubt,))
+        if self._is_full:
+            return Outcome(name, kind, "SKIPPED", (Doubt("skipped", f"not begun: {self.max_failures} failed before"),))
+        missing = self._missing_masters(name, kind)
+        if not missing:
+            return None
+        text = "it needs {}, which could not be made: {}"
+        doubts = tuple(Doubt("blocked", text.format(master, why)) for master, why in missing.items())
+        return Outcome(name, kind, "BLOCKED", doubts, blocked_by=tuple(missing))
+
+    def _try(self, name: str, kind: str, make: Callable[[], Outcome]) -> Outcome:
+        """Make one product, again if it fails and that was asked for."""
+        for attempt in range(self.retries + 1):
+            try:
+                return make()
+            except CAUSED_BY_FILES as error:
+                notes = "; ".join(getattr(error, "__notes__", ()))
+                reason = f"{error}{f' ({notes})' if notes else ''}"
+                if attempt == self.retries:
+                    tried = f"{reason} (tried {attempt + 1} times)" if attempt else reason
+                    return Outcome(name, kind, "FAILED", (Doubt("failed", tried),))
+        raise AssertionError("there is an attempt")  # pragma: no cover
 
     def _missing_masters(self, name: str, kind: str) -> dict[str, str]:
         """Return the masters that a product needs and that could not be made, and why."""
-        choices = (choice for item in self.plan.members_of(name, kind) for choice in item.choices if choice)
+        choices = chosen(self.plan.members_of(name, kind))
         files = (self.plan.master_file(choice.master) for choice in choices if not choice.is_file)
         return {file: self.made.failed[file] for file in files if file in self.made.failed}
 
@@ -260,8 +329,20 @@ class Run:
             self.made.doubts |= {group.name: found for group in groups}
 
     def _make_masters(self, name: str, groups: list[MasterGroup], maker: MasterMaker) -> Outcome:
+        """Make and write the masters of one file, if need be without members that cannot be read."""
+        try:
+            return self._combine(name, groups, maker, {})
+        except CAUSED_BY_FILES:
+            # One damaged file must not cost the others their master. All are read to find it, so not before.
+            members = self.plan.members_of(name, groups[0].kind)
+            damaged = unreadable(members)
+            if not damaged or len(damaged) == len(members):
+                raise
+            return self._combine(name, groups, maker, damaged)
+
+    def _combine(self, name: str, groups: list[MasterGroup], maker: MasterMaker, damaged: dict[str, str]) -> Outcome:
         """Make and write the masters of one file."""
-        masters = [maker.make(group) for group in groups]
+        masters = [maker.make(group, damaged) for group in groups]
         members = [self.plan.members(group.name) for group in groups]
         path = self.out / "masters" / f"{name}.fits"
         written = str(io.to_fits(as_masters(members, [master.frame for master in masters]), path, **self._writing))
@@ -366,11 +447,3 @@ class Run:
             raw, gain = open_raw(item), self._gain(item)
             frames[item.child] = raw if gain is None else ops.with_unit(ops.multiply(raw, gain), u.electron)
         return make_tree(frames, {}) if len(frames) > 1 else next(iter(frames.values()))
-
-
-def _blocked(name: str, kind: str, missing: dict[str, str]) -> Outcome:
-    """Return the outcome of a product whose masters could not be made."""
-    doubts = tuple(
-        Doubt("blocked", f"it needs {master}, which could not be made: {why}") for master, why in missing.items()
-    )
-    return Outcome(name, kind, "BLOCKED", doubts, blocked_by=tuple(missing))

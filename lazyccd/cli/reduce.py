@@ -67,6 +67,17 @@ if TYPE_CHECKING:
     show_default=True,
     help="Fail the exposure of a damaged image, or skip the image. Skipping decompresses all tiles first to find damage.",
 )
+@click.option("--veto", multiple=True, metavar="FILE", help="Leave a frame out; OUT/veto.txt remembers it.")
+@click.option(
+    "--only-affected-by",
+    multiple=True,
+    metavar="FILE",
+    help="Make only what is made of this frame, such as one that was vetoed.",
+)
+@click.option("--max-failures", type=click.IntRange(min=1), metavar="N", help="Stop after N products failed.")
+@click.option(
+    "--retries", type=click.IntRange(min=0), default=0, metavar="N", help="Try a product that failed N times again."
+)
 @click.option("--force", is_flag=True, help="Reduce frames that are already processed as if they were raw.")
 @click.option(
     "--format",
@@ -90,6 +101,9 @@ def reduce(
     overwrite: bool,
     verify: bool,
     break_lock: bool,
+    only_affected_by: tuple[str, ...],
+    max_failures: int | None,
+    retries: int,
     scheduler: str,
     memory_limit: str | None,
     **options: Any,
@@ -100,8 +114,10 @@ def reduce(
     matched with its calibrations, and reduced to OUT/<name>_red.fits. Masters go to OUT/masters, pictures to OUT/pictures.
 
     A file of several images stays one file. Amplifiers of one detector are assembled by CCDSEC or DETSEC. If one image fails,
-    its exposure fails; with --on-error skip the exposure is reduced without its damaged images. To resume an interrupted
-    night, run the same command again.
+    its exposure fails; with --on-error skip the exposure is reduced without its damaged images.
+
+    Run the same command again to go on with a night that was interrupted, had failures, or got more frames: only what is new,
+    failed or affected is made.
 
     Exit status: 0 if every product is complete, 3 if a product lacks something or may be wrong, 1 if a frame fails, a file cannot
     be read, or no frame is recognised, 2 if the command is wrong.
@@ -110,10 +126,11 @@ def reduce(
     from lazyccd.batch.report import print_notes, print_plan
     from lazyccd.batch.run import plan_night
     from lazyccd.batch.table import save_table
+    from lazyccd.batch.veto import with_remembered
 
     with friendly_errors():
         missing = tuple(word for word in allow_missing.replace(",", " ").split() if word)
-        plan = plan_night(night, Options(allow_missing=missing, **options))
+        plan = plan_night(night, with_remembered(Options(allow_missing=missing, **options), out))
         if dry_run:
             print_plan(plan)
             if save is not None:
@@ -126,19 +143,12 @@ def reduce(
             raise click.UsageError("name a folder for the products with -o OUT, or pass --dry-run.")
         print_notes(plan)
         with using_scheduler(scheduler, memory_limit):
-            sys.exit(
-                _run(
-                    plan,
-                    out,
-                    format_ or plan.recipe.outputs.format,
-                    overwrite=overwrite,
-                    verify=verify,
-                    break_lock=break_lock,
-                )
-            )
+            how = {"overwrite": overwrite, "verify": verify, "break_lock": break_lock}
+            limits = {"only_affected_by": only_affected_by, "max_failures": max_failures, "retries": retries}
+            sys.exit(_run(plan, out, format_ or plan.recipe.outputs.format, **how, **limits))
 
 
-def _run(plan: NightPlan, out: Path, format_: Format, **how: bool) -> int:
+def _run(plan: NightPlan, out: Path, format_: Format, **how: Any) -> int:
     """Reduce a night with a progress bar, print the table, return the exit status."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

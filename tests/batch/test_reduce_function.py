@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import lazyccd
 from lazyccd.cli.main import main
-from lazyccd.errors import ParameterError, TargetExistsError
+from lazyccd.errors import ParameterError, ResumeError
 from lazyccd.testing import Detector, Sky, make_night
 
 
@@ -33,7 +33,7 @@ def test_the_function_does_what_the_command_does(tmp_path: Path) -> None:
         ours, theirs = (fits.open(tmp_path / way / name) for way in ("function", "command"))
         with ours, theirs:
             assert fits.FITSDiff(ours, theirs, ignore_keywords=["CHECKSUM", "DATASUM"]).identical
-    with pytest.raises(TargetExistsError):
+    with pytest.raises(ResumeError, match=r"--gain was .1.5. and is"):
         lazyccd.reduce(night.filter(imagetyp="*"), tmp_path / "function", cosmic_rays="none")
 
 

@@ -104,19 +104,23 @@ def test_levels_in_headers_are_those_of_the_pixels(night: Night, run: Run) -> No
     assert products["flat"]["NCOMBINE"] == 7
 
 
-def test_products_that_exist_are_refused(run: Run) -> None:
-    """Nothing is overwritten unless it was asked for, and nothing is begun."""
-    again = Run(run.plan, run.out)
+def test_products_that_exist_are_refused(run: Run, tmp_path: Path) -> None:
+    """Nothing that no run has noted is overwritten unless it was asked for, and nothing is begun."""
+    again = Run(run.plan, tmp_path)
+    path = again.target(run.plan.science[0].name)
+    path.write_bytes(b"mine")
     with pytest.raises(TargetExistsError, match="--overwrite"):
         again()
     assert again.outcomes == []
+    assert path.read_bytes() == b"mine"
+    assert not (tmp_path / ".lazyccd-progress").exists()
 
 
 def test_a_night_that_another_reduces(run: Run, tmp_path: Path) -> None:
     """It is refused by the name of the folder that the caller gave."""
     (tmp_path / "out").mkdir()
     notes = NightJournal(run.plan, tmp_path / "out", "fits", break_lock=False)
-    notes.begin(lambda: None, overwrite=False)
+    notes.begin({}, overwrite=False)
     with pytest.raises(TargetBusyError, match=rf"^{tmp_path}/out is being written by process"):
         Run(run.plan, tmp_path / "out")()
     notes.release()
@@ -211,8 +215,10 @@ def test_an_interrupted_night_goes_on(
     assert [outcome.kind for outcome in outcomes] == ["bias", "dark", "flat"] + ["science"] * 3
     assert {path: path.stat().st_ino for path in before} == before
     assert not (tmp_path / ".lazyccd-progress").exists()
-    with pytest.raises(TargetExistsError, match="pass --overwrite"):
-        Run(plan, tmp_path, form)()
+    again = Run(plan, tmp_path, form)
+    assert [outcome.status for outcome in again()] == ["DONE"] * 6
+    assert len(again.kept) == 6
+    assert {path: path.stat().st_ino for path in before} == before
     assert not (tmp_path / ".lazyccd-progress").exists()
 
 
