@@ -34,6 +34,7 @@ from .ops import (
     add as add,
     add_mask as add_mask,
     assemble as assemble,
+    aperture_factor as aperture_factor,
     background_deviation_box as background_deviation_box,
     background_deviation_filter as background_deviation_filter,
     bitfield_to_boolean_mask as bitfield_to_boolean_mask,

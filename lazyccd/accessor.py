@@ -336,6 +336,7 @@ def _pixel(frame: xr.Dataset, y: float, x: float) -> xr.Dataset:
 
 
 NOT_METHODS = {
+    "aperture_factor",
     "Combiner",
     "RunningStack",
     "bitfield_to_boolean_mask",

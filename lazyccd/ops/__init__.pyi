@@ -40,6 +40,7 @@ from .masks import (
     flag_saturated as flag_saturated,
     is_flagged as is_flagged,
 )
+from .mosaic.apertures import aperture_factor as aperture_factor
 from .mosaic.assemble import assemble as assemble
 from .mosaic.coadd import coadd as coadd
 from .mosaic.grid import find_optimal_grid as find_optimal_grid

@@ -399,7 +399,7 @@ NO_PIXELS = {"bitfield_to_boolean_mask", "build_pyramid", *OF_TREES}
 """Names that take an array, a store, or nothing but trees."""
 
 
-OF_MOSAICS = {"frames_at", "mosaic_corrections", "stamps"}
+OF_MOSAICS = {"aperture_factor", "frames_at", "mosaic_corrections", "stamps"}
 """Names that take a mosaic as `coadd` gives it, which is one frame whatever its inputs are."""
 
 

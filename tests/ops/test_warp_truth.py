@@ -10,14 +10,14 @@ import numpy.typing as npt
 import pytest
 import reproject
 from astropy.io import fits
-from astropy.nddata import CCDData
+from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.wcs import WCS, Sip
 from astropy.wcs.utils import pixel_to_pixel
-from scipy.signal import fftconvolve
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.special import erf
 
 import lazyccd
-from lazyccd.errors import ParameterError
+from lazyccd.errors import FrameError, ParameterError
 from lazyccd.frame.core import resolve
 from lazyccd.frame.sky_mapping import FrozenWCS, SkyMapping
 from lazyccd.kernels.block import Block, Request
@@ -76,34 +76,84 @@ def warp(
     )
 
 
-def aperture_pull(kernel: str, scale: float, radius: int) -> float:
-    """Return the scatter of sums over apertures of noise, in units of the roots of their summed variances."""
+def circles(side: int, radius: float, method: str, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Return the pixels of circles at random places, parts that count, shape ``(n, k, k)``, and their first pixels."""
+    reach = int(radius) + 2
+    first = np.stack(np.meshgrid(*[np.arange(0, side - 2 * reach, reach)] * 2), -1).reshape(-1, 2)
+    places = rng.uniform(-0.5, 0.5, (len(first), 2)) + reach
+    steps = np.array([0.0]) if method == "center" else (np.arange(8) - 3.5) / 8
+    pixels = np.arange(2 * reach + 1)
+    inside = np.zeros((len(first), pixels.size, pixels.size), np.float32)
+    for dy in steps:
+        for dx in steps:
+            y, x = pixels[None, :] + dy - places[:, :1], pixels[None, :] + dx - places[:, 1:]
+            inside += (y**2)[:, :, None] + (x**2)[:, None, :] <= radius**2
+    return inside / steps.size**2, first
+
+
+def aperture_pulls(kernel: Any, scale: float, method: Any, frames: int) -> list[float]:
+    """Return scatters of sums over circles of radius 2, 5 and 10 in a coadd of noise, in units of their stated errors."""
     rng = np.random.default_rng(3)
-    side = 1200 if scale < 2 else 2400
-    sigma = rng.uniform(0.5, 1.5, (side, side))
-    source, wanted = tangent((side, side)), int(side / scale * 0.7)
+    side = 700 if scale < 2 else 1100
+    wanted = int(side / scale * 0.65)
     target = tangent((wanted, wanted), scale=1e-4 * scale, angle=17)
-    noise = rng.normal(0, 1, sigma.shape) * sigma
-    ours = warp(noise, source, target, (wanted, wanted), kernel=kernel, ratio=scale**2, variance=sigma**2)
-    aperture = np.hypot(*np.mgrid[-radius : radius + 1, -radius : radius + 1]) <= radius
-    sums, variances = (fftconvolve(ours.plane(p), aperture, "valid") for p in ("data", "variance_aperture"))
-    return float(np.sqrt((sums**2 / variances).mean()))
+    given = []
+    for number in range(frames):
+        source = tangent((side, side), angle=2.0 * number)
+        source.wcs.crpix = source.wcs.crpix + rng.uniform(-3, 3, 2)
+        sigma = rng.uniform(0.8, 1.2, (side, side)).astype("f4")
+        noise = (rng.normal(0, 1, sigma.shape) * sigma).astype("f4")
+        given.append(CCDData(noise, unit="adu", wcs=source, uncertainty=StdDevUncertainty(sigma)))
+    mosaic = lazyccd.coadd(
+        given, target, (wanted, wanted), order=kernel, reject=None, maps=("variance_aperture",)
+    ).compute()
+    pulls = []
+    for radius in (2, 5, 10):
+        parts, first = circles(wanted, radius, method, rng)
+        n = parts.shape[1]
+        sums = [
+            np.einsum("kyx,kyx->k", sliding_window_view(plane, (n, n))[first[:, 0], first[:, 1]], parts)
+            for plane in (mosaic["data"].values, mosaic["variance_aperture"].values)
+        ]
+        errors = np.sqrt(sums[1] * lazyccd.aperture_factor(mosaic, radius, method))
+        pulls.append(float(np.sqrt(np.mean((sums[0] / errors) ** 2))))
+    return pulls
 
 
 @pytest.mark.parametrize(
-    ("kernel", "scale", "edge"),
+    ("kernel", "scale", "method"),
     [
-        ("lanczos3", 0.5, 0.43),
-        ("lanczos3", 1.0, 0.1),
-        ("lanczos3", 2.0, 0.1),
-        ("bilinear", 1.0, 0.43),
-        (AREA, 1.0, 0.38),
+        ("lanczos3", 1.0, "exact"),
+        ("bilinear", 1.0, "center"),
+        *[
+            pytest.param(kernel, scale, method, marks=pytest.mark.slow)
+            for kernel in ("lanczos3", "bilinear", AREA)
+            for scale in (0.5, 1.0, 2.0)
+            for method in ("exact", "center")
+        ],
     ],
 )
-def test_aperture_variances_give_errors_of_sums(kernel: str, scale: float, edge: float) -> None:
-    """Sums over apertures scatter as `variance_aperture` says, but for the part that the kernel blurs over the edge."""
-    for radius in (2, 5, 10):
-        assert aperture_pull(kernel, scale, radius) == pytest.approx(np.sqrt(1 - edge / radius), abs=0.03)
+def test_aperture_variances_give_errors_of_sums(kernel: str, scale: float, method: str) -> None:
+    """Sums over circles of a coadd of dithered frames scatter as `variance_aperture` and `aperture_factor` say."""
+    np.testing.assert_allclose(aperture_pulls(kernel, scale, method, 2), 1, atol=0.03)
+
+
+def test_aperture_factor_of_a_header() -> None:
+    """It needs the cards of a mosaic, and radii above 0; shrunken pixels share less noise."""
+    wcs = tangent((9, 9))
+    frame = lazyccd.from_ccddata(CCDData(np.ones((9, 9)), unit="adu", wcs=wcs))
+    with pytest.raises(FrameError, match=r"RESAMPLE = None and PIXRATIO = None; give what coadd returned"):
+        lazyccd.aperture_factor(frame, 3)
+    whole, half = (lazyccd.coadd([frame], wcs, (9, 9), order="area", pixfrac=p) for p in (1.0, 0.5))
+    factors = [lazyccd.aperture_factor(mosaic, [[2, 5e3]]) for mosaic in (whole, half)]
+    assert factors[0].shape == (1, 2)
+    assert factors[0][0, 0] < factors[1][0, 0] < 1
+    np.testing.assert_allclose(np.array(factors)[:, 0, 1], 1, atol=2e-4)
+    for radius in (0, -1, np.nan):
+        with pytest.raises(ParameterError, match="must be numbers of pixels above 0"):
+            lazyccd.aperture_factor(whole, radius)
+    with pytest.raises(ParameterError, match="must be 'exact' or 'center'"):
+        lazyccd.aperture_factor(whole, 3, "subpixel")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kernel", [*sorted(KERNELS), AREA])

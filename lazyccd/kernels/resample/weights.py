@@ -186,30 +186,3 @@ def table(name: str, width: float, dtype: str) -> Array:
     weights[np.abs(weights) < TINY] = 0
     weights.setflags(write=False)
     return weights.astype(dtype)
-
-
-def noise_factor(name: str, scale: float) -> float | None:
-    """Return the noise of a sum over many pixels, over what their variances as single pixels give for it.
-
-    It is the mean over the fractions of a pixel where the variance is the same everywhere; None for kernels without a table.
-
-    Parameters
-    ----------
-    name
-        Name of the kernel.
-    scale
-        Side of an output pixel in input pixels.
-
-    Examples
-    --------
-    >>> round(noise_factor("bilinear", 1.0), 3), round(noise_factor("lanczos3", 0.5), 2), noise_factor("nearest", 1.0)
-    (1.5, 2.3, 1.0)
-    """
-    if name == "nearest":
-        return 1.0
-    if name not in KERNELS:
-        return None
-    width = float(quantize_width(np.array(scale)))
-    # the mean over a whole pixel, of which the first and the last row are one
-    squares = (table(name, width, "float64")[:-1] ** 2).sum(axis=1).mean()
-    return float(1 / (scale * squares))

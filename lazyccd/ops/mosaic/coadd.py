@@ -25,7 +25,7 @@ from lazyccd.io.names import expand_names, name_with_hdu
 from lazyccd.io.open import open_image
 from lazyccd.kernels.block import APERTURE
 from lazyccd.kernels.pointwise import edge_weights
-from lazyccd.kernels.resample.weights import noise_factor
+from lazyccd.kernels.resample.apertures import noise_factor
 from lazyccd.kernels.stack.statistics import sky_as_image
 from lazyccd.kernels.stack.types import Rejecting
 from lazyccd.ops.mosaic.agreement import flux_agreement
@@ -168,14 +168,14 @@ def coadd(
 
     See Also
     --------
+    lazyccd.aperture_factor
     lazyccd.find_optimal_grid
     lazyccd.wcs_project
 
     Notes
     -----
     Neighbours share pixels of the frames, so a sum of their variances is too small for a sum over an aperture. Sums of
-    ``variance_aperture`` are right where the aperture is larger than the kernel, at any scale of the mosaic; they are too large for
-    a single pixel.
+    ``variance_aperture`` are right for large apertures, at any scale of the mosaic; for small ones multiply them by `aperture_factor`.
 
     For ``match`` and scales from overlaps each frame is read once more, to means on about 24 x 24 cells. With a rejection, up to
     about a million pixels of each frame are, for stars that tell its scale.
@@ -369,8 +369,9 @@ def _header(given: Given, rule: Any, placed: Placed) -> StackHeader:
     if hasattr(placed.grid.wcs, "wcs"):
         areas = [proj_plane_pixel_area(wcs) for wcs in (placed.grid.wcs, *placed.sources)]
         scale = float(np.sqrt(areas[0] / np.median(areas[1:])))
-        factor = noise_factor(placed.grid.kernel, scale)
+        factor = noise_factor(placed.grid.kernel, scale, placed.grid.pixfrac)
         cards.append(("PIXRATIO", float(f"{scale:.6g}"), "side of a pixel in pixels of the frames"))
-        if factor is not None:
-            cards.append(("NOISEFAC", float(f"{factor:.4g}"), "noise in apertures over that of single pixels"))
+        cards.append(("NOISEFAC", float(f"{factor:.4g}"), "noise in apertures over that of single pixels"))
+    if placed.grid.pixfrac != 1:
+        cards.append(("PIXFRAC", placed.grid.pixfrac, "part of their side that pixels of frames shrank to"))
     return header._replace(cards=[*header.cards, *cards])
