@@ -568,6 +568,15 @@ def bends_and_step(found: Array) -> tuple[float, float, float]:
 def footprint_pixels(source: Any, shape: tuple[int, int], target: Any) -> tuple[int, int, int, int]:
     """Return the pixels y0, y1, x0, x1 of a grid on which an image lies, half-open; those outside of an image count on.
 
+    Raises as `footprint_edges`.
+    """
+    y0, y1, x0, x1 = footprint_edges(source, shape, target)
+    return math.floor(y0), math.ceil(y1), math.floor(x0), math.ceil(x1)
+
+
+def footprint_edges(source: Any, shape: tuple[int, int], target: Any) -> tuple[float, float, float, float]:
+    """Return the edges y0, y1, x0, x1 of an image on a grid, counted from the edge of its first pixel.
+
     Raises
     ------
     ParameterError
@@ -578,7 +587,7 @@ def footprint_pixels(source: Any, shape: tuple[int, int], target: Any) -> tuple[
     finite = np.isfinite(found).all(axis=0)
     if not finite.any():
         raise ParameterError("the frame lies nowhere on the grid of target_wcs; look at its CRVAL.")
-    limits: list[int] = []
+    limits: list[float] = []
     periods = dict(pixel_period(target))
     for k, positions in enumerate(found):
         positions[~finite] = np.nan
@@ -592,8 +601,8 @@ def footprint_pixels(source: Any, shape: tuple[int, int], target: Any) -> tuple[
     return limits[0], limits[1], limits[2], limits[3]
 
 
-def _limits_of(positions: Array, finite: Array, period: float | None) -> tuple[int, int]:
-    """Return the first pixel of an axis and the one behind the last that samples of an image lie on."""
+def _limits_of(positions: Array, finite: Array, period: float | None) -> tuple[float, float]:
+    """Return the edges of what samples of an image lie on along an axis."""
     low, high = float(positions[finite].min()), float(positions[finite].max())
     *bends, step = bends_and_step(positions)
     if sum(bends) <= ROUGH * step:
@@ -608,7 +617,7 @@ def _limits_of(positions: Array, finite: Array, period: float | None) -> tuple[i
         first = round((low + high - period) / 2)
         return first, first + math.ceil(period - 1e-6)
     # edges of pixels
-    return math.floor(low - margin + 0.5), math.ceil(high + margin + 0.5)
+    return low - margin + 0.5, high + margin + 0.5
 
 
 def shifted(wcs: Any, y0: int, x0: int) -> Any:

@@ -141,6 +141,24 @@ def test_files_trees_and_frames_together(tmp_path: Path) -> None:
         np.testing.assert_array_equal(mosaic["data"].values[1], expected)
 
 
+@pytest.mark.parametrize("shape", [(100, 101), (64, 64), (1, 1)])
+def test_the_grid_of_one_frame_is_its_own(shape: tuple[int, int]) -> None:
+    """One frame with north up has as many rows and columns on the grid as it had, on its own pixels."""
+    frame = make_frame(np.ones(shape), make_wcs((shape[0] - 1) / 2, (shape[1] - 1) / 2))
+    grid, found = lazyccd.find_optimal_grid(frame)
+    assert found == shape
+    np.testing.assert_allclose(grid.wcs.crpix, frame.ccd.wcs.wcs.crpix, atol=0.01)
+
+
+def test_a_keyword_that_no_frame_has_is_named() -> None:
+    """A misspelt keyword of scales or weights is told from a wrong word."""
+    frames = make_noisy(2, (20, 20))
+    with pytest.raises(ParameterError, match="flux_scale 'NOKEY' .* header of no frame has the keyword 'NOKEY'"):
+        lazyccd.coadd(frames, flux_scale="NOKEY")
+    with pytest.raises(ParameterError, match="weights 'NOKEY' .* none has 'NOKEY'"):
+        lazyccd.coadd(frames, weights="NOKEY")
+
+
 def test_grid_of_a_mosaic() -> None:
     """None takes a grid that holds the frames, or their part of the grid that is given."""
     frames = [make_frame(np.ones((20, 30)), make_wcs(0, x)) for x in (0, -25)]

@@ -404,7 +404,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"maps": ("sigma",)}, "maps ['sigma'] must be among n_used"),
     (
         {"scale": "sky"},
-        "scale 'sky' must be numbers, a function, !KEYWORD or one of mode, median, mean, clipped, exposure",
+        "scale 'sky' must be numbers, a function, one of mode, median, mean, clipped, exposure, or a keyword of the headers",
     ),
     ({"weights": "variance"}, "has no uncertainty for weights='variance'"),
     ({"weights": np.ones((9, 3, 3))}, r"weights of frame 1 have shape (3, 3) and must have (30, 40)"),

@@ -52,7 +52,7 @@ from lazyccd.ops.stack.combine import (
 )
 from lazyccd.ops.stack.inputs import Given, collect, in_one_unit
 from lazyccd.ops.stack.rejection import Rejection, SigmaClip, rule_of
-from lazyccd.ops.stack.scaling import Spec, levels_of, sampled_statistic
+from lazyccd.ops.stack.scaling import STATISTICS, Spec, levels_of, sampled_statistic
 from lazyccd.plan.steps import Apply, Input, Step, make_dtypes, make_params
 
 FILTERS = ("FILTER", "FILTER1", "FILTER2", "FILTER3", "FILTERS", "FILTNAM1", "INSFLNAM")
@@ -205,7 +205,7 @@ def coadd(
     if sky is not None:
         given = replace(given, images=[without_sky(image, sky, sky_box) for image in given.images])
     measure = isinstance(flux_scale, str) and flux_scale == "overlaps"
-    levels, scalars, weighting = levels_of(given, None if measure else flux_scale, None, weights, None)
+    levels, scalars, weighting = levels_of(given, _stated_scale(flux_scale, given), None, weights, None)
     known = blot is None or match is not None or measure  # matching looks at the scales of all frames at once
     agreement, samples = (None, ()) if known else flux_agreement(given, placed)
     if isinstance(blot, Blotted):
@@ -281,6 +281,18 @@ def _check_filters(given: Given) -> None:
                     f"{label} has {keyword} = {other!r} and {given.labels[0]} has {first!r}: a mean of two bands is that of "
                     f"none; coadd the frames of each filter, or correct {keyword} by with_header()."
                 )
+
+
+def _stated_scale(flux_scale: Spec, given: Given) -> Spec:
+    """Return the scale that frames state; None if overlaps tell it."""
+    if not isinstance(flux_scale, str) or flux_scale in {"exposure", *STATISTICS} or given.is_keyword(flux_scale):
+        return flux_scale
+    if flux_scale != "overlaps":
+        raise ParameterError(
+            f"flux_scale {flux_scale!r} is neither 'exposure' nor 'overlaps', and the header of no frame has the keyword "
+            f"{flux_scale!r}; give one that they have, or one number per frame."
+        )
+    return None
 
 
 def _grid(opened: list[Any], given: Given, wcs: Any, shape: Any) -> tuple[Any, tuple[int, int]]:

@@ -14,7 +14,7 @@ from astropy import units as u
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import resolve
 from lazyccd.frame.nddata import is_ccddata
-from lazyccd.frame.sky_mapping import footprint_pixels, sampled, shifted
+from lazyccd.frame.sky_mapping import footprint_edges, footprint_pixels, sampled, shifted
 from lazyccd.frame.tree import frames_of
 from lazyccd.io import as_frame
 from lazyccd.kernels.block import Array
@@ -84,7 +84,7 @@ def find_optimal_grid(
     ...     frames.append(lazyccd.from_ccddata(CCDData(np.ones((100, 100)), unit="adu", wcs=wcs.deepcopy())))
     >>> grid, shape = lazyccd.find_optimal_grid(frames)
     >>> shape
-    (101, 161)
+    (101, 160)
     """
     placed = placed_frames(frames)
     if not placed:
@@ -94,7 +94,16 @@ def find_optimal_grid(
     scale = finest if pixel_scale is None else degrees_of("pixel_scale", pixel_scale)
     _check_size(scale, finest, reach, pixel_scale)
     grid = make_grid(longitude, latitude, scale, projection or ("TAN" if reach <= WIDEST else "ZEA"))
-    return bounded(grid, placed)
+    boxes = np.array([footprint_edges(wcs, shape, grid) for wcs, shape in placed])
+    low, high = boxes[:, ::2].min(axis=0), boxes[:, 1::2].max(axis=0)
+    rows, columns = (max(math.ceil(side), 1) for side in high - low - SLIVER)
+    # nothing says where a pixel has to begin: so that one frame has as many as it had
+    first = (low + high - (rows, columns)) / 2
+    return shifted(grid, first[0], first[1]), normalize_shape((rows, columns))
+
+
+SLIVER = 0.01
+"""Pixels of the frames at the edges of a grid for which no row or column is added: projections differ by less over a frame."""
 
 
 def bounded(grid: Any, placed: Sequence[tuple[Any, tuple[int, int]]]) -> tuple[Any, tuple[int, int]]:

@@ -130,7 +130,9 @@ def _found(given: Given, spec: Spec, what: str, section: str | None, *, sampled:
         return Found(tuple(given.header_number(i, spec.removeprefix("!")) for i in range(count)))
     if spec not in STATISTICS:
         words = ", ".join([*STATISTICS, *(["exposure"] if what == "scale" else [])])
-        raise ParameterError(f"{what} {spec!r} must be numbers, a function, !KEYWORD or one of {words}.")
+        raise ParameterError(
+            f"{what} {spec!r} must be numbers, a function, one of {words}, or a keyword of the headers, and none has {spec!r}."
+        )
     return _scalars([statistic(image, spec, section, sampled) for image in given.images], what, is_statistic=True)
 
 
@@ -260,7 +262,8 @@ def _named_weights(given: Given, weights: str) -> tuple[Found, tuple[Image, ...]
         return Found(tuple(given.header_number(i, weights.removeprefix("!")) for i in range(len(given.images)))), ()
     if not is_word:
         raise ParameterError(
-            f"weights {weights!r} must be numbers, images, !KEYWORD, exposure, variance, smoothed or pixel."
+            f"weights {weights!r} must be numbers, images, exposure, variance, smoothed, pixel, or a keyword of the headers, and "
+            f"none has {weights!r}."
         )
     missing = [label for label, image in zip(given.labels, given.images, strict=True) if not image.has_variance]
     if missing:
