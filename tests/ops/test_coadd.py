@@ -153,9 +153,9 @@ def test_the_grid_of_one_frame_is_its_own(shape: tuple[int, int]) -> None:
 def test_a_keyword_that_no_frame_has_is_named() -> None:
     """A misspelt keyword of scales or weights is told from a wrong word."""
     frames = make_noisy(2, (20, 20))
-    with pytest.raises(ParameterError, match="flux_scale 'NOKEY' .* header of no frame has the keyword 'NOKEY'"):
+    with pytest.raises(ParameterError, match=r"flux_scale 'NOKEY' .* header of no frame has the keyword 'NOKEY'"):
         lazyccd.coadd(frames, flux_scale="NOKEY")
-    with pytest.raises(ParameterError, match="weights 'NOKEY' .* none has 'NOKEY'"):
+    with pytest.raises(ParameterError, match=r"weights 'NOKEY' .* none has 'NOKEY'"):
         lazyccd.coadd(frames, weights="NOKEY")
 
 
