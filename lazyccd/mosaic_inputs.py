@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 from dask.base import compute
 
 from lazyccd.errors import ParameterError, SectionError
 from lazyccd.frame.core import Image
-from lazyccd.frame.wcs import wcs_from_header
+from lazyccd.frame.sky_mapping import FrozenWCS, SkyMapping, wcs_of_thread
 from lazyccd.kernels.block import Array, Request
 from lazyccd.kernels.resample.cells import corrected
 from lazyccd.kernels.stack.combine import combine_frames
 from lazyccd.pixel_history import inputs_of_pixel, lower_region, with_inputs
 from lazyccd.plan.footprints import Warped
 from lazyccd.plan.lower import lower_scalars
-from lazyccd.plan.steps import Apply, Stack, Step, file_name
+from lazyccd.plan.steps import Apply, Stack, Step, file_name, walk
 from lazyccd.sections import Region
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def frames_at(ccd: xr.Dataset, position: Position) -> Any:
     from astropy.table import Table  # takes long to import, and few need it
 
     mosaic = _mosaic(ccd)
-    y, x = _pixel(mosaic.image, position)
+    y, x = _pixel(mosaic, position)
     request = Request(Region(y, y + 1, x, x + 1), frozenset({"data", "mask"}))
     here = _touching(mosaic, request.region)
     found = inputs_of_pixel(mosaic.step, request, mosaic.image)
@@ -129,7 +130,7 @@ def stamps(ccd: xr.Dataset, position: Position, size: int | tuple[int, int]) -> 
     """
     mosaic = _mosaic(ccd)
     image = mosaic.image
-    y, x = _pixel(image, position)
+    y, x = _pixel(mosaic, position)
     height, width = (size, size) if isinstance(size, int) else size
     y0, x0 = y - (height - 1) // 2, x - (width - 1) // 2
     region = Region(y0, y0 + height, x0, x0 + width).clip(image.shape)
@@ -139,13 +140,12 @@ def stamps(ccd: xr.Dataset, position: Position, size: int | tuple[int, int]) -> 
             f"no frame of the mosaic lies on {region.to_fits()}; see where they do with maps=('coverage',)."
         )
     planes: list[str] = [name for name in ("data", "variance", "mask") if name in mosaic.step.frames[here[0]].dtypes]
-    each = []
-    for i in here:
-        arrays = dict(zip(planes, lower_region(mosaic.step.frames[i], region, planes, image), strict=True))
-        each.append(xr.Dataset({name: (("y", "x"), array) for name, array in arrays.items()}))
-    cube = xr.concat(each, "frame")
-    if "variance" in cube:
-        cube = cube.assign(uncertainty=np.sqrt(cube["variance"])).drop_vars("variance")
+    each = [lower_region(mosaic.step.frames[i], region, planes, image) for i in here]
+    # one array for each plane: to put as many Datasets together takes longer than to make them
+    cubes = {name: da.stack([arrays[k] for arrays in each]) for k, name in enumerate(planes)}
+    if "variance" in cubes:
+        cubes["uncertainty"] = np.sqrt(cubes.pop("variance"))
+    cube = xr.Dataset({name: (("frame", "y", "x"), array) for name, array in cubes.items()})
     for name in cube.data_vars:
         cube[name].attrs = dict(ccd[name].attrs)
     files = [file_name(mosaic.step.frames[i]) for i in here]
@@ -169,15 +169,14 @@ def _mosaic(ccd: xr.Dataset) -> Mosaic:
     return Mosaic(image, step, dict(step.params)["rule"].count)
 
 
-def _pixel(image: Image, position: Position) -> tuple[int, int]:
+def _pixel(mosaic: Mosaic, position: Position) -> tuple[int, int]:
     """Return the pixel of a mosaic in which a position lies."""
+    image = mosaic.image
     if isinstance(position, tuple | list | np.ndarray):
         y, x = (float(number) for number in position)
     elif hasattr(position, "icrs"):
-        wcs = wcs_from_header(image.header, image.y, image.x)
-        if wcs is None:
-            raise ParameterError("the WCS of the mosaic is not in its header; give row and column.")
-        x, y = (float(number) for number in wcs.world_to_pixel(position))
+        # that of the grid, which is made once for all positions, and not that of the header
+        x, y = (float(number) for number in wcs_of_thread(_grid_of(mosaic)).world_to_pixel(position))
     else:
         raise ParameterError(f"position {position!r} must be a SkyCoord, or row and column.")
     if not (-0.5 <= y < image.shape[0] - 0.5 and -0.5 <= x < image.shape[1] - 0.5):
@@ -185,6 +184,15 @@ def _pixel(image: Image, position: Position) -> tuple[int, int]:
             f"the position is at row {y:.1f}, column {x:.1f}, and the mosaic has {image.shape[0]} x {image.shape[1]} pixels."
         )
     return int(np.floor(y + 0.5)), int(np.floor(x + 0.5))
+
+
+def _grid_of(mosaic: Mosaic) -> FrozenWCS:
+    """Return the WCS of the grid that the frames are resampled onto."""
+    for step in walk(mosaic.step.frames[0]):
+        for footprint in step.footprints:
+            if isinstance(footprint, Warped) and isinstance(footprint.coordinates, SkyMapping):
+                return footprint.coordinates.target
+    raise ParameterError("the frames of the mosaic lie on no grid of the sky; give row and column.")
 
 
 def _touching(mosaic: Mosaic, region: Region) -> list[int]:

@@ -16,7 +16,7 @@ from dask.utils import format_bytes
 from lazyccd.kernels.block import Request
 from lazyccd.pixel_history import with_inputs
 from lazyccd.plan.chunks import Grid, grid_boxes
-from lazyccd.plan.cost import Limit, TaskCost, declared_limit, fitting_cuts, process_bytes, task_cost
+from lazyccd.plan.cost import Limit, TaskCost, dearest_region, declared_limit, fitting_cuts, process_bytes, task_cost
 from lazyccd.plan.lower import boundaries_below
 from lazyccd.plan.schedule import vertical_halo
 from lazyccd.plan.steps import Chunked, Scalar, Step, walk
@@ -158,7 +158,7 @@ class _Part(NamedTuple):
 def _cost_of(plan: Step, grid: Grid, limit: Limit) -> _Part:
     """Return what computing a plan in some chunks costs."""
     boxes = grid_boxes(grid)
-    largest = max(boxes, key=lambda box: box.size)
+    largest = dearest_region(plan, boxes)
     request = Request(largest, frozenset(plan.dtypes))
     # the cost as the task will have it, with its region cut to fit into the limit
     cuts = 1 if limit.room is None else fitting_cuts(plan, request, limit.room) or 1

@@ -20,6 +20,7 @@ from functools import cache
 from typing import Any
 
 import dask
+import numpy as np
 from dask.utils import format_bytes, parse_bytes
 
 from lazyccd.errors import MemoryLimitError, ParameterError
@@ -246,6 +247,24 @@ def process_bytes(cost: TaskCost, limit: Limit) -> int:
     return BASELINE_BYTES + limit.threads * cost.peak_bytes
 
 
+def dearest_region(plan: Step, regions: Sequence[Region]) -> Region:
+    """Return the region whose task costs most: of the largest ones that on which most frames of a mosaic lie.
+
+    The first chunk of a mosaic is its corner, where few frames lie.
+    """
+    size = max(region.size for region in regions)
+    largest = [region for region in regions if region.size == size]
+    places = [p for step in walk(plan) if isinstance(step, Stack) and step.shape == plan.shape for p in step.places]
+    if not places:
+        return largest[0]
+    y0, y1, x0, x1 = np.array(places).T
+
+    def frames_on(region: Region) -> int:
+        return int(np.count_nonzero((y0 < region.y1) & (y1 > region.y0) & (x0 < region.x1) & (x1 > region.x0)))
+
+    return max(largest, key=frames_on)
+
+
 def check_memory(plan: Step, regions: Sequence[Region]) -> None:
     """Refuse a plan whose tasks do not fit into the declared memory limit, not even in bands.
 
@@ -257,7 +276,7 @@ def check_memory(plan: Step, regions: Sequence[Region]) -> None:
     limit = declared_limit()
     if limit.bytes is None or limit.room is None or not regions:
         return
-    largest = max(regions, key=lambda region: region.size)
+    largest = dearest_region(plan, regions)
     if fitting_cuts(plan, Request(largest, frozenset(plan.dtypes)), limit.room):
         return
     cost = task_cost(plan, largest)

@@ -21,7 +21,11 @@ from lazyccd.frame.header import header_view
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops.mosaic.coadd import StarCoreWarning
 from lazyccd.ops.mosaic.placed import OffGridWarning
+from lazyccd.pixel_history import with_inputs
+from lazyccd.plan.cost import task_cost
+from lazyccd.plan_report import plan_report
 from lazyccd.rejection import Blotted, MinMax, SigmaClip
+from lazyccd.sections import Region
 
 Array = npt.NDArray[Any]
 SCALE = 1e-4
@@ -102,6 +106,16 @@ def test_only_frames_that_lie_there_are_read(tmp_path: Path) -> None:
     mosaic = lazyccd.coadd(names, make_wcs(0, 0), (50, 4100), unit="adu", order="nearest")
     Path(names[1]).unlink()
     np.testing.assert_array_equal(mosaic["data"][:, :40].compute(scheduler="sync"), np.full((50, 40), 1.0))
+
+
+def test_a_plan_states_the_memory_of_the_chunk_that_most_frames_touch() -> None:
+    """The first chunks of this mosaic have no frame, and the task on the third needs all of them."""
+    frames = [make_frame(np.zeros((300, 300), np.float32), make_wcs(0, -4500)) for _ in range(8)]
+    mosaic = lazyccd.coadd(frames, make_wcs(), (300, 6144), reject=None)
+    plan = with_inputs(mosaic).plan
+    costs = [task_cost(plan, Region(0, 300, x, x + 2048)).peak_bytes for x in (0, 2048, 4096)]
+    assert max(costs) == costs[2] > costs[0]
+    assert plan_report(mosaic).task_bytes == costs[2]
 
 
 def test_a_cut_out_is_made_by_itself(tmp_path: Path) -> None:
