@@ -100,8 +100,8 @@ def autocorrelation(name: str, scale: float, pixfrac: float = 1.0) -> Array:
     if name == "nearest":
         values = np.ones(FINE)
     elif name == AREA:
-        sides = [np.ones(max(round(side * FINE), 1)) for side in (scale, pixfrac)]
-        values = np.convolve(*sides)
+        frame, grid = (np.ones(max(round(side * FINE), 1)) for side in (pixfrac, scale))
+        values = np.convolve(frame, grid)
     else:
         width = float(quantize_width(np.array(scale)))
         weights = table(name, width, "float64")[: PHASES : PHASES // FINE]

@@ -107,7 +107,8 @@ def coadd(
     reject
         The rule by which inputs are rejected, or its name; see `lazyccd.rejection`. The default, `~lazyccd.rejection.Clipped`,
         leaves pixels of fewer than 4 frames alone, and judges what is above the sky of each frame, the median of 100 000 of its
-        pixels. `~lazyccd.rejection.Blotted` compares each frame with the median of all on its own pixels. None rejects nothing.
+        pixels. `~lazyccd.rejection.Blotted` compares each frame with the median of all on its own pixels; take it for hot pixels of
+        frames that drift by less than a pixel from one to the next, which the lobes of Lanczos kernels spread. None rejects nothing.
     weights
         For averages and sums, as in `combine`. Those of pixels are resampled, linearly.
     flux_scale
