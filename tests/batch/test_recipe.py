@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -370,3 +371,23 @@ def test_schema_is_published() -> None:
     for name in RULES:
         assert set(names[name]["properties"]) >= set(parameters_of(name))
         assert not names[name]["additionalProperties"]
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "howto" / "recipes.md").read_text()
+
+
+@pytest.mark.parametrize("text", re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+def test_recipes_of_the_page(tmp_path: Path, text: str) -> None:
+    """Each recipe of the how-to page reads, and states what is not built in or at least one step."""
+    (tmp_path / "night.yaml").write_text(text)
+    assert not Recipe.read(tmp_path / "night.yaml").is_built_in
+
+
+def test_faults_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The faulty recipe of the how-to page gives the error that stands below it."""
+    text, error = re.search(
+        r"has three:\n\n```text\n(.*?)^```\n\n```text\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL
+    ).groups()
+    monkeypatch.chdir(tmp_path)
+    Path("night.yaml").write_text(text)
+    assert run("reduce", ".", "--recipe", "night.yaml", "-o", "OUT") == error
