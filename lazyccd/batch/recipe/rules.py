@@ -117,6 +117,10 @@ MASTERS = {"subtract_bias": "bias", "subtract_dark": "dark", "flat_correct": "fl
 """Steps that need a master, and its kind."""
 
 
+OTHERS = frozenset({"add_keyword", "verbose", "sigma"})
+"""Parameters that are of no use in a recipe: sigma is that of a model, which is code."""
+
+
 @dataclass(frozen=True)
 class Parameter:
     """A parameter of a step."""
@@ -188,7 +192,7 @@ def parameters_of(operation: str) -> dict[str, Parameter]:
     texts = _sentences(function)
     _frame, *others = inspect.signature(function).parameters.values()
     for given in others:
-        if given.name in {"add_keyword", "verbose"} | RULES[operation].planned or given.kind is given.VAR_KEYWORD:
+        if given.name in OTHERS | RULES[operation].planned or given.kind is given.VAR_KEYWORD:
             continue
         members = _members(hints[given.name])
         plain = [each for member in members if (each := _plain(member)) is not _NotInText]
