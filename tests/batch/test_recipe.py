@@ -288,9 +288,7 @@ def test_every_parameter_that_is_printed_can_be_stated(night: Path, tmp_path: Pa
     ]
     path = tmp_path / "night.yaml"
     # Of two ways of averaging the strip only one can be stated.
-    path.write_text(
-        "\n".join(line for line in stated if not line.startswith(("    median:", "    skip_bleeds:")))
-    )
+    path.write_text("\n".join(line for line in stated if not line.startswith(("    median:", "    skip_bleeds:"))))
     step = Recipe.read(path).step("cosmicray_lacosmic")
     assert step is not None
     assert step.parameters["use_uncertainty"] is True
@@ -391,3 +389,43 @@ def test_faults_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     Path("night.yaml").write_text(text)
     assert run("reduce", ".", "--recipe", "night.yaml", "-o", "OUT") == error
+
+
+@pytest.fixture(scope="module")
+def amplifiers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write two bias files and a frame of the sky, each with two amplifiers of a detector."""
+    folder = tmp_path_factory.mktemp("amplifiers")
+    rng = np.random.default_rng(3)
+    for name, kind, signal in (("b1", "bias", 0.0), ("b2", "bias", 0.0), ("s", "light", 900.0)):
+        primary = fits.PrimaryHDU(header=fits.Header({"INSTRUME": "MEFCAM", "IMAGETYP": kind, "EXPTIME": signal / 9}))
+        primary.header["DATE-OBS"] = f"2024-03-01T2{len(name)}:00:00"
+        hdus = [primary]
+        for number in (1, 2):
+            pixels = rng.normal(500 * number + signal * number, 4, (40, 60)).round().astype("uint16")
+            cards = {"GAIN": 1.0 + number / 2, "RDNOISE": 5.0, "BIASSEC": "[51:60,1:40]", "TRIMSEC": "[1:50,1:40]"}
+            cards["DATASEC"] = cards["TRIMSEC"]
+            cards["DETSEC"] = ("[1:50,1:40]", "[100:51,1:40]")[number - 1]
+            hdus.append(fits.ImageHDU(pixels, fits.Header(cards), name="SCI", ver=number))
+        fits.HDUList(hdus).writeto(folder / f"{name}.fits")
+    return folder
+
+
+def test_amplifiers(amplifiers: Path, tmp_path: Path) -> None:
+    """Crosstalk sees all amplifiers of a file at once, and steps behind `assemble` whole detectors, as the operations do."""
+    coefficients = {"SCI_1": {"SCI_2": 0.01}, "SCI_2": {"SCI_1": 0.02}}
+    crosstalk = {"correct_crosstalk": {"coefficients": coefficients}}
+    steps = ["trim_image", "subtract_bias", crosstalk, "gain_correct", "assemble", {"median_filter": {"size": 3}}]
+    done = lazyccd.reduce(amplifiers, tmp_path, recipe=Recipe(steps=steps), allow_missing=["flat"])
+    (product,) = [outcome.path for outcome in done.outcomes if outcome.kind == "science"]
+    (bias,) = [outcome.path for outcome in done.outcomes if outcome.kind == "bias"]
+    tree = ops.trim_image(lazyccd.open_mef(amplifiers / "s.fits"), "TRIMSEC")
+    tree = ops.subtract_bias(tree, lazyccd.open_mef(bias))
+    tree = ops.gain_correct(ops.correct_crosstalk(tree, coefficients), "GAIN")
+    expected = ops.median_filter(ops.assemble(tree), 3)
+    found = next(iter(lazyccd.open_mef(product).ccd.frames.values()))
+    assert found.sizes == expected.sizes == {"y": 40, "x": 100}
+    np.testing.assert_allclose(found["data"].values, expected["data"].values, rtol=1e-6)
+    apart = Recipe(steps=[step for step in steps if step != "assemble"])
+    done = lazyccd.reduce(amplifiers, tmp_path / "apart", recipe=apart, allow_missing=["flat"])
+    (product,) = [outcome.path for outcome in done.outcomes if outcome.kind == "science"]
+    assert len(lazyccd.open_mef(product).ccd.frames) == 2
