@@ -45,7 +45,7 @@ _layer(
 )
 _layer("stats", "frame")
 _layer("ops", "io", "stats", packages=("astropy.modeling", "scipy"))
-_layer("batch", "ops", packages=("astropy.table", "astropy.time", "pydantic", "rich", "ruamel"))
+_layer("batch", "ops", packages=("astropy.table", "astropy.time", "pydantic", "rich", "watchfiles", "ruamel"))
 _layer("testing", "io", packages=("astropy.modeling", "hypothesis", "scipy"))
 _layer("ccdproc", "ops", packages=("astropy",))  # the names and ways of ccdproc, for its scripts
 _layer(
@@ -192,7 +192,7 @@ UNNEEDED = (
         for name in ("coordinates", "modeling", "nddata", "stats", "table", "time", "visualization", "wcs")
     ),
     *(f"scipy.{name}" for name in ("integrate", "interpolate", "ndimage", "optimize", "signal", "spatial", "stats")),
-    *("astroscrappy", "click", "distributed", "hypothesis", "matplotlib", "rich", "zarr"),
+    *("astroscrappy", "click", "distributed", "hypothesis", "matplotlib", "rich", "watchfiles", "zarr"),
 )
 """Slow imports that only some users need."""
 

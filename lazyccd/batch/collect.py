@@ -7,7 +7,7 @@ import itertools
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
@@ -167,7 +167,13 @@ class NightFiles:
     """What was noticed and changes nothing: copies of one frame, subfolders that were not searched."""
 
 
-def collect(names: Name | Iterable[Name], on_error: OnError = "raise", *, recursive: bool = False) -> NightFiles:
+def collect(
+    names: Name | Iterable[Name],
+    on_error: OnError = "raise",
+    *,
+    recursive: bool = False,
+    only: Collection[str] | None = None,
+) -> NightFiles:
     """Find the files of a night and read their headers.
 
     Parameters
@@ -179,6 +185,8 @@ def collect(names: Name | Iterable[Name], on_error: OnError = "raise", *, recurs
         "raise", a file with an extension that is cut is skipped, and a damaged tile found when it is reduced.
     recursive
         Whether subfolders of a folder are searched too; those with FITS files are noted if not.
+    only
+        Paths of the files that are looked at, of folders that still fill; all if None.
 
     Raises
     ------
@@ -188,7 +196,12 @@ def collect(names: Name | Iterable[Name], on_error: OnError = "raise", *, recurs
     given = [names] if isinstance(names, (str, os.PathLike)) else list(names)
     # The same file by two globs is one frame of the night.
     inputs = list(dict.fromkeys(find_files(given, recursive=recursive)))
-    folder = _folder([item.path for item in inputs])
+    if only is None:
+        folder = _folder([item.path for item in inputs])
+    else:
+        # names of frames must stay the same when another subfolder gets its first frame
+        folder = os.path.commonpath([os.path.abspath(os.path.expanduser(name)) for name in given])
+        inputs = [item for item in inputs if item.path in only]
     scans = scan_many((item.path for item in inputs), keep_going=on_error == "skip")
     siblings = _siblings(scans)
     frames: list[RawFrame] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -63,7 +63,13 @@ CAUSED_BY_FILES = (LazyCCDError, OSError, ValueError, ArithmeticError)
 State: TypeAlias = Literal["running", "stopped", "ended"]
 
 
-def plan_night(night: Name | Iterable[Name], options: Options, recipe: Recipe | None = None) -> NightPlan:
+def plan_night(
+    night: Name | Iterable[Name],
+    options: Options,
+    recipe: Recipe | None = None,
+    *,
+    only: Collection[str] | None = None,
+) -> NightPlan:
     """Return the plan of a night, from files or from a table.
 
     Parameters
@@ -74,6 +80,8 @@ def plan_night(night: Name | Iterable[Name], options: Options, recipe: Recipe | 
         What was asked for; it takes precedence over what the recipe states.
     recipe
         What is done to the frames; that of the options if None.
+    only
+        Paths of the files that are looked at, of folders that still fill; all if None.
     """
     names = [night] if isinstance(night, (str, os.PathLike)) else list(night)
     if len(names) == 1 and os.fspath(names[0]).endswith(".ecsv"):
@@ -81,7 +89,7 @@ def plan_night(night: Name | Iterable[Name], options: Options, recipe: Recipe | 
     recipe = recipe or read_recipe(options)
     first = os.fspath(names[0]) if names else ""
     options = recipe.options_under(options, first if os.path.isdir(first) else os.path.dirname(first))
-    collection = collect(names, options.on_error, recursive=options.recursive)
+    collection = collect(names, options.on_error, recursive=options.recursive, only=only)
     if not collection.frames:
         reasons = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in collection.skipped)
         raise FormatError(f"none of {len(collection.skipped)} files can be used: {reasons}.")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from lazyccd.cli.common import friendly_errors, scheduler_options, using_scheduler
+from lazyccd.cli.follow import follow_night
 
 if TYPE_CHECKING:
     from lazyccd.batch.night_plan import NightPlan
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for the products.")
 @click.option("-r", "--recursive", is_flag=True, help="Search the subfolders of NIGHT too.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and reduce nothing.")
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Reduce frames as they arrive in the folder NIGHT, until Ctrl-C; see 'At the telescope'.",
+)
 @click.option("--save", type=click.Path(path_type=Path), help="With --dry-run: write the plan as a table to edit.")
 @click.option(
     "--recipe", default="", metavar="FILE.yaml", help="What is done to the frames; 'lazyccd recipe' prints one."
@@ -95,6 +102,7 @@ def reduce(
     night: tuple[str, ...],
     out: Path | None,
     dry_run: bool,
+    watch: bool,
     save: Path | None,
     allow_missing: str,
     format_: Format | None,
@@ -119,6 +127,9 @@ def reduce(
     Run the same command again to go on with a night that was interrupted, had failures, or got more frames: only what is new,
     failed or affected is made.
 
+    At the telescope: with --watch the command waits for frames. One is taken when it has been the same for 3 seconds and is as
+    long as its header says. Calibrations that arrive later make the affected products again. Ctrl-C ends it.
+
     Exit status: 0 if every product is complete, 3 if a product lacks something or may be wrong, 1 if a frame fails, a file cannot
     be read, or no frame is recognised, 2 if the command is wrong.
     """
@@ -130,8 +141,25 @@ def reduce(
 
     with friendly_errors():
         missing = tuple(word for word in allow_missing.replace(",", " ").split() if word)
-        plan = plan_night(night, with_remembered(Options(allow_missing=missing, **options), out))
+        asked = Options(allow_missing=missing, **options)
+        begun: list[NightPlan] = []
+
+        def planned(only: Collection[str] | None = None) -> NightPlan:
+            return plan_night(night, with_remembered(asked, out), only=only)
+
+        def once(only: Collection[str] | None = None) -> int:
+            plan = planned(only)
+            print_notes(plan)
+            # what this command has made itself is gone on with
+            how = {"overwrite": overwrite and not begun, "verify": verify, "break_lock": break_lock}
+            limits = {"only_affected_by": only_affected_by, "max_failures": max_failures, "retries": retries}
+            begun.append(plan)
+            return _run(plan, cast("Path", out), format_ or plan.recipe.outputs.format, **how, **limits)
+
+        if watch and dry_run:
+            raise click.UsageError("--watch reduces, and --dry-run reduces nothing; pass one of them.")
         if dry_run:
+            plan = planned()
             print_plan(plan)
             if save is not None:
                 save_table(plan, save, overwrite=overwrite)
@@ -141,11 +169,8 @@ def reduce(
             raise click.UsageError("--save needs --dry-run.")
         if out is None:
             raise click.UsageError("name a folder for the products with -o OUT, or pass --dry-run.")
-        print_notes(plan)
         with using_scheduler(scheduler, memory_limit):
-            how = {"overwrite": overwrite, "verify": verify, "break_lock": break_lock}
-            limits = {"only_affected_by": only_affected_by, "max_failures": max_failures, "retries": retries}
-            sys.exit(_run(plan, out, format_ or plan.recipe.outputs.format, **how, **limits))
+            sys.exit(follow_night(night, out, once, recursive=asked.recursive) if watch else once())
 
 
 def _run(plan: NightPlan, out: Path, format_: Format, **how: Any) -> int:

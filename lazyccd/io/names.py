@@ -146,7 +146,12 @@ def fits_below(folder: str) -> Iterator[tuple[str, list[str]]]:
     """Yield each folder from one on downwards, with the names of its FITS files."""
     for path, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name[0] != ".")
-        yield path, [name for name in sorted(files) if name.lower().endswith(ENDINGS) and name[0] != "."]
+        yield path, [name for name in sorted(files) if is_fits_name(name)]
+
+
+def is_fits_name(name: str) -> bool:
+    """Return whether a file of this name is a FITS file that shows in a folder."""
+    return name.lower().endswith(ENDINGS) and name[0] != "."
 
 
 def name_with_hdu(name: InputName) -> str:

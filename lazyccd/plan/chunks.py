@@ -276,16 +276,18 @@ def _axis_boxes(sizes: tuple[int, ...], first: int, stop: int) -> list[tuple[int
     return [(i, int(ends[i]) - sizes[i], int(ends[i])) for i in range(low, min(high + 1, len(sizes)))]
 
 
-def tile_groups(region: Region, tile: tuple[int, int] | None) -> Iterator[list[tuple[int, Region]]]:
-    """Yield groups of numbered tiles of a lattice anchored at pixel (0, 0), about `CHUNK_PIXELS` each, a task each."""
+def tile_groups(
+    region: Region, tile: tuple[int, int] | None, pixels: int = CHUNK_PIXELS
+) -> Iterator[list[tuple[int, Region]]]:
+    """Yield groups of numbered tiles of a lattice anchored at pixel (0, 0), about so many pixels each, a task each."""
     if tile is None:
         yield [(0, region)]
         return
     rows = _lattice(region.y0, region.y1, tile[0])
     columns = _lattice(region.x0, region.x1, tile[1])
     # a reduction of scalars alone has no tiles
-    wide = max(1, min(len(columns), GROUP_WIDTH // tile[1]))
-    high = max(1, CHUNK_PIXELS // (tile[0] * tile[1] * wide))
+    wide = max(1, min(len(columns), GROUP_WIDTH // tile[1], pixels // (tile[0] * tile[1])))
+    high = max(1, pixels // (tile[0] * tile[1] * wide))
     for i in range(0, len(rows), high):
         for j in range(0, len(columns), wide):
             yield [

@@ -14,7 +14,7 @@ import ctypes
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -288,6 +288,12 @@ def check_memory(plan: Step, regions: Sequence[Region]) -> None:
         f"them with the process {format_bytes(needed)}, and the memory limit is {format_bytes(limit.bytes)}; {way_out}, "
         "or raise lazyccd.memory-limit."
     )
+
+
+def fits_memory(plan: Step, region: Region, planes: Iterable[str] | None = None) -> bool:
+    """Return whether tasks on some planes of a region, or all, fit into the declared memory limit, in bands if need be."""
+    room = declared_limit().room
+    return room is None or bool(fitting_cuts(plan, Request(region, frozenset(planes or plan.dtypes)), room))
 
 
 def _fitting_side(plan: Step, room: int, region: Region, cost: TaskCost) -> int:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
@@ -25,7 +26,8 @@ from dask.tokenize import tokenize
 
 from lazyccd.errors import PlanError
 from lazyccd.kernels.block import Request
-from lazyccd.plan.chunks import Grid
+from lazyccd.plan.chunks import CHUNK_PIXELS, Grid
+from lazyccd.plan.cost import fits_memory
 from lazyccd.plan.forks import forget_pools_after_forks
 from lazyccd.plan.steps import Chunked, Reduction, Scalar, Step, walk
 from lazyccd.plan.tasks import (
@@ -180,6 +182,22 @@ class ImageLayer(PlanLayer):
                     yield Task((out.name, i, j), operator.getitem, TaskRef(key), k)
 
 
+def _union(tiles: Sequence[Region]) -> Region:
+    """Return the region that encloses some tiles."""
+    return functools.reduce(Region.union, tiles)
+
+
+def _fitting_groups(reduction: Reduction) -> list[list[tuple[int, Region]]]:
+    """Return the tiles of a reduction in the largest groups whose tasks fit into the declared memory limit."""
+    for shrink in (1, 4, 16):
+        groups = list(reduction.groups(CHUNK_PIXELS // shrink))
+        regions = (_union([tile for _, tile in group]) for group in groups)
+        largest = max(regions, key=lambda region: region.size, default=None)
+        if largest is None or fits_memory(reduction.step, largest, reduction.planes):
+            break
+    return groups
+
+
 class ScalarLayer(PlanLayer):
     """The tasks of one scalar: a partial task per group of tiles, and one that puts their results together."""
 
@@ -197,12 +215,9 @@ class ScalarLayer(PlanLayer):
         if self.key not in keys:
             return
         places, partials = [], []
-        for k, group in enumerate(self.reduction.groups()):
+        for k, group in enumerate(_fitting_groups(self.reduction)):
             numbers, tiles = zip(*group, strict=True)
-            region = tiles[0]
-            for tile in tiles[1:]:
-                region = region.union(tile)
-            work = self.work(region, self.reduction.planes)
+            work = self.work(_union(tiles), self.reduction.planes)
             deps = [TaskRef(key) for key in work.keys]
             key = (f"part-{self.key}", k)
             yield Task(key, run_partial, work, self.reduction, tiles, *deps, _data_producer=not deps)

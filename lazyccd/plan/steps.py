@@ -26,7 +26,7 @@ import numpy.typing as npt
 from dask.tokenize import tokenize
 
 from lazyccd.kernels.block import ALL_PLANES, Array, Block, Request
-from lazyccd.plan.chunks import REDUCTION_TILE, STACK_BYTES, Grid, chunk_boxes, tile_groups
+from lazyccd.plan.chunks import CHUNK_PIXELS, REDUCTION_TILE, STACK_BYTES, Grid, chunk_boxes, tile_groups
 from lazyccd.plan.footprints import EVERYTHING, POINTWISE, Footprint, PlaneMap, Same, token_of_words, words_of
 from lazyccd.plan.storage import Storage
 from lazyccd.sections import Region
@@ -685,12 +685,12 @@ class Reduction:
             self.parts,
         )
 
-    def groups(self) -> Iterator[list[tuple[int, Region]]]:
-        """Yield groups of numbered tiles, a task each."""
+    def groups(self, pixels: int = CHUNK_PIXELS) -> Iterator[list[tuple[int, Region]]]:
+        """Yield groups of numbered tiles of about so many pixels, a task each; which ones are together changes no result."""
         if self.parts:
             yield from ([(number, part)] for number, part in enumerate(self.parts))
         else:
-            yield from tile_groups(self.region, self.tile)
+            yield from tile_groups(self.region, self.tile, pixels)
 
     @property
     def pending(self) -> Mapping[str, Scalar]:

@@ -6,8 +6,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
+import xarray as xr
 from astropy.io import fits
 from astropy.nddata import CCDData
 from click.testing import CliRunner
@@ -22,6 +24,7 @@ from lazyccd.batch.run import Run
 from lazyccd.batch.table import load_table, save_table
 from lazyccd.cli.main import main
 from lazyccd.errors import ParameterError
+from lazyccd.plan.cost import BASELINE_BYTES
 from lazyccd.sections import Region
 from lazyccd.testing import Detector, Night, Sky, make_night
 
@@ -152,6 +155,16 @@ def test_a_few_flagged_stars_are_chance(count: int, wrong: int, warned: bool) ->
     assert ("WARNING" in str(found)) is warned
     assert found is not None
     assert (found.doubt is not None) is warned
+
+
+def test_little_memory(night: Night, cleaned: list[Any], tmp_path: Path) -> None:
+    """Where the whole frame does not fit, it is cleaned in smaller chunks, and no pixel changes."""
+    room = 24_000_000  # LA Cosmic with its inputs takes 32 MB for the whole frame, and 22 MB for a chunk of 256
+    with dask.config.set({"lazyccd.memory-limit": BASELINE_BYTES + room, "num_workers": 1}):
+        outcomes = reduced(night, tmp_path)
+    assert [outcome.reason for outcome in outcomes] == [outcome.reason for outcome in cleaned]
+    for one, other in zip(outcomes, cleaned, strict=True):
+        xr.testing.assert_equal(io.open_fits(one.path).compute(), io.open_fits(other.path).compute())
 
 
 def test_the_option(night: Night, tmp_path: Path) -> None:
