@@ -25,7 +25,9 @@ import numpy as np
 import xarray as xr
 from PIL import Image as PngImage
 from PIL import ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
+from lazyccd.batch.html_report import CAPTION_BELOW
 from lazyccd.errors import LazyCCDError, ParameterError
 from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, Image, resolve
 from lazyccd.frame.tree import frames_of
@@ -416,7 +418,9 @@ def _write_png(
     picture.putpalette(_palette(planes, cmap))
     encoded = io.BytesIO()
     # noise does not compress: 13 ms by run lengths, 35 ms by the usual search for repetitions, which finds no byte less
-    picture.save(encoded, "png", compress_level=1, compress_type=3)
+    about = PngInfo()
+    about.add_text(CAPTION_BELOW, str(len(canvas)))
+    picture.save(encoded, "png", compress_level=1, compress_type=3, pnginfo=about)
     _write_whole(target, encoded.getvalue())
 
 

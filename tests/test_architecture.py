@@ -45,7 +45,11 @@ _layer(
 )
 _layer("stats", "frame")
 _layer("ops", "io", "stats", packages=("astropy.modeling", "scipy"))
-_layer("batch", "ops", packages=("astropy.table", "astropy.time", "pydantic", "rich", "watchfiles", "ruamel"))
+_layer(
+    "batch",
+    "ops",
+    packages=("PIL", "astropy.table", "astropy.time", "jinja2", "pydantic", "rich", "ruamel", "watchfiles"),
+)
 _layer("testing", "io", packages=("astropy.modeling", "hypothesis", "scipy"))
 _layer("ccdproc", "ops", packages=("astropy",))  # the names and ways of ccdproc, for its scripts
 _layer(

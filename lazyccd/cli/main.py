@@ -8,7 +8,7 @@ import click
 
 from lazyccd import __version__
 
-COMMANDS = ("reduce", "recipe", "camera", "combine", "coadd", "show", "info", "demo")
+COMMANDS = ("reduce", "report", "recipe", "camera", "combine", "coadd", "show", "info", "demo")
 """The commands in the order of the help; each is a function of this name in the file of this name."""
 
 

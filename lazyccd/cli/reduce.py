@@ -176,8 +176,10 @@ def reduce(
 def _run(plan: NightPlan, out: Path, format_: Format, **how: Any) -> int:
     """Reduce a night with a progress bar, print the table, return the exit status."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.text import Text
 
     from lazyccd.batch.exposures import exposures, master_files
+    from lazyccd.batch.html_report import write_report
     from lazyccd.batch.report import make_console, print_results
     from lazyccd.batch.run import Run
     from lazyccd.picture import draw_product
@@ -198,4 +200,5 @@ def _run(plan: NightPlan, out: Path, format_: Format, **how: Any) -> int:
         )
         run()
     print_results(run, console)
+    console.print(Text(f"Report: {write_report(out)}"))
     return run.exit_status
