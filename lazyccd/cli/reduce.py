@@ -119,7 +119,8 @@ def reduce(
     """Reduce a night of raw frames.
 
     NIGHT is a folder, files, globs, @lists, or a table that --dry-run --save wrote. Each file is classified by its header,
-    matched with its calibrations, and reduced to OUT/<name>_red.fits. Masters go to OUT/masters, pictures to OUT/pictures.
+    matched with its calibrations, and reduced to OUT/<name>_red.fits. Masters go to OUT/masters, pictures to
+    OUT/pictures, and OUT/report.html shows all of it.
 
     A file of several images stays one file. Amplifiers of one detector are assembled by CCDSEC or DETSEC. If one image fails,
     its exposure fails; with --on-error skip the exposure is reduced without its damaged images.
