@@ -338,9 +338,9 @@ def with_provenance(
         cards["LZLEVEL"] = (max(choice.level for choice in masters.values()), "worst level of a master, 0 is best")
     cards["LZSTATUS"] = (status, "whether all steps were done, without doubt")
     if recipe:
-        cards["LZRECIPE"] = _in_ascii(recipe)
+        cards["LZRECIPE"] = in_ascii(recipe)
     for number, doubt in enumerate(doubts, 1):
-        cards[f"LZDOUBT{number}"] = _in_ascii(doubt.text)
+        cards[f"LZDOUBT{number}"] = in_ascii(doubt.text)
     made: xr.Dataset = ops.with_header(frame, cards)
     return made
 
@@ -534,7 +534,7 @@ def is_plain_image(facts: Facts) -> bool:
     return facts.mode.value != "spectrum" and facts.cfa.value is None
 
 
-def _in_ascii(text: str) -> str:
+def in_ascii(text: str) -> str:
     """Return text as a header can hold it."""
     return text.encode("ascii", "replace").decode()
 

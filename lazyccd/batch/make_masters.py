@@ -14,7 +14,7 @@ import xarray as xr
 from astropy.nddata import CCDData
 
 from lazyccd import ops
-from lazyccd.batch.calibrate import Calibrated, MadeMasters, calibrate_frame
+from lazyccd.batch.calibrate import Calibrated, MadeMasters, calibrate_frame, in_ascii
 from lazyccd.batch.check_steps import good_pixels
 from lazyccd.batch.exposures import open_raw
 from lazyccd.batch.measure import central_region, level
@@ -129,7 +129,7 @@ class MasterMaker:
         bias = next((item.bias.master for item in members if item.bias), "")
         combined = combine_robustly(list(frames.values()))
         master = with_master_cards(combined, group, len(frames), self.plan.master_file(bias))
-        master = ops.with_header(master, measured_cards(group, members[0].facts))
+        master = ops.with_header(master, {**measured_cards(group, members[0].facts), **left_out_cards(excluded)})
         pattern = members[0].facts.cfa.value if group.kind == "flat" else None
         colours = [] if pattern is None else [f"each colour of {pattern} has a level of 1"]
         return Master(master, (describe_combination(len(frames)), *colours, *out), tuple(doubts), excluded)
@@ -319,6 +319,21 @@ def measured_cards(group: MasterGroup, facts: Facts) -> dict[str, Any]:
         for key, (fact, comment) in named.items()
         if fact.value is not None and fact.source == MEASURED
     }
+
+
+def left_out_cards(left_out: Mapping[str, str]) -> dict[str, Any]:
+    """Return the cards that name the frames that were not combined, with the reasons; IMCMB001, ... name the others.
+
+    Examples
+    --------
+    >>> left_out_cards({"flat3.fits": "its level is 0"})
+    {'LZNLEFT': (1, 'frames left out'), 'LZLEFT1': 'flat3.fits: its level is 0'}
+    """
+    if not left_out:
+        return {}
+    # Names of keywords have 8 letters; the number says how many there are, run.json has them all.
+    texts = [in_ascii(f"{name}: {why}") for name, why in left_out.items()][:99]
+    return {"LZNLEFT": (len(left_out), "frames left out"), **{f"LZLEFT{n}": text for n, text in enumerate(texts, 1)}}
 
 
 def with_master_cards(master: xr.Dataset, group: MasterGroup, count: int, bias: str) -> xr.Dataset:

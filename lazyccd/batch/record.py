@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from astropy.table import MaskedColumn, Table
+
 from lazyccd.batch.exposures import exposures, master_files
 from lazyccd.batch.measure import Measurement
 from lazyccd.batch.metadata import Fact, Facts
@@ -29,6 +31,19 @@ from lazyccd.io.resumable.progress import versions
 RECORD = "run.json"
 FORMAT = 1
 """Version of the layout of the file."""
+
+RESULTS = "results.ecsv"
+"""Table of what became of each frame and product."""
+
+NUMBERS = ("level", "noise_before", "noise_after", "noise_expected", "seconds")
+RESULT_COLUMNS: dict[str, type] = {
+    **dict.fromkeys(("name", "kind", "status", "reason", "path", "night", "object", "filter"), str),
+    **dict.fromkeys(("exposure", "gain", "readnoise", "saturate"), float),
+    **dict.fromkeys(("bias", "dark", "flat", "bpm"), str),
+    "level_of_masters": int,
+    **dict.fromkeys(("bad", *NUMBERS), float),
+}
+"""Columns of the table and their types; ``bad`` is at most the part of the pixels that count as bad."""
 
 SHARE = 20.0
 """Between two writings as many times passes what one takes, so that they are a small part of a night."""
@@ -362,6 +377,55 @@ def read_record(out: str | os.PathLike[str]) -> dict[str, Any]:
     return found
 
 
+def save_results(document: Mapping[str, Any], path: Path) -> None:
+    """Write what became of each frame and each product as a table, ECSV.
+
+    Parameters
+    ----------
+    document
+        What `record_of` returns.
+    path
+        File to write; one that is there is replaced.
+    """
+    rows = [_result(f"master {item['kind']}", item, {}) for item in document["products"] if item["kind"] != "science"]
+    products = {item["name"]: item for item in document["products"] if item["kind"] == "science"}
+    rows += [
+        _result(item.get("kind", ""), item, products.get(item.get("product", ""), {})) for item in document["frames"]
+    ]
+    table = Table()
+    for name, dtype in RESULT_COLUMNS.items():
+        values = [row[name] for row in rows]
+        is_none = [value is None for value in values]
+        filled = [dtype() if value is None else dtype(value) for value in values]
+        # Text needs no mask: what is not there is empty.
+        table[name] = filled if dtype is str else MaskedColumn(filled, mask=is_none, dtype=dtype)
+    table.meta = {key: document[key] for key in ("folder", "state", "begun", "written", "exit_status")}
+    part = path.with_name(f".{path.name}.part")
+    table.write(part, format="ascii.ecsv", delimiter=",", overwrite=True)
+    os.replace(part, path)
+
+
+def _result(kind: str, item: Mapping[str, Any], product: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row of a frame or master; numbers are those of its product."""
+    facts = {name: fact["value"] for name, fact in item.get("facts", {}).items()}
+    masters = item.get("masters", {})
+    chosen = {kind: some if isinstance(some, list) else [some] for kind, some in masters.items()}
+    numbers = product or item
+    return {
+        **{name: facts.get(name, item.get(name)) for name in RESULT_COLUMNS},
+        "kind": kind,
+        **{name: numbers.get(name) for name in ("path", *NUMBERS)},
+        **{
+            name: ", ".join(master["name"] for master in chosen.get(name, ()))
+            for name in ("bias", "dark", "flat", "bpm")
+        },
+        "level_of_masters": max((master["level"] for some in chosen.values() for master in some), default=None),
+        "bad": sum(numbers.get("planes", {}).get(name, 0.0) for name in ("BAD", "SAT", "CR", "NO_DATA", "LOW_FLAT"))
+        if numbers.get("path")
+        else None,
+    }
+
+
 @dataclass
 class RecordFile:
     """The file of the record of a run, kept current at a bounded cost.
@@ -381,9 +445,12 @@ class RecordFile:
         begin = time.monotonic()
         if begin < self._next and not now:
             return
-        text = as_json(record_of(run))
+        document = record_of(run)
+        text = as_json(document)
         part = self.out / f".{RECORD}.part"
         part.write_text(text, encoding="utf-8")
         os.replace(part, self.out / RECORD)
+        if now:
+            save_results(document, self.out / RESULTS)
         end = time.monotonic()
         self._next = end + SHARE * (end - begin)

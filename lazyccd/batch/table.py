@@ -14,6 +14,7 @@ plan is made is in `lazyccd.batch.make_plan`.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -300,6 +301,7 @@ def _groups(
     as_they_were = {group.name: group for group in automatic}
     found = []
     for name, members in wanted.items():
+        _check_group_name(name, members[0].name, source)
         kinds = {calibration_of(item.kind) for item in members}
         if len(kinds) != 1 or "" in kinds:
             types = ", ".join(sorted({item.kind for item in members}))
@@ -317,6 +319,15 @@ def _groups(
     order = list(as_they_were)
     place = {name: order.index(name) if name in order else len(order) for name in wanted}
     return tuple(sorted(found, key=lambda group: (CALIBRATIONS.index(group.kind), place[group.name])))
+
+
+def _check_group_name(name: str, file: str, source: str) -> None:
+    """Refuse a name that is none of a file in the folder of masters: products never leave their folder."""
+    if name.startswith(".") or not re.fullmatch(r"[\w .+-]{1,100}", name):
+        raise ParameterError(
+            f"table {source!r}, {file}: group {name!r} becomes the name of a file, and must have letters, digits, '_', '.', '+', "
+            "'-' and blanks only, 100 at most, and begin with no '.'; correct it."
+        )
 
 
 def _masters(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.table import Table
 
 from lazyccd import io
 from lazyccd.batch.collect import collect
@@ -88,6 +89,24 @@ def test_numbers_are_those_of_the_files(record: dict[str, Any], run: Run) -> Non
     assert product["level"] == pytest.approx(np.median(good), rel=0.01)
     assert product["noise_expected"] == pytest.approx(np.median(frame["uncertainty"].values[middle]))
     assert product["noise_after"] == pytest.approx(product["noise_expected"], rel=0.2)
+
+
+def test_the_table_has_a_row_for_each_frame_and_master(record: dict[str, Any], run: Run) -> None:
+    """Status and numbers are those of the record; what is not known is empty, and not 0."""
+    table = Table.read(run.out / "results.ecsv")
+    rows = {row["name"]: row for row in table}
+    masters = [item["name"] for item in record["products"] if item["kind"] != "science"]
+    assert list(rows) == [*masters, *(item["name"] for item in record["frames"])]
+    for item in record["frames"]:
+        row = rows[item["name"]]
+        # What is empty in ECSV is read as masked.
+        assert (row["status"], row["reason"] or "") == (item["status"], item["reason"])
+    light, cut = rows["light007.fits"], rows["cut.fits"]
+    product = next(item for item in record["products"] if item["name"] == "light007.fits")
+    assert (light["noise_after"], light["flat"]) == (product["noise_after"], product["masters"]["flat"][0]["name"])
+    assert light["gain"] == Detector().gain_e_per_adu
+    assert light["level_of_masters"] == 0
+    assert cut["noise_after"] is np.ma.masked
 
 
 def test_facts_have_their_sources(record: dict[str, Any]) -> None:
