@@ -23,6 +23,12 @@ from lazyccd.io.fits.scan import FitsFile, HduInfo
 from lazyccd.io.fits.storage import COMPANIONS
 from lazyccd.io.names import Name, Selector, find_files, fits_below, is_url, parse_name
 
+RECORD = "run.json"
+"""What a run notes beside its products; see `lazyccd.batch.record`."""
+
+BEGIN = b'{"format_version": '
+"""Its first bytes, which tell it from files of that name of other programs."""
+
 
 class Cards(NamedTuple):
     """What the cards of a header say, by keyword."""
@@ -196,6 +202,10 @@ def collect(
     given = [names] if isinstance(names, (str, os.PathLike)) else list(names)
     # The same file by two globs is one frame of the night.
     inputs = list(dict.fromkeys(find_files(given, recursive=recursive)))
+    roots = {os.path.abspath(os.path.expanduser(os.fspath(name))) for name in given}
+    products = [item.path for item in inputs if recursive and _is_product(os.path.abspath(item.path), roots)]
+    passed = set(products)
+    inputs = [item for item in inputs if item.path not in passed] or inputs
     if only is None:
         folder = _folder([item.path for item in inputs])
     else:
@@ -216,7 +226,30 @@ def collect(
         frames += some
         skipped += problems
     frames, notes = _count_copies_once(frames)
-    return NightFiles(folder, tuple(frames), tuple(skipped), (*notes, *([] if recursive else _subfolders(given))))
+    notes = [*notes, *([] if recursive else _subfolders(given))]
+    if products:
+        example = _short(products[0], folder)
+        notes.append(f"{len(products)} products of an earlier run are passed over, such as {example}")
+    return NightFiles(folder, tuple(frames), tuple(skipped), tuple(notes))
+
+
+def _is_product(path: str, roots: set[str]) -> bool:
+    """Return whether a file lies in a folder of products, below those that were named: OUT may be inside of the night."""
+    folder = os.path.dirname(path)
+    while len(folder) > 1 and folder not in roots:
+        if has_record(folder):
+            return True
+        folder = os.path.dirname(folder)
+    return False
+
+
+def has_record(folder: str) -> bool:
+    """Return whether a run of `lazyccd reduce` wrote its products into a folder."""
+    try:
+        with open(os.path.join(folder, RECORD), "rb") as file:
+            return file.read(len(BEGIN)) == BEGIN
+    except OSError:
+        return False
 
 
 def _images(
@@ -305,7 +338,12 @@ def _subfolders(names: Iterable[Name]) -> list[str]:
         text = os.path.expanduser(os.fspath(name))
         if is_url(text) or not os.path.isdir(text):
             continue
-        counts = {path: len(found) for path, found in fits_below(text) if path != text and found}
+        root = {os.path.abspath(text)}
+        counts = {
+            path: len(found)
+            for path, found in fits_below(text)
+            if path != text and found and not _is_product(os.path.abspath(os.path.join(path, found[0])), root)
+        }
         if counts:
             shown = ", ".join(f"{os.path.relpath(path, text)} ({count})" for path, count in counts.items())
             notes.append(f"subfolders with FITS files are not searched: {shown}; -r searches them")

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from astropy.table import MaskedColumn, Table
 
+from lazyccd.batch.collect import RECORD
 from lazyccd.batch.exposures import exposures, master_files
 from lazyccd.batch.measure import Measurement
 from lazyccd.batch.metadata import Fact, Facts
@@ -28,7 +29,6 @@ from lazyccd.batch.outcome import STATUSES, UNREADABLE, Outcome
 from lazyccd.errors import FormatError
 from lazyccd.io.resumable.progress import versions
 
-RECORD = "run.json"
 FORMAT = 1
 """Version of the layout of the file."""
 
