@@ -6,7 +6,10 @@ Every class is a `LazyCCDError` and also the built-in (or astropy) class that an
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class LazyCCDError(Exception):
@@ -87,6 +90,21 @@ class ResumeError(LazyCCDError, ValueError):
 
 class RepeatedStepWarning(UserWarning):
     """A step of the reduction is done again on pixels on which it was done already."""
+
+
+_filters = threading.RLock()
+
+
+@contextmanager
+def quiet(*categories: type[Warning]) -> Iterator[None]:
+    """Ignore warnings of some categories inside the block, one thread at a time.
+
+    Filters belong to the process: of two threads at a time, one could leave the warnings of all others ignored for good.
+    """
+    with _filters, warnings.catch_warnings():
+        for category in categories:
+            warnings.simplefilter("ignore", category)
+        yield
 
 
 def warn(message: str, category: type[Warning]) -> None:

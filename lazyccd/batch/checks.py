@@ -7,7 +7,6 @@ it must not find one in good data, so each asks for an effect that is large and 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from lazyccd.errors import quiet
 from lazyccd.kernels.block import Array
 from lazyccd.ops.sample import robust_std
 from lazyccd.sections import Region
@@ -449,6 +449,6 @@ def _medians(values: Array) -> Array:
 
 def _quietly(statistic: Callable[..., Any], values: Array) -> Any:
     """Return a statistic along the first axis, NaN where nothing is known."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a part without good pixels has no median
+    # a part without good pixels has no median
+    with quiet(RuntimeWarning):
         return statistic(values, axis=0)

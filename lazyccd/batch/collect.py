@@ -6,7 +6,6 @@ import filecmp
 import itertools
 import os
 import re
-import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 from astropy.io import fits
 from astropy.io.fits.verify import VerifyError, VerifyWarning
 
-from lazyccd.errors import LazyCCDError
+from lazyccd.errors import LazyCCDError, quiet
 from lazyccd.io.fits.hdu_roles import images_of
 from lazyccd.io.fits.header_cache import scan_many
 from lazyccd.io.fits.mef import OnError, damage_of, frame_names
@@ -456,9 +455,8 @@ def _read_card(card: str) -> tuple[str, Any, str] | None:
 
     Most cards of a night are the same in all frames, and each is parsed once: 10 000 headers took 12 s otherwise.
     """
-    with warnings.catch_warnings():
-        # A card that breaks the standard is left out or read as far as it goes; nothing here depends on its style.
-        warnings.simplefilter("ignore", VerifyWarning)
+    # A card that breaks the standard is left out or read as far as it goes; nothing here depends on its style.
+    with quiet(VerifyWarning):
         try:
             read = fits.Card.fromstring(card)
             keyword, value, comment = read.keyword, read.value, read.comment

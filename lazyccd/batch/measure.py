@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,6 +29,9 @@ PAIR_SAMPLE = 512
 
 SUSPICIOUS = 0.15
 """Relative difference between a measured and a stated gain or read noise beyond which it is warned about."""
+
+BAND = 2048
+"""Rows of a mask that are counted at a time."""
 
 UNITS = {"gain": "e-/adu", "readnoise": "e-"}
 
@@ -105,8 +109,16 @@ def _flagged(image: Image) -> dict[str, int]:
     """Return how many pixels each mask plane flags, where it flags any."""
     if MASK not in image.kinds:
         return {}
-    values, counts = np.unique(image.to_dataset()[MASK].values, return_counts=True)
-    found = {name: int(counts[(values >> bit) & 1 == 1].sum()) for bit, name in enumerate(image.schema.names)}
+    counts: Counter[int] = Counter()
+    # A band at a time: the mask of an image of 30 000 pixels a side takes 2 GB.
+    for y in range(0, image.shape[0], BAND):
+        band = cut(image, slice(y, min(y + BAND, image.shape[0])), slice(None)).to_dataset()[MASK].values
+        for value, count in zip(*np.unique(band, return_counts=True), strict=True):
+            counts[int(value)] += int(count)
+    found = {
+        name: sum(count for value, count in counts.items() if value >> bit & 1)
+        for bit, name in enumerate(image.schema.names)
+    }
     return {name: count for name, count in found.items() if count}
 
 

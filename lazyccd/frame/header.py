@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import re
-import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -20,7 +19,7 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.io.fits.verify import VerifyError, VerifyWarning
 
-from lazyccd.errors import FrameError, KeywordError
+from lazyccd.errors import FrameError, KeywordError, quiet
 
 logger = logging.getLogger(__name__)
 
@@ -143,9 +142,8 @@ def _card_lines(key: str, value: object, comment: str) -> list[str]:
 @lru_cache(maxsize=4096, typed=True)
 def _card_text(key: str, value: Any, _shown: str, comment: str) -> str:
     """Return the text of a card; 0.0 and -0.0 are equal, and are told apart by how they are shown."""
-    with warnings.catch_warnings():
-        # A keyword of more than eight characters becomes a HIERARCH card, which is what is wanted.
-        warnings.simplefilter("ignore", VerifyWarning)
+    # A keyword of more than eight characters becomes a HIERARCH card, which is what is wanted.
+    with quiet(VerifyWarning):
         return str(fits.Card(key, value, comment))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import pickle
 import threading
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from dask.tokenize import tokenize
 
-from lazyccd.errors import ArgumentTypeError, FrameError, ParameterError
+from lazyccd.errors import ArgumentTypeError, FrameError, ParameterError, quiet
 from lazyccd.frame.sky_caps import STEPS, Caps, caps_of, frame_sides, reference_cell
 from lazyccd.kernels.block import Array
 from lazyccd.kernels.resample.lattice import CELLS, PATCH, STEP, Exact, Patch, make_patch
@@ -35,8 +34,6 @@ NEWTON_STEPS = 12
 CYLINDRICAL = ("CAR", "CEA", "MER", "CYP")
 """Projections whose pixels come again after 360 degrees."""
 
-
-_filters = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -74,8 +71,7 @@ class FrozenWCS:
         matrix = [("cd", core.cd)] if core.has_cd() else [("cdelt", core.cdelt), ("pc", core.get_pc())]
         given = [("crpix", core.crpix), ("crval", core.crval), *matrix]
         sip = () if wcs.sip is None else tuple(_plain(m) for m in (wcs.sip.a, wcs.sip.b, wcs.sip.crpix))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet(Warning):
             header = wcs.to_header(relax=True).tostring(sep="\n", endcard=False, padding=False)
         numbers = tuple((name, _plain(values)) for name, values in given)
         numbers += (("pv", tuple(core.get_pv())),) if core.get_pv() else ()
@@ -109,9 +105,7 @@ class FrozenWCS:
         from astropy.io import fits
         from astropy.wcs import WCS, Sip
 
-        # filters belong to the process: two threads at a time could leave the warnings of all others ignored for good
-        with _filters, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet(Warning):
             wcs = WCS(fits.Header.fromstring(self.header, sep="\n"), relax=True)
         numbers = dict(self.numbers)
         if "cd" in numbers and not wcs.wcs.has_cd():

@@ -6,12 +6,11 @@ per, and a silent conversion would hide a gain that was applied twice or never.
 
 from __future__ import annotations
 
-import warnings
 from functools import lru_cache
 
 from astropy import units as u
 
-from lazyccd.errors import UnitError
+from lazyccd.errors import UnitError, quiet
 
 ALIASES: dict[str, u.UnitBase] = {
     "adu": u.adu,
@@ -72,9 +71,8 @@ def _parse_text(text: str) -> u.UnitBase | None:
     """Return the unit of a name; None if astropy does not know it."""
     if text.lower() in ALIASES:
         return ALIASES[text.lower()]
-    with warnings.catch_warnings():
-        # deprecated spellings are still what the file says
-        warnings.simplefilter("ignore", u.UnitsWarning)
+    # deprecated spellings are still what the file says
+    with quiet(u.UnitsWarning):
         # as written first: the case of prefixes matters, mJy and MJy
         for spelling in (text, text.lower()):
             try:

@@ -7,14 +7,13 @@ in its coordinates. Any chain of operations leads to these positions, so no oper
 from __future__ import annotations
 
 import re
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.io import fits
 from astropy.io.fits.verify import VerifyWarning
 
-from lazyccd.errors import FrameError
+from lazyccd.errors import FrameError, quiet
 from lazyccd.frame.header import header_from_text
 from lazyccd.kernels.block import Array
 
@@ -127,10 +126,8 @@ def _read(text: str) -> WCS | None:
         )
     from astropy.wcs import FITSFixedWarning, WcsError  # brings coordinates and tables along
 
-    with warnings.catch_warnings():
-        # Repairs of dates and of non-standard units are not about the pixels.
-        warnings.simplefilter("ignore", FITSFixedWarning)
-        warnings.simplefilter("ignore", VerifyWarning)
+    # Repairs of dates and of non-standard units are not about the pixels.
+    with quiet(FITSFixedWarning, VerifyWarning):
         try:
             # made anew each time: one WCS object is not safe in several threads before astropy 8.0.2
             return _of_two_axes(header)
