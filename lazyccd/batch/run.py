@@ -5,10 +5,11 @@ What is done to pixels is elsewhere: `measure`, `make_masters` and `calibrate`. 
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -22,6 +23,7 @@ from astropy import units as u
 from lazyccd import io, ops
 from lazyccd.batch.calibrate import MadeMasters, Reduced, chosen, is_plain_image, masters_of, reduce_exposure
 from lazyccd.batch.check_steps import check_flat
+from lazyccd.batch.classify import CALIBRATIONS
 from lazyccd.batch.collect import collect
 from lazyccd.batch.cosmic_rays import check_cleaning
 from lazyccd.batch.exposures import (
@@ -43,6 +45,7 @@ from lazyccd.batch.measure import Measurement, measure_pairs, noise, numbers_of
 from lazyccd.batch.metadata import MEASURED, Fact
 from lazyccd.batch.night_plan import FOUND, Doubt, FramePlan, MasterGroup, NightPlan, Options, exposure_name
 from lazyccd.batch.outcome import UNREADABLE, Outcome
+from lazyccd.batch.overlap import in_order, one_pool, works_at_a_time
 from lazyccd.batch.recipe.recipe import Recipe, read_recipe
 from lazyccd.batch.record import RecordFile
 from lazyccd.batch.resume import NightJournal, Receipt, affected, fingerprints, with_masters
@@ -117,7 +120,9 @@ class Run:
     draw
         Draws a product, given its path, into a picture; and what it was made of, in its units, if that is given.
     report
-        Is told what is being worked on.
+        Is told what is begun, by any thread.
+    settled
+        Is told what became of each product, in their order.
     only_affected_by
         Frames: only what is made of them is made; empty for all.
     max_failures
@@ -134,6 +139,7 @@ class Run:
     break_lock: bool = False
     draw: Draw = lambda _path, _target, _before: None
     report: Report = lambda _: None
+    settled: Callable[[Outcome], None] = lambda _: None
     only_affected_by: tuple[str, ...] = ()
     max_failures: int | None = None
     retries: int = 0
@@ -170,11 +176,8 @@ class Run:
             self.measure()
             self._keys = fingerprints(self.plan)
             maker = MasterMaker(self.plan, self.made)
-            for name, groups in master_files(self.plan.groups).items():
-                self._keep(name, groups[0].kind, partial(self._make_masters, name, groups, maker))
-                self._take(name, groups)
-            for name, frame_plans in exposures(self.plan.science).items():
-                self._keep(name, "science", partial(self._reduce, name, frame_plans))
+            with one_pool(self._width, self._pixels):
+                self._make_all(maker)
         # Also after Ctrl-C: the same command must be able to go on.
         except BaseException:
             self._end("stopped")
@@ -263,31 +266,72 @@ class Run:
                 self.plan = self.plan.with_fact(pairs.frames, item.name, fact)
             self.measurements += found
 
-    def _keep(self, name: str, kind: str, make: Callable[[], Outcome]) -> None:
-        """Make one product, unless it is up to date; keep what goes wrong to it."""
-        self.report(name)
+    def _make_all(self, maker: MasterMaker) -> None:
+        """Make masters and exposures; those that do not need each other at the same time."""
+        files = master_files(self.plan.groups)
+        # Kind after kind: flats are calibrated with the darks, and these with the biases.
+        for kind in CALIBRATIONS:
+            some = {name: groups for name, groups in files.items() if groups[0].kind == kind}
+            works = {name: partial(self._make_masters, name, groups, maker) for name, groups in some.items()}
+            self._keep_all(kind, works)
+            for name, groups in some.items():
+                self._take(name, groups)
+        works = {name: partial(self._reduce, name, some) for name, some in exposures(self.plan.science).items()}
+        self._keep_all("science", works)
+
+    @property
+    def _pixels(self) -> int:
+        """Pixels of the largest image."""
+        return max((math.prod(item.shape) for item in self.plan.frames), default=1)
+
+    @property
+    def _width(self) -> int:
+        """How many products are made at a time."""
+        # Which one fails first must not depend on chance.
+        return 1 if self.max_failures is not None else works_at_a_time(self._pixels)
+
+    def _keep_all(self, kind: str, works: Mapping[str, Callable[[], Outcome]]) -> None:
+        """Make the products of one kind that are not up to date, some at a time; what becomes of them is noted in their order."""
+        begun = (self._begun(name, kind, make) for name, make in works.items())
+        for outcome, is_new in in_order(begun, self._width):
+            self._settle(outcome, is_new=is_new)
+
+    def _begun(self, name: str, kind: str, make: Callable[[], Outcome]) -> Callable[[], tuple[Outcome, bool]]:
+        """Return what makes a product and says whether it is new, or knows already what became of it."""
         is_wanted = self._wanted is None or name in self._wanted
         # A run that is limited to other products leaves this one as it is, up to date or not.
         known = self._journal.known(name, self._keys[name] if is_wanted else "", verify=self.verify)
         if known is not None:
             # The report of a night that went on shows all products, as if it had never stopped.
-            self.outcomes.append(known)
-            self.kept.add(name)
-            return
-        begin = time.monotonic()
-        outcome = self._why_not(name, kind, is_wanted=is_wanted) or self._try(name, kind, make)
-        outcome = replace(outcome, seconds=time.monotonic() - begin)
+            return lambda: (known, False)
+        why_not = self._why_not(name, kind, is_wanted=is_wanted)
+
+        def work() -> tuple[Outcome, bool]:
+            self.report(name)
+            begin = time.monotonic()
+            outcome = why_not or self._try(name, kind, make)
+            return replace(outcome, seconds=time.monotonic() - begin), True
+
+        return work
+
+    def _settle(self, outcome: Outcome, *, is_new: bool) -> None:
+        """Note what became of a product; keep what goes wrong to it."""
+        name = outcome.name
         self.outcomes.append(outcome)
+        if not is_new:
+            self.kept.add(name)
         # A failure is tried again: its cause may be gone.
-        if outcome.is_made:
-            members = self.plan.members_of(name, kind)
+        elif outcome.is_made:
+            members = self.plan.members_of(name, outcome.kind)
             self._journal.add(outcome, self._keys[name], members, masters_of(self.plan, chosen(members)))
         else:
             self.made.failed[name] = outcome.reason
             # A product of an earlier run must not look like one of this.
             if outcome.status != "SKIPPED":
                 self.moved += self._journal.drop(name)
-        self._record.write(self)
+        self.settled(outcome)
+        if is_new:
+            self._record.write(self)
 
     @property
     def _is_full(self) -> bool:
@@ -330,10 +374,11 @@ class Run:
 
     def _take(self, name: str, groups: list[MasterGroup]) -> None:
         """Note where the masters of a file are, unless they failed."""
+        outcome = next(outcome for outcome in reversed(self.outcomes) if outcome.name == name)
         # Frames that need a failed master then say so, instead of being reduced without it.
         if name not in self.made.failed:
-            self.made.paths |= master_locations(self.outcomes[-1].path, groups)
-            found = tuple(doubt for doubt in self.outcomes[-1].doubts if doubt.kind in FOUND)
+            self.made.paths |= master_locations(outcome.path, groups)
+            found = tuple(doubt for doubt in outcome.doubts if doubt.kind in FOUND)
             self.made.doubts |= {group.name: found for group in groups}
 
     def _make_masters(self, name: str, groups: list[MasterGroup], maker: MasterMaker) -> Outcome:
