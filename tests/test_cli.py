@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -62,6 +65,29 @@ def test_reduce_prints_a_table_and_leaves_products(reduced: tuple[Path, str]) ->
     assert all(name.endswith("_red.fits") for name in products)
     assert len(list((out / "pictures").glob("*.png"))) == 5
     assert len(list((out / "masters").glob("*.fits"))) == 3
+
+
+def test_ctrl_c_says_how_to_go_on(folder: str, reduced: tuple[Path, str], tmp_path: Path) -> None:
+    """Ctrl-C ends with 130 when the first master is there; the same command then gives the same bytes."""
+    out, ended = tmp_path / "out", threading.Event()
+
+    def press() -> None:
+        while not ended.wait(0.005):
+            if list((out / "masters").glob("*.fits")):
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    stopped = call("reduce", folder, "-o", str(out))
+    ended.set()
+    thread.join()
+    assert stopped.exit_code == 130, stopped.output
+    assert re.search(r"Stopped with \d of 5 products settled. To go on, run the same command again.", stopped.output)
+    assert len(list(out.glob("*_red.fits"))) < 2
+    assert call("reduce", folder, "-o", str(out)).exit_code == 0
+    for path in reduced[0].rglob("*.fits"):
+        assert (out / path.relative_to(reduced[0])).read_bytes() == path.read_bytes()
 
 
 def test_dry_run_changes_nothing_and_its_table_runs(folder: str, tmp_path: Path) -> None:

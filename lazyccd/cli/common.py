@@ -16,6 +16,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 USAGE_ERROR = 2
 """Exit status of a command that cannot be carried out as given."""
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it: 128 and the number of the signal."""
+
 
 class _Lines(logging.Handler):
     """Prints each log message as a line."""
@@ -46,6 +49,10 @@ def friendly_errors() -> Iterator[None]:
         with _compiling_is_told(), warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
             yield
+    except KeyboardInterrupt as error:
+        done = f" with {error}" if error.args else ""
+        click.echo(f"Stopped{done}. To go on, run the same command again.", err=True)
+        sys.exit(INTERRUPTED)
     except (LazyCCDError, OSError) as error:
         click.echo(f"Error: {str(error).replace('overwrite=True', '--overwrite')}", err=True)
         for note in getattr(error, "__notes__", ()):

@@ -176,30 +176,21 @@ def reduce(
 
 def _run(plan: NightPlan, out: Path, format_: Format, **how: Any) -> int:
     """Reduce a night with a progress bar, print the table, return the exit status."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.text import Text
 
-    from lazyccd.batch.exposures import exposures, master_files
     from lazyccd.batch.html_report import write_report
     from lazyccd.batch.report import make_console, print_results
     from lazyccd.batch.run import Run
+    from lazyccd.cli.progress import progress_of
     from lazyccd.picture import draw_product
 
     console = make_console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    total = len(plan.pairs) + len(master_files(plan.groups)) + len(exposures(plan.science))
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("starting", total=total)
-        count = iter(range(total + 1))
-        run = Run(
-            plan,
-            out,
-            format_,
-            **how,
-            draw=draw_product,
-            report=lambda what: progress.update(bar, description=what[-40:], completed=next(count)),
-        )
-        run()
+    with progress_of(plan, console) as progress:
+        run = Run(plan, out, format_, **how, draw=draw_product, report=progress.begin, settled=progress.settle)
+        try:
+            run()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"{progress} settled") from None
     print_results(run, console)
     console.print(Text(f"Report: {write_report(out)}"))
     return run.exit_status
