@@ -86,6 +86,7 @@ def using_scheduler(name: str, memory_limit: str | None) -> Iterator[None]:
         return
     from distributed import Client
 
+    from lazyccd.cli.workers import set_up
     from lazyccd.errors import ParameterError
 
     with dask.config.set(settings):
@@ -96,6 +97,7 @@ def using_scheduler(name: str, memory_limit: str | None) -> Iterator[None]:
                 f"no scheduler answers at {name!r} ({error}); start one with 'dask scheduler', or correct the address."
             ) from error
         with client:
+            set_up(client, name)
             yield
 
 
