@@ -16,7 +16,7 @@ ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Libraries that would start threads of their own: dask runs as many tasks as there are processors."""
 
 
-class WorkerSetup(WorkerPlugin):  # type: ignore[misc]
+class WorkerSetup(WorkerPlugin):
     """Sets up a worker; again changes nothing."""
 
     name = "lazyccd"
