@@ -35,7 +35,6 @@ CYLINDRICAL = ("CAR", "CEA", "MER", "CYP")
 """Projections whose pixels come again after 360 degrees."""
 
 
-
 @dataclass(frozen=True)
 class FrozenWCS:
     """What a WCS is made from, to the last bit.
