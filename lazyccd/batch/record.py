@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -189,7 +189,8 @@ def settings_of(plan: NightPlan, format: str) -> dict[str, str]:
         "folder": os.path.abspath(plan.folder),
         "format": format,
         **{name: getattr(plan.options, name) for name in SETTINGS},
-        **_flat("recipe", {key: value for key, value in plan.recipe.data.items() if key != "options"}),
+        # Options are compared as such, and of levels each product knows what it got.
+        **_flat("recipe", {key: plan.recipe.data[key] for key in ("order", "steps", "outputs")}, without={"pictures"}),
         **{f"version of {name}": version for name, version in versions().items()},
     }
 
@@ -309,17 +310,28 @@ def _common(values: Iterable[Any]) -> Any:
     return found.pop() if len(found) == 1 else None
 
 
-def _flat(name: str, value: Any) -> dict[str, str]:
-    """Return nested data as texts under names such as 'recipe outputs planes'; steps under their own names."""
+def _flat(name: str, value: Any, without: Collection[str] = ()) -> dict[str, str]:
+    """Return nested data as texts under names such as 'recipe outputs planes'; steps under their own names.
+
+    Examples
+    --------
+    >>> _flat("steps", ["trim_image", {"add": {"other": 1}}, {"add": {"other": 2}}])
+    {'steps': 'trim_image, add, add (2)', 'steps add other': '1', 'steps add (2) other': '2'}
+    """
+    parts: dict[str, Any] = {}
     if isinstance(value, list) and all(isinstance(item, (Mapping, str)) for item in value):
-        steps = [item if isinstance(item, Mapping) else {item: {}} for item in value]
-        parts = {key: more for step in steps for key, more in step.items()}
+        for item in value:
+            ((key, more),) = item.items() if isinstance(item, Mapping) else ((item, {}),)
+            # The second of two steps must not hide a change of the first.
+            same = sum(other.partition(" (")[0] == key for other in parts)
+            parts[f"{key} ({same + 1})" if same else key] = more
         return {
             name: ", ".join(parts),
             **{k: v for key, more in parts.items() for k, v in _flat(f"{name} {key}", more).items()},
         }
     if isinstance(value, Mapping):
-        return {k: v for key, more in value.items() for k, v in _flat(f"{name} {key}", more).items()}
+        parts = {key: more for key, more in value.items() if key not in without}
+        return {k: v for key, more in parts.items() for k, v in _flat(f"{name} {key}", more, without).items()}
     return {name: str(value)}
 
 

@@ -456,3 +456,22 @@ def test_amplifiers(amplifiers: Path, tmp_path: Path) -> None:
     done = lazyccd.reduce(amplifiers, tmp_path / "apart", recipe=apart, allow_missing=["flat"])
     (product,) = [outcome.path for outcome in done.outcomes if outcome.kind == "science"]
     assert len(lazyccd.open_mef(product).ccd.frames) == 2
+
+
+def test_a_changed_recipe_is_told_by_key_and_both_values(night: Path, tmp_path: Path) -> None:
+    """Products of two recipes are not mixed in a folder: the error names what differs; one step of two alike counts too."""
+    path, out = tmp_path / "my.yaml", tmp_path / "out"
+    text = "steps:\n- trim_image\n- subtract: {other: 5 adu}\n- subtract: {other: 7 adu}\noutputs: {pictures: false}\n"
+    path.write_text(text)
+    run("reduce", night, "--recipe", path, "-o", out)
+    products = files_of(out)
+    path.write_text(text.replace("5 adu", "6 adu").replace("trim_image", "subtract_overscan\n- trim_image"))
+    said = " ".join(run("reduce", night, "--recipe", path, "-o", out).split())
+    assert "recipe steps subtract other was '5 adu' and is '6 adu'" in said
+    assert (
+        "recipe steps was 'trim_image, subtract, subtract (2)' and is 'subtract_overscan, trim_image, subtract," in said
+    )
+    assert "--overwrite" in said
+    assert files_of(out) == products
+    path.write_text(text.replace("false", "true"))
+    assert "holds products of another run" not in run("reduce", night, "--recipe", path, "-o", out)
