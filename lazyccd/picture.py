@@ -110,6 +110,14 @@ class Screen:
     """Left, right, bottom and top in original pixels."""
 
     @property
+    def has_holes(self) -> bool:
+        """Whether there are points without a value and without a plane that says why."""
+        holes = np.isnan(self.values)
+        for hit in self.flags.values():
+            holes &= ~hit
+        return bool(holes.any())
+
+    @property
     def note(self) -> str:
         """What a pixel of the screen is, if it is not one of the image."""
         rows, columns = self.block
@@ -457,7 +465,7 @@ def _caption(
     for plane, number in order.items():
         share = np.mean([screen.flags[plane].mean() if plane in screen.flags else 0.0 for screen in screens.values()])
         keys.append((number, f"{plane} {_percent(float(share))}"))
-    if any(np.isnan(screen.values).any() for screen in screens.values()):
+    if any(screen.has_holes for screen in screens.values()):
         keys.append((GREYS, "no value"))
     fit = max(1, width // 140)
     lines += [keys[start : start + fit] for start in range(0, len(keys), fit)]

@@ -142,7 +142,7 @@ def _draw(ax: Axes, screen: Screen, stretch: str, limits: tuple[float, float], c
             layer[hit] = (*to_rgb(screen.colours[plane]), 0.75)
         ax.imshow(layer, **style)
     handles = [Patch(color=screen.colours[plane], label=screen.label(plane)) for plane in screen.flags]
-    if np.isnan(screen.values).any():
+    if screen.has_holes:
         handles.append(Patch(color=NAN_COLOUR, label="no value"))
     if handles:
         # below the axes, where it hides no pixel

@@ -61,6 +61,8 @@ def test_a_point_is_the_mean_of_the_good_pixels(chunks: tuple[int, int]) -> None
                 assert screen.flags[name][i, j] == bool((bits & bit).any())
     assert np.isnan(screen.values[:2, :2]).all()
     assert np.isfinite(screen.values[4:6, :4]).all()  # all are bad there
+    assert screen.has_holes == bool((np.isnan(screen.values) & ~screen.flags["BAD"] & ~screen.flags["CR"]).any())
+    assert not on_screen(ds.ccd.add_mask(np.isnan(data), "NO_DATA"), 12).has_holes
 
 
 def test_nothing_small_vanishes(tmp_path: Path) -> None:
