@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeAlias
 from lazyccd.batch.classify import Stamps
 from lazyccd.batch.levels import COMMON, LEVELS, OF_FLATS, STRICTEST, Level
 from lazyccd.batch.metadata import Fact, Facts, value_to_text
-from lazyccd.batch.night_plan import Choice, FramePlan, Rejected, Treatment
+from lazyccd.batch.night_plan import Choice, FramePlan, MasterGroup, Rejected, Treatment
 from lazyccd.frame.header_values import find_number
 from lazyccd.sections import parse_section
 
@@ -665,6 +665,21 @@ def _farther(wanted: Facts, match: Match, best: Match) -> str:
 def _worse(match: Match, best: Match) -> str:
     """Say that a master meets a worse level than the chosen one."""
     return f"level {match.level}, the chosen one level {best.level}: {'; '.join(match.lacks)}"
+
+
+def previous_of(group: MasterGroup, existing: Sequence[Candidate]) -> str:
+    """Return the file of the master that is to be compared with one of the night; empty where there is none.
+
+    It is the nearest in time of those of the same kind and settings that `lazyccd reduce` made: their levels mean the same.
+    """
+    alike = [
+        item
+        for item in existing
+        if item.kind == group.kind and item.is_own and not item.explicit and not item.unusable
+        if not compare(group.kind, group.facts, item.facts).failures
+    ]
+    nearest = min(alike, key=lambda item: (distance(group.facts, item), item.name), default=None)
+    return "" if nearest is None else nearest.name.partition("[")[0]
 
 
 def away(days: float) -> str:

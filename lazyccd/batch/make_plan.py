@@ -13,7 +13,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
-from lazyccd.batch.associate import Candidate, Shelf, choose, choose_dark, choose_mask, groups_of
+from lazyccd.batch.associate import Candidate, Shelf, choose, choose_dark, choose_mask, groups_of, previous_of
 from lazyccd.batch.cameras import Camera, cameras_of, load_camera
 from lazyccd.batch.classify import CALIBRATIONS, calibration_of, classify, read_stamps
 from lazyccd.batch.collect import NightFiles, RawFrame
@@ -343,7 +343,8 @@ def _add_groups(plan: NightPlan, kind: str, existing: list[Candidate], levels: L
     gathered.sort(key=lambda group: _by_time(group[0]))
     groups = list(plan.groups)
     for group in gathered:
-        groups.append(make_group(kind, group, groups))
+        made = make_group(kind, group, groups)
+        groups.append(replace(made, previous=previous_of(made, existing)))
     joined = {member: group.name for group in groups for member in group.members}
     frame_plans = tuple(replace(item, group=joined.get(item.name, "")) for item in plan.frames)
     return _assign(replace(plan, frames=frame_plans, groups=tuple(groups)), kind, existing, levels)

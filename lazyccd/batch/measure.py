@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -94,6 +95,41 @@ def numbers_of(frames: Iterable[xr.Dataset]) -> Numbers:
         for name, count in _flagged(image).items():
             flagged[name] = flagged.get(name, 0.0) + count / total
     return Numbers(f"{images[0].units}", middle, after, expected, flagged)
+
+
+JUMP_LEVEL = 3.0
+"""Noise of a pixel of a master by which its level may differ from that of the one before."""
+
+JUMP_NOISE = 1.5
+"""Factor by which the noise of a master may differ from that of the one before."""
+
+JUMP_BAD = 2.0
+"""Factor by which the number of bad pixels may, if they are more than a hundredth of a per cent."""
+
+
+def compare_masters(now: Numbers, before: Numbers, file: str) -> dict[str, Any]:
+    """Return what a master is beside the one before it: numbers of that one, and jumps in words.
+
+    Parameters
+    ----------
+    now, before
+        What was measured on both.
+    file
+        What the one before is called.
+    """
+    bad, was_bad = (numbers.planes.get("BAD", 0.0) + numbers.planes.get("LOW_FLAT", 0.0) for numbers in (now, before))
+    jumps = []
+    if now.unit != before.unit:
+        return {"file": file, "jumps": [f"it is in {now.unit}, {file} in {before.unit}"]}
+    if abs(now.level - before.level) > JUMP_LEVEL * max(now.noise_after, before.noise_after):
+        jumps.append(f"level {now.level:.5g} {now.unit}, {before.level:.5g} in {file}")
+    quiet, loud = sorted((now.noise_after, before.noise_after))
+    if loud > JUMP_NOISE * quiet:
+        jumps.append(f"noise {now.noise_after:.3g} {now.unit}, {before.noise_after:.3g} in {file}")
+    few, many = sorted((bad, was_bad))
+    if many > max(JUMP_BAD * few, few + 1e-4):
+        jumps.append(f"{bad:.3%} bad pixels, {was_bad:.3%} in {file}")
+    return {"file": file, "level": before.level, "noise": before.noise_after, "bad": was_bad, "jumps": jumps}
 
 
 def _expected_noise(image: Image) -> float:

@@ -327,6 +327,9 @@ class MasterGroup:
     exposure: str = ""
     """Name of the file that it shares with the masters of other images of the same exposures; empty for one of its own."""
 
+    previous: str = ""
+    """File of the master of the same kind and settings that was made last, of those in the folders of existing ones."""
+
     @property
     def file(self) -> str:
         """Name of its file."""

@@ -74,6 +74,9 @@ class Outcome:
     noise_expected: float = math.nan
     """Median of the uncertainties where the noise of the product was measured."""
 
+    previous: dict[str, Any] = field(default_factory=dict)
+    """For a master, the one before it: file, level, noise, bad (part of its pixels) and jumps, in words."""
+
     planes: dict[str, float] = field(default_factory=dict)
     """Part of the pixels that each mask plane flags, where it flags any."""
 

@@ -158,6 +158,7 @@ def _product(run: RunState, name: str, kind: str, outcome: Outcome | None) -> di
         "noise_after": outcome.noise_after,
         "noise_expected": outcome.noise_expected,
         "planes": outcome.planes,
+        "previous": outcome.previous,
         "seconds": round(outcome.seconds, 4),
         "receipt": _receipt(run.receipts[name]) if outcome.is_made and name in run.receipts else None,
     }

@@ -41,7 +41,7 @@ from lazyccd.batch.exposures import (
 )
 from lazyccd.batch.make_masters import MasterMaker, unreadable
 from lazyccd.batch.make_plan import build_plan
-from lazyccd.batch.measure import Measurement, measure_pairs, noise, numbers_of
+from lazyccd.batch.measure import Measurement, Numbers, compare_masters, measure_pairs, noise, numbers_of
 from lazyccd.batch.metadata import MEASURED, Fact
 from lazyccd.batch.night_plan import FOUND, Doubt, FramePlan, MasterGroup, NightPlan, Options, exposure_name
 from lazyccd.batch.outcome import UNREADABLE, Outcome
@@ -404,6 +404,9 @@ class Run:
         messages = {some[0].child: master.messages for some, master in zip(members, masters, strict=True)}
         least = least_complete([member for some in members for member in some])
         doubts = merge_doubts({some[0].child: master.doubts for some, master in zip(members, masters, strict=True)})
+        numbers = numbers_of(frames_by_name(open_image(written)).values())
+        previous = self._previous(groups[0].previous, written, numbers)
+        jumps = [f"jump: {text}" for text in previous.get("jumps", ())]
         return Outcome(
             name,
             groups[0].kind,
@@ -411,11 +414,23 @@ class Run:
             (*least.doubts, *doubts, *found),
             written,
             used=tuple(dict.fromkeys(exposure_name(member) for some in members for member in some)),
-            messages=merge_messages(messages),
+            messages=(*merge_messages(messages), *jumps),
             left_out={member: why for master in masters for member, why in master.left_out.items()},
             picture=picture,
-            **asdict(numbers_of(frames_by_name(open_image(written)).values())),
+            previous=previous,
+            **asdict(numbers),
         )
+
+    def _previous(self, path: str, written: str, numbers: Numbers) -> dict[str, Any]:
+        """Return how a master compares with the one before it, if there is one."""
+        if not path or os.path.abspath(path) == os.path.abspath(written):
+            return {}
+        try:
+            before = numbers_of(frames_by_name(open_image(path)).values())
+        # It only tells something of the new one, which is sound without it.
+        except CAUSED_BY_FILES as error:
+            return {"file": path, "jumps": [f"nothing can be said: {error}"]}
+        return compare_masters(numbers, before, path)
 
     def _check_flats(self, path: str, members: list[tuple[FramePlan, ...]]) -> tuple[Doubt, ...]:
         """Return what the pixels of flats that were written say against them."""

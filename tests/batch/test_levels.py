@@ -14,7 +14,10 @@ from lazyccd.batch.make_plan import build_plan
 from lazyccd.batch.night_plan import NightPlan, Options
 from lazyccd.batch.recipe.recipe import Recipe
 from lazyccd.batch.recipe.steps import data_of_levels
+from lazyccd.batch.reduce import reduce
 from lazyccd.batch.report import make_console, print_plan
+from lazyccd.testing import Detector, Sky
+from lazyccd.testing import make_night as simulate
 
 PlanNight = Callable[..., NightPlan]
 BIAS = {"IMAGETYP": "bias", "EXPTIME": 0.0, "FILTER": None}
@@ -99,3 +102,20 @@ def test_masters_of_several_nights(make_night: Callable[..., Path], tmp_path: Pa
     choice = build_plan(collect(str(folder)), Options(calib=calib)).frame("s.fits").bias
     assert choice.master == str(tmp_path / "n2" / "master_bias.fits")
     assert "n1/master_bias.fits" in dict(choice.why_not)
+
+
+def test_masters_are_compared_with_the_previous_ones(tmp_path: Path) -> None:
+    """A bias that is noisier than that of the night before is reported; one that is alike is not."""
+    first, second = tmp_path / "n1", tmp_path / "n2"
+    make = {"biases": 3, "darks": 0, "flats": 0, "lights": 0}
+    simulate(first, Detector((48, 64)), Sky(stars=2), **make)
+    simulate(second, Detector((48, 64), readnoise_e=25.0), Sky(stars=2), **make)
+    reduce(first, tmp_path / "out1")
+    masters = str(tmp_path / "out1" / "masters")
+    alike = reduce(first, tmp_path / "out2", calib=masters).outcomes[0]
+    other = reduce(second, tmp_path / "out3", calib=masters).outcomes[0]
+    assert alike.previous["jumps"] == []
+    assert alike.previous["noise"] == pytest.approx(alike.noise_after)
+    assert [text.split()[0] for text in other.previous["jumps"]] == ["noise"]
+    assert any(message.startswith("jump: noise") for message in other.messages)
+    assert other.status == "DONE"
