@@ -1,5 +1,6 @@
 """Configuration of the documentation: ``sphinx-build -n -W docs docs/_build/html``."""
 
+import json
 import re
 import tempfile
 import tomllib
@@ -8,6 +9,8 @@ from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+
+from lazyccd.batch.recipe.schema import json_schema
 
 ROOT = Path(__file__).parents[1]
 
@@ -98,7 +101,14 @@ def name_alias(*event: Any) -> tuple[str | None, str | None]:
     return None if signature is None else re.sub(r"TypeAliasForwardRef\('npt\.(\w+)'\)", r"\1", signature), returns
 
 
+def publish_schema(app: Sphinx, error: Exception | None) -> None:
+    """Write the JSON Schema of recipes beside the pages, where editors find it."""
+    if error is None:
+        (Path(app.outdir) / "recipe.schema.json").write_text(json.dumps(json_schema(), indent=1))
+
+
 def setup(app: Sphinx) -> None:
     """Have Sphinx call the functions above for every page and every signature."""
     app.connect("doctree-read", name_folders)
     app.connect("autodoc-process-signature", name_alias)
+    app.connect("build-finished", publish_schema)

@@ -56,8 +56,8 @@ OPTION_TYPES: dict[str, Any] = {
 LEVEL_KEYS = sorted({*COMMON, *OF_FLATS, "temperature"})
 """Facts by which frames and masters are compared."""
 
-NOT_IN_RECIPES = frozenset({"recipe"})
-"""Options that would lead from one recipe to another."""
+NOT_IN_RECIPES = frozenset({"recipe", "veto", "vetoed"})
+"""Options of one run: another recipe, and frames of one night."""
 
 MOST_FAULTS = 40
 """Faults that are listed; a file that has more is no recipe."""
@@ -160,7 +160,7 @@ def _model() -> Any:
         "Recipe",
         {
             "order": (order, Field("checked", description="Whether the order of the steps is checked.")),
-            "steps": (steps | None, Field(None, min_length=1, description="Operations in their order.")),
+            "steps": (steps, Field(None, min_length=1, description="Operations in their order.")),
             "outputs": (_make("Outputs", outputs) | None, Field(None, description=Outputs.__doc__)),
             "association": (_association() | None, Field(None, description="Levels in which masters may fit.")),
             "options": (_make("Options", options) | None, Field(None, description=Options.__doc__)),
