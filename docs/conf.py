@@ -75,8 +75,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(collections\.abc|pathlib|os|typing)\..*|True|False|None"),
     # what `combine` hands to the rules of `lazyccd.rejection`, which users do not call
     (r"py:(class|obj)", r"lazyccd\.(kernels|ops)\.stack\..*"),
-    # the night that `reduce` returns, whose attributes its docstring names
-    (r"py:class", r"lazyccd\.batch\.run\.Run"),
+    # the night that `reduce` returns, and the steps of a recipe, whose attributes docstrings name
+    (r"py:class", r"lazyccd\.batch\.(run\.Run|recipe\.steps\.RecipeStep)"),
     # aliases of types, and classes that are imported for type checkers only: signatures show their bare names
     (r"py:class", r"[A-Z]\w+"),
     # what CCDData inherits from astropy, in the words of its docstrings
