@@ -472,7 +472,8 @@ class Shelf:
                 order = (not item.explicit, match.level, len(match.ignored), distance(wanted, item), item.name)
                 found.append((order, match))
             if len(nearest) < len(some.items):
-                why_not.append(Rejected(f"{len(some.items) - len(nearest)} others", "farther in time than those named"))
+                far = "farther in time than those named" if wanted.time.value is not None else "the frame has no time"
+                why_not.append(Rejected(f"{len(some.items) - len(nearest)} others", far))
         return [match for _, match in sorted(found, key=itemgetter(0))], why_not
 
     def _sort(self, wanted: Facts, shape: tuple[int, int]) -> _Sorted:
@@ -487,7 +488,9 @@ class Shelf:
                 failures = tried[-1].failures if all(failures for failures, _ in tried) else []
                 reasons.setdefault("; ".join([*failures, *never]), []).append(item.shown)
             else:
-                key = (item.explicit, *((tuple(failures), tuple(ignored)) for failures, ignored in tried))
+                # Of darks `choose_dark` looks at more: the nearest ones may all have another exposure.
+                dark = (item.facts.exposure.value, item.bias_subtracted) if self.kind == "dark" else ()
+                key = (item.explicit, dark, *((tuple(failures), tuple(ignored)) for failures, ignored in tried))
                 parts.setdefault(key, []).append(item)
         alike = [
             Alike([_try(self.kind, wanted, some[0], level) for level in self.levels], some) for some in parts.values()
@@ -670,13 +673,15 @@ def _worse(match: Match, best: Match) -> str:
 def previous_of(group: MasterGroup, existing: Sequence[Candidate]) -> str:
     """Return the file of the master that is to be compared with one of the night; empty where there is none.
 
-    It is the nearest in time of those of the same kind and settings that `lazyccd reduce` made: their levels mean the same.
+    It is the nearest in time of those of the same kind and settings that `lazyccd reduce` made: their levels mean the same. The level
+    of a dark grows with its exposure, so that is the same too.
     """
     alike = [
         item
         for item in existing
         if item.kind == group.kind and item.is_own and not item.explicit and not item.unusable
         if not compare(group.kind, group.facts, item.facts).failures
+        and (group.kind != "dark" or is_same_exposure(group.facts.exposure.value, item.facts.exposure.value))
     ]
     nearest = min(alike, key=lambda item: (distance(group.facts, item), item.name), default=None)
     return "" if nearest is None else nearest.name.partition("[")[0]

@@ -21,6 +21,7 @@ from lazyccd.testing import make_night as simulate
 
 PlanNight = Callable[..., NightPlan]
 BIAS = {"IMAGETYP": "bias", "EXPTIME": 0.0, "FILTER": None}
+DARK = {"IMAGETYP": "dark", "FILTER": None}
 LIGHT = {"IMAGETYP": "light", "FILTER": "R"}
 OLD, NEAR = "2024-01-15T20:00:00", "2024-03-01T19:00:00"
 READOUT = {"READMODE": "fast"}
@@ -65,8 +66,7 @@ def test_worse_levels_are_refused(plan_night: PlanNight, most: int | None, is_ta
 
 def test_levels_are_data(make_night: Callable[..., Path]) -> None:
     """Another list gives other choices: a level of wider temperatures takes a dark that the built-in ones refuse."""
-    dark = {"IMAGETYP": "dark", "FILTER": None, "CCD-TEMP": -20.0}
-    folder = make_night({"b": BIAS, "d": dark, "s": {**LIGHT, "CCD-TEMP": -17.0}})
+    folder = make_night({"b": BIAS, "d": {**DARK, "CCD-TEMP": -20.0}, "s": {**LIGHT, "CCD-TEMP": -17.0}})
     built_in = data_of_levels(LEVELS)["dark"]
     recipe = Recipe(association={"dark": [*built_in, {"text": "within 5 K", "temperature_k": 5.0}]})
     assert not build_plan(collect(str(folder))).frame("s.fits").dark
@@ -77,18 +77,39 @@ def test_levels_are_data(make_night: Callable[..., Path]) -> None:
 
 def test_a_near_dark_that_is_scaled_goes_before_an_old_one(plan_night: PlanNight) -> None:
     """Levels go before exposures: a scaled dark of the night is sound, one of another season is not."""
-    dark = {"IMAGETYP": "dark", "FILTER": None}
     plan = plan_night(
         {
             "b": {**BIAS, "DATE-OBS": NEAR},
-            "d": {**dark, "EXPTIME": 600.0, "DATE-OBS": NEAR},
-            "e": {**dark, "DATE-OBS": OLD},
+            "d": {**DARK, "EXPTIME": 600.0, "DATE-OBS": NEAR},
+            "e": {**DARK, "DATE-OBS": OLD},
             "s": LIGHT,
         }
     )
     choice = plan.frame("s.fits").dark
     assert (choice.level, choice.scale) == (0, pytest.approx(0.1))
     assert dict(choice.why_not)["dark_60s_2024-01-15"] == "level 1, the chosen one level 0: 46 days away"
+
+
+def test_a_dark_of_equal_exposure_is_found_among_nearer_ones(plan_night: PlanNight) -> None:
+    """However many darks of other exposures are nearer in time, none of them is scaled in its place."""
+    nearer = {
+        f"d{hour}": {**DARK, "EXPTIME": 10.0 * hour, "DATE-OBS": f"2024-03-01T{hour}:30:00"} for hour in range(11, 20)
+    }
+    files = {"b": BIAS, "e": {**DARK, "DATE-OBS": "2024-03-01T10:30:00"}, **nearer, "s": LIGHT}
+    choice = plan_night(files).frame("s.fits").dark
+    assert (choice.master, choice.scale) == ("dark_60s_2024-03-01", 1.0)
+
+
+def test_a_dark_is_compared_with_one_of_its_exposure(make_night: Callable[..., Path], tmp_path: Path) -> None:
+    """The level of a dark grows with its exposure, which is no jump."""
+    (tmp_path / "masters").mkdir()
+    for exposure in (60.0, 600.0):
+        made = make_night({"m": {**DARK, "EXPTIME": exposure, "LZKIND": "master dark", "BUNIT": "adu"}}) / "m.fits"
+        made.rename(tmp_path / "masters" / f"{exposure:.0f}s.fits")
+    night = {f"d{exposure}": {**DARK, "EXPTIME": float(exposure)} for exposure in (60, 300, 600)}
+    plan = build_plan(collect(make_night(night)), Options(calib=(str(tmp_path / "masters"),)))
+    previous = {group.facts.exposure.value: Path(group.previous).name for group in plan.groups}
+    assert previous == {60.0: "60s.fits", 300.0: "", 600.0: "600s.fits"}
 
 
 def test_masters_of_several_nights(make_night: Callable[..., Path], tmp_path: Path) -> None:
