@@ -71,9 +71,24 @@ class Block(NamedTuple):
         return Block(region, *(None if a is None else a[cut] for a in self[1:]))
 
     @property
+    def is_empty(self) -> bool:
+        """Whether it has no planes."""
+        return all(array is None for array in self[1:])
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all planes."""
         return sum(a.nbytes for a in self[1:] if a is not None)
+
+
+class Target(NamedTuple):
+    """Where the planes of a region go, if they are what users hold: a program writes there, and the block stays empty."""
+
+    region: Region
+    forms: tuple[tuple[str, str], ...]
+    """Planes, and what each becomes: a type of uncertainty for variances."""
+
+    arrays: tuple[Array, ...]
 
 
 def empty_block(request: Request, dtypes: dict[str, np.dtype[Any]]) -> Block:

@@ -212,6 +212,18 @@ def subtract_lines(
     mask_dtype
         Dtype of the mask in the result.
     """
+    level = levels_beside(request, strip, axis, statistic, bad_bits)
+    return _subtract(request, a, np.expand_dims(level.astype(dtype), axis), dtype, mask_dtype, no_data)
+
+
+def levels_beside(request: Request, strip: Block | None, axis: int, statistic: Statistic, bad_bits: int) -> Array:
+    """Return the level of each line of a region, from the strip beside it; NaN where there is none.
+
+    Parameters
+    ----------
+    request, strip, axis, statistic, bad_bits
+        As for `subtract_lines`.
+    """
     r = request.region
     first, stop = (r.y0, r.y1) if axis == 1 else (r.x0, r.x1)
     level = np.full(stop - first, np.nan)
@@ -219,7 +231,13 @@ def subtract_lines(
         start = (strip.region.y0 if axis == 1 else strip.region.x0) - first
         found = line_level(strip.plane("data"), bad_pixels(strip, bad_bits), axis, statistic)
         level[start : start + found.size] = found
-    return _subtract(request, a, np.expand_dims(level.astype(dtype), axis), dtype, mask_dtype, no_data)
+    return level
+
+
+def levels_within(request: Request, level: Array, axis: int) -> Array:
+    """Return the levels of the lines of a region, shape ``(ny, 1)`` or ``(1, nx)``."""
+    r = request.region
+    return level[r.y0 : r.y1, None] if axis == 1 else level[None, r.x0 : r.x1]
 
 
 def subtract_levels(
@@ -244,9 +262,7 @@ def subtract_levels(
     no_data
         Bit for the pixels of lines without a level.
     """
-    r = request.region
-    part = level[r.y0 : r.y1, None] if axis == 1 else level[None, r.x0 : r.x1]
-    return _subtract(request, a, part, dtype, mask_dtype, no_data)
+    return _subtract(request, a, levels_within(request, level, axis), dtype, mask_dtype, no_data)
 
 
 def _subtract(request: Request, a: Block | None, level: Array, dtype: str, mask_dtype: str, no_data: int) -> Block:

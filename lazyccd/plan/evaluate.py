@@ -4,17 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from lazyccd.errors import MemoryLimitError
-from lazyccd.kernels.block import ALL_PLANES, Array, Block, Request, empty_block
+from lazyccd.kernels.block import ALL_PLANES, Array, Block, Request, Target, empty_block
 from lazyccd.plan.chunks import BANDS_PER_HALO, KEPT_BYTES, STRIP_PIXELS
-from lazyccd.plan.schedule import Action, Call, Demands, bands, calls_at_once, demand, make_schedule, vertical_halo
+from lazyccd.plan.schedule import (
+    SMALL_PIXELS,
+    Action,
+    Call,
+    Demands,
+    bands,
+    calls_at_once,
+    demand,
+    make_schedule,
+    vertical_halo,
+)
 from lazyccd.plan.steps import Source, Stack, Step, walk
-from lazyccd.plan.storage import Reader
+from lazyccd.plan.storage import Reader, StoredRows
 from lazyccd.sections import Region
+
+if TYPE_CHECKING:
+    from lazyccd.plan.programs import StripProgram  # its kernel takes a while to load, and small work needs none
+
+PROGRAM_PIXELS = SMALL_PIXELS
+"""Regions of no more pixels than this are done before a program for them is made, which takes a millisecond."""
 
 Chunks: TypeAlias = Mapping[str, Mapping[tuple[int, int], Array]]
 """The chunks of dask arrays that a task was given, by array name and position."""
@@ -39,6 +55,8 @@ class Evaluation:
         self._scalars = scalars or {}
         self._readers: dict[str, Reader] = {}
         self._decoded: dict[str, Block] = {}
+        self._programs: dict[Any, StripProgram | None] = {}
+        self._pixels = 0
         self._root: tuple[Step, Request] | None = None
         self._asked: Demands | None = None
 
@@ -61,20 +79,24 @@ class Evaluation:
         """Return the block that a step gives for a request, computed in bands."""
         return _whole(step, request, self.bands(step, request))
 
-    def bands(self, step: Step, request: Request) -> Iterator[Block]:
-        """Yield the block that a step gives for a request in bands of rows, as they are computed."""
+    def bands(self, step: Step, request: Request, target: Target | None = None) -> Iterator[Block]:
+        """Yield the block that a step gives for a request in bands of rows, as they are computed.
+
+        Bands without planes are in the target already.
+        """
         # what is asked in all is found only if a reader decodes several rows together
         self._root, self._asked = (step, request), None
+        self._pixels = request.region.size
         for part in cut_request(request, self._cuts):
             if calls := calls_at_once(step, part):
-                yield self._strip(calls, part, {})
+                yield self._strip(calls, part, {}, target)
                 continue
             blocks: dict[str, list[Block]] = {}
             *before, last = make_schedule([(step, part)])
             for action in before:
                 self._run(action, blocks)
             # the last step is handed on band by band: nobody needs its block as a whole
-            yield from self._make(last, 0, blocks)
+            yield from self._make(last, 0, blocks, target)
 
     def _follow(self, schedule: Sequence[Action], roots: Sequence[tuple[Step, Request]]) -> list[Block]:
         """Do the work of a schedule."""
@@ -92,7 +114,9 @@ class Evaluation:
         for token in action.frees:
             blocks.pop(token, None)
 
-    def _make(self, action: Action, number: int, blocks: dict[str, list[Block]]) -> Iterator[Block]:
+    def _make(
+        self, action: Action, number: int, blocks: dict[str, list[Block]], target: Target | None = None
+    ) -> Iterator[Block]:
         """Compute one region of a kept step in bands of rows."""
         step, request = action.step, action.requests[number]
         if isinstance(step, Stack):
@@ -103,18 +127,53 @@ class Evaluation:
             yield self._call(step, request, given)
         else:
             for band, calls in action.strips(number):
-                yield self._strip(calls, band, blocks)
+                yield self._strip(calls, band, blocks, target)
 
-    def _strip(self, calls: Sequence[Call], request: Request, blocks: dict[str, list[Block]]) -> Block:
-        """Evaluate the segment of a kept step for one strip."""
+    def _strip(
+        self, calls: Sequence[Call], request: Request, blocks: dict[str, list[Block]], target: Target | None
+    ) -> Block:
+        """Evaluate the segment of a kept step for one strip: by a program, and step by step what cannot be part of it."""
         here: dict[str, list[Block]] = {}
-        for call in calls:
-            given = [
-                None if need is None else _find((here if need[0].token in here else blocks)[need[0].token], need[1])
-                for need in call.needs
-            ]
+
+        def find(step: Step, need: Request) -> Block:
+            return _find((here if step.token in here else blocks)[step.token], need)
+
+        made = self._program(calls, request, () if target is None else target.forms)
+        for call in calls if made is None else [calls[number] for number in made.before]:
+            given = [None if need is None else find(*need) for need in call.needs]
             here.setdefault(call.step.token, []).append(self._call(call.step, call.request, given))
+        if made is not None:
+            from lazyccd.plan.programs import run_program
+
+            return run_program(made, calls, find, self, target)
         return _find(here[calls[-1].step.token], request)
+
+    def _program(
+        self, calls: Sequence[Call], request: Request, forms: tuple[tuple[str, str], ...]
+    ) -> StripProgram | None:
+        """Return the program of a strip, made once for all strips of a task that need the same; None for none."""
+        if self._pixels <= PROGRAM_PIXELS or len(calls) == 1:
+            return None
+        from lazyccd.plan.programs import make_program
+
+        top = request.region.y0
+        key = tuple(
+            (
+                c.step.token,
+                c.request.planes,
+                c.request.region.y0 - top,
+                c.request.region.y1 - top,
+                *c.request.region[2:],
+            )
+            for c in calls
+        )
+        if key not in self._programs:
+            self._programs[key] = make_program(calls, self, forms)
+        return self._programs[key]
+
+    def stored_rows(self, step: Source) -> StoredRows | None:
+        """Return how the rows of a source can be read undecoded; None if they must be decoded."""
+        return self._reader(step).stored_rows()
 
     def _call(self, step: Step, request: Request, given: Sequence[Block | None]) -> Block:
         """Run one step on the blocks that it needs; an error gets a note that says where it happened."""

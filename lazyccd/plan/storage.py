@@ -6,6 +6,8 @@ still the one that the plan was made of: size, modification time and inode.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,11 +16,32 @@ from lazyccd.kernels.block import Array
 from lazyccd.sections import Region
 
 
+@dataclass(frozen=True)
+class StoredRows:
+    """How the pixels of an image lie in a file whose bytes a program can decode; see `lazyccd.kernels.program`."""
+
+    op: int
+    """The operation that loads them."""
+
+    extra: int
+    """What it adds to integers."""
+
+    row_bytes: Callable[[Region], int]
+    """``row_bytes(region)``: how much memory each row of a region takes."""
+
+    read: Callable[[Region, Array], tuple[int, int]]
+    """``read(region, buffer)`` fills a buffer of bytes, and returns the bytes from one row to the next, and how many it used."""
+
+
 class Reader(Protocol):
     """An open storage. One task opens it, reads and closes it; it is not shared between threads."""
 
     def read(self, region: Region) -> Array:
         """Return exactly the pixels of the region: native byte order, C-contiguous, the storage's dtype."""
+        ...
+
+    def stored_rows(self) -> StoredRows | None:
+        """Return how to read rows undecoded; None if they are compressed, or coded in a way that programs do not know."""
         ...
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
-from lazyccd.kernels.block import Array, Block, Request
+from lazyccd.kernels.block import Array, Block, Request, Target
 from lazyccd.plan.cost import cuts_of_task, declared_bytes, keep_freed_memory
 from lazyccd.plan.evaluate import Evaluation
 from lazyccd.plan.schedule import demand
@@ -168,12 +168,16 @@ def compute_region(
     region, dtypes = work.request.region, work.plan.dtypes
     # of one plane there may be two variables, and a root is taken in place
     apart = len({out.plane for out in outputs}) == len(outputs)
+    given = bool(arrays)
     with work.start(deps) as evaluation:
-        for band in evaluation.bands(work.plan, work.request):
-            if not arrays and apart and band.region == region:
+        # allocated when the estimate was found to fit, and filled band by band, so that no second block is ever held
+        arrays = arrays or tuple(np.empty(region.shape, dtypes[out.plane]) for out in outputs)
+        target = Target(region, tuple((out.plane, out.kind) for out in outputs), arrays)
+        for band in evaluation.bands(work.plan, work.request, target):
+            if band.is_empty:
+                continue
+            if apart and not given and band.region == region:
                 return tuple(convert(band, out.kind) for out in outputs)
-            # allocated when the estimate was found to fit, and filled band by band, so that no second block is ever held
-            arrays = arrays or tuple(np.empty(region.shape, dtypes[out.plane]) for out in outputs)
             for out, array in zip(outputs, arrays, strict=True):
                 convert(band, out.kind, array[band.region.within(region)])
     return arrays
@@ -185,8 +189,8 @@ def run_write(work: Work, sink: Sink, outputs: tuple[Output, ...], _created: Non
     receipt = sink.receipt(work.request.region)
     if receipt is not None:
         return receipt
-    block = work.pull(deps)
-    return sink.write(work.request.region, {out.name: convert(block, out.kind) for out in outputs})
+    arrays = compute_region(work, outputs, deps)
+    return sink.write(work.request.region, {out.name: array for out, array in zip(outputs, arrays, strict=True)})
 
 
 def run_finish(sink: Sink, _created: None, receipts: Sequence[Any]) -> Any:

@@ -20,6 +20,7 @@ from lazyccd.mask_planes import MaskSchema
 from lazyccd.plan.chunks import Grid, regular_grid
 from lazyccd.plan.footprints import Halo
 from lazyccd.plan.steps import Apply, Input, Source, make_params
+from lazyccd.plan.storage import StoredRows
 from lazyccd.sections import Region
 
 # a global, since storages are frozen parts of a plan and its token: a list in them would change with each read
@@ -87,6 +88,10 @@ class FormulaStorage:
     def rows(self) -> int:
         """How many rows are decoded together."""
         return 1
+
+    def stored_rows(self) -> StoredRows | None:
+        """Return None: there is nothing to decode."""
+        return None
 
     def read(self, region: Region) -> Array:
         """Return the pixels of a region and note that it was read."""

@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyccd.errors import ShapeError
-from lazyccd.io.fits.byte_source import ByteSource
+from lazyccd.io.fits.byte_source import ByteSource, RemoteSource
 from lazyccd.io.fits.pixels import Decoder, PixelFormat
+from lazyccd.kernels.program import Op
+from lazyccd.plan.storage import StoredRows
 from lazyccd.sections import Region
 
 _KEPT_BYTES = 4 << 20
@@ -77,6 +79,10 @@ class RegionReader:
         """Read a region that is known to be valid."""
         raise NotImplementedError
 
+    def stored_rows(self) -> StoredRows | None:
+        """Return how to read rows undecoded; None if they are compressed."""
+        return None
+
     def close(self) -> None:
         """Close the file."""
         self._source.close()
@@ -108,8 +114,39 @@ class PlainReader(RegionReader):
         """Take over an open source; ``offset`` is where the pixels start."""
         super().__init__(source, shape, dtype, name)
         self._decoder = Decoder(pixels, dtype, name, stored=pixels.stored, big_endian=True)
+        self._pixels = pixels
         self._itemsize = pixels.stored.itemsize
         self._offset = offset
+
+    def stored_rows(self) -> StoredRows | None:
+        """Return how to read rows undecoded, if a program can decode them."""
+        # A program reads few rows at a time, and each would be a request.
+        if isinstance(self._source, RemoteSource):
+            return None
+        pixels = self._pixels
+        op = None
+        if self._decoder.keeps_size:
+            op = {4: Op.LOAD_BIG_F4, 8: Op.LOAD_BIG_F8}[self._itemsize]
+        elif self.dtype == np.float32 and pixels.is_integral and pixels.blank is None and abs(pixels.bzero) < 2**23:
+            op = {1: Op.LOAD_U1, 2: Op.LOAD_BIG_I2}.get(self._itemsize)
+        return None if op is None else StoredRows(op, int(pixels.bzero), self._row_bytes, self._read_stored)
+
+    def _row_bytes(self, region: Region) -> int:
+        """Return how much memory a row of a region takes."""
+        row_bytes, window_bytes = self.shape[1] * self._itemsize, region.shape.x * self._itemsize
+        return row_bytes if row_bytes - window_bytes <= self._source.gap else window_bytes
+
+    def _read_stored(self, region: Region, buffer: npt.NDArray[np.uint8]) -> tuple[int, int]:
+        """Read rows undecoded: return the bytes from row to row, and how many were used."""
+        rows, columns = region.shape
+        row_bytes, stride = self.shape[1] * self._itemsize, self._row_bytes(region)
+        first = self._offset + region.y0 * row_bytes + region.x0 * self._itemsize
+        used = (rows - 1) * stride + columns * self._itemsize
+        if stride == row_bytes:
+            self._source.read_rows(first, 0, 1, buffer[:used])
+        else:
+            self._source.read_rows(first, row_bytes, rows, buffer[:used])
+        return stride, used
 
     def _fill(self, region: Region, out: npt.NDArray[Any]) -> None:
         """Read in pieces of whole rows."""

@@ -17,6 +17,7 @@ from lazyccd.errors import FormatError, MissingFileError, SourceChangedError
 from lazyccd.io.descriptors import open_for_reading
 from lazyccd.io.zarr.location import location_of
 from lazyccd.io.zarr.shards import decode_shard
+from lazyccd.plan.storage import StoredRows
 from lazyccd.sections import Region
 
 if TYPE_CHECKING:
@@ -131,6 +132,10 @@ class ZarrReader:
         """Return exactly the pixels of the region, native and C-contiguous."""
         return np.ascontiguousarray(self._array[region.slices], dtype=self._dtype)
 
+    def stored_rows(self) -> StoredRows | None:
+        """Return None: chunks are decoded as a whole."""
+        return None
+
     def close(self) -> None:
         """Do nothing; zarr keeps no file open."""
 
@@ -171,6 +176,10 @@ class ShardReader:
             raise FormatError(f"{path}: {error}") from error
         finally:
             os.close(descriptor)
+
+    def stored_rows(self) -> StoredRows | None:
+        """Return None: chunks are decoded as a whole."""
+        return None
 
     def close(self) -> None:
         """Do nothing; no file is kept open."""

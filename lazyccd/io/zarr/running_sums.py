@@ -24,6 +24,7 @@ import numpy as np
 
 from lazyccd.errors import FormatError, SourceChangedError
 from lazyccd.kernels.block import Array
+from lazyccd.plan.storage import StoredRows
 from lazyccd.sections import Region
 
 CURRENT = "current.json"
@@ -242,6 +243,10 @@ class SumsReader:
         weight = self._group["norm"][:-1, y, x].sum(axis=0) + saturated[-1]
         mask |= np.where(lost > 0.1 * weight * (1 + 1e-12), storage.layout.saturated, 0)
         return mask.astype(storage.dtype)
+
+    def stored_rows(self) -> StoredRows | None:
+        """Return None: sums are turned into pixels first."""
+        return None
 
     def close(self) -> None:
         """Release nothing."""
