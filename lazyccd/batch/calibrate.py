@@ -19,7 +19,6 @@ from lazyccd.batch.check_steps import (
     check_result,
     check_subtraction,
     good_pixels,
-    middle,
 )
 from lazyccd.batch.checks import is_large_enough, piled_up
 from lazyccd.batch.classify import calibration_of
@@ -48,6 +47,7 @@ from lazyccd.io import as_frame
 from lazyccd.kernels.block import Array
 from lazyccd.ops.instrument.calibrate import add_noise, scale_noise
 from lazyccd.ops.instrument.overscan import overscan_levels
+from lazyccd.ops.sample import median
 
 
 @dataclass
@@ -524,8 +524,8 @@ def _look_at_step(choice: Choice, before: xr.Dataset, master: xr.Dataset, done: 
         done.doubts += check_division(choice, *values, master)
         return
     if choice.kind == "bias" and frame_plan.facts.overscan.value is not None:
-        done.steps.append(Step("overscan", middle(values[0])))
-    done.steps.append(Step(choice.kind, middle(values[1])))
+        done.steps.append(Step("overscan", median(values[0])))
+    done.steps.append(Step(choice.kind, median(values[1])))
     done.doubts += check_subtraction(choice, *values, master, frame_plan.facts, small=small)
 
 

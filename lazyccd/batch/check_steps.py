@@ -15,7 +15,7 @@ from lazyccd.batch.night_plan import Choice, Doubt
 from lazyccd.frame.core import UNCERTAINTY, resolve
 from lazyccd.kernels.block import Array
 from lazyccd.ops.attributes import cut
-from lazyccd.ops.sample import read_pixels, robust_std
+from lazyccd.ops.sample import median, read_pixels
 from lazyccd.sections import Region
 
 _INVERTED = 0.75
@@ -49,12 +49,6 @@ def uncertainty_of(ds: xr.Dataset) -> Array | None:
         return None
     values: Array = cut(resolve(ds), *area(ds).slices).to_dataset()[UNCERTAINTY].compute().values
     return values
-
-
-def middle(values: Array) -> float:
-    """Return the median of the known values; NaN if there are none."""
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if known.size else float("nan")
 
 
 def is_confirmed(fact: Fact[float]) -> bool:
@@ -105,7 +99,7 @@ def check_subtraction(
 
 def check_division(choice: Choice, before: Array, after: Array, master: xr.Dataset) -> list[Doubt]:
     """Look for what a flat that divided an image left behind, or put in."""
-    level = middle(after)
+    level = median(after)
     with np.errstate(divide="ignore", invalid="ignore"):
         flat = before / after
         flat[~np.isfinite(flat)] = np.nan
@@ -119,18 +113,12 @@ def check_division(choice: Choice, before: Array, after: Array, master: xr.Datas
 def _structure(after: Array, master: Array, opened: xr.Dataset, excess: float = 1.0) -> checks.Left | None:
     """Return how much of a master's small structure is left; of a master of unknown noise only what is positive."""
     noise = uncertainty_of(opened)
-    own = _scatter(good_pixels(opened))
+    own = checks.middle_scatter(good_pixels(opened))
     if noise is None or not own > 0:
         left = checks.structure_left(after, master, 0.0)
         return left if left and left.fraction > 0 else None
     # The master may have been scaled, or converted to another unit.
-    return checks.structure_left(after, master, excess * noise * _scatter(master) / own)
-
-
-def _scatter(values: Array) -> float:
-    """Return the scatter of the small structure in the middle of an image, where a quarter of a million pixels tell it."""
-    region = central_region((values.shape[0], values.shape[1]), 1.0, most=CHECKED // 2)
-    return robust_std(checks.small_structure(values[region.slices]))
+    return checks.structure_left(after, master, excess * noise * checks.middle_scatter(master) / own)
 
 
 def _left(choice: Choice, left: checks.Left | None, what: str, most: float, level: float = 0.0) -> list[Doubt]:
@@ -237,9 +225,9 @@ def check_result(
     values = good_pixels(frame) if values is None else values
     texts = []
     if facts.overscan.value is not None and not steps:
-        steps = (Step("overscan", middle(values)),)
+        steps = (Step("overscan", median(values)),)
     if pedestal_gone:
-        dark = checks.too_dark(values, robust_std(checks.small_structure(values)) / np.sqrt(1.25))
+        dark = checks.too_dark(values, checks.middle_scatter(values) / np.sqrt(1.25))
         texts += [(dark, who_took_too_much(steps))] if dark else []
     uncertainty = uncertainty_of(frame)
     if small and uncertainty is not None:
@@ -255,7 +243,7 @@ def check_result(
 def _why_noise(values: Array, uncertainty: Array, facts: Facts) -> str:
     """Return what may have made the noise of the sky wrong, what is most likely first."""
     low, ratio = checks.noise_ratio(values, uncertainty)
-    level, expected = middle(values), middle(uncertainty)
+    level, expected = median(values), median(uncertainty)
     gain, read = facts.gain.value or 1.0, facts.readnoise.value or 0.0
     variance = (ratio * expected) ** 2
     too_much = expected**2 - variance

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import ndimage
 
 from lazyccd.errors import quiet
 from lazyccd.kernels.block import Array
-from lazyccd.ops.sample import robust_std
+from lazyccd.ops.sample import median, quantile, quantiles_of_rows, robust_std
 from lazyccd.sections import Region
 
 TILES = 4
@@ -25,6 +23,9 @@ TILES = 4
 
 NOISE_SIDE, STRUCTURE_SIDE = 64, 128
 """Sides of the part of each of these in which noise and small structure are measured: more pixels say no more, and take longer."""
+
+MIDDLE_SIDE = 512
+"""Side of the middle of an image in which one scatter is measured for all of it."""
 
 SURE = 5.0
 """Standard errors that an effect must be away from nothing."""
@@ -154,8 +155,8 @@ def unlit_strips(flat: Array) -> list[Region]:
     rows, columns = flat.shape
     for axis in (1, 0):
         # Most of a column of an overscan is dark, and a vignetted one has its middle.
-        profile = _quietly(partial(np.nanquantile, q=0.9), flat if axis else flat.T)
-        level = np.nanmedian(profile)
+        profile = quantiles_of_rows(flat.T if axis else flat, 0.9)
+        level = median(profile)
         # Of columns that a mask takes out nothing is known.
         lit = np.flatnonzero(~(profile <= UNLIT * level)) if level > 0 else np.array([], int)
         for before, after in pairwise(lit.tolist()):
@@ -169,7 +170,7 @@ def hot_pixels_left(after: Array, dark: Array) -> Left | None:
     known = np.isfinite(after) & np.isfinite(dark)
     if not known.any():
         return None
-    above = dark - np.median(dark[known])
+    above = dark - median(dark[known])
     hot = known & (above > HOT * robust_std(dark[known]))
     if hot.sum() < FEWEST_HOT:
         return None
@@ -192,7 +193,7 @@ def shading_left(after: Array, flat: Array) -> Left | None:
     ours, theirs = _medians(after), _medians(flat)
     good = np.isfinite(ours) & np.isfinite(theirs) & (theirs > 0)
     # The sky must stand out, or a gradient of a few counts is all that there is.
-    scatter = robust_std(small_structure(after)) / math.sqrt(1.25)
+    scatter = middle_scatter(after) / math.sqrt(1.25)
     if good.sum() < 16 or np.median(ours[good]) < scatter or (ours[good] <= 0).any():
         return None
     logs, flats = np.log(ours[good]), np.log(theirs[good])
@@ -223,7 +224,7 @@ def too_dark(values: Array, noise: float) -> str:
     values = values[np.isfinite(values)]
     if not values.size or not noise > 0:
         return ""
-    middle = float(np.median(values))
+    middle = median(values)
     if middle < -(BELOW_SKY + SURE / math.sqrt(values.size)) * noise:
         return f"the sky is negative, {middle:.4g} with a noise of {noise:.3g}"
     dark = float(np.mean(values < -5 * noise))
@@ -235,11 +236,20 @@ def constant_part(values: Array) -> float:
     rows, columns = (max(1, size // CONSTANT_SIDE) for size in values.shape)
     side_y, side_x = min(CONSTANT_SIDE, values.shape[0]), min(CONSTANT_SIDE, values.shape[1])
     cut = values[: rows * side_y, : columns * side_x].reshape(rows, side_y, columns, side_x)
-    known = np.isfinite(cut)
-    low = np.where(known, cut, np.inf).min(axis=(1, 3))
-    high = np.where(known, cut, -np.inf).max(axis=(1, 3))
+    # A row of a part tells nearly always that it is not constant; only others are looked at as a whole.
+    suspected = np.argwhere(_has_one_value(cut[:, side_y // 2]))
+    parts = np.array([cut[y, :, x] for y, x in suspected]).reshape(len(suspected), side_y * side_x)
     # A few pixels of a part that is bad may be equal by chance.
-    return float(np.mean((low == high) & (known.mean(axis=(1, 3)) > 0.5)))
+    constant = _has_one_value(parts) & (np.isfinite(parts).mean(axis=-1) > 0.5)
+    return float(constant.sum() / (rows * columns))
+
+
+def _has_one_value(values: Array) -> Array:
+    """Return whether the known values along the last axis are equal; so they are if there are none."""
+    known = np.isfinite(values)
+    low, high = np.where(known, values, np.inf).min(axis=-1), np.where(known, values, -np.inf).max(axis=-1)
+    equal: Array = low >= high
+    return equal
 
 
 def noise_ratio(values: Array, uncertainty: Array) -> tuple[float, float]:
@@ -251,7 +261,7 @@ def noise_ratio(values: Array, uncertainty: Array) -> tuple[float, float]:
     small = small_structure(values)
     for y, x in _tiles(small.shape, 2 * TILES, most=NOISE_SIDE):
         measured = robust_std(small[y, x]) / math.sqrt(1.25)
-        expected = _quietly(np.nanmedian, uncertainty[1:-1, 1:-1][y, x].ravel())
+        expected = median(uncertainty[1:-1, 1:-1][y, x])
         if expected > 0 and math.isfinite(measured):
             ratios.append(measured / expected)
     if len(ratios) < TILES:
@@ -306,7 +316,7 @@ def sources(flat: Array) -> list[Source]:
     if min(flat.shape) < 2 * _BACKGROUND or not known.any():
         return []
     # Beside an amplifier that gave nothing, all is brighter than the mean of both.
-    known &= flat > _LIT * np.median(flat[known])
+    known &= flat > _LIT * median(flat)
     if not known.any():
         return []
     flat = np.where(known, flat, np.nan)
@@ -318,9 +328,17 @@ def sources(flat: Array) -> list[Source]:
     residual = np.where(known, ratio, -np.inf)
     if not sigma > 0:
         return []
-    peaks = (residual == ndimage.maximum_filter(residual, 5)) & (residual > max(STAR_LEAST, STAR_HEIGHT * sigma))
-    peaks &= ndimage.minimum_filter(residual, 3) > np.maximum(STAR_HEIGHT / 4 * sigma, STAR_FOOT * residual)
-    places = sorted(map(tuple, np.argwhere(peaks)), key=lambda place: -residual[place])[:100]
+    peaks = np.argwhere(residual > max(STAR_LEAST, STAR_HEIGHT * sigma))
+    heights = residual[tuple(peaks.T)]
+    # Few pixels stand out, so only these are compared with their neighbours. Beyond the edge the flat goes on in a mirror.
+    around = np.pad(residual, 2, "symmetric")
+    for dy, dx in np.ndindex(5, 5):
+        beside = around[peaks[:, 0] + dy, peaks[:, 1] + dx]
+        kept = beside <= heights
+        if 1 <= dy <= 3 and 1 <= dx <= 3:
+            kept &= beside > np.maximum(STAR_HEIGHT / 4 * sigma, STAR_FOOT * heights)
+        peaks, heights = peaks[kept], heights[kept]
+    places = sorted(map(tuple, peaks), key=lambda place: -residual[place])[:100]
     found = (_source(residual, int(y), int(x)) for y, x in places)
     return [source for source in found if source is not None]
 
@@ -347,17 +365,22 @@ def _background(flat: Array) -> Array:
     rows, columns = (max(2, size // _BACKGROUND) for size in flat.shape)
     high, wide = flat.shape[0] // rows, flat.shape[1] // columns
     parts = flat[: rows * high, : columns * wide].reshape(rows, high, columns, wide)
-    pixels = np.moveaxis(parts, 2, 1).reshape(rows, columns, -1).transpose(2, 0, 1)
     # Where dust covers most of a part, its median is that of the dust.
-    high_levels = _quietly(partial(np.nanquantile, q=0.8), pixels)
-    high_levels = np.where(np.isfinite(high_levels), high_levels, np.nanmedian(high_levels))
-    places = [
-        np.clip((np.arange(size) + 0.5) / side - 0.5, 0, count - 1)
-        for size, side, count in zip(flat.shape, (high, wide), (rows, columns), strict=True)
-    ]
-    return np.asarray(
-        ndimage.map_coordinates(high_levels, np.meshgrid(*places, indexing="ij"), order=1, mode="nearest")
+    levels = quantiles_of_rows(np.moveaxis(parts, 2, 1).reshape(rows, columns, -1), 0.8)
+    levels = np.where(np.isfinite(levels), levels, median(levels))
+    # As a product of matrices: each row of one has the weights of two parts.
+    along_y, along_x = (
+        _weights(size, side, count) for size, side, count in zip(flat.shape, (high, wide), (rows, columns), strict=True)
     )
+    background: Array = along_y @ levels @ along_x.T
+    return background
+
+
+def _weights(size: int, side: int, count: int) -> Array:
+    """Return the weights of parts for each pixel of an axis, linear between their centres."""
+    places = np.clip((np.arange(size) + 0.5) / side - 0.5, 0, count - 1)
+    weights: Array = np.maximum(0.0, 1 - np.abs(places[:, None] - np.arange(count)))
+    return weights
 
 
 def _source(residual: Array, y: int, x: int) -> Source | None:
@@ -371,15 +394,14 @@ def _source(residual: Array, y: int, x: int) -> Source | None:
     # Between rings of dust a flat is brighter than on them, but not than where there is none.
     for inner, outer, most in ((5, 8, 0.75), (12, 20, 0.5)):
         ring = part[(distance >= inner) & (distance <= outer) & np.isfinite(part)]
-        if ring.size < 20 or np.quantile(ring, 0.95) > most * peak:
+        if ring.size < 20 or quantile(ring, 0.95) > most * peak:
             return None
     return Source(y, x, peak)
 
 
 def robust_spread(values: Array) -> float:
     """Return the standard deviation that the middle half of some values has."""
-    low, high = np.quantile(values, [0.25, 0.75])
-    return float(high - low) / 1.349
+    return (quantile(values, 0.75) - quantile(values, 0.25)) / 1.349
 
 
 def piled_up(values: Array) -> tuple[float, int] | None:
@@ -390,7 +412,7 @@ def piled_up(values: Array) -> tuple[float, int] | None:
     values = values[np.isfinite(values)]
     if not values.size:
         return None
-    top, middle = float(values.max()), float(np.median(values))
+    top, middle = float(values.max()), median(values)
     count = int((values == top).sum())
     # Of noise, and of stars, each value has fewer pixels than the one below.
     depth = max(1.0, 0.05 * (top - middle))
@@ -402,6 +424,12 @@ def small_structure(values: Array) -> Array:
     """Return each pixel less the mean of its four neighbours, but for those at the edge."""
     middle: Array = values[1:-1, 1:-1]
     return middle - (values[:-2, 1:-1] + values[2:, 1:-1] + values[1:-1, :-2] + values[1:-1, 2:]) / 4
+
+
+def middle_scatter(values: Array) -> float:
+    """Return the scatter of the small structure in the middle of an image, where a quarter of a million pixels tell it."""
+    y, x = (_middle(0, size, MIDDLE_SIDE) for size in values.shape)
+    return robust_std(small_structure(values[y, x]))
 
 
 def _tiles(shape: tuple[int, ...], count: int = TILES, most: int | None = None) -> list[tuple[slice, slice]]:
@@ -429,7 +457,7 @@ def _clipped(a: Array, m: Array, n: Array) -> tuple[Array, Array, Array]:
     a, m, n = a[known], m[known], n[known]
     if not a.size:
         return a, m, n
-    a, m = a - np.median(a), m - np.median(m)
+    a, m = a - median(a), m - median(m)
     good = (np.abs(a) <= 5 * robust_spread(a)) & (np.abs(m) <= 5 * robust_spread(m))
     return a[good], m[good], n[good]
 
@@ -444,7 +472,7 @@ def _mean_left(fractions: list[float]) -> Left | None:
 
 def _medians(values: Array) -> Array:
     """Return the medians of 8 by 8 parts of an image."""
-    return np.array([_quietly(np.nanmedian, values[y, x].ravel()) for y, x in _tiles(values.shape, 2 * TILES)])
+    return np.array([median(values[y, x]) for y, x in _tiles(values.shape, 2 * TILES)])
 
 
 def _quietly(statistic: Callable[..., Any], values: Array) -> Any:

@@ -21,7 +21,7 @@ from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, resolve
 from lazyccd.frame.header import header_view
 from lazyccd.kernels.rank_filter import rank_filter
 from lazyccd.ops.attributes import cut
-from lazyccd.ops.sample import read_pixels, robust_std
+from lazyccd.ops.sample import median, read_pixels, robust_std
 from lazyccd.plan.chunks import grid_boxes
 from lazyccd.plan.cost import fits_memory
 from lazyccd.sections import Region
@@ -144,8 +144,7 @@ def _sky_and_noise(values: Array) -> tuple[float, float]:
     """Return the median of an image and the noise of a pixel, from about `NOISE_ROWS` of its rows."""
     rows = values[:: max(1, values.shape[0] // NOISE_ROWS)]
     # Differences of neighbours do not see the sky's gradient.
-    known = rows[np.isfinite(rows)]
-    return float(np.median(known)) if known.size else math.nan, robust_std(np.diff(rows, axis=1)) / math.sqrt(2)
+    return median(rows), robust_std(np.diff(rows, axis=1)) / math.sqrt(2)
 
 
 def _peaks(values: Array, sigma: float) -> npt.NDArray[np.intp]:
@@ -389,13 +388,13 @@ def flux_changes(before: Array, after: Array) -> StarFluxes:
     labels, count = ndimage.label(smooth > STAR_SIGMAS * sigma)
     if not count:
         return StarFluxes(np.zeros(0), 0.0)
-    numbers = np.arange(1, count + 1)
-    sizes = ndimage.sum_labels(np.ones_like(one), labels, numbers)
-    flux, change = (ndimage.sum_labels(values, labels, numbers) for values in (one, other - one))
+    # Stars cover few pixels, and only these are summed.
+    places = np.flatnonzero(labels)
+    numbers, was, now = (values.ravel()[places] for values in (labels, one, other))
+    sizes, flux, change = (np.bincount(numbers, what, count + 1)[1:] for what in (None, was, now - was))
     # Large galaxies are hit by chance, and then lose what is not theirs.
-    outside = labels == 0
-    rays = ndimage.label((one != other) & outside, np.ones((3, 3)))[1]
-    pixels = max(1, int(outside.sum()))
+    rays = ndimage.label((one != other) & (labels == 0), np.ones((3, 3)))[1]
+    pixels = max(1, labels.size - places.size)
     stars = (sizes >= STAR_PIXELS) & (flux > 0) & (rays / pixels * sizes < CHANCE_HITS)
     by_chance = (rays + FEWEST_RAYS) / pixels * float(sizes[stars].sum())
     return StarFluxes(np.asarray(np.abs(change[stars]) / flux[stars]), by_chance)

@@ -26,7 +26,7 @@ from lazyccd.frame.core import UNCERTAINTY, resolve
 from lazyccd.frame.output_header import after_normalization
 from lazyccd.kernels.block import Array
 from lazyccd.ops.instrument.calibrate import scale_noise
-from lazyccd.ops.sample import read_pixels, robust_std
+from lazyccd.ops.sample import median, read_pixels, robust_std
 from lazyccd.ops.stack.rejection import SigmaClip
 
 FEW = 10
@@ -185,8 +185,8 @@ def odd_levels(frames: Mapping[str, Array], group: MasterGroup) -> tuple[dict[st
     group
         Its kind and name. Dark current may differ by a part of itself, the level of a bias is arbitrary.
     """
-    known = {name: values[np.isfinite(values)] for name, values in frames.items()}
-    levels = {name: float(np.median(values)) for name, values in known.items() if values.size}
+    known = {name: median(values) for name, values in frames.items()}
+    levels = {name: value for name, value in known.items() if math.isfinite(value)}
     if len(levels) < 2:
         return {}, []
     middle = float(np.median(list(levels.values())))
