@@ -35,6 +35,7 @@ from lazyccd.frame.units import unit_to_text
 from lazyccd.frame.wcs import lattice
 from lazyccd.io.open import open_image
 from lazyccd.io.zarr.open import levels_of, open_zarr
+from lazyccd.io.zarr.reader import ZarrStorage
 from lazyccd.kernels.block import MAPS, Array
 from lazyccd.kernels.screen import screen_pixels
 from lazyccd.plan.chunks import Grid, regular_grid
@@ -194,15 +195,16 @@ def _plane_names(image: Image, planes: bool | str | Sequence[str]) -> tuple[str,
 def _level_of(image: Image, size: int | None) -> tuple[Image, int]:
     """Return the smallest level of a pyramid that has as many pixels as the picture, and how much smaller than the image it is."""
     read = {source.storage for source in sources(image.plan)}
-    stores = {str(getattr(storage, "store", "")) for storage in read}
-    store = stores.pop() if len(stores) == 1 else ""
-    if size is None or not store or max(image.shape) < 2 * size:
+    archived = {storage for storage in read if isinstance(storage, ZarrStorage)}
+    stores = {storage.store for storage in archived}
+    if size is None or len(stores) != 1 or archived != read or max(image.shape) < 2 * size:
         return image, 1
+    store = stores.pop()
     wanted = int(math.log2(max(image.shape) / size))
     level = min(wanted, levels_of(store) - 1)
     if level < 1:
         return image, 1
-    paths = {str(getattr(storage, "path", "")).rpartition("/")[0] for storage in read}
+    paths = {storage.path.rpartition("/")[0] for storage in archived}
     group = paths.pop() if len(paths) == 1 else ""
     frame = "" if group.isdecimal() else f"/{group}"
     try:
@@ -306,6 +308,28 @@ def grey_limits(values: Array, interval: str = "zscale") -> Limits:
     return float(low), float(high)
 
 
+def chosen_limits(values: Array, interval: str, vmin: float | None, vmax: float | None) -> Limits:
+    """Return the values that are black and white: those that are given, else those of the interval.
+
+    Raises
+    ------
+    ParameterError
+        Raised if ``vmin`` is not below ``vmax``, or the interval has another name.
+
+    Examples
+    --------
+    >>> chosen_limits(np.array([1.0, 5.0]), "minmax", 7.0, None)  # brighter than all: white lies above it
+    (7.0, 8.0)
+    """
+    if vmin is not None and vmax is not None and not vmin < vmax:
+        raise ParameterError(f"vmin={vmin:g} must be below vmax={vmax:g}; correct one of them.")
+    found = grey_limits(values, interval)
+    low, high = found[0] if vmin is None else vmin, found[1] if vmax is None else vmax
+    if low < high:
+        return low, high
+    return (high - 1, high) if vmin is None and vmax is not None else (low, low + 1)
+
+
 def grey_levels(values: Array, limits: Limits, stretch: str = "asinh") -> Array:
     """Return the brightness of values, from 0 (black) to 1 (white); NaN stays NaN.
 
@@ -349,10 +373,7 @@ def save_png(
     The picture appears under its name when it is complete.
     """
     screens = _screens(open_image(path), size, planes, variable)
-    found = {name: grey_limits(screen.values, interval) for name, screen in screens.items()}
-    limits = {
-        name: (low if vmin is None else vmin, high if vmax is None else vmax) for name, (low, high) in found.items()
-    }
+    limits = {name: chosen_limits(screen.values, interval, vmin, vmax) for name, screen in screens.items()}
     _write_png(screens, limits, title or _last_part(path), target, stretch, cmap)
 
 

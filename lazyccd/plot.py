@@ -25,7 +25,7 @@ from lazyccd.frame.detector_geometry import Placement
 from lazyccd.frame.tree import frames_of
 from lazyccd.frame.wcs import wcs_from_header
 from lazyccd.io.open import open_image
-from lazyccd.picture import NAN_COLOUR, SIZE, Screen, colormap, grey_levels, grey_limits, on_screen
+from lazyccd.picture import NAN_COLOUR, SIZE, Screen, chosen_limits, colormap, grey_levels, on_screen
 from lazyccd.sections import Region
 
 
@@ -85,7 +85,7 @@ def show(
     Raises
     ------
     ParameterError
-        Raised if stretch, interval, a plane or the variable has another name.
+        Raised if stretch, interval, a plane or the variable has another name, or ``vmin`` is not below ``vmax``.
     FrameError
         Raised if axes on the sky are asked for, and the frame has no WCS.
 
@@ -99,15 +99,14 @@ def show(
     (512, 1024)
     """
     grey_levels(np.zeros(0), (0, 1), stretch)  # a wrong name is told before pixels are computed
-    grey_limits(np.zeros(0), interval)
+    chosen_limits(np.zeros(0), interval, vmin, vmax)
     if ax is None:
         wcs = _wcs_of_positions(ds) if sky else None
         _, ax = plt.subplots(figsize=(7, 6), layout="constrained", subplot_kw={"projection": wcs} if sky else {})
     elif sky and not hasattr(ax, "wcs"):
         raise ParameterError("sky=True needs axes of a WCS: leave out ax=, or make it with projection=ds.ccd.wcs.")
     screen = on_screen(ds, size, planes, variable)
-    limits = grey_limits(screen.values, interval)
-    _draw(ax, screen, stretch, (limits[0] if vmin is None else vmin, limits[1] if vmax is None else vmax), cmap)
+    _draw(ax, screen, stretch, chosen_limits(screen.values, interval, vmin, vmax), cmap)
     ax.set_title(title)
     if screen.note:
         ax.text(1, 1.01, screen.note, transform=ax.transAxes, ha="right", va="bottom", fontsize="x-small")
@@ -127,7 +126,7 @@ def _wcs_of_positions(ds: xr.Dataset) -> Any:
 
 def _draw(ax: Axes, screen: Screen, stretch: str, limits: tuple[float, float], cmap: str) -> None:
     """Draw the pixels, the planes on top of them, a colour bar and a legend."""
-    low, high = limits if limits[1] > limits[0] else (limits[0], limits[0] + 1)
+    low, high = limits
     even = np.linspace(low, high, 1001)
     levels = grey_levels(even, (low, high), stretch)
     norm = FuncNorm(

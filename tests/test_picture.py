@@ -161,6 +161,8 @@ def test_axes_limits_and_variables() -> None:
         ds.ccd.show(variable="n_used")
     with pytest.raises(ParameterError, match=r"'virids' must be a colormap of matplotlib, such as viridis"):
         ds.ccd.show(cmap="virids")
+    with pytest.raises(ParameterError, match="vmin=5 must be below vmax=3"):
+        ds.ccd.show(vmin=5, vmax=3)
     with pytest.raises(FrameError, match="no WCS"):
         ds.ccd.show(sky=True)
     wcs = WCS(naxis=2)
