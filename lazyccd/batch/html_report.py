@@ -14,6 +14,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
@@ -260,13 +261,13 @@ def _planes(science: Iterable[Entry]) -> list[dict[str, Any]]:
             shares.setdefault(plane, []).append((share, item["name"]))
     rows = []
     for plane, found in shares.items():
-        values = sorted([*(share for share, _ in found), *[0.0] * (count - len(found))])
+        values = [*(share for share, _ in found), *[0.0] * (count - len(found))]
         largest = max(found)
         rows.append(
             {
                 "plane": plane,
-                "least": values[0],
-                "middle": values[len(values) // 2],
+                "least": min(values),
+                "middle": median(values),
                 "most": largest[0],
                 "where": largest[1],
             }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from lazyccd.errors import ParameterError
@@ -65,8 +65,8 @@ class Options:
     recursive: bool = False
     """Whether subfolders are searched."""
 
-    on_error: OnError = "raise"
-    """What a damaged image of several does: its exposure fails, or it is skipped."""
+    on_error: OnError | None = None
+    """What a damaged image of several does: its exposure fails (raise), or it is skipped; None where nothing was asked, as raise."""
 
     veto: tuple[str, ...] = ()
     """Frames to leave out."""
@@ -76,7 +76,7 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be missing, and methods that are not known."""
-        if self.on_error not in {"raise", "skip"}:
+        if self.on_error not in {None, "raise", "skip"}:
             raise ParameterError(f"--on-error {self.on_error!r} must be raise or skip; correct it.")
         for name in ("gain", "readnoise", "saturate"):
             # float('nan') is a number; as a gain it would make every pixel NaN without an error.
@@ -93,6 +93,12 @@ class Options:
         for kind in self.allow_missing:
             if kind not in MISSABLE:
                 raise ParameterError(f"--allow-missing {kind!r} must be one of {', '.join(MISSABLE)}; correct it.")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Options that were asked for, by name: the later word beside what a recipe or a table says."""
+        values = {item.name: (getattr(self, item.name), item.default) for item in fields(self)}
+        return {name: value for name, (value, default) in values.items() if value != default}
 
     @property
     def facts(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -127,7 +127,7 @@ class NightJournal:
         key
             Its fingerprint now; empty to accept any.
         verify
-            Compare the checksum of its file with the one noted, rather than its size only.
+            Compare the checksum of its file or store with the one noted, rather than its size only.
         """
         noted = self.receipts.get(name)
         if noted is None or key not in {"", noted["key"]}:
@@ -135,17 +135,17 @@ class NightJournal:
         path = Path(noted["path"])
         # Comparing sizes finds what an interruption cuts; after a power failure only checksums find pages that were
         # never written.
-        if _size(path) != noted["size"] or (verify and path.is_file() and _checksum(path) != noted["crc32c"]):
+        if _size(path) != noted["size"] or (verify and _checksum(path) != noted["crc32c"]):
             return None
         return Outcome.from_record(noted["outcome"])
 
     def add(self, outcome: Outcome, key: str, members: Iterable[FramePlan], masters: Iterable[str]) -> None:
-        """Note that a product is complete, with size and checksum of its file, and what it was made of."""
+        """Note that a product is complete, with size and checksum of its file or store, and what it was made of."""
         file = Path(outcome.path)
         receipt = {
             "path": outcome.path,
             "size": _size(file),
-            "crc32c": _checksum(file) if file.is_file() else None,
+            "crc32c": _checksum(file),
             "key": key,
             "outcome": asdict(outcome),
             "frames": list(dict.fromkeys(map(exposure_name, members))),
@@ -308,12 +308,24 @@ def _state(path: Path) -> str:
 
 
 def _size(path: Path) -> int | None:
-    """Return the bytes of a file, or of the metadata of a store; None if it is not there."""
-    file = path / "zarr.json" if path.is_dir() else path
-    return file.stat().st_size if file.exists() else None
+    """Return the bytes of a file, or of all files of a store; None if it is not there."""
+    return sum(file.stat().st_size for file in _files(path)) if path.exists() else None
 
 
 def _checksum(path: Path) -> int:
-    """Return the CRC32C of a file."""
-    with path.open("rb") as file:
-        return checksum(iter(lambda: file.read(1 << 22), b""))
+    """Return the CRC32C of a file, or of the names and contents of all files of a store."""
+    return checksum(_content(path))
+
+
+def _files(path: Path) -> list[Path]:
+    """Return a file, or all files of a store by their names."""
+    return sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+
+
+def _content(path: Path) -> Iterator[bytes]:
+    """Yield the bytes of a file, or of all files of a store with their names."""
+    for each in _files(path):
+        if each != path:
+            yield each.relative_to(path).as_posix().encode()
+        with each.open("rb") as file:
+            yield from iter(lambda: file.read(1 << 22), b"")

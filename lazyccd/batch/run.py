@@ -92,7 +92,7 @@ def plan_night(
     recipe = recipe or read_recipe(options)
     first = os.fspath(names[0]) if names else ""
     options = recipe.options_under(options, first if os.path.isdir(first) else os.path.dirname(first))
-    collection = collect(names, options.on_error, recursive=options.recursive, only=only)
+    collection = collect(names, options.on_error or "raise", recursive=options.recursive, only=only)
     if not collection.frames:
         reasons = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in collection.skipped)
         raise FormatError(f"none of {len(collection.skipped)} files can be used: {reasons}.")

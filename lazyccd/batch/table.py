@@ -142,7 +142,8 @@ def load_table(path: str | Path, options: Options | None = None, recipe: Recipe 
     names = [row["file"] for row in rows]
     if len(set(names)) != len(names):
         raise ParameterError(f"table {source!r} names a file twice; each must have one row.")
-    given = _merge(_options(table.meta, source), options or Options())
+    # An option that was not given now must not undo one that the table remembers.
+    given = replace(_options(table.meta, source), **(options or Options()).given)
     recipe = recipe or read_recipe(given)
     given = recipe.options_under(given, folder)
     collection = _collect(names, folder, given)
@@ -228,20 +229,12 @@ def _options(meta: dict[str, Any], source: str) -> Options:
     return Options(**cells)
 
 
-def _merge(stored: Options, now: Options) -> Options:
-    """Return options of which those given now go first."""
-    default = Options()
-    # An option that was not given now must not undo one that the table remembers.
-    changed = {item.name: getattr(now, item.name) for item in fields(Options)}
-    return replace(stored, **{name: value for name, value in changed.items() if value != getattr(default, name)})
-
-
 def _collect(names: list[str], folder: str, options: Options) -> NightFiles:
     """Read the headers of a table's files, in its order."""
     if not names:
         return NightFiles(folder, ())
     paths = [name if "://" in name else os.path.join(folder, name) for name in names]
-    collection = collect(paths, options.on_error)
+    collection = collect(paths, options.on_error or "raise")
     # Fewer files may have a deeper folder in common; the names of the table stay.
     prefix = os.path.relpath(collection.folder, folder)
     if prefix == ".":

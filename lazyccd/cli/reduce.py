@@ -70,9 +70,8 @@ if TYPE_CHECKING:
 @click.option(
     "--on-error",
     type=click.Choice(["raise", "skip"]),
-    default="raise",
-    show_default=True,
-    help="Fail the exposure of a damaged image, or skip the image. Skipping decompresses all tiles first to find damage.",
+    help="Fail the exposure of a damaged image, or skip the image. Skipping decompresses all tiles first to find damage.  "
+    "[default: raise, or as the recipe says]",
 )
 @click.option("--veto", multiple=True, metavar="FILE", help="Leave a frame out; OUT/veto.txt remembers it.")
 @click.option(
@@ -134,7 +133,7 @@ def reduce(
     Exit status: 0 if every product is complete, 3 if a product lacks something or may be wrong, 1 if a frame fails, a file cannot
     be read, or no frame is recognised, 2 if the command is wrong.
     """
-    from lazyccd.batch.night_plan import Options
+    from lazyccd.batch.options import Options
     from lazyccd.batch.report import print_notes, print_plan
     from lazyccd.batch.run import plan_night
     from lazyccd.batch.table import save_table

@@ -282,6 +282,21 @@ def test_a_kill_between_two_products(copy: Copy, monkeypatch: pytest.MonkeyPatch
     assert made(go(raw, out)) == {"007", "008", "009"}
 
 
+def test_damaged_stores_are_made_again(copy: Copy) -> None:
+    """A chunk that is gone is seen at once, one with other bytes by its checksum."""
+    raw, out = copy(products=False)
+    light = next(raw.glob("light*"))
+    go(light, out, format="zarr")
+    assert go(light, out, format="zarr", verify=True).kept == {light.name}
+    for verify in (False, True):
+        chunk = next(each for each in next(out.glob("*.zarr")).rglob("*") if each.is_file() and each.suffix != ".json")
+        if verify:
+            chunk.write_bytes(bytes(chunk.stat().st_size))
+        else:
+            chunk.unlink()
+        assert made(go(light, out, format="zarr", verify=verify)) == {light.name[5:8]}
+
+
 def test_a_foreign_file_is_not_replaced(copy: Copy) -> None:
     """A product that no run noted is refused, also in a folder that has others."""
     raw, out = copy()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from lazyccd.batch.levels import LEVELS, Levels
@@ -175,17 +175,14 @@ class Recipe:
         MissingFileError
             Raised if a file that the recipe names is not there.
         """
-        default, stated = Options(), self._stated(night)
+        stated = self._stated(night)
         for name, operation in NEEDED_BY.items():
             value = getattr(given, name)
             if value not in {"", (), "none"} and self.step(operation) is None:
                 raise ParameterError(
                     f"--{name.replace('_', '-')} needs the step {operation}, which {self.title} does not have; add it."
                 )
-        now = {item.name: getattr(given, item.name) for item in fields(Options)}
-        # What is given in the command is the later word.
-        changed = {name: value for name, value in now.items() if value != getattr(default, name)}
-        return Options(**{**stated, **changed})
+        return Options(**{**stated, **given.given})
 
     def without_stated(self, options: Options, night: str) -> Options:
         """Return options without those that the recipe states: it states them again when it is read."""
@@ -200,7 +197,7 @@ class Recipe:
         stated = dict(self.options)
         for step in self.steps:
             for name, option in RULES[step.operation].options.items():
-                if name in step.parameters:
+                if step.parameters.get(name) is not None:
                     stated[option] = step.parameters[name]
         for name in FILES & set(stated):
             several = [stated[name]] if isinstance(stated[name], str) else stated[name]

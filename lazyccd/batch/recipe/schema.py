@@ -121,7 +121,9 @@ def json_schema() -> dict[str, Any]:
 
 def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a recipe whose document has no faults."""
-    made: dict[str, Any] = {"order": data.get("order", "checked"), "options": dict(data.get("options") or {})}
+    # A key without a value says nothing, as one that is left out.
+    options = {name: value for name, value in (data.get("options") or {}).items() if value is not None}
+    made: dict[str, Any] = {"order": data.get("order", "checked"), "options": options}
     if data.get("steps") is not None:
         made["steps"] = tuple(_step(item) for item in data["steps"])
     made["association"] = dict(data.get("association") or {})
