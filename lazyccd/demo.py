@@ -13,7 +13,6 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
-from rich.console import Console
 from rich.table import Table
 
 from lazyccd import io
@@ -21,7 +20,7 @@ from lazyccd.batch.collect import collect
 from lazyccd.batch.make_plan import build_plan
 from lazyccd.batch.night_plan import product_name
 from lazyccd.batch.outcome import Outcome
-from lazyccd.batch.report import make_console, print_results
+from lazyccd.batch.report import PlainConsole, make_console, print_results
 from lazyccd.batch.run import Run
 from lazyccd.errors import TargetExistsError
 from lazyccd.picture import draw_product
@@ -111,7 +110,7 @@ def _against_truth(night: Night, science: list[Outcome]) -> Table:
     return table
 
 
-def _say_what_is_where(console: Console, folder: Path, simulating: float, reducing: float) -> None:
+def _say_what_is_where(console: PlainConsole, folder: Path, simulating: float, reducing: float) -> None:
     """Print how long it took and where to look."""
     console.print(f"Simulated in {simulating:.1f} s, reduced and checked in {reducing:.1f} s. In {folder}:")
     console.print("  raw/                  the simulated night")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,3 +115,21 @@ def warn(message: str, category: type[Warning]) -> None:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "lazyccd":
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
+
+
+def printable(text: str) -> str:
+    r"""Return text that cannot steer a terminal: characters that do not print, other than tabs and line ends, as escapes.
+
+    Examples
+    --------
+    >>> print(printable("a\x1b[31m.fits"), printable("Größe: 5 µm"))
+    a\x1b[31m.fits Größe: 5 µm
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char
+        if char.isprintable() or char in "\n\t" or unicodedata.category(char) == "Zs"
+        else char.encode("unicode_escape").decode()
+        for char in text
+    )

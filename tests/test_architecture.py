@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -264,6 +265,12 @@ def test_steps_of_ccdproc_import_what_they_run(tmp_path: Path, monkeypatch: pyte
     found = {name.split(".")[0] for name in modules_after(SCRIPT)}
     assert "astropy" in found
     assert not found & {"dask", "distributed", "fsspec", "numba", "pandas", "xarray", "zarr"}
+
+
+def test_commands_print_by_say() -> None:
+    """Commands print by `say`, which makes text harmless, and not by what prints it as it is."""
+    files = sorted((ROOT / PACKAGE / "cli").glob("*.py"))
+    assert [path.name for path in files if re.search(r"click\.s?echo", path.read_text())] == ["common.py"]
 
 
 LIGHT = ("import lazyccd", "from lazyccd.cli.main import main")

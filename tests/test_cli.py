@@ -338,7 +338,7 @@ def test_info_of_a_camera(tmp_path: Path) -> None:
     fits.HDUList([fits.PrimaryHDU(), *hdus, table]).writeto(tmp_path / "a.fits")
     result = CliRunner().invoke(main, ["info", str(tmp_path / "a.fits"), "--picture", str(tmp_path / "a.png")])
     assert result.exit_code == 0, result.output
-    for text in ("SCI_2", "6 x 4", "[5:6,1:4]", "kept as they are: CAT (table)", "by DETSEC, [1:8,1:4]"):
+    for text in ("SCI_2", "4 x 6", "[5:6,1:4]", "kept as they are: CAT (table)", "by DETSEC, [1:8,1:4]"):
         assert text in result.output
     rows = [line for line in result.output.splitlines() if line.startswith("|")]
     assert rows[-1].index("o") == 1
@@ -517,3 +517,62 @@ def test_info_says_why_there_is_no_centre(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "sky coordinates: the WCS of the header cannot be read" in " ".join(result.output.split())
     assert "6 rows and 8 columns" in result.output
+
+
+def steering(folder: Path) -> Path:
+    """Write a frame whose file name has escape codes and whose header has the markup of rich, and return its folder."""
+    folder.mkdir()
+    markup = "[link=http:x]a[/link]"
+    header = fits.Header({"IMAGETYP": "light", "EXPTIME": 1.0, "OBJECT": markup, "GAIN": 1.0, "RDNOISE": 5.0})
+    image = fits.ImageHDU(np.ones((8, 10), np.uint16), header, name=markup)
+    fits.HDUList([fits.PrimaryHDU(), image]).writeto(folder / "a\x1b[31m\x1b]8;;b :smile:[.fits")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("info",), ("info", "{}"), ("info", "--header", "{}"), ("reduce", "--dry-run"), ("recipe",), ("show", "{}[9]")],
+)
+def test_nothing_steers_the_terminal(words: tuple[str, ...], tmp_path: Path) -> None:
+    """Names and headers reach the terminal as they are: escape codes are shown, markup is not followed, and no smile appears."""
+    folder = steering(tmp_path / "night")
+    file = str(next(folder.iterdir()))
+    given = [word.format(file) for word in words]
+    given += [] if any("{}" in word for word in words) else [str(folder)]
+    # with color=True, click passes escape codes on, as it does in a terminal
+    result = CliRunner().invoke(main, given, color=True)
+    assert result.exit_code in {0, 1, 2, 3}, result.exception
+    text = "".join(result.output.split())
+    assert "\x1b" not in result.output
+    assert r"a\x1b[31m\x1b]8;;b" in text or "[LINK" in text.upper() or words == ("recipe",)
+    assert ":smile:" in text.lower() or words == ("recipe",)
+
+
+def test_info_of_a_folder(folder: str, tmp_path: Path) -> None:
+    """`info FOLDER` has a row for each file; of thousands, one for those that are alike."""
+    rows = call("info", folder).output.splitlines()
+    assert any(re.search(r"flat006\.fits\W+flat\W+R\W+5\W+128 x 192\W", row) for row in rows), rows
+    source = next(Path(folder).glob("light*.fits")).read_bytes()
+    for number in range(150):
+        # the last byte makes them frames of their own
+        (tmp_path / f"a{number:03}.fits").write_bytes(source[:-1] + bytes([number]))
+    output = call("info", str(tmp_path)).output
+    assert len(output.splitlines()) < 12
+    assert "150: a000.fits" in output
+
+
+def test_info_prints_headers(folder: str, tmp_path: Path) -> None:
+    """`info --header` prints all cards as they are in the file, of all HDUs or of the one that is named."""
+    path = next(Path(folder).glob("light*.fits"))
+    lines = call("info", "--header", str(path)).output.splitlines()
+    cards = [str(card).rstrip() for card in fits.getheader(path).cards]
+    assert lines == [f"# {path}[0]", *cards]
+    hdus = [fits.PrimaryHDU(), fits.BinTableHDU(name="T"), fits.ImageHDU(np.ones((2, 2)), name="SCI")]
+    fits.HDUList(hdus).writeto(tmp_path / "a.fits")
+    named = call("info", "--header", f"{tmp_path}/a.fits[T]").output
+    assert "TTYPE" not in named
+    assert "XTENSION= 'BINTABLE'" in named
+    assert "SCI" not in named
+    assert [line for line in call("info", "--header", f"{tmp_path}/a.fits").output.splitlines() if line[0] == "#"] == [
+        f"# {tmp_path}/a.fits{label}" for label in ("[0]", "[T,1]", "[SCI,1]")
+    ]

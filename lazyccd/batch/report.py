@@ -15,7 +15,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import IO, Any
 
 from rich import box
 from rich.console import Console, JustifyMethod
@@ -30,6 +30,7 @@ from lazyccd.batch.metadata import Fact, value_to_text
 from lazyccd.batch.night_plan import Choice, FramePlan, NightPlan, exposure_name
 from lazyccd.batch.outcome import Outcome
 from lazyccd.batch.run import Run
+from lazyccd.errors import printable
 
 PIPED_WIDTH = 100
 _OPTIONAL = frozenset(
@@ -60,13 +61,24 @@ _SHOWN = 3
 """Files that are named of those that something is about."""
 
 
-def make_console() -> Console:
+class PlainConsole(Console):
+    """A console on which text is text: names of files and values of headers cannot style it, link, or move the cursor."""
+
+    def __init__(self, file: IO[str], width: int | None = None) -> None:
+        super().__init__(file=file, width=width, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Return text for printing; all that comes as a string, also into cells of tables, passes here."""
+        return super().render_str(printable(text), **how)
+
+
+def make_console() -> PlainConsole:
     """Return a console for standard output: as wide as the terminal, or 100 columns where there is none."""
     # A pipe has no width, and rich would fold at 80; long names of files need more.
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
+    return PlainConsole(sys.stdout, None if sys.stdout.isatty() else PIPED_WIDTH)
 
 
-def print_plan(plan: NightPlan, console: Console | None = None) -> None:
+def print_plan(plan: NightPlan, console: PlainConsole | None = None) -> None:
     """Print what will be done with a night, and why.
 
     Parameters
@@ -78,7 +90,7 @@ def print_plan(plan: NightPlan, console: Console | None = None) -> None:
     """
     console = console or make_console()
     numbers = Numbers(plan)
-    console.print(Text(f"Night {plan.folder}: {_count(plan)}", style="bold"))
+    console.print(f"Night {plan.folder}: {_count(plan)}", style="bold")
     console.print(_files(plan, numbers))
     if plan.frames:
         console.print(_facts(plan, numbers))
@@ -92,7 +104,7 @@ def print_plan(plan: NightPlan, console: Console | None = None) -> None:
     console.print(_verdict(plan))
 
 
-def print_notes(plan: NightPlan, console: Console | None = None) -> None:
+def print_notes(plan: NightPlan, console: PlainConsole | None = None) -> None:
     """Print, before a night is reduced, what its headers leave in doubt, each once with the files that it is about.
 
     Parameters
@@ -105,7 +117,7 @@ def print_notes(plan: NightPlan, console: Console | None = None) -> None:
     notes = _remarks(plan)["Notes"]
     console = console or make_console()
     if notes:
-        console.print(Text("Read with care", style="bold"))
+        console.print("Read with care", style="bold")
         files = {text: list(dict.fromkeys(name.partition("[")[0] for name in names)) for text, names in notes.items()}
         _print_lines(files, console)
 
@@ -219,9 +231,9 @@ def _files(plan: NightPlan, numbers: Numbers) -> Table:
         if len(rows) > 1 and len({_cells(item) for item in frame_plans}) == 1:
             rows = [(f"{file}, {len(rows)} images", *_cells(frame_plans[0]))]
         for name, *cells, status in rows:
-            table.add_row(str(number), *map(Text, (name, *cells)), Text(status, style=_STYLES[status]))
+            table.add_row(str(number), name, *cells, Text(status, style=_STYLES[status]))
     for name, _ in plan.skipped:
-        table.add_row("-", Text(name), "-", "-", "-", "-", "-", Text("UNUSABLE", style="red"))
+        table.add_row("-", name, "-", "-", "-", "-", "-", Text("UNUSABLE", style="red"))
     return table
 
 
@@ -243,7 +255,7 @@ def _facts(plan: NightPlan, numbers: Numbers) -> Table:
             continue
         for place, (value, source, files) in enumerate(_fact_rows(plan, name)):
             shown = "all" if len(files) == len(plan.frames) else numbers(files)
-            table.add_row(name if place == 0 else "", Text(value), Text(source), Text(shown))
+            table.add_row(name if place == 0 else "", value, source, shown)
     return table
 
 
@@ -277,9 +289,9 @@ def _masters(plan: NightPlan, numbers: Numbers) -> Table:
         status = least_complete(members).status
         after = list(dict.fromkeys(_steps(plan, item) for item in members))
         table.add_row(
-            Text(file),
-            Text(numbers(item.name for item in members)),
-            Text("; ".join(after)),
+            file,
+            numbers(item.name for item in members),
+            "; ".join(after),
             Text(status + (f": no {', '.join(lacking)}" if lacking else ""), style=_STYLES[status]),
         )
     return table
@@ -308,7 +320,7 @@ def _science(plan: NightPlan, numbers: Numbers) -> Table:
         rows.setdefault(row, []).append(item)
     for (bias, dark, flat, status), items in rows.items():
         files, style = numbers(item.name for item in items), _STYLES[items[0].status]
-        table.add_row(Text(files), Text(bias), Text(dark), Text(flat), Text(status, style=style))
+        table.add_row(files, bias, dark, flat, Text(status, style=style))
     return table
 
 
@@ -434,7 +446,7 @@ def _lines(title: str, lines: dict[str, list[str]], numbers: Numbers) -> Table:
     table.add_column(justify="right", max_width=16, overflow="fold")
     table.add_column(overflow="fold")
     for text, files in lines.items():
-        table.add_row(Text(numbers(files) or "-"), Text(text))
+        table.add_row(numbers(files) or "-", text)
     return table
 
 
@@ -450,7 +462,7 @@ STYLES = {"FAILED": "red", "BLOCKED": "red", "PARTIAL": "yellow", "SKIPPED": "di
 """Of each status, the worst first."""
 
 
-def print_results(run: Run, console: Console) -> None:
+def print_results(run: Run, console: PlainConsole) -> None:
     """Print the results of a night: what was measured, the masters, the science frames, what was not reduced.
 
     Parameters
@@ -461,12 +473,12 @@ def print_results(run: Run, console: Console) -> None:
         Where to print.
     """
     if run.measurements or run.doubts:
-        console.print(Text("Measured on the pixels", style="bold"))
+        console.print("Measured on the pixels", style="bold")
         # What is doubtful among them is a reason of each product that it is about.
         for line in (item for item in run.measurements if item.doubt is None):
-            console.print(f"  {line}", markup=False)
+            console.print(f"  {line}")
         for doubt in run.doubts:
-            console.print(f"  {doubt}", markup=False)
+            console.print(f"  {doubt}")
     masters = [outcome for outcome in run.outcomes if outcome.kind != "science"]
     science = [outcome for outcome in run.outcomes if outcome.kind == "science"]
     if masters:
@@ -482,8 +494,8 @@ def print_results(run: Run, console: Console) -> None:
     kept = [f"{len(run.kept)} of {len(run.outcomes)} products were up to date"] if run.kept else []
     summary = ", ".join([*done, *unread, *kept])
     for path in run.moved:
-        console.print(f"  no longer part of the night, moved: {path}", markup=False)
-    console.print(Text(f"{summary}; {total:.1f} s; products in {run.out}", style="bold"))
+        console.print(f"  no longer part of the night, moved: {path}")
+    console.print(f"{summary}; {total:.1f} s; products in {run.out}", style="bold")
 
 
 def _master_outcomes(outcomes: list[Outcome]) -> Table:
@@ -515,7 +527,7 @@ def _science_outcomes(outcomes: list[Outcome]) -> Table:
     return table
 
 
-def _print_messages(run: Run, console: Console) -> None:
+def _print_messages(run: Run, console: PlainConsole) -> None:
     """Print why masters were taken, decisions and reasons, once each, with the frames that they are about."""
     files = {item.name: os.path.basename(exposure_name(item)) for item in run.plan.frames}
     reasons = why_these_masters(run.plan)
@@ -526,7 +538,7 @@ def _print_messages(run: Run, console: Console) -> None:
     _print_lines(lines, console)
 
 
-def _print_faults(run: Run, console: Console) -> None:
+def _print_faults(run: Run, console: PlainConsole) -> None:
     """Print what failed, what is doubtful or lacking, and what was not reduced: each once, the worst first."""
     lines: dict[str, list[str]] = {}
     for status in ("FAILED", "BLOCKED", "PARTIAL"):
@@ -534,7 +546,7 @@ def _print_faults(run: Run, console: Console) -> None:
             for doubt in outcome.doubts:
                 lines.setdefault(f"{status}: {doubt}", []).append(os.path.basename(outcome.name))
     if lines or run.plan.skipped or not all(item.is_reduced for item in run.plan.frames):
-        console.print(Text("What is wrong, or may be", style="bold"))
+        console.print("What is wrong, or may be", style="bold")
     _print_lines(join_alike(lines), console)
     # In what a master that is there does not fit says what to mend.
     _print_lines(why_not_these(run.plan, lacking=True), console)
@@ -543,18 +555,18 @@ def _print_faults(run: Run, console: Console) -> None:
     for item in (item for item in run.plan.frames if not item.is_reduced):
         unused.setdefault(f"({item.kind}): {item.reason}", []).append(item.name)
     for text, names in join_alike(unused).items():
-        console.print(f"  not reduced: {some_files(names)} {text}", markup=False)
+        console.print(f"  not reduced: {some_files(names)} {text}")
     skipped: dict[str, list[str]] = {}
     for name, reason in run.plan.skipped:
         skipped.setdefault(reason, []).append(name)
     for text, names in join_alike(skipped).items():
-        console.print(f"  skipped: {some_files(names)}: {text}", markup=False)
+        console.print(f"  skipped: {some_files(names)}: {text}")
 
 
-def _print_lines(lines: dict[str, list[str]], console: Console) -> None:
+def _print_lines(lines: dict[str, list[str]], console: PlainConsole) -> None:
     """Print texts, each with the frames that it is about."""
     for text, names in lines.items():
-        console.print(f"  {some_files(names)}: {text}" if names else f"  {text}", markup=False)
+        console.print(f"  {some_files(names)}: {text}" if names else f"  {text}")
 
 
 def _number(value: float) -> str:

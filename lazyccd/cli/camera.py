@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lazyccd.cli.common import friendly_errors
+from lazyccd.cli.common import friendly_errors, say
 
 
 @click.command()
@@ -36,4 +36,4 @@ def camera(night: tuple[str, ...], out: Path, recursive: bool, overwrite: bool) 
         text = camera_table(build_plan(collection))
         out.write_text(text, encoding="utf-8")
         doubts, open_words = text.count("DOUBT, "), text.count("FILL IN")
-        click.echo(f"{out}: {len(collection.frames)} images, {doubts} doubts, {open_words} unknown words for types.")
+        say(f"{out}: {len(collection.frames)} images, {doubts} doubts, {open_words} unknown words for types.")

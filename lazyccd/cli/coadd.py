@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from lazyccd.cli.common import friendly_errors, scheduler_options, using_scheduler
+from lazyccd.cli.common import friendly_errors, say, scheduler_options, using_scheduler
 
 METHODS = ("average", "median", "sum")
 KERNELS = ("nearest", "bilinear", "bicubic", "lanczos2", "lanczos3", "lanczos4", "area")
@@ -70,14 +70,14 @@ def coadd(files: tuple[str, ...], out: Path, scheduler: str, memory_limit: str |
         header = mosaic.ccd.header
         (ny, nx), scale = mosaic["data"].shape, _pixel_scale(mosaic)
         count = header["NCOMBINE"]
-        click.echo(
+        say(
             f"{out}: {options['method']} of {count} frames, {ny} rows, {nx} columns of {scale:.4g} arcsec, {header['RESAMPLE']}"
         )
         if after["dry_run"]:
-            click.echo(mosaic.ccd.plan())
+            say(mosaic.ccd.plan())
             return
         _write(mosaic, out, after)
-        click.echo(f"{time.perf_counter() - start:.1f} s")
+        say(f"{time.perf_counter() - start:.1f} s")
 
 
 def _check_names(out: Path, after: dict[str, Any]) -> None:
@@ -157,7 +157,7 @@ def _write(mosaic: Any, out: Path, after: dict[str, Any]) -> None:
     with shown:
         write(mosaic, out, overwrite=after["overwrite"])
     if after["pyramid"]:
-        click.echo(f"{build_pyramid(out)} levels of half the resolution")
+        say(f"{build_pyramid(out)} levels of half the resolution")
     if after["preview"] is not None:
         import matplotlib as mpl
 
@@ -165,4 +165,4 @@ def _write(mosaic: Any, out: Path, after: dict[str, Any]) -> None:
         from lazyccd.plot import save_picture
 
         save_picture(str(out), after["preview"], planes=False)
-        click.echo(after["preview"])
+        say(after["preview"])

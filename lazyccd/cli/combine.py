@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from lazyccd.cli.common import friendly_errors, scheduler_options, using_scheduler
+from lazyccd.cli.common import friendly_errors, say, scheduler_options, using_scheduler
 
 METHODS = ("average", "median", "sum")
 REJECTS = (
@@ -132,10 +132,10 @@ def combine(files: tuple[str, ...], out: Path, scheduler: str, memory_limit: str
             header = header_view(header_text(frame))
             (ny, nx), count = frame["data"].shape, header["NCOMBINE"]
             where = f"{out}[{name}]" if name else out
-            click.echo(f"{where}: {options['method']} of {count} frames, {ny} rows, {nx} columns")
+            say(f"{where}: {options['method']} of {count} frames, {ny} rows, {nx} columns")
             for line in header.get("HISTORY", ()):
-                click.echo(f"  {line}")
-        click.echo(f"{seconds:.1f} s")
+                say(f"  {line}")
+        say(f"{seconds:.1f} s")
 
 
 def _combined(files: tuple[str, ...], out: Path, options: dict[str, Any]) -> Any:
@@ -208,10 +208,10 @@ def _print_offsets(offsets: Any, inputs: list[Any]) -> None:
 
     names = [name.path for name in expand_names(inputs)] if all(isinstance(item, str) for item in inputs) else []
     for name, table in offsets.items() if isinstance(offsets, dict) else [("", offsets)]:
-        click.echo(f"# offsets in x and y{f' of {name}' if name else ''}, by correlation")
+        say(f"# offsets in x and y{f' of {name}' if name else ''}, by correlation")
         for number, (y, x) in enumerate(table):
             label = names[number] if len(names) == len(table) else f"frame {number}"
-            click.echo(f"{x:d} {y:d}  # {label}")
+            say(f"{x:d} {y:d}  # {label}")
 
 
 def _trees(files: tuple[str, ...], unit: str | None) -> list[Any]:

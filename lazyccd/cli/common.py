@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
+from lazyccd.errors import LazyCCDError, printable
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 USAGE_ERROR = 2
@@ -20,43 +22,46 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the number of the signal."""
 
 
+def say(what: object, *, err: bool = False, nl: bool = True) -> None:
+    """Print text as `click.echo` does; names of files and values of headers in it cannot steer the terminal."""
+    click.echo(printable(str(what)), err=err, nl=nl)
+
+
 class _Lines(logging.Handler):
     """Prints each log message as a line."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(record.getMessage(), err=True)
+        say(record.getMessage(), err=True)
 
 
 @contextmanager
-def _compiling_is_told() -> Iterator[None]:
-    """Print that kernels are being compiled, if any are."""
-    told, lines = logging.getLogger("lazyccd.kernels"), _Lines()
-    told.addHandler(lines)
-    told.setLevel(logging.INFO)
+def _log_is_told() -> Iterator[None]:
+    """Print the warnings of the log, and that kernels are being compiled, if any are."""
+    log, compiling, lines = logging.getLogger("lazyccd"), logging.getLogger("lazyccd.kernels"), _Lines()
+    log.addHandler(lines)
+    compiling.setLevel(logging.INFO)
     try:
         yield
     finally:
-        told.removeHandler(lines)
-        told.setLevel(logging.NOTSET)
+        log.removeHandler(lines)
+        compiling.setLevel(logging.NOTSET)
 
 
 @contextmanager
 def friendly_errors() -> Iterator[None]:
     """Print errors of lazyccd and of the file system, and warnings, as lines without traceback or code."""
-    from lazyccd.errors import LazyCCDError
-
     try:
-        with _compiling_is_told(), warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
+        with _log_is_told(), warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: say(f"Warning: {message}", err=True)
             yield
     except KeyboardInterrupt as error:
         done = f" with {error}" if error.args else ""
-        click.echo(f"Stopped{done}. To go on, run the same command again.", err=True)
+        say(f"Stopped{done}. To go on, run the same command again.", err=True)
         sys.exit(INTERRUPTED)
     except (LazyCCDError, OSError) as error:
-        click.echo(f"Error: {str(error).replace('overwrite=True', '--overwrite')}", err=True)
+        say(f"Error: {str(error).replace('overwrite=True', '--overwrite')}", err=True)
         for note in getattr(error, "__notes__", ()):
-            click.echo(f"  {note}", err=True)
+            say(f"  {note}", err=True)
         sys.exit(USAGE_ERROR)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-import click
+from lazyccd.cli.common import say
 
 NOTHING_REDUCED = 1
 """Exit status before the first frame is reduced."""
@@ -38,16 +38,16 @@ def follow_night(
         try:
             status = once(set(files))
         except FormatError as error:  # none of the files is a frame, so far
-            click.echo(f"Warning: {error}", err=True)
-        click.echo(f"Watching {', '.join(folders)}: {len(files)} files taken; Ctrl-C ends.", err=True)
+            say(f"Warning: {error}", err=True)
+        say(f"Watching {', '.join(folders)}: {len(files)} files taken; Ctrl-C ends.", err=True)
         is_waiting = True
 
-    click.echo(f"Watching {', '.join(folders)}; Ctrl-C ends.", err=True)
+    say(f"Watching {', '.join(folders)}; Ctrl-C ends.", err=True)
     try:
-        watch(folders, take, recursive=recursive, leave_out=out, tell=lambda text: click.echo(text, err=True))
+        watch(folders, take, recursive=recursive, leave_out=out, tell=lambda text: say(text, err=True))
     except KeyboardInterrupt:
         # in the middle of a run, it says itself how to go on
         if not is_waiting:
             raise
-        click.echo(f"Stopped watching; products in {out}. The same command goes on.", err=True)
+        say(f"Stopped watching; products in {out}. The same command goes on.", err=True)
     return status

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lazyccd.batch.record import products_of
+from lazyccd.errors import printable
 from lazyccd.io.names import is_url, parse_name
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class NightProgress:
 
     def begin(self, what: str) -> None:
         """Show what is being worked on."""
-        self._bar.update(self._task, description=escape(what[-NAME:]))
+        self._bar.update(self._task, description=escape(printable(what[-NAME:])))
 
     def settle(self, outcome: Outcome) -> None:
         """Count a product."""

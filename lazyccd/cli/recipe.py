@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from lazyccd.cli.common import friendly_errors
+from lazyccd.cli.common import friendly_errors, say
 
 
 @click.command()
@@ -27,10 +27,10 @@ def recipe(night: tuple[str, ...], recursive: bool, camera: str, file: str, sche
     from lazyccd.batch.run import plan_night
 
     if schema:
-        click.echo(json.dumps(json_schema(), indent=2))
+        say(json.dumps(json_schema(), indent=2))
         return
     if not night:
         raise click.UsageError("name a night, or pass --schema.")
     with friendly_errors():
         plan = plan_night(night, Options(recipe=file, recursive=recursive, camera=camera))
-        click.echo(recipe_text(plan, " ".join(night)), nl=False)
+        say(recipe_text(plan, " ".join(night)), nl=False)

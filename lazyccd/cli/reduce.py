@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from lazyccd.cli.common import friendly_errors, scheduler_options, using_scheduler
+from lazyccd.cli.common import friendly_errors, say, scheduler_options, using_scheduler
 from lazyccd.cli.follow import follow_night
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def reduce(
             print_plan(plan)
             if save is not None:
                 save_table(plan, save, overwrite=overwrite)
-                click.echo(f"The plan is in {save}. Edit it and run: lazyccd reduce {save} -o OUT")
+                say(f"The plan is in {save}. Edit it and run: lazyccd reduce {save} -o OUT")
             sys.exit(plan.exit_status)
         if save is not None:
             raise click.UsageError("--save needs --dry-run.")
@@ -175,8 +175,6 @@ def reduce(
 
 def _run(plan: NightPlan, out: Path, format_: Format, **how: Any) -> int:
     """Reduce a night with a progress bar, print the table, return the exit status."""
-    from rich.text import Text
-
     from lazyccd.batch.html_report import write_report
     from lazyccd.batch.report import make_console, print_results
     from lazyccd.batch.run import Run
@@ -191,5 +189,5 @@ def _run(plan: NightPlan, out: Path, format_: Format, **how: Any) -> int:
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"{progress} settled") from None
     print_results(run, console)
-    console.print(Text(f"Report: {write_report(out)}"))
+    console.print(f"Report: {write_report(out)}")
     return run.exit_status

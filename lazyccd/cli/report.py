@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lazyccd.cli.common import friendly_errors
+from lazyccd.cli.common import friendly_errors, say
 
 
 @click.command()
@@ -20,4 +20,4 @@ def report(out: Path) -> None:
     from lazyccd.batch.html_report import write_report
 
     with friendly_errors():
-        click.echo(write_report(out))
+        say(write_report(out))

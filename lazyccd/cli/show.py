@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lazyccd.cli.common import friendly_errors
+from lazyccd.cli.common import friendly_errors, say
 
 
 @click.command()
@@ -48,4 +48,4 @@ def show(file: str, out: Path | None, full: bool, named: tuple[str, ...], planes
             save_png(file, target, size=None, **how)
         else:
             save_picture(file, target, **how)
-        click.echo(target)
+        say(target)

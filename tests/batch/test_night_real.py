@@ -6,12 +6,11 @@ import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from lazyccd.batch.collect import collect
 from lazyccd.batch.make_plan import build_plan
 from lazyccd.batch.night_plan import NightPlan
-from lazyccd.batch.report import print_plan
+from lazyccd.batch.report import PlainConsole, print_plan
 from lazyccd.batch.table import load_table, save_table
 
 NIGHTS = ("efosc2_ntt", "isis_wht", "tres1_oscaar", "lco_sinistro_mef", "ccdproc")
@@ -89,7 +88,7 @@ def test_table_of_real_nights(shared_data: Path, tmp_path: Path, name: str) -> N
 def test_printed(shared_data: Path, name: str, width: int) -> None:
     """The dry run fits into its width, names every file and fact, and ends with what to expect."""
     stream = io.StringIO()
-    print_plan(plan_of(shared_data, name), Console(file=stream, width=width))
+    print_plan(plan_of(shared_data, name), PlainConsole(stream, width=width))
     lines = stream.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     for word in ("gain", "readnoise", "saturate", "overscan", "source"):
@@ -101,7 +100,7 @@ def test_printed(shared_data: Path, name: str, width: int) -> None:
 def test_printed_reasons(shared_data: Path) -> None:
     """The dry run says why a frame is not complete, and why the masters that are there were not taken."""
     stream = io.StringIO()
-    print_plan(plan_of(shared_data, "efosc2_ntt"), Console(file=stream, width=100))
+    print_plan(plan_of(shared_data, "efosc2_ntt"), PlainConsole(stream, width=100))
     text = " ".join(stream.getvalue().split())
     assert "6 PARTIAL: no flat: skyflat_g-782_2022-01-27 does not match" in text
     assert "6 flat not skyflat_g-782_2022-01-27: mode 'image' is not 'spectrum'" in text

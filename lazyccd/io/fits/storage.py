@@ -50,6 +50,17 @@ def find_hdu(file: FitsFile, selector: Selector | None = None) -> HduInfo:
     """
     if selector is None:
         return _only_image(file)
+    found = hdus_called(file, selector)
+    if len(found) > 1:
+        labels = ", ".join(f"{hdu.index} ({hdu.name},{hdu.ver})" for hdu in found)
+        raise FormatError(f"{file.path} has {len(found)} extensions {selector!r}: {labels}; choose one by number.")
+    if found[0].kind != "image":
+        raise FormatError(f"{file.path}{found[0].label} is no image ({found[0].kind}); the file has\n{file}")
+    return found[0]
+
+
+def hdus_called(file: FitsFile, selector: Selector) -> list[HduInfo]:
+    """Return the HDUs that a selector may mean, of several kinds of one name the images; an error if there is none."""
     if isinstance(selector, str):
         selector = parse_selector(selector)
     if isinstance(selector, int):
@@ -61,12 +72,7 @@ def find_hdu(file: FitsFile, selector: Selector | None = None) -> HduInfo:
         found = [hdu for hdu in file.hdus if (hdu.name.upper(), hdu.ver) == (selector[0].upper(), selector[1])]
     if not found:
         raise FormatError(f"{file.path} has no extension {selector!r}; it has\n{file}")
-    if len(found) > 1:
-        labels = ", ".join(f"{hdu.index} ({hdu.name},{hdu.ver})" for hdu in found)
-        raise FormatError(f"{file.path} has {len(found)} extensions {selector!r}: {labels}; choose one by number.")
-    if found[0].kind != "image":
-        raise FormatError(f"{file.path}{found[0].label} is no image ({found[0].kind}); the file has\n{file}")
-    return found[0]
+    return found
 
 
 def _only_image(file: FitsFile) -> HduInfo:
