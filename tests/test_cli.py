@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import click
 import dask
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from astropy.wcs import WCS, FITSFixedWarning
 from click.testing import CliRunner, Result
 
 import lazyccd
+from lazyccd.cli.common import as_options
 from lazyccd.cli.main import main
 from lazyccd.testing import Detector, Sky, make_night
 
@@ -576,3 +578,26 @@ def test_info_prints_headers(folder: str, tmp_path: Path) -> None:
     assert [line for line in call("info", "--header", f"{tmp_path}/a.fits").output.splitlines() if line[0] == "#"] == [
         f"# {tmp_path}/a.fits{label}" for label in ("[0]", "[T,1]", "[SCI,1]")
     ]
+
+
+@pytest.mark.parametrize(
+    ("command", "message", "said"),
+    [
+        ("combine", "a.fits exists; pass overwrite=True", "a.fits exists; pass --overwrite"),
+        (
+            "reduce",
+            "pass break_lock=True, or repeat the previous call",
+            "pass --break-lock, or repeat the previous command",
+        ),
+        ("combine", "give unit=, such as unit='adu'", "give --unit, such as --unit 'adu'"),
+        ("info", "give unit=, such as unit='adu'", "give unit=, such as unit='adu'"),
+        ("reduce", "or raise lazyccd.memory-limit.", "or raise --memory-limit."),
+        ("reduce", "GAIN=1.5 and no_option=True stay", "GAIN=1.5 and no_option=True stay"),
+    ],
+)
+def test_messages_name_options(command: str, message: str, said: str) -> None:
+    """A message of the library names the options of the command that is run instead of arguments of Python."""
+    found = main.get_command(click.Context(main), command)
+    assert found is not None
+    with click.Context(found):
+        assert as_options(message) == said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,6 +26,35 @@ INTERRUPTED = 130
 def say(what: object, *, err: bool = False, nl: bool = True) -> None:
     """Print text as `click.echo` does; names of files and values of headers in it cannot steer the terminal."""
     click.echo(printable(str(what)), err=err, nl=nl)
+
+
+_ARGUMENT = re.compile(r"\b([a-z]\w*)=(?:True\b|('[^']*'|\w+))?")
+"""A Python argument in a message; True is what an option without a value stands for."""
+
+_PHRASES = {
+    ", as ds.ccd.rechunk(n) makes,": "",
+    "lazyccd.memory-limit": "--memory-limit",
+    "the previous call": "the previous command",
+}
+
+
+def as_options(message: str) -> str:
+    """Return a message of the library in the words of the command that is run: its options instead of Python arguments.
+
+    What the command has no option for stays as it is.
+    """
+    context = click.get_current_context(silent=True)
+    known = {option.name for option in context.command.params} if context is not None else set()
+
+    def option(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        if name not in known:
+            return match[0]
+        return f"--{name.replace('_', '-')}" + (f" {value}" if value else "")
+
+    for phrase, words in _PHRASES.items():
+        message = message.replace(phrase, words)
+    return _ARGUMENT.sub(option, message)
 
 
 class _Lines(logging.Handler):
@@ -52,16 +82,16 @@ def friendly_errors() -> Iterator[None]:
     """Print errors of lazyccd and of the file system, and warnings, as lines without traceback or code."""
     try:
         with _log_is_told(), warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: say(f"Warning: {message}", err=True)
+            warnings.showwarning = lambda message, *_: say(f"Warning: {as_options(str(message))}", err=True)
             yield
     except KeyboardInterrupt as error:
         done = f" with {error}" if error.args else ""
         say(f"Stopped{done}. To go on, run the same command again.", err=True)
         sys.exit(INTERRUPTED)
     except (LazyCCDError, OSError) as error:
-        say(f"Error: {str(error).replace('overwrite=True', '--overwrite')}", err=True)
+        say(f"Error: {as_options(str(error))}", err=True)
         for note in getattr(error, "__notes__", ()):
-            say(f"  {note}", err=True)
+            say(f"  {as_options(str(note))}", err=True)
         sys.exit(USAGE_ERROR)
 
 

@@ -188,7 +188,8 @@ def cuts_of_task(plan: Step, request: Request, declared: int | None) -> int:
         needed = BASELINE_BYTES + task_cost(plan, request.region, tuple(request.planes)).peak_bytes
         raise MemoryLimitError(
             f"a task on {request.region.shape.y} x {request.region.shape.x} pixels takes {format_bytes(needed)} with its "
-            f"process and the memory limit is {format_bytes(limit.bytes)}; use smaller chunks: ds.ccd.rechunk(n)."
+            f"process and the memory limit is {format_bytes(limit.bytes)}; use smaller chunks, as "
+            "ds.ccd.rechunk(n) makes, or raise lazyccd.memory-limit."
         )
     return cuts
 

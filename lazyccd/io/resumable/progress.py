@@ -303,11 +303,21 @@ def _difference(before: bytes, after: bytes) -> str:
         return "its record cannot be read"
     new = json.loads(after)
     # What a user knows first; other things follow from it.
-    words = [
-        w for key in ("inputs", "steps", "versions", "layout") for w in _differences(old.get(key), new.get(key), key)
-    ]
+    words = list(_input_differences(old.get("inputs", {}), new.get("inputs", {})))
+    words += [w for key in ("steps", "versions", "layout") for w in _differences(old.get(key), new.get(key), key)]
     more = f" and {len(words) - 3} more" if len(words) > 3 else ""
     return "; ".join(words[:3]) + more
+
+
+def _input_differences(old: Mapping[str, str], new: Mapping[str, str]) -> Iterable[str]:
+    """Yield which files are not what they were; sizes and times would tell a user nothing."""
+    for name in dict.fromkeys([*old, *new]):
+        if name not in old:
+            yield f"{name} is read too"
+        elif name not in new:
+            yield f"{name} is read no longer"
+        elif old[name] != new[name]:
+            yield f"the file {name} has changed"
 
 
 def _differences(old: object, new: object, where: str) -> Iterable[str]:
