@@ -120,7 +120,7 @@ def _inside(calls: Sequence[Call]) -> set[int]:
     readers: dict[int, list[int]] = {number: [] for number in range(len(calls))}
     inside: set[int] = set()
     makers = _makers(calls)
-    dtype = calls[-1].step.dtypes["data"]
+    dtype = _computed_in(calls[-1])
     # Readers come after what they read.
     for number in range(len(calls) - 1, -1, -1):
         call = calls[number]
@@ -138,6 +138,12 @@ def _inside(calls: Sequence[Call]) -> set[int]:
                 if each.step.token == need[0].token:
                     readers[other].append(OUTSIDE)
     return inside
+
+
+def _computed_in(call: Call) -> np.dtype[Any]:
+    """Return the type in which a call computes: that of the numbers that it gives; float32 if it gives masks alone."""
+    found = [dtype for dtype in call.step.dtypes.values() if dtype.kind == "f"]
+    return found[0] if found else np.dtype(np.float32)
 
 
 def _makers(calls: Sequence[Call]) -> dict[tuple[int, int], int]:
@@ -193,7 +199,7 @@ class _Builder:
         self._inside = inside - {n for n in inside if isinstance(calls[n].step, Source)} | stored
         self._stored = stored
         self._around = around
-        self._assembler = Assembler(calls[-1].step.dtypes["data"])
+        self._assembler = Assembler(_computed_in(calls[-1]))
         self._operands: list[Operand] = []
         self._planes: dict[int, Planes] = {}
         self._makers = _makers(calls)

@@ -175,3 +175,14 @@ def test_an_operation_on_numbers_is_that_of_numpy(dtype: str, nx: int, rng: np.r
         run(code, constants, arrays, 2, nx, np.zeros((4, TILE), dtype), np.zeros((1, TILE), np.uint32))
         with np.errstate(all="ignore"):
             np.testing.assert_array_equal(out, expected(a, b, c, k), err_msg=op.name, strict=True)
+
+
+@pytest.mark.parametrize("planes", [["uncertainty"], ["mask"], ["data"], ["data", "uncertainty", "mask"]])
+def test_planes_alone(planes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any planes of a calibration can be asked for, also variances alone of a step that has no data."""
+    rng = np.random.default_rng(3)
+    draw = {"masters": ">f4", "uncertainty": "StdDevUncertainty", "mask": True}
+    bias = master(tmp_path, "bias", rng, (30, 20), draw)
+    for frame in (lc.subtract(lc.multiply(bias, 2.0), bias), lc.flat_correct(lc.subtract(bias, bias), bias)):
+        programs, steps, _ = both(frame[planes], monkeypatch)
+        assert_same_bits(programs, steps)
