@@ -24,6 +24,7 @@ from lazyccd.batch.levels import COMMON, LEVELS, OF_FLATS, STRICTEST, Level
 from lazyccd.batch.metadata import Fact, Facts, value_to_text
 from lazyccd.batch.night_plan import Choice, FramePlan, MasterGroup, Rejected, Treatment
 from lazyccd.frame.header_values import find_number
+from lazyccd.io.names import split_hdu
 from lazyccd.sections import parse_section
 
 
@@ -684,7 +685,7 @@ def previous_of(group: MasterGroup, existing: Sequence[Candidate]) -> str:
         and (group.kind != "dark" or is_same_exposure(group.facts.exposure.value, item.facts.exposure.value))
     ]
     nearest = min(alike, key=lambda item: (distance(group.facts, item), item.name), default=None)
-    return "" if nearest is None else nearest.name.partition("[")[0]
+    return "" if nearest is None else split_hdu(nearest.name)[0]
 
 
 def away(days: float) -> str:

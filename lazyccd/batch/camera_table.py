@@ -23,6 +23,7 @@ from lazyccd.batch.exposures import open_raw
 from lazyccd.batch.metadata import Fact, value_to_text
 from lazyccd.batch.night_plan import FramePlan, NightPlan
 from lazyccd.frame.core import resolve
+from lazyccd.io.names import split_hdu
 from lazyccd.kernels.block import Array
 from lazyccd.ops.sample import read_pixels
 from lazyccd.sections import Region
@@ -271,6 +272,6 @@ def _are_alike(frame_plans: list[FramePlan]) -> bool:
 
 def _pattern(item: FramePlan) -> str:
     """Return a pattern for a file and its neighbours: its name without the number at the end."""
-    folder, file = os.path.split(item.name.partition("[")[0])
+    folder, file = os.path.split(split_hdu(item.name)[0])
     stem = re.sub(r"\d+$", "", file.split(".")[0])
     return os.path.join(folder, glob.escape(stem) + "*")

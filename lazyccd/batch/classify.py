@@ -13,6 +13,7 @@ from lazyccd.batch.collect import RawFrame
 from lazyccd.batch.metadata import Fact
 from lazyccd.frame import header_values
 from lazyccd.frame.processing_history import STEPS, is_stamp
+from lazyccd.io.names import split_hdu
 
 CALIBRATIONS = ("bias", "dark", "flat")
 """Kinds of masters, in the order in which they are made."""
@@ -225,7 +226,7 @@ def why_combined(frame: RawFrame) -> str:
     if kind.startswith("master"):
         return f"LZKIND = {kind!r}"
     # Programs that write no stamp still call the file so; nobody calls a raw frame a master.
-    file = frame.name.partition("[")[0].rpartition("/")[2]
+    file = split_hdu(frame.name)[0].rpartition("/")[2]
     return f"file name {file}" if _MASTER.search(file) else ""
 
 

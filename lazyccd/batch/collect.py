@@ -20,7 +20,7 @@ from lazyccd.io.fits.header_cache import scan_many
 from lazyccd.io.fits.mef import OnError, damage_of, frame_names
 from lazyccd.io.fits.scan import FitsFile, HduInfo
 from lazyccd.io.fits.storage import COMPANIONS
-from lazyccd.io.names import Name, Selector, find_files, fits_below, is_url, parse_name
+from lazyccd.io.names import Name, Selector, find_files, fits_below, is_url, parse_name, split_hdu
 
 RECORD = "run.json"
 """What a run notes beside its products; see `lazyccd.batch.record`."""
@@ -302,7 +302,7 @@ def _count_copies_once(frames: list[RawFrame]) -> tuple[list[RawFrame], list[str
     headers: dict[tuple[str, str, str], RawFrame] = {}
     kept, copies = [], []
     for frame in frames:
-        file, _, part = frame.name.partition("[")
+        file, part = split_hdu(frame.name)
         key = (re.sub(r"\.(?:gz|bz2|xz|fz)$", "", file, flags=re.IGNORECASE), part)
         other = first.setdefault(key, frame)
         same = headers.setdefault((os.path.basename(file), part, frame.header + frame.root), frame)

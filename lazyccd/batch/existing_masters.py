@@ -29,7 +29,7 @@ from lazyccd.frame.core import DATA, resolve
 from lazyccd.frame.header_values import find_number, read_text
 from lazyccd.frame.stack_header import MEDIAN_SHARE
 from lazyccd.io.fits.scan import scan_fits
-from lazyccd.io.names import parse_name
+from lazyccd.io.names import parse_name, split_hdu
 from lazyccd.kernels.block import Array
 from lazyccd.ops.sample import read_pixels
 
@@ -469,7 +469,7 @@ def _with_zero(dark: Candidate, bias: float) -> Candidate:
 def _with_common_level(candidates: list[Candidate]) -> list[Candidate]:
     """Return flats of the images of one file with one level: one each would take away the steps between amplifiers."""
     levels = [item.treatment.level or 1.0 for item in candidates if item.kind == "flat" and not item.is_own]
-    if len(levels) < 2 or len({item.label.partition("[")[0] for item in candidates}) > 1:
+    if len(levels) < 2 or len({split_hdu(item.label)[0] for item in candidates}) > 1:
         return candidates
     common = float(np.median(levels))
     value = None if abs(common - 1) <= NORMALISED else common

@@ -23,7 +23,7 @@ from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.io.fits.mef import root_attributes
 from lazyccd.io.fits.open import frame_of
 from lazyccd.io.fits.scan import scan_fits
-from lazyccd.io.names import parse_name
+from lazyccd.io.names import parse_name, split_hdu
 from lazyccd.ops.mosaic.assemble import SectionKey, detectors_like, places_of
 
 DETECTORS = ("CCDNAME", "CCDNUM", "CHIPID")
@@ -86,7 +86,7 @@ def as_masters(members: Sequence[Sequence[FramePlan]], frames: Sequence[xr.Datas
     if not members[0][0].child:
         return frames[0]
     # a file that lacks an image still gives the others
-    files = {frame_plan.name.partition("[")[0]: _path(frame_plan) for some in members for frame_plan in some}
+    files = {split_hdu(frame_plan.name)[0]: _path(frame_plan) for some in members for frame_plan in some}
     texts = [scan_fits(path, keep_going=True).hdus[0].header for path in files.values()]
     names = list(files)
     header = stack_header(texts, names, [1.0] * len(texts), method="average").apply(texts[0])
@@ -95,7 +95,7 @@ def as_masters(members: Sequence[Sequence[FramePlan]], frames: Sequence[xr.Datas
 
 
 def _path(frame_plan: FramePlan) -> str:
-    return frame_plan.source.partition("[")[0]
+    return split_hdu(frame_plan.source)[0]
 
 
 def _tree_like(frames: Mapping[str, xr.Dataset], attrs: Mapping[Any, Any]) -> xr.DataTree:

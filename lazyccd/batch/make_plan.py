@@ -24,6 +24,7 @@ from lazyccd.batch.night_plan import Choice, FramePlan, MasterGroup, NightPlan, 
 from lazyccd.batch.recipe.recipe import Recipe
 from lazyccd.batch.veto import without_vetoed
 from lazyccd.errors import ParameterError
+from lazyccd.io.names import split_hdu
 
 _LISTED = {
     "arc": "an arc is not reduced",
@@ -121,7 +122,7 @@ def _doubting(item: FramePlan, refused: Mapping[str, list[str]]) -> FramePlan:
 
 def _lost(item: FramePlan, collection: NightFiles) -> tuple[str, ...]:
     """Return the images of the file of an image that cannot be read."""
-    file = item.name.partition("[")[0]
+    file = split_hdu(item.name)[0]
     return tuple(name for name, _ in collection.skipped if name.startswith(f"{file}["))
 
 

@@ -25,6 +25,7 @@ from lazyccd.batch.options import COSMIC_RAYS, MISSABLE, Options
 from lazyccd.batch.recipe.recipe import Recipe
 from lazyccd.errors import ParameterError
 from lazyccd.frame.header_values import find_number
+from lazyccd.io.names import split_hdu
 
 Status: TypeAlias = Literal["COMPLETE", "PARTIAL", "REFUSED", "LISTED"]
 """What is expected of a frame; what becomes of it is in `lazyccd.batch.outcome`."""
@@ -400,7 +401,7 @@ class NightPlan:
 
     def master_file(self, master: str) -> str:
         """Return the name of the file of a master, which may have those of other images too."""
-        return self._files.get(master) or os.path.basename(master).partition("[")[0]
+        return self._files.get(master) or os.path.basename(split_hdu(master)[0])
 
     def members(self, name: str) -> tuple[FramePlan, ...]:
         """Return the plans of a master's frames."""
@@ -506,7 +507,7 @@ class NightPlan:
 
 def exposure_name(frame_plan: FramePlan) -> str:
     """Return the name of the product of a frame: that of its file if this has several images."""
-    return frame_plan.name.partition("[")[0] if frame_plan.child else frame_plan.name
+    return split_hdu(frame_plan.name)[0] if frame_plan.child else frame_plan.name
 
 
 def product_name(name: str) -> str:
@@ -517,12 +518,13 @@ def product_name(name: str) -> str:
     >>> product_name("r/obj12.fits.gz"), product_name("a.fit[SCI,2]")
     ('obj12', 'a_SCI_2')
     """
-    base, _, selector = os.path.basename(name).partition("[")
+    file, selector = split_hdu(name)
+    base = os.path.basename(file)
     for packed in (".gz", ".bz2", ".xz", ".fz", ""):
         for stem in (".fits", ".fit", ".fts"):
             if base.lower().endswith(stem + packed):
                 base = base[: -len(stem + packed)]
-                return base + ("_" + selector.rstrip("]").replace(",", "_") if selector else "")
+                return base + ("_" + selector.replace(",", "_") if selector else "")
     return base
 
 

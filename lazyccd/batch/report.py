@@ -31,6 +31,7 @@ from lazyccd.batch.night_plan import Choice, FramePlan, NightPlan, exposure_name
 from lazyccd.batch.outcome import Outcome
 from lazyccd.batch.run import Run
 from lazyccd.errors import printable
+from lazyccd.io.names import split_hdu
 
 PIPED_WIDTH = 100
 _OPTIONAL = frozenset(
@@ -118,7 +119,7 @@ def print_notes(plan: NightPlan, console: PlainConsole | None = None) -> None:
     console = console or make_console()
     if notes:
         console.print("Read with care", style="bold")
-        files = {text: list(dict.fromkeys(name.partition("[")[0] for name in names)) for text, names in notes.items()}
+        files = {text: list(dict.fromkeys(split_hdu(name)[0] for name in names)) for text, names in notes.items()}
         _print_lines(files, console)
 
 

@@ -22,6 +22,7 @@ from lazyccd.batch.options import SETTINGS
 from lazyccd.batch.outcome import Outcome
 from lazyccd.batch.record import read_record, settings_of
 from lazyccd.errors import ResumeError, TargetExistsError
+from lazyccd.io.names import split_hdu
 from lazyccd.io.resumable.disk import checksum
 from lazyccd.io.resumable.progress import Progress
 
@@ -175,6 +176,7 @@ class NightJournal:
         if noted is None:
             return []
         paths = [Path(path) for path in (noted["path"], noted["outcome"]["picture"]) if path]
+        paths += [raw_picture(path) for path in paths[1:]]
         moved = [str(_move(path, self._out)) for path in paths if path.exists()]
         self._progress.keep(self.receipts)
         return moved
@@ -222,7 +224,7 @@ def fingerprints(plan: NightPlan) -> dict[str, str]:
     files = sorted(plan.recipe.files(plan.folder).values())
 
     def state(source: str) -> str:
-        path = source.partition("[")[0]
+        path = split_hdu(source)[0]
         if path not in states:
             states[path] = _state(Path(path))
         return states[path]
@@ -277,6 +279,11 @@ def with_masters(plan: NightPlan, names: Iterable[str]) -> set[str]:
 def _digest(content: object) -> str:
     """Return the fingerprint of what a product is made of; repr gives floats to the bit."""
     return hashlib.sha256(repr(content).encode()).hexdigest()
+
+
+def raw_picture(picture: Path) -> Path:
+    """Return where the picture of the raw frame is that belongs to one of a product."""
+    return picture.with_name(f"{picture.stem}_raw{picture.suffix}")
 
 
 def _move(path: Path, out: Path) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 from lazyccd.batch.night_plan import FramePlan, exposure_name
 from lazyccd.batch.options import Options
 from lazyccd.errors import ParameterError
+from lazyccd.io.names import split_hdu
 
 MEMORY = "veto.txt"
 VETOED = "vetoed"
@@ -71,7 +72,7 @@ def frames_called(given: str, frames: Iterable[FramePlan], option: str) -> list[
     ParameterError
         Raised if there is none, or several.
     """
-    names = {exposure_name(item): item.source.partition("[")[0] for item in frames}
+    names = {exposure_name(item): split_hdu(item.source)[0] for item in frames}
     found = [name for name in names if name == given]
     found = found or [name for name, path in names.items() if os.path.abspath(given) == os.path.abspath(path)]
     found = found or [name for name in names if os.path.basename(name) == given]

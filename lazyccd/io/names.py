@@ -167,6 +167,20 @@ def name_with_hdu(name: InputName) -> str:
     return f"{name.path}[{','.join(map(str, name.hdu)) if isinstance(name.hdu, tuple) else name.hdu}]"
 
 
+def split_hdu(name: str) -> tuple[str, str]:
+    """Return the file in a name that `name_with_hdu` made, and what stood between the brackets; empty if there were none.
+
+    Brackets within the name of a file are its own.
+
+    Examples
+    --------
+    >>> split_hdu("a.fits[SCI,2]"), split_hdu("m31 [red] 1.fits")
+    (('a.fits', 'SCI,2'), ('m31 [red] 1.fits', ''))
+    """
+    match = _SUFFIX.match(name)
+    return (name, "") if match is None else (match["path"], match["hdu"])
+
+
 def _text(name: object) -> str:
     """Return the name as a string."""
     if not isinstance(name, (str, os.PathLike)):

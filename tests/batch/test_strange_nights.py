@@ -116,6 +116,19 @@ def test_endings_blanks_and_subfolders_are_mixed(raw: Path) -> None:
     assert "a master" in plan.frame("masterflat.fits").reason
 
 
+def test_brackets_in_names_are_not_extensions(raw: Path) -> None:
+    """Exposures whose names are alike before the brackets have products of their own, with their whole names."""
+    for number, light in enumerate(sorted(raw.glob("light*"))):
+        light.rename(raw / f"m31 [{number}, red] x.fits")
+    run = go(raw, raw.parent / "out")
+    assert sorted(path.name for path in (raw.parent / "out").glob("*.fits")) == [
+        "m31 [0, red] x_red.fits",
+        "m31 [1, red] x_red.fits",
+    ]
+    again = go(raw, raw.parent / "out", veto="m31 [0, red] x.fits")
+    assert len(again.kept) == len(run.outcomes) - 1
+
+
 @pytest.mark.parametrize("recursive", [False, True])
 def test_products_inside_of_the_night(raw: Path, recursive: bool) -> None:
     """They are no frames of it at the second run, nor a note that something was not searched; a run.json of others is no sign."""

@@ -14,6 +14,7 @@ from lazyccd.batch.options import FILES, Options, as_option
 from lazyccd.batch.recipe.rules import MASTERS, RULES, WHOLE, parameters_of
 from lazyccd.batch.recipe.steps import BUILT_IN, Outputs, RecipeStep, levels_of
 from lazyccd.errors import MissingFileError, ParameterError
+from lazyccd.io.names import split_hdu
 
 NEEDED_BY = {
     "overscan": "subtract_overscan",
@@ -219,7 +220,7 @@ class Recipe:
         folders = [folder for folder in (self.folder, night) if folder] or ["."]
         for folder in folders:
             path = os.path.join(folder, name)
-            if os.path.exists(path.partition("[")[0]):
+            if os.path.exists(split_hdu(path)[0]):
                 return os.path.abspath(path)
         raise MissingFileError(
             f"{self.title} names {name!r}, which is neither in {' nor in '.join(map(repr, folders))}; correct the name."

@@ -26,7 +26,7 @@ from lazyccd.frame.stack_header import stack_header
 from lazyccd.frame.tree import call_each, calls_of, first_tree, frames_of, gather
 from lazyccd.frame.units import conversion_factor
 from lazyccd.io import as_frame, open_many, to_fits, to_zarr
-from lazyccd.io.names import expand_names, name_with_hdu, target_name
+from lazyccd.io.names import expand_names, name_with_hdu, split_hdu, target_name
 from lazyccd.io.open import open_image
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops.binary import affine_image
@@ -148,7 +148,7 @@ def stacked_trees(results: Mapping[str, Any], trees: Sequence[xr.DataTree], meth
 
 def exposure_name(tree: xr.DataTree) -> str:
     """Return the name of the file that the frames of a tree were read from; empty if there is none."""
-    return file_name(resolve(next(iter(frames_of(tree).values()))).plan).partition("[")[0]
+    return split_hdu(file_name(resolve(next(iter(frames_of(tree).values()))).plan))[0]
 
 
 def collect(img_list: Any, hdu: Any = None, unit: Any = None) -> Given:
