@@ -21,7 +21,7 @@ from astropy import units as u
 from astropy.io import fits
 
 import lazyccd
-from lazyccd.errors import MemoryLimitError, ResumeError, TargetBusyError, TargetExistsError, WriteError
+from lazyccd.errors import MemoryLimitError, ParameterError, ResumeError, TargetBusyError, TargetExistsError, WriteError
 from lazyccd.io.fits.writer import FitsFrame, FitsProduct
 from lazyccd.io.resumable.journal import PROGRESS, LocalJournal, RemoteJournal
 from lazyccd.io.resumable.lease import Holder, process_start, this_process
@@ -125,11 +125,30 @@ def test_the_same_call_goes_on(form: str, raw: Path, tmp_path: Path, stop: Stop)
         write(frame(raw), form, out)
 
 
+def test_what_changed_in_a_stack_is_said(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its settings and inputs are named as those of other frames, and no input is written over."""
+    stop = Stop(monkeypatch, "zarr")
+    other = tmp_path / "in" / "other.fits"
+    other.write_bytes(raw.read_bytes())
+
+    def stack(**more: Any) -> xr.Dataset:
+        return lazyccd.combine([frame(raw), frame(other)], **more)
+
+    stop.after(1, stack(), "zarr", tmp_path, shards=(20, 20))
+    with pytest.raises(ResumeError, match="rule method is 'median' and was 'average'; the header is 'HISTORY"):
+        write(stack(method="median"), "zarr", tmp_path, shards=(20, 20))
+    os.utime(other, ns=(1, 1))
+    with pytest.raises(ResumeError, match=r"the file .*other\.fits\[0\] has changed"):
+        write(stack(), "zarr", tmp_path, shards=(20, 20))
+    with pytest.raises(ParameterError, match=r"is made from .*other\.fits, which cannot be written at the same time"):
+        lazyccd.to_fits(stack(), other, overwrite=True)
+
+
 def test_what_changed_is_said(form: str, raw: Path, stop: Stop) -> None:
     """Another setting, another input, other chunks: refused by name, until overwriting is allowed."""
     folder = raw.parent
     stop.after(1, frame(raw), form, folder)
-    with pytest.raises(ResumeError, match=r"steps \d+ parameters (gain|scale) is 1\.6 and was 1\.5"):
+    with pytest.raises(ResumeError, match=r"steps \w+ parameters (gain|scale) is 1\.6 and was 1\.5"):
         write(frame(raw, 1.6), form, folder)
     os.utime(raw, ns=(1, 1))
     with pytest.raises(ResumeError, match=r"the file .*raw\.fits\[0\] has changed"):

@@ -18,13 +18,14 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from lazyccd.errors import ResumeError, SourceChangedError
 from lazyccd.io.resumable.disk import explained
@@ -36,6 +37,15 @@ Receipts: TypeAlias = dict[str, Any]
 
 COMPLETE = "complete"
 RECEIPTS = "receipts-"
+HASH = re.compile(r"\w* ?[0-9a-f]{32,64}")
+"""What stands for something of which no more is kept."""
+
+FOLLOWING = (" product_header", " mosaic_corrections")
+"""What is made from headers and settings, and differs with them."""
+
+LEAST = 3
+"""Rank of differences that are told only if there are no others."""
+
 PACKAGES = ("lazyccd", "numpy", "numba", "numcodecs", "isal", "astropy")
 """Packages whose versions decide the bits of a product."""
 
@@ -295,6 +305,32 @@ def _tail(target: str, run: str) -> _Tail:
     return _Tail(_journal(target, run))
 
 
+class _Difference(NamedTuple):
+    """What differs between two records in one place."""
+
+    where: str
+    old: Any
+    new: Any
+
+    @property
+    def rank(self) -> int:
+        """How little it tells a user: settings first, what follows from them later, hashes last."""
+        values = (self.old, self.new)
+        hashed = any(isinstance(value, str) and HASH.fullmatch(value) for value in values)
+        if hashed or any(word in self.where for word in FOLLOWING):
+            return LEAST
+        if self.where.startswith("steps"):
+            # what is true or false is often chosen by another setting
+            plain = all(isinstance(v, str | int | float | None) and not isinstance(v, bool) for v in values)
+            return 0 if plain and " parameters " in self.where else 2
+        return 1
+
+    def __str__(self) -> str:
+        """Return it as it stands in a message."""
+        where = self.where.removeprefix("layout ").replace("0 attributes header", "the header")
+        return f"{where} is {_short(self.new)} and was {_short(self.old)}"
+
+
 def _difference(before: bytes, after: bytes) -> str:
     """Say what differs between two records."""
     try:
@@ -302,14 +338,22 @@ def _difference(before: bytes, after: bytes) -> str:
     except ValueError:
         return "its record cannot be read"
     new = json.loads(after)
-    # What a user knows first; other things follow from it.
-    words = list(_input_differences(old.get("inputs", {}), new.get("inputs", {})))
-    words += [w for key in ("steps", "versions", "layout") for w in _differences(old.get(key), new.get(key), key)]
+    found = [
+        *_differences(_by_name(old.get("steps")), _by_name(new.get("steps")), "steps"),
+        *(d for key in ("versions", "layout") for d in _differences(old.get(key), new.get(key), key)),
+    ]
+    # an array that a user gave has nothing but its name
+    found = found or list(_differences(old.get("steps"), new.get("steps"), "steps"))
+    told = [one for one in found if one.rank < LEAST] or found
+    # the same setting of many frames
+    # what a user knows first, and the same setting of many frames once
+    files = _input_differences(old.get("inputs", {}), new.get("inputs", {}))
+    words = list(dict.fromkeys([*files, *(str(one) for one in sorted(told, key=lambda one: one.rank))]))
     more = f" and {len(words) - 3} more" if len(words) > 3 else ""
     return "; ".join(words[:3]) + more
 
 
-def _input_differences(old: Mapping[str, str], new: Mapping[str, str]) -> Iterable[str]:
+def _input_differences(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
     """Yield which files are not what they were; sizes and times would tell a user nothing."""
     for name in dict.fromkeys([*old, *new]):
         if name not in old:
@@ -320,23 +364,41 @@ def _input_differences(old: Mapping[str, str], new: Mapping[str, str]) -> Iterab
             yield f"the file {name} has changed"
 
 
-def _differences(old: object, new: object, where: str) -> Iterable[str]:
-    """Yield the differences between two documents, from the top down."""
+def _by_name(steps: object) -> object:
+    """Return the steps of a record by their names, without their places: a step more moves those of all others."""
+    if not isinstance(steps, dict):  # of a night
+        return steps
+    found: dict[str, list[dict[str, Any]]] = {}
+    for step in (step for of_frame in steps.values() for step in of_frame):
+        settings = {key: value for key, value in step.items() if key not in {"step", "inputs", "array"}}
+        found.setdefault(step["step"], []).append(settings)
+    return found
+
+
+def _differences(old: object, new: object, where: str) -> Iterator[_Difference]:
+    """Yield the differences between two documents, from the top down; what is in a list has no number there."""
     if old == new:
         return
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys([*old, *new]):
-            yield from _differences(old.get(key, "nothing"), new.get(key, "nothing"), f"{where} {key}".strip())
+            yield from _differences(old.get(key), new.get(key), f"{where} {key}".strip())
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        for k, pair in enumerate(zip(old, new, strict=True)):
-            yield from _differences(*pair, f"{where} {k}")
+        for pair in zip(old, new, strict=True):
+            yield from _differences(*pair, where)
+    elif isinstance(old, str) and isinstance(new, str) and "\n" in old + new:  # a header
+        yield from _differences(old.split("\n"), new.split("\n"), where)
+    elif isinstance(old, list) and isinstance(new, list) and all(isinstance(line, str) for line in (*old, *new)):
+        before, after = (" ".join(line for line in one if line not in other) for one, other in ((old, new), (new, old)))
+        yield _Difference(where, before or None, after or None)
     else:
-        yield f"{where} is {_short(new)} and was {_short(old)}"
+        yield _Difference(where, old, new)
 
 
 def _short(value: object) -> str:
     """Return a value as it stands in a message."""
+    if value is None:
+        return "nothing"
     if isinstance(value, list):
         return f"{len(value)} of them"
-    text = json.dumps(value)
+    text = repr(" ".join(value.split())) if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

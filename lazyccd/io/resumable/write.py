@@ -25,8 +25,9 @@ from lazyccd.io.names import is_url
 from lazyccd.io.resumable.progress import Progress, Receipts, versions
 from lazyccd.kernels.block import MAPS
 from lazyccd.plan.cost import check_memory
-from lazyccd.plan.lower import WritePart, lower_write
+from lazyccd.plan.lower import WritePart, boundaries_below, lower_write
 from lazyccd.plan.serialize import describe, plain, sources
+from lazyccd.plan.steps import Step
 from lazyccd.sections import Region
 
 
@@ -386,10 +387,15 @@ def write(
 
 def _record(images: Mapping[str, Image], layout: Mapping[str, Any]) -> dict[str, Any]:
     """Return all that decides the bytes of a product."""
-    found = [source.storage for image in images.values() for source in sources(image.plan)]
+    found = [source.storage for image in images.values() for plan in _plans(image) for source in sources(plan)]
     inputs = {storage.name: str(storage.identity) for storage in found}
-    steps = {name: describe(image.plan) for name, image in images.items()}
+    steps = {name: [step for plan in _plans(image) for step in describe(plan)] for name, image in images.items()}
     return {"inputs": inputs, "steps": steps, "layout": plain(layout), "versions": versions()}
+
+
+def _plans(image: Image) -> list[Step]:
+    """Return the plan of an image, and those of the stacks whose chunks it reads."""
+    return [*(boundary.plan for boundary in boundaries_below(image.plan, image.graphs).values()), image.plan]
 
 
 def _refuse_sources(images: Iterable[Image], name: str, copied: Iterable[str]) -> None:
@@ -406,7 +412,7 @@ def _refuse_sources(images: Iterable[Image], name: str, copied: Iterable[str]) -
 
 def _source_paths(image: Image) -> Iterator[str]:
     """Yield the files and stores that a plan reads."""
-    for place in dict.fromkeys(step.storage.place for step in sources(image.plan)):
+    for place in dict.fromkeys(step.storage.place for plan in _plans(image) for step in sources(plan)):
         if Path(place).exists():
             yield place
 

@@ -234,7 +234,21 @@ def coadd(
         places=placed.places,
         own_scalars=samples,
     )
-    return plan.result(_header(replace(given, images=images), rule, placed), maps, rejections=rejections)
+    notes = _notes(sky=sky, match=match, measure=measure, blot=blot, feather=feather, least=rule.least_used)
+    return plan.result(_header(replace(given, images=images), rule, placed, notes), maps, rejections=rejections)
+
+
+def _notes(*, sky: str | None, match: str | None, measure: bool, blot: object, feather: float, least: int) -> list[str]:
+    """Return what HISTORY says of how frames were prepared, besides how they were combined."""
+    said = {
+        f"sky subtracted from each frame: {sky}": sky is not None,
+        f"skies matched in the overlaps: {match}": match is not None,
+        "flux scales measured in the overlaps": measure,
+        f"rejected before resampling: {blot}": isinstance(blot, Blotted),
+        f"weights fall to 0 over {feather:g} pixels at the edges of frames": feather > 0,
+        f"pixels of fewer than {least} frames are NaN": least > 1,
+    }
+    return [note for note, holds in said.items() if holds]
 
 
 def _skies(rejection: Rejection | None, given: Given, shape: tuple[int, int]) -> tuple[Step, ...]:
@@ -373,7 +387,7 @@ def _uncertainty(uncertainty: str | None, given: Given) -> str:
     return uncertainty_name(uncertainty, None, given)
 
 
-def _header(given: Given, rule: Any, placed: Placed) -> StackHeader:
+def _header(given: Given, rule: Any, placed: Placed, notes: Sequence[str]) -> StackHeader:
     """Return what becomes of the first frame's header."""
     from astropy.wcs.utils import proj_plane_pixel_area  # takes long to import, and few operations need it
 
@@ -387,4 +401,4 @@ def _header(given: Given, rule: Any, placed: Placed) -> StackHeader:
         cards.append(("NOISEFAC", float(f"{factor:.4g}"), "noise in apertures over that of single pixels"))
     if placed.grid.pixfrac != 1:
         cards.append(("PIXFRAC", placed.grid.pixfrac, "part of their side that pixels of frames shrank to"))
-    return header._replace(cards=[*header.cards, *cards])
+    return header._replace(cards=[*header.cards, *cards], notes=(*header.notes, *notes))
