@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lazyccd.kernels.block import Array, Block, Request
+from lazyccd.kernels.stack.scaling import Levels, find_scaling
 from lazyccd.sections import Region
 
 REACH = 1
@@ -18,10 +19,13 @@ def flag_outliers(
     *,
     snr: tuple[float, float],
     scale: tuple[float, float],
-    factor: float,
+    levels: Levels,
+    frame: int,
     bit: int,
     mask_dtype: str,
     sky: Array,
+    corrections: Array | None = None,
+    **scalars: Array,
 ) -> Block:
     """Return a frame whose mask has a bit where a pixel is off the median by its noise and the slope of the median.
 
@@ -37,15 +41,22 @@ def flag_outliers(
         Standard deviations of the noise that a pixel may be off: for the first, and for all neighbours of those that are outliers.
     scale
         Parts of the slope that it may be off besides: the largest difference of the median from one of four neighbours.
-    factor
-        By what the frame is multiplied to be on the scale of the median.
+    levels, scalars
+        By what all frames are multiplied to be on the scale of the median.
+    frame
+        Which of them this is.
     bit
         Bit of outliers.
     mask_dtype
         Dtype of the mask.
     sky
         Level and standard deviation of the sky; the latter is the noise of a frame without variances.
+    corrections
+        By what each frame is multiplied besides, as the overlaps tell: the first column.
     """
+    # levels have a scale for each frame, or none
+    factor = float(find_scaling(levels, len(levels.scale) or frame + 1, scalars).multipliers[frame])
+    factor *= 1.0 if corrections is None else float(corrections[frame, 0])
     held = a.region
     middle, slope = _slope(blot, held)
     noise = np.sqrt(a.variance) if a.variance is not None else np.full(held.shape, sky[1])

@@ -491,3 +491,33 @@ def test_outliers_by_the_blotted_median(with_noise: bool) -> None:
     xr.testing.assert_identical(part.drop_attrs(), result.isel(y=slice(10, 33), x=slice(20, 41)).drop_attrs())
     with pytest.raises(ParameterError, match="two numbers that are not below 0"):
         Blotted(snr=(5, -1))
+
+
+def test_blotted_outliers_of_frames_whose_scales_are_measured() -> None:
+    """Scales that the overlaps tell serve the comparison as well as those that are given: rays go, and stars stay."""
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[:140, :140]
+    stars, flux = rng.uniform(10, 130, (40, 2)), rng.uniform(1000, 20000, 40)
+    grid, factors = (make_wcs(70, 70), (140, 140)), (1.0, 1.5, 0.6, 2.0)
+    frames, clean = [], []
+    for number, factor in enumerate(factors):
+        wcs = make_wcs(*(70 + rng.uniform(-6, 6, 2)), angle=rng.uniform(-5, 5))
+        columns, rows = wcs.world_to_pixel_values(*grid[0].pixel_to_world_values(stars[:, 1], stars[:, 0]))
+        light = [
+            f * np.exp(-((y - row) ** 2 + (x - column) ** 2) / 2 / 1.5**2) / 14
+            for row, column, f in zip(rows, columns, flux, strict=True)
+        ]
+        clean.append(make_frame(factor * np.sum(light, axis=0) + rng.normal(0, 5, y.shape) + 50 * number, wcs))
+        rays = clean[-1]["data"].values.copy()
+        rays[tuple(rng.integers(5, 135, (2, 60)))] += 600.0
+        frames.append(make_frame(rays, wcs))
+    options: Any = {"flux_scale": "overlaps", "match": "constant", "order": "bilinear"}
+    mosaic = lazyccd.coadd(frames, *grid, reject="blotted", **options)
+    truth = lazyccd.coadd(clean, *grid, reject=None, **options)["data"].values
+    raw = lazyccd.coadd(frames, *grid, reject=None, **options)["data"].values
+    scales = lazyccd.mosaic_corrections(mosaic)["flux_scale"] * factors
+    np.testing.assert_allclose(scales / scales.mean(), 1, atol=0.03)
+    inner = np.s_[15:-15, 15:-15]
+    off, left = (np.nanpercentile(np.abs(one - truth)[inner], 99.5) for one in (raw, mosaic["data"].values))
+    assert off > 50
+    assert left < 5

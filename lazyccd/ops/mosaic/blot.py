@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import MASK, Image, resolve
 from lazyccd.kernels.blot import REACH, flag_outliers
-from lazyccd.kernels.stack.scaling import Levels, find_scaling
+from lazyccd.kernels.stack.scaling import Levels
+from lazyccd.ops.mosaic.overlaps import Corrections
 from lazyccd.ops.mosaic.placed import Placed
 from lazyccd.ops.mosaic.sky import without_sky
 from lazyccd.ops.mosaic.warp import SkyGrid, warped
@@ -16,7 +18,7 @@ from lazyccd.ops.stack.combine import StackPlan, plain_rule
 from lazyccd.ops.stack.inputs import Given
 from lazyccd.ops.stack.scaling import sampled_statistic
 from lazyccd.plan.footprints import Halo
-from lazyccd.plan.steps import Apply, Input, Join, make_dtypes, make_params
+from lazyccd.plan.steps import Apply, Input, Join, Scalar, make_dtypes, make_params
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ class Blotted:
                 raise ParameterError(f"{what} {numbers!r} of Blotted must be two numbers that are not below 0.")
 
 
-def without_outliers(rule: Blotted, given: Given, placed: Placed, levels: Levels | None) -> list[Image]:
+def without_outliers(
+    rule: Blotted, given: Given, placed: Placed, levels: Levels, scalars: Sequence[tuple[str, Scalar]], *, measure: bool
+) -> list[Image]:
     """Return frames with outliers in their masks.
 
     Parameters
@@ -55,34 +59,43 @@ def without_outliers(rule: Blotted, given: Given, placed: Placed, levels: Levels
         The frames.
     placed
         Where they lie.
-    levels
-        Their scales; None if these are measured in the overlaps.
-
-    Raises
-    ------
-    ParameterError
-        Raised if the scales are not known.
+    levels, scalars
+        The scales that they state.
+    measure
+        Whether scales are measured in the overlaps, from the frames as they are.
     """
-    if levels is None:
-        raise ParameterError(
-            "flux_scale='overlaps' measures scales after Blotted() needs them; give numbers or a keyword."
-        )
     # skies that differ would be outliers
     flat = [without_sky(image, "constant", 128) for image in given.images]
-    mosaic = _median(flat, placed, levels)
-    factors = find_scaling(levels, len(flat), {}).multipliers
+    named = tuple((name, scalar) for name, scalar in scalars if name in levels.scale)
+    levels = replace(levels, weights=(), weights_are_variances=False, weights_are_exposures=False)
+    found = placed.corrections(given, levels, named, None, measure=True) if measure else None
+    scale = _Scale(levels, named, found)
+    mosaic = _median(flat, placed, scale)
     return [
-        _flagged(image, one, mosaic, placed, number, rule, float(factors[number]))
+        _flagged(image, one, mosaic, placed, number, rule, scale)
         for number, (image, one) in enumerate(zip(given.images, flat, strict=True))
     ]
 
 
-def _median(images: Sequence[Image], placed: Placed, levels: Levels) -> Image:
+class _Scale(NamedTuple):
+    """How bright frames are beside each other."""
+
+    levels: Levels
+    scalars: tuple[tuple[str, Scalar], ...]
+    """Those that the levels name."""
+
+    found: Corrections | None
+    """What overlaps say of them."""
+
+
+def _median(images: Sequence[Image], placed: Placed, scale: _Scale) -> Image:
     """Return the median of frames on the grid; what reads it depends on its chunks, and does not combine the frames again."""
     on_grid = placed.warp(images)
+    if scale.found is not None:
+        on_grid = scale.found.applied(on_grid)
     schema = on_grid[0].schema
-    rule = replace(plain_rule(on_grid, schema, "median"), levels=levels)
-    plan = StackPlan(tuple(on_grid), schema, rule, (), (), places=placed.places)
+    rule = replace(plain_rule(on_grid, schema, "median"), levels=scale.levels)
+    plan = StackPlan(tuple(on_grid), schema, rule, scale.scalars, (), places=placed.places)
     first = on_grid[0]
     stacked = replace(
         first,
@@ -95,12 +108,13 @@ def _median(images: Sequence[Image], placed: Placed, levels: Levels) -> Image:
 
 
 def _flagged(
-    image: Image, flat: Image, mosaic: Image, placed: Placed, number: int, rule: Blotted, factor: float
+    image: Image, flat: Image, mosaic: Image, placed: Placed, number: int, rule: Blotted, scale: _Scale
 ) -> Image:
     """Return a frame with its outliers in the mask."""
     schema = image.schema
     blot = warped(mosaic, placed.grid.wcs, SkyGrid(placed.sources[number], image.shape, "bilinear"), for_stack=True)
     uses = (("mask", ("data", "variance", "mask")),)
+    found = () if scale.found is None else (("corrections", scale.found.scalar),)
     mask = Apply(
         image.shape,
         make_dtypes(mask=schema.dtype),
@@ -110,9 +124,14 @@ def _flagged(
             Input(blot.plan, Halo((2 * REACH, 2 * REACH)), uses),
         ),
         params=make_params(
-            snr=rule.snr, scale=rule.scale, factor=factor, bit=schema.bits("CR"), mask_dtype=schema.dtype.name
+            snr=rule.snr,
+            scale=rule.scale,
+            levels=scale.levels,
+            frame=number,
+            bit=schema.bits("CR"),
+            mask_dtype=schema.dtype.name,
         ),
-        scalars=(("sky", sampled_statistic(image, "sky")),),
+        scalars=(("sky", sampled_statistic(image, "sky")), *scale.scalars, *found),
     )
     parts = {name: (image.plan, name) for name, _ in image.plan.planes if name != MASK}
     return replace(image, plan=Join.of(**parts, mask=(mask, MASK)), graphs=(*image.graphs, *mosaic.graphs))

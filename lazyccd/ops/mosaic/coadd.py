@@ -201,19 +201,19 @@ def coadd(
     _check_filters(given)
     target, size = _grid(opened, given, wcs, shape)
     given, placed = on_grid(given, SkyGrid(target, size, kernel_of(order), pixfrac_of(order, pixfrac)))
-    blot = Blotted() if reject == "blotted" else reject
-    rejection = None if isinstance(blot, Blotted) else _rejection(blot, given)
+    blot, rejection = _rejections(reject, given)
     if sky is not None:
         given = replace(given, images=[without_sky(image, sky, sky_box) for image in given.images])
     measure = isinstance(flux_scale, str) and flux_scale == "overlaps"
     levels, scalars, weighting = levels_of(given, _stated_scale(flux_scale, given), None, weights, None)
-    known = blot is None or match is not None or measure  # matching looks at the scales of all frames at once
+    # matching looks at the scales of all frames at once
+    known = reject is None or match is not None or measure
     agreement, samples = (None, ()) if known else flux_agreement(given, placed)
-    if isinstance(blot, Blotted):
-        given = replace(given, images=without_outliers(blot, given, placed, None if measure else levels))
+    if blot is not None:
+        given = replace(given, images=without_outliers(blot, given, placed, levels, scalars, measure=measure))
     images = placed.warp(given.images, aperture=_check_maps(maps, given))
     if match is not None or measure:
-        images = placed.matched(images, given, levels, scalars, match, measure=measure)
+        images = placed.corrections(given, levels, scalars, match, measure=measure).applied(images)
     rule = replace(
         plain_rule(images, schema, method),
         levels=levels,
@@ -238,13 +238,15 @@ def coadd(
     return plan.result(_header(replace(given, images=images), rule, placed, notes), maps, rejections=rejections)
 
 
-def _notes(*, sky: str | None, match: str | None, measure: bool, blot: object, feather: float, least: int) -> list[str]:
+def _notes(
+    *, sky: str | None, match: str | None, measure: bool, blot: Blotted | None, feather: float, least: int
+) -> list[str]:
     """Return what HISTORY says of how frames were prepared, besides how they were combined."""
     said = {
         f"sky subtracted from each frame: {sky}": sky is not None,
         f"skies matched in the overlaps: {match}": match is not None,
         "flux scales measured in the overlaps": measure,
-        f"rejected before resampling: {blot}": isinstance(blot, Blotted),
+        f"rejected before resampling: {blot}": blot is not None,
         f"weights fall to 0 over {feather:g} pixels at the edges of frames": feather > 0,
         f"pixels of fewer than {least} frames are NaN": least > 1,
     }
@@ -323,8 +325,10 @@ def _grid(opened: list[Any], given: Given, wcs: Any, shape: Any) -> tuple[Any, t
     return target, normalize_shape(shape)
 
 
-def _rejection(reject: Rejection | str | None, given: Given) -> Rejection | None:
-    """Return the rule of rejection, checked."""
+def _rejections(reject: Rejection | Blotted | str | None, given: Given) -> tuple[Blotted | None, Rejection | None]:
+    """Return the rule by which pixels of frames are rejected, or that for pixels of the mosaic, checked."""
+    if reject == "blotted" or isinstance(reject, Blotted):
+        return Blotted() if isinstance(reject, str) else reject, None
     rule = rule_of(reject, given, "ccdproc")
     if rule is not None and rule.name in COUNTING:
         raise ParameterError(
@@ -336,7 +340,7 @@ def _rejection(reject: Rejection | str | None, given: Given) -> Rejection | None
             "SigmaClip cuts the middle of stars where the seeing differs between frames; use Clipped(), which allows for it.",
             StarCoreWarning,
         )
-    return rule
+    return None, rule
 
 
 def _at_least_one(min_coverage: object) -> int:

@@ -139,6 +139,18 @@ def corrections_of(
     return Scalar(reduction=reduction, what=what, told=partial(as_attribute, overlaps))
 
 
+@dataclass(frozen=True)
+class Corrections:
+    """What overlaps say of frames, as a scalar."""
+
+    overlaps: Overlaps
+    scalar: Scalar
+
+    def applied(self, images: Sequence[Image]) -> list[Image]:
+        """Return frames on the grid with the corrections of their rows."""
+        return [corrected(image, self.scalar, self.overlaps, k) for k, image in enumerate(images)]
+
+
 def _cells(image: Image, coordinates: SkyMapping, overlaps: Overlaps, number: int) -> Scalar:
     """Return the means of a frame on cells of the grid, and their variances."""
     y0, y1, x0, x1 = overlaps.places[number]

@@ -11,7 +11,7 @@ from lazyccd.frame.core import Image
 from lazyccd.frame.sky_footprint import frame_place
 from lazyccd.kernels.stack.scaling import Levels
 from lazyccd.ops.mosaic.matching import Match
-from lazyccd.ops.mosaic.overlaps import corrected, corrections_of, overlaps_of
+from lazyccd.ops.mosaic.overlaps import Corrections, corrections_of, overlaps_of
 from lazyccd.ops.mosaic.warp import SkyGrid, celestial_wcs, warped
 from lazyccd.ops.stack.combine import without_own_flags
 from lazyccd.ops.stack.inputs import Given
@@ -50,22 +50,13 @@ class Placed:
             for image, source in zip(images, self.sources, strict=False)
         ]
 
-    def matched(
-        self,
-        images: Sequence[Image],
-        given: Given,
-        levels: Levels,
-        scalars: Sequence[tuple[str, Scalar]],
-        match: Match | None,
-        *,
-        measure: bool,
-    ) -> list[Image]:
-        """Return images on the grid with the corrections that the overlaps of the frames say.
+    def corrections(
+        self, given: Given, levels: Levels, scalars: Sequence[tuple[str, Scalar]], match: Match | None, *, measure: bool
+    ) -> Corrections:
+        """Return what the overlaps of the frames say.
 
         Parameters
         ----------
-        images
-            The frames on the grid.
         given
             The frames.
         levels, scalars
@@ -79,7 +70,7 @@ class Placed:
             raise ArgumentTypeError("match and flux_scale='overlaps' need a grid whose WCS is an astropy.wcs.WCS.")
         overlaps = overlaps_of(self.places, given, levels, match, measure=measure)
         found = corrections_of(given.images, self.sources, self.grid.frozen, self.grid.shape, overlaps, scalars)
-        return [corrected(image, found, overlaps, k) for k, image in enumerate(images)]
+        return Corrections(overlaps, found)
 
 
 def on_grid(given: Given, grid: SkyGrid) -> tuple[Given, Placed]:
