@@ -207,8 +207,7 @@ def coadd(
     measure = isinstance(flux_scale, str) and flux_scale == "overlaps"
     levels, scalars, weighting = levels_of(given, _stated_scale(flux_scale, given), None, weights, None)
     # matching looks at the scales of all frames at once
-    known = reject is None or match is not None or measure
-    agreement, samples = (None, ()) if known else flux_agreement(given, placed)
+    agreement, samples = (None, ()) if reject is None or match is not None or measure else flux_agreement(given, placed)
     if blot is not None:
         given = replace(given, images=without_outliers(blot, given, placed, levels, scalars, measure=measure))
     images = placed.warp(given.images, aperture=_check_maps(maps, given))
