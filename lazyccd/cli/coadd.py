@@ -62,6 +62,8 @@ def coadd(files: tuple[str, ...], out: Path, scheduler: str, memory_limit: str |
     FILES are names, globs, @lists or HDUs such as "a.fits[SCI,2]"; of a file of several images, each is a frame. Without --like,
     north is up and the grid holds all frames. After an interruption the same command goes on where it stopped.
     """
+    from lazyccd.ops.mosaic.coadd import empty_chunks
+
     with friendly_errors(), using_scheduler(scheduler, memory_limit):
         after = {key: options.pop(key) for key in ("overwrite", "dry_run", "pyramid", "preview")}
         _check_names(out, after)
@@ -73,6 +75,9 @@ def coadd(files: tuple[str, ...], out: Path, scheduler: str, memory_limit: str |
         say(
             f"{out}: {options['method']} of {count} frames, {ny} rows, {nx} columns of {scale:.4g} arcsec, {header['RESAMPLE']}"
         )
+        empty = empty_chunks(mosaic)
+        if empty:
+            click.echo(f"{empty} of {mosaic['data'].data.npartitions} chunks lie outside of all frames and are NaN")
         if after["dry_run"]:
             say(mosaic.ccd.plan())
             return

@@ -19,7 +19,7 @@ import lazyccd
 from lazyccd.errors import FrameError, ParameterError, SectionError
 from lazyccd.frame.header import header_view
 from lazyccd.mask_planes import MaskSchema
-from lazyccd.ops.mosaic.coadd import StarCoreWarning
+from lazyccd.ops.mosaic.coadd import StarCoreWarning, empty_chunks
 from lazyccd.ops.mosaic.placed import OffGridWarning
 from lazyccd.pixel_history import with_inputs
 from lazyccd.plan.cost import task_cost
@@ -327,8 +327,23 @@ def test_frames_off_the_grid() -> None:
     with pytest.warns(OffGridWarning, match="1 of 2 frames do not lie on the grid and are left out: frame 2"):
         mosaic = lazyccd.coadd(frames, make_wcs(0, 0), (5, 5))
     assert header_view(mosaic.attrs["header"])["NCOMBINE"] == 1
+    assert "frames that do not lie on the grid: frame 2" in str(header_view(mosaic.attrs["header"])["HISTORY"])
     with pytest.raises(ParameterError, match="none of the 1 frames lies on the grid of 5 x 5 pixels"):
         lazyccd.coadd(frames[1:], make_wcs(0, 0), (5, 5))
+
+
+def test_chunks_without_frames_take_no_space(tmp_path: Path) -> None:
+    """They are counted, and a store has no files for them, nor for those of a frame that is NaN."""
+    ones = np.ones((300, 300), np.float32)
+    frames = [make_frame(ones, make_wcs(0, 0)), make_frame(np.nan * ones, make_wcs(-2200, -2200))]
+    mosaic = lazyccd.coadd(frames, make_wcs(0, 0), (2600, 2600), order="nearest", maps=("n_used",))
+    rows, columns = (len(sizes) for sizes in mosaic["data"].data.chunks)
+    assert rows * columns > 2
+    assert empty_chunks(mosaic) == rows * columns - 2
+    store = lazyccd.to_zarr(mosaic, tmp_path / "a.zarr")
+    for name in ("data", "mask", "n_used"):
+        assert len([path for path in (Path(store) / "0" / name / "c").rglob("*") if path.is_file()]) == 1
+    assert (lazyccd.open_zarr(store)["mask"].values[-1] == MaskSchema().bits("NO_DATA")).all()
 
 
 def test_bad_input() -> None:

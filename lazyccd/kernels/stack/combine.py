@@ -269,11 +269,12 @@ def _finish(batch: PixelBatch, given: Array, rule: Rule, scaling: Scaling, slice
         if out.data is not None:
             out.data[slices] = (data if batch.combined is None else batch.combined).reshape(shape)
         if out.variance is not None:
-            out.variance[slices] = UNCERTAINTIES[rule.uncertainty](batch, rule.method, weights).reshape(shape)
+            variance = UNCERTAINTIES[rule.uncertainty](batch, rule.method, weights)
+            out.variance[slices] = _without_inputs(variance, norm).reshape(shape)
         if out.variance_aperture is not None and batch.apertures is not None:
             # those of different frames are independent, so weights are squared here as for pixels
             aperture = _variance_of(rule.method, batch.apertures, batch, weights)
-            out.variance_aperture[slices] = aperture.reshape(shape)
+            out.variance_aperture[slices] = _without_inputs(aperture, norm).reshape(shape)
     # inputs that were bad before are not counted: CLIPPED tells of outliers alone
     rejected = count_of(given & ~batch.use) if out.mask is not None or out.n_rejected is not None else None
     if out.mask is not None and rejected is not None:
@@ -330,9 +331,17 @@ def sum_of(batch: PixelBatch, values: Array, weights: Array, power: int = 1) -> 
     return weighted_sum(values, batch.use, weights**power)
 
 
+def _without_inputs(values: Array, norm: Array) -> Array:
+    """Return values with the usual NaN where there is no input: 0 / 0 has another sign, and a chunk of it would be no fill."""
+    empty = norm == 0
+    if empty.any():
+        values[empty] = np.nan
+    return values
+
+
 def _average(batch: PixelBatch, weights: Array) -> tuple[Array, Array]:
     total, norm = sum_of(batch, batch.values, weights)
-    return total / norm, norm
+    return _without_inputs(total / norm, norm), norm
 
 
 def _sum(batch: PixelBatch, weights: Array) -> tuple[Array, Array]:

@@ -53,7 +53,9 @@ from lazyccd.ops.stack.combine import (
 from lazyccd.ops.stack.inputs import Given, collect, in_one_unit
 from lazyccd.ops.stack.rejection import Rejection, SigmaClip, rule_of
 from lazyccd.ops.stack.scaling import STATISTICS, Spec, levels_of, sampled_statistic
-from lazyccd.plan.steps import Apply, Input, Step, make_dtypes, make_params
+from lazyccd.plan.chunks import grid_boxes
+from lazyccd.plan.lower import read_label
+from lazyccd.plan.steps import Apply, Input, Stack, Step, make_dtypes, make_params
 
 FILTERS = ("FILTER", "FILTER1", "FILTER2", "FILTER3", "FILTERS", "FILTNAM1", "INSFLNAM")
 """Keywords of the filter."""
@@ -252,6 +254,15 @@ def _notes(
     return [note for note, holds in said.items() if holds]
 
 
+def empty_chunks(mosaic: xr.Dataset) -> int:
+    """Return how many chunks of a mosaic lie outside of all frames: a store has no files for them."""
+    array: Any = mosaic["data"].data
+    label = read_label(array)
+    places = label.plan.places if label is not None and isinstance(label.plan, Stack) else ()
+    boxes = grid_boxes(array.chunks)
+    return sum(not any(place.intersect(box).size for place in places) for box in boxes) if places else 0
+
+
 def _skies(rejection: Rejection | None, given: Given, shape: tuple[int, int]) -> tuple[Step, ...]:
     """Return images of the sky of each frame and its noise, if a rejection needs them."""
     if rejection is None or not rejection.needs_skies:
@@ -404,4 +415,6 @@ def _header(given: Given, rule: Any, placed: Placed, notes: Sequence[str]) -> St
         cards.append(("NOISEFAC", float(f"{factor:.4g}"), "noise in apertures over that of single pixels"))
     if placed.grid.pixfrac != 1:
         cards.append(("PIXFRAC", placed.grid.pixfrac, "part of their side that pixels of frames shrank to"))
+    if placed.missing:
+        notes = [*notes, f"frames that do not lie on the grid: {', '.join(placed.missing)}"]
     return header._replace(cards=[*header.cards, *cards], notes=(*header.notes, *notes))

@@ -36,6 +36,9 @@ class Placed:
     places: tuple[Region, ...]
     """The part of the grid outside of which the frame has no pixel."""
 
+    missing: tuple[str, ...] = ()
+    """Names of frames that lie elsewhere."""
+
     def warp(self, images: Sequence[Image], kernel: str | None = None, *, aperture: bool = False) -> list[Image]:
         """Return images of the frames on the grid; none for none."""
         return [
@@ -104,4 +107,4 @@ def on_grid(given: Given, grid: SkyGrid) -> tuple[Given, Placed]:
         labels=[given.labels[i] for i in here],
         names=[given.names[i] for i in here],
     )
-    return left, Placed(grid, tuple(sources[i] for i in here), tuple(places[i] for i in here))
+    return left, Placed(grid, tuple(sources[i] for i in here), tuple(places[i] for i in here), tuple(missing))
