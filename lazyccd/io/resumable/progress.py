@@ -344,10 +344,9 @@ def _difference(before: bytes, after: bytes) -> str:
     ]
     # an array that a user gave has nothing but its name
     found = found or list(_differences(old.get("steps"), new.get("steps"), "steps"))
-    told = [one for one in found if one.rank < LEAST] or found
-    # the same setting of many frames
+    files = list(_input_differences(old.get("inputs", {}), new.get("inputs", {})))
+    told = [one for one in found if one.rank < LEAST] or ([] if files else found)
     # what a user knows first, and the same setting of many frames once
-    files = _input_differences(old.get("inputs", {}), new.get("inputs", {}))
     words = list(dict.fromkeys([*files, *(str(one) for one in sorted(told, key=lambda one: one.rank))]))
     more = f" and {len(words) - 3} more" if len(words) > 3 else ""
     return "; ".join(words[:3]) + more
