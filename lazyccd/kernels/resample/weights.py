@@ -129,6 +129,35 @@ AREA = "area"
 """Name of the exact area, which has no weights along the axes; see `lazyccd.kernels.resample.area`."""
 
 
+def spread_of(name: str, scale: float) -> Array:
+    """Return the largest part of a single input pixel that may lie n output pixels from the one that has most of it, along an axis.
+
+    Parameters
+    ----------
+    name
+        One of `KERNELS`, or `AREA`.
+    scale
+        Side of an output pixel in input pixels.
+
+    Examples
+    --------
+    >>> spread_of("bilinear", 1.0).round(2), spread_of("lanczos3", 1.0).round(2), spread_of("nearest", 1.0)
+    (array([1.]), array([1.  ]), array([1.]))
+    """
+    width = max(scale, 1.0)
+    phases = np.linspace(-0.5, 0.5, 65) * scale / width
+    reach = 0.5 + 0.5 * scale if name == AREA else KERNELS[name].reach * width
+    offsets = np.arange(math.ceil(reach / scale + 0.5))[:, None] * scale / width
+    # an area overlaps its neighbours by anything up to a half
+    function = (lambda x: (np.abs(x) < reach / width).astype(float)) if name == AREA else KERNELS[name].function
+    parts = (np.abs(function(offsets + phases)) / function(phases)).max(axis=1)
+    return np.asarray(parts[: np.flatnonzero(parts > SMALLEST_PART)[-1] + 1])
+
+
+SMALLEST_PART = 1e-3
+"""Parts of a pixel that nobody sees."""
+
+
 def quantize_width(scale: Array) -> Array:
     """Return how much kernels are widened for output pixels of ``scale`` input pixels: at least 1, in steps.
 

@@ -17,7 +17,7 @@ import numpy as np
 from lazyccd.kernels.block import APERTURE, Array, Block
 from lazyccd.kernels.pointwise import remap_bits
 from lazyccd.kernels.stack.loops import count_of, finite_inputs, good_inputs, least_bad_inputs
-from lazyccd.kernels.stack.rejection import grow_rejected, restore
+from lazyccd.kernels.stack.rejection import KEPT, grow_rejected, restore, spread_rejected
 from lazyccd.kernels.stack.scaling import Scaling
 from lazyccd.kernels.stack.types import PixelBatch, Rejection, Rule
 from lazyccd.sections import Region
@@ -66,28 +66,48 @@ def clipped_batches(
     held = blocks[0].region
     inner = region.within(held)
     rule = unmasked_if_clean(rule, blocks)
-    grown = None
-    if rule.rejecting.grow >= 1:
-        # neighbours lie in other batches, so all rejections of the band come first; they are run again below, as the
-        # batches of all frames would not fit into the memory that bands are made for
-        rejected = np.zeros((rule.count, *held.shape), np.bool_)
-        for slices in batch_slices(held, rule):
-            batch = gather_batch(blocks, slices, rule, scaling, variances=NO_VARIANCES)
-            given = reject_all(batch, rule)
-            rejected[:, *slices] = (given & ~batch.use).reshape(rule.count, *shape_of(slices))
-        grown = np.zeros_like(rejected)
-        grow_rejected(rejected, rule.rejecting.grow, grown)
-        # planes of frames x pixels are the largest arrays here
-        del rejected
+    found = rejected_of_band(blocks, rule, scaling) if rule.rejecting.reach else None
     for slices in batch_slices(held, rule):
         part = inside(slices, inner)
         if part is None:
             continue
         batch = gather_batch(blocks, slices, rule, scaling, variances=variances)
-        given = reject_all(batch, rule)
-        if grown is not None:
-            apply_grown(batch, grown[:, *slices].reshape(rule.count, -1), given, rule)
+        if found is None:
+            given = reject_all(batch, rule)
+        else:
+            rejected, grown = (plane[:, *slices].reshape(rule.count, -1) for plane in found)
+            given = reject_known(batch, (rejected > 0) & (rejected < KEPT), rule)
+            apply_grown(batch, grown, given, rule)
         yield trimmed(part, slices, batch, given, inner)
+
+
+def rejected_of_band(blocks: Sequence[Block], rule: Rule, scaling: Scaling) -> tuple[Array, Array]:
+    """Return which inputs of all frames are rejected, as for `spread_rejected`, and which are neighbours of these.
+
+    Neighbours lie in other batches, so all rejections of the band come first. Batches are gathered again afterwards, as those of all
+    frames would not fit into the memory that bands are made for.
+
+    Parameters
+    ----------
+    blocks, rule, scaling
+        As for `clipped_batches`.
+    """
+    held = blocks[0].region
+    excess = np.zeros((rule.count, *held.shape), np.uint8)
+    for slices in batch_slices(held, rule):
+        batch = gather_batch(blocks, slices, rule, scaling, variances=NO_VARIANCES)
+        residual = np.zeros(batch.use.shape) if rule.rejecting.spread else NO_RESIDUAL
+        given = reject_all(batch, rule, residual)
+        rejected = given & ~batch.use
+        if residual.size:
+            rejected = np.where(rejected, np.clip(np.ceil(residual), 1, KEPT - 1), np.where(residual < 0, KEPT, 0))
+        excess[:, *slices] = rejected.reshape(rule.count, *shape_of(slices))
+    grown = np.zeros(excess.shape, np.bool_)
+    if rule.rejecting.spread:
+        spread_rejected(excess, np.array(rule.rejecting.spread), grown)
+    else:
+        grow_rejected(excess.view(np.bool_), rule.rejecting.grow, grown)
+    return excess, grown
 
 
 def unmasked_if_clean(rule: Rule, blocks: Sequence[Block]) -> Rule:
@@ -121,15 +141,24 @@ def apply_grown(batch: PixelBatch, grown: Array, given: Array, rule: Rule) -> No
     batch.use[:, enough] = use[:, enough]
 
 
-def reject_all(batch: PixelBatch, rule: Rule) -> Array:
-    """Run all rejections on a batch; return what counted before."""
+def reject_all(batch: PixelBatch, rule: Rule, residual: Array = NO_RESIDUAL) -> Array:
+    """Run all rejections on a batch; return what counted before. The residual is filled by that of scaled values."""
     given = batch.use.copy()
-    for _ in run_rejections(batch, rule):
+    for _ in run_rejections(batch, rule, residual):
         pass
     return given
 
 
-def run_rejections(batch: PixelBatch, rule: Rule) -> Iterator[str]:
+def reject_known(batch: PixelBatch, rejected: Array, rule: Rule) -> Array:
+    """Reject the inputs of a batch that were found before; return what counted before."""
+    given = batch.use.copy()
+    _choose(batch, rule)
+    bring_to_level(batch)
+    batch.use &= ~rejected
+    return given
+
+
+def run_rejections(batch: PixelBatch, rule: Rule, residual: Array = NO_RESIDUAL) -> Iterator[str]:
     """Run the rejections one after another; yield the name of each when it is done."""
     # where all inputs are bad, the least bad are used as they are: a star saturated in every frame leaves no hole
     exempt = _choose(batch, rule)
@@ -141,19 +170,19 @@ def run_rejections(batch: PixelBatch, rule: Rule) -> Iterator[str]:
     bring_to_level(batch)
     reject = rule.rejecting.reject
     if reject is not None and rule.iraf is None:
-        reject_but_keep(batch, reject, rule.rejecting.nkeep)
+        reject_but_keep(batch, reject, rule.rejecting.nkeep, residual)
         yield reject.name
     if saved is not None:
         batch.use[:, exempt] = saved
 
 
-def reject_but_keep(batch: PixelBatch, reject: Rejection, nkeep: int) -> None:
+def reject_but_keep(batch: PixelBatch, reject: Rejection, nkeep: int, residual: Array = NO_RESIDUAL) -> None:
     """Reject inputs of a batch, and restore those that are least off where fewer than ``nkeep`` would be left."""
     if nkeep == 0:
-        reject.reject(batch, NO_RESIDUAL)
+        reject.reject(batch, residual)
         return
     before = batch.use.copy()
-    reject.reject(batch, NO_RESIDUAL)
+    reject.reject(batch, residual)
     left = count_of(batch.use)
     if 0 < nkeep <= left.min(initial=nkeep):
         return
@@ -163,9 +192,9 @@ def reject_but_keep(batch: PixelBatch, reject: Rejection, nkeep: int) -> None:
         # few pixels lose so many inputs: only these are done a second time, now with residuals
         batch.use[:, short] = before[:, short]
         part = batch.take(short)
-        residual = np.zeros(part.use.shape)
-        reject.reject(part, residual)
-        restore(residual, before[:, short], kept[short].astype(np.int64), part.use)
+        off = np.zeros(part.use.shape)
+        reject.reject(part, off)
+        restore(off, before[:, short], kept[short].astype(np.int64), part.use)
         batch.use[:, short] = part.use
 
 

@@ -216,7 +216,7 @@ def reject_clipped(
     fewest
         Nothing is rejected where fewer inputs count.
     residual
-        How far off each rejected input is, frames x pixels, float64; without elements if nobody asks.
+        How far off each rejected input is, and -1 for the others of a source, frames x pixels, float64; without elements if nobody asks.
     use
         Which inputs count, frames x pixels, bool; cleared where one is rejected.
     """
@@ -254,6 +254,10 @@ def reject_clipped(
                     if residual.size:
                         residual[who[k], m] = off / allowed if allowed > 0 else np.inf
                 k += sign
+        if is_source and residual.size:
+            for k in range(n):
+                if use[who[k], m]:
+                    residual[who[k], m] = -1
 
 
 @compiled
@@ -493,3 +497,38 @@ def grow_rejected(rejected: Array, radius: float, grown: Array) -> None:
                         for dx in range(-reach, reach + 1):
                             if dy * dy + dx * dx <= radius * radius and 0 <= y + dy < ny and 0 <= x + dx < nx:
                                 grown[i, y + dy, x + dx] = True
+
+
+LEAST_SPREAD = 4
+"""Fewest multiples of the limit, rounded up, whose neighbours are looked at: noise does not reach them."""
+
+KEPT = 255
+"""Instead of a multiple: what stays. The widest image of a star is off in its wings, and must not lose what it has further in."""
+
+
+@compiled
+def spread_rejected(excess: Array, spread: Array, grown: Array) -> None:
+    """Mark inputs into which resampling has spread a rejected one of the same frame.
+
+    Parameters
+    ----------
+    excess
+        How far off each rejected input is, in multiples of the limit, rounded up, 0 for those that are not rejected, or
+        ``KEPT``; frames x rows x columns, uint8.
+    spread
+        Part of it that lies so many rows and columns away, float64; it matters where it may be more than the limit.
+    grown
+        Same shape as the excess, bool; set where an input is marked.
+    """
+    frames, ny, nx = excess.shape
+    reach = len(spread) - 1
+    for i in range(frames):
+        for y in range(ny):
+            for x in range(nx):
+                off = excess[i, y, x]
+                if off < LEAST_SPREAD or off == KEPT:
+                    continue
+                for v in range(max(0, y - reach), min(ny, y + reach + 1)):
+                    for u in range(max(0, x - reach), min(nx, x + reach + 1)):
+                        if off * spread[abs(v - y), abs(u - x)] > 1 and excess[i, v, u] != KEPT:
+                            grown[i, v, u] = True

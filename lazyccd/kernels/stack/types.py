@@ -106,6 +106,15 @@ class Rejecting:
     grow: float = 0.0
     """Radius in pixels within which inputs of the same frame are rejected too."""
 
+    spread: tuple[tuple[float, ...], ...] = ()
+    """Part of an outlier that lies so many rows and columns away, for inputs that resampling has spread; empty for none. Inputs of the
+    same frame are rejected too where that part, in units of the limit of ``reject``, may be above 1."""
+
+    @property
+    def reach(self) -> int:
+        """How far away the rejection of an input may have others rejected, in pixels."""
+        return max(int(self.grow), len(self.spread) - 1)
+
     def __post_init__(self) -> None:
         """Check the radius."""
         if not 0 <= self.grow < math.inf:

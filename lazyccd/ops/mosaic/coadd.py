@@ -26,6 +26,7 @@ from lazyccd.io.open import open_image
 from lazyccd.kernels.block import APERTURE
 from lazyccd.kernels.pointwise import edge_weights
 from lazyccd.kernels.resample.apertures import noise_factor
+from lazyccd.kernels.resample.weights import spread_of
 from lazyccd.kernels.stack.statistics import sky_as_image
 from lazyccd.kernels.stack.types import Rejecting
 from lazyccd.ops.mosaic.agreement import flux_agreement
@@ -51,7 +52,7 @@ from lazyccd.ops.stack.combine import (
     uncertainty_name,
 )
 from lazyccd.ops.stack.inputs import Given, collect, in_one_unit
-from lazyccd.ops.stack.rejection import Rejection, SigmaClip, rule_of
+from lazyccd.ops.stack.rejection import Clipped, Rejection, SigmaClip, rule_of
 from lazyccd.ops.stack.scaling import STATISTICS, Spec, levels_of, sampled_statistic
 from lazyccd.plan.chunks import grid_boxes
 from lazyccd.plan.lower import read_label
@@ -109,8 +110,9 @@ def coadd(
     reject
         The rule by which inputs are rejected, or its name; see `lazyccd.rejection`. The default, `~lazyccd.rejection.Clipped`,
         leaves pixels of fewer than 4 frames alone, and judges what is above the sky of each frame, the median of 100 000 of its
-        pixels. `~lazyccd.rejection.Blotted` compares each frame with the median of all on its own pixels; take it for hot pixels of
-        frames that drift by less than a pixel from one to the next, which the lobes of Lanczos kernels spread. None rejects nothing.
+        pixels. What the kernel may have spread of a strong outlier by more than the limit is rejected with it, except in sources.
+        `~lazyccd.rejection.Blotted` compares each frame with the median of all on its own pixels; take it for hot pixels that drift
+        so little that more than half of the frames have them, or their lobes, at one place. None rejects nothing.
     weights
         For averages and sums, as in `combine`. Those of pixels are resampled, linearly.
     flux_scale
@@ -218,7 +220,7 @@ def coadd(
     rule = replace(
         plain_rule(images, schema, method),
         levels=levels,
-        rejecting=Rejecting(reject=rejection, nkeep=int(nkeep)),
+        rejecting=Rejecting(reject=rejection, nkeep=int(nkeep), spread=_spread(rejection, placed)),
         least_used=_at_least_one(min_coverage),
         exposures=given.exposures() if "exposure" in maps else (),
         uncertainty=_uncertainty(uncertainty, given),
@@ -353,6 +355,24 @@ def _rejections(reject: Rejection | Blotted | str | None, given: Given) -> tuple
     return None, rule
 
 
+def _spread(rejection: Rejection | None, placed: Placed) -> tuple[tuple[float, ...], ...]:
+    """Return which neighbours `Clipped` rejects with an input; see `lazyccd.kernels.stack.types.Rejecting.spread`."""
+    if not isinstance(rejection, Clipped) or placed.grid.kernel == "nearest":
+        return ()
+    parts = spread_of(placed.grid.kernel, _scale(placed))
+    return tuple(map(tuple, (np.outer(parts, parts)).tolist()))
+
+
+def _scale(placed: Placed) -> float:
+    """Return the side of a pixel of the mosaic in pixels of the frames, their median; 1 where no WCS tells it."""
+    from astropy.wcs.utils import proj_plane_pixel_area  # takes long to import, and few operations need it
+
+    if not all(hasattr(wcs, "wcs") for wcs in (placed.grid.wcs, *placed.sources)):
+        return 1.0
+    areas = [proj_plane_pixel_area(wcs) for wcs in (placed.grid.wcs, *placed.sources)]
+    return float(np.sqrt(areas[0] / np.median(areas[1:])))
+
+
 def _at_least_one(min_coverage: object) -> int:
     """Return the least number of inputs."""
     if not isinstance(min_coverage, int | np.integer) or min_coverage < 1:
@@ -403,13 +423,10 @@ def _uncertainty(uncertainty: str | None, given: Given) -> str:
 
 def _header(given: Given, rule: Any, placed: Placed, notes: Sequence[str]) -> StackHeader:
     """Return what becomes of the first frame's header."""
-    from astropy.wcs.utils import proj_plane_pixel_area  # takes long to import, and few operations need it
-
     header = header_of(given, rule, keep_wcs=True)
     cards: list[NewCard] = [("RESAMPLE", placed.grid.kernel, "kernel by which frames were resampled")]
     if hasattr(placed.grid.wcs, "wcs"):
-        areas = [proj_plane_pixel_area(wcs) for wcs in (placed.grid.wcs, *placed.sources)]
-        scale = float(np.sqrt(areas[0] / np.median(areas[1:])))
+        scale = _scale(placed)
         factor = noise_factor(placed.grid.kernel, scale, placed.grid.pixfrac)
         cards.append(("PIXRATIO", float(f"{scale:.6g}"), "side of a pixel in pixels of the frames"))
         cards.append(("NOISEFAC", float(f"{factor:.4g}"), "noise in apertures over that of single pixels"))

@@ -318,6 +318,8 @@ def notes_of(rule: Rule) -> Iterator[str]:
         yield f"rejected: {rejection.describe()}"
     if rejecting.grow >= 1:
         yield f"rejected: neighbours within {rejecting.grow:g} pixels"
+    if rejecting.spread:
+        yield "rejected: what resampling spreads of strong outliers"
     for what in ("scale", "zero", "weights"):
         per_frame = getattr(rule.levels, what)
         # what tasks will find has a name here and no number yet
@@ -464,7 +466,7 @@ class StackPlan:
             own_scalars=tuple(name for name, _ in self.own_scalars),
             footprint=self.footprint,
             # one byte for each rejected and one for each grown input of a whole band, see `clipped_batches`
-            scratch_bytes=2 * rule.count if rule.rejecting.grow >= 1 else 0,
+            scratch_bytes=2 * rule.count if rule.rejecting.reach else 0,
             budget_bytes=self.budget(frames),
             places=self.places * (len(frames) // len(self.images)),
         )
@@ -491,7 +493,7 @@ class StackPlan:
     @property
     def footprint(self) -> Footprint:
         """The region of a frame that a region of the stack needs."""
-        reach = int(self.rule.rejecting.grow)
+        reach = self.rule.rejecting.reach
         if self.rule.whole_lines:
             return Lines((reach, reach))
         return Halo((reach, reach)) if reach else Same()
@@ -507,7 +509,7 @@ class StackPlan:
             return limit
         row = sum(sum(dtype.itemsize for _, dtype in step.planes) for step in frames) * self.images[0].shape[1]
         # in lower bands, most of what is read and cleaned would be margins, which the next band computes again
-        halo = max(vertical_halo(step) for step in frames) + int(self.rule.rejecting.grow)
+        halo = max(vertical_halo(step) for step in frames) + self.rule.rejecting.reach
         return max(1, min(limit, max(STACK_BYTES, 4 * BANDS_PER_HALO * halo * row, 2 * row)))
 
     def grid(self) -> Grid:
