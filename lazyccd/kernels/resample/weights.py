@@ -141,8 +141,8 @@ def spread_of(name: str, scale: float) -> Array:
 
     Examples
     --------
-    >>> spread_of("bilinear", 1.0).round(2), spread_of("lanczos3", 1.0).round(2), spread_of("nearest", 1.0)
-    (array([1.]), array([1.  ]), array([1.]))
+    >>> spread_of("bilinear", 1.0).round(2), spread_of("lanczos3", 1.0).round(2)
+    (array([1., 1.]), array([1.  , 1.  , 0.2 , 0.03]))
     """
     width = max(scale, 1.0)
     phases = np.linspace(-0.5, 0.5, 65) * scale / width
