@@ -100,6 +100,9 @@ class Match(NamedTuple):
     """A candidate that matches."""
 
     candidate: Candidate
+    days: float
+    """Distance in time to the nearest of its frames."""
+
     ignored: list[str]
     """Keys that were not compared."""
 
@@ -291,8 +294,8 @@ def choose(shelf: Shelf, wanted: Facts, shape: tuple[int, int]) -> Choice:
     if not fitting:
         return Choice(shelf.kind, why=_none(shelf.kind, shelf.items), why_not=tuple(why_not))
     best = fitting[0]
-    why_not += [Rejected(match.candidate.shown, _farther(wanted, match, best)) for match in fitting[1:]]
-    return _choice(shelf.kind, wanted, best, _why(best), why_not)
+    why_not += [Rejected(match.candidate.shown, _farther(match, best)) for match in fitting[1:]]
+    return _choice(shelf.kind, best, _why(best), why_not)
 
 
 def choose_dark(shelf: Shelf, wanted: Facts, shape: tuple[int, int], bias: Choice) -> tuple[Choice, Choice]:
@@ -312,22 +315,20 @@ def choose_dark(shelf: Shelf, wanted: Facts, shape: tuple[int, int], bias: Choic
     match = min([*equal, *scalable], key=lambda match: match.level)
     best = match.candidate
     exposure = best.facts.exposure.value
-    why_not += [
-        Rejected(other.candidate.shown, _farther(wanted, other, match)) for other in equal if other is not match
-    ]
+    why_not += [Rejected(other.candidate.shown, _farther(other, match)) for other in equal if other is not match]
     why_not += [_shorter(other, match) for other in scalable if other is not match]
     why = _why(match)
     # To subtract a bias as well would take it off twice.
     if match in equal and not best.bias_subtracted:
         why = f"equal exposure, contains the bias; {why}"
-        choice = replace(_choice("dark", wanted, match, why, why_not), exposure=exposure, contains_bias=True)
+        choice = replace(_choice("dark", match, why, why_not), exposure=exposure, contains_bias=True)
         inside = Choice("bias", why=f"contained in {best.shown}", why_not=bias.why_not)
         return choice, inside
     if match in equal:
-        return replace(_choice("dark", wanted, match, f"equal exposure; {why}", why_not), exposure=exposure), bias
+        return replace(_choice("dark", match, f"equal exposure; {why}", why_not), exposure=exposure), bias
     scale = (wanted.exposure.value or 0.0) / (exposure or 1.0)
     why = f"longest, scaled by {scale:.4g} from {_seconds(best.facts)}; {why}"
-    return replace(_choice("dark", wanted, match, why, why_not), scale=scale, exposure=exposure), bias
+    return replace(_choice("dark", match, why, why_not), scale=scale, exposure=exposure), bias
 
 
 def _by_exposure(
@@ -360,6 +361,8 @@ def _shorter(match: Match, best: Match) -> Rejected:
 
 def choose_mask(wanted: Facts, shape: tuple[int, int], candidates: list[Candidate]) -> Choice:
     """Choose the bad pixel mask of a frame: of the frame's size, before or after trimming; of several, that of its detector."""
+    if not candidates:
+        return Choice("bpm", why="none given")
     # Masks are drawn on the raw frame or on a product.
     sizes = {shape, _trimmed(wanted, shape)}
     fitting = [item for item in candidates if item.shape in sizes and not item.unusable]
@@ -369,7 +372,7 @@ def choose_mask(wanted: Facts, shape: tuple[int, int], candidates: list[Candidat
     if fitting:
         return Choice("bpm", fitting[0].name, "given", is_file=True, is_named=True, treatment=fitting[0].treatment)
     why_not = tuple(Rejected(item.shown, _why_no_mask(wanted, shape, sizes, item)) for item in candidates)
-    return Choice("bpm", why=why_not[0].reason if why_not else "none given", why_not=why_not)
+    return Choice("bpm", why=why_not[0].reason, why_not=why_not)
 
 
 def _extension(facts: Facts) -> str:
@@ -463,14 +466,14 @@ class Shelf:
         found: list[tuple[tuple[Any, ...], Match]] = []
         why_not = list(rejected)
         for some in alike:
-            nearest = some.nearest(wanted.time.value)
-            for item in nearest:
-                match, why = self._match(wanted, item, some.tried)
+            nearest = some.nearest(wanted)
+            for item, days in nearest:
+                match, why = self._match(item, days, some.tried)
                 if match is None:
                     why_not.append(Rejected(item.shown, why))
                     continue
                 # The name decides between equal distances, so that the plan does not depend on the order of files.
-                order = (not item.explicit, match.level, len(match.ignored), distance(wanted, item), item.name)
+                order = (not item.explicit, match.level, len(match.ignored), days, item.name)
                 found.append((order, match))
             if len(nearest) < len(some.items):
                 far = "farther in time than those named" if wanted.time.value is not None else "the frame has no time"
@@ -499,22 +502,17 @@ class Shelf:
         rejected = [Rejected(name, why) for why, names in reasons.items() for name in _few(names)]
         return _Sorted(alike, rejected)
 
-    def _match(self, wanted: Facts, item: Candidate, tried: Sequence[Comparison]) -> tuple[Match | None, str]:
+    def _match(self, item: Candidate, days: float, tried: Sequence[Comparison]) -> tuple[Match | None, str]:
         """Return a candidate with the first level that it meets, or why it meets none."""
-        days = distance(wanted, item)
-        # Whoever names a master knows what it is.
-        old = [
-            not item.explicit and level.max_days is not None and math.isfinite(days) and days > level.max_days
-            for level in self.levels
-        ]
-        lacks = [
-            [*failures, *([f"{days:.0f} days away"] if is_old else [])]
-            for (failures, _), is_old in zip(tried, old, strict=True)
-        ]
-        met = next((place for place, failures in enumerate(lacks) if not failures), None)
-        if met is None:
-            return None, "; ".join(lacks[-1])
-        return Match(item, tried[met].ignored, met, tuple(lacks[0])), ""
+        lacks: list[list[str]] = []
+        for place, (level, (failures, ignored)) in enumerate(zip(self.levels, tried, strict=True)):
+            # Whoever names a master knows what it is.
+            can_be_old = level.max_days is not None and not item.explicit
+            is_old = can_be_old and math.isfinite(days) and days > (level.max_days or 0.0)
+            lacks.append([*failures, f"{days:.0f} days away"] if is_old else failures)
+            if not lacks[-1]:
+                return Match(item, days, ignored, place, tuple(lacks[0])), ""
+        return None, "; ".join(lacks[-1])
 
 
 @dataclass
@@ -530,24 +528,44 @@ class Alike:
     def _times(self) -> list[tuple[float, int]]:
         return sorted((moment, place) for place, item in enumerate(self.items) for moment in item.times)
 
-    def nearest(self, moment: float | None) -> list[Candidate]:
-        """Return the nearest in time, and those without one."""
+    @cached_property
+    def _runs(self) -> tuple[list[int], list[int]]:
+        """Where the next time of another master is, for each of the times: before it and after it."""
+        places = [place for _, place in self._times]
+        before, after = list(range(-1, len(places) - 1)), list(range(1, len(places) + 1))
+        for i in range(1, len(places)):
+            before[i] = before[i - 1] if places[i] == places[i - 1] else i - 1
+        for i in range(len(places) - 2, -1, -1):
+            after[i] = after[i + 1] if places[i] == places[i + 1] else i + 1
+        return before, after
+
+    @cached_property
+    def _timeless(self) -> list[Candidate]:
+        return [item for item in self.items if not item.times]
+
+    def nearest(self, wanted: Facts) -> list[tuple[Candidate, float]]:
+        """Return the nearest in time with their distance in days, and those without a time."""
+        moment = wanted.time.value
         if len(self.items) <= NEAREST or moment is None:
-            return self.items if len(self.items) <= NEAREST else sorted(self.items, key=_by_name)[:NEAREST]
-        times = self._times
+            some = self.items if len(self.items) <= NEAREST else sorted(self.items, key=_by_name)[:NEAREST]
+            return [(item, distance(wanted, item)) for item in some]
+        times, (befores, afters) = self._times, self._runs
         after = bisect_left(times, (moment, -1))
-        before, found = after - 1, dict[int, float]()
+        before, found, farthest = after - 1, dict[int, float](), 0.0
         # Outwards from the frame, so that masters come in the order of their distance; those as far as the last one count too.
         while before >= 0 or after < len(times):
             back = moment - times[before][0] if before >= 0 else math.inf
             ahead = times[after][0] - moment if after < len(times) else math.inf
-            if len(found) >= NEAREST and min(back, ahead) > max(found.values()):
+            days = back if back <= ahead else ahead
+            if len(found) >= NEAREST and days > farthest:
                 break
             place = times[before if back <= ahead else after][1]
-            found.setdefault(place, min(back, ahead))
-            before, after = (before - 1, after) if back <= ahead else (before, after + 1)
-        timeless = [item for item in self.items if not item.times]
-        return [*(self.items[place] for place in found), *timeless[:NEAREST]]
+            if place not in found:
+                found[place] = farthest = days
+            # the other times of a run of one master are farther
+            before, after = (befores[before], after) if back <= ahead else (before, afters[after])
+        known = [(self.items[place], days) for place, days in found.items()]
+        return [*known, *((item, math.inf) for item in self._timeless[:NEAREST])]
 
 
 class _Sorted(NamedTuple):
@@ -618,10 +636,9 @@ def _none(kind: str, candidates: list[Candidate]) -> str:
     return f"none of {len(candidates)} matches" if len(candidates) > 1 else f"{candidates[0].shown} does not match"
 
 
-def _choice(kind: str, wanted: Facts, match: Match, why: str, why_not: list[Rejected]) -> Choice:
+def _choice(kind: str, match: Match, why: str, why_not: list[Rejected]) -> Choice:
     """Make the choice of a candidate, and say what may be wrong with it."""
-    best = match.candidate
-    days = distance(wanted, best)
+    best, days = match.candidate, match.days
     doubts = [f"{kind} {best.shown}: {doubt}" for doubt in best.doubts]
     doubts += [f"{kind} {best.shown} {_clause(why)}" for why in match.lacks if match.level]
     return Choice(
@@ -654,7 +671,7 @@ def _why(match: Match) -> str:
     return f"{frames}; not compared, only one has it: {', '.join(ignored)}" if ignored else frames
 
 
-def _farther(wanted: Facts, match: Match, best: Match) -> str:
+def _farther(match: Match, best: Match) -> str:
     """Say why a master that matches was not taken."""
     if best.candidate.explicit and not match.candidate.explicit:
         return f"{best.candidate.shown} was given"
@@ -662,8 +679,7 @@ def _farther(wanted: Facts, match: Match, best: Match) -> str:
         return _worse(match, best)
     if len(match.ignored) > len(best.ignored):
         return f"{best.candidate.shown} agrees on more keys"
-    far, near = (away(distance(wanted, each.candidate)) for each in (match, best))
-    return f"farther in time: {far}, the chosen one {near}"
+    return f"farther in time: {away(match.days)}, the chosen one {away(best.days)}"
 
 
 def _worse(match: Match, best: Match) -> str:

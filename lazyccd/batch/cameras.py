@@ -118,6 +118,13 @@ class Camera:
         return tuple(keyword for rule in self.keys_of(fact) for keyword in rule.values)
 
     @cached_property
+    def conditions_on_names(self) -> tuple[Condition, ...]:
+        """The conditions on the names of files."""
+        rules = (item for rule in (*self.keys, *self.fix, *self.types) for item in rule.conditions)
+        found = (*rules, *(item for items in self.match for item in items))
+        return tuple(item for item in found if item.keyword == "FILE")
+
+    @cached_property
     def _keys_by_name(self) -> dict[str, tuple[Rule, ...]]:
         return _by_name(self.keys)
 

@@ -67,9 +67,16 @@ def classify(frame: RawFrame, cameras: tuple[Camera, ...], exposure: Fact[float]
     master
         Whether the file was given as a master: then 'MASTER' in a spelling is left out, and 0 seconds mean nothing.
     """
+    return classify_by_header(frame, cameras, exposure, master=master) or _by_names(frame)
+
+
+def classify_by_header(
+    frame: RawFrame, cameras: tuple[Camera, ...], exposure: Fact[float], *, master: bool = False
+) -> Fact[str] | None:
+    """Find the type of a frame as `classify` does; None where no more than names of files and objects can tell."""
     for camera in cameras:
-        for rule in camera.fix:
-            if rule.name == "type" and rule.holds(frame):
+        for rule in camera.fixed_by("type"):
+            if rule.holds(frame):
                 return Fact(rule.values[0], camera.source("fixed"))
     keywords = tuple(dict.fromkeys(keyword for camera in cameras for keyword in camera.keywords("type")))
     texts = {keyword: value for keyword in keywords if not header_values.is_nothing(value := frame.get(keyword))}
@@ -83,9 +90,9 @@ def classify(frame: RawFrame, cameras: tuple[Camera, ...], exposure: Fact[float]
         instead = "" if is_untyped else f", against {found.source}"
         return Fact("bias", f"exposure 0 s ({exposure.source}){instead}")
     if is_untyped:
-        return _by_names(frame)
+        return None
     doubt = _contradiction(frame, cameras, texts, found) or _unlikely(frame, exposure, found)
-    return replace(found, doubt=doubt)
+    return replace(found, doubt=doubt) if doubt else found
 
 
 def _by_spelling(frame: RawFrame, cameras: tuple[Camera, ...], texts: dict[str, object], master: bool) -> Fact[str]:
@@ -226,8 +233,17 @@ def why_combined(frame: RawFrame) -> str:
     if kind.startswith("master"):
         return f"LZKIND = {kind!r}"
     # Programs that write no stamp still call the file so; nobody calls a raw frame a master.
-    file = split_hdu(frame.name)[0].rpartition("/")[2]
-    return f"file name {file}" if _MASTER.search(file) else ""
+    return f"file name {_file_of(frame)}" if is_called_master(frame) else ""
+
+
+def is_called_master(frame: RawFrame) -> bool:
+    """Return whether the name of a frame's file has the word 'master'."""
+    return _MASTER.search(_file_of(frame)) is not None
+
+
+def _file_of(frame: RawFrame) -> str:
+    """Return the name of a frame's file, without folders."""
+    return split_hdu(frame.name)[0].rpartition("/")[2]
 
 
 _MASTER = re.compile(r"(?<![a-z])master(?![a-z])|(?<![a-z])master(?:bias|zero|dark|flat)", re.IGNORECASE)

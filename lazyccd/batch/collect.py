@@ -21,6 +21,7 @@ from lazyccd.io.fits.mef import OnError, damage_of, frame_names
 from lazyccd.io.fits.scan import FitsFile, HduInfo
 from lazyccd.io.fits.storage import COMPANIONS
 from lazyccd.io.names import Name, Selector, find_files, fits_below, is_url, parse_name, split_hdu
+from lazyccd.ops.mosaic.split import amplifiers_in
 
 RECORD = "run.json"
 """What a run notes beside its products; see `lazyccd.batch.record`."""
@@ -38,6 +39,9 @@ class Cards(NamedTuple):
     comments: dict[str, str]
     others: dict[str, tuple[Any, ...]]
     """Values of repeated keywords that differ from the first."""
+
+    texts: dict[str, str]
+    """Text of all cards of each keyword."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,11 @@ class RawFrame:
 
     child: str = ""
     """Its name in the tree of the file, which its products keep; empty for the only one."""
+
+    @cached_property
+    def amplifiers(self) -> tuple[str, ...]:
+        """Names of the amplifiers of the image, where its header has the sections of several."""
+        return amplifiers_in(self.header)
 
     @cached_property
     def _own(self) -> Cards:
@@ -137,14 +146,18 @@ class RawFrame:
 
     def keywords(self) -> tuple[str, ...]:
         """Return the keywords of both headers, the image's own first."""
-        return tuple(dict.fromkeys([*self.cards, *self.root_cards]))
+        return tuple(dict.fromkeys([*self.cards, *self.root_cards])) if self.root else tuple(self.cards)
+
+    def texts(self, keyword: str) -> tuple[str | None, str | None]:
+        """Return the text of the cards of a keyword, in the image's own header and in the primary header behind it."""
+        return self._own.texts.get(keyword), self._of_file.texts.get(keyword) if self.root else None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the parsed cards behind."""
         return {key: value for key, value in self.__dict__.items() if key not in _PARSED}
 
 
-_PARSED = frozenset({"_own", "_of_file", "_both", "_local"})
+_PARSED = frozenset({"amplifiers", "_own", "_of_file", "_both", "_local"})
 _COMMENTARY = frozenset({"", "COMMENT", "HISTORY"})
 
 
@@ -215,8 +228,9 @@ def collect(
     siblings = _siblings(scans)
     frames: list[RawFrame] = []
     skipped: list[Skipped] = []
+    inside: dict[str, str] = {}
     for item, scanned in zip(inputs, scans, strict=True):
-        short = _short(item.path, folder)
+        short = _short(item.path, folder, inside)
         # One damaged file must not stop a night; the exit status still tells of it.
         if isinstance(scanned, LazyCCDError):
             skipped.append(Skipped(short, str(scanned)))
@@ -227,7 +241,7 @@ def collect(
     frames, notes = _count_copies_once(frames)
     notes = [*notes, *([] if recursive else _subfolders(given))]
     if products:
-        example = _short(products[0], folder)
+        example = _short(products[0], folder, inside)
         notes.append(f"{len(products)} products of an earlier run are passed over, such as {example}")
     return NightFiles(folder, tuple(frames), tuple(skipped), tuple(notes))
 
@@ -355,9 +369,14 @@ def _folder(paths: list[str]) -> str:
     return os.path.commonpath(local) if local else os.getcwd()
 
 
-def _short(path: str, folder: str) -> str:
-    """Return a path below the folder."""
-    return path if is_url(path) else os.path.relpath(path, folder)
+def _short(path: str, folder: str, inside: dict[str, str]) -> str:
+    """Return a path below the folder; what is known of the folders of files is kept in ``inside``."""
+    if is_url(path):
+        return path
+    head, name = os.path.split(path)
+    if head not in inside:
+        inside[head] = os.path.relpath(head or os.curdir, folder)
+    return name if inside[head] == os.curdir else os.path.join(inside[head], name)
 
 
 def _pick(file: FitsFile, hdu: Selector | None) -> list[HduInfo] | str:
@@ -426,17 +445,18 @@ def _frame(
 
 def _parse(text: str) -> Cards:
     """Return what all cards say that have a readable value; the first card of a keyword counts."""
-    found = Cards({}, {}, {})
+    values, comments, others, texts = found = Cards({}, {}, {}, {})
     for card in _cards(text):
         read = _read_card(card)
         if read is None:
             continue
         keyword, value, comment = read
-        if keyword not in found.values:
-            found.values[keyword] = value
-            found.comments[keyword] = comment
-        elif value != found.values[keyword]:
-            found.others[keyword] = (*found.others.get(keyword, ()), value)
+        if keyword not in values:
+            values[keyword], comments[keyword], texts[keyword] = value, comment, card
+            continue
+        texts[keyword] += card
+        if value != values[keyword]:
+            others[keyword] = (*others.get(keyword, ()), value)
     return found
 
 

@@ -22,7 +22,7 @@ from lazyccd.batch.classify import CALIBRATIONS, Stamps, calibration_of, classif
 from lazyccd.batch.collect import RawFrame, collect
 from lazyccd.batch.measure import SAMPLE, central_region, level
 from lazyccd.batch.metadata import Fact, Facts, resolve_facts
-from lazyccd.batch.night_plan import FramePlan, NightPlan, Options, Treatment
+from lazyccd.batch.night_plan import Choice, FramePlan, NightPlan, Options, Treatment
 from lazyccd.batch.open_master import open_file
 from lazyccd.errors import FormatError, LazyCCDError, ParameterError
 from lazyccd.frame.core import DATA, resolve
@@ -158,15 +158,15 @@ def missing_use(plan: NightPlan, existing: list[Candidate]) -> tuple[dict[str, l
     return refused, [*notes, *(why for some in refused.values() for why in some)]
 
 
-def with_measured(item: FramePlan, biases: Iterable[Candidate]) -> FramePlan:
-    """Return a frame plan that has the gain and read noise that were measured when its master bias was made."""
+def with_measured(facts: Facts, chosen: Choice, biases: Iterable[Candidate]) -> Facts:
+    """Return a frame's facts with the gain and read noise that were measured when its master bias was made."""
     # One that no header states, for what a header states is compared with measurements of the night itself.
-    bias = next((each for each in biases if each.measured and each.name == item.bias.master), None)
+    bias = next((each for each in biases if each.measured and each.name == chosen.master), None)
     for name, value in (bias.measured if bias is not None else {}).items():
-        if bias is not None and item.facts.get(name).value is None and not item.facts.get(name).is_off:
-            fact = Fact(value, f"measured, header of {bias.shown}", item.facts.get(name).note)
-            item = replace(item, facts=item.facts.with_fact(name, fact))
-    return item
+        if bias is not None and facts.get(name).value is None and not facts.get(name).is_off:
+            fact = Fact(value, f"measured, header of {bias.shown}", facts.get(name).note)
+            facts = facts.with_fact(name, fact)
+    return facts
 
 
 def mask_name(path: str) -> str:

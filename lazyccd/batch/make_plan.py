@@ -7,43 +7,24 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import date, timedelta
 from functools import cache
 from itertools import pairwise
 from typing import Any
 
 from lazyccd.batch.associate import Candidate, Shelf, choose, choose_dark, choose_mask, groups_of, previous_of
-from lazyccd.batch.cameras import Camera, cameras_of, load_camera
-from lazyccd.batch.classify import CALIBRATIONS, calibration_of, classify, read_stamps
-from lazyccd.batch.collect import NightFiles, RawFrame
+from lazyccd.batch.cameras import load_camera
+from lazyccd.batch.classify import CALIBRATIONS, calibration_of
+from lazyccd.batch.collect import NightFiles
+from lazyccd.batch.describe import Describer, Edit
 from lazyccd.batch.existing_masters import existing_masters, missing_use, with_measured
 from lazyccd.batch.levels import Levels, allowed
-from lazyccd.batch.metadata import COMMAND_LINE, Fact, Facts, check_kind, resolve_facts
-from lazyccd.batch.night_plan import Choice, FramePlan, MasterGroup, NightPlan, Options, needed
+from lazyccd.batch.night_plan import Choice, FramePlan, MasterGroup, NightPlan, Options
 from lazyccd.batch.recipe.recipe import Recipe
 from lazyccd.batch.veto import without_vetoed
 from lazyccd.errors import ParameterError
 from lazyccd.io.names import split_hdu
-
-_LISTED = {
-    "arc": "an arc is not reduced",
-    "focus": "a focus frame is not reduced",
-    "acquisition": "an acquisition frame is not reduced",
-    "master": "a master: give it by --bias, --dark, --flat or --calib",
-}
-
-
-@dataclass(frozen=True)
-class Edit:
-    """What a table that was edited by hand says of one file, besides its masters."""
-
-    facts: Mapping[str, str] = field(default_factory=dict)
-    """Facts that differ from what the headers say, among them the type."""
-
-    left_out: bool = False
-    forced: bool = False
-    source: str = "table"
 
 
 def build_plan(
@@ -78,8 +59,8 @@ def build_plan(
             f"camera table {options.camera!r} matches none of the {len(collection.frames)} files; correct its [match]."
         )
     edits = edits or {}
-    frame_plans = [_describe(frame, options, user, edits.get(frame.name, Edit())) for frame in collection.frames]
-    frame_plans = [replace(item, needs=tuple(filter(recipe.needs, item.needs))) for item in frame_plans]
+    describer, unedited = Describer(options, user, recipe), Edit()
+    frame_plans = [describer.describe(frame, edits.get(frame.name, unedited)) for frame in collection.frames]
     _check_unique(frame_plans)
     frame_plans, remembered = without_vetoed(frame_plans, options)
     noon = night_noon(frame_plans)
@@ -224,29 +205,30 @@ def inherit(plan: NightPlan) -> NightPlan:
             for group in plan.groups
         }
         doubts = {group.name: _doubts_of(plan, group) for group in plan.groups}
-        causes = {item.name: set(map(str, item.own_doubts)) for item in plan.frames}
         frame_plans = tuple(
-            replace(
-                item,
-                inherited=tuple(
-                    (plan.master_file(c.master), lacking[c.master]) for c in item.choices if lacking.get(c.master)
-                ),
-                # A cause that is the frame's own, or comes by several masters, is said once.
-                inherited_doubts=tuple(
-                    dict.fromkeys(
-                        (master, why)
-                        for choice in item.choices
-                        for master, why in doubts.get(choice.master, ())
-                        if why not in causes[item.name]
-                    )
-                ),
-            )
-            if (calibration_of(item.kind) or item.kind) == kind
-            else item
+            _inheriting(item, plan, lacking, doubts) if (calibration_of(item.kind) or item.kind) == kind else item
             for item in plan.frames
         )
         plan = replace(plan, frames=frame_plans)
     return plan
+
+
+def _inheriting(
+    item: FramePlan,
+    plan: NightPlan,
+    lacking: Mapping[str, tuple[str, ...]],
+    doubts: Mapping[str, tuple[tuple[str, str], ...]],
+) -> FramePlan:
+    """Return a frame plan with what its masters lack and why they may be wrong."""
+    masters = [choice.master for choice in item.choices]
+    inherited = tuple((plan.master_file(master), lacking[master]) for master in masters if lacking.get(master))
+    told = dict.fromkeys(doubt for master in masters for doubt in doubts.get(master, ()))
+    # A cause that is the frame's own, or comes by several masters, is said once.
+    causes = set(map(str, item.own_doubts)) if told else set()
+    inherited_doubts = tuple(doubt for doubt in told if doubt[1] not in causes)
+    if inherited == item.inherited and inherited_doubts == item.inherited_doubts:
+        return item
+    return replace(item, inherited=inherited, inherited_doubts=inherited_doubts)
 
 
 def _doubts_of(plan: NightPlan, group: MasterGroup) -> tuple[tuple[str, str], ...]:
@@ -260,72 +242,6 @@ def _doubts_of(plan: NightPlan, group: MasterGroup) -> tuple[tuple[str, str], ..
         (master, why if len(names) == len(group.members) else f"{', '.join(names)}: {why}")
         for (master, why), names in reasons.items()
     )
-
-
-def _describe(frame: RawFrame, options: Options, user: Camera | None, edit: Edit) -> FramePlan:
-    """Resolve what one file is, before anything is assigned."""
-    cameras = cameras_of(frame, user)
-    facts = resolve_facts(frame, cameras, options.facts, COMMAND_LINE)
-    # The command line is the later word: it goes before a saved table.
-    edited = {name: text for name, text in edit.facts.items() if name not in options.facts}
-    if edited:
-        table = resolve_facts(frame, cameras, edited, edit.source)
-        for name in edited:
-            facts = facts.with_fact(name, table.get(name))
-    facts = facts.with_fact("type", _type(frame, cameras, facts, edit))
-    facts = facts.with_fact("exposure", _exposure_of(facts))
-    stamps = read_stamps(frame)
-    reason = f"processed already ({stamps.reason})" if stamps.reason else ""
-    forced = options.force or edit.forced
-    listed = _why_listed(facts) or (f"left out by {edit.source}" if edit.left_out else "")
-    refused = "" if forced or not reason else f"{reason}; --force reduces it as if it were raw"
-    refused = refused or _wrong_unit(facts.unit)
-    return FramePlan(
-        name=frame.name,
-        source=frame.source,
-        shape=frame.shape,
-        part=frame.part,
-        child=frame.child,
-        facts=facts,
-        stamps=stamps,
-        needs=needed(facts.kind, all(camera.needs_dark for camera in cameras)),
-        listed=listed,
-        refused="" if listed else refused,
-        notes=(*frame.notes, *((f"{reason}; reduced as if it were raw, as asked",) if forced and reason else ())),
-    )
-
-
-def _exposure_of(facts: Facts) -> Fact[float]:
-    """Return the exposure, which is not known where a flat or a frame of the sky has 0 seconds."""
-    found = facts.exposure
-    if found.value != 0 or facts.kind in {"bias", "unknown", "master"} or not found.keyword:
-        return found
-    why = f"{found.keyword} is 0, and a {facts.kind} frame was exposed"
-    return replace(found, value=None, note=why, doubt=f"{why}; state it by [fix] exposure in a camera table")
-
-
-def _wrong_unit(unit: Fact[str]) -> str:
-    """Say why pixels in some unit cannot be reduced; empty for adu."""
-    if unit.value == "adu":
-        return ""
-    what = unit.note or f"{unit.keyword or 'BUNIT'} = {unit.value!r}"
-    way = "" if "[fix] unit" in what else '; if they are adu, say [fix] unit = "adu" in a camera table'
-    return f"{what}: raw pixels are in adu{way}"
-
-
-def _type(frame: RawFrame, cameras: tuple[Camera, ...], facts: Facts, edit: Edit) -> Fact[str]:
-    """Return the type of a frame, by its edit or by its headers."""
-    if "type" in edit.facts:
-        return Fact(check_kind(edit.facts["type"], frame.name), edit.source)
-    return classify(frame, cameras, facts.exposure)
-
-
-def _why_listed(facts: Facts) -> str:
-    """Say why a type of frame is not reduced; empty if it is."""
-    if facts.kind == "unknown":
-        return facts.type.source
-    reason = _LISTED.get(facts.kind, "")
-    return f"{reason} ({facts.type.source})" if facts.kind == "master" else reason
 
 
 def _check_unique(frame_plans: list[FramePlan]) -> None:
@@ -347,7 +263,10 @@ def _add_groups(plan: NightPlan, kind: str, existing: list[Candidate], levels: L
         made = make_group(kind, group, groups)
         groups.append(replace(made, previous=previous_of(made, existing)))
     joined = {member: group.name for group in groups for member in group.members}
-    frame_plans = tuple(replace(item, group=joined.get(item.name, "")) for item in plan.frames)
+    frame_plans = tuple(
+        item if item.group == joined.get(item.name, "") else replace(item, group=joined.get(item.name, ""))
+        for item in plan.frames
+    )
     return _assign(replace(plan, frames=frame_plans, groups=tuple(groups)), kind, existing, levels)
 
 
@@ -434,18 +353,19 @@ def _assign(plan: NightPlan, kind: str, existing: list[Candidate], levels: Level
 
 def _with_masters(item: FramePlan, shelves: Mapping[str, Shelf]) -> FramePlan:
     """Return a frame plan with its masters chosen."""
+    facts, shape = item.facts, item.shape
+    bias, dark, flat, bpm = item.choices
     if "bpm" in shelves:
-        item = replace(item, bpm=choose_mask(item.facts, item.shape, shelves["bpm"].items))
+        bpm = choose_mask(facts, shape, shelves["bpm"].items)
     if "bias" in shelves:
-        item = replace(item, bias=choose(shelves["bias"], item.facts, item.shape))
-        item = with_measured(item, shelves["bias"].items)
+        bias = choose(shelves["bias"], facts, shape)
+        facts = with_measured(facts, bias, shelves["bias"].items)
     if "dark" in shelves:
         # A dark that contains the bias takes the bias' place, so both are chosen together.
-        dark, bias = choose_dark(shelves["dark"], item.facts, item.shape, item.bias)
-        item = replace(item, dark=dark, bias=bias)
+        dark, bias = choose_dark(shelves["dark"], facts, shape, bias)
     if "flat" in shelves:
-        item = replace(item, flat=choose(shelves["flat"], item.facts, item.shape))
-    return item
+        flat = choose(shelves["flat"], facts, shape)
+    return replace(item, facts=facts, bias=bias, dark=dark, flat=flat, bpm=bpm)
 
 
 def _of_part(part: str, candidates: list[Candidate]) -> list[Candidate]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from lazyccd.batch.cameras import FACTS, KINDS, Camera, Rule
@@ -19,13 +19,17 @@ from lazyccd.batch.collect import RawFrame
 from lazyccd.errors import ParameterError
 from lazyccd.frame import header_values
 from lazyccd.frame.header_values import UnusableError
-from lazyccd.ops.mosaic.split import amplifiers_in
 from lazyccd.sections import Region, parse_section
 
 T = TypeVar("T", float, str)
 
 COMMAND_LINE = "command line"
 MEASURED = "measured by pairs"
+
+APART = ("exposure", "time", "temperature", "object")
+"""Facts that differ from frame to frame, and that no other fact depends on but the type."""
+
+_SHARED = tuple(name for name in FACTS if name not in {*APART, "type"})
 
 LOCAL = frozenset({"gain", "overscan", "trim", "window"})
 """Facts that one extension of several takes from the primary header only where INHERIT is T."""
@@ -161,7 +165,7 @@ class Facts:
     @property
     def doubts(self) -> dict[str, str]:
         """Why facts may be wrong, by the name of the fact."""
-        return {item.name: doubt for item in fields(self) if (doubt := self.get(item.name).doubt)}
+        return {name: doubt for name, fact in vars(self).items() if (doubt := fact.doubt)}
 
 
 def resolve_facts(
@@ -192,26 +196,52 @@ def resolve_facts(
     ParameterError
         Raised if a given value cannot be used.
     """
-    readers = _readers(frame)
-    found: dict[str, Fact[Any]] = {"type": Fact(None, "")}
-    for name in FACTS[1:]:
-        if name in overrides:
-            found[name] = _given(name, overrides[name], readers[name], source, frame.name)
-        else:
-            found[name] = look_up(frame, cameras, name, readers[name])
+    settings = find_settings(frame, cameras, overrides, source, master=master)
+    return Facts(Fact(None, ""), **settings, **find_facts(frame, cameras, APART, overrides, source))
+
+
+def find_settings(
+    frame: RawFrame,
+    cameras: tuple[Camera, ...],
+    overrides: Mapping[str, str],
+    source: str = COMMAND_LINE,
+    *,
+    master: bool = False,
+) -> dict[str, Fact[Any]]:
+    """Find the facts that many frames share, as `resolve_facts` does: all but the type and those of `APART`."""
+    found = find_facts(frame, cameras, _SHARED, overrides, source)
     # A/D converters clip at the range of the file's type if not before.
     if found["saturate"].value is None and frame.top is not None:
         found["saturate"] = Fact(float(frame.top), f"largest value of {frame.levels[0]} bits", found["saturate"].note)
     found["unit"] = _unit(frame, found["unit"], master=master)
     if found["filter"].value is None and "filter" not in overrides:
         found["filter"] = _guess_filter(frame, found["filter"])
-    found["exposure"] = _compare_exposures(frame, found["exposure"])
     found["gain_setting"] = _gain_setting(frame, found)
     # Amplifiers of one detector have gains and levels of their own, so masters must not cross.
     if frame.part and "detector" not in overrides:
         names = (found["detector"].value, frame.child or frame.part)
         found["detector"] = Fact(" ".join(name for name in names if name), "extension")
-    return _several_amplifiers(frame, _sections(frame, cameras, Facts(**found), overrides))
+    return _several_amplifiers(frame, _sections(frame, cameras, found, overrides))
+
+
+def find_facts(
+    frame: RawFrame,
+    cameras: tuple[Camera, ...],
+    names: Iterable[str],
+    overrides: Mapping[str, str],
+    source: str = COMMAND_LINE,
+) -> dict[str, Fact[Any]]:
+    """Find some facts by what was given and by the tables, without what other facts tell of them."""
+    readers = _readers(frame.shape, frame.top)
+    found: dict[str, Fact[Any]] = {}
+    for name in names:
+        if name in overrides:
+            found[name] = _given(name, overrides[name], readers[name], source, frame.name)
+        else:
+            found[name] = look_up(frame, cameras, name, readers[name])
+    if "exposure" in found:
+        found["exposure"] = _compare_exposures(frame, found["exposure"])
+    return found
 
 
 def look_up(frame: RawFrame, cameras: tuple[Camera, ...], name: str, read: Reader) -> Fact[Any]:
@@ -395,8 +425,9 @@ def value_to_text(name: str, value: Any) -> str:
     return f"{text} {unit}".strip()
 
 
-def _readers(frame: RawFrame) -> dict[str, Reader]:
-    """Return what reads each fact's value and the comment of its card."""
+@lru_cache(256)
+def _readers(shape: tuple[int, int], top: int | None) -> Mapping[str, Reader]:
+    """Return what reads each fact's value and the comment of its card, for images of a shape and largest value."""
 
     def plain(read: Callable[..., Any], **how: Any) -> Reader:
         return lambda value, _comment: read(value, **how)
@@ -410,12 +441,12 @@ def _readers(frame: RawFrame) -> dict[str, Reader]:
         "binning": plain(header_values.read_binning),
         "window": plain(header_values.read_origin),
         "mode": plain(_mode),
-        "gain": partial(read_gain, top=frame.top),
+        "gain": partial(read_gain, top=top),
     }
     for name in ("readnoise", "saturate"):
         special[name] = plain(header_values.read_positive, name=name)
     for name in ("overscan", "trim"):
-        special[name] = plain(header_values.read_region, shape=frame.shape)
+        special[name] = plain(header_values.read_region, shape=shape)
     return {name: special.get(name, plain(header_values.read_text)) for name in FACTS}
 
 
@@ -485,14 +516,17 @@ def _unit(frame: RawFrame, fact: Fact[Any], *, master: bool) -> Fact[Any]:
     return Fact(None, "no BUNIT", 'no BUNIT on an image of floats; give [fix] unit = "adu" in a camera table')
 
 
-def _sections(frame: RawFrame, cameras: tuple[Camera, ...], facts: Facts, overrides: Mapping[str, str]) -> Facts:
+def _sections(
+    frame: RawFrame, cameras: tuple[Camera, ...], facts: dict[str, Fact[Any]], overrides: Mapping[str, str]
+) -> dict[str, Fact[Any]]:
     """Find an overscan beside the data where no keyword names one, and drop a trim that keeps everything."""
     facts = _binned_sections(frame, cameras, facts, overrides)
     whole = Region.full(frame.shape).to_fits()
     # To trim nothing would only add an entry to the log and a difference between frame and master.
-    if facts.trim.value == whole:
-        facts = facts.with_fact("trim", Fact(None, f"{facts.trim.source}: whole image", facts.trim.note))
-    if facts.overscan.value is not None or facts.overscan.is_off:
+    trim, overscan = facts["trim"], facts["overscan"]
+    if trim.value == whole:
+        facts = {**facts, "trim": Fact(None, f"{trim.source}: whole image", trim.note)}
+    if overscan.value is not None or overscan.is_off:
         return facts
     data = look_up(frame, cameras[-1:], "trim", lambda value, _: header_values.read_region(value, frame.shape))
     # TRIMSEC may cut more than the overscan, so only DATASEC shows where light fell.
@@ -502,26 +536,28 @@ def _sections(frame: RawFrame, cameras: tuple[Camera, ...], facts: Facts, overri
     if strip is None:
         return facts
     source = f"beside {data.keyword} {data.value}, 3 pixels skipped"
-    return facts.with_fact("overscan", Fact(strip.to_fits(), source, facts.overscan.note))
+    return {**facts, "overscan": Fact(strip.to_fits(), source, overscan.note)}
 
 
-def _several_amplifiers(frame: RawFrame, facts: Facts) -> Facts:
+def _several_amplifiers(frame: RawFrame, facts: dict[str, Fact[Any]]) -> dict[str, Fact[Any]]:
     """Doubt an image of several amplifiers, which is reduced as one, unless gain and overscan were stated for it."""
-    names = amplifiers_in(frame.header)
+    names = frame.amplifiers
     # What a keyword says is of one amplifier, or of none.
-    stated = (bool(fact.is_off or (fact.value and not fact.keyword)) for fact in (facts.gain, facts.overscan))
+    stated = (bool(fact.is_off or (fact.value and not fact.keyword)) for fact in (facts["gain"], facts["overscan"]))
     if len(names) < 2 or all(stated):
         return facts
     doubt = (
         f"the image holds {len(names)} amplifiers ({', '.join(names)}), each with its own gain and overscan, and is reduced as one; "
         "take the files apart by lazyccd.split_amplifiers and reduce those, or state --gain and --overscan of the whole"
     )
-    return facts.with_fact("detector", replace(facts.detector, doubt=facts.detector.doubt or doubt))
+    return {**facts, "detector": replace(facts["detector"], doubt=facts["detector"].doubt or doubt)}
 
 
-def _binned_sections(frame: RawFrame, cameras: tuple[Camera, ...], facts: Facts, overrides: Mapping[str, str]) -> Facts:
+def _binned_sections(
+    frame: RawFrame, cameras: tuple[Camera, ...], facts: dict[str, Fact[Any]], overrides: Mapping[str, str]
+) -> dict[str, Fact[Any]]:
     """Divide the sections of overscan and trim by the binning where they fit into the image only so."""
-    factors = [int(number) for number in (facts.binning.value or "1x1").split("x")]
+    factors = [int(number) for number in (facts["binning"].value or "1x1").split("x")]
     names = [name for name in ("overscan", "trim") if name not in overrides]
     texts = {name: look_up(frame, cameras, name, lambda value, _: header_values.read_text(value)) for name in names}
     texts = {name: fact for name, fact in texts.items() if fact.value is not None}
@@ -534,8 +570,8 @@ def _binned_sections(frame: RawFrame, cameras: tuple[Camera, ...], facts: Facts,
     if not all(divided.values()):
         return facts
     for name, fact in texts.items():
-        note = f"{fact.keyword} = {fact.value} counts unbinned pixels; divided by the binning {facts.binning.value}"
-        facts = facts.with_fact(name, replace(fact, value=divided[name], note=note))
+        note = f"{fact.keyword} = {fact.value} counts unbinned pixels; divided by the binning {facts['binning'].value}"
+        facts = {**facts, name: replace(fact, value=divided[name], note=note)}
     return facts
 
 

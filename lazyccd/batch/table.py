@@ -25,8 +25,9 @@ from astropy.table import Table
 from lazyccd.batch.associate import is_same_exposure
 from lazyccd.batch.classify import CALIBRATIONS, calibration_of
 from lazyccd.batch.collect import NightFiles, Skipped, collect
+from lazyccd.batch.describe import Edit
 from lazyccd.batch.existing_masters import treatment_of
-from lazyccd.batch.make_plan import Edit, build_plan, inherit, make_group
+from lazyccd.batch.make_plan import build_plan, inherit, make_group
 from lazyccd.batch.night_plan import Choice, FramePlan, MasterGroup, NightPlan, Options
 from lazyccd.batch.recipe.recipe import Recipe, read_recipe
 from lazyccd.errors import FormatError, MissingFileError, ParameterError, TargetExistsError
