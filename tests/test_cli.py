@@ -65,7 +65,10 @@ def test_reduce_prints_a_table_and_leaves_products(reduced: tuple[Path, str]) ->
     products = sorted(path.name for path in out.glob("*.fits"))
     assert len(products) == 2
     assert all(name.endswith("_red.fits") for name in products)
-    assert len(list((out / "pictures").glob("*.png"))) == 5
+    # each product and master has one, each exposure also one of the raw frame, for the report
+    pictures = [path.stem for path in (out / "pictures").glob("*.png")]
+    assert sorted(name for name in pictures if name.endswith("_raw")) == ["light009_raw", "light010_raw"]
+    assert len(pictures) == 5 + 2
     assert len(list((out / "masters").glob("*.fits"))) == 3
 
 
