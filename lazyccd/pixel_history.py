@@ -92,6 +92,10 @@ def explain(ccd: xr.Dataset, y: float, x: float) -> Any:
     for line, (value, std, bits) in zip(rows, numbers, strict=True):
         planes = "+".join(name for name in image.schema.names if bits & image.schema.bits(name))
         table.add_row((line.frame, line.name, line.place.y, line.place.x, value, std, planes, line.note))
+    # what is printed fits into 80 columns; the values themselves are not rounded
+    table["value"].info.format = table["uncertainty"].info.format = ".6g"
+    for name in ("frame", "step", "note"):
+        table[name].info.format = "<"
     return table
 
 
@@ -145,7 +149,13 @@ def _rows(step: Step, y: int, x: int, frame: str, image: Image, indent: str = ""
         if pixel is not None and "data" in below.dtypes:
             more = indent if number == 0 else f"{indent}+ "
             yield from _rows(below, *pixel, frame, image, more)
-    yield Row(frame, place, f"{indent}{step.origin or step.label}")
+    # a path would take the whole line of a terminal, and its end says which file it is
+    yield Row(frame, place, f"{indent}{_short(step.origin) or step.label}")
+
+
+def _short(origin: str) -> str:
+    """Return the name of a file without its folders; that of a frame in a store with the store."""
+    return origin[origin.rfind("/", 0, origin.rfind(".zarr/")) + 1 :]
 
 
 def _stack_rows(step: Stack, y: int, x: int, image: Image) -> Iterator[Row]:

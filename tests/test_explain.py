@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from astropy import units as u
 from astropy.io import fits
 from astropy.nddata import CCDData
 
@@ -94,3 +95,23 @@ def test_a_pixel_of_an_assembled_detector() -> None:
     table = explain(whole, 1, 6)
     assert {(row["y"], row["x"]) for row in table if row["step"].endswith("array")} == {(1, 1)}
     assert set(table["value"]) == {right[1, 1]} == {whole["data"].values[1, 6]}
+
+
+def test_a_stack_of_files_is_readable(tmp_path: Path) -> None:
+    """Printed, the history of a stack of calibrated files has all its columns within 80 characters, wherever the files lie."""
+    folder = tmp_path / "a_folder_with_a_long_name_in_which_the_frames_of_a_night_lie"
+    folder.mkdir()
+    names = [str(folder / name) for name in ("bias01.fits", "light0001.fits", "light0002.fits", "light0003.fits")]
+    for name in names:
+        fits.PrimaryHDU(np.full((8, 8), 1000.123, np.float32), fits.Header({"BUNIT": "adu"})).writeto(name)
+    bias, *lights = map(lazyccd.open_fits, names)
+    frames = [
+        lazyccd.subtract_bias(
+            lazyccd.create_deviation(light, gain=1.5 * u.electron / u.adu, readnoise=5 * u.electron), bias
+        )
+        for light in lights
+    ]
+    table = lazyccd.explain(lazyccd.combine(frames), 3, 4)
+    lines = table.pformat(max_lines=-1, max_width=80)
+    assert lines[0].split() == table.colnames
+    assert "+ bias01.fits[0]" in "\n".join(lines)
