@@ -215,7 +215,7 @@ def divide_flat(
 
 
 def subtract_lines(
-    program: Assembler, wanted: Wanted, a: Planes | None, level: Planes, *, no_data: int, **_: Any
+    program: Assembler, wanted: Wanted, a: Planes | None, level: Planes, /, *, no_data: int, **_: Any
 ) -> Planes:
     """Emit `lazyccd.kernels.overscan.subtract_lines`, and `subtract_levels`."""
     data = mask = None
