@@ -38,6 +38,7 @@ from lazyccd.io.zarr.open import levels_of, open_zarr
 from lazyccd.io.zarr.reader import ZarrStorage
 from lazyccd.kernels.block import MAPS, Array
 from lazyccd.kernels.screen import screen_pixels
+from lazyccd.ops.sample import median
 from lazyccd.plan.chunks import Grid, regular_grid
 from lazyccd.plan.footprints import Blocks
 from lazyccd.plan.serialize import sources
@@ -414,8 +415,8 @@ def _screens(given: xr.Dataset | xr.DataTree, size: int | None = SIZE, *how: Any
 
 def _level(screen: Screen) -> float:
     """Return the median of a picture; 0 if it is empty."""
-    good = screen.values[np.isfinite(screen.values)]
-    return float(np.median(good)) if good.size else 0.0
+    level = median(screen.values)
+    return level if math.isfinite(level) else 0.0
 
 
 def _last_part(path: str) -> str:

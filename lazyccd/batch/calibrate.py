@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import xarray as xr
@@ -13,12 +14,14 @@ from astropy import units as u
 
 from lazyccd import ops
 from lazyccd.batch.check_steps import (
+    MasterSample,
     Step,
     check_division,
     check_raw,
     check_result,
     check_subtraction,
     good_pixels,
+    sample_master,
 )
 from lazyccd.batch.checks import is_large_enough, piled_up
 from lazyccd.batch.classify import calibration_of
@@ -49,6 +52,33 @@ from lazyccd.ops.instrument.calibrate import add_noise, scale_noise
 from lazyccd.ops.instrument.overscan import overscan_levels
 from lazyccd.ops.sample import median
 
+SAMPLES = 8
+"""Samples of masters that are kept, of 4 MB each."""
+
+
+@dataclass
+class MadeMasters:
+    """Masters of the night that are there, and those that could not be made."""
+
+    paths: dict[str, str] = field(default_factory=dict)
+    """What opens each master, by its name."""
+
+    failed: dict[str, str] = field(default_factory=dict)
+    """Why a file of masters could not be made, by its name."""
+
+    sample: Callable[[str], MasterSample] = field(
+        default_factory=lambda: lru_cache(SAMPLES)(lambda path: sample_master(as_frame(path)))
+    )
+    """Samples a master for checks, by what opens it: all frames of a filter use the same few."""
+
+    doubts: dict[str, tuple[Doubt, ...]] = field(default_factory=dict)
+    """What the pixels of a master say against it, by its name."""
+
+    def doubts_of(self, frame_plans: Iterable[FramePlan]) -> tuple[Doubt, ...]:
+        """Return what is said against the masters of some frames, each doubt once."""
+        masters = [choice.master for item in frame_plans for choice in item.choices if choice]
+        return tuple(dict.fromkeys(doubt for master in masters for doubt in self.doubts.get(master, ())))
+
 
 @dataclass
 class Calibrated:
@@ -57,8 +87,8 @@ class Calibrated:
     frame: xr.Dataset
     frame_plan: FramePlan
     recipe: Recipe = field(default_factory=Recipe)
-    masters: Mapping[str, str] = field(default_factory=dict)
-    """What opens each master that was made, by its name."""
+    made: MadeMasters = field(default_factory=MadeMasters)
+    """Masters that were made."""
 
     files: Mapping[str, str] = field(default_factory=dict)
     """Paths of the files that added steps of the recipe read, by their names there."""
@@ -94,25 +124,6 @@ class Calibrated:
     def has_gain(self) -> bool:
         """Whether it becomes electrons: its gain is known, and the recipe applies it."""
         return self.facts.gain.value is not None and self.recipe.step("gain_correct") is not None
-
-
-@dataclass
-class MadeMasters:
-    """Masters of the night that are there, and those that could not be made."""
-
-    paths: dict[str, str] = field(default_factory=dict)
-    """What opens each master, by its name."""
-
-    failed: dict[str, str] = field(default_factory=dict)
-    """Why a file of masters could not be made, by its name."""
-
-    doubts: dict[str, tuple[Doubt, ...]] = field(default_factory=dict)
-    """What the pixels of a master say against it, by its name."""
-
-    def doubts_of(self, frame_plans: Iterable[FramePlan]) -> tuple[Doubt, ...]:
-        """Return what is said against the masters of some frames, each doubt once."""
-        masters = [choice.master for item in frame_plans for choice in item.choices if choice]
-        return tuple(dict.fromkeys(doubt for master in masters for doubt in self.doubts.get(master, ())))
 
 
 @dataclass
@@ -260,7 +271,7 @@ def calibrate_exposure(plan: NightPlan, frame_plans: list[FramePlan], made: Made
 
 def _begin(plan: NightPlan, frame_plan: FramePlan, made: MadeMasters, files: Mapping[str, str]) -> Calibrated:
     """Open a raw frame."""
-    done = Calibrated(open_raw(frame_plan), frame_plan, plan.recipe, made.paths, files, plan.bias_noise(frame_plan))
+    done = Calibrated(open_raw(frame_plan), frame_plan, plan.recipe, made, files, plan.bias_noise(frame_plan))
     done.saturate = frame_plan.facts.saturate.value
     if plan.recipe.step("flag_saturated") is None:
         _look_at_raw(done, good_pixels(done.frame))
@@ -524,12 +535,18 @@ def _look_at_step(choice: Choice, before: xr.Dataset, master: xr.Dataset, done: 
     values = done.seen if done.seen is not None else good_pixels(before), good_pixels(done.frame)
     done.seen = values[1]
     if choice.kind == "flat":
-        done.doubts += check_division(choice, *values, master)
+        done.doubts += check_division(choice, *values, _sample(done, choice, master))
         return
     if choice.kind == "bias" and frame_plan.facts.overscan.value is not None:
         done.steps.append(Step("overscan", median(values[0])))
     done.steps.append(Step(choice.kind, median(values[1])))
-    done.doubts += check_subtraction(choice, *values, master, frame_plan.facts, small=small)
+    sample = _sample(done, choice, master) if small else None
+    done.doubts += check_subtraction(choice, *values, sample, frame_plan.facts)
+
+
+def _sample(done: Calibrated, choice: Choice, master: xr.Dataset) -> MasterSample:
+    """Return what checks need to know of a master; one of a file may be converted as this frame needs it."""
+    return sample_master(master) if choice.is_file else done.made.sample(done.made.paths[choice.master])
 
 
 def is_plain_image(facts: Facts) -> bool:
@@ -576,7 +593,7 @@ def _note_pedestal(done: Calibrated, pedestal: float) -> None:
 def _master(done: Calibrated, choice: Choice) -> xr.Dataset:
     """Open a master; a path would stand in the log of the product, which then depends on where it was made."""
     if not choice.is_file:
-        return as_frame(done.masters[choice.master], f"master {choice.kind}")
+        return as_frame(done.made.paths[choice.master], f"master {choice.kind}")
     unit = {"bias": "adu", "dark": "electron" if done.has_gain else "adu"}.get(choice.kind, "")
     return open_master(choice, done.frame_plan, unit)
 

@@ -51,6 +51,21 @@ def uncertainty_of(ds: xr.Dataset) -> Array | None:
     return values
 
 
+class MasterSample(NamedTuple):
+    """What the checks need to know of a master, whatever frame it is used on."""
+
+    noise: Array | None
+    """Its uncertainty in the part that is looked at; None if it has none."""
+
+    scatter: float
+    """Scatter of its small structure."""
+
+
+def sample_master(master: xr.Dataset) -> MasterSample:
+    """Return what the checks need to know of a master."""
+    return MasterSample(uncertainty_of(master), checks.middle_scatter(good_pixels(master)))
+
+
 def is_confirmed(fact: Fact[float]) -> bool:
     """Return whether pairs of frames gave about the value that is used."""
     return bool(fact.value and fact.measured) and abs((fact.measured or 0.0) / (fact.value or 1.0) - 1) <= SUSPICIOUS
@@ -67,7 +82,7 @@ def check_raw(values: Array, *, is_flat: bool) -> str:
 
 
 def check_subtraction(
-    choice: Choice, before: Array, after: Array, master: xr.Dataset, facts: Facts, *, small: bool
+    choice: Choice, before: Array, after: Array, master: MasterSample | None, facts: Facts
 ) -> list[Doubt]:
     """Look for what a master that was subtracted left behind, or put in.
 
@@ -78,15 +93,13 @@ def check_subtraction(
     before, after
         The frame on both sides of the step: their difference is the master as it was subtracted, scaled and converted.
     master
-        The master itself, for its noise.
+        The master itself, for its noise; None where small structure is not compared, as spectra and colours have such of their own.
     facts
         Of the frame, for the read noise of its pairs.
-    small
-        Whether to compare the small structure; spectra and colours have such of their own.
     """
     subtracted = before - after
     found = []
-    if small:
+    if master is not None:
         read = facts.readnoise
         # Where the read noise is larger than stated, the noise of the master would look like structure of its own.
         excess = max(1.0, (read.measured or 0.0) / read.value) if read.value else 1.0
@@ -97,7 +110,7 @@ def check_subtraction(
     return found
 
 
-def check_division(choice: Choice, before: Array, after: Array, master: xr.Dataset) -> list[Doubt]:
+def check_division(choice: Choice, before: Array, after: Array, master: MasterSample) -> list[Doubt]:
     """Look for what a flat that divided an image left behind, or put in."""
     level = median(after)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -110,15 +123,14 @@ def check_division(choice: Choice, before: Array, after: Array, master: xr.Datas
     return found + _left(choice, checks.shading_left(after, flat), "shading", checks.SHADING_LEFT, level)
 
 
-def _structure(after: Array, master: Array, opened: xr.Dataset, excess: float = 1.0) -> checks.Left | None:
+def _structure(after: Array, master: Array, sample: MasterSample, excess: float = 1.0) -> checks.Left | None:
     """Return how much of a master's small structure is left; of a master of unknown noise only what is positive."""
-    noise = uncertainty_of(opened)
-    own = checks.middle_scatter(good_pixels(opened))
-    if noise is None or not own > 0:
+    noise = sample.noise
+    if noise is None or not sample.scatter > 0:
         left = checks.structure_left(after, master, 0.0)
         return left if left and left.fraction > 0 else None
     # The master may have been scaled, or converted to another unit.
-    return checks.structure_left(after, master, excess * noise * checks.middle_scatter(master) / own)
+    return checks.structure_left(after, master, excess * noise * checks.middle_scatter(master) / sample.scatter)
 
 
 def _left(choice: Choice, left: checks.Left | None, what: str, most: float, level: float = 0.0) -> list[Doubt]:

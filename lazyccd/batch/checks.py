@@ -422,8 +422,12 @@ def piled_up(values: Array) -> tuple[float, int] | None:
 
 def small_structure(values: Array) -> Array:
     """Return each pixel less the mean of its four neighbours, but for those at the edge."""
-    middle: Array = values[1:-1, 1:-1]
-    return middle - (values[:-2, 1:-1] + values[2:, 1:-1] + values[1:-1, :-2] + values[1:-1, 2:]) / 4
+    # In place: fresh memory takes longer than the arithmetic.
+    around: Array = values[:-2, 1:-1] + values[2:, 1:-1]
+    around += values[1:-1, :-2]
+    around += values[1:-1, 2:]
+    around /= 4
+    return np.subtract(values[1:-1, 1:-1], around, out=around)
 
 
 def middle_scatter(values: Array) -> float:

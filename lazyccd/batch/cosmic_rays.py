@@ -21,7 +21,7 @@ from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, resolve
 from lazyccd.frame.header import header_view
 from lazyccd.kernels.rank_filter import rank_filter
 from lazyccd.ops.attributes import cut
-from lazyccd.ops.sample import median, read_pixels, robust_std
+from lazyccd.ops.sample import median, read_all_pixels, robust_std
 from lazyccd.plan.chunks import grid_boxes
 from lazyccd.plan.cost import fits_memory
 from lazyccd.sections import Region
@@ -109,6 +109,9 @@ class Stars:
     fwhm: float
     """Median full width at half maximum in pixels; NaN if stars are too few."""
 
+    pixels: Array
+    """The region, bad pixels too."""
+
 
 def measure_stars(frame: xr.Dataset) -> Stars:
     """Return the stars of the central area of a frame.
@@ -118,10 +121,11 @@ def measure_stars(frame: xr.Dataset) -> Stars:
     """
     # One area bounds the pixels that are read before anything is written.
     region = central_region((frame.sizes["y"], frame.sizes["x"]), 1.0, most=AREA)
-    values = read_pixels(resolve(frame), region)
+    pixels, is_bad = read_all_pixels(resolve(frame), region)
+    values = np.where(is_bad, np.nan, pixels)
     known = np.isfinite(values)
     if known.sum() < 100:
-        return Stars(region, np.zeros((0, 2), np.intp), math.nan)
+        return Stars(region, np.zeros((0, 2), np.intp), math.nan, pixels)
     sky, sigma = _sky_and_noise(values)
     # -inf is never a peak, and lowers the minimum of a neighbourhood so that stars beside bad pixels are left out.
     values = np.where(known, values - sky, -np.inf)
@@ -137,7 +141,7 @@ def measure_stars(frame: xr.Dataset) -> Stars:
         fwhm = GAUSSIAN_FWHM / np.sqrt(np.sqrt(widths[0] * widths[1]))
     round_ones = (ratio > 0.5) & (ratio < 2.0) & np.isfinite(fwhm)
     width = float(np.median(fwhm[round_ones])) if round_ones.sum() >= FEWEST else math.nan
-    return Stars(region, places[round_ones], width)
+    return Stars(region, places[round_ones], width, pixels)
 
 
 def _sky_and_noise(values: Array) -> tuple[float, float]:
@@ -175,8 +179,8 @@ class Cleaned:
     stars: Stars | None = None
     """Stars that must not be flagged; None where none were looked for."""
 
-    before: xr.Dataset | None = None
-    """The frame with its cosmic rays; None where they are left in."""
+    is_changed: bool = False
+    """Whether cosmic rays were looked for; False where they are left in."""
 
     is_product: bool = True
     """Whether nothing else is done to the frame, so that the product shows what was removed."""
@@ -266,7 +270,7 @@ def remove_cosmic_rays(frame: xr.Dataset, asked: str, facts: Facts, given: Mappi
     cleaned = _in_fitting_chunks(frame, lambda ds: ops.cosmicray_lacosmic(ds, **given))
     if asked == "flag":
         cleaned = ops.add_mask(frame, ops.is_flagged(cleaned, "CR"), plane="CR")
-    return Cleaned(cleaned, messages, stars, frame)
+    return Cleaned(cleaned, messages, stars, is_changed=True)
 
 
 def _in_fitting_chunks(frame: xr.Dataset, make: Callable[[xr.Dataset], xr.Dataset]) -> xr.Dataset:
@@ -422,35 +426,28 @@ def flux_doubt(stars: StarFluxes) -> Doubt | None:
 
 def check_cleaning(product: xr.Dataset, cleaned: Cleaned, facts: Facts) -> tuple[tuple[str, ...], Doubt | None]:
     """Return what is said of the cosmic rays of a product that was written, and the doubt that something else was removed."""
-    if cleaned.before is None:
+    if not cleaned.is_changed:
         return (), None
     product = product if cleaned.is_product else cleaned.frame
     image = resolve(product)
     region = central_region(image.shape, 1.0, most=AREA)
-    part = _in_fitting_chunks(cut(image, *region.slices).to_dataset(), lambda ds: ds).compute()
+    middle = cut(image, *region.slices).to_dataset().drop_vars(UNCERTAINTY, errors="ignore")
+    part = _in_fitting_chunks(middle, lambda ds: ds).compute()
     bits = part[MASK].values
     flagged = (bits & bits.dtype.type(image.schema.bits("CR"))) != 0
     area = pixel_area(header_view(str(product.attrs["header"])), facts.binning.value)
     hits = count_hits(flagged, facts.exposure.value, area)
     doubts, messages = [hits.doubt], [f"{hits.count} hits of cosmic rays"]
     if cleaned.stars is not None:
-        stars = check_stars(product, cleaned.stars)
-        assert stars is not None
+        stars = check_stars(flagged, cleaned.stars)
         doubts.append(stars.doubt)
         messages = [f"{stars}, {hits.count} hits"]
-        before = cut(resolve(cleaned.before), *region.slices).to_dataset()[DATA].compute().values
-        doubts.append(flux_doubt(flux_changes(before.astype(float), part[DATA].values.astype(float))))
+        doubts.append(flux_doubt(flux_changes(cleaned.stars.pixels, part[DATA].values.astype(float))))
     said = [doubt for doubt in doubts if doubt is not None]
     text = "; ".join(doubt.text for doubt in said)
     return tuple(messages), Doubt("cosmic rays", f"cosmic rays: {text}", WAY_OUT) if said else None
 
 
-def check_stars(product: xr.Dataset, stars: Stars | None) -> FlaggedStars | None:
-    """Count the pixels of a product that are flagged as cosmic rays, and the peaks of stars among them."""
-    if stars is None:
-        return None
-    image = resolve(product)
-    # Counted on what was written: nothing is then computed a second time to check it.
-    bits = cut(image, *stars.region.slices).to_dataset()[MASK].values
-    flagged = (bits & bits.dtype.type(image.schema.bits("CR"))) != 0
+def check_stars(flagged: npt.NDArray[np.bool_], stars: Stars) -> FlaggedStars:
+    """Count the pixels that are flagged as cosmic rays in the region of stars, and the peaks of stars among them."""
     return FlaggedStars(float(flagged.mean()), int(flagged[tuple(stars.places.T)].sum()), len(stars.places))

@@ -16,13 +16,20 @@ def read_pixels(image: Image, region: Region, allowed: str = "") -> Array:
 
     A mask plane that is allowed makes no pixel bad.
     """
+    data, is_bad = read_all_pixels(image, region, allowed)
+    data[is_bad] = np.nan
+    return data
+
+
+def read_all_pixels(image: Image, region: Region, allowed: str = "") -> tuple[Array, Array]:
+    """Return the data of a region in double precision, and where a pixel is bad; see `read_pixels`."""
     part = cut(image, *region.slices).to_dataset().drop_vars(UNCERTAINTY, errors="ignore").compute()
     data: Array = part[DATA].values.astype(float)
-    if MASK in part:
-        bits = part[MASK].values
-        bad = image.schema.bad_bits & ~(image.schema.bits(allowed) if allowed else 0)
-        data[(bits & bits.dtype.type(bad)) != 0] = np.nan
-    return data
+    if MASK not in part:
+        return data, np.zeros(data.shape, bool)
+    bits = part[MASK].values
+    bad = image.schema.bad_bits & ~(image.schema.bits(allowed) if allowed else 0)
+    return data, (bits & bits.dtype.type(bad)) != 0
 
 
 def median(values: Array) -> float:
@@ -99,7 +106,9 @@ def robust_std(values: Array) -> float:
     values = values[np.isfinite(values)]
     if not values.size:
         return float("nan")
-    away = np.abs(values - _middle(values))
+    # In place: fresh memory takes longer than the arithmetic.
+    away = values - _middle(values)
+    np.abs(away, out=away)
     # half a step of the converter at least: of digitised values the median absolute deviation may be 0
     kept = values[away <= 4 * max(MAD_TO_SIGMA * _middle(away), 0.5)]
     return float(np.std(kept))
