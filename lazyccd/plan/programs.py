@@ -103,9 +103,6 @@ def make_program(calls: Sequence[Call], around: Around, forms: tuple[tuple[str, 
     forms
         Planes to write and what each becomes; empty for the planes as plans have them.
     """
-    # Values have the type of the data; a mask alone has none.
-    if "data" not in calls[-1].step.dtypes:
-        return None
     inside = _inside(calls)
     kernels = sum(isinstance(calls[number].step, Apply) for number in inside)
     if len(calls) - 1 not in inside or kernels < LEAST_KERNELS:

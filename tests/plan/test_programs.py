@@ -186,3 +186,16 @@ def test_planes_alone(planes: list[str], tmp_path: Path, monkeypatch: pytest.Mon
     for frame in (lc.subtract(lc.multiply(bias, 2.0), bias), lc.flat_correct(lc.subtract(bias, bias), bias)):
         programs, steps, _ = both(frame[planes], monkeypatch)
         assert_same_bits(programs, steps)
+
+
+def test_chosen_levels_of_an_overscan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Levels that were chosen before are a parameter of their step, and no input of it."""
+    pixels = np.random.default_rng(5).normal(300, 5, (48, 40)).astype(np.uint16)
+    pixels += np.arange(48, dtype=np.uint16)[:, None] * 3
+    fits.PrimaryHDU(pixels).writeto(tmp_path / "a.fits")
+    ds = lc.flag_saturated(lc.open_fits(tmp_path / "a.fits", unit="adu"), 6e4)
+    ds = lc.subtract_overscan(ds, fits_section="[33:40,:]", overscan_axis=None, statistic="auto")
+    ds = lc.gain_correct(lc.trim_image(ds, "[1:32,:]"), 1.5 * u.electron / u.adu)
+    by_program, by_steps, count = both(ds, monkeypatch)
+    assert count
+    assert_same_bits(by_program, by_steps)
