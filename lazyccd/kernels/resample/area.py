@@ -417,10 +417,10 @@ def corner_positions(
         width, to = right - left, np.uint64(left - columns[0])
         for row in range(last - first):
             # unsigned, so that the loop is vectorised
-            at, down = np.uint64(row * width), np.uint64(first - rows[0] + row)
+            begin, line = np.uint64(row * width), np.uint64(first - rows[0] + row)
             for k in range(np.uint64(width)):
-                ys[down, to + k] = np.floor((flat_y[at + k] + 0.5) * FINE + 0.5) * (1 / FINE)
-                xs[down, to + k] = np.floor((flat_x[at + k] + 0.5) * FINE + 0.5) * (1 / FINE)
+                ys[line, to + k] = np.floor((flat_y[begin + k] + 0.5) * FINE + 0.5) * (1 / FINE)
+                xs[line, to + k] = np.floor((flat_x[begin + k] + 0.5) * FINE + 0.5) * (1 / FINE)
     return True
 
 
