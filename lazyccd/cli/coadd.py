@@ -77,7 +77,7 @@ def coadd(files: tuple[str, ...], out: Path, scheduler: str, memory_limit: str |
         )
         empty = empty_chunks(mosaic)
         if empty:
-            click.echo(f"{empty} of {mosaic['data'].data.npartitions} chunks lie outside of all frames and are NaN")
+            say(f"{empty} of {mosaic['data'].data.npartitions} chunks lie outside of all frames and are NaN")
         if after["dry_run"]:
             say(mosaic.ccd.plan())
             return

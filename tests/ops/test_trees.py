@@ -369,6 +369,7 @@ NO_FRAMES = {
     "CCDData",
     "Collection",
     "Keyword",
+    "Recipe",
     "conf",
     "as_frame",
     "from_ccddata",
