@@ -107,8 +107,8 @@ STACKS: dict[str, tuple[Callable[[Any], Any], dict[str, Any]]] = {
 }
 
 
-def assert_same(result: Any, expected: Any) -> None:
-    """Compare arrays, or all of two images."""
+def assert_same(result: Any, expected: Any, least_rtol: float = 1e-10) -> None:
+    """Compare arrays, or all of two images; uncertainties to ``least_rtol`` at least."""
     if not isinstance(expected, CCDData):
         for got, wanted in zip(np.atleast_1d(result), np.atleast_1d(expected), strict=True):
             np.testing.assert_allclose(got, wanted, rtol=1e-6)
@@ -121,7 +121,7 @@ def assert_same(result: Any, expected: Any) -> None:
     np.testing.assert_array_equal(result.mask, expected.mask)
     assert type(result.uncertainty) is type(expected.uncertainty)
     if expected.uncertainty is not None:
-        np.testing.assert_allclose(result.uncertainty.array, expected.uncertainty.array, rtol=max(rtol, 1e-10))
+        np.testing.assert_allclose(result.uncertainty.array, expected.uncertainty.array, rtol=max(rtol, least_rtol))
     assert result.unit == expected.unit
     assert type(result.meta) is type(expected.meta)
     assert list(result.meta.items()) == list(expected.meta.items())
@@ -138,7 +138,9 @@ def test_steps_are_those_of_ccdproc(step: str, dtype: str, uncertainty: Any, mas
     def make(**changes: Any) -> CCDData:
         return image(dtype, uncertainty, masked=masked, **changes)
 
-    assert_same(STEPS[step](ours, make), STEPS[step](ccdproc, make))
+    # astropy divides by a flat to the power of four, in float32 if the flat is; NumPy rounds that differently on processors with
+    # AVX-512, whose vector library is off by up to an ulp
+    assert_same(STEPS[step](ours, make), STEPS[step](ccdproc, make), 1e-6 if dtype == "f4" else 1e-10)
 
 
 @pytest.mark.parametrize("masked", [False, True])
