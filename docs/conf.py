@@ -75,8 +75,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(collections\.abc|pathlib|os|typing)\..*|True|False|None"),
     # what `combine` hands to the rules of `lazyccd.rejection`, which users do not call
     (r"py:(class|obj)", r"lazyccd\.(kernels|ops)\.stack\..*"),
-    # the night that `reduce` returns, and the steps of a recipe, whose attributes docstrings name
-    (r"py:class", r"lazyccd\.batch\.(run\.Run|recipe\.steps\.RecipeStep)"),
+    # the night that `reduce` returns, and what a recipe is checked into
+    (r"py:class", r"lazyccd\.batch\.(run\.Run|recipe\.steps\.RecipeStep|levels\.Level|options\.Options)"),
     # aliases of types, and classes that are imported for type checkers only: signatures show their bare names
     (r"py:class", r"[A-Z]\w+"),
     # what CCDData inherits from astropy, in the words of its docstrings
