@@ -79,9 +79,11 @@ class NightJournal:
         try:
             if not overwrite:
                 record = read_record(self._out)
-                self._check_settings(record)
                 # The journal has what the record did not come to say.
                 self.receipts = receipts_of(record, self._out) | (self._progress.receipts() if resumed else {})
+                # A night of which nothing could be made leaves nothing that another one could be mixed with.
+                if resumed or self.receipts:
+                    self._check_settings(record)
                 # What was killed between its final name and its note is ours too, and has a journal.
                 if not resumed:
                     self._check_targets(targets)

@@ -232,7 +232,7 @@ def test_the_summary_says_first_what_is_wrong(tmp_path: Path) -> None:
     assert end.splitlines()[1].strip().startswith("light0.fits: PARTIAL: ")
     assert " ".join(result.output.split()).count("of the raw image is constant") == 1
     counts = " ".join(end.split()).rpartition("1 PARTIAL; ")[2]  # a long folder folds the line
-    assert re.fullmatch(r"[\d.]+ s; products in \S+", counts)
+    assert re.fullmatch(r"[\d.]+ s; products in \S+ Report: \S+report\.html", counts)
 
 
 @pytest.mark.parametrize(

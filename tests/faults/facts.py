@@ -955,12 +955,12 @@ class Verdict:
     """What became of a night."""
 
     result: str
-    """right, PARTIAL, REFUSED, FAILED or WRONG."""
+    """right, PARTIAL, REFUSED, BLOCKED, FAILED or WRONG."""
 
     why: list[str]
 
 
-ORDER = ("right", "PARTIAL", "REFUSED", "FAILED", "WRONG")
+ORDER = ("right", "PARTIAL", "REFUSED", "BLOCKED", "FAILED", "WRONG")
 
 
 def reduce_night(night: Night) -> Verdict:
@@ -995,7 +995,7 @@ def reduce_night(night: Night) -> Verdict:
         known.add(skipped.name.partition("[")[0])
     for name in set(names) - known:
         worsen(verdict, "WRONG", f"{name} vanished")
-    if run.exit_status == 0 and verdict.result in {"PARTIAL", "FAILED"}:
+    if run.exit_status == 0 and verdict.result in {"PARTIAL", "BLOCKED", "FAILED"}:
         worsen(verdict, "WRONG", f"exit status 0 though {verdict.result}")
     return verdict
 
@@ -1055,7 +1055,7 @@ def draw(number: int, seed: int) -> Draw:
 
 def table(draws: list[Draw]) -> str:
     """Return a line for each kind of corruption, and one for all draws."""
-    columns = ("drawn", "right", "PARTIAL", "REFUSED", "FAILED", "WRONG")
+    columns = ("drawn", *ORDER)
     lines = ["WRONG is wrong and DONE", f"{'kind of corruption':<58}" + "".join(f"{name:>9}" for name in columns)]
 
     def line(name: str, some: list[Draw]) -> str:
