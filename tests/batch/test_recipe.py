@@ -83,6 +83,16 @@ ONE_FAULT = {
     "steps:\n- subtract_bias: {on: [science]}": (
         "line 2, steps[0].subtract_bias.on: subtract_bias is done on all frames that need it, so that masters fit them; remove it"
     ),
+    "steps:\n- gain_correct: {gain: 1,4}": (
+        "line 2, steps[0].gain_correct.4: is no parameter of gain_correct; write numbers with a point, such as 1.4"
+    ),
+    "steps:\n- subtract: {other: 5 electrons}": (
+        "line 2, steps[0].subtract: '5 electrons' is not a number with a unit such as '5 electron'"
+    ),
+    "outputs: {format: FITS}": (
+        "line 1, outputs.format: the text \"FITS\" must be 'fits' or 'zarr'; did you mean 'fits'?"
+    ),
+    "steps:\n- median_filter\n    size: 3": "line 3: is not YAML: ",
     "steps: []": "line 1, steps: is empty; give at least one, or leave it out",
     "outputs:\n  format: fit": (
         "line 2, outputs.format: the text \"fit\" must be 'fits' or 'zarr'; did you mean 'fits'?"
@@ -116,6 +126,23 @@ def test_a_fault_says_where_what_and_how(faults: Faults, text: str) -> None:
     found = faults(text)
     expected = ONE_FAULT[text]
     assert found == [expected] or (expected.endswith(": ") and len(found) == 1 and found[0].startswith(expected))
+
+
+FINE = [
+    "[{flag_saturated: {bleed: 60000}}, {grow_mask: {planes: BLEED, radius: 2}}]",
+    "[{add_mask: {array: stars.fits, plane: STARS}}, {interpolate_bad_pixels: {bad: STARS}}]",
+    "[{subtract: {other: 100 adu}}, gain_correct, {subtract: {other: 100 electron}}, {block_average: {block_size: 200}}]",
+    "[{subtract_sky: {box: 512}}, {cosmicray_median: {error_image: 2024_sigma.fits}}, {multiply: {other: 2}}]",
+    "[{cosmicray_lacosmic: {readnoise: RDNOISE, gain: 1.2, background: [0, 1]}}]",
+    "[{correct_linearity: {table: [[0, 100], [0, 101]], limit: .inf}}, {with_header: {cards: {OBSERVER: me, N: 3}}}]",
+]
+
+
+@pytest.mark.parametrize("steps", FINE)
+def test_what_is_right_is_not_refused(tmp_path: Path, steps: str) -> None:
+    """Planes that steps make, units by the place of the gain, keywords and files that only the night has: no fault."""
+    (tmp_path / "night.yaml").write_text(f"order: as listed\nsteps: {steps}\n")
+    assert Recipe.read(tmp_path / "night.yaml").steps
 
 
 def test_all_faults_at_once(faults: Faults) -> None:

@@ -24,6 +24,14 @@ DEEPEST = 12
 """Levels of a document. Time grows as the square of open brackets: 50 000 of them took minutes."""
 
 
+HINTS = {
+    "'\\t'": "; indent with blanks, not with tabs",
+    "mapping values are not allowed": "; does the line above lack its ':', or a value its quotes?",
+    "expected ',' or": "; does a bracket or brace lack its end?",
+}
+"""What to look at when the parser's words are said."""
+
+
 @dataclass(frozen=True, order=True)
 class Fault:
     """Something in a recipe that cannot be as it is."""
@@ -115,7 +123,7 @@ def parse(text: str) -> Document:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         words = " ".join(part for part in (error.context, error.problem) if part)
-        hint = "; indent with blanks, not with tabs" if "'\\t'" in words else ""
+        hint = next((hint for part, hint in HINTS.items() if part in words), "")
         document.faults.append(Fault(mark.line + 1 if mark else 0, "", f"is not YAML: {words}{hint}"))
     except YAMLError as error:
         document.faults.append(Fault(0, "", f"is not YAML: {str(error).splitlines()[0]}"))

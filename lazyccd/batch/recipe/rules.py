@@ -18,6 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from astropy import units as u
 
 from lazyccd import ops
+from lazyccd.errors import ParameterError
 from lazyccd.frame.keyword import Keyword
 
 KINDS = ("bias", "dark", "flat", "science")
@@ -254,13 +255,23 @@ def _sentences(function: Callable[..., Any]) -> dict[str, str]:
 def to_argument(parameter: Parameter, value: Any) -> Any:
     """Return a value of a recipe as the argument of the operation; files are opened elsewhere.
 
+    Raises
+    ------
+    ParameterError
+        Raised if text begins like a number with a unit and is none.
+
     Examples
     --------
     >>> to_argument(parameters_of("subtract")["other"], "100 adu")
     <Quantity 100. adu>
     """
-    is_number = isinstance(value, str) and parameter.takes_quantity and _is_number(value)
-    return u.Quantity(value) if is_number else value
+    if not (isinstance(value, str) and parameter.takes_quantity and _is_number(value)):
+        return value
+    try:
+        return u.Quantity(value)
+    # astropy's message is a paragraph about units of one's own.
+    except (TypeError, ValueError):
+        raise ParameterError(f"{value!r} is not a number with a unit such as '5 electron'.") from None
 
 
 def _is_number(text: str) -> bool:

@@ -299,9 +299,15 @@ def _text(data: Any, place: Place, errors: list[Any]) -> str:
         words = error["ctx"]["expected"] if error["type"] == "literal_error" else PHRASES.get(error["type"])
         allowed.append(words or error["msg"][:1].lower() + error["msg"][1:])
     allowed = list(dict.fromkeys(allowed))
-    near = difflib.get_close_matches(str(value), _words(" ".join(allowed)), 1) if isinstance(value, str) else []
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = _near(value, _words(" ".join(allowed))) if isinstance(value, str) else ""
     return f"{_given(value)} must be {' or '.join(allowed)}{hint}"
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    """Return the question whether the nearest of some names was meant; empty if none is near."""
+    by_case = {each.casefold(): each for each in known}
+    near = difflib.get_close_matches(name.casefold(), by_case, 1)
+    return f"; did you mean {by_case[near[0]]!r}?" if near else ""
 
 
 def _words(text: str) -> list[str]:
@@ -344,8 +350,9 @@ def _unknown(place: Place) -> str:
         known = [f.name for f in fields(Level)] if is_level else list(models.get(inside, _option_types()))
         inside = "a level" if is_level else inside
         what = f"is no key of {inside}" if inside else "is no key of a recipe"
-    near = difflib.get_close_matches(name, known, 1)
-    return f"{what}; {f'did you mean {near[0]!r}?' if near else _known(known)}"
+    if name.isdigit():
+        return f"{what}; write numbers with a point, such as 1.{name}"
+    return f"{what}{_near(name, known) or '; ' + _known(known)}"
 
 
 def _known(names: Iterable[str]) -> str:
@@ -368,9 +375,9 @@ def _no_step(value: Any) -> str:
         masters = [key for key in needed if parameters_of(name)[key].names_file("")]
         why = f", and no rule of a night provides {masters[0]}" if masters else ""
         return f"{name} needs {' and '.join(needed)}{why}; write {name}: {{{needed[0]}: ...}}"
-    near = difflib.get_close_matches(name, RULES, 1)
+    near = _near(name, RULES)
     if near:
-        return f"{name!r} is no step; did you mean {near[0]!r}?"
+        return f"{name!r} is no step{near}"
     why = "it is no step of single frames" if hasattr(ops, name) else f"allowed are {', '.join(RULES)}"
     return f"{name!r} is no step: {why}"
 
@@ -477,44 +484,59 @@ def leads_out(name: str) -> bool:
 def _try(document: Document, steps: Mapping[int, RecipeStep]) -> None:
     """Add the faults that operations find in the values of their parameters."""
     bad = {fault.place.partition(".")[0] for fault in document.faults}
+    # Steps make planes that others then name.
+    planes = OWN_PLANES | {step.parameters.get("plane", "BAD") for step in steps.values()}
+    unit = "adu"
     for number, step in steps.items():
-        if f"steps[{number}]" in bad or not step.parameters:
-            continue
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                _call(step)
-        # Which keywords a header has only the night shows.
-        except KeywordError:
-            continue
-        except (LazyCCDError, ValueError, TypeError) as error:
-            document.fault(("steps", number, step.operation), str(error))
+        if f"steps[{number}]" not in bad and step.parameters:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    _call(step, _probe(unit, tuple(sorted(filter(_is_text, planes)))))
+            # Which keywords a header has only the night shows.
+            except KeywordError:
+                pass
+            except (LazyCCDError, ValueError, TypeError) as error:
+                document.fault(("steps", number, step.operation), str(error).rstrip("."))
+        unit = "electron" if step.operation == "gain_correct" else unit
 
 
-def _call(step: RecipeStep) -> None:
-    """Call an operation on a small lazy frame."""
+OWN_PLANES = frozenset({"BLEED", "NONLINEAR", "CROSSTALK"})
+"""Mask planes that operations add to the eight of every mask."""
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _call(step: RecipeStep, frame: xr.Dataset) -> None:
+    """Call an operation on a lazy frame."""
     known = parameters_of(step.operation)
-    names = {
-        name for name, value in step.parameters.items() if isinstance(value, str) and known[name].names_file(value)
-    }
-    rule = RULES[step.operation]
+    text = {name: value for name, value in step.parameters.items() if isinstance(value, str)}
+    files = {name for name, value in text.items() if known[name].names_file(value)}
     given = {
         name: to_argument(known[name], value)
         for name, value in step.parameters.items()
-        if name not in names | set(rule.options) and value is not None
+        if name not in files | set(RULES[step.operation].options) and value is not None
     }
     # What is missing now comes from files, or from the plan of the night.
     needed = {name for name, parameter in known.items() if parameter.is_required}
     if not given or needed - set(given) or step.operation in {"correct_crosstalk", "assemble"}:
         return
     if step.operation == "subtract_overscan":
-        given = {"fits_section": "[57:64,:]", **given}
-    getattr(ops, step.operation)(_probe("adu" if (rule.place or 99) < 8 else "electron"), **given)
+        given = {"fits_section": f"[{SIDE - 7}:{SIDE},:]", **given}
+    getattr(ops, step.operation)(frame, **given)
+
+
+SIDE = 1024
+"""Pixels along a side of the frame on which steps are tried: boxes and blocks are smaller."""
 
 
 @cache
-def _probe(unit: str) -> xr.Dataset:
-    """Return a small frame in some unit."""
-    pixels = np.ones((64, 64), np.float32)
+def _probe(unit: str, planes: tuple[str, ...]) -> xr.Dataset:
+    """Return a frame in some unit, with more mask planes."""
+    pixels = np.ones((SIDE, SIDE), np.float32)
     frame = ops.with_uncertainty(from_ccddata(CCDData(pixels, unit=u.Unit(unit))), pixels)
-    return ops.add_mask(frame, pixels == 0)
+    for plane in ("BAD", *planes):
+        frame = ops.add_mask(frame, pixels == 0, plane=plane)
+    return frame
