@@ -42,6 +42,16 @@ EXIT_STATUS = {
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
+def _verdict(record: Entry) -> str:
+    """Return in a sentence how a run ended."""
+    if record["state"] != "ended":
+        return "The run has not ended."
+    # Exit status 1 also says that no frame was recognised.
+    if not record["products"]:
+        return "Nothing was reduced: see what was left out, and why."
+    return EXIT_STATUS.get(record["exit_status"], "")
+
+
 def write_report(out: str | os.PathLike[str]) -> Path:
     """Write the report of the last run into a folder, from its record; an older report is replaced.
 
@@ -95,9 +105,7 @@ def contents(record: Entry, folder: Path) -> dict[str, Any]:
     times = _times(frames)
     return {
         "record": record,
-        "verdict": EXIT_STATUS.get(record["exit_status"], "")
-        if record["state"] == "ended"
-        else "The run has not ended.",
+        "verdict": _verdict(record),
         "statuses": [word for word in STATUSES if any(word in counts for counts in record["counts"].values())],
         "failures": _by_reason(products, frames, ("FAILED", "BLOCKED")),
         "partial": _by_reason(products, frames, ("PARTIAL",)),

@@ -146,6 +146,10 @@ def test_nights_without_science_and_without_frames(out: Path, record: dict[str, 
     page = Page(render({**record, "products": [], "frames": [], "measurements": [], "state": "stopped"}, out))
     assert "There is no product." in page.text
     assert "The run has not ended." in page.text
+    nothing = {**record, "products": [], "frames": [], "measurements": [], "exit_status": 1, "state": "ended"}
+    page = Page(render(nothing, out))
+    assert "Nothing was reduced" in page.text
+    assert "Something failed" not in page.text
     waiting = copy.deepcopy(record)
     waiting["products"][-1] |= {"status": "WAITING", "path": "", "picture": "", "level": None, "noise_after": None}
     assert "The run did not come to 1 products" in Page(render(waiting, out)).text
