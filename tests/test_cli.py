@@ -83,10 +83,15 @@ def test_ctrl_c_says_how_to_go_on(folder: str, reduced: tuple[Path, str], tmp_pa
                 return
 
     thread = threading.Thread(target=press)
-    thread.start()
-    stopped = call("reduce", folder, "-o", str(out))
-    ended.set()
-    thread.join()
+    # A shell lets what it starts in the background ignore Ctrl-C, and Python then does not answer it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        thread.start()
+        stopped = call("reduce", folder, "-o", str(out))
+        ended.set()
+        thread.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert stopped.exit_code == 130, stopped.output
     assert re.search(r"Stopped with \d of 5 products settled. To go on, run the same command again.", stopped.output)
     assert len(list(out.glob("*_red.fits"))) < 2
