@@ -25,7 +25,7 @@ from lazyccd.kernels.assemble_program import (
     Program,
     Value,
 )
-from lazyccd.kernels.block import ALL_PLANES, Array, Block, Request, Target
+from lazyccd.kernels.block import ALL_PLANES, PLANES, Array, Block, Request, Target
 from lazyccd.kernels.pointwise import window
 from lazyccd.kernels.pointwise_programs import PROGRAMS, Emitter
 from lazyccd.kernels.program import TILE, Op, run
@@ -161,6 +161,10 @@ def _makers(calls: Sequence[Call]) -> dict[tuple[int, int], int]:
 def _can_be(call: Call, dtype: np.dtype[Any]) -> bool:
     """Return whether a call can be part of a program that computes in a type."""
     step = call.step
+    # maps of stacks have no registers
+    asked = [call.request.planes, *(need[1].planes for need in call.needs if need is not None)]
+    if not all(planes.issubset(PLANES) for planes in asked):
+        return False
     if isinstance(step, Source | Join) or _is_cut(step):
         return True
     if _emitter(step) is None:
@@ -197,7 +201,6 @@ class _Builder:
     def __init__(self, calls: Sequence[Call], inside: set[int], stored: set[int], around: Around) -> None:
         self._calls = calls
         self._inside = inside - {n for n in inside if isinstance(calls[n].step, Source)} | stored
-        self._stored = stored
         self._around = around
         self._assembler = Assembler(_computed_in(calls[-1]))
         self._operands: list[Operand] = []
@@ -257,7 +260,6 @@ class _Builder:
         maker = self._makers.get((number, k))
         if maker in self._planes:
             return self._planes[maker]
-        # planes of frames alone: what else stacks have is no input of pointwise steps
         return Planes(**{plane: self._array(Operand(number, k, plane)) for plane in need[1].planes})
 
     def _file(self, number: int, step: Source) -> Value:
@@ -411,7 +413,7 @@ def _operand_array(operand: Operand, call: Call, find: Find, around: Around) -> 
 def _run_in_bands(
     made: StripProgram, table: _Table, stored: Sequence[tuple[int, Call]], shape: tuple[int, int], around: Around
 ) -> None:
-    """Run a program over a strip: as many rows at a time as stay in cache, if it reads files."""
+    """Run a program over a strip: if it reads files, as many rows at a time as `ARENA_BYTES` hold."""
     ny, nx = shape
     readers = [_FileRows(number, call, around) for number, call in stored]
     per_row = sum(reader.row_bytes for reader in readers)
