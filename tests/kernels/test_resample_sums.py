@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lazyccd.kernels.resample.interpolate import mark_windows
-from lazyccd.kernels.resample.sums import padded, weighted_sums
+from lazyccd.kernels.resample.sums import padded, pair_sums, weighted_sums
 
 
 @pytest.mark.parametrize("taps", [(4, 4), (6, 6), (10, 12)])
@@ -42,3 +42,34 @@ def test_windows_hold_the_flags_of_their_pixels() -> None:
     mark_windows(flags, (6, 4), windows)
     expected = [[flags[y : y + 6, x : x + 4].max() for x in range(30)] for y in range(20)]
     np.testing.assert_array_equal(windows, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("squared", [False, True])
+def test_pairs_in_vectors_have_the_bits_of_single_ones(dtype: type, squared: bool) -> None:
+    """Sums over two rows and columns do not depend on how many are made together, and none reads beyond the last pixel."""
+    rng = np.random.default_rng(2)
+    plane = rng.normal(100, 10, (5, 7)).astype(dtype)
+    y, x = rng.integers(0, 4, 21), rng.integers(0, 6, 21)
+    y[-1], x[-1] = 3, 5
+    at = np.zeros((3, 21), np.uint32)
+    at[0] = y * 7 + x
+    fractions = rng.random((2, 21)).astype(dtype)
+    together, alone = np.empty(21, dtype), np.empty(21, dtype)
+    pair_sums(plane.reshape(-1), at, np.uint32(7), fractions, squared, together)
+    for k in range(21):
+        part = slice(k, k + 1)
+        pair_sums(
+            plane.reshape(-1),
+            np.ascontiguousarray(at[:, part]),
+            np.uint32(7),
+            np.ascontiguousarray(fractions[:, part]),
+            squared,
+            alone[part],
+        )
+    assert together.tobytes() == alone.tobytes()
+    d, b = fractions.astype(float)
+    c, a = 1 - d, 1 - b
+    a, b, c, d = (w**2 if squared else w for w in (a, b, c, d))
+    exact = c * (a * plane[y, x] + b * plane[y, x + 1]) + d * (a * plane[y + 1, x] + b * plane[y + 1, x + 1])
+    np.testing.assert_allclose(together, exact, rtol=1e-6)

@@ -493,17 +493,42 @@ def _clean_sums(
 LINE = 64
 """Bytes of a cache line."""
 
+STRIP = 16
+"""Rows of a cell that are done at once: their positions and places then stay in the fastest cache."""
+
 
 @compiled
-def fetch(box: Array, reach: int, frame: tuple[int, int, int, int, int, int], planes: tuple[Array, Array]) -> None:
-    """Ask for the input pixels of the next cell: they lie in as many pages as it has rows, and no processor foresees that."""
+def fetch(
+    box: Array,
+    part: tuple[int, int],
+    reach: int,
+    frame: tuple[int, int, int, int, int, int],
+    planes: tuple[Array, Array],
+) -> None:
+    """Ask for a part of the input pixels of the next cell: they lie in as many pages as it has rows, and no processor foresees that.
+
+    Parameters
+    ----------
+    box
+        Box of the cell.
+    part
+        Number of the part and how many there are: more requests than a processor has room for make it wait.
+    reach
+        How far the kernel reaches.
+    frame
+        As of `partial_sums`.
+    planes
+        Data and variance; may be empty.
+    """
     if np.isnan(box[0]):
         return
     _, _, y0, x0, rows, columns = frame
     first_y, last_y = max(int(box[0]) - reach - y0, 0), min(int(box[1]) + reach - y0, rows - 1)
     first_x, last_x = max(int(box[2]) - reach - x0, 0), min(int(box[3]) + reach - x0, columns - 1)
+    height = max(last_y + 1 - first_y, 0)
+    begin, end = first_y + height * part[0] // part[1], first_y + height * (part[0] + 1) // part[1]
     for plane in planes:
-        for y in range(first_y, last_y + 1 if plane.size else first_y):
+        for y in range(begin, end if plane.size else begin):
             for x in range(first_x, last_x + 1, LINE // plane.itemsize):
                 prefetch(plane, y * columns + x)
 
@@ -553,43 +578,86 @@ def resample_cells(
     """
     boxes = patch[3]
     reach = max(weights[0], weights[1]) // 2 + 1
-    positions = np.empty((3, STEP * STEP))
-    scratch = (np.empty((3, STEP * STEP), np.uint32), np.empty((2, STEP * STEP), tables[0].dtype))
-    # whole cells and not rows: a call and the slices of its arguments cost as much as the pixels of a row
-    cell = np.empty((3, STEP * STEP), out[0].dtype)
-    cell_mask = np.empty(STEP * STEP, out_mask.dtype)
+    room = (
+        np.empty((3, STRIP * STEP)),
+        np.empty((3, STRIP * STEP), np.uint32),
+        np.empty((2, STRIP * STEP), tables[0].dtype),
+        np.empty((3, STRIP * STEP), out[0].dtype),
+        np.empty(STRIP * STEP, out_mask.dtype),
+    )
     for c in range(cells.shape[0]):
-        following = boxes[cells[min(c + 1, cells.shape[0] - 1), 0], cells[min(c + 1, cells.shape[0] - 1), 1]]
-        fetch(following, reach, frame, (source[0], source[1]))
+        following = cells[min(c + 1, cells.shape[0] - 1)]
         i, j = cells[c]
         rows = (max(i * STEP, region[0]), min((i + 1) * STEP, region[1]))
         columns = (max(j * STEP, region[2]), min((j + 1) * STEP, region[3]))
-        size = (rows[1] - rows[0]) * (columns[1] - columns[0])
-        ys, xs, areas = positions[0, :size], positions[1, :size], positions[2, :size]
-        kind, fits = cell_positions((i, j), patch, rows, columns, ys, xs)
-        if not fits:
-            return False
-        if np.isnan(ratio) or out[2].size:
-            cell_areas((i, j), patch, rows, columns, areas)
-        if kind >= 0 and np.isnan(ratio):
-            _leave_out(areas, ys)
-        found = (
-            cell[0, : size if out[0].size else 0],
-            cell[1, : size if out[1].size else 0],
-            cell[2, : size if out[2].size else 0],
-        )
-        found_mask = cell_mask[: size if out_mask.size else 0]
-        if kind == CUBIC and _is_clean(boxes[i, j], reach, tiles, frame):
-            short_way(ys, xs, source, frame, weights, tables, scratch, found)
-            found_mask[:] = 0
-        else:
-            long_way(ys, xs, source, mask, frame, weights, tables, scratch, bits, found, found_mask)
-        _scale(found, areas, ratio, weights[2] == NEAREST)
-        at = (place[0] + rows[0], place[1] + columns[0])
-        _put(found[0], rows, columns, at, out[0])
-        _put(found[1], rows, columns, at, out[1])
-        _put(found[2], rows, columns, at, out[2])
-        _put(found_mask, rows, columns, at, out_mask)
+        clean = patch[1][i, j] == CUBIC and _is_clean(boxes[i, j], reach, tiles, frame)
+        for first in range(rows[0], rows[1], STRIP):
+            part = ((first - rows[0]) // STRIP, -(-(rows[1] - rows[0]) // STRIP))
+            fetch(boxes[following[0], following[1]], part, reach, frame, (source[0], source[1]))
+            strip = (first, min(first + STRIP, rows[1]))
+            wanted = ((i, j), strip, columns, place, clean)
+            if not _resample_strip(
+                wanted, patch, source, mask, frame, weights, tables, bits, ratio, room, out, out_mask
+            ):
+                return False
+    return True
+
+
+@compiled
+def _resample_strip(
+    wanted: tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int], bool],
+    patch: tuple[Array, ...],
+    source: tuple[Array, ...],
+    mask: Array,
+    frame: tuple[int, int, int, int, int, int],
+    weights: tuple[int, int, int],
+    tables: tuple[Array, ...],
+    bits: tuple[int, int],
+    ratio: float,
+    room: tuple[Array, ...],
+    out: tuple[Array, ...],
+    out_mask: Array,
+) -> bool:
+    """Set the pixels of some rows of a cell, and return whether all positions lie in its box.
+
+    Parameters
+    ----------
+    wanted
+        The cell, its rows and columns in pixels of the patch, the place of the patch in what is set, and whether all of the
+        cell's input pixels are good.
+    patch, source, mask, frame, weights, tables, bits, ratio, out, out_mask
+        As of `resample_cells`.
+    room
+        For positions and areas, places, weights, results and mask of the pixels.
+    """
+    cell, rows, columns, place, clean = wanted
+    size = (rows[1] - rows[0]) * (columns[1] - columns[0])
+    ys, xs, areas = room[0][0, :size], room[0][1, :size], room[0][2, :size]
+    kind, fits = cell_positions(cell, patch, rows, columns, ys, xs)
+    if not fits:
+        return False
+    if np.isnan(ratio) or out[2].size:
+        cell_areas(cell, patch, rows, columns, areas)
+    if kind >= 0 and np.isnan(ratio):
+        _leave_out(areas, ys)
+    # whole strips and not rows: a call and the slices of its arguments cost as much as the pixels of a row
+    found = (
+        room[3][0, : size if out[0].size else 0],
+        room[3][1, : size if out[1].size else 0],
+        room[3][2, : size if out[2].size else 0],
+    )
+    found_mask = room[4][: size if out_mask.size else 0]
+    if clean:
+        short_way(ys, xs, source, frame, weights, tables, (room[1], room[2]), found)
+        found_mask[:] = 0
+    else:
+        long_way(ys, xs, source, mask, frame, weights, tables, (room[1], room[2]), bits, found, found_mask)
+    _scale(found, areas, ratio, weights[2] == NEAREST)
+    at = (place[0] + rows[0], place[1] + columns[0])
+    _put(found[0], rows, columns, at, out[0])
+    _put(found[1], rows, columns, at, out[1])
+    _put(found[2], rows, columns, at, out[2])
+    _put(found_mask, rows, columns, at, out_mask)
     return True
 
 
@@ -663,8 +731,8 @@ def cell_positions(
     i, j = cell
     kind, width, begin = dense[i, j], columns[1] - columns[0], columns[0] - j * STEP
     if kind == CUBIC:
-        outside = _cubic_positions(nodes, boxes[i, j], (i, j), (rows[0] - i * STEP, rows[1] - i * STEP), begin, ys, xs)
-        return int(kind), outside == 0
+        part = (rows[0] - i * STEP, rows[1] - i * STEP)
+        return int(kind), _cubic_positions(nodes, boxes[i, j], (i, j), part, begin, ys, xs)
     for row in range(rows[0], rows[1]):
         at = (row - rows[0]) * width
         for k in range(width):
@@ -680,8 +748,8 @@ FRACTIONS = np.arange(STEP) / STEP
 @compiled
 def _cubic_positions(
     nodes: Array, box: Array, cell: tuple[int, int], rows: tuple[int, int], begin: int, ys: Array, xs: Array
-) -> int:
-    """Set the positions of pixels by the cubics through the 4 x 4 nodes about a cell, and count those outside of its box.
+) -> bool:
+    """Set the positions of pixels by the cubics through the 4 x 4 nodes about a cell, and return whether its box holds them.
 
     Parameters
     ----------
@@ -702,19 +770,39 @@ def _cubic_positions(
             line, n = nodes[axis], cell[1] + k
             here = (line[cell[0], n], line[cell[0] + 1, n], line[cell[0] + 2, n], line[cell[0] + 3, n])
             down[axis, k, 0], down[axis, k, 1], down[axis, k, 2], down[axis, k, 3] = cubic(*here)
-    outside = 0
+    held = True
     for row in range(rows[0], rows[1]):
         at, u = (row - rows[0]) * width, row / STEP
         a = cubic(_at(down, 0, 0, u), _at(down, 0, 1, u), _at(down, 0, 2, u), _at(down, 0, 3, u))
         b = cubic(_at(down, 1, 0, u), _at(down, 1, 1, u), _at(down, 1, 2, u), _at(down, 1, 3, u))
-        for k in range(width):
-            v = FRACTIONS[np.uint64(begin + k)]
-            y = a[0] + v * (a[1] + v * (a[2] + v * a[3]))
-            x = b[0] + v * (b[1] + v * (b[2] + v * b[3]))
-            ys[at + k], xs[at + k] = y, x
-            # counted, so that the loop is vectorised
-            outside += (y < box[0]) | (y > box[1]) | (x < box[2]) | (x > box[3])
-    return outside
+        if width == STEP:
+            # a number of pixels that the compiler knows is twice as fast
+            _cubic_row(a, ys[at : at + STEP], 0, STEP)
+            _cubic_row(b, xs[at : at + STEP], 0, STEP)
+        else:
+            _cubic_row(a, ys[at : at + width], begin, width)
+            _cubic_row(b, xs[at : at + width], begin, width)
+        held = held and _is_held(a, box[0], box[1]) and _is_held(b, box[2], box[3])
+    return held or inside(ys, xs, box)
+
+
+@compiled
+def _cubic_row(c: tuple[float, float, float, float], out: Array, begin: int, width: int) -> None:
+    """Set the values of a cubic at pixels of a cell, from the pixel ``begin`` on."""
+    for k in range(np.uint64(width)):
+        v = FRACTIONS[np.uint64(begin) + k]
+        out[k] = c[0] + v * (c[1] + v * (c[2] + v * c[3]))
+
+
+@compiled
+def _is_held(c: tuple[float, float, float, float], low: float, high: float) -> bool:
+    """Return whether all values of a cubic from 0 to 1 lie between two numbers; False where it is not sure.
+
+    They lie between the smallest and the largest of its Bernstein coefficients.
+    """
+    first, last = c[0] + c[1] / 3, c[0] + c[1] + c[2] + c[3]
+    second = c[0] + (2 * c[1] + c[2]) / 3
+    return min(min(c[0], first), min(second, last)) >= low and max(max(c[0], first), max(second, last)) <= high
 
 
 @compiled
@@ -812,11 +900,10 @@ def _slope(line: Array, k: int) -> float:
 def _put(found: Array, rows: tuple[int, int], columns: tuple[int, int], at: tuple[int, int], out: Array) -> None:
     """Copy a part of a cell, row after row, to its place."""
     width = columns[1] - columns[0]
-    if found.size:
-        for row in range(rows[1] - rows[0]):
-            begin = row * width
-            for k in range(width):
-                out[at[0] + row, at[1] + k] = found[begin + k]
+    for row in range(rows[1] - rows[0] if found.size else 0):
+        line, begin = out[at[0] + row, at[1] : at[1] + width], np.uint64(row * width)
+        for k in range(np.uint64(width)):
+            line[k] = found[begin + k]
 
 
 @compiled

@@ -164,6 +164,52 @@ def weighted_sums(
             out[k] = _vector_sum(plane, at[0, k], stride, wy, at[1, k], taps[0], wx, at[2, k])
 
 
+def _pairs(builder: Any, data: Any, spots: list[Any], scalar: Any, size: int) -> tuple[Any, Any]:
+    """Return the pixels at places of a plane, and those right of them, as two vectors."""
+    word, parts = ir.IntType(32), []
+    for spot in spots:
+        # they lie side by side in memory: two gathers of single pixels take twice as long
+        begin = builder.bitcast(builder.gep(data, [spot]), ir.VectorType(scalar, 2).as_pointer())
+        parts.append(builder.load(begin, align=size))
+    while len(parts) > 1:
+        length = parts[0].type.count * 2
+        every = ir.Constant(ir.VectorType(word, length), list(range(length)))
+        parts = [builder.shuffle_vector(x, y, every) for x, y in zip(parts[::2], parts[1::2], strict=True)]
+    lanes = (ir.Constant(ir.VectorType(word, LANES), list(range(n, 2 * LANES, 2))) for n in (0, 1))
+    left, right = (builder.shuffle_vector(parts[0], parts[0], which) for which in lanes)
+    return left, right
+
+
+@_intrinsic
+def _pairs_of_eight(
+    _typing: Any, plane: Any, at: Any, k: Any, stride: Any, along_y: Any, along_x: Any, power: Any, out: Any
+) -> Any:
+    """Set eight sums over two rows and two columns, by weights to a power that is a literal number, 1 or 2."""
+    squared, size = power.literal_value == 2, plane.dtype.bitwidth // 8
+
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        kinds, scalar, word = signature.args, context.get_value_type(plane.dtype), ir.IntType(64)
+        eight = ir.VectorType(scalar, LANES)
+        data, place, y, x, result = (
+            cgutils.create_struct_proxy(kinds[n])(context, builder, given[n]).data for n in (0, 1, 4, 5, 7)
+        )
+        number, step = (context.cast(builder, given[n], kinds[n], types.uint64) for n in (2, 3))
+        d, b = (builder.load(builder.bitcast(builder.gep(v, [number]), eight.as_pointer()), align=size) for v in (y, x))
+        ones = ir.Constant(eight, [1.0] * LANES)
+        weights = builder.fsub(ones, b), b, builder.fsub(ones, d), d
+        a, b, c, d = (builder.fmul(w, w) for w in weights) if squared else weights
+        lanes = (builder.add(number, word(lane)) for lane in range(LANES))
+        spots = [builder.zext(builder.load(builder.gep(place, [lane])), word) for lane in lanes]
+        below = [builder.add(spot, step) for spot in spots]
+        pixels = (_pairs(builder, data, which, scalar, size) for which in (spots, below))
+        upper, lower = (builder.fadd(builder.fmul(a, left), builder.fmul(b, right)) for left, right in pixels)
+        total = builder.fadd(builder.fmul(c, upper), builder.fmul(d, lower))
+        builder.store(total, builder.bitcast(builder.gep(result, [number]), eight.as_pointer()), align=size)
+        return context.get_dummy_value()
+
+    return types.void(plane, at, k, stride, along_y, along_x, power, out), generate
+
+
 @compiled
 def pair_sums(plane: Array, at: Array, stride: np.uint32, fractions: Array, squared: bool, out: Array) -> None:
     """Set a row of sums over two rows and two columns.
@@ -179,13 +225,19 @@ def pair_sums(plane: Array, at: Array, stride: np.uint32, fractions: Array, squa
     out
         Receives the sums, shape ``(k,)``.
     """
-    one = plane.dtype.type(1)
-    for k in range(out.size):
-        d, b = fractions[0, k], fractions[1, k]
+    places, along_y, along_x, one = at[0], fractions[0], fractions[1], plane.dtype.type(1)
+    whole = np.uint64(out.size // LANES)
+    for n in range(whole):
+        if squared:
+            _pairs_of_eight(plane, places, n * np.uint64(LANES), stride, along_y, along_x, 2, out)
+        else:
+            _pairs_of_eight(plane, places, n * np.uint64(LANES), stride, along_y, along_x, 1, out)
+    for k in range(whole * np.uint64(LANES), np.uint64(out.size)):
+        d, b = along_y[k], along_x[k]
         c, a = one - d, one - b
         if squared:
             a, b, c, d = a * a, b * b, c * c, d * d
-        first = at[0, k]
+        first = places[k]
         below = np.uint32(first + stride)
         upper = a * plane[first] + b * plane[np.uint32(first + ONE)]
         out[k] = c * upper + d * (a * plane[below] + b * plane[np.uint32(below + ONE)])
