@@ -49,14 +49,14 @@ class StackInputs:
         masked = np.ma.getmaskarray(stack).reshape(self.values.shape)
         self.use: Array = ~(masked | np.isnan(self.values))
 
-    def _loops(self, *, finite: bool = False) -> Any:
-        """Return the module whose functions combine the stack sooner, that of kernels if it must be finite and is not."""
+    def _loops(self, *, medians: bool = False) -> Any:
+        """Return the module whose functions combine the stack sooner, for medians that of kernels if not all is finite."""
         small = not small_stacks.kernels_pay(self.values.size)
-        if small and (not finite or bool((np.isfinite(self.values) | ~self.use).all())):
+        if small and (not medians or bool((np.isfinite(self.values) | ~self.use).all())):
             return small_stacks
-        from lazyccd.kernels.stack import loops
+        from lazyccd.kernels.stack import loops, sorting
 
-        return loops
+        return sorting if medians else loops
 
     @cached_property
     def _spread(self) -> tuple[Array, Array, Array]:
@@ -80,7 +80,7 @@ class StackInputs:
     def _median(self) -> tuple[Array, Array]:
         """The median of each pixel, and the median distance from it."""
         # differences of infinities are NaN, which NumPy sorts in another way
-        found: tuple[Array, Array] = self._loops(finite=True).median_and_deviation(self.values, self.use)
+        found: tuple[Array, Array] = self._loops(medians=True).median_and_deviation(self.values, self.use)
         return found
 
     @property
@@ -105,7 +105,7 @@ class StackInputs:
         return total.reshape(self.shape), norm.reshape(self.shape)
 
     def beyond(self, low: float, high: float, center: object, deviation: object) -> Array | None:
-        """Return which values are not finite or so many deviations from the center; None if no kernel computes these."""
+        """Return which values are not medians or so many deviations from the center; None if no kernel computes these."""
         by_mean, by_mad = is_one_of(center, MEANS), is_one_of(deviation, MAD_DEVIATIONS)
         if not ((by_mean or is_one_of(center, MEDIANS)) and (by_mad or is_one_of(deviation, DEVIATIONS))):
             return None
@@ -115,8 +115,8 @@ class StackInputs:
             message = "Input data contains invalid values (NaNs or infs), which were automatically clipped."
             warnings.warn(message, AstropyUserWarning, stacklevel=3)
         if small_stacks.kernels_pay(self.values.size):
-            from lazyccd.kernels.stack.loops import sorting_network
             from lazyccd.kernels.stack.sigma_clip import reject_deviant
+            from lazyccd.kernels.stack.sorting import sorting_network
 
             network, nothing = sorting_network(len(self.values)), np.empty((0, 0))
             # numba would compile the kernel anew for a limit that is an integer, which takes 5 s

@@ -14,10 +14,18 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lazyccd.kernels.block import Block, Request
-from lazyccd.kernels.medians import exchange
+from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 from lazyccd.kernels.stack.combine import combine_frames, median_factor
-from lazyccd.kernels.stack.loops import median_and_deviation, median_of, sorting_network
 from lazyccd.kernels.stack.scaling import Levels, find_scaling
+from lazyccd.kernels.stack.sigma_clip import reject_deviant
+from lazyccd.kernels.stack.sorting import (
+    SPARE,
+    median_and_deviation,
+    median_of,
+    rows_sorted,
+    sort_rows,
+    sorting_network,
+)
 from lazyccd.kernels.stack.types import MaskBits, Rejecting, Rule
 from lazyccd.ops.stack.rejection import _ClippedByScatter
 from lazyccd.rejection import (
@@ -253,7 +261,7 @@ def test_any_part_has_the_same_bits(drawn: tuple[Array, Array, Array, dict[str, 
         np.testing.assert_array_equal(alone.plane(plane), whole.crop(part).plane(plane))
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 13, 20, 33, 40])
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 13, 20, 33, 40, 130])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_medians_and_median_distances(count: int, dtype: type, rng: np.random.Generator) -> None:
     """Those of NumPy to the bit, of the inputs that count, for stretches where as many count everywhere and others."""
@@ -272,13 +280,85 @@ def test_medians_and_median_distances(count: int, dtype: type, rng: np.random.Ge
     np.testing.assert_array_equal(median_of(values, use), expected[0])
 
 
+def in_rows(values: Array) -> Array:
+    """Return values in the rows that a network sorts, with the spare ones that it asks for."""
+    rows = np.full((rows_sorted(len(values)) + SPARE, values.shape[1]), np.inf)
+    rows[: len(values)] = values
+    return rows
+
+
 def test_networks_sort_all_zero_one_inputs() -> None:
     """A network that sorts all sequences of 0 and 1 sorts everything (Knuth 5.3.4, theorem Z)."""
-    for count in range(1, 13):
+    for count in range(1, 15):
         numbers = np.arange(2**count)
-        values = ((numbers >> np.arange(count)[:, None]) & 1).astype(np.float64)
-        exchange(values, sorting_network(count), values.shape[1])
-        assert (np.diff(values, axis=0) >= 0).all()
+        rows = in_rows((numbers >> np.arange(count)[:, None]) & 1)
+        sort_rows(rows, sorting_network(count), rows.shape[1])
+        assert (np.diff(rows[:count], axis=0) >= 0).all()
+
+
+@pytest.mark.parametrize("count", [15, 16, 17, 31, 33, 64, 65, 100, 129, 200, 257])
+def test_networks_of_many_values_sort(count: int, rng: np.random.Generator) -> None:
+    """They sort what has one step, at any place and in any order of the rows, and leave infinity behind."""
+    rows = in_rows(rng.permuted(np.tril(np.ones((count, count))), axis=0))
+    sort_rows(rows, sorting_network(count), count)
+    assert (np.diff(rows[:count], axis=0) >= 0).all()
+    np.testing.assert_array_equal(rows[:count].sum(axis=0), np.arange(count, 0, -1))
+    assert np.isinf(rows[count:]).all()
+
+
+def clip_one(values: Array, by_mean: bool, by_mad: bool, limits: tuple[float, float], rounds: int) -> Array:
+    """Return how far off each of the values of a pixel is that is rejected, 0 for the others; NaN does not count."""
+    left, off = np.isfinite(values), np.zeros(len(values))
+    for _ in range(rounds or len(values)):
+        good = values[left].astype(float)
+        if not good.size:
+            break
+        # sums run over the frames in their order, as those of the kernel
+        average = sum(good) / good.size
+        middle = np.median(good)
+        center = average if by_mean else middle
+        deviation = (
+            MAD_TO_SIGMA * np.median(abs(good - middle)) if by_mad else np.sqrt(sum((good - average) ** 2) / good.size)
+        )
+        lost = left & ((values < center - limits[0] * deviation) | (values > center + limits[1] * deviation))
+        if not lost.any():
+            break
+        with np.errstate(divide="ignore"):
+            off[lost] = abs(values[lost].astype(float) - center) / deviation
+        left &= ~lost
+    return off
+
+
+@pytest.mark.parametrize("count", [3, 20, 75, 130])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("by_mean", [False, True])
+@pytest.mark.parametrize("by_mad", [False, True])
+@pytest.mark.parametrize("rounds", [0, 1, 2])
+def test_clipping_of_stretches(
+    count: int, dtype: type, by_mean: bool, by_mad: bool, rounds: int, rng: np.random.Generator
+) -> None:
+    """What is rejected, and how far off it is, is that of one pixel after another: where few pixels lose inputs and where all do."""
+    values = rng.normal(0, 1, (count, 1200)).astype(dtype)
+    # in the first stretch few pixels have an outlier, in the second nearly all have several, of different size
+    values[0, :512:20] = 50
+    values[:, 512:1024] *= rng.choice([1, 3, 10, 100], (count, 512), p=[0.7, 0.1, 0.1, 0.1])
+    values[:, 1100:] = np.round(values[:, 1100:])
+    use = rng.random(values.shape) < 0.9
+    use[:, :100], use[:, 600:610] = True, False
+    limits = (1.9, 2.5)
+    expected = np.stack(
+        [
+            clip_one(np.where(u, v, np.nan), by_mean, by_mad, limits, rounds)
+            for v, u in zip(values.T, use.T, strict=True)
+        ]
+    ).T
+    kept, residual = use & (expected == 0), np.zeros(values.shape)
+    values[~use] = np.nan
+    for off in (np.empty((0, 0)), residual):
+        found = use.copy()
+        reject_deviant(values, found, sorting_network(count), by_mean, by_mad, *limits, rounds, off)
+        np.testing.assert_array_equal(found, kept)
+    np.testing.assert_array_equal(residual, expected)
 
 
 @given(stacks(), st.data())

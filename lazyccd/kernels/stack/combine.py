@@ -36,15 +36,15 @@ from lazyccd.kernels.stack.batches import (
 )
 from lazyccd.kernels.stack.imcombine import imcombine_batches, imcombine_scaling
 from lazyccd.kernels.stack.loops import (
+    count_lost,
     count_of,
     mean_and_squares,
-    median_and_deviation,
-    median_of,
     merge_bits,
     pixel_weighted_sum,
     weighted_sum,
 )
 from lazyccd.kernels.stack.scaling import Scaling, find_scaling
+from lazyccd.kernels.stack.sorting import median_and_deviation, median_of
 from lazyccd.kernels.stack.types import PixelBatch, Rule
 from lazyccd.sections import Region
 
@@ -269,14 +269,14 @@ def _finish(batch: PixelBatch, given: Array, rule: Rule, scaling: Scaling, slice
         if out.data is not None:
             out.data[slices] = (data if batch.combined is None else batch.combined).reshape(shape)
         if out.variance is not None:
-            variance = UNCERTAINTIES[rule.uncertainty](batch, rule.method, weights)
+            variance = UNCERTAINTIES[rule.uncertainty](batch, rule.method, weights, norm)
             out.variance[slices] = _without_inputs(variance, norm).reshape(shape)
         if out.variance_aperture is not None and batch.apertures is not None:
             # those of different frames are independent, so weights are squared here as for pixels
-            aperture = _variance_of(rule.method, batch.apertures, batch, weights)
+            aperture = _variance_of(rule.method, batch.apertures, batch, weights, norm)
             out.variance_aperture[slices] = _without_inputs(aperture, norm).reshape(shape)
     # inputs that were bad before are not counted: CLIPPED tells of outliers alone
-    rejected = count_of(given & ~batch.use) if out.mask is not None or out.n_rejected is not None else None
+    rejected = count_lost(given, batch.use) if out.mask is not None or out.n_rejected is not None else None
     if out.mask is not None and rejected is not None:
         planes = np.array((rule.masks.clipped, rule.masks.no_data, rule.masks.saturated), np.uint32)
         clipped, empty = rejected > 0, norm == 0
@@ -360,7 +360,7 @@ METHODS: dict[str, Callable[[PixelBatch, Array], tuple[Array, Array]]] = {
 """Methods by name."""
 
 
-# Uncertainties: from a batch, the method and weights to the variance.
+# Uncertainties: from a batch, the method, weights and their sum to the variance.
 
 
 def median_factor(count: int) -> float:
@@ -376,7 +376,7 @@ def median_factor(count: int) -> float:
     return 0.5 * np.pi * count / (count + (0.44 if count % 2 else 1.39))
 
 
-def _variance_of(method: str, variances: Array, batch: PixelBatch, weights: Array) -> Array:
+def _variance_of(method: str, variances: Array, batch: PixelBatch, weights: Array, norm: Array) -> Array:
     """Return the variance of a combination of independent inputs.
 
     Parameters
@@ -384,23 +384,25 @@ def _variance_of(method: str, variances: Array, batch: PixelBatch, weights: Arra
     method
         ``average``, ``median`` or ``sum``.
     variances
-        Of the inputs, frames x pixels.
+        Of the inputs, frames x pixels; or 1 x pixels, the same for all frames.
     batch
         Says which inputs count.
     weights
         One per frame, float64.
+    norm
+        The sum of the weights of the inputs that count.
     """
-    total, norm = sum_of(batch, variances, weights, power=2)
+    total, squares = sum_of(batch, variances, weights, power=2)
     if method == "sum":
-        return np.where(norm > 0, total, np.nan)
+        return np.where(squares > 0, total, np.nan)
     if method == "average":
-        return np.asarray(total / sum_of(batch, variances, weights)[1] ** 2)
+        return np.asarray(total / norm**2)
     # pi / 2 holds for many inputs only, and even and odd numbers of few ones differ (DRAGONS and HDRL make other choices)
     factors = np.array([median_factor(n) for n in range(len(weights) + 1)])
     return np.asarray(total / norm**2 * factors[norm.astype(np.intp)])
 
 
-def _propagated(batch: PixelBatch, method: str, weights: Array) -> Array:
+def _propagated(batch: PixelBatch, method: str, weights: Array, norm: Array) -> Array:
     """Return the variance by the variances of the inputs.
 
     What they have in common, the variance of masters that all frames share, does not fall with their number: its deviations
@@ -408,21 +410,20 @@ def _propagated(batch: PixelBatch, method: str, weights: Array) -> Array:
     """
     assert batch.variances is not None
     if batch.own is None:
-        return _variance_of(method, batch.variances, batch, weights)
+        return _variance_of(method, batch.variances, batch, weights, norm)
     common = np.sqrt(np.maximum(batch.variances - batch.own, 0))
-    total, norm = sum_of(batch, common, weights)
-    return _variance_of(method, batch.own, batch, weights) + (total if method == "sum" else total / norm) ** 2
+    total, _ = sum_of(batch, common, weights)
+    return _variance_of(method, batch.own, batch, weights, norm) + (total if method == "sum" else total / norm) ** 2
 
 
-def _scatter(batch: PixelBatch, method: str, weights: Array) -> Array:
+def _scatter(batch: PixelBatch, method: str, weights: Array, norm: Array) -> Array:
     """Return the variance by the sample variance of the inputs that are left; NaN where there is only one."""
     # n - 1: with n, the variance of three inputs is too small by a factor of 1.5
     count, _, squares = mean_and_squares(batch.values, batch.use)
-    sample = np.broadcast_to(squares / (count - 1), batch.values.shape)
-    return _variance_of(method, np.ascontiguousarray(sample), batch, weights)
+    return _variance_of(method, (squares / (count - 1))[np.newaxis], batch, weights, norm)
 
 
-def _by_mad(batch: PixelBatch, method: str, weights: Array) -> Array:
+def _by_mad(batch: PixelBatch, method: str, weights: Array, norm: Array) -> Array:
     """Return the variance as ccdproc estimates it by the median absolute deviation, without weights.
 
     For the median of three frames it is too small by a factor of 1.76, in a simulation.
@@ -432,7 +433,7 @@ def _by_mad(batch: PixelBatch, method: str, weights: Array) -> Array:
     return np.asarray(deviation**2 * (count if method == "sum" else 1 / count))
 
 
-def _by_std(batch: PixelBatch, method: str, weights: Array) -> Array:
+def _by_std(batch: PixelBatch, method: str, weights: Array, norm: Array) -> Array:
     """Return the variance as ccdproc estimates it by the standard deviation of n, without weights.
 
     For the mean of three frames it is too small by a factor of 1.5: the sample variance divides by n - 1.
@@ -441,12 +442,12 @@ def _by_std(batch: PixelBatch, method: str, weights: Array) -> Array:
     return np.asarray(squares / count * (count if method == "sum" else 1 / count))
 
 
-def _ccdproc(batch: PixelBatch, method: str, weights: Array) -> Array:
+def _ccdproc(batch: PixelBatch, method: str, weights: Array, norm: Array) -> Array:
     """Return the variance as ccdproc does by default."""
-    return (_by_mad if method == "median" else _by_std)(batch, method, weights)
+    return (_by_mad if method == "median" else _by_std)(batch, method, weights, norm)
 
 
-UNCERTAINTIES: dict[str, Callable[[PixelBatch, str, Array], Array]] = {
+UNCERTAINTIES: dict[str, Callable[[PixelBatch, str, Array, Array], Array]] = {
     "propagated": _propagated,
     "scatter": _scatter,
     "ccdproc": _ccdproc,

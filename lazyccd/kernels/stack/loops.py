@@ -7,15 +7,12 @@ and run over stretches of them for which sums and sorted values stay in the inne
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
 
 from lazyccd.kernels.block import Array
 from lazyccd.kernels.jit import compiled
-from lazyccd.kernels.medians import exchange
-from lazyccd.kernels.rank_filter import merge_network
 
 WIDTH = 512
 """Pixels of a stretch: 20 sorted float64 frames of it take 80 KiB."""
@@ -110,12 +107,26 @@ def count_of(use: Array) -> Array:
     _, pixels = use.shape
     count = np.empty(pixels, np.int32)
     for first in range(0, pixels, WIDTH):
-        _count(use, first, count[first : first + WIDTH])
+        count_stretch(use, first, count[first : first + WIDTH])
     return count
 
 
 @compiled
-def _count(use: Array, first: int, count: Array) -> None:
+def count_lost(given: Array, use: Array) -> Array:
+    """Return how many inputs of each pixel were given and count no more."""
+    frames, pixels = use.shape
+    count = np.zeros(pixels, np.int32)
+    for first in range(0, pixels, WIDTH):
+        part = count[first : first + WIDTH]
+        for i in range(frames):
+            before, after = given[i, first : first + WIDTH], use[i, first : first + WIDTH]
+            for m in range(len(part)):
+                part[m] += before[m] & ~after[m]
+    return count
+
+
+@compiled
+def count_stretch(use: Array, first: int, count: Array) -> None:
     """Set how many inputs count in a stretch of pixels."""
     count[:] = 0
     for i in range(len(use)):
@@ -148,8 +159,18 @@ def reject_outside(values: Array, low: float, high: float, use: Array) -> None:
 
 @compiled
 def weighted_sum(values: Array, use: Array, weights: Array) -> tuple[Array, Array]:
-    """Return the weighted sum of the inputs that count, and the sum of their weights; one weight for each frame."""
-    frames, pixels = values.shape
+    """Return the weighted sum of the inputs that count, and the sum of their weights; one weight for each frame.
+
+    Parameters
+    ----------
+    values
+        Inputs, frames x pixels, float32 or float64; or 1 x pixels, the same for all frames.
+    use
+        Which inputs count, frames x pixels, bool.
+    weights
+        Float64.
+    """
+    frames, pixels = use.shape
     total, norm = np.zeros(pixels), np.zeros(pixels)
     # equal weights are the common case: the number of inputs is their sum
     counted = bool((weights == 1).all())
@@ -158,7 +179,8 @@ def weighted_sum(values: Array, use: Array, weights: Array) -> tuple[Array, Arra
     for first in range(0, pixels, WIDTH):
         sums, norms = total[first : first + WIDTH], norm[first : first + WIDTH]
         for i in range(frames):
-            line, counts, weight = values[i, first : first + WIDTH], use[i, first : first + WIDTH], weights[i]
+            line = values[i if len(values) > 1 else 0, first : first + WIDTH]
+            counts, weight = use[i, first : first + WIDTH], weights[i]
             for m in range(len(sums)):
                 # no product with 0: NaN of an input that does not count would spoil the sum
                 sums[m] += weight * line[m] if counts[m] else 0.0
@@ -170,13 +192,17 @@ def weighted_sum(values: Array, use: Array, weights: Array) -> tuple[Array, Arra
 
 @compiled
 def pixel_weighted_sum(values: Array, use: Array, weights: Array) -> tuple[Array, Array]:
-    """Return the weighted sum of the inputs that count, and the sum of their weights; one weight for each value."""
-    frames, pixels = values.shape
+    """Return the weighted sum of the inputs that count, and the sum of their weights; one weight for each value.
+
+    Values are frames x pixels, or 1 x pixels, the same for all frames.
+    """
+    frames, pixels = use.shape
     total, norm = np.zeros(pixels), np.zeros(pixels)
     for first in range(0, pixels, WIDTH):
         sums, norms = total[first : first + WIDTH], norm[first : first + WIDTH]
         for i in range(frames):
-            line, counts = values[i, first : first + WIDTH], use[i, first : first + WIDTH]
+            line = values[i if len(values) > 1 else 0, first : first + WIDTH]
+            counts = use[i, first : first + WIDTH]
             own = weights[i, first : first + WIDTH]
             for m in range(len(sums)):
                 sums[m] += own[m] * line[m] if counts[m] else 0.0
@@ -215,194 +241,55 @@ def spread_of_stretch(values: Array, use: Array, first: int, count: Array, mean:
     squares
         Sums of squared distances from them, float64; filled.
     """
-    frames, stop = len(values), first + len(count)
     mean[:], squares[:] = 0.0, 0.0
-    for i in range(frames):
-        line, counts = values[i, first:stop], use[i, first:stop]
-        for m in range(len(mean)):
-            mean[m] += line[m] if counts[m] else 0.0
+    _add_values(values, use, first, mean)
     # two passes: the difference of two large sums would lose the spread of bright pixels
     for m in range(len(mean)):
         mean[m] /= count[m]
-    for i in range(frames):
+    _add_squares(values, use, first, mean, squares)
+
+
+@compiled
+def _add_values(values: Array, use: Array, first: int, total: Array) -> None:
+    """Add the inputs of a stretch that count to a total, float64."""
+    frames, stop = len(values), first + len(total)
+    # four frames for each time that the sum comes from the cache and goes back, in the same order
+    for i in range(0, frames - 3, 4):
+        a, b, c, d = values[i], values[i + 1], values[i + 2], values[i + 3]
+        a, b, c, d = a[first:stop], b[first:stop], c[first:stop], d[first:stop]
+        in_a, in_b, in_c, in_d = use[i], use[i + 1], use[i + 2], use[i + 3]
+        in_a, in_b, in_c, in_d = in_a[first:stop], in_b[first:stop], in_c[first:stop], in_d[first:stop]
+        for m in range(len(total)):
+            partial = total[m] + (a[m] if in_a[m] else 0.0)
+            partial += b[m] if in_b[m] else 0.0
+            partial += c[m] if in_c[m] else 0.0
+            total[m] = partial + (d[m] if in_d[m] else 0.0)
+    for i in range(frames - frames % 4, frames):
         line, counts = values[i, first:stop], use[i, first:stop]
-        for m in range(len(mean)):
+        for m in range(len(total)):
+            total[m] += line[m] if counts[m] else 0.0
+
+
+@compiled
+def _add_squares(values: Array, use: Array, first: int, mean: Array, total: Array) -> None:
+    """Add the squared distances from the mean of the inputs of a stretch that count to a total, float64."""
+    frames, stop = len(values), first + len(total)
+    for i in range(0, frames - 3, 4):
+        a, b, c, d = values[i], values[i + 1], values[i + 2], values[i + 3]
+        a, b, c, d = a[first:stop], b[first:stop], c[first:stop], d[first:stop]
+        in_a, in_b, in_c, in_d = use[i], use[i + 1], use[i + 2], use[i + 3]
+        in_a, in_b, in_c, in_d = in_a[first:stop], in_b[first:stop], in_c[first:stop], in_d[first:stop]
+        for m in range(len(total)):
+            off_a, off_b, off_c, off_d = a[m] - mean[m], b[m] - mean[m], c[m] - mean[m], d[m] - mean[m]
+            partial = total[m] + (off_a * off_a if in_a[m] else 0.0)
+            partial += off_b * off_b if in_b[m] else 0.0
+            partial += off_c * off_c if in_c[m] else 0.0
+            total[m] = partial + (off_d * off_d if in_d[m] else 0.0)
+    for i in range(frames - frames % 4, frames):
+        line, counts = values[i, first:stop], use[i, first:stop]
+        for m in range(len(total)):
             distance = line[m] - mean[m]
-            squares[m] += distance * distance if counts[m] else 0.0
-
-
-@functools.lru_cache(maxsize=64)
-def sorting_network(count: int) -> Array:
-    """Return the exchanges that sort so many values, as pairs of their places; see `merge_network` (Batcher 1968)."""
-    return merge_network(count, 1, ())[0]
-
-
-def median_of(values: Array, use: Array) -> Array:
-    """Return the median of the inputs that count; NaN where there is none."""
-    return _medians(values, use, sorting_network(len(values)), False)[0]
-
-
-def median_and_deviation(values: Array, use: Array) -> tuple[Array, Array]:
-    """Return the median of the inputs that count, and their median distance from it; NaN where there is none."""
-    return _medians(values, use, sorting_network(len(values)), True)
-
-
-@compiled
-def _medians(values: Array, use: Array, network: Array, with_deviation: bool) -> tuple[Array, Array]:
-    """Return medians, and median distances from them if these are wanted.
-
-    Parameters
-    ----------
-    values
-        Inputs, frames x pixels, float32 or float64.
-    use
-        Which inputs count, frames x pixels, bool.
-    network
-        The exchanges that sort so many values.
-    with_deviation
-        Whether distances are wanted.
-    """
-    frames, pixels = values.shape
-    out, deviations = np.empty(pixels), np.empty(pixels if with_deviation else 0)
-    ordered, numbers = np.zeros((frames, WIDTH), values.dtype), np.empty(WIDTH, np.int32)
-    for first in range(0, pixels, WIDTH):
-        middle = out[first : first + WIDTH]
-        count = numbers[: len(middle)]
-        sort_stretch(values, use, first, network, count, ordered)
-        same = np.min(count) == np.max(count)
-        middle_of(ordered, count, same, middle)
-        if with_deviation:
-            deviation_of(ordered, count, same, middle, deviations[first : first + WIDTH])
-    return out, deviations
-
-
-@compiled
-def sort_stretch(values: Array, use: Array, first: int, network: Array, count: Array, ordered: Array) -> None:
-    """Sort the inputs that count in a stretch of pixels, and set how many there are; infinities follow them.
-
-    Which values a network compares does not depend on them, so the loop over pixels has no branch.
-
-    Parameters
-    ----------
-    values
-        Inputs, frames x pixels, float32 or float64.
-    use
-        Which inputs count, frames x pixels, bool.
-    first
-        The first pixel of the stretch.
-    network
-        The exchanges that sort so many values.
-    count
-        How many inputs of each pixel count, int32; filled.
-    ordered
-        Sorted inputs of the stretch, frames x pixels, in the type of the values; filled.
-    """
-    _count(use, first, count)
-    # infinity sorts behind every input that counts
-    nothing, stop = values.dtype.type(np.inf), first + len(count)
-    for i in range(len(values)):
-        line, counts, target = values[i, first:stop], use[i, first:stop], ordered[i]
-        for m in range(len(count)):
-            target[m] = line[m] if counts[m] else nothing
-    exchange(ordered, network, len(count))
-
-
-@compiled
-def middle_of(ordered: Array, count: Array, same: bool, out: Array) -> None:
-    """Set the medians of sorted values, of which the first ``count`` count: in all pixels alike if ``same``.
-
-    Parameters
-    ----------
-    ordered
-        Sorted inputs of a stretch, frames x pixels, in the type of the values.
-    count
-        How many inputs of each pixel count, int32.
-    same
-        Whether these are as many everywhere.
-    out
-        Results, float64; filled.
-    """
-    n = count[0]
-    if same and n > 0:
-        low, high = ordered[(n - 1) // 2], ordered[n // 2]
-        for m in range(len(out)):
-            # the sum of two float32 is exact in double precision, where it may overflow in its own
-            out[m] = 0.5 * (np.float64(low[m]) + high[m])
-        return
-    for m in range(len(out)):
-        n = count[m]
-        out[m] = 0.5 * (np.float64(ordered[(n - 1) // 2, m]) + ordered[n // 2, m]) if n > 0 else np.nan
-
-
-@compiled
-def median_distance(ordered: Array, center: float) -> float:
-    """Return the median distance of the sorted values of one pixel from their median; see `deviation_of`."""
-    n = len(ordered)
-    total = 0.0
-    for k in ((n - 1) // 2 + 1, n // 2 + 1):
-        least = np.inf
-        for i in range(n - k + 1):
-            least = min(least, max(center - ordered[i], ordered[i + k - 1] - center))
-        total += least
-    return 0.5 * total
-
-
-@compiled
-def deviation_of(ordered: Array, count: Array, same: bool, middle: Array, out: Array) -> None:
-    """Set the median distances of sorted values from their median; see `middle_of`.
-
-    The k values nearest to the median lie side by side. So the k-th smallest distance is the least, over all stretches of k
-    values, of the larger distance of their ends.
-
-    Parameters
-    ----------
-    ordered
-        Sorted inputs of a stretch, frames x pixels, in the type of the values.
-    count
-        How many inputs of each pixel count, int32.
-    same
-        Whether these are as many everywhere.
-    middle
-        The medians, float64.
-    out
-        Results, float64; filled.
-    """
-    n = count[0]
-    if same and n > 0:
-        low, high = np.full(len(out), np.inf), np.full(len(out), np.inf)
-        _nearest(ordered, n, (n - 1) // 2 + 1, middle, low)
-        _nearest(ordered, n, n // 2 + 1, middle, high)
-        for m in range(len(out)):
-            out[m] = 0.5 * (low[m] + high[m])
-        return
-    for m in range(len(out)):
-        n = count[m]
-        out[m] = median_distance(ordered[:n, m], middle[m]) if n > 0 else np.nan
-
-
-@compiled
-def _nearest(ordered: Array, n: int, k: int, middle: Array, least: Array) -> None:
-    """Lower ``least`` to the k-th smallest distance of n sorted values from ``middle``.
-
-    Parameters
-    ----------
-    ordered
-        Sorted inputs of a stretch, frames x pixels, in the type of the values.
-    n
-        How many inputs of each pixel count.
-    k
-        Which of the distances, from 1 on.
-    middle
-        The medians, float64.
-    least
-        The distances, float64; lowered.
-    """
-    for i in range(n - k + 1):
-        below, above = ordered[i], ordered[i + k - 1]
-        for m in range(len(least)):
-            left, right = middle[m] - below[m], above[m] - middle[m]
-            longer = left if left > right else right
-            least[m] = longer if longer < least[m] else least[m]
+            total[m] += distance * distance if counts[m] else 0.0
 
 
 @compiled

@@ -28,8 +28,9 @@ from lazyccd.errors import ArgumentTypeError, ParameterError, warn
 from lazyccd.frame.keyword import Keyword
 from lazyccd.kernels.block import Array
 from lazyccd.kernels.stack import rejection as loops
-from lazyccd.kernels.stack.loops import reject_outside, sorting_network
+from lazyccd.kernels.stack.loops import reject_outside
 from lazyccd.kernels.stack.sigma_clip import reject_deviant
+from lazyccd.kernels.stack.sorting import sorting_network
 from lazyccd.kernels.stack.types import ImcombineRejection, Noise, PixelBatch
 from lazyccd.ops.stack.inputs import Given
 from lazyccd.ops.stack.scaling import per_frame
