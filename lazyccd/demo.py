@@ -17,6 +17,7 @@ from rich.table import Table
 
 from lazyccd import io
 from lazyccd.batch.collect import collect
+from lazyccd.batch.html_report import write_report
 from lazyccd.batch.make_plan import build_plan
 from lazyccd.batch.night_plan import product_name
 from lazyccd.batch.outcome import Outcome
@@ -60,6 +61,7 @@ def run_demo(folder: Path) -> int:
     run = Run(build_plan(collect(str(folder / "raw"))), folder / "reduced", draw=draw_product)
     run()
     print_results(run, console)
+    write_report(folder / "reduced")
     science = [outcome for outcome in run.outcomes if outcome.kind == "science" and outcome.path]
     for outcome in science:
         io.to_zarr(io.open_fits(outcome.path), folder / "reduced" / f"{product_name(outcome.name)}_red.zarr")
@@ -114,5 +116,5 @@ def _say_what_is_where(console: PlainConsole, folder: Path, simulating: float, r
     """Print how long it took and where to look."""
     console.print(f"Simulated in {simulating:.1f} s, reduced and checked in {reducing:.1f} s. In {folder}:")
     console.print("  raw/                  the simulated night")
-    console.print("  reduced/              *_red.fits and *_red.zarr; masters/, pictures/")
+    console.print("  reduced/              *_red.fits and *_red.zarr; masters/, pictures/, report.html")
     console.print("  before_and_after.png  one frame before and after")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from scipy import ndimage
 from scipy.special import gammainc
 
 from lazyccd import ops
+from lazyccd.batch.chunks import in_fitting_chunks
 from lazyccd.batch.measure import central_region
 from lazyccd.batch.metadata import Facts
 from lazyccd.batch.night_plan import Doubt
@@ -22,8 +23,6 @@ from lazyccd.frame.header import header_view
 from lazyccd.kernels.rank_filter import rank_filter
 from lazyccd.ops.attributes import cut
 from lazyccd.ops.sample import median, read_all_pixels, robust_std
-from lazyccd.plan.chunks import grid_boxes
-from lazyccd.plan.cost import fits_memory
 from lazyccd.sections import Region
 
 AREA = 2048
@@ -76,9 +75,6 @@ VANISHED = 0.8
 
 FEWEST_RAYS = 0.05
 """Rays that a part without any may have had: a single hit in it, and that on a star, is then no chance."""
-
-SMALLER_CHUNKS = (2048, 1024, 512, 256)
-"""Sides of the chunks that are tried where memory is short; the halo of 41 pixels makes smaller ones expensive."""
 
 PIXEL_SIZES = (
     ("XPIXSZ", "YPIXSZ", True),
@@ -256,7 +252,7 @@ def remove_cosmic_rays(frame: xr.Dataset, asked: str, facts: Facts, given: Mappi
     # LA Cosmic compares with the noise: with a guessed one it flags stars, or nothing.
     if UNCERTAINTY not in frame and given.get("use_uncertainty", True):
         return Cleaned(frame, ("cosmic rays left in: the noise is not known",))
-    frame = _in_fitting_chunks(frame, lambda ds: ds)
+    frame = in_fitting_chunks(frame)
     # A spectrum has no stars, and its lines would be taken for such.
     stars = None if spectrum else measure_stars(frame)
     objlim = OBJLIM if stars is None else choose_objlim(stars.fwhm)
@@ -267,25 +263,10 @@ def remove_cosmic_rays(frame: xr.Dataset, asked: str, facts: Facts, given: Mappi
     # The uncertainty is the only right noise once amplifiers of different gain are assembled; a scalar fits one of
     # them.
     given = {"objlim": objlim, "use_uncertainty": True, **given}
-    cleaned = _in_fitting_chunks(frame, lambda ds: ops.cosmicray_lacosmic(ds, **given))
+    cleaned = in_fitting_chunks(frame, lambda ds: ops.cosmicray_lacosmic(ds, **given))
     if asked == "flag":
         cleaned = ops.add_mask(frame, ops.is_flagged(cleaned, "CR"), plane="CR")
     return Cleaned(cleaned, messages, stars, is_changed=True)
-
-
-def _in_fitting_chunks(frame: xr.Dataset, make: Callable[[xr.Dataset], xr.Dataset]) -> xr.Dataset:
-    """Return what is made of a frame in the largest chunks whose tasks fit into the declared memory limit.
-
-    Bands do not help LA Cosmic: each would compute the whole frame again, which a single chunk needs at once.
-    """
-    made = make(frame)
-    for side in SMALLER_CHUNKS:
-        image = resolve(made)
-        if fits_memory(image.plan, max(grid_boxes(image.grid), key=lambda box: box.size)):
-            break
-        if side < max(frame.sizes.values()):
-            made = make(ops.rechunk(frame, side))
-    return made
 
 
 @dataclass(frozen=True)
@@ -432,7 +413,7 @@ def check_cleaning(product: xr.Dataset, cleaned: Cleaned, facts: Facts) -> tuple
     image = resolve(product)
     region = central_region(image.shape, 1.0, most=AREA)
     middle = cut(image, *region.slices).to_dataset().drop_vars(UNCERTAINTY, errors="ignore")
-    part = _in_fitting_chunks(middle, lambda ds: ds).compute()
+    part = in_fitting_chunks(middle, lambda ds: ds).compute()
     bits = part[MASK].values
     flagged = (bits & bits.dtype.type(image.schema.bits("CR"))) != 0
     area = pixel_area(header_view(str(product.attrs["header"])), facts.binning.value)

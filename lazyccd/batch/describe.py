@@ -14,7 +14,8 @@ from lazyccd.batch.cameras import Camera, cameras_of
 from lazyccd.batch.classify import Stamps, classify, classify_by_header, is_called_master, read_stamps
 from lazyccd.batch.collect import RawFrame
 from lazyccd.batch.metadata import APART, Fact, Facts, check_kind, find_facts, find_settings, resolve_facts
-from lazyccd.batch.night_plan import FramePlan, Options, needed
+from lazyccd.batch.night_plan import FramePlan, needed
+from lazyccd.batch.options import Options
 from lazyccd.batch.recipe.recipe import Recipe
 
 T = TypeVar("T")
@@ -140,7 +141,7 @@ class Describer:
 
     def __init__(self, options: Options, user: Camera | None, recipe: Recipe) -> None:
         self._options, self._user, self._recipe = options, user, recipe
-        self._given = options.facts
+        self._given, self._origins = options.facts, recipe.origins(options)
         self._settings = _Remembered(self._read_settings, user)
         self._exposed = _Remembered(self._read_exposure, user)
 
@@ -172,7 +173,7 @@ class Describer:
         """Return the facts of a frame, by its headers, the options and what a table says."""
         cameras, given = settings.cameras, self._given
         exposure, kind = self._exposed(frame)
-        found = {**settings.facts, "exposure": exposure, **find_facts(frame, cameras, _OF_FRAMES, given)}
+        found = {**settings.facts, "exposure": exposure, **find_facts(frame, cameras, _OF_FRAMES, given, self._origins)}
         # The command line is the later word: it goes before a saved table.
         edited = {name: text for name, text in edit.facts.items() if name not in given}
         if edited:
@@ -189,12 +190,12 @@ class Describer:
     def _read_settings(self, frame: RawFrame) -> Settings:
         """Return what frames with the same settings share."""
         cameras = cameras_of(frame, self._user)
-        return Settings(cameras, find_settings(frame, cameras, self._given), read_stamps(frame))
+        return Settings(cameras, find_settings(frame, cameras, self._given, self._origins), read_stamps(frame))
 
     def _read_exposure(self, frame: RawFrame) -> tuple[Fact[float], Fact[str] | None]:
         """Return the exposure, and the type as far as the header tells it."""
         cameras = cameras_of(frame, self._user)
-        exposure = find_facts(frame, cameras, ("exposure",), self._given)["exposure"]
+        exposure = find_facts(frame, cameras, ("exposure",), self._given, self._origins)["exposure"]
         return exposure, classify_by_header(frame, cameras, exposure)
 
 

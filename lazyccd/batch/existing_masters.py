@@ -22,8 +22,9 @@ from lazyccd.batch.classify import CALIBRATIONS, Stamps, calibration_of, classif
 from lazyccd.batch.collect import RawFrame, collect
 from lazyccd.batch.measure import SAMPLE, central_region, level
 from lazyccd.batch.metadata import Fact, Facts, resolve_facts
-from lazyccd.batch.night_plan import Choice, FramePlan, NightPlan, Options, Treatment
+from lazyccd.batch.night_plan import Choice, FramePlan, NightPlan, Treatment
 from lazyccd.batch.open_master import open_file
+from lazyccd.batch.options import Options
 from lazyccd.errors import FormatError, LazyCCDError, ParameterError
 from lazyccd.frame.core import DATA, resolve
 from lazyccd.frame.header_values import find_number, read_text

@@ -20,7 +20,8 @@ from lazyccd.batch.collect import NightFiles
 from lazyccd.batch.describe import Describer, Edit
 from lazyccd.batch.existing_masters import existing_masters, missing_use, with_measured
 from lazyccd.batch.levels import Levels, allowed
-from lazyccd.batch.night_plan import Choice, FramePlan, MasterGroup, NightPlan, Options
+from lazyccd.batch.night_plan import Choice, FramePlan, MasterGroup, NightPlan
+from lazyccd.batch.options import Options
 from lazyccd.batch.recipe.recipe import Recipe
 from lazyccd.batch.veto import without_vetoed
 from lazyccd.errors import ParameterError

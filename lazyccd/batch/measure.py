@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -82,6 +83,9 @@ class Numbers:
     planes: dict[str, float]
     """Part of the pixels that each mask plane flags, where it flags any."""
 
+    bad: float
+    """Part of the pixels that count as bad, by whichever planes; NaN where there is no mask."""
+
 
 def numbers_of(frames: Iterable[xr.Dataset]) -> Numbers:
     """Return what is measured on the frames of a product: medians of those of several."""
@@ -89,11 +93,14 @@ def numbers_of(frames: Iterable[xr.Dataset]) -> Numbers:
     found = [(level(image.to_dataset()), noise(image.to_dataset()), _expected_noise(image)) for image in images]
     middle, after, expected = (float(np.median(values)) for values in zip(*found, strict=True))
     flagged: dict[str, float] = {}
-    total = sum(math.prod(image.shape) for image in images)
+    total, bad = sum(math.prod(image.shape) for image in images), 0.0
     for image in images:
-        for name, count in _flagged(image).items():
+        counts = _mask_values(image)
+        bad += sum(count for value, count in counts.items() if value & image.schema.bad_bits) / total
+        for name, count in _flagged(image, counts).items():
             flagged[name] = flagged.get(name, 0.0) + count / total
-    return Numbers(f"{images[0].units}", middle, after, expected, flagged)
+    has_mask = any(MASK in image.kinds for image in images)
+    return Numbers(f"{images[0].units}", middle, after, expected, flagged, bad if has_mask else math.nan)
 
 
 JUMP_LEVEL = 3.0
@@ -106,7 +113,42 @@ JUMP_BAD = 2.0
 """Factor by which the number of bad pixels may, if they are more than a hundredth of a per cent."""
 
 
-def compare_masters(now: Numbers, before: Numbers, file: str) -> dict[str, Any]:
+TREATED = ("subtract_overscan", "subtract_bias", "subtract_dark")
+"""Steps that take a level away, by the names under which headers have them."""
+
+SAME_GAIN = 0.01
+"""Relative difference between two gains that are the same: measured ones scatter by as much."""
+
+
+def treatment_of(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides the meaning of the level of a master that `lazyccd reduce` made, by words that tell a user."""
+    done = {f"whether {step} was done": step.upper() in header for step in TREATED}
+    gain = header.get("GAINCOR")
+    number = None if gain is None else re.search(r"gain=([\d.e+-]+)", str(gain))
+    return {**done, "pedestal": header.get("PEDESTAL"), "gain": None if number is None else float(number[1])}
+
+
+def why_not_comparable(now: Mapping[str, Any], before: Mapping[str, Any]) -> str:
+    """Say in what the treatment of two masters differs, so that their levels mean something else; empty if in nothing.
+
+    Parameters
+    ----------
+    now, before
+        As `treatment_of` returns them.
+
+    Examples
+    --------
+    >>> why_not_comparable({"gain": 1.5, "pedestal": 100}, {"gain": 1.51, "pedestal": 0})
+    'pedestal 100 and 0'
+    """
+    differ = [key for key in now if now[key] != before.get(key)]
+    one, other = now.get("gain"), before.get("gain")
+    if one is not None and other is not None and math.isclose(one, other, rel_tol=SAME_GAIN):
+        differ = [key for key in differ if key != "gain"]
+    return "; ".join(f"{key} {now[key]} and {before.get(key)}" for key in differ)
+
+
+def compare_masters(now: Numbers, before: Numbers, file: str, apart: str = "") -> dict[str, Any]:
     """Return what a master is beside the one before it: numbers of that one, and jumps in words.
 
     Parameters
@@ -115,11 +157,15 @@ def compare_masters(now: Numbers, before: Numbers, file: str) -> dict[str, Any]:
         What was measured on both.
     file
         What the one before is called.
+    apart
+        Why their levels cannot be compared; empty if they can.
     """
+    if not apart and now.unit != before.unit:
+        apart = f"units {now.unit} and {before.unit}"
+    if apart:
+        return {"file": file, "apart": apart, "jumps": []}
     bad, was_bad = (numbers.planes.get("BAD", 0.0) + numbers.planes.get("LOW_FLAT", 0.0) for numbers in (now, before))
     jumps = []
-    if now.unit != before.unit:
-        return {"file": file, "jumps": [f"it is in {now.unit}, {file} in {before.unit}"]}
     if abs(now.level - before.level) > JUMP_LEVEL * max(now.noise_after, before.noise_after):
         jumps.append(f"level {now.level:.5g} {now.unit}, {before.level:.5g} in {file}")
     quiet, loud = sorted((now.noise_after, before.noise_after))
@@ -139,17 +185,22 @@ def _expected_noise(image: Image) -> float:
     return median(part)
 
 
-def _flagged(image: Image) -> dict[str, int]:
-    """Return how many pixels each mask plane flags, where it flags any."""
-    if MASK not in image.kinds:
-        return {}
+def _mask_values(image: Image) -> Counter[int]:
+    """Return how many pixels have each value of the mask; those of 0, which are good, are left out."""
     counts: Counter[int] = Counter()
+    if MASK not in image.kinds:
+        return counts
     # A band at a time: the mask of an image of 30 000 pixels a side takes 2 GB.
     for y in range(0, image.shape[0], BAND):
         band = cut(image, slice(y, min(y + BAND, image.shape[0])), slice(None)).to_dataset()[MASK].values
         # most pixels are good, and sorting them takes ten times as long as leaving them out
         for value, count in zip(*np.unique(band[band != 0], return_counts=True), strict=True):
             counts[int(value)] += int(count)
+    return counts
+
+
+def _flagged(image: Image, counts: Mapping[int, int]) -> dict[str, int]:
+    """Return how many pixels each mask plane flags, where it flags any."""
     found = {
         name: sum(count for value, count in counts.items() if value >> bit & 1)
         for bit, name in enumerate(image.schema.names)

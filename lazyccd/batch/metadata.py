@@ -24,6 +24,8 @@ from lazyccd.sections import Region, parse_section
 T = TypeVar("T", float, str)
 
 COMMAND_LINE = "command line"
+Origin: TypeAlias = str | Mapping[str, str]
+"""Where given facts come from: all of them, or those that are named; the others from the command line."""
 MEASURED = "measured by pairs"
 
 APART = ("exposure", "time", "temperature", "object")
@@ -172,7 +174,7 @@ def resolve_facts(
     frame: RawFrame,
     cameras: tuple[Camera, ...],
     overrides: Mapping[str, str],
-    source: str = COMMAND_LINE,
+    source: Origin = COMMAND_LINE,
     *,
     master: bool = False,
 ) -> Facts:
@@ -204,7 +206,7 @@ def find_settings(
     frame: RawFrame,
     cameras: tuple[Camera, ...],
     overrides: Mapping[str, str],
-    source: str = COMMAND_LINE,
+    source: Origin = COMMAND_LINE,
     *,
     master: bool = False,
 ) -> dict[str, Fact[Any]]:
@@ -229,14 +231,15 @@ def find_facts(
     cameras: tuple[Camera, ...],
     names: Iterable[str],
     overrides: Mapping[str, str],
-    source: str = COMMAND_LINE,
+    source: Origin = COMMAND_LINE,
 ) -> dict[str, Fact[Any]]:
     """Find some facts by what was given and by the tables, without what other facts tell of them."""
     readers = _readers(frame.shape, frame.top)
     found: dict[str, Fact[Any]] = {}
     for name in names:
         if name in overrides:
-            found[name] = _given(name, overrides[name], readers[name], source, frame.name)
+            origin = source if isinstance(source, str) else source.get(name, COMMAND_LINE)
+            found[name] = _given(name, overrides[name], readers[name], origin, frame.name)
         else:
             found[name] = look_up(frame, cameras, name, readers[name])
     if "exposure" in found:

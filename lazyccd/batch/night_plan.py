@@ -18,10 +18,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from lazyccd.batch.classify import CALIBRATIONS, Stamps, calibration_of
+from lazyccd.batch.classify import Stamps, calibration_of
 from lazyccd.batch.collect import Skipped
 from lazyccd.batch.metadata import Fact, Facts
-from lazyccd.batch.options import COSMIC_RAYS, MISSABLE, Options
+from lazyccd.batch.options import Options
 from lazyccd.batch.recipe.recipe import Recipe
 from lazyccd.errors import ParameterError
 from lazyccd.frame.header_values import find_number
@@ -545,20 +545,3 @@ def needed(kind: str, needs_dark: bool) -> tuple[str, ...]:
 def _has_bias(users: list[FramePlan]) -> bool:
     """Return whether frames have a bias of the night, whose pairs are the better ones; a file has no pairs."""
     return any(item.bias and not item.bias.is_file for item in users)
-
-
-__all__ = [
-    "CALIBRATIONS",
-    "COSMIC_RAYS",
-    "MISSABLE",
-    "Choice",
-    "Doubt",
-    "FramePlan",
-    "MasterGroup",
-    "NightPlan",
-    "Options",
-    "Pairs",
-    "Status",
-    "Treatment",
-    "needed",
-]

@@ -76,23 +76,10 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be missing, and methods that are not known."""
-        if self.on_error not in {None, "raise", "skip"}:
-            raise ParameterError(f"--on-error {self.on_error!r} must be raise or skip; correct it.")
-        for name in ("gain", "readnoise", "saturate"):
-            # float('nan') is a number; as a gain it would make every pixel NaN without an error.
-            if getattr(self, name) and is_nothing(getattr(self, name)):
-                raise ParameterError(
-                    f"--{name} {getattr(self, name)!r} must be a number; leave it out if it is not known."
-                )
-        if self.cosmic_rays not in {"", *COSMIC_RAYS}:
-            raise ParameterError(
-                f"--cosmic-rays {self.cosmic_rays!r} must be lacosmic, flag, fill or none; correct it."
-            )
-        if self.max_level is not None and self.max_level < 0:
-            raise ParameterError(f"--max-level {self.max_level} must be 0 or more; correct it.")
-        for kind in self.allow_missing:
-            if kind not in MISSABLE:
-                raise ParameterError(f"--allow-missing {kind!r} must be one of {', '.join(MISSABLE)}; correct it.")
+        for item in fields(self):
+            fault = fault_of(item.name, getattr(self, item.name))
+            if fault:
+                raise ParameterError(f"--{item.name.replace('_', '-')} {fault}")
 
     @property
     def given(self) -> dict[str, Any]:
@@ -112,6 +99,27 @@ class Options:
     def measured(self) -> bool:
         """Whether measured gains and read noises are to be used."""
         return self.gain == "measured"
+
+
+def fault_of(name: str, value: Any) -> str:
+    """Say what is wrong with the value of an option, beginning with the value; empty if nothing is.
+
+    Examples
+    --------
+    >>> fault_of("max_level", -1), fault_of("max_level", 1)
+    ('-1 must be 0 or more; correct it.', '')
+    """
+    if name == "on_error" and value not in {None, "raise", "skip"}:
+        return f"{value!r} must be raise or skip; correct it."
+    # float('nan') is a number; as a gain it would make every pixel NaN without an error.
+    if name in {"gain", "readnoise", "saturate"} and value and is_nothing(value):
+        return f"{value!r} must be a number; leave it out if it is not known."
+    if name == "cosmic_rays" and value not in {"", *COSMIC_RAYS}:
+        return f"{value!r} must be lacosmic, flag, fill or none; correct it."
+    if name == "max_level" and value is not None and value < 0:
+        return f"{value} must be 0 or more; correct it."
+    unknown = [kind for kind in value if kind not in MISSABLE] if name == "allow_missing" else []
+    return f"{unknown[0]!r} must be one of {', '.join(MISSABLE)}; correct it." if unknown else ""
 
 
 FILES = frozenset({"camera", "bias", "dark", "flat", "bpm", "calib"})

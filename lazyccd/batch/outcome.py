@@ -75,10 +75,14 @@ class Outcome:
     """Median of the uncertainties where the noise of the product was measured."""
 
     previous: dict[str, Any] = field(default_factory=dict)
-    """For a master, the one before it: file, level, noise, bad (part of its pixels) and jumps, in words."""
+    """For a master, the one before it: file, level, noise, bad (part of its pixels) and jumps, in words; or file and apart, why the
+    two cannot be compared."""
 
     planes: dict[str, float] = field(default_factory=dict)
     """Part of the pixels that each mask plane flags, where it flags any."""
+
+    bad: float = math.nan
+    """Part of the pixels that count as bad, by whichever planes; NaN without a mask."""
 
     @property
     def reason(self) -> str:

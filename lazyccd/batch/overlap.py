@@ -85,7 +85,7 @@ def works_at_a_time(pixels: int) -> int:
         return most
     # Half of what the limit leaves: tasks cut their regions so that they fit into the other half.
     room = max(0, limit.bytes - BASELINE_BYTES) // 2
-    return max(1, min(most, room // _looked_bytes(pixels)))
+    return max(1, min(most, room // looked_bytes(pixels)))
 
 
 @contextmanager
@@ -104,11 +104,11 @@ def one_pool(width: int, pixels: int) -> Iterator[None]:
         yield
         return
     threads, limit = int(dask.config.get("num_workers", None) or job_cpus()), process_limit().bytes
-    left = {} if limit is None else {"lazyccd.memory-limit": limit - width * _looked_bytes(pixels)}
+    left = {} if limit is None else {"lazyccd.memory-limit": limit - width * looked_bytes(pixels)}
     with ThreadPoolExecutor(threads, "lazyccd-task") as tasks, dask.config.set(left, pool=tasks):
         yield
 
 
-def _looked_bytes(pixels: int) -> int:
+def looked_bytes(pixels: int) -> int:
     """Return the memory that looking at a product takes."""
     return LOOKED_BYTES * min(pixels, LOOKED_PIXELS)

@@ -43,7 +43,7 @@ RESULT_COLUMNS: dict[str, type] = {
     "level_of_masters": int,
     **dict.fromkeys(("bad", *NUMBERS), float),
 }
-"""Columns of the table and their types; ``bad`` is at most the part of the pixels that count as bad."""
+"""Columns of the table and their types; ``bad`` is the part of the pixels that count as bad."""
 
 SHARE = 20.0
 """Between two writings as many times passes what one takes, so that they are a small part of a night."""
@@ -158,15 +158,19 @@ def _product(run: RunState, name: str, kind: str, outcome: Outcome | None) -> di
         "noise_after": outcome.noise_after,
         "noise_expected": outcome.noise_expected,
         "planes": outcome.planes,
+        "bad": outcome.bad,
         "previous": outcome.previous,
         "seconds": round(outcome.seconds, 4),
-        "receipt": _receipt(run.receipts[name]) if outcome.is_made and name in run.receipts else None,
+        "receipt": _receipt(run.receipts[name], outcome) if outcome.path and name in run.receipts else None,
     }
 
 
-def _receipt(noted: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what tells later whether a product is up to date."""
-    return {key: noted[key] for key in ("size", "crc32c", "key")}
+def _receipt(noted: Mapping[str, Any], outcome: Outcome | None = None) -> dict[str, Any]:
+    """Return what tells later whether a product is up to date, and what became of one that this run did not look at."""
+    found = {key: noted[key] for key in ("size", "crc32c", "key")}
+    if outcome is None or outcome.is_made:
+        return found
+    return {**found, "outcome": {key: noted["outcome"][key] for key in ("status", "doubts")}}
 
 
 def _other(run: RunState, noted: Mapping[str, Any]) -> dict[str, Any]:
@@ -433,9 +437,7 @@ def _result(kind: str, item: Mapping[str, Any], product: Mapping[str, Any]) -> d
             for name in ("bias", "dark", "flat", "bpm")
         },
         "level_of_masters": max((master["level"] for some in chosen.values() for master in some), default=None),
-        "bad": sum(numbers.get("planes", {}).get(name, 0.0) for name in ("BAD", "SAT", "CR", "NO_DATA", "LOW_FLAT"))
-        if numbers.get("path")
-        else None,
+        "bad": numbers.get("bad"),
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from lazyccd.batch.options import Options, as_option
 from lazyccd.batch.recipe.recipe import Recipe
-from lazyccd.batch.run import Format, Run, plan_night
+from lazyccd.batch.run import Compress, Format, Run, format_of, plan_night
 from lazyccd.batch.veto import with_remembered
 from lazyccd.errors import ParameterError
 from lazyccd.io.names import Name
@@ -29,6 +29,8 @@ def reduce(
     only_affected_by: Name | Iterable[Name] = (),
     max_failures: int | None = None,
     retries: int = 0,
+    compress: Compress | None = None,
+    chunks: int | None = None,
     **options: Any,
 ) -> Run:
     """Reduce a night of raw frames, as the command ``lazyccd reduce`` does.
@@ -55,6 +57,12 @@ def reduce(
         Stop after so many products failed; None to go on whatever happens.
     retries
         How often a product that failed is tried again at once.
+    compress
+        How FITS products are compressed without loss: ``RICE_1``, ``GZIP_2``, ``HCOMPRESS_1`` or ``none``; by default as the
+        recipe says.
+    chunks
+        Side in pixels of the chunks in which products are computed, which changes no pixel; by default the largest that
+        fit into the memory limit.
     **options
         Those of the command, with underscores: ``gain``, ``readnoise``, ``saturate``, ``overscan``, ``trim``, ``camera``,
         ``bias``, ``dark``, ``flat``, ``bpm``, ``calib``, ``max_level``, ``veto``, ``cosmic_rays``, ``allow_missing``, ``on_error``, ``recursive``,
@@ -82,17 +90,18 @@ def reduce(
     if recipe is not None and not isinstance(recipe, Recipe):
         options, recipe = {**options, "recipe": os.fspath(recipe)}, None
     only = [only_affected_by] if isinstance(only_affected_by, (str, os.PathLike)) else only_affected_by
-    plan = plan_night(night, with_remembered(_options(options), out), recipe)
+    plan = plan_night(night, with_remembered(_options(options), out), recipe, compress=compress)
     run = Run(
         plan,
         Path(out),
-        format or plan.recipe.outputs.format,
+        format_of(plan, format, compress),
         overwrite,
         verify,
         break_lock,
         only_affected_by=tuple(os.fspath(name) for name in only),
         max_failures=max_failures,
         retries=retries,
+        chunks=chunks,
     )
     run()
     return run

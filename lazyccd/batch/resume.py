@@ -208,7 +208,9 @@ def receipts_of(record: Mapping[str, Any], out: Path) -> dict[str, Receipt]:
         if not receipt or not entry["path"]:
             continue
         path, picture = (str(out / entry[key]) if entry[key] else "" for key in ("path", "picture"))
-        outcome = {**{key: entry[key] for key in Outcome.names()}, "path": path, "picture": picture}
+        told = {key: entry[key] for key in Outcome.names() if key in entry}
+        # A run that was limited to others says SKIPPED of it, and keeps what it was.
+        outcome = {**told, "path": path, "picture": picture, **receipt.get("outcome", {})}
         masters = [master["name"] for some in entry["masters"].values() for master in some]
         found[entry["name"]] = {
             **receipt, "path": path, "outcome": outcome, "frames": entry["frames"], "masters": masters
@@ -301,9 +303,13 @@ def _move(path: Path, out: Path) -> Path:
     return free
 
 
+OUTPUT_OPTIONS = {"format": "--format", "recipe outputs compress": "--compress"}
+"""Settings of outputs that have an option."""
+
+
 def _worded(name: str) -> str:
     """Return how a setting is called: options as on the command line."""
-    return f"--{name.replace('_', '-')}" if name in SETTINGS or name == "format" else name
+    return f"--{name.replace('_', '-')}" if name in SETTINGS else OUTPUT_OPTIONS.get(name, name)
 
 
 def _state(path: Path) -> str:

@@ -23,6 +23,7 @@ from astropy import units as u
 from lazyccd import io, ops
 from lazyccd.batch.calibrate import MadeMasters, Reduced, chosen, is_plain_image, masters_of, reduce_exposure
 from lazyccd.batch.check_steps import check_flat
+from lazyccd.batch.chunks import in_chunks
 from lazyccd.batch.classify import CALIBRATIONS
 from lazyccd.batch.collect import collect
 from lazyccd.batch.cosmic_rays import check_cleaning
@@ -41,9 +42,19 @@ from lazyccd.batch.exposures import (
 )
 from lazyccd.batch.make_masters import MasterMaker, unreadable
 from lazyccd.batch.make_plan import build_plan
-from lazyccd.batch.measure import Measurement, Numbers, compare_masters, measure_pairs, noise, numbers_of
+from lazyccd.batch.measure import (
+    Measurement,
+    Numbers,
+    compare_masters,
+    measure_pairs,
+    noise,
+    numbers_of,
+    treatment_of,
+    why_not_comparable,
+)
 from lazyccd.batch.metadata import MEASURED, Fact
-from lazyccd.batch.night_plan import FOUND, Doubt, FramePlan, MasterGroup, NightPlan, Options, exposure_name
+from lazyccd.batch.night_plan import FOUND, Doubt, FramePlan, MasterGroup, NightPlan, exposure_name
+from lazyccd.batch.options import Options
 from lazyccd.batch.outcome import UNREADABLE, Outcome
 from lazyccd.batch.overlap import in_order, one_pool, works_at_a_time
 from lazyccd.batch.recipe.recipe import Recipe, read_recipe
@@ -51,12 +62,14 @@ from lazyccd.batch.record import RecordFile
 from lazyccd.batch.resume import NightJournal, Receipt, affected, fingerprints, with_masters
 from lazyccd.batch.table import load_table
 from lazyccd.batch.veto import frames_called, remember
-from lazyccd.errors import FormatError, LazyCCDError
+from lazyccd.errors import FormatError, LazyCCDError, ParameterError
+from lazyccd.frame.header import header_view
 from lazyccd.frame.tree import make_tree
 from lazyccd.io.names import Name
 from lazyccd.io.open import open_image
 
 Format: TypeAlias = Literal["fits", "zarr"]
+Compress: TypeAlias = Literal["RICE_1", "GZIP_2", "HCOMPRESS_1", "none"]
 Report: TypeAlias = Callable[[str], None]
 Exposure: TypeAlias = xr.Dataset | xr.DataTree
 Draw: TypeAlias = Callable[[str, Path, Exposure | None], None]
@@ -72,6 +85,7 @@ def plan_night(
     recipe: Recipe | None = None,
     *,
     only: Collection[str] | None = None,
+    compress: Compress | None = None,
 ) -> NightPlan:
     """Return the plan of a night, from files or from a table.
 
@@ -85,7 +99,34 @@ def plan_night(
         What is done to the frames; that of the options if None.
     only
         Paths of the files that are looked at, of folders that still fill; all if None.
+    compress
+        How FITS products are compressed; as the recipe says if None.
     """
+    plan = _planned(night, options, recipe, only)
+    if compress is None:
+        return plan
+    given = None if compress == "none" else compress
+    return replace(plan, recipe=plan.recipe.with_outputs(compress=given))
+
+
+def format_of(plan: NightPlan, asked: Format | None, compress: Compress | None) -> Format:
+    """Return the format of science products: as asked for, else as the recipe says.
+
+    Raises
+    ------
+    ParameterError
+        Raised if a compression of FITS is asked for, and products are Zarr.
+    """
+    found: Format = asked or plan.recipe.outputs.format
+    if found == "zarr" and compress not in {None, "none"}:
+        raise ParameterError(f"--compress {compress} is for FITS; Zarr is always compressed. Remove it, or take FITS.")
+    return found
+
+
+def _planned(
+    night: Name | Iterable[Name], options: Options, recipe: Recipe | None, only: Collection[str] | None
+) -> NightPlan:
+    """Return the plan of a night with the outputs of its recipe."""
     names = [night] if isinstance(night, (str, os.PathLike)) else list(night)
     if len(names) == 1 and os.fspath(names[0]).endswith(".ecsv"):
         return load_table(os.fspath(names[0]), options, recipe)
@@ -129,6 +170,8 @@ class Run:
         Stop after so many products failed; None to go on whatever happens.
     retries
         How often a product that failed is tried again at once.
+    chunks
+        Side of the chunks in which products are computed; None for the largest that the memory limit allows.
     """
 
     plan: NightPlan
@@ -143,6 +186,7 @@ class Run:
     only_affected_by: tuple[str, ...] = ()
     max_failures: int | None = None
     retries: int = 0
+    chunks: int | None = None
     outcomes: list[Outcome] = field(default_factory=list, init=False)
     measurements: list[Measurement] = field(default_factory=list, init=False)
     doubts: list[Doubt] = field(default_factory=list, init=False)
@@ -303,7 +347,8 @@ class Run:
         known = self._journal.known(name, self._keys[name] if is_wanted else "", verify=self.verify)
         if known is not None:
             # The report of a night that went on shows all products, as if it had never stopped.
-            return lambda: (known, False)
+            left = known if is_wanted else self._left_alone(known)
+            return lambda: (left, False)
         why_not = self._why_not(name, kind, is_wanted=is_wanted)
 
         def work() -> tuple[Outcome, bool]:
@@ -314,12 +359,18 @@ class Run:
 
         return work
 
+    def _left_alone(self, known: Outcome) -> Outcome:
+        """Return what is said of a product that a limited run has not looked at: it may be out of date."""
+        why = f"not affected by {', '.join(self.only_affected_by)}; that of an earlier run stays, which was {known.status}"
+        return replace(known, status="SKIPPED", doubts=(Doubt("skipped", why),))
+
     def _settle(self, outcome: Outcome, *, is_new: bool) -> None:
         """Note what became of a product; keep what goes wrong to it."""
         name = outcome.name
         self.outcomes.append(outcome)
         if not is_new:
-            self.kept.add(name)
+            # Of one that was not looked at nobody knows whether it is up to date.
+            self.kept |= {name} if outcome.is_made else set()
         # A failure is tried again: its cause may be gone.
         elif outcome.is_made:
             members = self.plan.members_of(name, outcome.kind)
@@ -398,7 +449,8 @@ class Run:
         masters = [maker.make(group, damaged) for group in groups]
         members = [self.plan.members(group.name) for group in groups]
         path = self.out / "masters" / f"{name}.fits"
-        written = str(io.to_fits(as_masters(members, [master.frame for master in masters]), path, **self._writing))
+        frames = [in_chunks(master.frame, self.chunks) for master in masters]
+        written = str(io.to_fits(as_masters(members, frames), path, **self._writing))
         found = self._check_flats(written, members) if groups[0].kind == "flat" else ()
         picture = self._picture(written, name)
         messages = {some[0].child: master.messages for some, master in zip(members, masters, strict=True)}
@@ -426,11 +478,14 @@ class Run:
         if not path or os.path.abspath(path) == os.path.abspath(written):
             return {}
         try:
-            before = numbers_of(frames_by_name(open_image(path)).values())
+            frames = list(frames_by_name(open_image(path)).values())
+            before = numbers_of(frames)
         # It only tells something of the new one, which is sound without it.
         except CAUSED_BY_FILES as error:
             return {"file": path, "jumps": [f"nothing can be said: {error}"]}
-        return compare_masters(numbers, before, path)
+        ours = next(iter(frames_by_name(open_image(written)).values()))
+        one, other = (treatment_of(header_view(frame.attrs["header"])) for frame in (ours, frames[0]))
+        return compare_masters(numbers, before, path, why_not_comparable(one, other))
 
     def _check_flats(self, path: str, members: list[tuple[FramePlan, ...]]) -> tuple[Doubt, ...]:
         """Return what the pixels of flats that were written say against them."""
@@ -468,7 +523,10 @@ class Run:
     def _write(self, name: str, reduced: Reduced, **more: bool) -> str:
         """Write a science product."""
         outputs, exposure = self.plan.recipe.outputs, reduced.exposure
-        frames = {key: with_planes(frame, outputs.planes) for key, frame in frames_by_name(exposure).items()}
+        frames = {
+            key: in_chunks(with_planes(frame, outputs.planes), self.chunks)
+            for key, frame in frames_by_name(exposure).items()
+        }
         exposure = with_frames(exposure, frames)
         how = {**self._writing, **more, **({} if outputs.quantize is None else {"quantize": outputs.quantize})}
         if self.format == "zarr":

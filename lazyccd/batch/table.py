@@ -28,7 +28,8 @@ from lazyccd.batch.collect import NightFiles, Skipped, collect
 from lazyccd.batch.describe import Edit
 from lazyccd.batch.existing_masters import treatment_of
 from lazyccd.batch.make_plan import build_plan, inherit, make_group
-from lazyccd.batch.night_plan import Choice, FramePlan, MasterGroup, NightPlan, Options
+from lazyccd.batch.night_plan import Choice, FramePlan, MasterGroup, NightPlan
+from lazyccd.batch.options import Options
 from lazyccd.batch.recipe.recipe import Recipe, read_recipe
 from lazyccd.errors import FormatError, MissingFileError, ParameterError, TargetExistsError
 

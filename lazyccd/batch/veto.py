@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lazyccd.batch.night_plan import FramePlan, exposure_name
 from lazyccd.batch.options import Options
-from lazyccd.errors import ParameterError
+from lazyccd.errors import FormatError, ParameterError
 from lazyccd.io.names import split_hdu
 
 MEMORY = "veto.txt"
@@ -27,11 +27,23 @@ def with_remembered(options: Options, out: str | os.PathLike[str] | None) -> Opt
         What is asked for now.
     out
         Folder of the products; None where there is none yet.
+
+    Raises
+    ------
+    FormatError
+        Raised if the file is not text in UTF-8.
     """
     path = None if out is None else Path(out) / MEMORY
     if path is None or not path.exists():
         return options
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise FormatError(
+            f"{path}, line {line}: byte {error.object[error.start]:#04x} is not UTF-8; save the file as UTF-8, or remove it."
+        ) from None
+    lines = (line.strip() for line in text.splitlines())
     return replace(options, vetoed=tuple(line for line in lines if line and not line.startswith("#")))
 
 

@@ -14,7 +14,7 @@ from lazyccd.cli.follow import follow_night
 
 if TYPE_CHECKING:
     from lazyccd.batch.night_plan import NightPlan
-    from lazyccd.batch.run import Format
+    from lazyccd.batch.run import Compress, Format
 
 
 @click.command()
@@ -91,6 +91,17 @@ if TYPE_CHECKING:
     type=click.Choice(["fits", "zarr"]),
     help="Of products.  [default: fits, or as the recipe says]",
 )
+@click.option(
+    "--compress",
+    type=click.Choice(["RICE_1", "GZIP_2", "HCOMPRESS_1", "none"]),
+    help="Compress FITS products without loss.  [default: none, or as the recipe says]",
+)
+@click.option(
+    "--chunks",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Compute products in chunks of N x N pixels, which changes no pixel.  [default: the largest that fit into memory]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace products that exist.")
 @click.option("--verify", is_flag=True, help="When resuming, check finished regions by checksum rather than by size.")
 @click.option(
@@ -105,6 +116,8 @@ def reduce(
     save: Path | None,
     allow_missing: str,
     format_: Format | None,
+    compress: Compress | None,
+    chunks: int | None,
     overwrite: bool,
     verify: bool,
     break_lock: bool,
@@ -133,9 +146,10 @@ def reduce(
     Exit status: 0 if every product is complete, 3 if a product lacks something or may be wrong, 1 if a frame fails, a file cannot
     be read, or no frame is recognised, 2 if the command is wrong.
     """
+    from lazyccd.batch.expected import expected
     from lazyccd.batch.options import Options
     from lazyccd.batch.report import print_notes, print_plan
-    from lazyccd.batch.run import plan_night
+    from lazyccd.batch.run import format_of, plan_night
     from lazyccd.batch.table import save_table
     from lazyccd.batch.veto import with_remembered
 
@@ -145,22 +159,29 @@ def reduce(
         begun: list[NightPlan] = []
 
         def planned(only: Collection[str] | None = None) -> NightPlan:
-            return plan_night(night, with_remembered(asked, out), only=only)
+            return plan_night(night, with_remembered(asked, out), only=only, compress=compress)
 
         def once(only: Collection[str] | None = None) -> int:
             plan = planned(only)
             print_notes(plan)
             # what this command has made itself is gone on with
             how = {"overwrite": overwrite and not begun, "verify": verify, "break_lock": break_lock}
-            limits = {"only_affected_by": only_affected_by, "max_failures": max_failures, "retries": retries}
+            limits = {
+                "only_affected_by": only_affected_by,
+                "max_failures": max_failures,
+                "retries": retries,
+                "chunks": chunks,
+            }
             begun.append(plan)
-            return _run(plan, cast("Path", out), format_ or plan.recipe.outputs.format, **how, **limits)
+            return _run(plan, cast("Path", out), format_of(plan, format_, compress), **how, **limits)
 
         if watch and dry_run:
             raise click.UsageError("--watch reduces, and --dry-run reduces nothing; pass one of them.")
         if dry_run:
             plan = planned()
             print_plan(plan)
+            with using_scheduler(scheduler, memory_limit):
+                say(expected(plan, chunks) or "")
             if save is not None:
                 save_table(plan, save, overwrite=overwrite)
                 say(f"The plan is in {save}. Edit it and run: lazyccd reduce {save} -o OUT")

@@ -13,7 +13,8 @@ from astropy.io import fits
 
 from lazyccd.batch.collect import RawFrame, collect
 from lazyccd.batch.make_plan import build_plan
-from lazyccd.batch.night_plan import NightPlan, Options
+from lazyccd.batch.night_plan import NightPlan
+from lazyccd.batch.options import Options
 
 Cards = dict[str, Any]
 MakeFrame = Callable[..., RawFrame]

@@ -16,7 +16,8 @@ from lazyccd.batch.camera_table import dark_strips
 from lazyccd.batch.cameras import FACTS
 from lazyccd.batch.collect import collect
 from lazyccd.batch.make_plan import build_plan
-from lazyccd.batch.night_plan import NightPlan, Options
+from lazyccd.batch.night_plan import NightPlan
+from lazyccd.batch.options import Options
 from lazyccd.cli.main import main
 from tests.batch.test_cameras_of_strangers import amateur, four_taps, old
 

@@ -19,7 +19,7 @@ from lazyccd import io
 from lazyccd.batch.collect import collect
 from lazyccd.batch.cosmic_rays import Stars, check_stars, measure_stars
 from lazyccd.batch.make_plan import build_plan
-from lazyccd.batch.night_plan import Options
+from lazyccd.batch.options import Options
 from lazyccd.batch.run import Run
 from lazyccd.batch.table import load_table, save_table
 from lazyccd.cli.main import main

@@ -146,5 +146,5 @@ def test_outcomes_go_through_a_journal() -> None:
     record = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
     again = Outcome.from_record(record)
     assert math.isnan(again.noise_after)
-    known = {"noise_after": 0.0, "level": 0.0, "noise_expected": 0.0}
+    known = {"noise_after": 0.0, "level": 0.0, "noise_expected": 0.0, "bad": 0.0}
     assert replace(again, **known) == replace(outcome, **known)

@@ -13,7 +13,7 @@ from lazyccd.batch.cameras import Camera, load_camera
 from lazyccd.batch.collect import collect
 from lazyccd.batch.describe import Describer, Edit
 from lazyccd.batch.metadata import Fact
-from lazyccd.batch.night_plan import Options
+from lazyccd.batch.options import Options
 from lazyccd.batch.recipe.recipe import Recipe
 from tests.batch.conftest import MakeFrame, MakeNight
 

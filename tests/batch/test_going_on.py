@@ -16,7 +16,7 @@ from lazyccd.batch.outcome import Outcome
 from lazyccd.batch.reduce import reduce
 from lazyccd.batch.run import Run
 from lazyccd.cli.main import main
-from lazyccd.errors import ParameterError, ResumeError, TargetExistsError
+from lazyccd.errors import FormatError, ParameterError, ResumeError, TargetExistsError
 from lazyccd.testing import Detector, Sky, make_night
 
 Copy = Callable[..., tuple[Path, Path]]
@@ -136,8 +136,27 @@ def test_what_a_frame_affects_alone(copy: Copy) -> None:
     for name in ("light007.fits", "light009.fits"):
         with fits.open(raw / name, mode="update") as hdus:
             hdus[0].header["OBSERVER"] = "someone else"
-    assert made(go(raw, out, only_affected_by="light007.fits")) == {"007"}
+    before = {item["name"]: item["status"] for item in record(out)["products"]}
+    run = go(raw, out, only_affected_by="light007.fits")
+    assert made(run) == {"007"}
+    # Nothing is claimed of a product that was not looked at.
+    left = {item["name"]: item for item in record(out)["products"]}
+    for name in ("light008.fits", "light009.fits"):
+        assert (left[name]["status"], name in run.kept) == ("SKIPPED", False)
+        assert left[name]["reason"].endswith(f"that of an earlier run stays, which was {before[name]}")
+        assert (out / left[name]["path"]).exists()
     assert made(go(raw, out)) == {"009"}
+    assert {item["name"]: item["status"] for item in record(out)["products"]} == before
+
+
+def test_vetoes_that_are_no_utf_8(copy: Copy) -> None:
+    """The line and the byte are named, and nothing is made."""
+    raw, out = copy(products=False)
+    out.mkdir()
+    (out / "veto.txt").write_bytes(b"# names\nflat\xe9.fits\n")
+    with pytest.raises(FormatError, match=r"veto.txt, line 2: byte 0xe9 is not UTF-8"):
+        go(raw, out)
+    assert not list(out.rglob("*.fits"))
 
 
 def test_a_veto_and_its_descendants_alone(copy: Copy) -> None:

@@ -14,7 +14,8 @@ from astropy.io import fits
 
 from lazyccd.batch.collect import collect
 from lazyccd.batch.make_plan import build_plan
-from lazyccd.batch.night_plan import NightPlan, Options
+from lazyccd.batch.night_plan import NightPlan
+from lazyccd.batch.options import Options
 from lazyccd.batch.run import Run
 
 Cards = dict[str, Any]

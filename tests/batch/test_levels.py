@@ -11,7 +11,8 @@ import pytest
 from lazyccd.batch.collect import collect
 from lazyccd.batch.levels import LEVELS
 from lazyccd.batch.make_plan import build_plan
-from lazyccd.batch.night_plan import NightPlan, Options
+from lazyccd.batch.night_plan import NightPlan
+from lazyccd.batch.options import Options
 from lazyccd.batch.recipe.recipe import Recipe
 from lazyccd.batch.recipe.steps import data_of_levels
 from lazyccd.batch.reduce import reduce
@@ -140,3 +141,18 @@ def test_masters_are_compared_with_the_previous_ones(tmp_path: Path) -> None:
     assert [text.split()[0] for text in other.previous["jumps"]] == ["noise"]
     assert any(message.startswith("jump: noise") for message in other.messages)
     assert other.status == "DONE"
+
+
+def test_masters_of_another_treatment_are_not_compared(tmp_path: Path) -> None:
+    """A bias with its overscan still in it has another level, and a dark of another gain too, which is no jump of the detector."""
+    raw = tmp_path / "raw"
+    simulate(raw, Detector((48, 64)), Sky(stars=2), biases=3, darks=2, flats=0, lights=0)
+    reduce(raw, tmp_path / "out1", gain=1.6)
+    masters = str(tmp_path / "out1" / "masters")
+    bias, dark = reduce(raw, tmp_path / "out2", calib=masters, overscan="none", gain=3.2).outcomes
+    assert bias.previous["jumps"] == dark.previous["jumps"] == []
+    assert bias.previous["apart"] == "whether subtract_overscan was done False and True"
+    assert dark.previous["apart"].endswith("; gain 3.2 and 1.6")
+    assert not any("jump" in text for text in (*bias.messages, *dark.messages))
+    again = reduce(raw, tmp_path / "out3", calib=masters, gain=1.6).outcomes
+    assert all("apart" not in outcome.previous and outcome.previous["jumps"] == [] for outcome in again)

@@ -13,7 +13,8 @@ from lazyccd.batch.associate import is_same, is_same_exposure
 from lazyccd.batch.collect import collect
 from lazyccd.batch.make_plan import build_plan, night_of
 from lazyccd.batch.metadata import Fact
-from lazyccd.batch.night_plan import NightPlan, Options
+from lazyccd.batch.night_plan import NightPlan
+from lazyccd.batch.options import Options
 from lazyccd.errors import MissingFileError, ParameterError
 
 BIAS = {"IMAGETYP": "BIAS", "EXPTIME": 0.0}

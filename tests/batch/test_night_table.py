@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from astropy.table import Table
 
-from lazyccd.batch.night_plan import NightPlan, Options
+from lazyccd.batch.night_plan import NightPlan
+from lazyccd.batch.options import Options
 from lazyccd.batch.table import load_table, save_table
 from lazyccd.errors import FormatError, MissingFileError, ParameterError, TargetExistsError
 

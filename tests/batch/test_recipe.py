@@ -78,8 +78,15 @@ ONE_FAULT = {
         "line 2, steps[0]: size must be indented below median_filter, by two more blanks"
     ),
     "steps:\n- combine": "line 2, steps[0]: 'combine' is no step: it is no step of single frames",
-    "steps:\n- median_filter: {size: -3}": "line 2, steps[0].median_filter: ",
-    "steps:\n- cosmicray_lacosmic: {cleantype: mean}": "line 2, steps[0].cosmicray_lacosmic: ",
+    "steps:\n- median_filter: {size: -3}": "line 2, steps[0].median_filter.size: ",
+    "steps:\n- cosmicray_lacosmic: {cleantype: mean}": "line 2, steps[0].cosmicray_lacosmic.cleantype: ",
+    "options:\n  max_level: -1": "line 2, options.max_level: -1 must be 0 or more; correct it",
+    "options:\n  readnoise: .nan": (
+        "line 2, options.readnoise: 'nan' must be a number; leave it out if it is not known"
+    ),
+    "steps:\n- flag_saturated: {level: .nan}": (
+        "line 2, steps[0].flag_saturated.level: 'nan' must be a number; leave it out if it is not known"
+    ),
     "steps:\n- subtract_bias: {on: [science]}": (
         "line 2, steps[0].subtract_bias.on: subtract_bias is done on all frames that need it, so that masters fit them; remove it"
     ),
@@ -143,6 +150,21 @@ def test_what_is_right_is_not_refused(tmp_path: Path, steps: str) -> None:
     """Planes that steps make, units by the place of the gain, keywords and files that only the night has: no fault."""
     (tmp_path / "night.yaml").write_text(f"order: as listed\nsteps: {steps}\n")
     assert Recipe.read(tmp_path / "night.yaml").steps
+
+
+def test_values_that_only_the_night_shows_to_be_wrong(night: Path, tmp_path: Path) -> None:
+    """They are told with the recipe's file, line and key; those of the command line as such."""
+    recipe = tmp_path / "night.yaml"
+    recipe.write_text("options:\n  readnoise: 5\n  overscan: '[1:10'\n")
+    with pytest.raises(
+        ParameterError, match=r"'\[1:10' of the recipe 'night.yaml', line 3, options.overscan is no section"
+    ):
+        plan_night(str(night), Options(recipe=str(recipe)))
+    with pytest.raises(ParameterError, match=r"'\[1:20' of the command line is no section"):
+        plan_night(str(night), Options(recipe=str(recipe), overscan="[1:20"))
+    recipe.write_text("steps:\n- gain_correct: {gain: 2}\n")
+    fact = plan_night(str(night), Options(recipe=str(recipe))).science[0].facts.gain
+    assert (fact.value, fact.source) == (2.0, "recipe 'night.yaml', line 2, steps[0].gain_correct.gain")
 
 
 def test_all_faults_at_once(faults: Faults) -> None:

@@ -11,12 +11,15 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 
-from lazyccd import io
+from lazyccd import io, ops
 from lazyccd.batch.collect import collect
 from lazyccd.batch.make_plan import build_plan
-from lazyccd.batch.night_plan import Options
+from lazyccd.batch.measure import numbers_of
+from lazyccd.batch.options import Options
 from lazyccd.batch.run import Run
+from lazyccd.frame.core import resolve
 from lazyccd.testing import Detector, Sky, make_night
+from lazyccd.testing.steps import formula_frame
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +87,25 @@ def test_numbers_are_those_of_the_files(record: dict[str, Any], run: Run) -> Non
     for name, part in product["planes"].items():
         assert part == pytest.approx(frame.ccd.is_flagged(name).values.mean())
     assert sum(product["planes"].values()) > 0 or not mask.any()
+    bad = mask & resolve(frame).schema.bad_bits != 0
+    assert product["bad"] == pytest.approx(bad.mean())
+    row = next(row for row in Table.read(run.out / "results.ecsv") if row["name"] == product["name"])
+    assert row["bad"] == pytest.approx(bad.mean())
     middle = np.s_[mask.shape[0] // 4 : 3 * mask.shape[0] // 4, mask.shape[1] // 4 : 3 * mask.shape[1] // 4]
     good = frame["data"].values[middle][mask[middle] == 0]
     assert product["level"] == pytest.approx(np.median(good), rel=0.01)
     assert product["noise_expected"] == pytest.approx(np.median(frame["uncertainty"].values[middle]))
     assert product["noise_after"] == pytest.approx(product["noise_expected"], rel=0.2)
+
+
+def test_bad_pixels_are_counted_once_by_all_planes() -> None:
+    """Also by those that only this frame has; a pixel of two planes is one bad pixel, an interpolated one is none."""
+    frame = ops.with_mask(formula_frame((40, 50)), None)
+    rows, columns = np.zeros((2, 40, 50), bool)
+    rows[:10], columns[:, :20] = True, True
+    for plane, where in (("GHOST", rows), ("CR", columns)):
+        frame = ops.add_mask(frame, where, plane=plane)
+    assert numbers_of([frame]).bad == pytest.approx((rows | columns).mean())
 
 
 def test_the_table_has_a_row_for_each_frame_and_master(record: dict[str, Any], run: Run) -> None:

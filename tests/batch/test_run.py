@@ -13,7 +13,8 @@ from astropy.nddata import CCDData
 from lazyccd import io
 from lazyccd.batch.collect import collect
 from lazyccd.batch.make_plan import build_plan
-from lazyccd.batch.night_plan import FramePlan, Options, product_name
+from lazyccd.batch.night_plan import FramePlan, product_name
+from lazyccd.batch.options import Options
 from lazyccd.batch.outcome import Outcome
 from lazyccd.batch.resume import NightJournal
 from lazyccd.batch.run import Run

@@ -18,7 +18,7 @@ from lazyccd.batch import checks
 from lazyccd.batch.check_steps import Step, who_took_too_much
 from lazyccd.batch.collect import collect
 from lazyccd.batch.make_plan import build_plan
-from lazyccd.batch.night_plan import Options
+from lazyccd.batch.options import Options
 from lazyccd.batch.outcome import Outcome
 from lazyccd.batch.run import Run
 from lazyccd.cli.main import main

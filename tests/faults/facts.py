@@ -44,7 +44,7 @@ from astropy.io import fits
 
 from lazyccd.batch.collect import collect
 from lazyccd.batch.make_plan import build_plan
-from lazyccd.batch.night_plan import Options
+from lazyccd.batch.options import Options
 from lazyccd.batch.outcome import Outcome
 from lazyccd.batch.run import Run
 from lazyccd.errors import LazyCCDError

@@ -294,7 +294,7 @@ def test_names_from_headers_stay_in_the_folder(tmp_path: Path) -> None:
     """Filters and objects that look like paths do not lead out of the folder of the products."""
     from lazyccd.batch.collect import collect
     from lazyccd.batch.make_plan import build_plan
-    from lazyccd.batch.night_plan import Options
+    from lazyccd.batch.options import Options
     from lazyccd.batch.run import Run
     from lazyccd.testing import Detector, Sky, make_night
 

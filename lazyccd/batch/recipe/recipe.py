@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from lazyccd.batch.levels import LEVELS, Levels
 from lazyccd.batch.options import FILES, Options, as_option
+from lazyccd.batch.recipe.document import shown
 from lazyccd.batch.recipe.rules import MASTERS, RULES, WHOLE, parameters_of
 from lazyccd.batch.recipe.steps import BUILT_IN, Outputs, RecipeStep, levels_of
 from lazyccd.errors import MissingFileError, ParameterError
@@ -71,6 +73,10 @@ class Recipe:
     order: Literal["checked", "as listed"] = "checked"
     folder: str = field(default="", kw_only=True)
     path: str = field(default="", kw_only=True)
+    lines: Mapping[tuple[str | int, ...], int] = field(
+        default_factory=dict, init=False, compare=False, repr=False, hash=False
+    )
+    """Line of each key in the file that it was read from."""
 
     def __post_init__(self) -> None:
         """Check what was given; the built-in recipe needs no library for that."""
@@ -109,7 +115,8 @@ class Recipe:
 
         name = os.fspath(path)
         recipe = cls(folder=os.path.dirname(os.path.abspath(name)), path=os.path.abspath(name))
-        recipe._take(check(read_file(path), f"recipe {name!r}", is_file=True))
+        document = read_file(path)
+        recipe._take({**check(document, f"recipe {name!r}", is_file=True), "lines": document.lines})
         return recipe
 
     @property
@@ -124,8 +131,21 @@ class Recipe:
 
     @property
     def is_built_in(self) -> bool:
-        """Whether it is the one that nobody changed."""
-        return {**self.data, "association": {}} == Recipe().data and self.levels == LEVELS
+        """Whether it gives the pixels of the one that nobody changed; compression loses none."""
+        plain = {**self.with_outputs(compress=None).data, "association": {}}
+        return plain == Recipe().data and self.levels == LEVELS
+
+    def with_outputs(self, **changed: Any) -> Recipe:
+        """Return the recipe with other outputs, such as an option of the command asks for.
+
+        Parameters
+        ----------
+        **changed
+            Fields of `Outputs`, checked already.
+        """
+        made = copy(self)
+        made._take({"outputs": replace(self.outputs, **changed)})
+        return made
 
     def step(self, operation: str) -> RecipeStep | None:
         """Return a step by the name of its operation; None if there is none."""
@@ -192,6 +212,32 @@ class Recipe:
             options,
             **{name: getattr(default, name) for name, value in stated.items() if getattr(options, name) == value},
         )
+
+    def origins(self, options: Options) -> dict[str, str]:
+        """Return where the recipe states values that a run has, with the line of its file; not those that a command gave.
+
+        Parameters
+        ----------
+        options
+            Those of the run.
+        """
+        stated: dict[str, tuple[Any, tuple[str | int, ...]]] = {
+            name: (value, ("options", name)) for name, value in self.options.items() if name not in FILES
+        }
+        for number, step in enumerate(self.steps):
+            for key, name in RULES[step.operation].options.items():
+                if step.parameters.get(key) is not None and name not in FILES:
+                    stated[name] = step.parameters[key], ("steps", number, step.operation, key)
+        return {
+            name: self._where(place)
+            for name, (value, place) in stated.items()
+            if as_option(name, value) == getattr(options, name)
+        }
+
+    def _where(self, place: tuple[str | int, ...]) -> str:
+        """Return what messages call a place in the recipe."""
+        line = f", line {self.lines[place]}" if place in self.lines else ""
+        return f"{self.title}{line}, {shown(place)}"
 
     def _stated(self, night: str) -> dict[str, Any]:
         """Return the options that the recipe states, also by its steps, in the form that they have in a command."""

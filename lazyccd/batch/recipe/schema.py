@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -25,8 +26,8 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationError, cre
 
 from lazyccd import ops
 from lazyccd.batch.levels import COMMON, LEVELS, OF_FLATS, Level
-from lazyccd.batch.options import COSMIC_RAYS, FILES, MISSABLE, Options
-from lazyccd.batch.recipe.document import Document, Place
+from lazyccd.batch.options import COSMIC_RAYS, FILES, MISSABLE, Options, as_option, fault_of
+from lazyccd.batch.recipe.document import Document, Place, shown
 from lazyccd.batch.recipe.rules import KINDS, MASTERS, RULES, Parameter, parameters_of, to_argument
 from lazyccd.batch.recipe.steps import Outputs, RecipeStep
 from lazyccd.errors import KeywordError, LazyCCDError, RecipeError
@@ -99,6 +100,7 @@ def check(document: Document, title: str, *, is_file: bool = False) -> dict[str,
         steps = _readable_steps(document)
         _check_order(document, steps)
         _check_facts(document, steps)
+        _check_options(document, steps)
         if is_file:
             _check_files(document, steps)
         _try(document, steps)
@@ -444,6 +446,28 @@ def _check_facts(document: Document, steps: Mapping[int, RecipeStep]) -> None:
         document.fault(("outputs", "compress"), "is for format: fits; Zarr is always compressed. Remove it")
 
 
+def _check_options(document: Document, steps: Mapping[int, RecipeStep]) -> None:
+    """Add faults of values that no option of the command may have either, stated by options or by steps."""
+    stated: list[tuple[Place, str, Any]] = [
+        (("options", name), name, value) for name, value in _mapping(_mapping(document.data).get("options")).items()
+    ]
+    for number, step in steps.items():
+        names = RULES[step.operation].options
+        stated += [
+            (("steps", number, step.operation, key), names[key], value)
+            for key, value in step.parameters.items()
+            if key in names
+        ]
+    told = {fault.place for fault in document.faults}
+    for place, name, value in stated:
+        # What has the wrong type is told already.
+        if value is None or shown(place) in told or name not in _option_types():
+            continue
+        fault = fault_of(name, as_option(name, value))
+        if fault:
+            document.fault(place, fault.rstrip("."))
+
+
 def _mapping(value: Any) -> dict[str, Any]:
     """Return a mapping, empty if it is none."""
     return value if isinstance(value, dict) else {}
@@ -497,8 +521,15 @@ def _try(document: Document, steps: Mapping[int, RecipeStep]) -> None:
             except KeywordError:
                 pass
             except (LazyCCDError, ValueError, TypeError) as error:
-                document.fault(("steps", number, step.operation), str(error).rstrip("."))
+                text = str(error).rstrip(".")
+                document.fault(_place_of(text, ("steps", number, step.operation), step.parameters), text)
         unit = "electron" if step.operation == "gain_correct" else unit
+
+
+def _place_of(text: str, step: Place, given: Iterable[str]) -> Place:
+    """Return the place of the parameter that a message begins with; that of the step if it begins with none that was given."""
+    name = re.match(r"\w*", text)
+    return (*step, name[0]) if name is not None and name[0] in set(given) else step
 
 
 OWN_PLANES = frozenset({"BLEED", "NONLINEAR", "CROSSTALK"})

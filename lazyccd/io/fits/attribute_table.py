@@ -42,7 +42,9 @@ def _as_bytes(columns: Mapping[str, list[Any]]) -> bytes:
     for key, values in columns.items():
         known = [value for value in values if value is not None]
         is_text = any(isinstance(value, str) for value in known)
-        arrays[key] = np.array([np.nan if value is None else value for value in values], str if is_text else None)
+        # What is not there is NaN among numbers and empty among texts.
+        nothing: Any = "" if is_text else np.nan
+        arrays[key] = np.array([nothing if value is None else value for value in values], str if is_text else None)
     dtype = np.dtype([(key, array.dtype) for key, array in arrays.items()])
     rows = np.rec.fromarrays(list(arrays.values()), dtype=dtype)
     target = io.BytesIO()
@@ -58,5 +60,5 @@ def _from_bytes(content: bytes) -> dict[str, list[Any]]:
     columns = {}
     for key in hdu.columns.names:
         values = hdu.data[key]
-        columns[key] = [None if isinstance(v, float) and v != v else v for v in values.tolist()]
+        columns[key] = [None if v == "" or v != v else v for v in values.tolist()]
     return columns

@@ -28,6 +28,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from lazyccd.errors import ResumeError, SourceChangedError
+from lazyccd.frame.header import header_view
 from lazyccd.io.resumable.disk import explained
 from lazyccd.io.resumable.journal import Journal, journal_of
 from lazyccd.io.resumable.lease import LEASE, leases, take_lease
@@ -328,6 +329,12 @@ class _Difference(NamedTuple):
     def __str__(self) -> str:
         """Return it as it stands in a message."""
         where = self.where.removeprefix("layout ").replace("0 attributes header", "the header")
+        if where.startswith("the operation "):
+            return f"{where} is {'new' if self.old is None else 'gone'}"
+        steps = re.fullmatch(r"steps (\w+)", where)
+        if steps and None in (self.old, self.new):
+            return f"there {'was' if self.new is None else 'is'} a step {steps[1]}, and there {'is' if self.new is None else 'was'} none"
+        where = re.sub(r"^steps (\w+) (?:parameters )?", r"step \1: ", where)
         return f"{where} is {_short(self.new)} and was {_short(self.old)}"
 
 
@@ -338,7 +345,9 @@ def _difference(before: bytes, after: bytes) -> str:
     except ValueError:
         return "its record cannot be read"
     new = json.loads(after)
-    found = [
+    called = _operation_differences(old.get("layout"), new.get("layout"))
+    # What a user called says all that its steps would say.
+    found = called or [
         *_differences(_by_name(old.get("steps")), _by_name(new.get("steps")), "steps"),
         *(d for key in ("versions", "layout") for d in _differences(old.get(key), new.get(key), key)),
     ]
@@ -350,6 +359,51 @@ def _difference(before: bytes, after: bytes) -> str:
     words = list(dict.fromkeys([*files, *(str(one) for one in sorted(told, key=lambda one: one.rank))]))
     more = f" and {len(words) - 3} more" if len(words) > 3 else ""
     return "; ".join(words[:3]) + more
+
+
+def _operation_differences(old: object, new: object) -> list[_Difference]:
+    """Return which operations that headers log have other arguments, by the names of both, or are there in one only."""
+    before, after = _operations(old), _operations(new)
+    found = []
+    for name in dict.fromkeys([*before, *after]):
+        one, other = before.get(name), after.get(name)
+        if one is None or other is None:
+            found.append(_Difference(f"the operation {name}", one and "done", other and "done"))
+            continue
+        found += [
+            _Difference(f"{name}: {key}", one.get(key), other.get(key))
+            for key in dict.fromkeys([*one, *other])
+            if one.get(key) != other.get(key)
+        ]
+    return found
+
+
+def _operations(layout: object) -> dict[str, dict[str, str]]:
+    """Return the arguments of each operation that the headers of a product log."""
+    found: dict[str, dict[str, str]] = {}
+    for text in _headers(layout):
+        header = header_view(text)
+        for key, short in header.items():
+            if key.islower() or "_" not in key or not isinstance(header.get(str(short).upper()), str):
+                continue
+            arguments = re.findall(r"(\w+)=(.*?)(?=, \w+=|$)", header[str(short).upper()])
+            # Frames have nothing but a name there; which files they are is compared elsewhere.
+            given = {name: value for name, value in arguments if not value.startswith("<")}
+            found.setdefault(key.lower(), {}).update(given)
+    return found
+
+
+def _headers(layout: object) -> Iterator[str]:
+    """Yield the headers in the description of a product."""
+    if isinstance(layout, dict):
+        for key, value in layout.items():
+            if key == "header" and isinstance(value, (str, list)):
+                yield value if isinstance(value, str) else "\n".join(value)
+            else:
+                yield from _headers(value)
+    elif isinstance(layout, list):
+        for each in layout:
+            yield from _headers(each)
 
 
 def _input_differences(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
