@@ -58,7 +58,7 @@ def write_all(target: FitsTarget, images: list[npt.NDArray[Any]], regions: list[
     """Write the same regions of every HDU and return the bytes of the file."""
     target.create(overwrite=True)
     partials = [target.write(i, r, image[r.slices]) for r in regions for i, image in enumerate(images)]
-    target.finish(partials)
+    target.finish(partials, overwrite=True)
     return Path(target.path).read_bytes()
 
 
@@ -245,7 +245,11 @@ def test_existing_files_and_folders(tmp_path: Path) -> None:
     assert not Path(target.part).exists()
     target.create(overwrite=True)
     assert Path(target.path).read_text() == "old"
-    target.finish([target.write(0, Region(0, 1, 0, 1), np.ones((1, 1), np.float32))])
+    written = [target.write(0, Region(0, 1, 0, 1), np.ones((1, 1), np.float32))]
+    with pytest.raises(TargetExistsError, match=r"a\.fits exists and did not when the write began"):
+        target.finish(written)
+    assert Path(target.path).read_text() == "old"
+    target.finish(written, overwrite=True)
     assert fits.getdata(target.path).item() == 1
     with pytest.raises(TargetExistsError, match="is a folder"):
         FitsTarget(str(tmp_path), target.hdus).create(overwrite=True)

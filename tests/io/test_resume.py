@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ from astropy.io import fits
 import lazyccd
 from lazyccd.errors import MemoryLimitError, ParameterError, ResumeError, TargetBusyError, TargetExistsError, WriteError
 from lazyccd.io.fits.writer import FitsFrame, FitsProduct
-from lazyccd.io.resumable.journal import PROGRESS, LocalJournal, RemoteJournal
+from lazyccd.io.resumable import lease
+from lazyccd.io.resumable.journal import PROGRESS, LocalJournal, RemoteJournal, journal_of
 from lazyccd.io.resumable.lease import Holder, process_start, this_process
 from lazyccd.io.resumable.progress import Progress
 from lazyccd.io.resumable.write import TrackedWrite
+from lazyccd.io.zarr import location
 from lazyccd.io.zarr.writer import ZarrGroup, ZarrProduct
 from lazyccd.sections import Region
 
@@ -215,23 +218,134 @@ def test_a_second_run_is_refused(form: str, raw: Path, stop: Stop) -> None:
     try:
         start = process_start(other.pid)
         assert start is not None
-        lease = folder / PROGRESS / f"a.{form}" / "lease-000000"
-        lease.write_text(json.dumps(this_process("x")._replace(pid=other.pid, start=start)._asdict()))
+        entry = folder / PROGRESS / f"a.{form}" / "lease-000000"
+        entry.write_text(json.dumps(this_process("x")._replace(pid=other.pid, start=start)._asdict()))
         with pytest.raises(TargetBusyError, match=f"process {other.pid} on"):
             write(frame(raw), form, folder)
-        lease.write_text(json.dumps(this_process("x")._replace(pid=other.pid, start=1.0)._asdict()))
+        entry.write_text(json.dumps(this_process("x")._replace(pid=other.pid, start=1.0)._asdict()))
         stop.left = 1  # another process has its number now
         with pytest.raises(Stopped), dask.config.set(scheduler="sync"):
             write(frame(raw), form, folder)
     finally:
         other.kill()
         other.communicate()
-    lease.write_text(json.dumps(Holder("elsewhere", "", 1, 1.0, "x")._asdict()))
+    entry.write_text(json.dumps(Holder("elsewhere", "", "", 1, 1.0, "x")._asdict()))
     with pytest.raises(TargetBusyError, match=r"process 1 on elsewhere.*break_lock=True"):
         write(frame(raw), form, folder)
     stop.left = 99
     write(frame(raw), form, folder, break_lock=True)
     assert not (folder / PROGRESS).exists()
+
+
+@pytest.mark.parametrize("other", [{"namespace": "pid:[1]"}, {"boot": "another"}])
+def test_a_holder_in_a_container_is_known_by_its_touch(
+    other: dict[str, str], form: str, raw: Path, stop: Stop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where numbers of processes tell nothing, one that lives touches its lease, and one that does not is dead."""
+    folder = raw.parent
+    stop.after(1, frame(raw), form, folder)
+    monkeypatch.setattr(lease, "WATCH", 1.5)
+    monkeypatch.setattr(lease, "BEAT", 0.2)
+    journal = journal_of(str(folder / f"a.{form}"))
+    holder = this_process("x")._replace(**other)
+    assert journal.create("lease-000007", json.dumps(holder._asdict()).encode())
+    beating = lease._Heart()
+    beating.add(journal, "lease-000007")
+    with pytest.raises(TargetBusyError, match=rf"process {holder.pid} on .*wait for it"):
+        write(frame(raw), form, folder)
+    beating._leases.clear()  # it dies
+    time.sleep(0.5)
+    write(frame(raw), form, folder)
+    assert not (folder / PROGRESS).exists()
+
+
+def test_a_name_taken_meanwhile_is_not_replaced(
+    form: str, raw: Path, stop: Stop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What got the name while a product was written stays, and nothing that was written is lost."""
+    target = raw.parent / f"a.{form}"
+    original = FORMS[form].write
+
+    def disturbed(self: Any, region: Region, arrays: Any) -> Any:
+        if form == "zarr":
+            target.mkdir(exist_ok=True)
+        (target / "zarr.json" if form == "zarr" else target).write_text("theirs")
+        return original(self, region, arrays)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FORMS[form], "write", disturbed)
+        with pytest.raises(TargetExistsError, match=r"exists and did not when the write began; pass overwrite=True"):
+            write(frame(raw), form, raw.parent)
+    assert (target / "zarr.json" if form == "zarr" else target).read_text() == "theirs"
+    stop.written.clear()
+    write(frame(raw), form, raw.parent, overwrite=True)
+    assert not stop.written
+    assert sorted(path.name for path in raw.parent.iterdir()) == [f"a.{form}", "raw.fits"]
+
+
+def test_what_others_made_is_left(form: str, raw: Path) -> None:
+    """An unfinished product that no write began, and names of devices and links."""
+    folder = raw.parent
+    part = folder / f"a.{form}.part"
+    if form == "zarr":
+        part.mkdir()
+    (part / "zarr.json" if form == "zarr" else part).write_text("theirs")
+    with pytest.raises(TargetExistsError, match="part"):
+        write(frame(raw), form, folder)
+    assert (part / "zarr.json" if form == "zarr" else part).read_text() == "theirs"
+    os.mkfifo(folder / f"pipe.{form}")
+    (folder / f"link.{form}").symlink_to(folder / "elsewhere")
+    to = getattr(lazyccd, f"to_{form}")
+    with pytest.raises(TargetExistsError, match="is a device, a pipe or a socket"):
+        to(frame(raw), folder / f"pipe.{form}", overwrite=True)
+    with pytest.raises(TargetExistsError, match=r"is a link to .*elsewhere"):
+        to(frame(raw), folder / f"link.{form}", overwrite=True)
+
+
+def test_a_store_that_holds_the_source_is_not_replaced(tmp_path: Path) -> None:
+    """Removing the folder would remove the file."""
+    inside = tmp_path / "a.zarr" / "raw.fits"
+    inside.parent.mkdir()
+    (tmp_path / "a.zarr" / "zarr.json").write_text("{}")
+    fits.writeto(inside, np.ones((4, 4), np.float32))
+    with pytest.raises(ParameterError, match=r"is made from .*raw\.fits, which would be replaced with .*a\.zarr"):
+        lazyccd.to_zarr(lazyccd.open_fits(inside), tmp_path / "a.zarr", overwrite=True)
+    assert inside.exists()
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_killed_overwrite_leaves_the_old_or_the_new_store(
+    at_once: bool, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where names can be exchanged, both are there at any time; elsewhere the next write brings the old one back."""
+    folder = raw.parent
+    write(frame(raw), "zarr", folder)
+    old = contents(folder / "a.zarr")
+
+    def die(*_: Any) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(location, "flush" if at_once else "exchange", die)
+        # this process lives on and gives the lease back, but nothing is tidied
+        patch.setattr("lazyccd.io.resumable.write.TrackedWrite.give_up", lambda self, _: self.progress.release())
+        if not at_once:
+            renames = iter([os.rename])
+            patch.setattr(location, "exchange", lambda *_: False)
+            patch.setattr(location.os, "rename", lambda *names: next(renames, die)(*names))
+        with pytest.raises(Stopped):
+            write(frame(raw, 2.5), "zarr", folder, overwrite=True)
+    assert (folder / "a.zarr").exists() == at_once
+    stop = Stop(monkeypatch, "zarr")
+    stop.left = 0  # another write, which is interrupted at once
+    with pytest.raises(Stopped), dask.config.set(scheduler="sync"):
+        write(frame(raw, 3.5), "zarr", folder, overwrite=True)
+    now = contents(folder / "a.zarr")
+    assert now != old if at_once else now == old
+    assert lazyccd.open_zarr(folder / "a.zarr").sizes == {"y": 60, "x": 80}
+    stop.left = 99
+    write(frame(raw, 3.5), "zarr", folder, overwrite=True)
+    assert sorted(path.name for path in folder.iterdir()) == ["a.zarr", "raw.fits"]
 
 
 def test_a_dead_holder_is_noticed() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +185,45 @@ def test_planes_are_counted(tmp_path: Path) -> None:
     assert (stack.result()["mask"].values == np.eye(2) * MaskSchema().bits("INTERP")).all()
     stack.veto("1", frames[1])
     assert (stack.result()["mask"].values == 0).all()
+
+
+def test_adders_at_once_lose_nothing(tmp_path: Path) -> None:
+    """Of processes that add at the same time, one at a time succeeds; the others say so, and their frames can be added then."""
+    script = (
+        "import sys, time, numpy as np\n"
+        "from astropy.nddata import CCDData\n"
+        "from lazyccd import RunningStack, errors\n"
+        "for i in range(3):\n"
+        "    name = f'{sys.argv[2]}-{i}'\n"
+        "    while True:\n"
+        "        try:\n"
+        "            frame = CCDData(np.full((600, 700), 1.0 + i), unit='adu')\n"
+        "            RunningStack(sys.argv[1], 'sum').add(frame, name=name)\n"
+        "            break\n"
+        "        except errors.TargetBusyError:\n"
+        "            time.sleep(0.05)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "deep")]
+    running = [subprocess.Popen([*command, word]) for word in ("a", "b")]
+    assert [one.wait(120) for one in running] == [0, 0]
+    stack = RunningStack(tmp_path / "deep", "sum")
+    assert sorted(stack.names) == ["a-0", "a-1", "a-2", "b-0", "b-1", "b-2"]
+    assert np.all(stack.result()["data"].values == 12)
+    assert [path.name for path in tmp_path.iterdir()] == ["deep"]
+
+
+def test_a_full_disk_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sums are what they were, the error says that they were being written, and nothing is left over."""
+    frames = make_frames(2)
+    stack = RunningStack(tmp_path / "deep")
+    stack.add(frames[0], name="0")
+    before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+
+    def full(folder: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("lazyccd.io.zarr.running_sums.flush_all", full)
+    with pytest.raises(errors.WriteError, match=r"deep.*cannot be written: No space left.*free some space"):
+        stack.add(frames[1], name="1")
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
+    assert stack.names == ["0"]

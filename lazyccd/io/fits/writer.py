@@ -46,6 +46,7 @@ from lazyccd.io.fits.scan import CARD, scan_fits
 from lazyccd.io.fits.tile_writer import RECORD, pack, table_bytes
 from lazyccd.io.resumable.disk import explained, flush, stamp_of
 from lazyccd.io.resumable.progress import Receipts
+from lazyccd.io.resumable.renames import check_kind, give_name
 from lazyccd.io.resumable.write import holding
 from lazyccd.kernels.fits.encode import encode_big_endian, fold_datasum, shift_datasum, sum_words
 from lazyccd.sections import Region
@@ -112,12 +113,13 @@ class FitsTarget:
         Raises
         ------
         TargetExistsError
-            Raised if the final name is taken and ``overwrite`` is false, or is a folder.
+            Raised if the final name is taken and ``overwrite`` is false, or is that of a folder, a link or a device.
         MissingFileError
             Raised if the folder does not exist.
         WriteError
             Raised if there is no space or no permission; nothing is left behind.
         """
+        check_kind(self.path)
         if os.path.isdir(self.path):
             raise TargetExistsError(f"{self.path} is a folder and must be the name of a file; give another name.")
         if os.path.lexists(self.path) and not overwrite:
@@ -189,16 +191,20 @@ class FitsTarget:
                 total += int(np.frombuffer(words + bytes(-len(words) % 4), ">u4").sum(dtype=np.uint64))
         return fold_datasum(total)
 
-    def finish(self, partials: Iterable[Partial]) -> None:
+    def finish(self, partials: Iterable[Partial], *, overwrite: bool = False) -> None:
         """Write the checksums, bring everything to the disk and give the file its final name.
 
         Parameters
         ----------
         partials
             What each `write` returned, in any order.
+        overwrite
+            Replace a file under the final name.
 
         Raises
         ------
+        TargetExistsError
+            Raised if there is a file by now and ``overwrite`` is false.
         WriteError
             Raised if the regions do not add up to the images, or the system refuses; the final name is untouched.
         """
@@ -216,12 +222,18 @@ class FitsTarget:
         with explained(f"{self.part}: what completes the file", NOT_CREATED):
             if all(spec.packing is None for spec in self.hdus):
                 self._add_checksums(sums)
-                os.replace(self.part, self.path)
+                give_name(self.part, self.path, overwrite=overwrite)
             else:
-                self._pack(sums)
-                os.replace(self.packed, self.path)
-                Path(self.part).unlink()
+                if not self.is_packed():
+                    self._pack(sums)
+                    Path(self.part).unlink()
+                give_name(self.packed, self.path, overwrite=overwrite)
             flush(os.path.dirname(os.path.abspath(self.path)))  # or the rename may not survive a power cut
+
+    def is_packed(self) -> bool:
+        """Return whether all tiles were moved together; only the name is missing then."""
+        # a process that dies while it packs leaves both
+        return os.path.exists(self.packed) and not os.path.exists(self.part)
 
     def is_made(self) -> bool:
         """Return whether a file of the final name has all cards of this one, except those that its pixels decide."""
@@ -469,7 +481,9 @@ class FitsFrame:
     def holds(self, region: Region, receipt: Any, *, verify: bool) -> bool:
         """Return whether the pixels are there: the file has all its space from the start."""
         # Pixels are written before their receipt, and the file has its size from the start: only checksums could tell more.
-        return not verify or all(self.target.datasum(hdu, region) == datasum for hdu, _, datasum in receipt)
+        if not verify or self.target.is_packed():
+            return True
+        return all(self.target.datasum(hdu, region) == datasum for hdu, _, datasum in receipt)
 
 
 @dataclass(frozen=True)
@@ -491,7 +505,7 @@ class FitsProduct:
 
     def is_begun(self) -> bool:
         """Return whether there is an unfinished file."""
-        return os.path.exists(self.target.part)
+        return os.path.exists(self.target.part) or os.path.exists(self.target.packed)
 
     def exists(self) -> bool:
         """Return whether there is a file of the final name."""
@@ -515,7 +529,9 @@ class FitsProduct:
 
     def complete(self, receipts: Receipts) -> None:
         """Write the checksums and give the file its name."""
-        self.target.finish([Partial(*partial) for some in receipts.values() for partial in some])
+        self.target.finish(
+            [Partial(*partial) for some in receipts.values() for partial in some], overwrite=self.overwrite
+        )
 
     def abort(self) -> None:
         """Remove the unfinished file."""

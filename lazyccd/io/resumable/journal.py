@@ -44,6 +44,14 @@ class Journal(Protocol):
         """Append a line to an entry that no other process writes; raise `OSError` if the folder is gone."""
         ...
 
+    def touch(self, name: str) -> bool:
+        """Change the time of an entry; return False if it is gone, or has no time that can be changed."""
+        ...
+
+    def touched(self, name: str) -> int | None:
+        """Return the time of an entry; None if it is gone, or has no time that can be changed."""
+        ...
+
     def remove(self, names: Iterable[str]) -> None:
         """Remove entries that may be there."""
         ...
@@ -112,6 +120,23 @@ class LocalJournal:
         finally:
             os.close(descriptor)
 
+    def touch(self, name: str) -> bool:
+        """Change the time of an entry."""
+        try:
+            os.utime(f"{self.where}/{name}")
+        except OSError:
+            return False
+        return True
+
+    def touched(self, name: str) -> int | None:
+        """Return the time of an entry."""
+        try:
+            # Opened first: a file system of the network then asks its server instead of its cache.
+            with open(f"{self.where}/{name}", "rb") as file:
+                return os.fstat(file.fileno()).st_mtime_ns
+        except OSError:
+            return None
+
     def remove(self, names: Iterable[str]) -> None:
         """Remove entries."""
         for name in names:
@@ -173,6 +198,13 @@ class RemoteJournal:
         lines.append(line)
         first = (len(lines) - 1) // SEGMENT * SEGMENT
         self._files.pipe_file(f"{self._root}/{first:08d}-{name}", b"".join(lines[first:]))
+
+    def touch(self, name: str) -> bool:
+        """Return False: an object can only be written anew, and one that is gone would come back."""
+        return False
+
+    def touched(self, name: str) -> int | None:
+        """Return None."""
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove entries."""

@@ -5,6 +5,7 @@ While a write lasts, its journal is beside the target, in ``.lazyccd-progress/<n
 - ``lease-N``: which process runs it (`lazyccd.io.resumable.lease`);
 - ``run-<fingerprint>.json``: what it writes: inputs, steps, settings, versions;
 - ``receipts-<process>.jsonl``: a line for each finished unit, appended by the process that wrote it;
+- ``laid-out``: an unfinished target was begun, so that what is there is ours;
 - ``complete``: all units are finished; only the final name may be missing.
 
 A write whose fingerprint differs from that of the interrupted one is refused; with ``overwrite=True`` it starts over.
@@ -37,6 +38,7 @@ Receipts: TypeAlias = dict[str, Any]
 """By unit: the name of what is done at once, a region of a frame, or a product of a night."""
 
 COMPLETE = "complete"
+LAID_OUT = "laid-out"
 RECEIPTS = "receipts-"
 HASH = re.compile(r"\w* ?[0-9a-f]{32,64}")
 """What stands for something of which no more is kept."""
@@ -112,6 +114,10 @@ class Progress:
         """Return whether this run has the lease and recorded what it writes: a process may die between the two."""
         return self._record_name in self.entries() and self.is_held()
 
+    def has_begun(self) -> bool:
+        """Return whether a run, this or another, began to make the unfinished target: otherwise that is not ours."""
+        return any(name == LAID_OUT or name.startswith("run-") for name in self.entries())
+
     def entries(self) -> dict[str, int]:
         """Return the bytes of all entries of the journal by name."""
         return _journal(self.target, self.run).sizes()
@@ -167,7 +173,8 @@ class Progress:
             raise
         try:
             # Receipts of another write would vouch for regions that are gone.
-            journal.remove(name for name in journal.sizes() if not name.startswith(LEASE))
+            journal.create(LAID_OUT, b"")
+            journal.remove(name for name in journal.sizes() if not (name.startswith(LEASE) or name == LAID_OUT))
             # The record comes after the layout: whoever finds it may rely on the unfinished target.
             lay_out()
             journal.create(self._record_name, self.record)
@@ -197,7 +204,7 @@ class Progress:
         """
         journal = _journal(self.target, self.run)
         names = journal.sizes()
-        if names and not any(name.startswith("run-") for name in names):
+        if names and not self.has_begun():
             take_lease(journal, self.run, self.title, break_lock=self.break_lock)
             self.end()
 

@@ -159,6 +159,10 @@ class TrackedWrite:
     def begin(self) -> Receipts:
         """Begin, or resume an interrupted write; return the receipts of the finished regions."""
         progress = self.progress
+        if self.product.is_begun() and not progress.has_begun():
+            raise TargetExistsError(
+                f"there is an unfinished {self.product.name} (.part) that was not made by a write of lazyccd; move it away first."
+            )
         if not progress.begin(self.product.lay_out, self.product.is_begun, overwrite=self.overwrite):
             return {}
         # Files may be damaged or removed between the runs.
@@ -211,7 +215,7 @@ class TrackedWrite:
         name = self.product.name
         if self.is_renamed(self.progress.entries()):
             if self.progress.is_held():
-                self.progress.end()
+                self._end()
             return name
         known: Receipts = self.progress.receipts() | dict(receipts)
         if len(known) != self.units:
@@ -229,10 +233,15 @@ class TrackedWrite:
         if not self._is_whole():
             return False
         if self.progress.is_complete():
-            self.progress.end()
+            self._end()
             return True
         self.progress.tidy()
         return False
+
+    def _end(self) -> None:
+        """Remove what a process left that died after the rename: the older product, and the journal."""
+        self.product.abort()
+        self.progress.end()
 
     def give_up(self, error: BaseException) -> None:
         """After an error, keep the finished regions if the same call can resume the write; otherwise remove them."""
@@ -404,9 +413,12 @@ def _refuse_sources(images: Iterable[Image], name: str, copied: Iterable[str]) -
         return
     full = os.path.realpath(name)  # a link to an input is that input
     for path in dict.fromkeys([*(path for image in images for path in _source_paths(image)), *copied]):
-        if os.path.realpath(path) == full:
+        # replacing a folder would remove what is in it
+        if Path(os.path.realpath(path)).is_relative_to(full):
             raise ParameterError(
-                f"the frame is made from {path}, which cannot be written at the same time; give another name."
+                f"the frame is made from {path}, which would be replaced with {name}; give another name."
+                if os.path.realpath(path) != full
+                else f"the frame is made from {path}, which cannot be written at the same time; give another name."
             )
 
 

@@ -7,7 +7,6 @@ files that are being written, is in a folder ``scratch`` of the journal: a proce
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
 import uuid
@@ -18,10 +17,16 @@ from typing import Any, Protocol
 import fsspec
 
 from lazyccd.errors import MissingFileError, TargetExistsError
-from lazyccd.io.resumable.disk import flush, stamp_of
+from lazyccd.io.resumable.disk import flush, flush_all, stamp_of
 from lazyccd.io.resumable.journal import journal_of
+from lazyccd.io.resumable.renames import check_kind, exchange, taken_meanwhile
 
 SCRATCH = "scratch"
+FINAL = "final"
+"""Name of the note of which folder gets the final name."""
+
+OLD = "old"
+"""Folder of an older store where two folders cannot change their names at once."""
 
 
 class Location(Protocol):
@@ -87,8 +92,8 @@ class Location(Protocol):
         """Return whether there is an unfinished store."""
         ...
 
-    def complete(self, key: str, content: bytes) -> None:
-        """Write the last file and give the store its final name."""
+    def complete(self, key: str, content: bytes, *, overwrite: bool) -> None:
+        """Write the last file and give the store its final name; raise `TargetExistsError` if that may not be replaced."""
         ...
 
     def discard(self) -> None:
@@ -158,13 +163,14 @@ class LocalLocation:
 
     def check_free(self, overwrite: bool) -> None:
         """Raise if the final name is taken, or taken by something that is no Zarr store, or if its parent does not exist."""
+        check_kind(self.address)
         parent = Path(self.address).absolute().parent
         if not parent.is_dir():
             raise MissingFileError(f"the folder {parent} of {self.address} does not exist; create it first.")
         if self.exists():
             is_store = any(os.path.exists(f"{self.address}/{name}") for name in ("zarr.json", ".zgroup", ".zarray"))
             _refuse(self.address, overwrite, is_store)
-        if os.path.lexists(self.unfinished) and not self._is_ours():
+        if os.path.lexists(self.unfinished) and not os.path.isdir(self._scratch):
             raise TargetExistsError(f"{self.unfinished} exists and is no unfinished store; remove it first.")
 
     def begin(self) -> None:
@@ -235,29 +241,42 @@ class LocalLocation:
 
     def is_begun(self) -> bool:
         """Return whether there is an unfinished store."""
-        return os.path.isdir(self.unfinished) and os.path.isdir(self._scratch)
+        return os.path.isdir(self.unfinished) and os.path.isdir(self._scratch) and not self._is_named()
 
-    def complete(self, key: str, content: bytes) -> None:
-        """Write the last file, then rename. An older store is moved aside first and removed last."""
+    def complete(self, key: str, content: bytes, *, overwrite: bool) -> None:
+        """Write the last file, then rename. An older store changes its name with the new one, and is removed last."""
         self.put(key, [content])
-        _flush_all(self.unfinished)
-        # A folder cannot replace one that is not empty. For a moment neither has the name, but both are there.
-        if self.exists():
-            shutil.rmtree(f"{self._scratch}/old", ignore_errors=True)
-            os.rename(self.address, f"{self._scratch}/old")
-        os.rename(self.unfinished, self.address)
+        flush_all(self.unfinished)
+        if self.exists() and not overwrite:
+            raise taken_meanwhile(self.address)
+        # Both folders stand beside each other with each other's name if the process dies now: the note tells them apart.
+        self.note(FINAL, _inode(self.unfinished).encode())
+        if not (self.exists() and exchange(self.unfinished, self.address)):
+            self._rename_in_steps()
         flush(os.path.dirname(self.address) or ".")
-        self._tidy()
+        self.discard()
+
+    def _rename_in_steps(self) -> None:
+        """Rename; an older store is moved aside first, and `begin` brings it back if this process dies in between."""
+        if self.exists():
+            shutil.rmtree(f"{self._scratch}/{OLD}", ignore_errors=True)
+            os.rename(self.address, f"{self._scratch}/{OLD}")
+        os.rename(self.unfinished, self.address)
+
+    def _is_named(self) -> bool:
+        """Return whether the store that was written has its name; what is called unfinished is then the older one."""
+        try:
+            return self.noted(FINAL).decode() == _inode(self.address)
+        except OSError:
+            return False
 
     def discard(self) -> None:
-        """Remove the unfinished store, if it is one."""
-        if self._is_ours():
+        """Remove the unfinished store, if it is one, or an older store that was replaced."""
+        if os.path.isdir(f"{self._scratch}/{OLD}") and not self.exists():
+            os.rename(f"{self._scratch}/{OLD}", self.address)
+        if os.path.isdir(self._scratch):
             shutil.rmtree(self.unfinished, ignore_errors=True)
         self._tidy()
-
-    def _is_ours(self) -> bool:
-        """Return whether the folder was made here: still being written, or complete and not yet renamed."""
-        return os.path.isdir(self._scratch) or os.path.isfile(f"{self.unfinished}/zarr.json")
 
     def _tidy(self) -> None:
         """Remove the scratch folder, and those above it if nothing else is in them."""
@@ -267,22 +286,10 @@ class LocalLocation:
             os.rmdir(os.path.dirname(self._progress))
 
 
-def _flush_all(folder: str) -> None:
-    """Wait until all files below a folder are on the disk, since the name must not survive a power cut that they do not.
-
-    The file system of the folder is flushed once, which is five to ten times faster than flushing file by file. Python has no
-    ``syncfs``; systems other than Linux do not either, and there all file systems are flushed.
-    """
-    syncfs: Any = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-    if syncfs is None:
-        os.sync()
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        if syncfs(descriptor) != 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), folder)
-    finally:
-        os.close(descriptor)
+def _inode(folder: str) -> str:
+    """Return what a folder keeps when it is renamed."""
+    status = os.stat(folder)
+    return f"{status.st_dev} {status.st_ino}"
 
 
 def _write_all(descriptor: int, pieces: Iterable[bytes]) -> None:
@@ -381,8 +388,10 @@ class RemoteLocation:
         self._files.invalidate_cache()
         return bool(self._files.exists(f"{self._progress}/{SCRATCH}/begun")) and not self.exists()
 
-    def complete(self, key: str, content: bytes) -> None:
+    def complete(self, key: str, content: bytes, *, overwrite: bool) -> None:
         """Write the object that makes it a store."""
+        if self.exists() and not overwrite:
+            raise taken_meanwhile(self.address)
         self.put(key, [content])
         self._remove_all(f"{self._progress}/{SCRATCH}")
 

@@ -12,17 +12,22 @@ has those that are never used. Counts instead of bits let a frame be taken out a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lazyccd.errors import FormatError, SourceChangedError
+from lazyccd.errors import FormatError, LazyCCDError, SourceChangedError
+from lazyccd.io.resumable.disk import explained, flush, flush_all
+from lazyccd.io.resumable.journal import journal_of
+from lazyccd.io.resumable.lease import take_lease
 from lazyccd.kernels.block import Array
 from lazyccd.plan.storage import StoredRows
 from lazyccd.sections import Region
@@ -99,9 +104,15 @@ class SumsSink:
         """Make the arrays of the new generation."""
         if self.source == self.target:
             return
+        folder = self.layout.generation(self.target)
+        with explained(str(folder)):
+            self._make(folder)
+
+    def _make(self, folder: Path) -> None:
+        """Make the arrays, without pixels."""
         import zarr
 
-        folder = self.layout.generation(self.target)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         # A run that died may have left a part of this generation.
         shutil.rmtree(folder, ignore_errors=True)
         group = zarr.open_group(str(folder), mode="w")
@@ -115,6 +126,11 @@ class SumsSink:
         group.create_array("planes", shape=planes, chunks=(1, 1, *chunk), dtype="u2", fill_value=0)
 
     def write(self, region: Region, arrays: Mapping[str, Array]) -> None:
+        """Add one region, or take it out."""
+        with explained(f"{self.layout.generation(self.target)} {region.to_fits()}"):
+            self._write(region, arrays)
+
+    def _write(self, region: Region, arrays: Mapping[str, Array]) -> None:
         """Add one region, or take it out."""
         group = self.layout.open(self.target)
         old = group if self.source == self.target else (None if self.source < 0 else self.layout.open(self.source, "r"))
@@ -276,19 +292,55 @@ def read_current(path: str) -> dict[str, Any] | None:
     return content
 
 
+@contextlib.contextmanager
+def changing(path: str) -> Iterator[None]:
+    """Keep other processes and threads from changing a store, and remove what one that died has left.
+
+    Raises
+    ------
+    TargetBusyError
+        Raised if another one changes it.
+    """
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    journal = journal_of(path)
+    # Two that add to the same sums would each write a generation that lacks the other's frame.
+    with explained(journal.where):
+        lease = take_lease(journal, uuid.uuid4().hex, path, break_lock=False)
+    try:
+        with explained(path):
+            _remove_others(path, read_current(path))
+        yield
+    except BaseException:
+        with contextlib.suppress(LazyCCDError, OSError):
+            _remove_others(path, read_current(path))
+            os.rmdir(path)  # of a store that has no frame yet
+        raise
+    finally:
+        journal.end([lease])
+
+
 def write_current(path: str, content: dict[str, Any]) -> None:
     """Make a generation the one that counts, and remove the others."""
+    before = read_current(path)
+    with explained(path):
+        folder = Path(path)
+        part = folder / f"{CURRENT}.part"
+        with part.open("w") as file:
+            json.dump({"format_version": FORMAT_VERSION, **content}, file, indent=1)
+        # The name must not outlive a power cut that the sums do not.
+        flush_all(path)
+        part.replace(folder / CURRENT)
+        flush(path)
+        # Only now: a reader of the old generation is told to call result() again.
+        _remove_others(path, content, {} if before is None else before["parts"])
+
+
+def _remove_others(path: str, content: dict[str, Any] | None, parts: Iterable[str] = ()) -> None:
+    """Remove all generations but the one that counts, of the parts that a store has and had."""
     folder = Path(path)
-    before = read_current(path) or {"parts": ()}
-    part = folder / f"{CURRENT}.part"
-    with part.open("w") as file:
-        json.dump({"format_version": FORMAT_VERSION, **content}, file, indent=1)
-        file.flush()
-        # The name must not outlive a power cut that the content does not.
-        os.fsync(file.fileno())
-    part.replace(folder / CURRENT)
-    # Only now: a reader of the old generation is told to call result() again.
-    for name in {*before["parts"], *content["parts"]}:
+    (folder / f"{CURRENT}.part").unlink(missing_ok=True)
+    now = {} if content is None else dict.fromkeys(content["parts"], f"sums-{content['generation']:06d}.zarr")
+    for name in {"", *parts, *now}:
         for other in (folder / name).glob("sums-*.zarr"):
-            if name not in content["parts"] or other.name != f"sums-{content['generation']:06d}.zarr":
+            if other.name != now.get(name):
                 shutil.rmtree(other, ignore_errors=True)

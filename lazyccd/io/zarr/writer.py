@@ -188,16 +188,20 @@ class ZarrTarget:
         """Return the sizes in bytes of all shards of an array that exist, by name in the store."""
         return location_of(self.store).sizes(f"{self._prefix}{name}/c")
 
-    def finish_group(self, attrs: Mapping[str, Any] | None = None) -> None:
+    def finish_group(self, attrs: Mapping[str, Any] | None = None, *, overwrite: bool = False) -> None:
         """Write the metadata of the group; if that is the root, the store gets its final name.
 
         Parameters
         ----------
         attrs
             Attributes that are known only now, such as mean and median.
+        overwrite
+            Replace a store under the final name.
 
         Raises
         ------
+        TargetExistsError
+            Raised if the store gets its name, that is taken by now, and ``overwrite`` is false.
         WriteError
             Raised if the system refuses.
         """
@@ -209,7 +213,7 @@ class ZarrTarget:
             if self.group:
                 place.put(f"{self.group}/zarr.json", [document])
             else:
-                place.complete("zarr.json", document)
+                place.complete("zarr.json", document, overwrite=overwrite)
 
     def abort(self) -> None:
         """Remove the unfinished store; a local final name is never touched."""
@@ -287,7 +291,9 @@ class ZarrTarget:
             )
 
 
-def complete_store(store: str, groups: Sequence[str], root_attrs: Mapping[str, Any]) -> None:
+def complete_store(
+    store: str, groups: Sequence[str], root_attrs: Mapping[str, Any], *, overwrite: bool = False
+) -> None:
     """Write the metadata of the root and give a store its final name.
 
     Parameters
@@ -299,9 +305,13 @@ def complete_store(store: str, groups: Sequence[str], root_attrs: Mapping[str, A
     root_attrs
         Attributes of the root, such as ``{"lazyccd": {"format_version": 1, "write_id": "..."}}``; must go into JSON. The
         checksums of the inputs are added to their provenance.
+    overwrite
+        Replace a store under the final name.
 
     Raises
     ------
+    TargetExistsError
+        Raised if there is one by now and ``overwrite`` is false.
     WriteError
         Raised if the system refuses; the final name is untouched.
     """
@@ -318,7 +328,7 @@ def complete_store(store: str, groups: Sequence[str], root_attrs: Mapping[str, A
             members[name] = consolidated(document, {})
             members.update({f"{name}/{key}": array for key, array in arrays.items()})
         root = {"attributes": with_checksums(root_attrs), "zarr_format": 3, "node_type": "group"}
-        place.complete("zarr.json", json_bytes(consolidated(root, members)))
+        place.complete("zarr.json", json_bytes(consolidated(root, members)), overwrite=overwrite)
 
 
 def is_made(store: str, root_attrs: Mapping[str, Any]) -> bool:
@@ -449,11 +459,11 @@ class ZarrProduct:
     def complete(self, receipts: Receipts) -> None:
         """Write the metadata and give the store its name."""
         for group in self._groups:
-            group.target.finish_group()
+            group.target.finish_group(overwrite=self.overwrite)
         names = [group.target.group for group in self._groups]
         # A level that is one frame has its arrays in its root, which is complete by now.
         if names != [""]:
-            complete_store(self.name, names, self.root_attrs)
+            complete_store(self.name, names, self.root_attrs, overwrite=self.overwrite)
 
     def abort(self) -> None:
         """Remove the unfinished store."""

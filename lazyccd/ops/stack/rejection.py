@@ -524,6 +524,16 @@ class VarianceClip(_Iterated):
     high: float | None = 3.0
     """Deviations above the median."""
 
+    def for_frames(self, given: Given) -> VarianceClip:
+        """Return the rule; raise `ParameterError` if a frame has no uncertainty, by which it could be judged."""
+        for label, image in zip(given.labels, given.images, strict=True):
+            if not image.has_variance:
+                raise ParameterError(
+                    f"reject {self.name!r} judges inputs by their uncertainties, and {label} has none; make them with "
+                    "create_deviation, or choose another rejection."
+                )
+        return self
+
 
 @dataclass(frozen=True)
 class Winsorized(_Iterated):

@@ -11,7 +11,6 @@ import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import xarray as xr
@@ -25,7 +24,15 @@ from lazyccd.frame.tree import Names, frames_of, make_tree
 from lazyccd.frame.units import conversion_factor, parse_unit, unit_to_text
 from lazyccd.io import as_frame
 from lazyccd.io.open import open_image
-from lazyccd.io.zarr.running_sums import CHUNK, SumsLayout, SumsSink, SumsStorage, read_current, write_current
+from lazyccd.io.zarr.running_sums import (
+    CHUNK,
+    SumsLayout,
+    SumsSink,
+    SumsStorage,
+    changing,
+    read_current,
+    write_current,
+)
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops.binary import affine_image
 from lazyccd.ops.mosaic.warp import Order, SkyGrid, celestial_target, celestial_wcs, kernel_of, normalize_shape, warped
@@ -135,7 +142,16 @@ class RunningStack:
             Raised if there is a frame of this name, no name, the weight is not above 0, or a tree has other names.
         ShapeError, UnitError
             Raised if shapes or units differ.
+        TargetBusyError
+            Raised if another process, or another thread, is adding or vetoing a frame.
+        WriteError
+            Raised if there is no space; the sums are what they were.
         """
+        with changing(self.path):
+            self._add(frame, weight, name)
+
+    def _add(self, frame: Any, weight: float, name: str | None) -> None:
+        """Add a frame to a folder that nobody else changes."""
         content = self._content()
         opened, images = self._images(frame)
         root = opened.attrs if isinstance(opened, xr.DataTree) else None
@@ -179,7 +195,14 @@ class RunningStack:
         ------
         ParameterError
             Raised if there is no such frame, it is not given, or it is not what it was.
+        TargetBusyError, WriteError
+            As of `add`.
         """
+        with changing(self.path):
+            self._veto(name, frame)
+
+    def _veto(self, name: str, frame: Any) -> None:
+        """Take a frame out of a folder that nobody else changes."""
         content = self._content()
         entry = next((one for one in content["frames"] if one["name"] == name), None)
         if entry is None:
@@ -286,7 +309,6 @@ class RunningStack:
             layouts[part], schema = self._layout(content, part)
             _check_alike(image, f"{name}[{part}]" if part else name, content["parts"][part], schema, self.path)
         for part, image in images.items():
-            Path(layouts[part].path).mkdir(parents=True, exist_ok=True)
             sink = SumsSink(layouts[part], source, number + 1, weight, sign)
             _write_sums(_in_units(image, content["parts"][part]["units"], name), sink)
         # only now do readers see the new sums; a run that died before has left files that nobody reads
