@@ -41,7 +41,7 @@ def run_plan(plan: Step, kinds: Mapping[str, Kind]) -> dict[str, Array]:
     def compute(rows: slice, arrays: tuple[Array, ...] = ()) -> tuple[Array, ...]:
         region = Region(rows.start, rows.stop, 0, plan.shape[1])
         work, deps = _work(plan, Request(region, planes), plan.pending, scalars)
-        return compute_region(work, outputs, deps, arrays)
+        return compute_region(work, outputs, deps, arrays=arrays)
 
     parts = shares(plan.shape[0], _passes(plan) * plan.shape[0] * plan.shape[1] // 2)
     if len(parts) == 1:

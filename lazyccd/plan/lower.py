@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
+from weakref import WeakValueDictionary
 
 import dask.array as da
 import numpy as np
@@ -29,6 +30,7 @@ from lazyccd.kernels.block import Request
 from lazyccd.plan.chunks import CHUNK_PIXELS, Grid
 from lazyccd.plan.cost import fits_memory
 from lazyccd.plan.forks import forget_pools_after_forks
+from lazyccd.plan.results import ResultMemory, put_together
 from lazyccd.plan.steps import Chunked, Reduction, Scalar, Step, walk
 from lazyccd.plan.tasks import (
     PLANE_OF,
@@ -155,6 +157,16 @@ class ImageLayer(PlanLayer):
         self.name = name
         self.grid = grid
         self.outputs = outputs
+        self.results: WeakValueDictionary[str, ResultMemory] = WeakValueDictionary()
+        """Memory of the variables that are being computed as a whole."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out memory, which is of this process."""
+        return {key: value for key, value in super().__getstate__().items() if key != "results"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin without memory."""
+        self.__dict__.update(state, results=WeakValueDictionary())
 
     def get_output_keys(self) -> Set[Key]:
         """Return the keys of all chunks of all variables."""
@@ -176,7 +188,8 @@ class ImageLayer(PlanLayer):
             deps = [TaskRef(key) for key in work.keys]
             key = (outputs[0].name if len(outputs) == 1 else self.name, i, j)
             # _data_producer lets the scheduler queue tasks that only read; else it starts all of them and memory runs over
-            yield Task(key, run_image, work, tuple(outputs), *deps, _data_producer=not deps)
+            memory = tuple(self.results.get(out.name) for out in outputs)
+            yield Task(key, run_image, work, tuple(outputs), memory, *deps, _data_producer=not deps)
             if len(outputs) > 1:
                 for k, out in enumerate(outputs):
                     yield Task((out.name, i, j), operator.getitem, TaskRef(key), k)
@@ -303,6 +316,24 @@ class WriteLayer(TaskLayer):
         yield Task(self.name, run_finish, self.sink, TaskRef(created), List(*receipts))
 
 
+class PlanArray(da.Array):
+    """A lazy array whose chunks are the last ones of a plan; what operations of dask's make of it are plain arrays of dask's."""
+
+    __slots__ = ()
+
+    def __dask_postcompute__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Return the last step of `compute`, and memory for the result, of which the layer of its chunks is told."""
+        # An optimization of its own would know more about the graph, but dask 2026.8 mixes results up that are computed at once and
+        # have different ones. dask asks for the last step before it culls, and holds it until the graph is computed.
+        finalize, arguments = super().__dask_postcompute__()  # type: ignore[no-untyped-call]
+        memory = ResultMemory(self.shape, self.dtype)
+        for name in self.dask.dependencies.get(self.name, ()):
+            layer = self.dask.layers[name]
+            if isinstance(layer, ImageLayer) and self.size:
+                layer.results[self.name] = memory
+        return put_together, (memory, finalize, *arguments)
+
+
 class LabelLayer(MaterializedLayer):
     """No tasks; says which plan and which of its outputs an array is."""
 
@@ -387,7 +418,7 @@ def lower_image(
     for variable, kind in kinds.items():
         # with a meta dask never calls anything on empty arrays to find out the dtype
         meta = np.empty((0, 0), plan.dtypes[PLANE_OF[kind]])
-        arrays[variable] = da.Array(graph, names[variable], grid, meta=meta)
+        arrays[variable] = PlanArray(graph, names[variable], grid, meta=meta)  # type: ignore[no-untyped-call]
     return arrays
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from lazyccd.kernels.block import Array, Block, Request, Target
 from lazyccd.plan.cost import cuts_of_task, declared_bytes, keep_freed_memory
 from lazyccd.plan.evaluate import Evaluation
+from lazyccd.plan.results import ResultMemory, parts_of
 from lazyccd.plan.schedule import demand
 from lazyccd.plan.steps import ChunkKey, Reduction, Stack, Step
 from lazyccd.sections import Region
@@ -154,22 +155,27 @@ def make_work(plan: Step, request: Request, order: Sequence[Step], scalars: Iter
     return Work(plan, request, tuple(touched), wanted, limit)
 
 
-def run_image(work: Work, outputs: tuple[Output, ...], *deps: Any) -> Any:
-    """Compute one chunk of one variable, or a tuple of several."""
-    arrays = compute_region(work, outputs, deps)
+def run_image(work: Work, outputs: tuple[Output, ...], memory: tuple[ResultMemory | None, ...], *deps: Any) -> Any:
+    """Compute one chunk of one variable, or a tuple of several; into the memory of results where there is one for all."""
+    arrays = compute_region(work, outputs, deps, memory)
     # a plain tuple: dask's sizeof sees 48 bytes in a dataclass, and would never spill it
     return arrays[0] if len(arrays) == 1 else arrays
 
 
 def compute_region(
-    work: Work, outputs: Sequence[Output], deps: Sequence[Any], arrays: tuple[Array, ...] = ()
+    work: Work,
+    outputs: Sequence[Output],
+    deps: Sequence[Any],
+    memory: tuple[ResultMemory | None, ...] = (),
+    arrays: tuple[Array, ...] = (),
 ) -> tuple[Array, ...]:
-    """Compute one region of several variables, into arrays if they are given."""
+    """Compute one region of several variables, into arrays or into memory of results if they are given."""
     region, dtypes = work.request.region, work.plan.dtypes
     # of one plane there may be two variables, and a root is taken in place
     apart = len({out.plane for out in outputs}) == len(outputs)
-    given = bool(arrays)
     with work.start(deps) as evaluation:
+        arrays = arrays or parts_of(memory, region)
+        given = bool(arrays)
         # allocated when the estimate was found to fit, and filled band by band, so that no second block is ever held
         arrays = arrays or tuple(np.empty(region.shape, dtypes[out.plane]) for out in outputs)
         target = Target(region, tuple((out.plane, out.kind) for out in outputs), arrays)
