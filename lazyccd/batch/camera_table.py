@@ -45,6 +45,12 @@ _LONG = 7200.0
 _DARK_PART = 0.1
 """Columns or rows below this part of a flat's light see none."""
 
+_LIT_PART = 0.5
+"""A strip above this part of the level of a flat is vignetted rather than without light."""
+
+_MARGIN = 3
+"""Columns or rows next to the light that are not taken for an overscan: charge may trail into them."""
+
 _LEAST_STRIP = 4
 _SAID = re.compile(r"^(?P<keyword>[A-Z0-9 _-]+) = (?P<text>'.*?'|\".*?\")")
 
@@ -189,10 +195,13 @@ def _strips(plan: NightPlan) -> Iterator[str]:
         done.add(item.shape)
         image = resolve(open_raw(item))
         pixels = read_pixels(image, Region.full(item.shape), allowed="SAT")
-        for strip in dark_strips(pixels):
-            rows, columns = item.shape
+        strips = dark_strips(pixels)
+        where = "@NAXIS1={1},NAXIS2={0}".format(*item.shape)
+        for strip in strips:
             yield f"# {strip.to_fits()} of {item.name} sees less than {_DARK_PART:.0%} of its light: an overscan?"
-            yield f'# "overscan@NAXIS1={columns},NAXIS2={rows}" = {_quoted(strip.to_fits())}'
+            yield f"# {_quoted(f'overscan{where}')} = {_quoted(strip.to_fits())}"
+        if strips and item.facts.trim.value is None:
+            yield f"# {_quoted(f'trim{where}')} = {_quoted(_lit_part(item.shape, strips).to_fits())}"
 
 
 def dark_strips(flat: Array) -> list[Region]:
@@ -204,17 +213,30 @@ def dark_strips(flat: Array) -> list[Region]:
     [Region(y0=0, y1=10, x0=23, x1=32)]
     """
     found = []
-    for axis in (1, 0):
-        profile = np.nanmedian(flat, axis=1 - axis)
-        zero, top = float(np.nanmin(profile)), float(np.nanmedian(profile))
+    profiles = {axis: np.nanmedian(flat, axis=1 - axis) for axis in (1, 0)}
+    # One level without light for both axes: the darkest rows of a flat that vignettes are lit all the same.
+    zero = min(float(np.nanmin(profile)) for profile in profiles.values())
+    for axis, profile in profiles.items():
+        top = float(np.nanmedian(profile))
         lit = np.flatnonzero(profile - zero > _DARK_PART * (top - zero))
-        if not lit.size or top <= zero:
+        if not lit.size or zero > _LIT_PART * top:
             continue
-        for first, last in ((0, int(lit[0]) - 3), (int(lit[-1]) + 4, flat.shape[axis])):
+        for first, last in ((0, int(lit[0]) - _MARGIN), (int(lit[-1]) + 1 + _MARGIN, flat.shape[axis])):
             if last - first >= _LEAST_STRIP:
                 other = flat.shape[1 - axis]
                 found.append(Region(0, other, first, last) if axis else Region(first, last, 0, other))
     return found
+
+
+def _lit_part(shape: tuple[int, int], strips: list[Region]) -> Region:
+    """Return what is left of an image between strips at its edges and the `_MARGIN` next to them."""
+    y0, y1, x0, x1 = Region.full(shape)
+    for strip in strips:
+        if strip.shape.y < shape[0]:
+            y0, y1 = (strip.y1 + _MARGIN, y1) if strip.y0 == 0 else (y0, strip.y0 - _MARGIN)
+        else:
+            x0, x1 = (strip.x1 + _MARGIN, x1) if strip.x0 == 0 else (x0, strip.x0 - _MARGIN)
+    return Region(y0, y1, x0, x1)
 
 
 def _types(plan: NightPlan) -> Iterator[str]:

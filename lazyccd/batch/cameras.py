@@ -13,10 +13,12 @@ Tables of some cameras are built in; `load_camera` reads a user's. `cameras_of` 
 Names in ``[fix]`` and ``[types]`` may carry conditions: ``"DARK@EXPTIME=0"``, ``"trim@NAXIS1=1030,NAXIS2=1030"``.
 ``FILE`` stands for the file's name below the night's folder: ``"*@FILE=flats/*" = "flat"``.
 Patterns are shell patterns without regard to case; numbers are compared as numbers; ``KEY=`` means that it is absent.
+Keywords are read without regard to case; ``HIERARCH`` in front of one may be left out.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -242,7 +244,19 @@ def _check(found: set[str], known: tuple[str, ...], what: str, where: str) -> No
 
 def _conditions(table: Mapping[str, Any]) -> tuple[Condition, ...]:
     """Return the conditions of a match table."""
-    return tuple(Condition(keyword, as_text(pattern)) for keyword, pattern in table.items())
+    return tuple(Condition(_keyword(keyword), as_text(pattern)) for keyword, pattern in table.items())
+
+
+def _keyword(text: str) -> str:
+    """Return a keyword as frames have it: in capitals, without HIERARCH.
+
+    Examples
+    --------
+    >>> _keyword("HIERARCH Inst Filter Name"), _keyword("expms [ms]"), _keyword("date-obs + ut")
+    ('INST FILTER NAME', 'EXPMS [ms]', 'DATE-OBS + UT')
+    """
+    names, sign, unit = text.partition(" [")
+    return re.sub(r"\bHIERARCH +", "", names.upper()).strip() + sign + unit
 
 
 def _rules(table: Mapping[str, Any], kind: str, where: str) -> tuple[Rule, ...]:
@@ -254,5 +268,6 @@ def _rules(table: Mapping[str, Any], kind: str, where: str) -> tuple[Rule, ...]:
         pairs = [item.partition("=") for item in conditions.split(",") if item]
         if any(not sign for _, sign, _ in pairs):
             raise ParameterError(f"camera table {where!r}: condition of {key!r} in [{kind}] must be KEYWORD=pattern.")
-        rules.append(Rule(name, values, tuple(Condition(left.strip(), right.strip()) for left, _, right in pairs)))
+        values = tuple(map(_keyword, values)) if kind == "keys" else values
+        rules.append(Rule(name, values, tuple(Condition(_keyword(left), right.strip()) for left, _, right in pairs)))
     return tuple(rules)

@@ -81,7 +81,8 @@ def classify_by_header(
     keywords = tuple(dict.fromkeys(keyword for camera in cameras for keyword in camera.keywords("type")))
     texts = {keyword: value for keyword in keywords if not header_values.is_nothing(value := frame.get(keyword))}
     found = _by_spelling(frame, cameras, texts, master)
-    is_untyped = found.value == "unknown" and not texts
+    # A table may say that a frame is unknown, to leave it out: then no name proposes a type.
+    is_untyped = found.source == _UNTYPED
     combined = "" if master else why_combined(frame)
     if combined and (calibration_of(found.value or "") or is_untyped):
         return Fact("master", combined)
@@ -162,7 +163,7 @@ def _nearest(cameras: tuple[Camera, ...], texts: dict[str, object]) -> str:
 
 _UNTYPED = (
     "no keyword of the type (IMAGETYP, OBSTYPE, ...) and no name that tells; give it by [fix] type or [types] in a camera table "
-    "(--camera), or in the table of --dry-run --save"
+    "(--camera; 'lazyccd camera' writes one), or in the table of --dry-run --save"
 )
 
 _PROPOSED = {
@@ -173,6 +174,14 @@ _PROPOSED = {
     "bias": r"bias(?:es)?|zeros?|offsets?",
     "science": r"lights?|science|sci|objects?|obj|targets?|raws?(?=[ _-]*light)",
 }
+_ASIDE = {
+    "focus": re.compile(r"focus(?:[ _-]?(?:frame|run|test|sequence|exposure)s?)?[ _-]*\d*|hartmann.*", re.IGNORECASE),
+    "acquisition": re.compile(
+        r"tests?(?:[ _-]?(?:frame|image|exposure|shot)s?)?[ _-]*\d*|pointing|acquisition|junk", re.IGNORECASE
+    ),
+}
+"""What stands alone in OBJECT where nothing was observed; in the name of a file or folder it says less."""
+
 _NOTHING_ELSE = re.compile(
     rf"(?<![a-z])(?:{'|'.join(words for kind, words in _PROPOSED.items() if kind != 'science')})(?![a-z])"
     r"|(?<![a-z0-9])[a-z]{1,2}(?![a-z0-9])|\d+(?:\.\d+)?s?|[\s_#.,:()-]+",
@@ -192,6 +201,9 @@ def _by_names(frame: RawFrame) -> Fact[str]:
             if found := words.search(text.replace("_", " ")):
                 named = f"{what} {text.replace(' ', '') if what != 'OBJECT' else text!r}"
                 return _proposed(kind, named, f"{what} for the word {found[0]!r}")
+    for kind, words in _ASIDE.items():
+        if words.fullmatch(title.strip()):
+            return _proposed(kind, f"OBJECT {title!r}", f"OBJECT for the word {title.strip()!r}")
     if title:
         why = "and no word for a calibration"
         return _proposed("science", f"OBJECT {title!r} {why}", f"OBJECT {why}")
@@ -211,7 +223,8 @@ def _proposed(kind: str, why: str, briefly: str) -> Fact[str]:
         The same without the name, so that all frames of a kind have one doubt.
     """
     doubt = (
-        f"{kind} is proposed by {briefly}; confirm it by [types] in a camera table, or in the table of --dry-run --save"
+        f"{kind} is proposed by {briefly}; confirm it by [types] in a camera table ('lazyccd camera' writes one), or in the table "
+        "of --dry-run --save"
     )
     return Fact(kind, f"proposed by {why}", doubt=doubt)
 

@@ -21,7 +21,7 @@ from lazyccd.io.fits.mef import OnError, damage_of, frame_names
 from lazyccd.io.fits.scan import FitsFile, HduInfo
 from lazyccd.io.fits.storage import COMPANIONS
 from lazyccd.io.names import Name, Selector, find_files, fits_below, is_url, parse_name, split_hdu
-from lazyccd.ops.mosaic.split import amplifiers_in
+from lazyccd.ops.mosaic.split import amplifiers_in, gains_in
 
 RECORD = "run.json"
 """What a run notes beside its products; see `lazyccd.batch.record`."""
@@ -82,6 +82,11 @@ class RawFrame:
     def amplifiers(self) -> tuple[str, ...]:
         """Names of the amplifiers of the image, where its header has the sections of several."""
         return amplifiers_in(self.header)
+
+    @cached_property
+    def gains(self) -> tuple[str, ...]:
+        """Names of the amplifiers of which its header has a gain or read noise each, where these are several."""
+        return gains_in(self.header)
 
     @cached_property
     def _own(self) -> Cards:
@@ -157,7 +162,7 @@ class RawFrame:
         return {key: value for key, value in self.__dict__.items() if key not in _PARSED}
 
 
-_PARSED = frozenset({"amplifiers", "_own", "_of_file", "_both", "_local"})
+_PARSED = frozenset({"amplifiers", "gains", "_own", "_of_file", "_both", "_local"})
 _COMMENTARY = frozenset({"", "COMMENT", "HISTORY"})
 
 
@@ -238,6 +243,11 @@ def collect(
         some, problems = _images(scanned, item.hdu, short, siblings, skip=on_error == "skip")
         frames += some
         skipped += problems
+    # Products may lie beside the raw frames, where OUT is the folder of the night.
+    beside = {frame.source for frame in frames if _is_written(frame, roots)}
+    if len(beside) < len(frames):
+        frames = [frame for frame in frames if frame.source not in beside]
+        products += sorted({parse_name(source).path for source in beside})
     frames, notes = _count_copies_once(frames)
     notes = [*notes, *([] if recursive else _subfolders(given))]
     if products:
@@ -254,6 +264,14 @@ def _is_product(path: str, roots: set[str]) -> bool:
             return True
         folder = os.path.dirname(folder)
     return False
+
+
+def _is_written(frame: RawFrame, roots: set[str]) -> bool:
+    """Return whether an image is a product that a run wrote into its folder, and was not named itself."""
+    if frame.get("LZSTATUS") is None:
+        return False
+    path = os.path.abspath(_path(frame))
+    return path not in roots and has_record(os.path.dirname(path))
 
 
 def has_record(folder: str) -> bool:
@@ -479,7 +497,8 @@ def _read_card(card: str) -> tuple[str, Any, str] | None:
     with quiet(VerifyWarning):
         try:
             read = fits.Card.fromstring(card)
-            keyword, value, comment = read.keyword, read.value, read.comment
+            # astropy leaves the case of HIERARCH keywords as it is; tables are read without regard to it.
+            keyword, value, comment = read.keyword.upper(), read.value, read.comment
         except (VerifyError, ValueError):
             return None
     if keyword in _COMMENTARY or not isinstance(value, (str, int, float, bool)):

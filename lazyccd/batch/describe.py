@@ -121,6 +121,7 @@ class _Remembered(Generic[T]):
             frame.child,
             keywords,
             frame.amplifiers,
+            frame.gains,
             *(condition.holds(frame) for condition in self._names),
             *map(frame.texts, present),
         )

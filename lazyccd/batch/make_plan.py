@@ -14,12 +14,13 @@ from itertools import pairwise
 from typing import Any
 
 from lazyccd.batch.associate import Candidate, Shelf, choose, choose_dark, choose_mask, groups_of, previous_of
-from lazyccd.batch.cameras import load_camera
+from lazyccd.batch.cameras import Camera, load_camera
 from lazyccd.batch.classify import CALIBRATIONS, calibration_of
 from lazyccd.batch.collect import NightFiles
 from lazyccd.batch.describe import Describer, Edit
 from lazyccd.batch.existing_masters import existing_masters, missing_use, with_measured
 from lazyccd.batch.levels import Levels, allowed
+from lazyccd.batch.metadata import parse_expression
 from lazyccd.batch.night_plan import Choice, FramePlan, MasterGroup, NightPlan
 from lazyccd.batch.options import Options
 from lazyccd.batch.recipe.recipe import Recipe
@@ -66,7 +67,7 @@ def build_plan(
     frame_plans, remembered = without_vetoed(frame_plans, options)
     noon = night_noon(frame_plans)
     frame_plans = [replace(item, night=night_of(item.facts.time.value, noon)) for item in frame_plans]
-    frame_plans = doubt_exposures(frame_plans)
+    frame_plans = _doubt_filters(doubt_exposures(frame_plans))
     if options.on_error == "skip":
         frame_plans = [replace(item, lost=_lost(item, collection)) for item in frame_plans]
     existing, notes = existing_masters(options, user, frame_plans)
@@ -77,7 +78,7 @@ def build_plan(
         (),
         collection.skipped,
         options,
-        (*collection.notes, *notes, *remembered),
+        (*collection.notes, *_unused_keys(collection, user), *notes, *remembered),
         recipe,
     )
     # In this order: darks get a bias, flats both, so each master knows what it will be subtracted from.
@@ -106,6 +107,48 @@ def _lost(item: FramePlan, collection: NightFiles) -> tuple[str, ...]:
     """Return the images of the file of an image that cannot be read."""
     file = split_hdu(item.name)[0]
     return tuple(name for name, _ in collection.skipped if name.startswith(f"{file}["))
+
+
+def _unused_keys(collection: NightFiles, user: Camera | None) -> list[str]:
+    """Say which keywords of the user's table no file has: they may be misspelled."""
+    rules = user.keys if user is not None else ()
+    there = {keyword for frame in collection.frames for keyword in frame.keywords()} if rules else set()
+    return [
+        f"{user.label}: [keys] {rule.name} = {expression!r}: no file has this keyword; 'lazyccd info --header FILE' lists those it has"
+        for rule in rules
+        for expression in rule.values
+        if user is not None and len(rule.values) == 1 and not there & {*parse_expression(expression)[0]}
+    ]
+
+
+def _doubt_filters(frame_plans: list[FramePlan]) -> list[FramePlan]:
+    """Return frame plans in which flats without a filter are in doubt, if OBJECT calls them by several names.
+
+    They would become one master: of all filters, if the names are those of filters.
+    """
+    flats = [item for item in frame_plans if calibration_of(item.kind) == "flat" and item.facts.filter.value is None]
+    # Flats of the dome and of the sky are not mixed; numbers are those of a series.
+    titles: dict[tuple[str, str], str] = {}
+    for item in flats:
+        words = re.sub(r"[\W\d_]+", " ", item.facts.object.value or "").strip().upper()
+        titles |= {(item.kind, words): repr(item.facts.object.value)} if words else {}
+    kinds = Counter(kind for kind, _ in titles)
+    flats = [item for item in flats if kinds[item.kind] > 1]
+    if not flats:
+        return frame_plans
+    names = sorted(name for (kind, _), name in titles.items() if kinds[kind] > 1)
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    doubt = (
+        f'no keyword says which, and OBJECT calls flats {shown}; state it in a camera table by [keys] filter = "KEYWORD", or '
+        f'by [fix] "filter@OBJECT=..." = "R"'
+    )
+    named = {item.name for item in flats}
+    return [
+        replace(item, facts=item.facts.with_fact("filter", replace(item.facts.filter, doubt=doubt)))
+        if item.name in named and not item.facts.filter.doubt
+        else item
+        for item in frame_plans
+    ]
 
 
 def night_noon(frame_plans: list[FramePlan]) -> float:

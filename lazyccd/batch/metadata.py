@@ -48,7 +48,9 @@ CLEAR = frozenset({"CLEAR", "OPEN", "EMPTY", "NOFILTER", "NONE", "FREE", "AIR", 
 MOST_ELECTRONS = 2e6
 """More than the full range of a detector: a gain beyond it is a setting of the camera."""
 
-_LIKE_FILTER = re.compile(r".*FLTNM.*|.*FILTNM.*|FILT[A-Z0-9_-]*|.*FILTER[A-Z0-9]?|.*FILT \S*NAME")
+_LIKE_FILTER = re.compile(
+    r".*FLTNM.*|.*FILTNM.*|FILT[A-Z0-9_-]*|.*FILTER[A-Z0-9]?|.*FILT \S*NAME|.*\bFILT(?:ER)?\d?[ _-](?:NAME|ID)\d?"
+)
 _GAIN_UNIT = re.compile(r"e-|electron|e/|adu", re.IGNORECASE)
 
 _LOUD = frozenset({"gain", "readnoise", "saturate", "overscan", "trim", "exposure", "unit", "time"})
@@ -293,7 +295,7 @@ def find(frame: RawFrame, expression: str, name: str) -> Found:
     name
         The fact: of the wheels of a filter, those that are clear or open leave the name.
     """
-    keywords, sign, unit = _parse_expression(expression)
+    keywords, sign, unit = parse_expression(expression)
     values = [frame.get(keyword, local=name in LOCAL) for keyword in keywords]
     if len(keywords) == 1:
         comment = "" if values[0] is None else frame.comment(keywords[0])
@@ -310,7 +312,7 @@ def find(frame: RawFrame, expression: str, name: str) -> Found:
 
 
 @cache
-def _parse_expression(expression: str) -> tuple[list[str], str, str]:
+def parse_expression(expression: str) -> tuple[list[str], str, str]:
     """Return the keywords of an expression, the sign between them, and the unit behind it."""
     plain, _, unit = expression.partition(" [")
     sign = " & " if " & " in plain else " + "
@@ -525,10 +527,13 @@ def _sections(
     """Find an overscan beside the data where no keyword names one, and drop a trim that keeps everything."""
     facts = _binned_sections(frame, cameras, facts, overrides)
     whole = Region.full(frame.shape).to_fits()
+    facts = {**facts, **{name: _doubt_lost(name, facts[name]) for name in ("overscan", "trim")}}
     # To trim nothing would only add an entry to the log and a difference between frame and master.
     trim, overscan = facts["trim"], facts["overscan"]
     if trim.value == whole:
         facts = {**facts, "trim": Fact(None, f"{trim.source}: whole image", trim.note)}
+    if overscan.value is not None and trim.value is None:
+        return {**facts, "trim": _trim_beside(frame, facts["trim"], overscan)}
     if overscan.value is not None or overscan.is_off:
         return facts
     data = look_up(frame, cameras[-1:], "trim", lambda value, _: header_values.read_region(value, frame.shape))
@@ -542,16 +547,35 @@ def _sections(
     return {**facts, "overscan": Fact(strip.to_fits(), source, overscan.note)}
 
 
+def _trim_beside(frame: RawFrame, trim: Fact[Any], overscan: Fact[Any]) -> Fact[Any]:
+    """Return what an overscan at the edge leaves, where nothing says what to keep: the overscan itself saw no light."""
+    if trim.is_off or trim.doubt or trim.source != "no keyword":
+        return trim
+    data = header_values.data_beside(parse_section(str(overscan.value), frame.shape).region, frame.shape)
+    return trim if data is None else Fact(data.to_fits(), f"beside the overscan {overscan.value}", trim.note)
+
+
+def _doubt_lost(name: str, fact: Fact[Any]) -> Fact[Any]:
+    """Doubt that there is no section where a keyword names one that cannot be used; ``[0:0,0:0]`` says that there is none."""
+    if fact.value is not None or fact.is_off or not re.search(r"'[^']*[1-9][^']*'", fact.note):
+        return fact
+    return replace(
+        fact, doubt=f"{fact.note}; state it by --{name} [x1:x2,y1:y2] or --{name} none, or in a camera table"
+    )
+
+
 def _several_amplifiers(frame: RawFrame, facts: dict[str, Fact[Any]]) -> dict[str, Fact[Any]]:
     """Doubt an image of several amplifiers, which is reduced as one, unless gain and overscan were stated for it."""
-    names = frame.amplifiers
+    # One gain beside those of several amplifiers is that of the one which read the image.
+    names = frame.amplifiers or (() if facts["gain"].keyword else frame.gains)
     # What a keyword says is of one amplifier, or of none.
     stated = (bool(fact.is_off or (fact.value and not fact.keyword)) for fact in (facts["gain"], facts["overscan"]))
     if len(names) < 2 or all(stated):
         return facts
     doubt = (
         f"the image holds {len(names)} amplifiers ({', '.join(names)}), each with its own gain and overscan, and is reduced as one; "
-        "take the files apart by lazyccd.split_amplifiers and reduce those, or state --gain and --overscan of the whole"
+        "take the files apart by lazyccd.split_amplifiers (see docs/howto/mosaic.md) and reduce those, or state --gain and "
+        "--overscan of the whole"
     )
     return {**facts, "detector": replace(facts["detector"], doubt=facts["detector"].doubt or doubt)}
 

@@ -152,15 +152,28 @@ def read_exposure(value: object, comment: str = "") -> float | None:
     return number / 1000 if number is not None and is_milli else number
 
 
+_SECTION = re.compile(r"\[-?\d+:-?\d+,-?\d+:-?\d+\]")
+
+
 def read_region(value: object, shape: tuple[int, int]) -> str | None:
-    """Return a section inside the image, in its plainest form; an empty one such as [0:0,0:0] is unusable."""
+    """Return a section inside the image, in its plainest form; an empty one such as [0:0,0:0] is unusable.
+
+    Some cameras leave the brackets out, or write round ones.
+
+    Examples
+    --------
+    >>> read_region("[201:232, 1:100]", (100, 232)), read_region("(201:232,1:100)", (100, 232))
+    ('[201:232,1:100]', '[201:232,1:100]')
+    """
     if is_nothing(value):
         return None
+    text = f"[{as_text(value).strip('[]() ')}]"
     try:
-        section = parse_section(as_text(value), shape)
+        section = parse_section(text, shape)
     except SectionError:
         rows, columns = shape
-        raise UnusableError(f"is no section inside the image of {columns} x {rows} pixels") from None
+        form = "" if _SECTION.fullmatch(text.replace(" ", "")) else "; write it as [x1:x2,y1:y2]"
+        raise UnusableError(f"is no section inside the image of {columns} x {rows} pixels{form}") from None
     if abs(section.step.y) != 1 or abs(section.step.x) != 1:
         raise UnusableError("has a step")
     return section.region.to_fits()
@@ -287,6 +300,34 @@ def trim_strip(data: Region, shape: tuple[int, int]) -> Region | None:
     ]
     best = max(strips, key=lambda strip: max(0, min(strip.shape)))
     return best if min(best.shape) > 0 else None
+
+
+def data_beside(overscan: Region, shape: tuple[int, int]) -> Region | None:
+    """Return what an overscan along one edge of an image leaves; None if it lies elsewhere.
+
+    A few pixels between the overscan and the edge go with it.
+
+    Examples
+    --------
+    >>> data_beside(Region(0, 100, 200, 232), (100, 232)), data_beside(Region(0, 100, 90, 110), (100, 232))
+    (Region(y0=0, y1=100, x0=0, x1=200), None)
+    """
+    rows, columns = shape
+    y0, y1, x0, x1 = overscan
+    if y1 - y0 >= 0.9 * rows:
+        first, last, length = x0, x1, columns
+    elif x1 - x0 >= 0.9 * columns:
+        first, last, length = y0, y1, rows
+    else:
+        return None
+    if min(first, length - last) > _EDGE or last - first >= length / 2:
+        return None
+    start, stop = (last, length) if first < length - last else (0, first)
+    return Region(0, rows, start, stop) if y1 - y0 >= 0.9 * rows else Region(start, stop, 0, columns)
+
+
+_EDGE = 4
+"""Pixels that may lie between an overscan and the edge of its image."""
 
 
 def _finite(number: float) -> float:

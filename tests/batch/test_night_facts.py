@@ -341,10 +341,10 @@ def test_several_amplifiers_in_one_image(
 
 
 @pytest.mark.parametrize(
-    "cards", [{"DATASECA": "[3:8,1:8]", "BIASSECA": "[1:2,1:8]", "GAINA": 1.5}, {"GAINA": 1, "GAINB": 2}]
+    "cards", [{"DATASECA": "[3:8,1:8]", "BIASSECA": "[1:2,1:8]", "GAINA": 1.5}, {"GAIN": 1.5, "GAINA": 1, "GAINB": 2}]
 )
 def test_one_amplifier(make_frame: Any, cards: dict[str, Any]) -> None:
-    """Sections of a single amplifier, or gains alone, say nothing of several."""
+    """Sections of a single amplifier, or gains beside that of the image, say nothing of several."""
     assert facts_of(make_frame(**cards)).doubts == {}
 
 

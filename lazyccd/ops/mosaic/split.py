@@ -18,7 +18,7 @@ from lazyccd.errors import ArgumentTypeError, ParameterError, SectionError
 from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.detector_geometry import binning_of, read_section
 from lazyccd.frame.header import REMOVED, append_cards, header_to_text, header_view
-from lazyccd.frame.header_values import UnusableError, read_numbers
+from lazyccd.frame.header_values import UnusableError, find_number, read_numbers
 from lazyccd.frame.output_header import product_header
 from lazyccd.frame.tree import make_tree, over_trees
 from lazyccd.frame.units import unit_to_text
@@ -32,8 +32,8 @@ KINDS = {
     "CCDSEC": ("CCDSEC", "CSEC"),
     "DETSEC": ("DETSEC",),
     "AMPSEC": ("ASEC",),
-    "GAIN": ("GAIN", "GTGAIN"),
-    "RDNOISE": ("RDNOISE", "GTRON"),
+    "GAIN": ("GAIN", "GTGAIN", "EGAIN"),
+    "RDNOISE": ("RDNOISE", "GTRON", "RON"),
     "SATURATE": ("SATURAT",),
 }
 """For each keyword of an amplifier, what stands before the amplifier's name in the header of an image of several."""
@@ -103,7 +103,7 @@ def split_amplifiers(ccd: xr.Dataset, sections: Mapping[str, str | Mapping[str, 
         Lazy, nothing is copied. A frame for each amplifier: the part of the image that holds its sections, with these in its header as they
         lie in it. Where nothing says where data lie on the detector, they lie side by side as in the image. A GAIN, RDNOISE or
         SATURATE that lists numbers, such as ``'1.5, 1.6'`` or ``'1,5; 1,6'``, gives each amplifier its own: in the order of
-        ``sections``, or as their keywords are numbered.
+        ``sections``, or as their keywords are numbered. So do GAIN1, GAIN2, ... if there is one for each amplifier.
 
     Raises
     ------
@@ -176,6 +176,36 @@ def amplifiers_in(text: str) -> tuple[str, ...]:
     return tuple(_from_header(text)) if _MAY_HAVE_TAPS.search(text) else ()
 
 
+_MAY_HAVE_GAINS = re.compile(
+    rf"^(?:{'|'.join(word for kind in ('GAIN', 'RDNOISE') for word in KINDS[kind])})(?:[AB]|0?[12]) *=", re.MULTILINE
+)
+
+
+def gains_in(text: str) -> tuple[str, ...]:
+    r"""Return the names of the amplifiers of which a header has a gain or a read noise each; empty of less than two.
+
+    Examples
+    --------
+    >>> gains_in("GAIN1   = 1.9\nGAIN2   = 2.1"), gains_in("GAIN    = 1.9"), gains_in("GAIN1   = 1.9")
+    (('1', '2'), (), ())
+    """
+    if not _MAY_HAVE_GAINS.search(text):
+        return ()
+    header = header_view(text)
+    names = max((tuple(_numbered(header, keyword)) for keyword in ("GAIN", "RDNOISE")), key=len)
+    return names if len(names) > 1 else ()
+
+
+def _numbered(header: Mapping[str, Any], keyword: str) -> dict[str, float]:
+    """Return the numbers that a header has of each amplifier, such as GAIN1 and GAIN2, by the name of the amplifier."""
+    found: dict[str, float] = {}
+    for key, value in header.items():
+        match = OF_TAP.match(key)
+        if match is not None and match[1] in KINDS[keyword] and (number := find_number(value)) is not None:
+            found.setdefault(match[2], number)
+    return dict(sorted(found.items(), key=lambda item: (len(item[0]), item[0])))
+
+
 def _from_header(text: str) -> dict[str, dict[str, Any]]:
     """Return the cards of each amplifier that a header names, under the keywords that they have for one."""
     found: dict[str, dict[str, Any]] = {}
@@ -190,8 +220,16 @@ def _from_header(text: str) -> dict[str, dict[str, Any]]:
 
 
 def _with_listed(taps: dict[str, Tap], keyword: str, image: Image) -> dict[str, Tap]:
-    """Return amplifiers with their numbers of a list in the image's header; what an amplifier has of its own stays."""
-    value = header_view(image.header).get(keyword)
+    """Return amplifiers with their numbers of a list in the image's header; what an amplifier has of its own stays.
+
+    Where there is no list, GAIN1, GAIN2, ... are those of the amplifiers of these names, or of as many in their order.
+    """
+    header = header_view(image.header)
+    numbered = _numbered(header, keyword)
+    if len(numbered) == len(taps) > 1:
+        own = numbered if numbered.keys() == taps.keys() else dict(zip(taps, numbered.values(), strict=True))
+        return {name: replace(tap, cards={keyword: own[name], **tap.cards}) for name, tap in taps.items()}
+    value = header.get(keyword)
     try:
         numbers = read_numbers(value, LISTED[keyword])
     except UnusableError:  # refused by what needs the number
