@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,8 @@ class MaskSchema:
     planes: tuple[MaskPlane, ...] = STANDARD_PLANES
     """Planes in the order of their bits; the first eight are always the standard ones."""
 
-    @property
+    # asked for at every step of every frame
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names in the order of their bits."""
         return tuple(plane.name for plane in self.planes)

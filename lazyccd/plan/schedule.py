@@ -133,9 +133,9 @@ class Action:
         """Whether the step is evaluated strip by strip."""
         return self.step.local and bool(self.step.inputs)
 
-    def strips(self, number: int) -> Iterable[Strip]:
-        """Return the strips of one of the requests."""
-        return strips(self.segment, self.requests[number]) if self.known is None else self.known[number]
+    def strips(self, number: int, times: int = 1) -> Iterable[Strip]:
+        """Return the strips of one of the requests; if they were not found before, so many times as high."""
+        return strips(self.segment, self.requests[number], times) if self.known is None else self.known[number]
 
     def with_strips(self) -> Action:
         """Return the action with its strips, if it has any."""
@@ -295,13 +295,20 @@ def needs_the_same(segment: Sequence[Step], request: Request) -> bool:
     )
 
 
-def strips(segment: Sequence[Step], request: Request) -> Iterator[Strip]:
-    """Yield bands of rows of a request whose planes stay in cache, each with its calls.
+def first_strip(segment: Sequence[Step], request: Request) -> Strip:
+    """Return the first band of rows of a request whose planes stay in cache, with its calls; see `strips`."""
+    region = request.region
+    strip = Request(region._replace(y1=region.y0 + strip_rows(segment, request)), request.planes)
+    return strip, strip_calls(segment, strip)
+
+
+def strips(segment: Sequence[Step], request: Request, times: int = 1) -> Iterator[Strip]:
+    """Yield bands of rows of a request whose planes stay in cache, or so many times as high, each with its calls.
 
     If the second band needs what the first one does, only further down by its own rows, so do all others of its height.
     """
     region = request.region
-    rows = strip_rows(segment, request)
+    rows = times * strip_rows(segment, request)
     # finding the calls of a calibration of 19 steps takes 640 us, moving those of the strip before 170, an addition 100
     first: list[Call] = []
     repeats = False

@@ -36,20 +36,26 @@ def describe(root: Step) -> list[dict[str, Any]]:
     return records
 
 
-def sources(root: Step) -> Iterator[Source]:
-    """Yield the files and stores that a plan reads, those of its scalars included."""
-    for step in walk(root):
-        if isinstance(step, Source):
-            yield step
-        yield from _sources_of(step.scalars)
+def sources(*roots: Step) -> Iterator[Source]:
+    """Yield the files and stores that plans read, those of their scalars included; what plans share is looked at once."""
+    seen: set[str] = set()
+    todo = list(roots)
+    while todo:
+        found: list[Step] = []
+        for step in walk(*todo, seen=seen):
+            if isinstance(step, Source):
+                yield step
+            _add_reductions(step.scalars, seen, found)
+        todo = found
 
 
-def _sources_of(scalars: Scalars) -> Iterator[Source]:
-    """Yield what is read for scalars."""
+def _add_reductions(scalars: Scalars, seen: set[str], found: list[Step]) -> None:
+    """Add the plans of the reductions that make scalars, and those of the scalars that these use."""
     for _, scalar in scalars:
-        if scalar.reduction is not None:
-            yield from sources(scalar.reduction.step)
-            yield from _sources_of(scalar.reduction.scalars)
+        if scalar.reduction is not None and scalar.token not in seen:
+            seen.add(scalar.token)
+            found.append(scalar.reduction.step)
+            _add_reductions(scalar.reduction.scalars, seen, found)
 
 
 def _add(root: Step, records: list[dict[str, Any]], places: dict[str, int]) -> int:

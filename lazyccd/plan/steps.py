@@ -756,10 +756,10 @@ def _united(mappings: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
     return given[0] if len(given) == 1 else {key: value for mapping in given for key, value in mapping.items()}
 
 
-def walk(*roots: Step) -> Iterator[Step]:
-    """Yield every step once, inputs before the steps that read them."""
+def walk(*roots: Step, seen: set[str] | None = None) -> Iterator[Step]:
+    """Yield every step once, inputs before the steps that read them; steps whose tokens are in ``seen``, which grows, not at all."""
     # no recursion: a loop of a user's that adds a thousand frames makes a plan deeper than Python's stack
-    seen: set[str] = set()
+    seen = set() if seen is None else seen
     todo: list[tuple[Step, bool]] = [(root, False) for root in reversed(roots)]
     while todo:
         step, ready = todo.pop()

@@ -199,3 +199,30 @@ def test_chosen_levels_of_an_overscan(tmp_path: Path, monkeypatch: pytest.Monkey
     by_program, by_steps, count = both(ds, monkeypatch)
     assert count
     assert_same_bits(by_program, by_steps)
+
+
+def test_strips_that_a_program_makes_alone_are_higher(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have the same bits, the last one too, and those of steps one by one stay low."""
+    for name in ("raw", "bias"):
+        fits.writeto(tmp_path / f"{name}.fits", rng.normal(100, 3, (1000, 700)).astype(np.float32))
+    frame = lc.subtract_bias(
+        lc.open_fits(tmp_path / "raw.fits", unit="adu"), lc.open_fits(tmp_path / "bias.fits", unit="adu")
+    )
+    frame = lc.gain_correct(frame, 2.0 * u.electron / u.adu)
+    heights: dict[bool, list[int]] = {True: [], False: []}
+    run_strip = evaluate.Evaluation._strip
+
+    def collect(self: Any, calls: Any, request: Any, *more: Any) -> Any:
+        heights[allowed].append(request.region.shape.y)
+        return run_strip(self, calls, request, *more)
+
+    monkeypatch.setattr(evaluate.Evaluation, "_strip", collect)
+    results = []
+    for allowed in heights:
+        with dask.config.set(scheduler="synchronous"), made_programs(monkeypatch, allowed=allowed):
+            results.append(frame.compute())
+    assert_same_bits(*results)
+    high = evaluate.HIGH_STRIPS * heights[False][0]
+    assert heights[True] == [high, 1000 - high]

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import lazyccd
 from lazyccd.frame.core import Image, resolve
 from lazyccd.kernels import moments, pointwise
 from lazyccd.kernels.block import Request
@@ -26,6 +27,7 @@ from lazyccd.plan.footprints import (
     Whole,
     Window,
 )
+from lazyccd.plan.serialize import sources
 from lazyccd.plan.steps import (
     Apply,
     Input,
@@ -193,3 +195,12 @@ def test_shape_is_of_python_ints() -> None:
     """NumPy numbers in a shape do not change the token."""
     plain = replace(source(), planes=make_dtypes(data="f4"))
     assert plain == Source((np.int64(30), np.int32(40)), make_dtypes(data="f4"), storage=plain.storage)  # type: ignore[arg-type]
+
+
+def test_sources_of_plans_are_told_once() -> None:
+    """Those that plans share, by their steps or by what their scalars are made from, too."""
+    flat, raw = formula_frame(SHAPE, seed=3, low=1.0, high=2.0), formula_frame(SHAPE)
+    plans = [resolve(lazyccd.flat_correct(frame, flat)).plan for frame in (raw, raw, formula_frame(SHAPE, seed=5))]
+    found = [source.token for source in sources(*plans)]
+    assert sorted(found) == sorted({source.token for plan in plans for source in sources(plan)})
+    assert len(found) == len(set(found))

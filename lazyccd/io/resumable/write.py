@@ -396,7 +396,7 @@ def write(
 
 def _record(images: Mapping[str, Image], layout: Mapping[str, Any]) -> dict[str, Any]:
     """Return all that decides the bytes of a product."""
-    found = [source.storage for image in images.values() for plan in _plans(image) for source in sources(plan)]
+    found = [source.storage for source in sources(*(plan for image in images.values() for plan in _plans(image)))]
     inputs = {storage.name: str(storage.identity) for storage in found}
     steps = {name: [step for plan in _plans(image) for step in describe(plan)] for name, image in images.items()}
     return {"inputs": inputs, "steps": steps, "layout": plain(layout), "versions": versions()}
@@ -412,7 +412,7 @@ def _refuse_sources(images: Iterable[Image], name: str, copied: Iterable[str]) -
     if is_url(name):
         return
     full = os.path.realpath(name)  # a link to an input is that input
-    for path in dict.fromkeys([*(path for image in images for path in _source_paths(image)), *copied]):
+    for path in dict.fromkeys([*_source_paths(images), *copied]):
         # replacing a folder would remove what is in it
         if Path(os.path.realpath(path)).is_relative_to(full):
             raise ParameterError(
@@ -422,9 +422,10 @@ def _refuse_sources(images: Iterable[Image], name: str, copied: Iterable[str]) -
             )
 
 
-def _source_paths(image: Image) -> Iterator[str]:
-    """Yield the files and stores that a plan reads."""
-    for place in dict.fromkeys(step.storage.place for plan in _plans(image) for step in sources(plan)):
+def _source_paths(images: Iterable[Image]) -> Iterator[str]:
+    """Yield the files and stores that the plans of images read."""
+    plans = (plan for image in images for plan in _plans(image))
+    for place in dict.fromkeys(step.storage.place for step in sources(*plans)):
         if Path(place).exists():
             yield place
 

@@ -148,10 +148,8 @@ def root_attributes(images: Mapping[str, Image], layout: Any) -> dict[str, Any]:
     layout
         What else decides the bytes of the store.
     """
-    inputs: dict[str, Any] = {}
-    for image in images.values():
-        for source in sources(image.plan):
-            inputs[source.storage.place] = plain(source.storage.identity)
+    read = (source.storage for source in sources(*(image.plan for image in images.values())))
+    inputs = {storage.place: plain(storage.identity) for storage in read}
     steps = {name: describe(image.plan) for name, image in images.items()}
     provenance = {"steps": steps, "inputs": inputs, "versions": versions()}
     content = hashlib.sha256(canonical(plain(layout))).hexdigest()
