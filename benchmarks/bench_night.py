@@ -11,6 +11,7 @@ nights of so many tiny exposures, and compares the memory of the processes.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import resource
@@ -214,7 +215,8 @@ def worker(way: str, *words: str) -> dict[str, Any]:
 
 
 def planned(folder: Path) -> dict[str, Any]:
-    """Plan a night twice: headers are read from the files, and then from the cache."""
+    """Plan a night twice, from the headers of the files and from the cache, and print the plan."""
+    from lazyccd.batch.report import PlainConsole, print_plan
     from lazyccd.batch.run import Options, plan_night
 
     times = []
@@ -222,7 +224,10 @@ def planned(folder: Path) -> dict[str, Any]:
         begin, cpu = time.perf_counter(), time.process_time()
         plan = plan_night(str(folder), Options())
         times.append({"seconds": time.perf_counter() - begin, "cpu": time.process_time() - cpu})
-    return {"cold": times[0], "warm": times[1], "groups": len(plan.groups)}
+    begin, cpu, text = time.perf_counter(), time.process_time(), io.StringIO()
+    print_plan(plan, PlainConsole(text, 100))
+    printed = {"seconds": time.perf_counter() - begin, "cpu": time.process_time() - cpu}
+    return {"cold": times[0], "warm": times[1], "printed": printed, "lines": text.getvalue().count("\n")}
 
 
 def nights(folder: Path, side: int, repeat: int, ways: list[str]) -> list[dict[str, Any]]:
@@ -264,6 +269,9 @@ def years(folder: Path, frames: int) -> list[dict[str, Any]]:
         text = f"{used['seconds']:.1f} s ({used['cpu']:.1f} s of the processor)"
         where = "in the cache" if name == "warm" else "in the page cache only"
         rows.append(row(f"{frames} frames planned, headers {where}", text, f"< {aim} s", used["seconds"] < aim, **used))
+    used = found["printed"]
+    text = f"{used['seconds']:.1f} s ({used['cpu']:.1f} s of the processor), {found['lines']} lines"
+    rows.append(row(f"the plan of {frames} frames printed", text, "< 5 s", used["seconds"] < 5, **used))
     return rows
 
 

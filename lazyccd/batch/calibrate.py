@@ -55,6 +55,9 @@ from lazyccd.ops.sample import median
 SAMPLES = 8
 """Samples of masters that are kept, of 4 MB each."""
 
+MASTER_LEVELS = 1024
+"""Levels of masters that are kept: those of all amplifiers of a mosaic, or of all nights of a year."""
+
 
 @dataclass
 class MadeMasters:
@@ -70,6 +73,11 @@ class MadeMasters:
         default_factory=lambda: lru_cache(SAMPLES)(lambda path: sample_master(as_frame(path)))
     )
     """Samples a master for checks, by what opens it: all frames of a filter use the same few."""
+
+    level: Callable[[str], float] = field(
+        default_factory=lambda: lru_cache(MASTER_LEVELS)(lambda path: level(as_frame(path)))
+    )
+    """Returns the level of a master, by what opens it."""
 
     doubts: dict[str, tuple[Doubt, ...]] = field(default_factory=dict)
     """What the pixels of a master say against it, by its name."""
@@ -422,7 +430,7 @@ def _subtract_bias(done: Calibrated, _given: Mapping[str, Any]) -> None:
         return
     master, before = _master(done, done.frame_plan.bias), done.frame
     done.frame = ops.subtract_bias(done.frame, scale_noise(master, done.bias_noise))
-    _note_pedestal(done, level(master))
+    _note_pedestal(done, _master_level(done, done.frame_plan.bias, master))
     _look_at_step(done.frame_plan.bias, before, master, done)
 
 
@@ -464,7 +472,7 @@ def _subtract_dark(done: Calibrated, _given: Mapping[str, Any]) -> None:
     master, before = _master(done, choice), done.frame
     done.frame = ops.subtract_dark(done.frame, master, **times, scale=is_scaled)
     if choice.contains_bias:
-        _note_pedestal(done, level(master))
+        _note_pedestal(done, _master_level(done, choice, master))
     _look_at_step(choice, before, master, done)
     if is_scaled:
         done.messages.append(f"dark scaled by {choice.scale:.4g}")
@@ -547,6 +555,11 @@ def _look_at_step(choice: Choice, before: xr.Dataset, master: xr.Dataset, done: 
 def _sample(done: Calibrated, choice: Choice, master: xr.Dataset) -> MasterSample:
     """Return what checks need to know of a master; one of a file may be converted as this frame needs it."""
     return sample_master(master) if choice.is_file else done.made.sample(done.made.paths[choice.master])
+
+
+def _master_level(done: Calibrated, choice: Choice, master: xr.Dataset) -> float:
+    """Return the level of a master; one of a file may be converted as this frame needs it."""
+    return level(master) if choice.is_file else done.made.level(done.made.paths[choice.master])
 
 
 def is_plain_image(facts: Facts) -> bool:

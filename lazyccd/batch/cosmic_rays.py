@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-from scipy import ndimage
 from scipy.special import gammainc
 
 from lazyccd import ops
@@ -20,16 +19,16 @@ from lazyccd.batch.metadata import Facts
 from lazyccd.batch.night_plan import Doubt
 from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, resolve
 from lazyccd.frame.header import header_view
-from lazyccd.kernels.rank_filter import rank_filter
+from lazyccd.kernels.groups import Flags, groups_of, most_of_nine
 from lazyccd.ops.attributes import cut
-from lazyccd.ops.sample import median, read_all_pixels, robust_std
+from lazyccd.ops.sample import median, read_planes, robust_std
 from lazyccd.sections import Region
 
 AREA = 2048
 """Side of the central area in which stars are looked for, at most."""
 
-NOISE_ROWS = 512
-"""So many rows of the area tell its level and noise."""
+NOISE_ROWS = 128
+"""So many rows of the area tell its level and noise: a quarter of a million pixels."""
 
 BRIGHT = 20.0
 """Noise above the sky that the peak of a star has, at least; its neighbours have a quarter of it."""
@@ -92,6 +91,7 @@ WAY_OUT = "--cosmic-rays none leaves them alone, fill replaces them whatever thi
 GAUSSIAN_FWHM = 2 * math.sqrt(2 * math.log(2))
 
 Array = npt.NDArray[np.float64]
+Places = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -99,14 +99,14 @@ class Stars:
     """Stars in a part of a frame."""
 
     region: Region
-    places: npt.NDArray[np.intp]
+    places: Places
     """Row and column of each peak in the region."""
 
     fwhm: float
     """Median full width at half maximum in pixels; NaN if stars are too few."""
 
     pixels: Array
-    """The region, bad pixels too."""
+    """The region, bad pixels too, in the precision of the frame."""
 
 
 def measure_stars(frame: xr.Dataset) -> Stars:
@@ -117,20 +117,25 @@ def measure_stars(frame: xr.Dataset) -> Stars:
     """
     # One area bounds the pixels that are read before anything is written.
     region = central_region((frame.sizes["y"], frame.sizes["x"]), 1.0, most=AREA)
-    pixels, is_bad = read_all_pixels(resolve(frame), region)
-    values = np.where(is_bad, np.nan, pixels)
-    known = np.isfinite(values)
-    if known.sum() < 100:
+    image = resolve(frame)
+    planes = read_planes(image, region)
+    pixels = planes.data
+    known = np.isfinite(pixels) & ~planes.flagged(image.schema)
+    if np.count_nonzero(known) < 100:
         return Stars(region, np.zeros((0, 2), np.intp), math.nan, pixels)
-    sky, sigma = _sky_and_noise(values)
-    # -inf is never a peak, and lowers the minimum of a neighbourhood so that stars beside bad pixels are left out.
-    values = np.where(known, values - sky, -np.inf)
-    places = _peaks(values, sigma)
+    sky, sigma = _sky_and_noise(pixels, known)
+
+    def above_sky(y: Places, x: Places) -> Array:
+        # -inf is never a peak, and lowers the minimum of a neighbourhood so that stars beside bad pixels are left out.
+        return np.where(known[y, x], pixels[y, x].astype(float) - sky, -np.inf)
+
+    places = _peaks(known & (pixels > sky + BRIGHT * sigma), above_sky, sigma)
     y, x = places.T
     # Neighbours of a peak are positive: they stand out too.
-    middle = np.log(values[y, x])
+    middle = np.log(above_sky(y, x))
     widths = [
-        2 * middle - np.log(values[y - dy, x - dx]) - np.log(values[y + dy, x + dx]) for dy, dx in ((1, 0), (0, 1))
+        2 * middle - np.log(above_sky(y - dy, x - dx)) - np.log(above_sky(y + dy, x + dx))
+        for dy, dx in ((1, 0), (0, 1))
     ]
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = widths[0] / widths[1]
@@ -140,27 +145,37 @@ def measure_stars(frame: xr.Dataset) -> Stars:
     return Stars(region, places[round_ones], width, pixels)
 
 
-def _sky_and_noise(values: Array) -> tuple[float, float]:
-    """Return the median of an image and the noise of a pixel, from about `NOISE_ROWS` of its rows."""
-    rows = values[:: max(1, values.shape[0] // NOISE_ROWS)]
+def _sky_and_noise(pixels: Array, known: Flags) -> tuple[float, float]:
+    """Return the median of the known pixels of an image and the noise of a pixel, from about `NOISE_ROWS` of its rows."""
+    step = max(1, pixels.shape[0] // NOISE_ROWS)
+    rows = np.where(known[::step], pixels[::step], np.nan)
     # Differences of neighbours do not see the sky's gradient.
     return median(rows), robust_std(np.diff(rows, axis=1)) / math.sqrt(2)
 
 
-def _peaks(values: Array, sigma: float) -> npt.NDArray[np.intp]:
+def _peaks(bright: Flags, above_sky: Callable[[Places, Places], Array], sigma: float) -> Places:
     """Return row and column of the local maxima that stand out, and whose eight neighbours do, in their order.
 
     Few pixels stand out, so only these are compared with their neighbours: filters of the whole area take ten times as long.
+
+    Parameters
+    ----------
+    bright
+        Which pixels stand out by `BRIGHT`.
+    above_sky
+        Returns the values of pixels above the sky, given their rows and columns.
+    sigma
+        Noise of a pixel.
     """
-    places = np.argwhere(values[1:-1, 1:-1] > BRIGHT * sigma) + 1
+    places = np.argwhere(bright[1:-1, 1:-1]) + 1
     # A cosmic ray of one pixel has neighbours at the level of the sky; a star does not.
     for dy, dx in np.ndindex(3, 3):
         y, x = places.T
-        places = places[values[y + dy - 1, x + dx - 1] > BRIGHT / 4 * sigma]
+        places = places[above_sky(y + dy - 1, x + dx - 1) > BRIGHT / 4 * sigma]
     for dy, dx in np.ndindex(5, 5):
         y, x = places.T
-        beside = values[np.clip(y + dy - 2, 0, values.shape[0] - 1), np.clip(x + dx - 2, 0, values.shape[1] - 1)]
-        places = places[values[y, x] >= beside]
+        beside = above_sky(np.clip(y + dy - 2, 0, bright.shape[0] - 1), np.clip(x + dx - 2, 0, bright.shape[1] - 1))
+        places = places[above_sky(y, x) >= beside]
     return places
 
 
@@ -340,7 +355,7 @@ def count_hits(flagged: npt.NDArray[np.bool_], exposure: float | None, area: flo
     area
         Of a pixel in cm2, NaN where it is not known.
     """
-    count = int(ndimage.label(flagged, np.ones((3, 3)))[1])
+    count = groups_of(flagged, diagonal=True)[2]
     # Rays also fall while the detector waits and is read.
     minutes = ((exposure or 0.0) + READING) / 60
     most_fraction = MOST_FRACTION * max(1.0, (exposure or 0.0) / 3600)
@@ -364,22 +379,22 @@ def flux_changes(before: Array, after: Array) -> StarFluxes:
     than half of the pixels.
     """
     known = np.isfinite(before) & np.isfinite(after)
-    if known.sum() < 100:
+    if np.count_nonzero(known) < 100:
         return StarFluxes(np.zeros(0), 0.0)
-    sky, sigma = _sky_and_noise(np.where(known, before, np.nan))
-    one, other = (np.where(known, values - sky, 0.0) for values in (before, after))
-    # The middle one of nine; beyond the edge the image goes on in a mirror.
-    smooth = rank_filter(np.pad(one, 1, "symmetric"), (3, 3), (4,))[0]
-    labels, count = ndimage.label(smooth > STAR_SIGMAS * sigma)
+    sky, sigma = _sky_and_noise(before, known)
+    # The median of nine pixels is above a threshold where five of them are.
+    is_source = most_of_nine(known & (before > sky + STAR_SIGMAS * sigma))
+    places, numbers, count = groups_of(is_source, diagonal=False)
     if not count:
         return StarFluxes(np.zeros(0), 0.0)
     # Stars cover few pixels, and only these are summed.
-    places = np.flatnonzero(labels)
-    numbers, was, now = (values.ravel()[places] for values in (labels, one, other))
+    was, now = (
+        np.where(known.flat[places], values.flat[places].astype(float) - sky, 0.0) for values in (before, after)
+    )
     sizes, flux, change = (np.bincount(numbers, what, count + 1)[1:] for what in (None, was, now - was))
     # Large galaxies are hit by chance, and then lose what is not theirs.
-    rays = ndimage.label((one != other) & (labels == 0), np.ones((3, 3)))[1]
-    pixels = max(1, labels.size - places.size)
+    rays = groups_of(known & (before != after) & ~is_source, diagonal=True)[2]
+    pixels = max(1, before.size - places.size)
     stars = (sizes >= STAR_PIXELS) & (flux > 0) & (rays / pixels * sizes < CHANCE_HITS)
     by_chance = (rays + FEWEST_RAYS) / pixels * float(sizes[stars].sum())
     return StarFluxes(np.asarray(np.abs(change[stars]) / flux[stars]), by_chance)
@@ -423,7 +438,7 @@ def check_cleaning(product: xr.Dataset, cleaned: Cleaned, facts: Facts) -> tuple
         stars = check_stars(flagged, cleaned.stars)
         doubts.append(stars.doubt)
         messages = [f"{stars}, {hits.count} hits"]
-        doubts.append(flux_doubt(flux_changes(cleaned.stars.pixels, part[DATA].values.astype(float))))
+        doubts.append(flux_doubt(flux_changes(cleaned.stars.pixels, part[DATA].values)))
     said = [doubt for doubt in doubts if doubt is not None]
     text = "; ".join(doubt.text for doubt in said)
     return tuple(messages), Doubt("cosmic rays", f"cosmic rays: {text}", WAY_OUT) if said else None

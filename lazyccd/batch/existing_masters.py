@@ -20,7 +20,7 @@ from lazyccd.batch.associate import Candidate, check_stamps
 from lazyccd.batch.cameras import Camera, cameras_of
 from lazyccd.batch.classify import CALIBRATIONS, Stamps, calibration_of, classify, read_stamps
 from lazyccd.batch.collect import RawFrame, collect
-from lazyccd.batch.measure import SAMPLE, central_region, level
+from lazyccd.batch.measure import central_region, level
 from lazyccd.batch.metadata import Fact, Facts, resolve_facts
 from lazyccd.batch.night_plan import Choice, FramePlan, NightPlan, Treatment
 from lazyccd.batch.open_master import open_file
@@ -33,6 +33,9 @@ from lazyccd.io.fits.scan import scan_fits
 from lazyccd.io.names import parse_name, split_hdu
 from lazyccd.kernels.block import Array
 from lazyccd.ops.sample import read_pixels
+
+SAMPLE = 1024
+"""Side of the central area of a master that is looked at, at most."""
 
 NORMALISED = 0.01
 """A flat whose level is within this of 1 is normalised."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,23 +16,25 @@ from lazyccd import ops
 from lazyccd.batch.exposures import open_raw
 from lazyccd.batch.metadata import Fact
 from lazyccd.batch.night_plan import Doubt, FramePlan, NightPlan, Pairs
-from lazyccd.frame.core import MASK, UNCERTAINTY, Image, resolve
+from lazyccd.frame.core import MASK, Image, resolve
 from lazyccd.kernels.block import Array
-from lazyccd.ops.attributes import cut
-from lazyccd.ops.sample import median, read_pixels, robust_std
+from lazyccd.kernels.groups import Flags
+from lazyccd.ops.sample import (
+    flagged_pixels,
+    median,
+    quantiles_of_rows,
+    read_pixels,
+    read_planes,
+    robust_std,
+    sampled_bands,
+)
 from lazyccd.sections import Region
-
-SAMPLE = 1024
-"""Side of the central area in which noise is measured, at most."""
 
 PAIR_SAMPLE = 512
 """Side of the central area of which pairs are compared, at most."""
 
 SUSPICIOUS = 0.15
 """Relative difference between a measured and a stated gain or read noise beyond which it is warned about."""
-
-BAND = 2048
-"""Rows of a mask that are counted at a time."""
 
 UNITS = {"gain": "e-/adu", "readnoise": "e-"}
 
@@ -50,20 +51,61 @@ def central_region(shape: tuple[int, int], fraction: float = 0.5, most: int | No
 
 
 def level(ds: xr.Dataset) -> float:
-    """Return the median of the central half of a frame: of the good pixels, and of saturated ones, whose level is high."""
-    # Without saturated pixels a flat that is saturated nearly everywhere would have the level of its darkest corner.
-    values = read_pixels(resolve(ds), central_region((ds.sizes["y"], ds.sizes["x"])), allowed="SAT")
-    return median(values)
+    """Return the median of the central half of a frame: of the good pixels, and of saturated ones, whose level is high.
+
+    Of a large frame it is that of bands of rows, see `lazyccd.ops.sample.sampled_bands`.
+    """
+    return Sample.of(resolve(ds)).level
 
 
 def noise(ds: xr.Dataset) -> float:
-    """Return the noise of a pixel, from differences of neighbours in a row of the central area.
+    """Return the noise of a pixel, from differences of neighbours in a row of the central half.
 
-    Clipping leaves the edges of stars and cosmic rays out.
+    Clipping leaves the edges of stars and cosmic rays out. Of a large frame it is that of bands of rows.
     """
-    values = read_pixels(resolve(ds), central_region((ds.sizes["y"], ds.sizes["x"]), most=SAMPLE))
-    # A difference of two pixels has twice the variance of one.
-    return robust_std(np.diff(values, axis=1)) / math.sqrt(2)
+    return Sample.of(resolve(ds)).noise
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Pixels of the central half of a frame, or bands of it, one below the other."""
+
+    data: Array
+    """In double precision, bad pixels too."""
+
+    is_bad: Flags
+    is_lost: Flags
+    """Bad otherwise than by saturation."""
+
+    uncertainty: Array | None = None
+
+    @staticmethod
+    def of(image: Image, *, uncertainty: bool = False) -> Sample:
+        """Read the sample of a frame, with its uncertainty if it is asked for and there is one."""
+        parts = [
+            read_planes(image, band, uncertainty=uncertainty) for band in sampled_bands(central_region(image.shape))
+        ]
+        data = np.concatenate([part.data for part in parts]).astype(float)
+        lost, bad = (np.concatenate([part.flagged(image.schema, allowed) for part in parts]) for allowed in ("SAT", ""))
+        known = [part.uncertainty for part in parts if part.uncertainty is not None]
+        return Sample(data, bad, lost, np.concatenate(known) if known else None)
+
+    @property
+    def level(self) -> float:
+        """Median of all but the lost pixels."""
+        # Without saturated pixels a flat that is saturated nearly everywhere would have the level of its darkest corner.
+        return median(self.data[~self.is_lost])
+
+    @property
+    def noise(self) -> float:
+        """Noise of a good pixel."""
+        # A difference of two pixels has twice the variance of one.
+        return robust_std(np.diff(np.where(self.is_bad, np.nan, self.data), axis=1)) / math.sqrt(2)
+
+    @property
+    def expected_noise(self) -> float:
+        """Median of the uncertainties; NaN where there are none."""
+        return math.nan if self.uncertainty is None else median(self.uncertainty)
 
 
 @dataclass(frozen=True)
@@ -90,14 +132,15 @@ class Numbers:
 def numbers_of(frames: Iterable[xr.Dataset]) -> Numbers:
     """Return what is measured on the frames of a product: medians of those of several."""
     images = [resolve(frame) for frame in frames]
-    found = [(level(image.to_dataset()), noise(image.to_dataset()), _expected_noise(image)) for image in images]
+    samples = [Sample.of(image, uncertainty=True) for image in images]
+    found = [(sample.level, sample.noise, sample.expected_noise) for sample in samples]
     middle, after, expected = (float(np.median(values)) for values in zip(*found, strict=True))
     flagged: dict[str, float] = {}
     total, bad = sum(math.prod(image.shape) for image in images), 0.0
     for image in images:
-        counts = _mask_values(image)
-        bad += sum(count for value, count in counts.items() if value & image.schema.bad_bits) / total
-        for name, count in _flagged(image, counts).items():
+        counts = flagged_pixels(image)
+        bad += counts.bad / total
+        for name, count in counts.planes.items():
             flagged[name] = flagged.get(name, 0.0) + count / total
     has_mask = any(MASK in image.kinds for image in images)
     return Numbers(f"{images[0].units}", middle, after, expected, flagged, bad if has_mask else math.nan)
@@ -177,44 +220,11 @@ def compare_masters(now: Numbers, before: Numbers, file: str, apart: str = "") -
     return {"file": file, "level": before.level, "noise": before.noise_after, "bad": was_bad, "jumps": jumps}
 
 
-def _expected_noise(image: Image) -> float:
-    """Return the median of the uncertainties in the area where noise is measured."""
-    if UNCERTAINTY not in image.kinds:
-        return math.nan
-    part = cut(image, *central_region(image.shape, most=SAMPLE).slices).to_dataset()[UNCERTAINTY].values
-    return median(part)
-
-
-def _mask_values(image: Image) -> Counter[int]:
-    """Return how many pixels have each value of the mask; those of 0, which are good, are left out."""
-    counts: Counter[int] = Counter()
-    if MASK not in image.kinds:
-        return counts
-    # A band at a time: the mask of an image of 30 000 pixels a side takes 2 GB.
-    for y in range(0, image.shape[0], BAND):
-        band = cut(image, slice(y, min(y + BAND, image.shape[0])), slice(None)).to_dataset()[MASK].values
-        # most pixels are good, and sorting them takes ten times as long as leaving them out
-        for value, count in zip(*np.unique(band[band != 0], return_counts=True), strict=True):
-            counts[int(value)] += int(count)
-    return counts
-
-
-def _flagged(image: Image, counts: Mapping[int, int]) -> dict[str, int]:
-    """Return how many pixels each mask plane flags, where it flags any."""
-    found = {
-        name: sum(count for value, count in counts.items() if value >> bit & 1)
-        for bit, name in enumerate(image.schema.names)
-    }
-    return {name: count for name, count in found.items() if count}
-
-
 def pair_std(one: Array, other: Array) -> float:
     """Return the noise of one of two equal exposures, from their difference, each column's median taken off."""
     # A difference of equal exposures has no fixed pattern, which would count as noise.
     difference = one - other
-    with np.errstate(invalid="ignore"):
-        difference = difference - np.nanmedian(difference, axis=0, keepdims=True)
-    return robust_std(difference) / math.sqrt(2)
+    return robust_std(difference - quantiles_of_rows(difference.T, 0.5)) / math.sqrt(2)
 
 
 def noise_from_pairs(frames: list[Array]) -> float:

@@ -61,6 +61,9 @@ _VALUES = re.compile(r"'[^']*'|(?<![A-Za-z])[-+]?\d[\d.e+-]*")
 _SHOWN = 3
 """Files that are named of those that something is about."""
 
+MOST_EXPOSURES = 500
+"""Exposures, at most, whose plan is printed in full; of more, what is alike is told once: nobody reads a year line by line."""
+
 
 class PlainConsole(Console):
     """A console on which text is text: names of files and values of headers cannot style it, link, or move the cursor."""
@@ -99,7 +102,7 @@ def print_plan(plan: NightPlan, console: PlainConsole | None = None) -> None:
         console.print(_masters(plan, numbers))
     if plan.science:
         console.print(_science(plan, numbers))
-    for title, lines in _remarks(plan).items():
+    for title, lines in _remarks(plan, is_long=numbers.is_long).items():
         if lines:
             console.print(_lines(title, lines, numbers))
     console.print(_verdict(plan))
@@ -138,6 +141,8 @@ class Numbers:
         for number, frame_plans in enumerate(exposures(plan.frames).values(), 1):
             self._images[number] = len(frame_plans)
             self._places |= {item.name: (number, item.part) for item in frame_plans}
+        self.is_long = len(self._images) > MOST_EXPOSURES
+        """Whether there are so many that what is alike is told once."""
 
     def __call__(self, names: Iterable[str]) -> str:
         """Return the numbers of the exposures of some images, and which images where it is not all of them."""
@@ -152,8 +157,9 @@ class Numbers:
         for number in sorted(parts.keys() - set(whole)):
             for part in parts[number]:
                 files.setdefault(part, []).append(number)
-        some_of = [f"{part} of {ranges(found)}" for part, found in files.items()]
-        return "; ".join([*([ranges(whole)] if whole else []), *some_of])
+        most = _SHOWN if self.is_long else None
+        some_of = [f"{part} of {ranges(found, most)}" for part, found in files.items()]
+        return "; ".join([*([ranges(whole, most)] if whole else []), *some_of])
 
 
 def some_files(names: Iterable[str]) -> str:
@@ -170,21 +176,32 @@ def some_files(names: Iterable[str]) -> str:
     return f"{first} and {more} more" if more > 0 else first
 
 
-def ranges(files: Iterable[int]) -> str:
+def ranges(files: Iterable[int], most: int | None = None) -> str:
     """Return numbers as ranges.
+
+    Parameters
+    ----------
+    files
+        The numbers.
+    most
+        Ranges that are named, at most, of many; all if None.
 
     Examples
     --------
     >>> ranges([1, 2, 3, 5, 7, 8])
     '1-3, 5, 7-8'
+    >>> ranges([1, 2, 3, 5, 7, 8], 1)
+    '1-3, ... (6 in all)'
     """
+    files = set(files)
     runs: list[list[int]] = []
     for number in sorted(set(files)):
         if runs and number == runs[-1][1] + 1:
             runs[-1][1] = number
         else:
             runs.append([number, number])
-    return ", ".join(f"{first}-{last}" if first != last else str(first) for first, last in runs)
+    named = [f"{first}-{last}" if first != last else str(first) for first, last in runs[:most]]
+    return ", ".join([*named, *([f"... ({len(files)} in all)"] if len(named) < len(runs) else [])])
 
 
 def _count(plan: NightPlan) -> str:
@@ -220,6 +237,8 @@ def _table(title: str, *columns: str, rigid: tuple[str, ...] = ()) -> Table:
 
 def _files(plan: NightPlan, numbers: Numbers) -> Table:
     """Return the table of files, a row for each exposure, or for each image where they differ."""
+    if numbers.is_long:
+        return _alike_files(plan, numbers)
     rigid = ("#", "type", "s", "UT", "status")
     table = _table("Files", "#", "file", "type", "s", "UT", "filter", "object", "status", rigid=rigid)
     night = ""
@@ -235,6 +254,28 @@ def _files(plan: NightPlan, numbers: Numbers) -> Table:
             table.add_row(str(number), name, *cells, Text(status, style=_STYLES[status]))
     for name, _ in plan.skipped:
         table.add_row("-", name, "-", "-", "-", "-", "-", Text("UNUSABLE", style="red"))
+    return table
+
+
+def _alike_files(plan: NightPlan, numbers: Numbers) -> Table:
+    """Return the table of the files of many nights: a row for all images of a night that are alike."""
+    title = "Files, those of a night that are alike in one row; --save lists each"
+    table = _table(title, "#", "files", "type", "s", "UT", "filter", "object", "status", rigid=("type", "s", "status"))
+    nights: dict[str, dict[tuple[str, ...], list[FramePlan]]] = {}
+    for item in plan.frames:
+        kind, seconds, _, *others = _cells(item)
+        nights.setdefault(item.night, {}).setdefault((kind, seconds, *others), []).append(item)
+    for night, rows in nights.items():
+        table.add_row("", Text(f"night of {night}" if night else "time unknown", style="italic"))
+        for (kind, seconds, *others, status), items in rows.items():
+            files = list(exposures(items))
+            clocks = dict.fromkeys(_cells(item)[2] for item in (items[0], items[-1]))
+            name = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+            cells = (numbers(item.name for item in items), name, kind, seconds, "-".join(clocks), *others)
+            table.add_row(*cells, Text(status, style=_STYLES[status]))
+    if plan.skipped:
+        names = some_files(name for name, _ in plan.skipped)
+        table.add_row("-", names, "-", "-", "-", "-", "-", Text("UNUSABLE", style="red"))
     return table
 
 
@@ -325,7 +366,7 @@ def _science(plan: NightPlan, numbers: Numbers) -> Table:
     return table
 
 
-def _remarks(plan: NightPlan) -> dict[str, dict[str, list[str]]]:
+def _remarks(plan: NightPlan, *, is_long: bool = False) -> dict[str, dict[str, list[str]]]:
     """Return reasons and notes, each once with the images it is about."""
     titles = ("Why not complete", "Why these masters", "Why not the others", "Notes")
     complete: dict[str, list[str]] = {}
@@ -344,6 +385,8 @@ def _remarks(plan: NightPlan) -> dict[str, dict[str, list[str]]]:
         for note in (*item.facts.notes, *item.notes, *silent, *idle):
             notes.setdefault(note, []).append(item.name)
     taken, others = why_these_masters(plan), why_not_these(plan)
+    if is_long:
+        taken, others = join_alike(taken), join_alike(others)
     for text in (*plan.notes, *(f"{name}: {reason}" for name, reason in plan.skipped)):
         notes.setdefault(text, [])
     return dict(zip(titles, (join_alike(complete), taken, others, join_alike(notes)), strict=True))

@@ -75,6 +75,21 @@ def test_a_doubt_of_a_dark_comes_once(tmp_path: Path) -> None:
     assert "flat_R_2024-03-10: dark_1s_2024-03-10" not in text
 
 
+def test_a_long_plan_tells_alike_exposures_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more exposures than anyone reads, a row stands for those of a night that are alike; it names how many they are."""
+    folder = write(tmp_path / "n", {"bias": 3, "flat": 12, "light": 3}, FILTER=lambda k: "VR"[k % 2])
+    monkeypatch.setattr("lazyccd.batch.report.MOST_EXPOSURES", 18)
+    _, text = run(folder, "--dry-run")
+    assert all(f"flat{number:02d}.fits" in text for number in range(3, 15))
+    monkeypatch.setattr("lazyccd.batch.report.MOST_EXPOSURES", 17)
+    _, text = run(folder, "--dry-run")
+    assert "flat03.fits and 5 more" in text
+    assert "flat04.fits and 5 more" in text
+    assert "20:03-20:13" in text
+    assert "flat05.fits" not in text
+    assert "4, 6, 8, ... (6 in all)" in text
+
+
 def test_dates_that_begin_with_the_day(tmp_path: Path) -> None:
     """One line, though every file has another date."""
     folder = write(tmp_path / "n", {"bias": 6, "light": 6}, **{"DATE-OBS": lambda k: f"{k + 10}/03/2024 20:00:00"})
