@@ -25,8 +25,9 @@ from lazyccd.frame.wcs import wcs_from_header
 from lazyccd.mosaic_inputs import frames_at, stamps
 from lazyccd.ops.attributes import cut
 from lazyccd.ops.instrument.trim import cut_section
-from lazyccd.pixel_history import explain, index_of, stack_image
+from lazyccd.pixel_history import explain, index_of, near, stack_image
 from lazyccd.plan_report import PlanReport, plan_report
+from lazyccd.sections import Region
 
 if TYPE_CHECKING:
     from astropy.coordinates import SkyCoord
@@ -137,7 +138,7 @@ class CCDAccessor:
         if isinstance(position, str):
             if y is not None or x is not None or size is not None:
                 raise ParameterError(f"cutout() got the section {position!r} and other ranges; give one or the other.")
-            return cut_section(image, position).to_dataset(boundary=stack is not None)
+            return _alone(cut_section(image, position), stack)
         if position is not None:
             _check_position(position)
             if y is not None or x is not None or size is None:
@@ -147,7 +148,7 @@ class CCDAccessor:
             y, x = self._sky_ranges(position, size, image.shape)
         elif size is not None:
             raise ParameterError(f"cutout() got the size {size} and no position; give a SkyCoord, or ranges y= and x=.")
-        return cut(image, y or slice(None), x or slice(None)).to_dataset(boundary=stack is not None)
+        return _alone(cut(image, y or slice(None), x or slice(None)), stack)
 
     def _sky_ranges(self, position: SkyCoord, size: Size, shape: tuple[int, int]) -> tuple[slice, slice]:
         from astropy.wcs.utils import skycoord_to_pixel
@@ -313,6 +314,16 @@ class CCDTreeAccessor:
     def to_ccddata(self) -> dict[str, Any]:
         """Return each frame by name as a CCDData, computed."""
         return to_ccddata(self._tree)
+
+
+def _alone(part: Image, stack: Image | None) -> xr.Dataset:
+    """Return a part of a frame; of a stack, it is combined by itself."""
+    if stack is None:
+        return part.to_dataset()
+    # a stack as it came has its pixels at 0, 1, 2 ...
+    (y0, y1), (x0, x1) = ((int(v[0]), int(v[-1]) + 1) for v in (part.y, part.x))
+    alone = cut(near(stack, Region(y0, y1, x0, x1)), slice(y0, y1), slice(x0, x1))
+    return alone.to_dataset(boundary=True)
 
 
 def _check_position(position: object) -> None:

@@ -15,7 +15,7 @@ from lazyccd.frame.sky_mapping import FrozenWCS, SkyMapping, wcs_of_thread
 from lazyccd.kernels.block import Array, Request
 from lazyccd.kernels.resample.cells import corrected
 from lazyccd.kernels.stack.combine import combine_frames
-from lazyccd.pixel_history import inputs_of_pixel, lower_region, with_inputs
+from lazyccd.pixel_history import inputs_of_pixel, lower_region, near, with_inputs
 from lazyccd.plan.footprints import Warped
 from lazyccd.plan.lower import lower_scalars
 from lazyccd.plan.steps import Apply, Stack, Step, file_name, walk
@@ -69,7 +69,7 @@ def frames_at(ccd: xr.Dataset, position: Position) -> Any:
     >>> wcs = WCS({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CDELT1": -0.01, "CDELT2": 0.01})
     >>> frames = [CCDData(np.zeros((3, 3)), unit="adu", wcs=wcs) for number in range(5)]
     >>> frames[4].data[1, 1] = 99
-    >>> mosaic = lazyccd.coadd(frames, wcs, (3, 3))
+    >>> mosaic = lazyccd.coadd(frames, wcs, (3, 3), reject="clipped")
     >>> table = frames_at(mosaic, (1, 1))
     >>> table["number", "value", "note"].pformat(show_unit=False)[-2:]
     ['     4   0.0    used', '     5  99.0 clipped']
@@ -80,6 +80,7 @@ def frames_at(ccd: xr.Dataset, position: Position) -> Any:
     y, x = _pixel(mosaic, position)
     request = Request(Region(y, y + 1, x, x + 1), frozenset({"data", "mask"}))
     here = _touching(mosaic, request.region)
+    mosaic = _near(mosaic, request.region)
     found = inputs_of_pixel(mosaic.step, request, mosaic.image)
     factors, corrections = _corrections(mosaic, here, y, x)
     pixels = [_source_pixel(mosaic.step.frames[i], y, x) for i in here]
@@ -135,6 +136,8 @@ def stamps(ccd: xr.Dataset, position: Position, size: int | tuple[int, int]) -> 
     y0, x0 = y - (height - 1) // 2, x - (width - 1) // 2
     region = Region(y0, y0 + height, x0, x0 + width).clip(image.shape)
     here = _touching(mosaic, region)
+    mosaic = _near(mosaic, region)
+    image = mosaic.image
     if not here:
         raise ParameterError(
             f"no frame of the mosaic lies on {region.to_fits()}; see where they do with maps=('coverage',)."
@@ -167,6 +170,13 @@ def _mosaic(ccd: xr.Dataset) -> Mosaic:
             "compute or write."
         )
     return Mosaic(image, step, dict(step.params)["rule"].count)
+
+
+def _near(mosaic: Mosaic, region: Region) -> Mosaic:
+    """Return a mosaic of which nothing but a region will be asked."""
+    image = near(mosaic.image, region)
+    assert isinstance(image.plan, Stack)
+    return mosaic._replace(image=image, step=image.plan)
 
 
 def _pixel(mosaic: Mosaic, position: Position) -> tuple[int, int]:

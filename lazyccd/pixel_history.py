@@ -16,14 +16,12 @@ from lazyccd.errors import SectionError
 from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.tree import by_frame
 from lazyccd.frame.wcs import lattice
-from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import PLANES, Array, Block, Request
 from lazyccd.kernels.stack.combine import combine_frames, reasons, scaling_of
 from lazyccd.kernels.stack.scaling import Scaling
 from lazyccd.ops.arguments import normalize_number
-from lazyccd.plan.footprints import Window
-from lazyccd.plan.lower import lower_image, lower_scalars, read_label
-from lazyccd.plan.steps import Apply, Input, Stack, Step, file_name, make_params
+from lazyccd.plan.lower import lower_image, lower_scalars, narrowed, read_label, window_step
+from lazyccd.plan.steps import Stack, Step, file_name, rebuilt
 from lazyccd.plan.tasks import Kind
 from lazyccd.sections import Region
 
@@ -85,6 +83,7 @@ def explain(ccd: xr.Dataset, y: float, x: float) -> Any:
 
     image = with_inputs(ccd)
     row, column = index_of(ccd, y, x)
+    image = near(image, Region(row, row + 1, column, column + 1))
     rows = list(_rows(image.plan, row, column, "", image))
     numbers = _values(image, rows)
     names = ("frame", "step", "y", "x", "value", "uncertainty", "mask", "note")
@@ -119,6 +118,23 @@ def stack_image(ccd: xr.Dataset) -> Image | None:
     is_whole = all(label is not None and label.plan == first.plan for label in labels.values())
     image = with_inputs(ccd)
     return image if is_whole and image.kinds.keys() == labels.keys() else None
+
+
+def near(image: Image, region: Region) -> Image:
+    """Return a stack of which nothing but a region will be asked, so that what its frames are compared with is made for that alone."""
+    step = image.plan
+    if not isinstance(step, Stack):
+        return image
+    needs = step.needs(Request(region, frozenset(step.dtypes)))
+    roots = [(frame, need) for frame, need in zip(step.frames, needs, strict=True) if need is not None]
+    steps, graphs = narrowed(roots, image.graphs)
+    if not steps:
+        return image
+    # the others lie elsewhere, and nobody will look at them
+    frames = tuple(
+        frame if need is None else rebuilt(frame, steps, {}) for frame, need in zip(step.frames, needs, strict=True)
+    )
+    return replace(image, plan=step.with_inputs(frames, step.scalars), graphs=(*image.graphs, *graphs))
 
 
 def index_of(ccd: xr.Dataset, y: float, x: float) -> tuple[int, int]:
@@ -218,13 +234,7 @@ def inputs_of_pixel(step: Stack, request: Request, image: Image) -> PixelInputs:
 
 def lower_region(step: Step, region: Region, planes: list[str], image: Image) -> list[Any]:
     """Return lazy arrays of a region of a step; variances as such."""
-    window = Apply(
-        region.shape,
-        tuple((name, dtype) for name, dtype in step.planes if name in planes),
-        kernel=pointwise.window,
-        sources=(Input(step, Window((region.y0, region.x0))),),
-        params=make_params(offset=(region.y0, region.x0), step=(1, 1)),
-    )
+    window = window_step(step, region, planes)
     kinds: dict[str, Kind] = {name: "var" if name == "variance" else KINDS[name] for name in planes}
     return list(lower_image(window, ((region.shape.y,), (region.shape.x,)), kinds, image.graphs).values())
 

@@ -13,7 +13,7 @@ from lazyccd.cli.common import friendly_errors, say, scheduler_options, using_sc
 
 METHODS = ("average", "median", "sum")
 KERNELS = ("nearest", "bilinear", "bicubic", "lanczos2", "lanczos3", "lanczos4", "area")
-REJECTS = ("clipped", "blotted", "none", "varclip", "sigclip", "winsorized", "linearfit", "gesdt")
+REJECTS = ("auto", "clipped", "blotted", "none", "varclip", "sigclip", "winsorized", "linearfit", "gesdt")
 MAPS = ("n_used", "n_rejected", "exposure", "coverage", "variance_aperture")
 
 
@@ -34,7 +34,13 @@ MAPS = ("n_used", "n_rejected", "exposure", "coverage", "variance_aperture")
     "--order", type=click.Choice(KERNELS), default="lanczos3", show_default=True, help="Interpolation kernel."
 )
 @click.option("--pixfrac", type=float, default=1.0, show_default=True, help="For area: how far input pixels shrink.")
-@click.option("--reject", type=click.Choice(REJECTS), default="clipped", show_default=True, help="Rejection rule.")
+@click.option(
+    "--reject",
+    type=click.Choice(REJECTS),
+    default="auto",
+    show_default=True,
+    help="Rejection rule; auto leaves hot pixels out of the frames, and then is clipped.",
+)
 @click.option("--weights", metavar="exposure|variance|smoothed|pixel|!KEY", help="Weights of averages and sums.")
 @click.option(
     "--flux-scale",

@@ -26,12 +26,15 @@ from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
 from dask.tokenize import tokenize
 
 from lazyccd.errors import PlanError
+from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import Request
 from lazyccd.plan.chunks import CHUNK_PIXELS, Grid
 from lazyccd.plan.cost import fits_memory
+from lazyccd.plan.footprints import Shifted, Window
 from lazyccd.plan.forks import forget_pools_after_forks
 from lazyccd.plan.results import ResultMemory, put_together
-from lazyccd.plan.steps import Chunked, Reduction, Scalar, Step, walk
+from lazyccd.plan.schedule import demand
+from lazyccd.plan.steps import Apply, Chunked, Input, Reduction, Scalar, Step, make_dtypes, make_params, walk
 from lazyccd.plan.tasks import (
     PLANE_OF,
     Kind,
@@ -371,6 +374,71 @@ def boundaries_below(plan: Step, graphs: Iterable[HighLevelGraph]) -> dict[str, 
                 found[layer.plan.token] = Boundary(layer.plan, step.chunks, (graph,))
                 break
     return found
+
+
+def narrowed(
+    roots: Sequence[tuple[Step, Request]], graphs: Sequence[HighLevelGraph]
+) -> tuple[dict[str, Step], list[HighLevelGraph]]:
+    """Return what stands for boundaries below some steps if nothing else is asked of these: one chunk with what they need.
+
+    Through its chunks, a pixel of a mosaic would have all frames of a chunk read, for what its own frames are compared with.
+
+    Parameters
+    ----------
+    roots
+        Steps, and all that will be asked of them.
+    graphs
+        Those of the arrays that they read.
+
+    Returns
+    -------
+    dict, list
+        For `rebuilt`, the steps by the tokens of what they replace; and their graphs.
+    """
+    plans: dict[str, LabelLayer] = {}
+    for name in {name for step, _ in roots for name in step.arrays}:
+        found = next((g.layers[name] for g in graphs if name in g.layers), None)
+        if isinstance(found, LabelLayer) and found.boundary and found.kind == "data":
+            plans[name] = found
+    steps: dict[str, Step] = {}
+    more: list[HighLevelGraph] = []
+    if not plans:
+        return steps, more
+    order = list(walk(*(step for step, _ in roots)))
+    demands = demand(order, roots, through_stacks=True)
+    for step in order:
+        if isinstance(step, Chunked) and step.name in plans and step.token in demands:
+            region = functools.reduce(Region.union, (request.region for request in demands[step.token]))
+            steps[step.token], graph = _in_one_chunk(plans[step.name].plan, region, graphs)
+            more.append(graph)
+    return steps, more
+
+
+def _in_one_chunk(plan: Step, region: Region, graphs: Sequence[HighLevelGraph]) -> tuple[Step, HighLevelGraph]:
+    """Return the data of a plan in a region, computed as one chunk, and NaN around; and the graph of that chunk."""
+    part = window_step(plan, region, ["data"])
+    array = lower_image(part, ((region.shape.y,), (region.shape.x,)), {"data": "data"}, graphs)["data"]
+    dtypes = make_dtypes(data=plan.dtypes["data"])
+    chunk = Chunked(part.shape, dtypes, name=array.name, chunks=array.chunks)
+    around = Apply(
+        plan.shape,
+        dtypes,
+        kernel=pointwise.shifted,
+        sources=(Input(chunk, Shifted((region.y0, region.x0))),),
+        params=make_params(offset=(region.y0, region.x0), dtypes=(("data", plan.dtypes["data"].name),), no_data=0),
+    )
+    return around, array.dask
+
+
+def window_step(step: Step, region: Region, planes: Sequence[str]) -> Step:
+    """Return some planes of a region of a step."""
+    return Apply(
+        region.shape,
+        tuple((name, dtype) for name, dtype in step.planes if name in planes),
+        kernel=pointwise.window,
+        sources=(Input(step, Window((region.y0, region.x0))),),
+        params=make_params(offset=(region.y0, region.x0), step=(1, 1)),
+    )
 
 
 def lower_image(

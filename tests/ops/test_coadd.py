@@ -227,7 +227,7 @@ def test_rejection_above_the_sky_of_each_frame() -> None:
     frames = [make_frame(sky + rng.normal(0, 1, (50, 50)), make_wcs(25, 25)) for sky in (900, 1000, 1000, 1100, 2000)]
     frames[0]["data"][10, 10:20] += 60
     frames[4]["data"][30, 10:20] += 60
-    mosaic = lazyccd.coadd(frames, make_wcs(25, 25), (50, 50), order="nearest", maps=("n_rejected",)).compute()
+    mosaic = lazyccd.coadd(frames, make_wcs(25, 25), (50, 50), order="nearest", maps=("n_rejected",), reject="clipped")
     expected = np.zeros((50, 50), int)
     expected[[10, 30], 10:20] = 1
     np.testing.assert_array_equal(mosaic["n_rejected"].values, expected)
@@ -238,7 +238,7 @@ def test_coverage_and_least_coverage() -> None:
     """What fewer frames than asked for give is empty; what a rejection or a mask takes away counts as covered or not."""
     frames = [make_frame(np.full((3, 9), 5.0), make_wcs(0, x)) for x in (0, -3, -3, -3, -6)]
     frames[1]["data"][1, 4] = 5000.0
-    options: Any = {"order": "nearest", "maps": ("coverage", "n_used")}
+    options: Any = {"order": "nearest", "maps": ("coverage", "n_used"), "reject": "clipped"}
     mosaic = lazyccd.coadd(frames, make_wcs(0, 0), (3, 15), **options).isel(y=1)
     np.testing.assert_array_equal(mosaic["coverage"].values, np.repeat([1, 4, 5, 4, 1], 3))
     np.testing.assert_array_equal(mosaic["n_used"].values, mosaic["coverage"].values - (np.arange(15) == 7))
@@ -288,21 +288,22 @@ def test_seeing_and_outliers() -> None:
         uncertainty = StdDevUncertainty(np.sqrt(star + 25))
         frames.append(make_frame(data, make_wcs(40, 40), uncertainty=uncertainty))
     grid = (make_wcs(40, 40), (80, 80))
-    mosaic = lazyccd.coadd(frames, *grid, maps=("n_rejected",)).compute()
+    mosaic = lazyccd.coadd(frames, *grid, maps=("n_rejected", "n_used")).compute()
     expected = np.mean(plain, axis=0)
     core, star = (slice(38, 43), slice(38, 43)), (slice(28, 53), slice(28, 53))
     assert mosaic["n_rejected"].values[core].sum() == 0
     assert mosaic["data"].values[core].sum() == pytest.approx(expected[core].sum(), rel=1e-3)
     # far out, where the median is no longer above the noise, the widest images are taken for outliers
     assert mosaic["data"].values[star].sum() == pytest.approx(expected[star].sum(), rel=4e-3)
-    assert mosaic["n_rejected"].values[8:56:4, 8:20].mean() > 0.98
+    # before resampling or after it
+    assert mosaic["n_used"].values[8:56:4, 8:20].max() < 12
+    assert mosaic["n_used"].values[core].min() == 12
     with pytest.warns(StarCoreWarning, match="cuts the middle of stars"):
         cut = lazyccd.coadd(frames, *grid, reject=SigmaClip(deviation="mad_std"))
     assert abs(cut["data"].values[core].sum() / expected[core].sum() - 1) > 0.01
 
 
-# the lobes of Lanczos 3 reach all frames, and the median with them
-@pytest.mark.parametrize(("order", "most"), [("bilinear", 2), ("lanczos3", 6)])
+@pytest.mark.parametrize(("order", "most"), [("bilinear", 1), ("lanczos3", 1)])
 def test_a_streak_and_drifting_hot_pixels(order: Any, most: float) -> None:
     """They are gone from the default coadd of 20 frames that drift by 0.2 pixels each."""
     rng = np.random.default_rng(8)
@@ -391,7 +392,8 @@ def test_frames_at_a_position(tmp_path: Path) -> None:
         header["FLXSCALE"] = 1.0 + (number == 5)
         fits.writeto(names[-1], data, header)
     wcs = make_wcs(0, 0)
-    mosaic = lazyccd.coadd(names, wcs, (9, 17), unit="adu", weights=(1, 2, 3, 4, 5, 6), flux_scale="FLXSCALE")
+    options: Any = {"unit": "adu", "weights": (1, 2, 3, 4, 5, 6), "flux_scale": "FLXSCALE"}
+    mosaic = lazyccd.coadd(names, wcs, (9, 17), reject="clipped", **options)
     assert "read 0.fits[0] and 5 others -> " in str(mosaic.ccd.plan())
     table = mosaic.ccd.frames_at((4, 7))
     assert table["number"].tolist() == [1, 2, 3, 4, 5]

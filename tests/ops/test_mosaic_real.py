@@ -221,23 +221,14 @@ def test_a_streak_is_clipped() -> None:
     assert np.sqrt(np.mean(clipped[plain > 3] ** 2)) < 0.5
 
 
-@pytest.mark.parametrize(
-    ("count", "dithers", "order", "most", "rms"),
-    [
-        (9, 6, "lanczos3", 12, 2),
-        (15, 6, "lanczos3", 18, 2.5),
-        (30, 0, "bilinear", 7, 1),
-        # without dithers the wings of this kernel spread them over all frames
-        (30, 0, "lanczos3", 45, 8),
-    ],
-)
-def test_hot_pixels_that_drift_are_clipped(count: int, dithers: int, order: Any, most: float, rms: float) -> None:
-    """Hot pixels of 170 standard deviations are gone between frames that are dithered, or have drifted by several pixels."""
+@pytest.mark.parametrize(("count", "dithers", "order"), [(9, 6, "lanczos3"), (30, 0, "bilinear"), (30, 0, "lanczos3")])
+def test_hot_pixels_that_drift_are_clipped(count: int, dithers: int, order: Any) -> None:
+    """Hot pixels of 170 standard deviations are gone between frames that are dithered, or drift by 0.2 pixels each."""
     frames, _, hot = simulated(count, dithers)
     plain, clipped = traces(frames, [hot] * count, order=order)
     assert plain.max() > 130
-    assert clipped.max() < most
-    assert np.sqrt(np.mean(clipped[plain > 3] ** 2)) < rms
+    assert clipped.max() < 3
+    assert np.sqrt(np.mean(clipped[plain > 3] ** 2)) < 0.7
     _, blotted = traces(frames, [hot] * count, order=order, reject="blotted")
     assert blotted.max() < 2
     assert np.sqrt(np.mean(blotted[plain > 3] ** 2)) < 0.5

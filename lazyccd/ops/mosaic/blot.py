@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from lazyccd.errors import ParameterError
-from lazyccd.frame.core import MASK, Image, resolve
+from lazyccd.frame.core import MASK, Image
 from lazyccd.kernels.blot import REACH, flag_outliers
 from lazyccd.kernels.stack.scaling import Levels
-from lazyccd.ops.mosaic.overlaps import Corrections
 from lazyccd.ops.mosaic.placed import Placed
+from lazyccd.ops.mosaic.reference import FrameScale, reference, scale_of_frames
 from lazyccd.ops.mosaic.sky import without_sky
 from lazyccd.ops.mosaic.warp import SkyGrid, warped
-from lazyccd.ops.stack.combine import StackPlan, plain_rule
 from lazyccd.ops.stack.inputs import Given
 from lazyccd.ops.stack.scaling import sampled_statistic
 from lazyccd.plan.footprints import Halo
@@ -66,55 +64,21 @@ def without_outliers(
     """
     # skies that differ would be outliers
     flat = [without_sky(image, "constant", 128) for image in given.images]
-    named = tuple((name, scalar) for name, scalar in scalars if name in levels.scale)
-    levels = replace(levels, weights=(), weights_are_variances=False, weights_are_exposures=False)
-    found = placed.corrections(given, levels, named, None, measure=True) if measure else None
-    scale = _Scale(levels, named, found)
-    mosaic = _median(flat, placed, scale)
+    scale = scale_of_frames(given, placed, levels, scalars, measure=measure)
+    mosaic = reference(flat, placed, scale, "median")
     return [
         _flagged(image, one, mosaic, placed, number, rule, scale)
         for number, (image, one) in enumerate(zip(given.images, flat, strict=True))
     ]
 
 
-class _Scale(NamedTuple):
-    """How bright frames are beside each other."""
-
-    levels: Levels
-    scalars: tuple[tuple[str, Scalar], ...]
-    """Those that the levels name."""
-
-    found: Corrections | None
-    """What overlaps say of them."""
-
-
-def _median(images: Sequence[Image], placed: Placed, scale: _Scale) -> Image:
-    """Return the median of frames on the grid; what reads it depends on its chunks, and does not combine the frames again."""
-    on_grid = placed.warp(images)
-    if scale.found is not None:
-        on_grid = scale.found.applied(on_grid)
-    schema = on_grid[0].schema
-    rule = replace(plain_rule(on_grid, schema, "median"), levels=scale.levels)
-    plan = StackPlan(tuple(on_grid), schema, rule, scale.scalars, (), places=placed.places)
-    first = on_grid[0]
-    stacked = replace(
-        first,
-        plan=plan.step(),
-        grid=plan.grid(),
-        uncertainty_type="std",
-        graphs=tuple(graph for image in on_grid for graph in image.graphs),
-    )
-    return resolve(stacked.to_dataset(boundary=True)[["data"]])
-
-
 def _flagged(
-    image: Image, flat: Image, mosaic: Image, placed: Placed, number: int, rule: Blotted, scale: _Scale
+    image: Image, flat: Image, mosaic: Image, placed: Placed, number: int, rule: Blotted, scale: FrameScale
 ) -> Image:
     """Return a frame with its outliers in the mask."""
     schema = image.schema
     blot = warped(mosaic, placed.grid.wcs, SkyGrid(placed.sources[number], image.shape, "bilinear"), for_stack=True)
     uses = (("mask", ("data", "variance", "mask")),)
-    found = () if scale.found is None else (("corrections", scale.found.scalar),)
     mask = Apply(
         image.shape,
         make_dtypes(mask=schema.dtype),
@@ -131,7 +95,7 @@ def _flagged(
             bit=schema.bits("CR"),
             mask_dtype=schema.dtype.name,
         ),
-        scalars=(("sky", sampled_statistic(image, "sky")), *scale.scalars, *found),
+        scalars=(("sky", sampled_statistic(image, "sky")), *scale.all_scalars),
     )
     parts = {name: (image.plan, name) for name, _ in image.plan.planes if name != MASK}
     return replace(image, plan=Join.of(**parts, mask=(mask, MASK)), graphs=(*image.graphs, *mosaic.graphs))
