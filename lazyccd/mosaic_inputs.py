@@ -12,6 +12,7 @@ from dask.base import compute
 from lazyccd.errors import ParameterError, SectionError
 from lazyccd.frame.core import Image
 from lazyccd.frame.sky_mapping import FrozenWCS, SkyMapping, wcs_of_thread
+from lazyccd.kernels.assemble import paste
 from lazyccd.kernels.block import Array, Request
 from lazyccd.kernels.resample.cells import corrected
 from lazyccd.kernels.stack.combine import combine_frames
@@ -236,6 +237,13 @@ def _source_pixel(frame: Step, y: int, x: int) -> tuple[int, int] | None:
     while isinstance(step, Apply) and pixel is not None:
         below, pixel = step.pixels_below(*pixel)[0]
         if isinstance(step.footprints[0], Warped):
-            return pixel
+            return _before_pasting(below, pixel)
         step = below
     return None
+
+
+def _before_pasting(step: Step, pixel: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return the pixel of a frame that goes around the sky, which was continued or turned to be resampled."""
+    if pixel is None or not (isinstance(step, Apply) and step.kernel is paste):
+        return pixel
+    return next((place for below, place in step.pixels_below(*pixel) if place is not None), None)

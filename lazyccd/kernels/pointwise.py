@@ -599,6 +599,14 @@ def window(request: Request, a: Block, *, offset: tuple[int, int], step: tuple[i
     return Block(request.region, *(None if plane is None else plane[cut] for plane in a[1:]))
 
 
+def first_known(request: Request, a: Block, b: Block) -> Block:
+    """Return the planes of a block, and those of another where the data of the first are NaN."""
+    unknown = np.isnan(a.plane("data"))
+    if not unknown.any():
+        return Block(request.region, **{name: a.plane(name) for name in request.planes})
+    return Block(request.region, **{name: np.where(unknown, b.plane(name), a.plane(name)) for name in request.planes})
+
+
 def shifted(
     request: Request, a: Block | None, *, offset: tuple[int, int], dtypes: tuple[tuple[str, str], ...], no_data: int
 ) -> Block:

@@ -636,3 +636,55 @@ def test_data_alone_are_those_beside_the_variance() -> None:
     whole = warped.compute()
     for name in ("data", "uncertainty", "mask"):
         np.testing.assert_array_equal(warped[name].values, whole[name].values)
+
+
+def all_around(first: float, scale: float, *, flipped: bool = False) -> WCS:
+    """Return the WCS of an image of 360 degrees in longitude and latitude that begins at a longitude."""
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = ["RA---CAR", "DEC--CAR"]
+    wcs.wcs.crval = [(first + 180) % 360, 0]
+    wcs.wcs.cdelt = [-scale if flipped else scale, scale]
+    wcs.wcs.crpix = [180 / scale + 0.5, 90 / scale + 0.5]
+    return wcs
+
+
+@pytest.mark.parametrize("order", ["nearest", "bilinear", "bicubic", "lanczos3", "area"])
+@pytest.mark.parametrize("flipped", [False, True])
+def test_an_image_of_360_degrees_is_read_across_its_seam(order: Any, flipped: bool) -> None:
+    """It gives what the same image gives that has the seam elsewhere, to the bit of its coordinates."""
+    data = noise((180, 360)) + 5
+    target = tangent((90, 100), (0.0, 12.0), scale=0.5 if order != "lanczos3" else 1.7)
+    uncertainty = StdDevUncertainty(np.sqrt(np.abs(data)))
+    found = []
+    for first in (0.0, 180.0):
+        turned = np.roll(data, 180 if first else 0, axis=1)
+        ccd = CCDData(
+            turned,
+            unit="adu",
+            wcs=all_around(first, 1.0, flipped=flipped),
+            uncertainty=StdDevUncertainty(np.roll(uncertainty.array, 180 if first else 0, axis=1)),
+            mask=np.roll(np.arange(data.size).reshape(data.shape) % 97 == 0, 180 if first else 0, axis=1),
+        )
+        found.append(lazyccd.wcs_project(lazyccd.from_ccddata(ccd), target, (90, 100), order=order).compute())
+    one, other = found
+    assert np.isfinite(other["data"].values).mean() > 0.95
+    np.testing.assert_array_equal(np.isnan(one["data"].values), np.isnan(other["data"].values))
+    for name in ("data", "uncertainty"):
+        np.testing.assert_allclose(one[name].values, other[name].values, rtol=2e-4, atol=2e-4)
+    np.testing.assert_array_equal(one["mask"].values, other["mask"].values)
+
+
+@pytest.mark.parametrize("order", ["lanczos3", "area"])
+def test_the_seam_shows_in_no_chunk_of_a_coadd(order: Any) -> None:
+    """All pixels of a flat sky are covered and flat, whatever the chunks, and the pixel of the frame is told."""
+    wcs = all_around(0.0, 1.0)
+    flat = frame(np.ones((180, 360)), wcs)
+    target = tangent((120, 130), (0.0, 0.0), scale=0.25)
+    mosaic = lazyccd.coadd([flat], target, (120, 130), order=order, reject=None)
+    values = mosaic["data"].values
+    # areas of pixels on the sky change by a percent over the field
+    np.testing.assert_allclose(values, 1 / 16, rtol=0.02)
+    part = mosaic.ccd.rechunk((31, 17))
+    np.testing.assert_array_equal(part["data"].values, values)
+    table = mosaic.ccd.frames_at((60, 65))
+    assert table["x"][0] in {0, 359}

@@ -29,9 +29,11 @@ from lazyccd.frame.sky_mapping import (
 )
 from lazyccd.frame.wcs import refuse_unknown_distortion, wcs_from_header
 from lazyccd.kernels.block import APERTURE
+from lazyccd.kernels.pointwise import first_known
 from lazyccd.kernels.resample.block import resample
 from lazyccd.kernels.resample.weights import AREA, KERNELS
 from lazyccd.ops.decorator import called_with_ccddata, operation, tell_wcs
+from lazyccd.ops.mosaic.full_turn import continued, full_turn, turned
 from lazyccd.plan.chunks import default_grid
 from lazyccd.plan.footprints import PlaneMap, Warped
 from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
@@ -327,7 +329,29 @@ def warped(
     aperture
         Whether it has the plane of variances for apertures.
     """
-    kernel, shape, target = kernel or grid.kernel, grid.shape, grid.wcs
+    kernel = kernel or grid.kernel
+    turn = full_turn(source, image.shape)
+    if turn is None:
+        return _resampled(image, source, grid, kernel, for_stack=for_stack, aperture=aperture)
+    if kernel != AREA:
+        return _resampled(*continued(image, source, turn), grid, kernel, for_stack=for_stack, aperture=aperture)
+    images = [(image, source), turned(image, source, turn)]
+    first, second = (_resampled(*one, grid, kernel, for_stack=for_stack, aperture=aperture) for one in images)
+    plan = Apply(
+        grid.shape,
+        first.plan.planes,
+        kernel=first_known,
+        sources=tuple(
+            Input(one.plan, uses=tuple((name, ("data", name)) for name, _ in one.plan.planes))
+            for one in (first, second)
+        ),
+    )
+    return replace(first, plan=plan)
+
+
+def _resampled(image: Image, source: Any, grid: SkyGrid, kernel: str, *, for_stack: bool, aperture: bool) -> Image:
+    """Return an image on a grid of the sky, by a kernel that sees the pixels of the image and nothing beyond; see `warped`."""
+    shape, target = grid.shape, grid.wcs
     coordinates = SkyMapping(grid.frozen, FrozenWCS.of(source), image.shape, corners=kernel == AREA)
     schema = image.schema
     planes: dict[str, Any] = dict(image.plan.planes)
