@@ -234,8 +234,8 @@ class FlagTable:
         values = [int(value) for value in np.atleast_1d(given)]
         if len(values) != len(names):
             raise ParameterError(f"flag_meanings has {len(names)} names and there are {len(values)} values {values}.")
-        if not exclusive and any(value < 1 or value & (value - 1) for value in values):
-            raise ParameterError(f"flag_masks {values} must be single bits: 1, 2, 4, ...")
+        if not exclusive and any(value < 1 or value & (value - 1) or value >= 1 << 64 for value in values):
+            raise ParameterError(f"flag_masks {values} must be single bits of an integer: 1, 2, 4, ... up to 2**63.")
         texts = list(attrs.get("flag_descriptions", [""] * len(names)))
         bad = [bool(b) for b in np.atleast_1d(attrs.get("flag_bad", [True] * len(names)))]
         planes = [

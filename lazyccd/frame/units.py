@@ -6,6 +6,7 @@ per, and a silent conversion would hide a gain that was applied twice or never.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 from astropy import units as u
@@ -34,6 +35,12 @@ ALIASES: dict[str, u.UnitBase] = {
     "": u.dimensionless_unscaled,
 }
 """Spellings of units in lower case that astropy does not read, or reads otherwise."""
+
+LONGEST, MOST_POWERS = 200, 12
+"""Characters and powers in the name of a unit."""
+
+LARGE_NUMBER = re.compile(r"(\*\*|\^)[\s(+-]*\d{4}|\d{40}|\)\s*(\*\*|\^)[^)]*\)\s*(\*\*|\^)")
+"""Powers beyond 999, numbers beyond 40 digits, and powers of powers of powers."""
 
 
 def parse_unit(text: object, where: str) -> u.UnitBase:
@@ -71,6 +78,9 @@ def _parse_text(text: str) -> u.UnitBase | None:
     """Return the unit of a name; None if astropy does not know it."""
     if text.lower() in ALIASES:
         return ALIASES[text.lower()]
+    # astropy would work out 10**999999999 to its last digit
+    if len(text) > LONGEST or LARGE_NUMBER.search(text) or text.count("**") + text.count("^") > MOST_POWERS:
+        return None
     # deprecated spellings are still what the file says
     with quiet(u.UnitsWarning):
         # as written first: the case of prefixes matters, mJy and MJy

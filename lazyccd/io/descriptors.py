@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
@@ -19,6 +20,10 @@ from lazyccd.errors import FormatError
 
 _MOST = 512
 """More open files than this gain nothing: opening one costs microseconds."""
+
+
+NO_WAIT: int = getattr(os, "O_NONBLOCK", 0)
+"""Flag with which opening a pipe returns at once; it changes nothing for files."""
 
 
 def allowed_files() -> int:
@@ -128,11 +133,17 @@ def open_for_reading(path: str) -> int:
     Raises
     ------
     OSError
-        Raised if the file cannot be opened.
+        Raised if the file cannot be opened, or is a pipe, a device or a socket.
     FormatError
         Raised if the process has as many files open as it may, none of them for reading here.
     """
-    return with_descriptors(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
+    # a pipe would be waited for until somebody writes to it
+    descriptor = with_descriptors(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC | NO_WAIT), path)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is a pipe, a device or a socket and not a file", path)
 
 
 def with_descriptors(make: Callable[[], int], what: str) -> int:

@@ -447,6 +447,11 @@ def named_bits(request: Request, a: Block, *, known: int) -> Block:
     return Block(request.region, data=bits)
 
 
+def _bits(value: int, dtype: np.dtype[Any]) -> Any:
+    """Return the bits of an integer that a mask of this type has; a header may name planes beyond them."""
+    return np.array(value & ((1 << 8 * dtype.itemsize) - 1), np.uint64).astype(dtype)[()]
+
+
 def recode(request: Request, a: Block, *, pairs: Remap, exclusive: bool, dtype: str, where: str, names: str) -> Block:
     """Return the plane ``data``, integers of another package, as a mask.
 
@@ -475,14 +480,14 @@ def recode(request: Request, a: Block, *, pairs: Remap, exclusive: bool, dtype: 
     out = np.zeros(given.shape, dtype)
     for value, bit in pairs:
         # A code is an integer and no set of bits: 3 is not 1 and 2.
-        hit = given == value if exclusive else (given & given.dtype.type(value)) != 0
+        hit = given == value if exclusive else (given & _bits(value, given.dtype)) != 0
         out |= np.where(hit, out.dtype.type(bit), out.dtype.type(0))
         if known is not None:
             known |= hit
     if known is not None:
         unknown = sorted({int(v) for v in given[~known & (given != 0)]})
     else:
-        rest = int(BITWISE_OR.reduce((given & ~given.dtype.type(sum({value for value, _ in pairs}))).ravel()))
+        rest = int(BITWISE_OR.reduce((given & ~_bits(sum({value for value, _ in pairs}), given.dtype)).ravel()))
         unknown = [rest] if rest else []
     if unknown:
         raise FrameError(

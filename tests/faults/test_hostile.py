@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from astropy import units as u
 from astropy.io import fits
 from astropy.nddata import CCDData
 from hypothesis import given
@@ -18,6 +22,7 @@ import lazyccd
 from lazyccd.batch.make_plan import _word
 from lazyccd.errors import FormatError, LazyCCDError
 from lazyccd.frame.tree import make_tree
+from tests.faults.damage import try_damaged
 
 FRAME = lazyccd.from_ccddata(CCDData(np.arange(600.0).reshape(20, 30), unit="adu"))
 TAG = "!!python/object/apply:os.system ['touch executed']"
@@ -134,3 +139,70 @@ def test_words_of_headers_are_parts_of_names(text: str) -> None:
     word = _word(text)
     assert not set(word) & set("/\\\0\n '\"$`;&|<>*?~:")
     assert not word.startswith((".", "-"))
+
+
+def raw_header(path: Path, *cards: str, **values: object) -> Path:
+    """Write a file of one block of data with any header."""
+    numbers = {"SIMPLE": "T", "BITPIX": 16, "NAXIS": 2, "NAXIS1": 10, "NAXIS2": 10} | values
+    text = "".join(f"{key:<8}= {value!s:>20}".ljust(80) for key, value in numbers.items())
+    text += "".join(card.ljust(80) for card in (*cards, "END"))
+    path.write_bytes(text.ljust(-(-len(text) // 2880) * 2880).encode() + bytes(2880))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "cards", "values", "message"),
+    [
+        ("rows", (), {"NAXIS2": 2_000_000_000, "GCOUNT": 0}, "GCOUNT 0 must be at least 1"),
+        ("heap", (), {"PCOUNT": -(10**7)}, "PCOUNT -10000000 not negative"),
+        ("truncated", (), {"NAXIS2": 2_000_000_000}, "is truncated"),
+        ("continued", ("LONGSTR = 'a&'", *(["CONTINUE  'xxxxxxxxxxxxxxxxxxxxxxxxxx&'"] * 100_000)), {}, ""),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.isidentifier() else "",
+)
+def test_headers_cost_what_their_bytes_do(
+    tmp_path: Path, name: str, cards: tuple[str, ...], values: dict[str, object], message: str
+) -> None:
+    """A small file cannot ask for much memory or time; what it says is refused or does no harm."""
+    path = raw_header(tmp_path / f"{name}.fits", *cards, **values)
+    begun = time.process_time()
+    tracemalloc.start()
+    try:
+        if message:
+            with pytest.raises(LazyCCDError, match=message):
+                lazyccd.open_fits(path).ccd.add(1 * u.adu)
+        else:
+            assert lazyccd.open_fits(path).sizes == {"y": 10, "x": 10}
+        assert tracemalloc.get_traced_memory()[1] < 200e6
+    finally:
+        tracemalloc.stop()
+    assert time.process_time() - begun < 10  # a second, if nothing traces the memory
+
+
+@pytest.mark.parametrize("unit", ["10**999999999", "(((m**99)**99)**99)**99", "m^123456", "1" * 68])
+def test_units_are_not_worked_out_to_the_last_digit(tmp_path: Path, unit: str) -> None:
+    """Powers that no unit has are not understood."""
+    path = raw_header(tmp_path / "a.fits", BUNIT=f"'{unit}'")
+    begun = time.process_time()
+    with pytest.warns(UserWarning, match="is not known; taken as dimensionless"):
+        lazyccd.open_fits(path)
+    assert time.process_time() - begun < 5
+
+
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    """A pipe for a file or for a shard is refused at once."""
+    os.mkfifo(tmp_path / "a.fits")
+    with pytest.raises(LazyCCDError, match=r"a\.fits cannot be read: it is a pipe"):
+        lazyccd.open_fits(tmp_path / "a.fits")
+    store = lazyccd.to_zarr(FRAME, tmp_path / "a.zarr")
+    shard = tmp_path / "a.zarr" / "0" / "data" / "c" / "0" / "0"
+    shard.unlink()
+    os.mkfifo(shard)
+    with pytest.raises(FormatError, match=r"data/c/0/0 cannot be read: it is a pipe"):
+        lazyccd.open_zarr(store).compute()
+
+
+@pytest.mark.parametrize("form", ["fits", "zarr"])
+def test_damaged_files_are_read_or_refused(tmp_path: Path, form: str) -> None:
+    """Whatever byte or card is wrong, there are pixels or one of our errors; ``python tests/faults/damage.py`` tries more."""
+    assert try_damaged(tmp_path, form, seed=1, count=60) == []

@@ -16,6 +16,7 @@ from importlib import resources
 from typing import Any, TypeAlias
 
 import numpy as np
+from astropy.io.fits.verify import VerifyError
 
 from lazyccd.errors import FormatError, ParameterError
 from lazyccd.frame.convert import to_mask
@@ -170,10 +171,10 @@ def named_table(text: str, where: str) -> FlagTable | None:
         lines += [line] if keep else []
     if not lines:
         return None
-    header = header_from_text("\n".join(lines))
-    # MSK cards of lsst.images win over MP_ cards, which LSST has, too.
-    numbers = sorted(key[4:] for key in header if re.fullmatch(r"MSKN\d{4}", key))
     try:
+        header = header_from_text("\n".join(lines))
+        # MSK cards of lsst.images win over MP_ cards, which LSST has, too.
+        numbers = sorted(key[4:] for key in header if re.fullmatch(r"MSKN\d{4}", key))
         if not numbers:
             return _lsst_table({key[3:]: int(header[key]) for key in header if key.startswith("MP_")})
         return FlagTable.from_attrs(
@@ -184,7 +185,7 @@ def named_table(text: str, where: str) -> FlagTable | None:
                 "flag_bad": [bool(header.get(f"MSKB{n}", header[f"MSKN{n}"] not in INFORMATIVE)) for n in numbers],
             }
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError, VerifyError) as error:
         raise FormatError(f"{where}: the cards that name its planes do not describe a mask: {error}") from error
 
 

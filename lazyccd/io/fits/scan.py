@@ -344,8 +344,14 @@ def _data_bytes(cards: Cards, axes: list[int]) -> int:
     pixels = 1
     for axis in axes:
         pixels *= axis
+    groups, parameters = cards.integer("GCOUNT", 1), cards.integer("PCOUNT", 0)
+    # They would make the data smaller than the image.
+    if groups < 1 or parameters < 0:
+        raise FormatError(
+            f"{cards.where}: GCOUNT {groups} must be at least 1 and PCOUNT {parameters} not negative; correct the header."
+        )
     # Equation 2 of section 4.4.1.2.
-    return max(abs(bitpix) // 8 * cards.integer("GCOUNT", 1) * (cards.integer("PCOUNT", 0) + pixels), 0)
+    return abs(bitpix) // 8 * groups * (parameters + pixels)
 
 
 def _image_kind(axes: list[int]) -> Kind:
@@ -395,13 +401,14 @@ class Cards:
     def _joined(self) -> dict[str, str]:
         """Return the first card of each keyword, with the text of those that go on with it."""
         first: dict[str, str] = {}
-        continued = ""
+        # joined once: a header may have 200 000 of them
+        continued: list[str] = []
         for image in reversed(self.images):
+            continued.append(image)
             if image.startswith("CONTINUE"):
-                continued = image + continued
                 continue
-            first[image[:8].rstrip()] = image + continued
-            continued = ""
+            first[image[:8].rstrip()] = "".join(reversed(continued))
+            continued = []
         return first
 
     def __contains__(self, keyword: str) -> bool:

@@ -144,10 +144,12 @@ class TileTable:
         if blank is None and "BLANK" in cards:
             blank = cards.integer("BLANK")
         settings = _settings(cards)
-        block, pixel_bytes = int(settings.get("BLOCKSIZE", 32)), int(settings.get("BYTEPIX", 4))
-        if algorithm == "RICE_1" and (pixel_bytes not in (1, 2, 4) or block < 1):
+        block, pixel_bytes = settings.get("BLOCKSIZE", 32), settings.get("BYTEPIX", 4)
+        if algorithm == "RICE_1" and (
+            pixel_bytes not in (1, 2, 4) or not (isinstance(block, int) and 0 < block < 1 << 31)
+        ):
             raise FormatError(
-                f"{cards.where}: RICE_1 with BLOCKSIZE {block} and BYTEPIX {pixel_bytes} must have a positive BLOCKSIZE and "
+                f"{cards.where}: RICE_1 with BLOCKSIZE {block} and BYTEPIX {pixel_bytes} must have an integer BLOCKSIZE above 0 and "
                 "BYTEPIX 1, 2 or 4; the header is damaged."
             )
         return cls(
@@ -197,7 +199,9 @@ def _settings(cards: CardValues) -> dict[str, Any]:
     # Parameters come in any order, numbered from 1 without gaps.
     index = 1
     while f"ZNAME{index}" in cards:
-        settings.setdefault(str(cards.get(f"ZNAME{index}")).strip().upper(), cards.get(f"ZVAL{index}", 0))
+        value = cards.get(f"ZVAL{index}", 0)
+        value = int(value) if isinstance(value, float) and value.is_integer() else value
+        settings.setdefault(str(cards.get(f"ZNAME{index}")).strip().upper(), value)
         index += 1
     return settings
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import fsspec
 
 from lazyccd.errors import MissingFileError
+from lazyccd.io.resumable.renames import move_new
 
 PROGRESS = ".lazyccd-progress"
 """Folder beside the targets; in it, one folder for each target that is being written."""
@@ -94,7 +95,7 @@ class LocalJournal:
             return b""
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write the content aside, then link it to its name, so that nobody ever sees an empty entry."""
+        """Write the content aside, then give it its name, so that nobody ever sees an empty entry."""
         folder = os.path.dirname(os.path.dirname(self.where))
         if not os.path.isdir(folder):
             raise MissingFileError(f"the folder {folder} does not exist; create it first.")
@@ -102,12 +103,9 @@ class LocalJournal:
         aside = f"{self.where}/{uuid.uuid4().hex}.tmp"
         try:
             Path(aside).write_bytes(content)
-            os.link(aside, f"{self.where}/{name}")
-        except FileExistsError:
-            return False
+            return move_new(aside, f"{self.where}/{name}")
         finally:
             Path(aside).unlink(missing_ok=True)
-        return True
 
     def append(self, name: str, line: bytes) -> None:
         """Append a line by a single call, so that a killed process leaves all of it or nothing."""

@@ -31,15 +31,28 @@ def give_name(unfinished: str, final: str, *, overwrite: bool) -> None:
     """
     if overwrite:
         os.replace(unfinished, final)
-        return
-    try:
-        if _renameat2(unfinished, final, NO_REPLACE):
-            return
-    except FileExistsError:
-        raise taken_meanwhile(final) from None
-    if os.path.lexists(final):
+    elif not move_new(unfinished, final):
         raise taken_meanwhile(final)
-    os.rename(unfinished, final)
+
+
+def move_new(old: str, new: str) -> bool:
+    """Rename a file, unless the new name is taken; return whether it was renamed. Of several processes one succeeds."""
+    try:
+        if _renameat2(old, new, NO_REPLACE):
+            return True
+        os.link(old, new)
+    except FileExistsError:
+        return False
+    # neither is there on FAT and some file systems of the network
+    except OSError as error:
+        if error.errno not in UNSUPPORTED | {errno.EMLINK}:
+            raise
+        if os.path.lexists(new):
+            return False
+        os.rename(old, new)
+        return True
+    os.unlink(old)
+    return True
 
 
 def exchange(one: str, other: str) -> bool:

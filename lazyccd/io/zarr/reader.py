@@ -170,10 +170,14 @@ class ShardReader:
         except FileNotFoundError:
             out[...] = self._fill
             return
+        except OSError as error:
+            raise _unreadable(path, error) from error
         try:
             decode_shard(descriptor, part, (self._shards, self._chunks), self._fill, out)
         except FormatError as error:
             raise FormatError(f"{path}: {error}") from error
+        except OSError as error:
+            raise _unreadable(path, error) from error
         finally:
             os.close(descriptor)
 
@@ -267,8 +271,17 @@ def open_arrays(store: str | os.PathLike[str], group: str = "0") -> ZarrContent:
         storages=storages,
         array_attrs={name: dict(array.attrs) for name, array in arrays.items() if array.ndim in {1, 2}},
         fill_values={name: array.fill_value for name, array in images.items()},
-        coords={name: np.asarray(array[...]) for name, array in arrays.items() if array.ndim == 1},
+        coords={name: _values(array, f"{store}/{group}/{name}") for name, array in arrays.items() if array.ndim == 1},
     )
+
+
+def _values(array: zarr.Array[Any], name: str) -> npt.NDArray[Any]:
+    """Return all values of a coordinate."""
+    try:
+        return np.asarray(array[...])
+    # what codecs raise about damaged bytes: RuntimeError of zstd and blosc, ValueError of checksums
+    except (OSError, RuntimeError, ValueError) as error:
+        raise FormatError(f"{name} cannot be decoded: {error}; copy the store again.") from error
 
 
 def _refuse_code(array: zarr.Array[Any], name: str) -> None:
@@ -319,3 +332,8 @@ def _identity(root: zarr.Group, array: zarr.Array[Any]) -> str:
     # Stores of others have no write id; new pixels under old metadata go unnoticed there.
     document = json.dumps([dict(root.attrs), array.metadata.to_dict()], sort_keys=True, default=str)
     return hashlib.sha256(document.encode()).hexdigest()
+
+
+def _unreadable(path: str, error: OSError) -> FormatError:
+    """Return the error that a file of a store cannot be read."""
+    return FormatError(f"{path} cannot be read: {error.strerror or error}; copy the store again.")
