@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -75,13 +76,18 @@ def sparse_fits(path: Path, shape: tuple[int, int], header: dict[str, Any] | Non
         file.truncate(len(head) + -(-2 * shape[0] * shape[1] // 2880) * 2880)
 
 
+@functools.cache
+def _noise() -> Any:
+    """Return Gaussian noise, whose making takes longer than a small file."""
+    return np.random.default_rng(7).standard_normal(2**22, np.float32)
+
+
 def noisy_fits(path: Path, shape: tuple[int, int], dtype: str, level: float, noise: float, **header: Any) -> None:
     """Make a FITS file of Gaussian noise, unsigned 16-bit or float32, a few rows at a time."""
     cards = {"uint16": {"BITPIX": 16, "BSCALE": 1, "BZERO": 32768}, "float32": {"BITPIX": -32}}[dtype]
     first = fits.Header({"SIMPLE": True, "BITPIX": cards["BITPIX"], "NAXIS": 2, "NAXIS1": shape[1], "NAXIS2": shape[0]})
     first.update({**cards, **header})
-    rng = np.random.default_rng(7)
-    pool = rng.standard_normal(2**22, np.float32)
+    rng, pool = np.random.default_rng(8), _noise()
     with path.open("wb") as file:
         file.write(first.tostring().encode("ascii"))
         size = 0

@@ -208,8 +208,7 @@ def _grid_of(mosaic: Mosaic) -> FrozenWCS:
 
 def _touching(mosaic: Mosaic, region: Region) -> list[int]:
     """Return the numbers of the frames that may lie on a region, from 0."""
-    request = Request(region, frozenset({"data"}))
-    return [i for i, need in enumerate(mosaic.step.needs(request)[: mosaic.frames]) if need is not None]
+    return [i for i in mosaic.step.needed(Request(region, frozenset({"data"}))) if i < mosaic.frames]
 
 
 def _corrections(mosaic: Mosaic, here: list[int], y: int, x: int) -> tuple[Array, Array]:

@@ -180,7 +180,7 @@ def _stack_rows(step: Stack, y: int, x: int, image: Image) -> Iterator[Row]:
     # behind the frames may stand weights, and the frames again without their masters
     count = dict(step.params)["rule"].count if step.kernel is combine_frames else len(step.frames)
     # of a mosaic, most frames lie elsewhere
-    here = [i for i, need in enumerate(step.needs(request)[:count]) if need is not None]
+    here = [i for i in step.needed(request) if i < count]
     notes = inputs_of_pixel(step, request, image).notes if step.kernel is combine_frames else [""] * len(here)
     for i, note in zip(here, notes, strict=True):
         frame = step.frames[i]
@@ -215,19 +215,23 @@ def inputs_of_pixel(step: Stack, request: Request, image: Image) -> PixelInputs:
         The frame that is the stack, for its graphs.
     """
     arrays: list[Any] = []
-    asked: list[tuple[Region, list[str]] | None] = []
-    for frame, need in zip(step.frames, step.needs(request), strict=True):
-        planes = [] if need is None else [name for name in PLANES if name in need.planes]
-        arrays += [] if need is None else lower_region(frame, need.region, planes, image)
-        asked.append(None if need is None else (need.region, planes))
+    # of thousands of frames a few lie here
+    asked: dict[int, tuple[Region, list[str]]] = {}
+    for i, need in step.needed(request).items():
+        planes = [name for name in PLANES if name in need.planes]
+        arrays += lower_region(step.frames[i], need.region, planes, image)
+        asked[i] = (need.region, planes)
     # what is about the agreement of frames is not asked for: this is where one looks when they disagree
-    needed = [(name, scalar) for name, scalar in step.scalars if name not in step.own_scalars]
+    left_out = set(step.own_scalars)
+    needed = [(name, scalar) for name, scalar in step.scalars if name not in left_out]
     pending = {name: scalar for name, scalar in needed if scalar.given is None}
     found = compute(*arrays, *lower_scalars(pending.values(), image.graphs))
     scalars = {name: scalar.given for name, scalar in needed if scalar.given is not None}
     scalars |= dict(zip(pending, found[len(arrays) :], strict=True))
     pixels = iter(found)
-    blocks = [None if one is None else Block(one[0], **{name: next(pixels) for name in one[1]}) for one in asked]
+    blocks: list[Block | None] = [None] * len(step.frames)
+    for i, (region, planes) in asked.items():
+        blocks[i] = Block(region, **{name: next(pixels) for name in planes})
     rule = dict(step.params)["rule"]
     return PixelInputs(*reasons(request, blocks, rule=rule, **scalars), scaling_of(rule, scalars))
 

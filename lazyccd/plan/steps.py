@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -590,22 +591,42 @@ class Stack(Step):
 
     def needs(self, request: Request) -> tuple[Request | None, ...]:
         """Return what is needed of every frame; None of those that lie elsewhere."""
-        if not self.places:
-            return tuple(Input(frame, self.footprint, self.uses).need(request) for frame in self.frames)
-        # asked for each chunk and band of a mosaic of thousands of frames, of which it touches a few
-        y0, y1, x0, x1 = request.region
         needs: list[Request | None] = [None] * len(self.frames)
-        for i, place in enumerate(self.places):
-            if place.y0 < y1 and y0 < place.y1 and place.x0 < x1 and x0 < place.x1:
-                needs[i] = Input(self.frames[i], self.footprint, self.uses).need(request)
+        for i, need in self.needed(request).items():
+            needs[i] = need
         return tuple(needs)
+
+    def needed(self, request: Request) -> dict[int, Request]:
+        """Return what is needed of the frames that do not lie elsewhere, by their numbers, in order."""
+        rules = ((i, Input(self.frames[i], self.footprint, self.uses)) for i in self._touching(request.region))
+        needs = ((i, rule.need(request)) for i, rule in rules)
+        return {i: need for i, need in needs if need is not None}
+
+    def _touching(self, region: Region) -> Iterable[int]:
+        """Return the numbers of the frames whose places a region touches, in order."""
+        if not self.places:
+            return range(len(self.frames))
+        # asked for each chunk and band of a mosaic of thousands of frames, of which it touches a few
+        limits = self._limits
+        here = (limits[0] < region.y1) & (limits[1] > region.y0) & (limits[2] < region.x1) & (limits[3] > region.x0)
+        found: list[int] = np.flatnonzero(here).tolist()
+        return found
+
+    @cached_property
+    def _limits(self) -> Array:
+        """First and last rows and columns of all places, shape ``(4, n)``."""
+        return np.array([(p.y0, p.y1, p.x0, p.x1) for p in self.places], np.int64).T.copy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is made from the places: workers get them already."""
+        return {name: value for name, value in self.__dict__.items() if name != "_limits"}
 
     def scalars_for(self, request: Request) -> Scalars:
         """Return the scalars that a request needs; those of frames that lie elsewhere are none."""
         if not self.own_scalars:
             return self.scalars
-        frames = zip(self.own_scalars, self.needs(request), strict=False)
-        elsewhere = {name for name, need in frames if need is None}
+        needed = self.needed(request)
+        elsewhere = {name for i, name in enumerate(self.own_scalars) if i not in needed}
         return tuple((name, scalar) for name, scalar in self.scalars if name not in elsewhere)
 
     def run(self, request: Request, blocks: Sequence[Block | None], resources: Resources) -> Block:

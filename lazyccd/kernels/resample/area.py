@@ -19,7 +19,7 @@ import numpy as np
 
 from lazyccd.kernels.block import Array
 from lazyccd.kernels.jit import compiled
-from lazyccd.kernels.resample.interpolate import BAD, CARRIED, FINE, LOST, TILE, cell_positions
+from lazyccd.kernels.resample.interpolate import BAD, CARRIED, FINE, LOST, TILE, box_is_clean, cell_positions, fetch
 from lazyccd.kernels.resample.lattice import CELLS, CUBIC, PATCH, STEP
 
 TINY = 1e-12
@@ -61,7 +61,7 @@ def area_cells(
         Whether all corners lie in the boxes of their cells.
     """
     # whole arrays: slices of rows would not be contiguous, and their loops not vectorised
-    ys, xs = np.zeros((STEP + 1, LANES + 1)), np.zeros((STEP + 1, LANES + 1))
+    ys, xs, boxes = np.zeros((STEP + 1, LANES + 1)), np.zeros((STEP + 1, LANES + 1)), around[0][3]
     bases = np.zeros((STEP, 2, STEP), np.int32)
     scratch, areas = np.empty((2, STEP * STEP)), np.empty(STEP)
     shared = np.zeros(KEPT + 3 * STEP)
@@ -76,12 +76,16 @@ def area_cells(
             return False
         fine = scale[1] == 1 and has_short_edges((i, j), around[0])
         side, every = (3, True) if fine else place_quads(ys, xs, (ny, nx), bases)
-        clean = not fine and every and _is_clean(bases, (ny, nx), side, tiles, frame)
+        # the box of a cell with short edges holds all of its corners but those behind it, a pixel away
+        clean = box_is_clean(boxes[i, j], SPARE, tiles, frame) if fine else every
+        clean = clean and (fine or _is_clean(bases, (ny, nx), side, tiles, frame))
         overlaps = nine if fine else np.empty((side, side, STEP))
+        following = cells[min(c + 1, cells.shape[0] - 1)]
         for row in range(ny):
+            fetch(boxes[following[0], following[1]], (row, ny), SPARE, frame, (source[0], source[1]))
             at = (ys, xs, row, nx)
             if fine:
-                shared_row(at, bases, shared, overlaps, source, mask, tiles, frame, bits[1], sums, flagged)
+                shared_row(at, bases, shared, overlaps, clean, source, mask, tiles, frame, bits[1], sums, flagged)
             else:
                 any_row(at, bases[row], overlaps, scale[1], clean, source, mask, frame, bits[1], sums, flagged)
             if np.isnan(scale[0]) or out[2].size:
@@ -138,6 +142,7 @@ def shared_row(
     bases: Array,
     shared: Array,
     overlaps: Array,
+    clean: bool,
     source: tuple[Array, ...],
     mask: Array,
     tiles: Array,
@@ -158,6 +163,8 @@ def shared_row(
         Edges and what they join to, see `ABOVE`; those below a row are those above the next.
     overlaps
         Receives the overlaps, shape ``(3, 3, 64)``.
+    clean
+        Whether all input pixels of the cell are good, as far as its edges are short.
     tiles
         As of `_is_clean`.
     """
@@ -172,12 +179,16 @@ def shared_row(
     join_shared(shared)
     for k in range(STEP):
         base[0, k], base[1, k], sums[3, k] = shared[FIRST_ROW + k], shared[FIRST_COLUMN + k], shared[KEPT + k]
-    if _is_clean(bases, (1, nx), 3, tiles, frame):
+    long = 0
+    # counted, so that the loop is vectorised
+    for k in range(np.uint64(nx)):
+        long += base[0, k] == NOWHERE
+    if long == 0 and (clean or _is_clean(bases, (1, nx), 3, tiles, frame)):
         clean_sums_of_9(overlaps, nx, base, source, frame, sums)
         flagged[:] = 0
         return
     good_sums(overlaps, nx, base, source, mask, frame, carried, sums, flagged)
-    if (base[0, :nx] == NOWHERE).any():
+    if long:
         others, theirs, bits = np.zeros((1, 2, STEP), np.int32), np.empty((5, STEP)), np.empty(STEP, np.int64)
         side, _ = place_quads(ys[row : row + 2], xs[row : row + 2], (1, nx), others)
         room = np.empty((side, side, STEP))
@@ -204,6 +215,9 @@ def has_short_edges(cell: tuple[int, int], patch: tuple[Array, ...]) -> bool:
         longest = max(longest, max(max(abs(b - a), abs(d - c)), max(abs(c - a), abs(d - b))))
     return longest <= SHORT * STEP
 
+
+SPARE = 4
+"""Input pixels beyond the box of a cell that its quadrilaterals may touch if their edges are short."""
 
 SHORT = 1.01
 """Longest extent of edges along y or x of which few touch a third row or column."""

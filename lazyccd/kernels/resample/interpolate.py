@@ -193,7 +193,7 @@ def mark_windows(flags: Array, taps: tuple[int, int], windows: Array) -> None:
 
 
 @compiled
-def _is_clean(box: Array, reach: int, tiles: Array, frame: tuple[int, int, int, int, int, int]) -> bool:
+def box_is_clean(box: Array, reach: int, tiles: Array, frame: tuple[int, int, int, int, int, int]) -> bool:
     """Return whether all input pixels about a box of positions exist and are neither bad nor flagged."""
     ny, nx, y0, x0, _, _ = frame
     first_y, last_y = int(np.floor(box[0])) - reach, int(np.floor(box[1])) + reach
@@ -590,7 +590,7 @@ def resample_cells(
         i, j = cells[c]
         rows = (max(i * STEP, region[0]), min((i + 1) * STEP, region[1]))
         columns = (max(j * STEP, region[2]), min((j + 1) * STEP, region[3]))
-        clean = patch[1][i, j] == CUBIC and _is_clean(boxes[i, j], reach, tiles, frame)
+        clean = patch[1][i, j] == CUBIC and box_is_clean(boxes[i, j], reach, tiles, frame)
         for first in range(rows[0], rows[1], STRIP):
             part = ((first - rows[0]) // STRIP, -(-(rows[1] - rows[0]) // STRIP))
             fetch(boxes[following[0], following[1]], part, reach, frame, (source[0], source[1]))
