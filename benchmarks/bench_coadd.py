@@ -72,7 +72,7 @@ def make(folder: Path, count: int, side: int, grid: int) -> None:
 def coadded(folder: Path, grid: int) -> Any:
     """Return the lazy coadd of the frames of a folder."""
     return lazyccd.coadd(
-        sorted(map(str, folder.glob("f*.fits"))), tangent((grid, grid)), (grid, grid), "median", reject=None
+        sorted(map(str, folder.glob("f?????.fits"))), tangent((grid, grid)), (grid, grid), "median", reject=None
     )
 
 
@@ -97,7 +97,7 @@ def run_lazyccd(folder: Path, grid: int, limit: str | None) -> dict[str, Any]:
         lazyccd.to_zarr(mosaic, folder / "ours.zarr")
         found: dict[str, Any] = {"time": time.perf_counter() - begin, "cpu": time.process_time() - cpu}
         found |= {"peak": peak(), "said": said}
-        size = sum(path.stat().st_size for path in folder.glob("f*.fits"))
+        size = sum(path.stat().st_size for path in folder.glob("f?????.fits"))
         return {**found, "read": (bytes_read() - before) / size, **touched(mosaic), **cut_out(folder, grid)}
 
 
@@ -144,7 +144,7 @@ def run_swarp(folder: Path) -> dict[str, Any]:
         "VERBOSE_TYPE": "QUIET",
         "WRITE_XML": "N",
     }
-    names = [path.name for path in sorted(folder.glob("f*.fits"))]
+    names = [path.name for path in sorted(folder.glob("f?????.fits"))]
     begin = time.perf_counter()
     words = (word for key, value in options.items() for word in (f"-{key}", value))
     subprocess.run([program, *names, *words], cwd=folder, check=True, capture_output=True)
@@ -175,7 +175,7 @@ def inputs(folder: Path, count: int) -> dict[str, list[tuple[float, float]]]:
     if not folder.exists():
         make(folder, count, side, round(side * np.sqrt(count) / 2))
     made: list[Any] = []
-    names = sorted(map(str, folder.glob("f*.fits")))
+    names = sorted(map(str, folder.glob("f?????.fits")))
     found = {"made": [timed(lambda: made.append(lazyccd.coadd(names, reject=None)))]}
     mosaic = made[0]
     ny, nx = mosaic["data"].shape

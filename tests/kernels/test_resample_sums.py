@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lazyccd.kernels.resample.interpolate import mark_windows
-from lazyccd.kernels.resample.sums import padded, pair_sums, weighted_sums
+from lazyccd.kernels.resample.sums import nine_sums, padded, pair_sums, weighted_sums
 
 
 @pytest.mark.parametrize("taps", [(4, 4), (6, 6), (10, 12)])
@@ -73,3 +73,24 @@ def test_pairs_in_vectors_have_the_bits_of_single_ones(dtype: type, squared: boo
     a, b, c, d = (w**2 if squared else w for w in (a, b, c, d))
     exact = c * (a * plane[y, x] + b * plane[y, x + 1]) + d * (a * plane[y + 1, x] + b * plane[y + 1, x + 1])
     np.testing.assert_allclose(together, exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("squared", [False, True])
+def test_nines_in_vectors_have_the_bits_of_single_ones(dtype: type, squared: bool) -> None:
+    """Sums over three rows and columns do not depend on whether a load of four pixels fits into the plane."""
+    rng = np.random.default_rng(3)
+    plane = rng.normal(100, 10, (6, 9)).astype(dtype)
+    y, x = rng.integers(0, 4, 20), rng.integers(0, 7, 20)
+    y[-1], x[-1] = 3, 6
+    places = (y * 9 + x).astype(np.uint32)
+    parts = rng.random((3, 3, 64))
+    found = [np.empty(20) for _ in range(2)]
+    # what lies behind the end has no part in the sum
+    for out, behind in zip(found, (0, 8), strict=True):
+        longer = np.concatenate([plane.reshape(-1), np.full(behind, np.nan, dtype)])
+        nine_sums(longer, places, np.uint32(9), parts, squared, np.uint64(places.max()), out)
+    assert found[0].tobytes() == found[1].tobytes()
+    weights = parts[:, :, :20] ** 2 if squared else parts[:, :, :20]
+    exact = sum(weights[j, i] * plane[y + j, x + i] for j in range(3) for i in range(3))
+    np.testing.assert_allclose(found[0], exact, rtol=1e-12)

@@ -21,6 +21,7 @@ from lazyccd.kernels.block import Array
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.resample.interpolate import BAD, CARRIED, FINE, LOST, TILE, box_is_clean, cell_positions, fetch
 from lazyccd.kernels.resample.lattice import CELLS, CUBIC, PATCH, STEP
+from lazyccd.kernels.resample.sums import nine_sums
 
 TINY = 1e-12
 """Overlaps that are only rounding: a bad pixel that is not touched must change no bit."""
@@ -66,7 +67,7 @@ def area_cells(
     scratch, areas = np.empty((2, STEP * STEP)), np.empty(STEP)
     shared = np.zeros(KEPT + 3 * STEP)
     nine = shared[OVERLAPS:KEPT].reshape((3, 3, STEP))
-    sums, flagged = np.empty((5, STEP)), np.empty(STEP, np.int64)
+    sums, flagged, places = np.empty((5, STEP)), np.empty(STEP, np.int64), np.empty(STEP, np.uint32)
     for c in range(cells.shape[0]):
         i, j = cells[c]
         rows = (max(i * STEP, region[0]), min((i + 1) * STEP, region[1]))
@@ -85,7 +86,9 @@ def area_cells(
             fetch(boxes[following[0], following[1]], (row, ny), SPARE, frame, (source[0], source[1]))
             at = (ys, xs, row, nx)
             if fine:
-                shared_row(at, bases, shared, overlaps, clean, source, mask, tiles, frame, bits[1], sums, flagged)
+                shared_row(
+                    at, bases, places, shared, overlaps, clean, source, mask, tiles, frame, bits[1], sums, flagged
+                )
             else:
                 any_row(at, bases[row], overlaps, scale[1], clean, source, mask, frame, bits[1], sums, flagged)
             if np.isnan(scale[0]) or out[2].size:
@@ -140,6 +143,7 @@ def any_row(
 def shared_row(
     at: tuple[Array, Array, int, int],
     bases: Array,
+    places: Array,
     shared: Array,
     overlaps: Array,
     clean: bool,
@@ -159,6 +163,8 @@ def shared_row(
         As of `any_row`.
     bases
         Receives what `place_quads` says, in the first row.
+    places
+        As of `clean_sums_of_9`.
     shared
         Edges and what they join to, see `ABOVE`; those below a row are those above the next.
     overlaps
@@ -184,7 +190,7 @@ def shared_row(
     for k in range(np.uint64(nx)):
         long += base[0, k] == NOWHERE
     if long == 0 and (clean or _is_clean(bases, (1, nx), 3, tiles, frame)):
-        clean_sums_of_9(overlaps, nx, base, source, frame, sums)
+        clean_sums_of_9(overlaps, nx, base, places, source, frame, sums)
         flagged[:] = 0
         return
     good_sums(overlaps, nx, base, source, mask, frame, carried, sums, flagged)
@@ -347,35 +353,31 @@ def clean_sums_of_9(
     overlaps: Array,
     nx: int,
     base: Array,
+    places: Array,
     source: tuple[Array, ...],
     frame: tuple[int, int, int, int, int, int],
     sums: Array,
 ) -> None:
-    """Set the sums of `clean_sums` from the overlaps and their sums of `join_shared`, in the same order, all nine at once."""
+    """Set the sums of `clean_sums` from the overlaps and their sums of `join_shared`, in the same order, all nine at once.
+
+    Parameters
+    ----------
+    overlaps, nx, base, source, frame, sums
+        As of `clean_sums`.
+    places
+        Scratch, uint32, shape ``(64,)``.
+    """
     data, variance = source[0], source[1]
     stride, before = np.int32(frame[5]), np.int32(frame[2] * frame[5] + frame[3])
-    one, two, below, last = np.uint32(1), np.uint32(2), np.uint32(stride), np.uint32(2 * stride)
-    for k in range(nx):
-        a = np.uint32(base[0, k] * stride + base[1, k] - before)
-        b, c = np.uint32(a + below), np.uint32(a + last)
-        total = overlaps[0, 2, k] * data[np.uint32(a + two)]
-        total = total + overlaps[0, 1, k] * data[np.uint32(a + one)] + overlaps[0, 0, k] * data[a]
-        total += overlaps[1, 2, k] * data[np.uint32(b + two)]
-        total = total + overlaps[1, 1, k] * data[np.uint32(b + one)] + overlaps[1, 0, k] * data[b]
-        total += overlaps[2, 2, k] * data[np.uint32(c + two)]
-        sums[0, k] = total + overlaps[2, 1, k] * data[np.uint32(c + one)] + overlaps[2, 0, k] * data[c]
+    last = np.uint32(0)
+    for k in range(np.uint64(nx)):
+        places[k] = np.uint32(base[0, k] * stride + base[1, k] - before)
+        last = max(last, places[k])
     sums[4] = sums[3]
+    nine_sums(data, places, np.uint32(stride), overlaps, False, np.uint64(last), sums[0, :nx])
     if variance.size:
-        sums[1:3] = 0.0
-    for n in range(9 if variance.size else 0):
-        # the order of good_sums: rows downwards, columns from the right
-        j, i = n // 3, 2 - n % 3
-        further = np.int32(j * frame[5] + i) - before
-        for k in range(nx):
-            part = overlaps[j, i, k]
-            value = variance[np.uint32(base[0, k] * stride + base[1, k] + further)]
-            sums[1, k] += part * part * value
-            sums[2, k] += part * value
+        nine_sums(variance, places, np.uint32(stride), overlaps, True, np.uint64(last), sums[1, :nx])
+        nine_sums(variance, places, np.uint32(stride), overlaps, False, np.uint64(last), sums[2, :nx])
 
 
 @compiled

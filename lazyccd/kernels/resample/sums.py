@@ -17,6 +17,7 @@ from numba.extending import intrinsic
 
 from lazyccd.kernels.block import Array
 from lazyccd.kernels.jit import compiled
+from lazyccd.kernels.resample.lattice import STEP
 
 LANES = 8
 """Columns that are summed together; tables of weights have zeros up to a multiple of it."""
@@ -164,20 +165,26 @@ def weighted_sums(
             out[k] = _vector_sum(plane, at[0, k], stride, wy, at[1, k], taps[0], wx, at[2, k])
 
 
-def _pairs(builder: Any, data: Any, spots: list[Any], scalar: Any, size: int) -> tuple[Any, Any]:
-    """Return the pixels at places of a plane, and those right of them, as two vectors."""
+def _columns(builder: Any, data: Any, spots: list[Any], scalar: Any, width: int) -> list[Any]:
+    """Return as many vectors as pixels that lie side by side: those at places of a plane, those right of them, and so on."""
     word, parts = ir.IntType(32), []
     for spot in spots:
-        # they lie side by side in memory: two gathers of single pixels take twice as long
-        begin = builder.bitcast(builder.gep(data, [spot]), ir.VectorType(scalar, 2).as_pointer())
-        parts.append(builder.load(begin, align=size))
+        # one load of all: gathers of single pixels take twice as long
+        begin = builder.bitcast(builder.gep(data, [spot]), ir.VectorType(scalar, width).as_pointer())
+        parts.append(builder.load(begin, align=4))
     while len(parts) > 1:
         length = parts[0].type.count * 2
         every = ir.Constant(ir.VectorType(word, length), list(range(length)))
         parts = [builder.shuffle_vector(x, y, every) for x, y in zip(parts[::2], parts[1::2], strict=True)]
-    lanes = (ir.Constant(ir.VectorType(word, LANES), list(range(n, 2 * LANES, 2))) for n in (0, 1))
-    left, right = (builder.shuffle_vector(parts[0], parts[0], which) for which in lanes)
-    return left, right
+    lanes = (list(range(n, width * LANES, width)) for n in range(width))
+    return [builder.shuffle_vector(parts[0], parts[0], ir.Constant(ir.VectorType(word, LANES), n)) for n in lanes]
+
+
+def _places(builder: Any, place: Any, number: Any) -> list[Any]:
+    """Return eight places of an array of 32 bits."""
+    word = ir.IntType(64)
+    lanes = (builder.add(number, word(lane)) for lane in range(LANES))
+    return [builder.zext(builder.load(builder.gep(place, [lane])), word) for lane in lanes]
 
 
 @_intrinsic
@@ -188,7 +195,7 @@ def _pairs_of_eight(
     squared, size = power.literal_value == 2, plane.dtype.bitwidth // 8
 
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        kinds, scalar, word = signature.args, context.get_value_type(plane.dtype), ir.IntType(64)
+        kinds, scalar = signature.args, context.get_value_type(plane.dtype)
         eight = ir.VectorType(scalar, LANES)
         data, place, y, x, result = (
             cgutils.create_struct_proxy(kinds[n])(context, builder, given[n]).data for n in (0, 1, 4, 5, 7)
@@ -198,10 +205,9 @@ def _pairs_of_eight(
         ones = ir.Constant(eight, [1.0] * LANES)
         weights = builder.fsub(ones, b), b, builder.fsub(ones, d), d
         a, b, c, d = (builder.fmul(w, w) for w in weights) if squared else weights
-        lanes = (builder.add(number, word(lane)) for lane in range(LANES))
-        spots = [builder.zext(builder.load(builder.gep(place, [lane])), word) for lane in lanes]
+        spots = _places(builder, place, number)
         below = [builder.add(spot, step) for spot in spots]
-        pixels = (_pairs(builder, data, which, scalar, size) for which in (spots, below))
+        pixels = (_columns(builder, data, which, scalar, 2) for which in (spots, below))
         upper, lower = (builder.fadd(builder.fmul(a, left), builder.fmul(b, right)) for left, right in pixels)
         total = builder.fadd(builder.fmul(c, upper), builder.fmul(d, lower))
         builder.store(total, builder.bitcast(builder.gep(result, [number]), eight.as_pointer()), align=size)
@@ -241,3 +247,79 @@ def pair_sums(plane: Array, at: Array, stride: np.uint32, fractions: Array, squa
         below = np.uint32(first + stride)
         upper = a * plane[first] + b * plane[np.uint32(first + ONE)]
         out[k] = c * upper + d * (a * plane[below] + b * plane[np.uint32(below + ONE)])
+
+
+@_intrinsic
+def _nines_of_eight(
+    _typing: Any, plane: Any, places: Any, k: Any, stride: Any, parts: Any, length: Any, power: Any, out: Any
+) -> Any:
+    """Set eight sums over three rows and three columns, by parts to a power that is a literal number, 1 or 2."""
+    squared, row_length = power.literal_value == 2, length.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        kinds, scalar = signature.args, context.get_value_type(plane.dtype)
+        eight = ir.VectorType(ir.DoubleType(), LANES)
+        data, place, weights, result = (
+            cgutils.create_struct_proxy(kinds[n])(context, builder, given[n]).data for n in (0, 1, 4, 7)
+        )
+        number, step = (context.cast(builder, given[n], kinds[n], types.uint64) for n in (2, 3))
+
+        def at(pointer: Any, spot: Any) -> Any:
+            return builder.bitcast(builder.gep(pointer, [spot]), eight.as_pointer())
+
+        spots = _places(builder, place, number)
+        total = ir.Constant(eight, [0.0] * LANES)
+        for j in range(3):
+            # four pixels in one load, of which three are used
+            pixels = _columns(builder, data, spots, scalar, 4)
+            spots = [builder.add(spot, step) for spot in spots]
+            for i in (2, 1, 0):
+                part = builder.load(at(weights, builder.add(number, ir.IntType(64)((3 * j + i) * row_length))), align=8)
+                part = builder.fmul(part, part) if squared else part
+                pixel = pixels[i] if scalar == ir.DoubleType() else builder.fpext(pixels[i], eight)
+                total = builder.fadd(total, builder.fmul(part, pixel))
+        builder.store(total, at(result, number), align=8)
+        return context.get_dummy_value()
+
+    return types.void(plane, places, k, stride, parts, length, power, out), generate
+
+
+@compiled
+def nine_sums(
+    plane: Array, places: Array, stride: np.uint32, parts: Array, squared: bool, last: np.uint64, out: Array
+) -> None:
+    """Set a row of sums over three rows and three columns, rows downwards and columns from the right.
+
+    Parameters
+    ----------
+    plane
+        Float32 or float64 pixels of a block, finite, shape ``(n,)``.
+    places
+        Place of the first pixel of each sum, uint32, shape ``(k,)``.
+    stride
+        From a row of the block to the next.
+    parts
+        What the pixels of each sum are multiplied by, float64, shape ``(3, 3, 64)``.
+    squared
+        Whether pixels are multiplied by the squares of these.
+    last
+        The largest of the places.
+    out
+        Receives the sums, float64, shape ``(k,)``.
+    """
+    # a load of four pixels must not go beyond the last one
+    fits = last + np.uint64(2) * np.uint64(stride) + np.uint64(4) <= np.uint64(plane.size)
+    whole = np.uint64(out.size // LANES if fits else 0)
+    for n in range(whole):
+        if squared:
+            _nines_of_eight(plane, places, n * np.uint64(LANES), stride, parts, STEP, 2, out)
+        else:
+            _nines_of_eight(plane, places, n * np.uint64(LANES), stride, parts, STEP, 1, out)
+    for k in range(whole * np.uint64(LANES), np.uint64(out.size)):
+        total = 0.0
+        for j in range(np.uint64(3)):
+            for i in range(3):
+                part = parts[j, np.uint64(2 - i), k]
+                pixel = plane[np.uint64(places[k]) + j * np.uint64(stride) + np.uint64(2 - i)]
+                total += (part * part if squared else part) * pixel
+        out[k] = total
