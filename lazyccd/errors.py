@@ -73,6 +73,10 @@ class TargetExistsError(LazyCCDError, FileExistsError):
     """An output exists and ``overwrite`` was not asked for."""
 
 
+class ClusterLostError(LazyCCDError, ConnectionError):
+    """The scheduler of a cluster, or the last of its workers, is gone."""
+
+
 class SourceChangedError(LazyCCDError, RuntimeError):
     """A file changed after the plan that reads it was made."""
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from distributed import Client, LocalCluster
 from hypothesis import settings
 
@@ -25,6 +28,29 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 collect_ignore_glob = ["faults/warmed.py", "faults/nights.py", "ccdproc/scripts/*"]
 """These modules do their work when they are imported, or import what lies beside them, and pytest imports modules to look for
 doctests."""
+
+
+PYTHON_WORDS = re.compile(
+    r"\bds\.\w|\.ccd\.|\b[a-z]\w*=(?:True|False|None)\b|\b(?:pass|give|set|use|leave out) [a-z]\w*=|lazyccd\.memory"
+)
+"""What belongs into no message of a command: its user knows options, not arguments, methods or settings."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _commands_have_words_of_their_own() -> Iterator[None]:
+    """Hold all that commands print in any test, for the faults that the tests provoke, against the words of Python."""
+    invoke = CliRunner.invoke
+
+    def checked(self: CliRunner, cli: Any, args: Any = None, *more: Any, **how: Any) -> Any:
+        result = invoke(self, cli, args, *more, **how)
+        is_shown_as_it_is = "--header" in (args or ()) or "explain" in (args or ())
+        found = None if is_shown_as_it_is else PYTHON_WORDS.search(result.output)
+        assert found is None, f"{args} prints {found and found[0]!r}:\n{result.output}"
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CliRunner, "invoke", checked)
+        yield
 
 
 @pytest.fixture

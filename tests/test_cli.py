@@ -600,6 +600,19 @@ def test_info_prints_headers(folder: str, tmp_path: Path) -> None:
         ("combine", "give unit=, such as unit='adu'", "give --unit, such as --unit 'adu'"),
         ("info", "give unit=, such as unit='adu'", "give unit=, such as unit='adu'"),
         ("reduce", "or raise lazyccd.memory-limit.", "or raise --memory-limit."),
+        (
+            "reduce",
+            "use smaller chunks, as ds.ccd.rechunk(n) makes, or raise",
+            "use smaller chunks by --chunks or raise",
+        ),
+        ("combine", "use smaller chunks, as ds.ccd.rechunk(n) makes, or raise", "use smaller chunks or raise"),
+        ("show", "mend its cards with ds.ccd.with_header().", "mend its cards."),
+        ("show", "out with ds.ccd.with_header({'A': f(1)}).", "out."),
+        (
+            "combine",
+            "4 of 5 regions are kept; the same call resumes",
+            "4 of 5 regions are kept; the same command resumes",
+        ),
         ("reduce", "GAIN=1.5 and no_option=True stay", "GAIN=1.5 and no_option=True stay"),
     ],
 )

@@ -507,7 +507,8 @@ def _finish(done: Calibrated) -> None:
         return
     if frame_plan.kind == "science":
         pedestal_gone = bool(frame_plan.bias or frame_plan.contains_bias or facts.overscan.value)
-        how = {"pedestal_gone": pedestal_gone, "flattened": bool(frame_plan.flat), "small": is_plain_image(facts)}
+        how: dict[str, Any] = {"pedestal_gone": pedestal_gone, "flattened": bool(frame_plan.flat)}
+        how |= {"small": is_plain_image(facts), "say": done.messages.append}
         done.doubts += check_result(done.frame, facts, done.seen, steps=done.steps, **how)
         if not is_large_enough(done.frame[DATA].shape):
             done.messages.append("not checked for structure of its masters: the image is too small")

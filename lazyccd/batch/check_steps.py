@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -214,6 +214,7 @@ def check_result(
     pedestal_gone: bool,
     flattened: bool,
     small: bool,
+    say: Callable[[str], object] = lambda _text: None,
 ) -> list[Doubt]:
     """Look at a calibrated frame itself: is its sky negative, is its noise what gain and read noise say.
 
@@ -233,6 +234,8 @@ def check_result(
         Whether a flat divided it.
     small
         Whether neighbours have the same expectation, which in spectra and colours they have not.
+    say
+        Is told what is odd and lowers no status.
     """
     values = good_pixels(frame) if values is None else values
     texts = []
@@ -247,14 +250,19 @@ def check_result(
         correction = None
         if is_confirmed(facts.gain) and is_confirmed(facts.readnoise):
             correction = float(np.sqrt((facts.gain.value or 1.0) / (facts.gain.measured or 1.0)))
-        wrong = checks.wrong_noise(values, uncertainty, flattened=flattened, correction=correction)
-        texts += [(wrong, _why_noise(values, uncertainty, facts))] if wrong else []
+        ratio = checks.noise_ratio(values, uncertainty)
+        wrong = checks.wrong_noise(values, uncertainty, flattened=flattened, correction=correction, ratio=ratio)
+        texts += [(wrong, _why_noise(values, uncertainty, facts, ratio))] if wrong else []
+        if not wrong and ratio[1] < checks.LEAST_NOISE_OF_KNOWN:
+            say(
+                f"the noise of the sky is {ratio[1]:.2f} of what gain and read noise say: {_why_noise(values, uncertainty, facts, ratio)}"
+            )
     return [Doubt("check", text, way) for text, way in texts]
 
 
-def _why_noise(values: Array, uncertainty: Array, facts: Facts) -> str:
+def _why_noise(values: Array, uncertainty: Array, facts: Facts, ratios: tuple[float, float]) -> str:
     """Return what may have made the noise of the sky wrong, what is most likely first."""
-    low, ratio = checks.noise_ratio(values, uncertainty)
+    low, ratio = ratios
     level, expected = median(values), median(uncertainty)
     gain, read = facts.gain.value or 1.0, facts.readnoise.value or 0.0
     variance = (ratio * expected) ** 2

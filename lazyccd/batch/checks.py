@@ -66,7 +66,8 @@ LEAST_NOISE, MOST_NOISE = 0.7, 1.5
 """Noise of the sky over what its uncertainty says, in half, and in three quarters, of the parts of an image."""
 
 LEAST_NOISE_OF_KNOWN = 0.92
-"""The first of these where pairs of frames gave gain and read noise, which are then known to some per cent."""
+"""The first of these where pairs of frames gave gain and read noise, which are then known to some per cent. Where none did, what is
+between the two is said and lowers no status."""
 
 CONSTANT_SIDE = 16
 """Side of a part of a raw image in which not all pixels can be equal."""
@@ -269,7 +270,14 @@ def noise_ratio(values: Array, uncertainty: Array) -> tuple[float, float]:
     return float(np.quantile(ratios, 0.25)), float(np.median(ratios))
 
 
-def wrong_noise(values: Array, uncertainty: Array, *, flattened: bool, correction: float | None = None) -> str:
+def wrong_noise(
+    values: Array,
+    uncertainty: Array,
+    *,
+    flattened: bool,
+    correction: float | None = None,
+    ratio: tuple[float, float] | None = None,
+) -> str:
     """Say that the noise of the sky is not what gain and read noise make it.
 
     A pedestal that nothing took away counts as light and has no noise, so it makes the noise too small too.
@@ -283,8 +291,10 @@ def wrong_noise(values: Array, uncertainty: Array, *, flattened: bool, correctio
     correction
         Factor of the uncertainty by which gain and read noise that pairs of frames gave would change it; None where they gave
         none.
+    ratio
+        What `noise_ratio` returns, if it is known already.
     """
-    low, middle = noise_ratio(values, uncertainty)
+    low, middle = ratio or noise_ratio(values, uncertainty)
     least = LEAST_NOISE
     if correction is not None:
         # Robust deviations of so many differences of neighbours scatter by so much.

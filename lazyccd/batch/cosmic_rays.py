@@ -304,11 +304,12 @@ class Hits:
     def doubt(self) -> Doubt | None:
         """The doubt that something else was taken for cosmic rays, if there are more than possible."""
         text = f"{self.count} hits of cosmic rays in {self.fraction:.2%} of the pixels"
+        # A hundred hits more or less than expected are chance where a thousand are expected, and five where one is.
         if math.isnan(self.most):
-            if self.fraction <= self.most_fraction:
+            likely = self.count * self.most_fraction / self.fraction if self.fraction else 0.0
+            if self.count <= likely + 5 * math.sqrt(likely) + 5:
                 return None
             return Doubt("cosmic rays", f"{text}, more than the {self.most_fraction:.2%} that are likely", WAY_OUT)
-        # A hundred hits more or less than expected are chance where a thousand are expected.
         if self.count <= self.most + 5 * math.sqrt(self.most) + 5:
             return None
         limit = f"{MOST_RATE:g} per cm2 and minute"

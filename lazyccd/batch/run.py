@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -60,6 +61,7 @@ from lazyccd.batch.overlap import in_order, one_pool, works_at_a_time
 from lazyccd.batch.recipe.recipe import Recipe, read_recipe
 from lazyccd.batch.record import RecordFile
 from lazyccd.batch.resume import NightJournal, Receipt, affected, fingerprints, with_masters
+from lazyccd.batch.run_log import RunLog
 from lazyccd.batch.table import load_table
 from lazyccd.batch.veto import frames_called, remember
 from lazyccd.errors import FormatError, LazyCCDError, ParameterError
@@ -67,6 +69,7 @@ from lazyccd.frame.header import header_view
 from lazyccd.frame.tree import make_tree
 from lazyccd.io.names import Name
 from lazyccd.io.open import open_image
+from lazyccd.io.resumable.progress import versions
 
 Format: TypeAlias = Literal["fits", "zarr"]
 Compress: TypeAlias = Literal["RICE_1", "GZIP_2", "HCOMPRESS_1", "none"]
@@ -75,6 +78,14 @@ Exposure: TypeAlias = xr.Dataset | xr.DataTree
 Draw: TypeAlias = Callable[[str, Path, Exposure | None], None]
 CAUSED_BY_FILES = (LazyCCDError, OSError, ValueError, ArithmeticError)
 """What a file or an array can cause stays with its product; a mistake of ours must stop the night."""
+
+
+def stays_with_product() -> tuple[type[Exception], ...]:
+    """Return the errors that cost a product and not the night; on a cluster also that its workers died of it."""
+    # A process that never imported it has no cluster.
+    distributed: Any = sys.modules.get("distributed")
+    return CAUSED_BY_FILES if distributed is None else (*CAUSED_BY_FILES, distributed.KilledWorker)
+
 
 State: TypeAlias = Literal["running", "stopped", "ended"]
 
@@ -172,6 +183,10 @@ class Run:
         How often a product that failed is tried again at once.
     chunks
         Side of the chunks in which products are computed; None for the largest that the memory limit allows.
+    go_on
+        Is called when a product failed, before that is noted; raises what must end the night, such as that the cluster is lost.
+    words
+        Puts messages of the library into the words of the caller, such as the options of a command.
     """
 
     plan: NightPlan
@@ -187,6 +202,8 @@ class Run:
     max_failures: int | None = None
     retries: int = 0
     chunks: int | None = None
+    go_on: Callable[[], None] = lambda: None
+    words: Callable[[str], str] = lambda text: text
     outcomes: list[Outcome] = field(default_factory=list, init=False)
     measurements: list[Measurement] = field(default_factory=list, init=False)
     doubts: list[Doubt] = field(default_factory=list, init=False)
@@ -202,6 +219,9 @@ class Run:
     begun: str = field(default="", init=False)
     """When the call began, in UTC."""
 
+    _made_not: dict[str, Outcome] = field(default_factory=dict, init=False)
+    """What became of each product that was to be made and could not."""
+
     _start: float = field(default=0.0, init=False)
     _keys: dict[str, str] = field(default_factory=dict, init=False)
     _wanted: set[str] | None = field(default=None, init=False)
@@ -215,9 +235,21 @@ class Run:
     def __call__(self) -> list[Outcome]:
         """Reduce the night, or go on with it: what is up to date stays."""
         self._begin()
+        with RunLog(self.out) as self._log:
+            self._log.say(f"begun: {self.plan.folder}, {len(self.plan.frames)} frames, lazyccd {versions()['lazyccd']}")
+            for text in (*(f"option {name}: {value}" for name, value in self.plan.options.given.items()), *self.moved):
+                self._log.say(text)
+            self._go()
+            self._log.say(f"{self.state}: exit status {self.exit_status}, {self.seconds:.1f} s")
+        return self.outcomes
+
+    def _go(self) -> None:
+        """Measure, and make all products."""
         try:
             # First, because measured gains change the plan that all masters and frames follow.
             self.measure()
+            for item in (*self.measurements, *self.doubts):
+                self._log.say(str(item))
             self._keys = fingerprints(self.plan)
             maker = MasterMaker(self.plan, self.made)
             with one_pool(self._width, self._pixels):
@@ -227,7 +259,6 @@ class Run:
             self._end("stopped")
             raise
         self._end("stopped" if self._is_full else "ended")
-        return self.outcomes
 
     def _begin(self) -> None:
         """Take the night, and find out what was made of it before."""
@@ -376,10 +407,11 @@ class Run:
             members = self.plan.members_of(name, outcome.kind)
             self._journal.add(outcome, self._keys[name], members, masters_of(self.plan, chosen(members)))
         else:
-            self.made.failed[name] = outcome.reason
+            self.made.failed[name], self._made_not[name] = outcome.reason, outcome
             # A product of an earlier run must not look like one of this.
             if outcome.status != "SKIPPED":
                 self.moved += self._journal.drop(name)
+        self._log.settle(outcome, is_new=is_new)
         self.settled(outcome)
         if is_new:
             self._record.write(self)
@@ -400,28 +432,43 @@ class Run:
         missing = self._missing_masters(name, kind)
         if not missing:
             return None
-        text = "it needs {}, which could not be made: {}"
-        doubts = tuple(Doubt("blocked", text.format(master, why)) for master, why in missing.items())
-        return Outcome(name, kind, "BLOCKED", doubts, blocked_by=tuple(missing))
+        chains = dict.fromkeys(chain for master in missing for chain in self._chains(master))
+        doubts = tuple(
+            Doubt(
+                "blocked",
+                f"it needs {', which needs '.join(chain)}, which could not be made: {self._made_not[chain[-1]].reason}",
+            )
+            for chain in chains
+        )
+        return Outcome(name, kind, "BLOCKED", doubts, blocked_by=missing)
+
+    def _chains(self, master: str) -> Iterator[tuple[str, ...]]:
+        """Yield a master that could not be made, what it needed, and so on to what failed."""
+        outcome = self._made_not[master]
+        if not outcome.blocked_by:
+            yield (master,)
+        for needed in outcome.blocked_by:
+            yield from ((master, *chain) for chain in self._chains(needed))
 
     def _try(self, name: str, kind: str, make: Callable[[], Outcome]) -> Outcome:
         """Make one product, again if it fails and that was asked for."""
         for attempt in range(self.retries + 1):
             try:
                 return make()
-            except CAUSED_BY_FILES as error:
+            except stays_with_product() as error:
+                self.go_on()
                 notes = "; ".join(getattr(error, "__notes__", ()))
-                reason = f"{error}{f' ({notes})' if notes else ''}"
+                reason = self.words(f"{error}{f' ({notes})' if notes else ''}")
                 if attempt == self.retries:
                     tried = f"{reason} (tried {attempt + 1} times)" if attempt else reason
                     return Outcome(name, kind, "FAILED", (Doubt("failed", tried),))
         raise AssertionError("there is an attempt")  # pragma: no cover
 
-    def _missing_masters(self, name: str, kind: str) -> dict[str, str]:
-        """Return the masters that a product needs and that could not be made, and why."""
+    def _missing_masters(self, name: str, kind: str) -> tuple[str, ...]:
+        """Return the masters that a product needs and that could not be made."""
         choices = chosen(self.plan.members_of(name, kind))
         files = (self.plan.master_file(choice.master) for choice in choices if not choice.is_file)
-        return {file: self.made.failed[file] for file in files if file in self.made.failed}
+        return tuple(dict.fromkeys(file for file in files if file in self._made_not))
 
     def _take(self, name: str, groups: list[MasterGroup]) -> None:
         """Note where the masters of a file are, unless they failed."""
@@ -437,9 +484,10 @@ class Run:
         try:
             return self._combine(name, groups, maker, {})
         except CAUSED_BY_FILES:
+            self.go_on()
             # One damaged file must not cost the others their master. All are read to find it, so not before.
             members = self.plan.members_of(name, groups[0].kind)
-            damaged = unreadable(members)
+            damaged = {name: self.words(why) for name, why in unreadable(members).items()}
             if not damaged or len(damaged) == len(members):
                 raise
             return self._combine(name, groups, maker, damaged)
@@ -482,7 +530,7 @@ class Run:
             before = numbers_of(frames)
         # It only tells something of the new one, which is sound without it.
         except CAUSED_BY_FILES as error:
-            return {"file": path, "jumps": [f"nothing can be said: {error}"]}
+            return {"file": path, "jumps": [f"nothing can be said: {self.words(str(error))}"]}
         ours = next(iter(frames_by_name(open_image(written)).values()))
         one, other = (treatment_of(header_view(frame.attrs["header"])) for frame in (ours, frames[0]))
         return compare_masters(numbers, before, path, why_not_comparable(one, other))

@@ -8,16 +8,22 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from lazyccd.errors import LazyCCDError, printable
+from lazyccd.errors import ClusterLostError, LazyCCDError, printable
+
+if TYPE_CHECKING:
+    from lazyccd.cli.workers import ClusterWatch
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 USAGE_ERROR = 2
 """Exit status of a command that cannot be carried out as given."""
+
+CLUSTER_LOST = 1
+"""Exit status of a command that could not be carried out for want of a cluster."""
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the number of the signal."""
@@ -32,10 +38,15 @@ _ARGUMENT = re.compile(r"\b([a-z]\w*)=(?:True\b|('[^']*'|\w+))?")
 """A Python argument in a message; True is what an option without a value stands for."""
 
 _PHRASES = {
-    ", as ds.ccd.rechunk(n) makes,": "",
     "lazyccd.memory-limit": "--memory-limit",
     "the previous call": "the previous command",
+    "The same call ": "The same command ",
+    "the same call ": "the same command ",
+    "call again": "run it again",
 }
+
+_METHOD = re.compile(r",? (?:as|with|by|of) ds\.ccd\.\w+(?:\([^()]*(?:\([^()]*\)[^()]*)*\))?(?: makes,)?")
+"""A method of frames that a message proposes: a command has none."""
 
 
 def as_options(message: str) -> str:
@@ -52,6 +63,9 @@ def as_options(message: str) -> str:
             return match[0]
         return f"--{name.replace('_', '-')}" + (f" {value}" if value else "")
 
+    # Chunks are the one thing that methods do and an option does too.
+    chunks = " by --chunks" if "chunks" in known else ""
+    message = _METHOD.sub(lambda match: chunks if "rechunk" in match[0] else "", message)
     for phrase, words in _PHRASES.items():
         message = message.replace(phrase, words)
     return _ARGUMENT.sub(option, message)
@@ -66,15 +80,13 @@ class _Lines(logging.Handler):
 
 @contextmanager
 def _log_is_told() -> Iterator[None]:
-    """Print the warnings of the log, and that kernels are being compiled, if any are."""
-    log, compiling, lines = logging.getLogger("lazyccd"), logging.getLogger("lazyccd.kernels"), _Lines()
+    """Print the warnings of the log, such as that kernels are being compiled."""
+    log, lines = logging.getLogger("lazyccd"), _Lines()
     log.addHandler(lines)
-    compiling.setLevel(logging.INFO)
     try:
         yield
     finally:
         log.removeHandler(lines)
-        compiling.setLevel(logging.NOTSET)
 
 
 @contextmanager
@@ -88,6 +100,9 @@ def friendly_errors() -> Iterator[None]:
         done = f" with {error}" if error.args else ""
         say(f"Stopped{done}. To go on, run the same command again.", err=True)
         sys.exit(INTERRUPTED)
+    except ClusterLostError as error:
+        say(f"Error: {error}", err=True)
+        sys.exit(CLUSTER_LOST)
     except (LazyCCDError, OSError) as error:
         say(f"Error: {as_options(str(error))}", err=True)
         for note in getattr(error, "__notes__", ()):
@@ -96,8 +111,14 @@ def friendly_errors() -> Iterator[None]:
 
 
 @contextmanager
-def using_scheduler(name: str, memory_limit: str | None) -> Iterator[None]:
-    """Compute with threads, processes or the cluster at an address inside the block."""
+def using_scheduler(name: str, memory_limit: str | None) -> Iterator[ClusterWatch | None]:
+    """Compute with threads, processes or the cluster at an address inside the block; give what watches the cluster.
+
+    Raises
+    ------
+    ClusterLostError
+        Raised if the scheduler, or the last worker for longer than a while, is gone.
+    """
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
@@ -111,17 +132,17 @@ def using_scheduler(name: str, memory_limit: str | None) -> Iterator[None]:
         # one pool for the whole run: dask starts new processes for each computation, which import everything again
         spawn = get_context("spawn")
         with ProcessPoolExecutor(job_cpus(), spawn) as pool, dask.config.set(scheduler=name, pool=pool, **settings):
-            yield
+            yield None
         return
     if "://" not in name:
         # for a name, dask imports distributed, which takes longer than many a command
         scheduler = dask.threaded.get if name == "threads" else name
         with dask.config.set(scheduler=scheduler, num_workers=job_cpus(), **settings):
-            yield
+            yield None
         return
     from distributed import Client
 
-    from lazyccd.cli.workers import set_up
+    from lazyccd.cli.workers import quiet, set_up, watched
     from lazyccd.errors import ParameterError
 
     with dask.config.set(settings):
@@ -131,9 +152,11 @@ def using_scheduler(name: str, memory_limit: str | None) -> Iterator[None]:
             raise ParameterError(
                 f"no scheduler answers at {name!r} ({error}); start one with 'dask scheduler', or correct the address."
             ) from error
-        with client:
+        # Around the client, which tells of its connection when it is closed too.
+        with quiet(), client:
             set_up(client, name)
-            yield
+            with watched(client, name, lambda text: say(text, err=True)) as watch:
+                yield watch
 
 
 def scheduler_options(command: F) -> F:

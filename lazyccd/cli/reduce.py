@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from lazyccd.cli.common import friendly_errors, say, scheduler_options, using_scheduler
+from lazyccd.cli.common import as_options, friendly_errors, say, scheduler_options, using_scheduler
 from lazyccd.cli.follow import follow_night
 
 if TYPE_CHECKING:
     from lazyccd.batch.night_plan import NightPlan
     from lazyccd.batch.run import Compress, Format
+    from lazyccd.cli.workers import ClusterWatch
 
 
 @click.command()
@@ -157,6 +158,8 @@ def reduce(
         missing = tuple(word for word in allow_missing.replace(",", " ").split() if word)
         asked = Options(allow_missing=missing, **options)
         begun: list[NightPlan] = []
+        limits: dict[str, Any] = {"only_affected_by": only_affected_by, "max_failures": max_failures}
+        limits |= {"retries": retries, "chunks": chunks}
 
         def planned(only: Collection[str] | None = None) -> NightPlan:
             return plan_night(night, with_remembered(asked, out), only=only, compress=compress)
@@ -166,12 +169,6 @@ def reduce(
             print_notes(plan)
             # what this command has made itself is gone on with
             how = {"overwrite": overwrite and not begun, "verify": verify, "break_lock": break_lock}
-            limits = {
-                "only_affected_by": only_affected_by,
-                "max_failures": max_failures,
-                "retries": retries,
-                "chunks": chunks,
-            }
             begun.append(plan)
             return _run(plan, cast("Path", out), format_of(plan, format_, compress), **how, **limits)
 
@@ -190,25 +187,52 @@ def reduce(
             raise click.UsageError("--save needs --dry-run.")
         if out is None:
             raise click.UsageError("name a folder for the products with -o OUT, or pass --dry-run.")
-        with using_scheduler(scheduler, memory_limit):
+        with using_scheduler(scheduler, memory_limit) as watched:
+            if watched is not None:
+                limits["go_on"] = watched
             sys.exit(follow_night(night, out, once, recursive=asked.recursive) if watch else once())
 
 
 def _run(plan: NightPlan, out: Path, format_: Format, **how: Any) -> int:
     """Reduce a night with a progress bar, print the table, return the exit status."""
     from lazyccd.batch.html_report import write_report
-    from lazyccd.batch.report import make_console, print_results
+    from lazyccd.batch.report import PIPED_WIDTH, PlainConsole, make_console, print_results
     from lazyccd.batch.run import Run
+    from lazyccd.batch.run_log import LOG
     from lazyccd.cli.progress import progress_of
     from lazyccd.picture import draw_product
 
     console = make_console()
+    _compile_first(plan, how.get("go_on"))
     with progress_of(plan, console) as progress:
-        run = Run(plan, out, format_, **how, draw=draw_product, report=progress.begin, settled=progress.settle)
+        run = Run(
+            plan,
+            out,
+            format_,
+            **how,
+            words=as_options,
+            draw=draw_product,
+            report=progress.begin,
+            settled=progress.settle,
+        )
         try:
             run()
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"{progress} settled") from None
     print_results(run, console)
+    with (out / LOG).open("a", encoding="utf-8") as log:
+        print_results(run, PlainConsole(log, PIPED_WIDTH))
     console.print(f"Report: {write_report(out)}")
     return run.exit_status
+
+
+def _compile_first(plan: NightPlan, watch: ClusterWatch | None) -> None:
+    """Compile the kernels of a night here and on the workers, before its clock starts."""
+    from lazyccd.cli.warm_up import dtypes_of, warm_up, warm_up_workers
+
+    dtypes = dtypes_of(plan)
+    seconds = warm_up(dtypes)
+    if seconds is not None:
+        say(f"Kernels were compiled, in {seconds:.0f} s.", err=True)
+    if watch is not None and dtypes:
+        warm_up_workers(watch.client, dtypes, lambda text: say(text, err=True))

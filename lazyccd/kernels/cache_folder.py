@@ -33,7 +33,7 @@ def cache_folder() -> Path:
     """
     name = f"kernels-{sources_digest(Path(__file__).parent)}"
     try:
-        folder = _cache_root() / name
+        folder = cache_root() / name
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except (OSError, RuntimeError):  # RuntimeError: this user has no home
@@ -42,7 +42,8 @@ def cache_folder() -> Path:
     return folder
 
 
-def _cache_root() -> Path:
+def cache_root() -> Path:
+    """Return the folder below which compiled kernels of all versions are kept."""
     own = os.environ.get("NUMBA_CACHE_DIR")
     if own:
         return Path(own)

@@ -98,12 +98,15 @@ class _KernelCache(caching.FunctionCache):
 
 @functools.cache
 def _announce_compiling() -> None:
-    """Log, once in a process, why the first call takes long."""
+    """Log, once in a process, why the first call takes long.
+
+    As a warning, because Python prints these where nobody set logging up: in scripts and notebooks too.
+    """
     folder = cache_folder()
     what = "is done in each process: no cache folder can be written to; name one by NUMBA_CACHE_DIR"
     if not folder.name.startswith(TEMPORARY):
         what = f"is done once; they are kept in {folder}"
-    logger.info("Compiling kernels for this machine, which takes up to a few minutes and %s.", what)
+    logger.warning("Compiling kernels for this machine, which takes up to a few minutes and %s.", what)
 
 
 class _SignatureFiles(caching.IndexDataCacheFile):

@@ -223,6 +223,7 @@ def test_the_area_of_a_pixel(cards: dict[str, object], binning: str | None, micr
         (60, 1800.0, 15.0, False),
         (400, 60.0, 24.0, True),
         (200, None, math.nan, False),
+        (400, None, math.nan, False),
         (3000, 60.0, math.nan, True),
         (3000, 36000.0, math.nan, False),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -229,6 +230,42 @@ def test_one_damaged_flat_costs_no_more_than_itself(copy: Copy) -> None:
     assert {item["name"]: item["status"] for item in record(out)["frames"]}["flat005.fits"] == "FAILED"
     assert run.exit_status == 1
     assert made(go(raw, out)) == set()
+
+
+def test_what_is_blocked_names_its_root(copy: Copy) -> None:
+    """Through all masters between: what failed first is what must be mended."""
+    raw, out = copy(products=False)
+    for path in raw.glob("bias*"):
+        damage(path)
+    run = go(raw, out)
+    bias, flat, light, *_ = run.outcomes
+    assert [outcome.status for outcome in (bias, flat, light)] == ["FAILED", "BLOCKED", "BLOCKED"]
+    assert flat.reason == f"it needs {bias.name}, which could not be made: {bias.reason}"
+    chain = f"it needs {flat.name}, which needs {bias.name}, which could not be made: {bias.reason}"
+    assert chain in [str(doubt) for doubt in light.doubts]
+    assert set(light.blocked_by) == {bias.name, flat.name}
+
+
+def test_the_log_has_what_each_run_said(copy: Copy) -> None:
+    """With times; a later run adds to it, and an error stands at its end."""
+    raw, out = copy(products=False)
+    first = go(raw, out)
+    lines = (out / "log.txt").read_text().splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
+    said = [line[20:] for line in lines]
+    assert said[0].startswith("begun: ")
+    assert "option gain: stated" in said
+    assert said[-1].startswith(f"ended: exit status {first.exit_status}, ")
+    for outcome in first.outcomes:
+        told = next(line for line in said if f" {outcome.name} (" in line)
+        assert told.startswith(outcome.status)
+        assert told.endswith(outcome.reason)
+    assert any("trimmed to" in line for line in said)
+    again = CliRunner().invoke(main, ["reduce", str(raw), "-o", str(out), "--cosmic-rays", "none", "--gain", "stated"])
+    more = (out / "log.txt").read_text().splitlines()[len(lines) :]
+    assert sum("(made before)" in line for line in more) == len(first.outcomes)
+    # The tables that the command prints, too.
+    assert next(line for line in again.output.splitlines() if "up to date" in line) in more
 
 
 def test_a_run_stops_after_some_failures(copy: Copy) -> None:

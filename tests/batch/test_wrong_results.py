@@ -145,6 +145,26 @@ def test_a_gain_that_was_chosen(tmp_path: Path, gain: str, level: float) -> None
     assert np.median(pixels) == pytest.approx(level * np.median(sky), rel=0.05)
 
 
+@pytest.mark.parametrize("factor", [1.0, 0.7])
+def test_a_gain_that_the_sky_contradicts_is_named(tmp_path: Path, factor: float) -> None:
+    """Where no pairs of flats tell, a noise somewhat below its uncertainty is no doubt, and its most likely reason is said."""
+
+    def scale(_kind: str, _pixels: np.ndarray[Any, Any], header: fits.Header) -> None:
+        header["GAIN"] *= factor
+
+    folder = make(tmp_path / "raw", scale)
+    for path in folder.glob("flat*"):
+        path.unlink()
+    outcome, _ = reduced(folder, cosmic_rays="none")
+    assert {doubt.kind for doubt in outcome.doubts} == {"missing"}
+    said = [text for text in outcome.messages if text.startswith("the noise of the sky is 0.8")]
+    assert len(said) == (factor < 1)
+    for text in said:
+        stated, fitting = re.search(r"the gain \(([\d.]+), keyword GAIN\) should be ([\d.]+)", text).groups()  # type: ignore[union-attr]
+        assert float(stated) == pytest.approx(factor * CAMERA.gain_e_per_adu, rel=1e-3)
+        assert float(fitting) == pytest.approx(CAMERA.gain_e_per_adu, rel=0.1)
+
+
 def test_one_odd_bias_costs_nothing_else(tmp_path: Path) -> None:
     """A constant bias is left out of its master, with the reason."""
     outcome, run = reduced(make(tmp_path / "raw", one_dead_bias))

@@ -28,13 +28,14 @@ from kills import CLUSTER, contents
 
 from lazyccd.batch.collect import RECORD
 from lazyccd.batch.record import RESULTS
+from lazyccd.batch.run_log import LOG
 
 NIGHTS = ("efosc2_ntt", "tres1_oscaar", "lco_sinistro_mef", "isis_wht", "ccdproc", "panoptes")
 
 TIMES = {"begun", "written", "seconds"}
 """Entries of the record that say when and how long."""
 
-SPOKEN = (RECORD, RESULTS, "report.html")
+SPOKEN = (RECORD, RESULTS, "report.html", LOG)
 """Files that name times; what else they say is compared."""
 
 ENDED = {0, 1, 3}

@@ -62,6 +62,21 @@ def test_a_second_process_finds_the_kernels_of_the_first(tmp_path: Path) -> None
     assert run_script(tmp_path, str(cache), "float32", "int32", "float64")[:2] == (2, True)
 
 
+def test_python_says_that_it_compiles_too(tmp_path: Path) -> None:
+    """On a line of its own, once, in a process where nobody set logging up."""
+    path = tmp_path / "plain.py"
+    plain = SCRIPT.replace("with friendly_errors():", "if True:").replace(
+        "from lazyccd.cli.common import friendly_errors\n", ""
+    )
+    path.write_text(plain)
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, str(path), "float32", "int32"]
+    said = [subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stderr for _ in "ab"]
+    assert said[0].startswith("Compiling kernels for this machine, ")
+    assert said[0].count("\n") == 1
+    assert said[1] == ""
+
+
 def test_kernels_run_where_nothing_can_be_kept(tmp_path: Path) -> None:
     """A cache folder that cannot be made is replaced by a temporary one, which is removed again."""
     hits, _, place, said = run_script(tmp_path, os.devnull, "float32")
