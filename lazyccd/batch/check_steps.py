@@ -274,8 +274,10 @@ def _why_noise(values: Array, uncertainty: Array, facts: Facts, ratios: tuple[fl
     # What is read without light has no less noise than the reading.
     if variance < (0.9 * read) ** 2:
         found.append(f"the read noise ({read:.3g} e-, {facts.readnoise.source}) is too large, state it by --readnoise")
-    if not is_confirmed(facts.gain) and variance > read**2 and level > 0:
-        fitting = gain * level / (variance - read**2)
+    # What is no photon noise: that of reading, and of the masters.
+    rest = max(read**2, expected**2 - level)
+    if not is_confirmed(facts.gain) and variance > rest and level > 0:
+        fitting = gain * level / (variance - rest)
         found.append(f"the gain ({gain:.3g}, {facts.gain.source}) should be {fitting:.3g}, state it by --gain")
     if 0 < too_much < level:
         found.append(f"{_few(too_much)} of its {_few(level)} electrons are no light: a pedestal, {_OTHER_BIAS}")

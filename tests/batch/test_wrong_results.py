@@ -151,18 +151,19 @@ def test_a_gain_that_the_sky_contradicts_is_named(tmp_path: Path, factor: float)
 
     def scale(_kind: str, _pixels: np.ndarray[Any, Any], header: fits.Header) -> None:
         header["GAIN"] *= factor
+        header["RDNOISE"] *= factor
 
     folder = make(tmp_path / "raw", scale)
     for path in folder.glob("flat*"):
         path.unlink()
     outcome, _ = reduced(folder, cosmic_rays="none")
-    assert {doubt.kind for doubt in outcome.doubts} == {"missing"}
+    assert not any("noise of the sky" in doubt.text for doubt in outcome.doubts)
     said = [text for text in outcome.messages if text.startswith("the noise of the sky is 0.8")]
     assert len(said) == (factor < 1)
     for text in said:
         stated, fitting = re.search(r"the gain \(([\d.]+), keyword GAIN\) should be ([\d.]+)", text).groups()  # type: ignore[union-attr]
         assert float(stated) == pytest.approx(factor * CAMERA.gain_e_per_adu, rel=1e-3)
-        assert float(fitting) == pytest.approx(CAMERA.gain_e_per_adu, rel=0.1)
+        assert float(fitting) == pytest.approx(CAMERA.gain_e_per_adu, rel=0.15)
 
 
 def test_one_odd_bias_costs_nothing_else(tmp_path: Path) -> None:
