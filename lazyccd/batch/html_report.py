@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from lazyccd.batch.outcome import STATUSES
 from lazyccd.batch.record import read_record
+from lazyccd.batch.report import join_alike, some_files
 from lazyccd.errors import MissingFileError
 
 REPORT = "report.html"
@@ -115,12 +116,23 @@ def contents(record: Entry, folder: Path) -> dict[str, Any]:
         "masters": [{**item, "users": _users(item["name"], products)} for item in masters],
         "existing": _existing(products),
         "science": science,
+        "odd_noise": _odd_noise(science),
         "charts": [chart for chart in _charts(science, times) if chart],
         "doubts": [_reason(doubt) for doubt in record["doubts"]],
         "planes": _planes(science),
         "slowest": sorted(products, key=lambda item: -(item["seconds"] or 0))[:20],
         "options": {name: value for name, value in record["options"].items() if value not in ("", [], None, False)},
     }
+
+
+def _odd_noise(science: Iterable[Entry]) -> dict[str, list[str]]:
+    """Return what exposures say of a noise that their uncertainties do not predict, and which say it; the first of many alike."""
+    told: dict[str, list[str]] = {}
+    for item in science:
+        for text in item["messages"]:
+            if text.startswith("the noise of the sky"):
+                told.setdefault(text, []).append(item["name"])
+    return {text: [some_files(names)] for text, names in join_alike(told).items()}
 
 
 def _visible(value: object) -> object:
