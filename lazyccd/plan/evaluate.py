@@ -187,7 +187,7 @@ class Evaluation:
             for c in calls
         )
         if key not in self._programs:
-            self._programs[key] = make_program(calls, self, forms)
+            self._programs[key] = make_program(calls, self, forms, key)
         return self._programs[key]
 
     def stored_rows(self, step: Source) -> StoredRows | None:

@@ -8,7 +8,8 @@ steps run one by one, before it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -91,7 +92,9 @@ class StripProgram:
     """Planes that it writes, and what each becomes."""
 
 
-def make_program(calls: Sequence[Call], around: Around, forms: tuple[tuple[str, str], ...] = ()) -> StripProgram | None:
+def make_program(
+    calls: Sequence[Call], around: Around, forms: tuple[tuple[str, str], ...] = (), key: Hashable = None
+) -> StripProgram | None:
     """Return the program for the last calls of a strip; None if steps run better one by one.
 
     Parameters
@@ -102,7 +105,32 @@ def make_program(calls: Sequence[Call], around: Around, forms: tuple[tuple[str, 
         Gives scalars, and rows of files.
     forms
         Planes to write and what each becomes; empty for the planes as plans have them.
+    key
+        What the calls are, whatever row they begin at: for equal ones the same program is returned. None to make it anew.
     """
+    if key is None:
+        return _make(calls, around, forms)
+    with _lock:
+        if (key, forms) in _made:
+            _made.move_to_end((key, forms))
+            return _made[key, forms]
+    found = _make(calls, around, forms)
+    with _lock:
+        _made[key, forms] = found
+        if len(_made) > MOST_PROGRAMS:
+            _made.popitem(last=False)
+    return found
+
+
+MOST_PROGRAMS = 512
+"""So many programs are kept for other tasks: a stack has one for each frame, which takes half a millisecond to make."""
+
+_lock = threading.Lock()
+_made: OrderedDict[Hashable, StripProgram | None] = OrderedDict()
+
+
+def _make(calls: Sequence[Call], around: Around, forms: tuple[tuple[str, str], ...]) -> StripProgram | None:
+    """Make the program; see `make_program`."""
     inside = _inside(calls)
     kernels = sum(isinstance(calls[number].step, Apply) for number in inside)
     if len(calls) - 1 not in inside or kernels < LEAST_KERNELS:

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -340,9 +340,11 @@ def bands(step: Stack, request: Request, rows: int) -> Iterator[tuple[Request, R
         and moves(walk(*step.frames))
     )
     # hundreds of frames with a calibration each: the schedule is made twice and not once for every band
-    roots: Roots = []
-    actions: list[Action] = []
-    repeats = False
+    key = step.token, request.planes, region.x0, region.x1, rows
+    known = _repeated.get(key) if can_repeat else None
+    # the band that is known may be followed by others like it, as in the task that found it; before it, frames may begin
+    repeats = known is not None and known.y0 <= region.y0
+    roots, actions = _further_down(known, region.y0 - rows) if known is not None and repeats else ([], [])
     for y0 in range(region.y0, region.y1, rows):
         band = Request(region._replace(y0=y0, y1=min(y0 + rows, region.y1)), request.planes)
         whole = band.region.shape.y == rows
@@ -356,7 +358,37 @@ def bands(step: Stack, request: Request, rows: int) -> Iterator[tuple[Request, R
             if can_repeat:
                 actions = [action.with_strips() for action in actions]
                 repeats = whole and [(a, a.known) for a in actions] == [(a, a.known) for a in moved]
+                if repeats:
+                    _remember(key, _Repeated(y0, roots, actions))
         yield band, roots, actions
+
+
+class _Repeated(NamedTuple):
+    """The work of a band of a stack that was found to be that of the band before it, further down."""
+
+    y0: int
+    roots: Roots
+    actions: list[Action]
+
+
+_repeated: dict[Hashable, _Repeated] = {}
+"""For the stacks of the last tasks: the order of work of hundreds of frames takes longer to find than to compute a band."""
+
+MOST_REPEATED = 8
+
+
+def _remember(key: Hashable, band: _Repeated) -> None:
+    """Keep the work of a band for other tasks of the same stack."""
+    # one dict that is replaced and never changed: tasks of other threads look into it
+    global _repeated
+    _repeated = dict([*[(k, v) for k, v in _repeated.items() if k != key][1 - MOST_REPEATED :], (key, band)])
+
+
+def _further_down(band: _Repeated, y0: int) -> tuple[Roots, list[Action]]:
+    """Return the work of a band that begins at another row."""
+    rows = y0 - band.y0
+    roots = [(frame, _moved(frame, need, rows)) for frame, need in band.roots]
+    return roots, [action.moved(rows) for action in band.actions]
 
 
 def vertical_halo(step: Step) -> int:

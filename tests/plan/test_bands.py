@@ -23,12 +23,13 @@ import lazyccd
 from lazyccd.errors import MemoryLimitError
 from lazyccd.frame.core import resolve
 from lazyccd.kernels.block import PLANES, Request
-from lazyccd.plan import cost, evaluate
+from lazyccd.plan import cost, evaluate, schedule
 from lazyccd.plan.chunks import chunk_boxes
 from lazyccd.plan.cost import BASELINE_BYTES, cuts_of_task, fitting_cuts, process_limit, task_cost
 from lazyccd.plan.evaluate import Evaluation
 from lazyccd.plan.lower import read_label
-from lazyccd.plan.steps import Chunked, Step, walk
+from lazyccd.plan.schedule import bands
+from lazyccd.plan.steps import Chunked, Stack, Step, walk
 from lazyccd.sections import Region
 from lazyccd.testing.steps import box_filter, formula_frame
 
@@ -192,3 +193,30 @@ def test_chunks_are_decoded_once_in_a_task(tmp_path: Path, monkeypatch: pytest.M
     window = opened.ccd.cutout(y=slice(300, 700), x=slice(5, 1500))["data"]
     np.testing.assert_array_equal(window.values, 2 * pixels[300:700, 5:1500])
     assert sizes == [256 * 512 * 4] * 6 if kept else len(sizes) > 6
+
+
+def test_what_is_known_of_other_tasks_changes_no_band(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of work of a stack's bands is that which is found anew, whichever rows were computed before."""
+    frames = [
+        lazyccd.trim_image(formula_frame(SHAPE, (64, 64), seed=k)[["data"]], f"[11:290,{1 + k}:{396 + k}]")
+        for k in (1, 2)
+    ]
+    bias = formula_frame((396, 280), seed=5)[["data"]]
+    label = read_label(lazyccd.combine([lazyccd.subtract_bias(frame, bias) for frame in frames])["data"].data)
+    assert label is not None
+    (step,) = [step for step in walk(label.plan) if isinstance(step, Stack)]
+
+    def found(y0: int) -> list[Any]:
+        request = Request(Region(y0, 396, 0, 280), frozenset({"data"}))
+        return [
+            (band, roots, [(action, action.known) for action in actions])
+            for band, roots, actions in bands(step, request, 50)
+        ]
+
+    starts = (100, 0, 250, 90)
+    monkeypatch.setattr(schedule, "_repeated", {})
+    later = [found(y0) for y0 in starts]
+    assert schedule._repeated
+    for y0, known in zip(starts, later, strict=True):
+        monkeypatch.setattr(schedule, "_repeated", {})
+        assert found(y0) == known
