@@ -25,6 +25,7 @@ from lazyccd.io.fits.open import frame_of
 from lazyccd.io.fits.scan import scan_fits
 from lazyccd.io.names import parse_name, split_hdu
 from lazyccd.ops.mosaic.assemble import SectionKey, detectors_like, places_of
+from lazyccd.sections import Region
 
 DETECTORS = ("CCDNAME", "CCDNUM", "CHIPID")
 """Keywords that name the detector of an amplifier, the first that all images have."""
@@ -149,7 +150,23 @@ def assemble_amplifiers(
     # One detector is still a file of its kind: its tables and primary header stay.
     if isinstance(made, xr.Dataset):
         made = detectors_like(exposure, {"SCI": (made, list(frames))})
-    return made, [f"{len(frames)} images are put together into {len(frames_of(made))}"]
+    said = f"{len(frames)} images are put together into {len(frames_of(made))}"
+    empty = max(_uncovered({name: frames[name] for name in names}) for names in detectors.values())
+    if empty > 0.0005:
+        said += f", of whose pixels {empty:.1%} lie in none of them: was more trimmed than their CCDSEC leaves out?"
+    return made, [said]
+
+
+def _uncovered(frames: Mapping[str, xr.Dataset]) -> float:
+    """Return for how much of the section that the amplifiers of a detector span none of them has pixels."""
+    _, _, places = places_of(make_tree(frames, {}))
+    whole, covered = Region(0, 0, 0, 0), 0
+    for name, place in places.items():
+        whole = place.target.union(whole)
+        # What was trimmed of an amplifier leaves its section empty there; an overscan that was not is no part of it.
+        pixels = frames[name].sizes["y"] * frames[name].sizes["x"] * place.binning.y * place.binning.x
+        covered += min(pixels, place.target.size)
+    return 1.0 - covered / whole.size if whole.size else 0.0
 
 
 def _why_apart(frames: Mapping[str, xr.Dataset]) -> str:

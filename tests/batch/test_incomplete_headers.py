@@ -191,3 +191,20 @@ def test_edges_that_vignette_are_no_overscan() -> None:
     lit = 20000.0 * (1 - 0.4 * ((y - 30) ** 2 / 900 + (x - 40) ** 2 / 1600) / 2)
     assert dark_strips(lit) == []
     assert dark_strips(np.hstack([lit, np.full((60, 12), 400.0)])) == [Region(0, 60, 83, 92)]
+
+
+@pytest.mark.parametrize(("trim", "is_told"), [("[1:20,1:32]", False), ("[3:20,1:32]", True)])
+def test_gaps_between_amplifiers(tmp_path: Path, trim: str, is_told: bool) -> None:
+    """Amplifiers that were trimmed by more than their sections leave gaps in the detector, which is told."""
+    cards = {"IMAGETYP": "LIGHT", "EXPTIME": 5.0, "DATASEC": "[1:20,1:32]", "GAIN": 1.5, "RDNOISE": 5.0}
+    hdus: list[Any] = [fits.PrimaryHDU()]
+    for number, section in enumerate(("[1:20,1:32]", "[21:40,1:32]")):
+        pixels = np.random.default_rng(number).normal(1000, 30, (32, 24)).astype("u2")
+        hdus.append(fits.ImageHDU(pixels, fits.Header({**cards, "CCDSEC": section}), name=f"A{number}"))
+    (tmp_path / "raw").mkdir()
+    fits.HDUList(hdus).writeto(tmp_path / "raw" / "a.fits")
+    words = ("reduce", str(tmp_path / "raw"), "-o", str(tmp_path / "out"), "--cosmic-rays", "none", "--trim", trim)
+    result = CliRunner().invoke(main, [*words, "--overscan", "none"])
+    text = " ".join(result.output.split())
+    assert "2 images are put together into 1" in text
+    assert ("of whose pixels 10.0% lie in none of them" in text) is is_told, text
