@@ -77,13 +77,20 @@ def write_report(out: str | os.PathLike[str]) -> Path:
         raise MissingFileError(f"{folder} has no run.json; name the folder that lazyccd reduce wrote to with -o.")
     target = folder / REPORT
     part = folder / f".{REPORT}.{uuid.uuid4().hex[:8]}.part"
-    part.write_text(render(record, folder), encoding="utf-8")
+    # Piece by piece: the pictures of a thousand products are not held together.
+    with part.open("w", encoding="utf-8") as file:
+        file.writelines(_template().generate(contents(record, folder)))
     os.replace(part, target)
     return target
 
 
 def render(record: Entry, folder: Path) -> str:
     """Return the report of a record as HTML; pictures are taken from a folder."""
+    return str(_template().render(contents(record, folder)))
+
+
+def _template() -> Any:
+    """Return the page."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # takes 60 ms to import
 
     environment = Environment(
@@ -95,7 +102,7 @@ def render(record: Entry, folder: Path) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": _number, "percent": _percent, "duration": _duration}
-    return environment.get_template("report.html.jinja").render(contents(record, folder))
+    return environment.get_template("report.html.jinja")
 
 
 def contents(record: Entry, folder: Path) -> dict[str, Any]:
@@ -112,7 +119,7 @@ def contents(record: Entry, folder: Path) -> dict[str, Any]:
         "partial": _by_reason(products, frames, ("PARTIAL",)),
         "skipped": _by_reason(products, frames, ("SKIPPED",)),
         "waiting": [item["name"] for item in products if item["status"] == "WAITING"],
-        "cards": _cards([*science, *masters], folder),
+        "cards": _Cards([*science, *masters], folder),
         "masters": [{**item, "users": _users(item["name"], products)} for item in masters],
         "existing": _existing(products),
         "science": science,
@@ -230,11 +237,21 @@ def _existing(products: Sequence[Entry]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def _cards(products: Sequence[Entry], folder: Path) -> list[dict[str, Any]]:
-    """Return what is shown of each product, with its picture."""
-    shown = [item for item in products if item["picture"]]
-    side = 300 if len(shown) <= FEW else 150
-    return [{**item, **_pictures(item["picture"], folder, side, with_raw=len(shown) <= FEW)} for item in products]
+class _Cards(Sequence[dict[str, Any]]):
+    """What is shown of each product; its picture is read when it is its turn."""
+
+    def __init__(self, products: Sequence[Entry], folder: Path) -> None:
+        self._products, self._folder = products, folder
+        self._is_few = sum(bool(item["picture"]) for item in products) <= FEW
+
+    def __len__(self) -> int:
+        """Return the number of products."""
+        return len(self._products)
+
+    def __getitem__(self, place: Any) -> Any:
+        """Return what is shown of one product."""
+        item, side = self._products[place], 300 if self._is_few else 150
+        return {**item, **_pictures(item["picture"], self._folder, side, with_raw=self._is_few)}
 
 
 def _pictures(name: str, folder: Path, side: int, *, with_raw: bool) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import hashlib
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from dask.tokenize import tokenize
@@ -22,7 +22,10 @@ LONGEST_LIST = 64
 """Arrays of more numbers are named by a hash."""
 
 
-@lru_cache(maxsize=128)  # a writer asks twice: for the fingerprint of the run and for the provenance in the product
+_described: WeakKeyDictionary[Step, list[dict[str, Any]]] = WeakKeyDictionary()
+"""What is known of plans that are in use. A night makes thousands, and must not keep them."""
+
+
 def describe(root: Step) -> list[dict[str, Any]]:
     """Return the steps of a plan, inputs first, as what JSON can hold; equal plans give equal lists in any process.
 
@@ -30,9 +33,12 @@ def describe(root: Step) -> list[dict[str, Any]]:
     ``parameters``, ``scalars``. Steps from which scalars are made come before those that use them. The list is kept
     for the next call, and must not be changed.
     """
-    records: list[dict[str, Any]] = []
-    places: dict[str, int] = {}
-    _add(root, records, places)
+    # A writer asks twice: for the fingerprint of the run and for the provenance in the product.
+    records = _described.get(root)
+    if records is None:
+        records = []
+        _add(root, records, {})
+        _described[root] = records
     return records
 
 

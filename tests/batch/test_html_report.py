@@ -155,6 +155,18 @@ def test_nights_without_science_and_without_frames(out: Path, record: dict[str, 
     assert "The run did not come to 1 products" in Page(render(waiting, out)).text
 
 
+def test_pictures_are_read_when_it_is_their_turn(
+    out: Path, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing holds those of all products together, and the page has each of them."""
+    read: list[Path] = []
+    monkeypatch.setattr("lazyccd.batch.html_report._thumbnail", lambda path, _side: read.append(path) or "data:,")
+    cards = contents(record, out)["cards"]
+    assert not read
+    assert [card["name"] for card in cards if card["thumbnail"]]
+    assert len(read) >= len(cards) == len(record["products"])
+
+
 def test_a_folder_without_a_run_says_so(tmp_path: Path) -> None:
     """The message names the folder and what to give instead."""
     result = CliRunner().invoke(main, ["report", str(tmp_path)])
