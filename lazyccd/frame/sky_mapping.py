@@ -63,9 +63,11 @@ class FrozenWCS:
     def of(cls, wcs: Any) -> FrozenWCS:
         """Return what a WCS is made from."""
         core = getattr(wcs, "wcs", None)
-        if core is None or has_tables(wcs):
+        if core is None:
             return cls("", (), pickled=pickle.dumps(wcs))
         core.set()
+        # that goes through a header too, with the tables
+        pickled = pickle.dumps(wcs) if has_tables(wcs) else b""
         # the steps are ignored beside a CD matrix, with a warning
         matrix = [("cd", core.cd)] if core.has_cd() else [("cdelt", core.cdelt), ("pc", core.get_pc())]
         given = [("crpix", core.crpix), ("crval", core.crval), *matrix]
@@ -74,7 +76,7 @@ class FrozenWCS:
             header = wcs.to_header(relax=True).tostring(sep="\n", endcard=False, padding=False)
         numbers = tuple((name, _plain(values)) for name, values in given)
         numbers += (("pv", tuple(core.get_pv())),) if core.get_pv() else ()
-        return cls(header, numbers, sip)
+        return cls(header, numbers, sip, pickled)
 
     def to_json(self) -> dict[str, Any]:
         """Return what JSON can hold, for `from_json`.
@@ -99,13 +101,16 @@ class FrozenWCS:
 
     def make(self) -> Any:
         """Return the WCS."""
-        if self.pickled:
-            return pickle.loads(self.pickled)
         from astropy.io import fits
         from astropy.wcs import WCS, Sip
 
         with quiet(Warning):
-            wcs = WCS(fits.Header.fromstring(self.header, sep="\n"), relax=True)
+            if self.pickled:
+                wcs = pickle.loads(self.pickled)
+            else:
+                wcs = WCS(fits.Header.fromstring(self.header, sep="\n"), relax=True)
+        if not self.numbers:
+            return wcs
         numbers = dict(self.numbers)
         if "cd" in numbers and not wcs.wcs.has_cd():
             # astropy writes a CD matrix as PC and CDELT = 1
@@ -399,7 +404,8 @@ def _from_sky(source: Any, shape: tuple[int, int]) -> ToSky:
     """Return the function from celestial coordinates to input positions y, x."""
     lng, lat = source.wcs.lng, source.wcs.lat
     period = pixel_period(source)
-    distorted = None if source.sip is None else _distorted_image(source, shape)
+    tables = has_tables(source)
+    distorted = None if source.sip is None or tables else _distorted_image(source, shape)
 
     def from_sky(longitude: Array, latitude: Array) -> tuple[Array, Array]:
         world = np.empty((longitude.size, 2))
@@ -408,6 +414,8 @@ def _from_sky(source: Any, shape: tuple[int, int]) -> ToSky:
         focal = np.full_like(world, np.nan)
         if finite.any():
             focal[finite] = source.wcs_world2pix(world[finite], 0)
+        if tables:
+            focal = _without_tables(source, focal, shape)
         x, y = _undistorted(source, focal, distorted) if distorted else (focal[:, 0], focal[:, 1])
         for axis, every in period:
             # the copy of a position that lies nearest to the middle of the image
@@ -422,7 +430,7 @@ def pixel_period(wcs: Any) -> list[tuple[int, float]]:
     """Return the pixel axis along which the sky comes again, and after how many pixels; a list of one or none."""
     lng = wcs.wcs.lng
     matrix = wcs.pixel_scale_matrix
-    if wcs.wcs.ctype[lng][-3:] not in CYLINDRICAL or wcs.sip is not None:
+    if wcs.wcs.ctype[lng][-3:] not in CYLINDRICAL or wcs.sip is not None or has_tables(wcs):
         return []
     row = matrix[lng]
     axes = np.flatnonzero(row)
@@ -482,6 +490,29 @@ def _undistorted(source: WCS, focal: Array, image: _DistortedImage) -> tuple[Arr
     x[lost], y[lost] = (np.where(away, focal[lost, k], np.nan) for k in (0, 1))
     return x, y
 
+
+def _without_tables(source: WCS, focal: Array, shape: tuple[int, int]) -> Array:
+    """Return the pixels whose positions are ``focal`` after tables and polynomials, x and y in columns.
+
+    Tables move pixels by little that changes slowly, so what the last position is off is subtracted from it, as often for each. Positions
+    far from the image are left as they are: tables go on there with the values at their edges, and polynomials may fold back.
+    """
+    sizes = np.array(shape[::-1], float)
+    near = ((focal > -sizes / 2 - 64) & (focal < 1.5 * sizes + 64)).all(axis=1)
+    found = focal.copy()
+    if not near.any():
+        return found
+    pixels, wanted = focal[near].copy(), focal[near]
+    for _ in range(TABLE_STEPS):
+        pixels -= source.pix2foc(pixels, 0) - wanted
+    off = np.abs(source.pix2foc(pixels, 0) - wanted).max(axis=1)
+    pixels[~(off <= CONVERGED)] = np.nan
+    found[near] = pixels
+    return found
+
+
+TABLE_STEPS = 16
+"""Steps by which tables are inverted: those of instruments bend by a hundredth, and each step leaves that part of the last."""
 
 SQUARED_AWAY = 1e-7
 """Pixels left before a step of Newton's method after which none are: their square is rounding."""

@@ -7,7 +7,7 @@ in its coordinates. Any chain of operations leads to these positions, so no oper
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.io import fits
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 TABLES = ("CPDIS1", "CPDIS2", "D2IMDIS1", "D2IMDIS2")
 """Keywords of distortions that are tables in other HDUs."""
+
+
+OF_TABLES = re.compile(r"(DP|D2IM)\d+ *=")
+"""Cards that say where the tables are."""
 
 
 FURTHER_AXES = re.compile(
@@ -53,7 +57,12 @@ def lattice(positions: Array, axis: str) -> tuple[float, float]:
     return float(values[0]), float(step)
 
 
-def wcs_from_header(text: str, y: Array, x: Array) -> WCS | None:
+def needs_tables(text: str) -> bool:
+    """Return whether the WCS of a header has distortions that are tables in other HDUs."""
+    return any(key in text for key in TABLES) and any(key in header_from_text(text) for key in TABLES)
+
+
+def wcs_from_header(text: str, y: Array, x: Array, hdus: fits.HDUList | None = None) -> WCS | None:
     """Return the celestial WCS of a frame's pixels, made anew at each call; None if the header has none.
 
     Parameters
@@ -62,13 +71,16 @@ def wcs_from_header(text: str, y: Array, x: Array) -> WCS | None:
         Header of the image that was read.
     y, x
         Original positions of the frame's rows and columns.
+    hdus
+        The file of the header, for distortions that are tables in it.
 
     Raises
     ------
     FrameError
-        Raised if the positions are not evenly spaced, the WCS has a distortion that is a table, or it cannot be read.
+        Raised if the positions are not evenly spaced, the WCS has a distortion that is a table and no file is given, or it cannot be
+        read.
     """
-    wcs = _read(text)
+    wcs = _read(text, hdus)
     if wcs is None or not wcs.has_celestial:
         return None
     (y0, ystep), (x0, xstep) = lattice(y, "y"), lattice(x, "x")
@@ -111,14 +123,17 @@ def refuse_unknown_distortion(text: str, label: str = "the frame") -> None:
             )
 
 
-def _read(text: str) -> WCS | None:
+def _read(text: str, hdus: fits.HDUList | None) -> WCS | None:
     """Return the WCS of a header; None if there is none without a letter."""
     header = header_from_text(text)
     if "CTYPE1" not in header:
         return None
+    if not any(key in header for key in TABLES):
+        # wcslib refuses parameters of a distortion that was left out
+        header = header_from_text("\n".join(line for line in text.split("\n") if not OF_TABLES.match(line)))
     # astropy would look for the table in the file, and a frame has none
     tables = [key for key in TABLES if key in header]
-    if tables:
+    if tables and hdus is None:
         removed = ", ".join(f"{key!r}: None" for key in tables)
         raise FrameError(
             f"the WCS has a table distortion ({tables[0]} = {header[tables[0]]!r}), and its table is in another HDU; leave it "
@@ -130,12 +145,19 @@ def _read(text: str) -> WCS | None:
     with quiet(FITSFixedWarning, VerifyWarning):
         try:
             # made anew each time: one WCS object is not safe in several threads before astropy 8.0.2
-            return _of_two_axes(header)
-        except (ValueError, KeyError, WcsError) as error:
+            return _of_two_axes(header) if not tables else _with_tables(header, hdus)
+        except (ValueError, KeyError, IndexError, AssertionError, WcsError) as error:
             reason = str(error).strip().splitlines()[-1]
             raise FrameError(
                 f"the WCS of the header cannot be read: {reason}; mend or remove its cards with ds.ccd.with_header()."
             ) from error
+
+
+def _with_tables(header: fits.Header, hdus: fits.HDUList | None) -> WCS:
+    """Return the WCS of a header whose distortions are tables in a file."""
+    from astropy.wcs import WCS
+
+    return WCS(header, hdus, relax=True, naxis=None if header.get("WCSAXES", header.get("NAXIS", 2)) == 2 else 2)
 
 
 def _of_two_axes(header: fits.Header) -> WCS:
@@ -178,6 +200,10 @@ def _sliced(wcs: WCS, y: tuple[float, float], x: tuple[float, float]) -> WCS:
         )
         crpix = (sip.crpix - 1 - firsts) / steps + 1
         new.sip = Sip(along_x[0], along_y[0], along_x[1], along_y[1], crpix)
+    for name, axis in (("cpdis1", 0), ("det2im1", 0), ("cpdis2", 1), ("det2im2", 1)):
+        old = getattr(wcs, name)
+        if old is not None:
+            setattr(new, name, _sliced_table(old, firsts, steps, axis))
     if np.any(steps != 1):
         # the columns of the matrix are about the axes of pixels
         if new.wcs.has_cd():
@@ -185,6 +211,15 @@ def _sliced(wcs: WCS, y: tuple[float, float], x: tuple[float, float]) -> WCS:
         else:
             new.wcs.pc = wcs.wcs.get_pc() * steps
     return new
+
+
+def _sliced_table(table: Any, firsts: Array, steps: Array, axis: int) -> Any:
+    """Return a distortion that is a table for pixels at ``first + step * i`` (x, y), by which positions move along an axis."""
+    from astropy.wcs import DistortionLookupTable
+
+    data = (np.asarray(table.data) / steps[axis]).astype(np.float32)
+    crval = tuple((np.array(table.crval) - 1 - firsts) / steps + 1)
+    return DistortionLookupTable(data, tuple(table.crpix), crval, tuple(np.array(table.cdelt) / steps))
 
 
 def scaled_polynomial(coefficients: Array | None, steps: Array, step: float) -> Array | None:

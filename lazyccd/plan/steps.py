@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -798,6 +799,14 @@ def file_name(plan: Step) -> str:
     while step.inputs:
         step = step.inputs[0]
     return os.path.basename(step.storage.name.rstrip("/")).removesuffix("[0]") if isinstance(step, Source) else ""
+
+
+def file_path(plan: Step) -> str:
+    """Return the path of the file that the data of a frame were read from; empty if there is none."""
+    step = plan
+    while step.inputs:
+        step = step.inputs[0]
+    return re.sub(r"\[[^\[\]]*\]$", "", step.storage.name) if isinstance(step, Source) else ""
 
 
 def settled(root: Step, scalars: Mapping[str, Array]) -> Step:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import lazyccd
 from lazyccd.errors import FrameError, ParameterError, SectionError
 from lazyccd.frame.header import header_view
+from lazyccd.frame.tree import make_tree
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops.mosaic.coadd import StarCoreWarning, empty_chunks
 from lazyccd.ops.mosaic.placed import OffGridWarning
@@ -540,3 +541,33 @@ def test_blotted_outliers_of_frames_whose_scales_are_measured() -> None:
     off, left = (np.nanpercentile(np.abs(one - truth)[inner], 99.5) for one in (raw, mosaic["data"].values))
     assert off > 50
     assert left < 5
+
+
+def test_running_stack_on_the_sky_takes_trees(tmp_path: Path) -> None:
+    """Each frame of a tree is one of its own, those that lie elsewhere are left out, and a veto takes all out."""
+    frames = make_noisy(4, (40, 50))
+    wcs, shape = make_wcs(40, 45), (80, 90)
+    away = make_frame(np.ones((40, 50)), make_wcs(5000, 0), uncertainty=StdDevUncertainty(np.ones((40, 50))))
+    tree = make_tree({"one": frames[0], "two": frames[1], "three": away}, {})
+    stack = lazyccd.RunningStack(tmp_path / "deep", wcs=wcs, shape=shape)
+    with pytest.warns(OffGridWarning, match="left out: three"):
+        stack.add(tree, name="night")
+    stack.add(frames[2], name="single")
+    assert stack.names == ["night[one]", "night[two]", "single"]
+    expected = lazyccd.coadd(frames[:3], wcs, shape, reject=None).compute()
+    np.testing.assert_allclose(stack.result()["data"].values, expected["data"].values, rtol=1e-5, atol=1e-6)
+    stack.veto("night", tree)
+    assert stack.names == ["single"]
+    with pytest.raises(ParameterError, match="no frame of far lies on the grid"):
+        stack.add(make_tree({"a": away}, {}), name="far")
+
+
+def test_the_reach_of_outliers_on_a_fine_grid_is_bounded() -> None:
+    """The margin of a chunk does not grow without limit, and the plan tells the memory for it."""
+    frames = make_noisy(5, (40, 40), turned=False)
+    reaches = []
+    for scale in (0.5, 0.05):
+        wcs = make_wcs(300, 300, scale=scale * SCALE)
+        mosaic = lazyccd.coadd(frames, wcs, (600, 600), reject="clipped")
+        reaches.append(with_inputs(mosaic).plan.footprints[0].halo[0])
+    assert reaches == [6, 24]

@@ -28,8 +28,8 @@ COMPANIONS = frozenset(
 ) | frozenset(("MASK", "DQ", "BPM", "FLAGS", *(name.upper() for name in MAPS)))
 """Names of extensions that accompany an image; none of them is meant when no extension is named."""
 
-AUXILIARY = frozenset({"SAMP", "TIME", "CTX", "CON"})
-"""Names of images that say how another was made, and are not reduced."""
+AUXILIARY = frozenset({"SAMP", "TIME", "CTX", "CON", "D2IMARR", "WCSDVARR"})
+"""Names of images that say how another was made, or where its pixels lie, and are not reduced."""
 
 
 def find_hdu(file: FitsFile, selector: Selector | None = None) -> HduInfo:

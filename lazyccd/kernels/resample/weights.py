@@ -151,11 +151,15 @@ def spread_of(name: str, scale: float) -> Array:
     # an area overlaps its neighbours by anything up to a half
     function = (lambda x: (np.abs(x) < reach / width).astype(float)) if name == AREA else KERNELS[name].function
     parts = (np.abs(function(offsets + phases)) / function(phases)).max(axis=1)
-    return np.asarray(parts[: np.flatnonzero(parts > SMALLEST_PART)[-1] + 1])
+    return np.asarray(parts[: min(np.flatnonzero(parts > SMALLEST_PART)[-1], FARTHEST) + 1])
 
 
 SMALLEST_PART = 1e-3
 """Parts of a pixel that nobody sees."""
+
+FARTHEST = 24
+"""Most output pixels that are looked at, as far as Lanczos 3 reaches on pixels of an eighth of those of the frames. On finer grids the
+margin of each chunk, and the memory for it, would grow without limit."""
 
 
 def quantize_width(scale: Array) -> Array:

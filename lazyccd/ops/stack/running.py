@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import xarray as xr
 
-from lazyccd.errors import ParameterError, ShapeError
+from lazyccd.errors import LazyCCDError, ParameterError, ShapeError, warn
 from lazyccd.frame.core import Image, make_image, resolve
 from lazyccd.frame.sky_footprint import frame_place
 from lazyccd.frame.sky_mapping import FrozenWCS
@@ -35,6 +35,7 @@ from lazyccd.io.zarr.running_sums import (
 )
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops.binary import affine_image
+from lazyccd.ops.mosaic.placed import OffGridWarning
 from lazyccd.ops.mosaic.warp import Order, SkyGrid, celestial_target, celestial_wcs, kernel_of, normalize_shape, warped
 from lazyccd.ops.stack.combine import mask_bits
 from lazyccd.ops.stack.inputs import exposure_name
@@ -130,7 +131,8 @@ class RunningStack:
         ----------
         frame
             A frame, CCDData or path; of the shape of the others, in a unit that can be converted to theirs. Or a tree, or the
-            path of one, whose frames have the names of those of the others.
+            path of one, whose frames have the names of those of the others. On a grid of the sky, frames of any shape, and each
+            frame of a tree is added as one of its own, called ``name[frame]``; those that lie elsewhere are left out.
         weight
             Its weight.
         name
@@ -148,9 +150,37 @@ class RunningStack:
             Raised if there is no space; the sums are what they were.
         """
         with changing(self.path):
-            self._add(frame, weight, name)
+            opened = open_image(frame) if isinstance(frame, str | os.PathLike) else frame
+            if self.grid is None or not isinstance(opened, xr.DataTree):
+                self._add(frame, weight, name)
+            else:
+                self._add_each(opened, frame, weight, name or exposure_name(opened))
 
-    def _add(self, frame: Any, weight: float, name: str | None) -> None:
+    def _add_each(self, tree: xr.DataTree, given: Any, weight: float, name: str) -> None:
+        """Add the frames of a tree to a grid of the sky, all that lie on it or none."""
+        assert self.grid is not None
+        places = {
+            part: frame_place(celestial_wcs(image, f"{name}[{part}]"), image.shape, self.grid.frozen, self.grid.shape)
+            for part, image in _images(tree)[1].items()
+        }
+        here = [part for part, place in places.items() if place.size]
+        if not here:
+            raise ParameterError(f"no frame of {name or 'the tree'} lies on the grid of {self.path}; leave it out.")
+        if len(here) < len(places):
+            missing = ", ".join(part for part in places if part not in here)
+            warn(f"frames of {name} do not lie on the grid and are left out: {missing}.", OffGridWarning)
+        path = os.fspath(given) if isinstance(given, str | os.PathLike) else ""
+        added: list[str] = []
+        try:
+            for part in here:
+                self._add(frames_of(tree)[part], weight, f"{name}[{part}]" if name else None, (path, part))
+                added.append(f"{name}[{part}]")
+        except LazyCCDError:
+            for one in added:
+                self._veto(one, tree)
+            raise
+
+    def _add(self, frame: Any, weight: float, name: str | None, of_tree: tuple[str, str] = ("", "")) -> None:
         """Add a frame to a folder that nobody else changes."""
         content = self._content()
         opened, images = self._images(frame)
@@ -177,7 +207,8 @@ class RunningStack:
             "header": str(opened.attrs.get("header", "")),
             # the token lets a veto tell whether a frame is the one that was added: a wrong one would stay in the sums for good
             "parts": {part: {"token": i.plan.token, "header": i.header} for part, i in images.items()},
-            "path": os.fspath(frame) if isinstance(frame, str | os.PathLike) else "",
+            "path": os.fspath(frame) if isinstance(frame, str | os.PathLike) else of_tree[0],
+            "of_tree": of_tree[1],
         }
         self._run(images, name, float(weight), 1, content, [*content["frames"], entry])
 
@@ -187,7 +218,7 @@ class RunningStack:
         Parameters
         ----------
         name
-            Its name.
+            Its name; that of a tree takes out all its frames.
         frame
             The same frame or tree as was added; needed if that was not a path.
 
@@ -199,7 +230,10 @@ class RunningStack:
             As of `add`.
         """
         with changing(self.path):
-            self._veto(name, frame)
+            # a tree on a grid of the sky was added frame by frame
+            parts = [one for one in self.names if one.startswith(f"{name}[")] if name not in self.names else []
+            for one in parts or [name]:
+                self._veto(one, frame)
 
     def _veto(self, name: str, frame: Any) -> None:
         """Take a frame out of a folder that nobody else changes."""
@@ -209,7 +243,11 @@ class RunningStack:
             raise ParameterError(f"{self.path} has no frame {name!r}; it has {', '.join(self.names) or 'none'}.")
         if frame is None and not entry["path"]:
             raise ParameterError(f"{name} was not added by its path; give the frame itself.")
-        _, images = self._images(entry["path"] if frame is None else frame)
+        given = entry["path"] if frame is None else frame
+        if part := entry.get("of_tree"):
+            given = open_image(given) if isinstance(given, str | os.PathLike) else given
+            given = frames_of(given)[part] if isinstance(given, xr.DataTree) else given
+        _, images = self._images(given)
         added = {part: one["token"] for part, one in entry["parts"].items()}
         if {part: image.plan.token for part, image in images.items()} != added:
             raise ParameterError(f"{name} is not what it was when it was added to {self.path}; add all frames anew.")
@@ -221,10 +259,6 @@ class RunningStack:
         opened, images = _images(frame)
         if self.grid is None:
             return opened, images
-        if "" not in images:
-            raise ParameterError(
-                "a grid of the sky takes frames one by one; add those of a tree each with a name of its own."
-            )
         image = images[""]
         source = celestial_wcs(image)
         if not frame_place(source, image.shape, self.grid.frozen, self.grid.shape).size:
