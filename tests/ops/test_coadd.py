@@ -20,7 +20,7 @@ from lazyccd.errors import FrameError, ParameterError, SectionError
 from lazyccd.frame.header import header_view
 from lazyccd.frame.tree import make_tree
 from lazyccd.mask_planes import MaskSchema
-from lazyccd.ops.mosaic.coadd import StarCoreWarning, empty_chunks
+from lazyccd.ops.mosaic.coadd import RepeatedFrameWarning, StarCoreWarning, empty_chunks
 from lazyccd.ops.mosaic.placed import OffGridWarning
 from lazyccd.pixel_history import with_inputs
 from lazyccd.plan.cost import task_cost
@@ -571,3 +571,24 @@ def test_the_reach_of_outliers_on_a_fine_grid_is_bounded() -> None:
         mosaic = lazyccd.coadd(frames, wcs, (600, 600), reject="clipped")
         reaches.append(with_inputs(mosaic).plan.footprints[0].halo[0])
     assert reaches == [6, 24]
+
+
+def test_frames_that_would_be_wrong_in_silence(tmp_path: Path) -> None:
+    """One given twice is told, a scale of 0 and a coverage that no pixel has are refused, by names; unknown rules are, too."""
+    names = []
+    for number in range(2):
+        header = make_wcs(10, 10).to_header()
+        header["FLXSCALE"] = float(number)
+        names.append(str(tmp_path / f"{number}.fits"))
+        fits.writeto(names[-1], np.full((20, 20), 1.0 + number, np.float32), header)
+    with pytest.warns(RepeatedFrameWarning, match=r"frame 2 \(0.fits\) is frame 1 \(0.fits\)"):
+        lazyccd.coadd([names[0], names[0], names[1]], unit="adu")
+    with pytest.raises(ParameterError, match=r"flux_scale of frame 1 \(0.fits\) is 0 and must be above 0"):
+        lazyccd.coadd(names, unit="adu", flux_scale="FLXSCALE")
+    with pytest.raises(ParameterError, match="min_coverage 3 is more than the 2 frames"):
+        lazyccd.coadd(names, unit="adu", min_coverage=3)
+    with pytest.raises(ParameterError, match="'auto', 'blotted' or one of sigclip"):
+        lazyccd.coadd(names, unit="adu", reject="foo")
+    fits.writeto(tmp_path / "bare.fits", np.ones((20, 20), np.float32))
+    with pytest.raises(FrameError, match=r"bare.fits.* has no celestial WCS"):
+        lazyccd.coadd([*names, str(tmp_path / "bare.fits")], unit="adu")

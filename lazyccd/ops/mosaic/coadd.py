@@ -27,6 +27,7 @@ from lazyccd.kernels.block import APERTURE
 from lazyccd.kernels.pointwise import edge_weights
 from lazyccd.kernels.resample.apertures import noise_factor
 from lazyccd.kernels.resample.weights import spread_of
+from lazyccd.kernels.stack.scaling import Levels
 from lazyccd.kernels.stack.types import Rejecting
 from lazyccd.ops.mosaic.agreement import flux_agreement
 from lazyccd.ops.mosaic.blot import Blotted, without_outliers
@@ -53,7 +54,7 @@ from lazyccd.ops.stack.combine import (
     uncertainty_name,
 )
 from lazyccd.ops.stack.inputs import Given, collect, in_one_unit
-from lazyccd.ops.stack.rejection import Clipped, Rejection, SigmaClip, rule_of
+from lazyccd.ops.stack.rejection import RULES, Clipped, Rejection, SigmaClip, rule_of
 from lazyccd.ops.stack.scaling import STATISTICS, Spec, levels_of
 from lazyccd.plan.chunks import grid_boxes
 from lazyccd.plan.lower import read_label
@@ -68,6 +69,10 @@ COUNTING = ("minmax", "pclip", "avsigclip")
 
 AUTO = "auto"
 """The default of ``reject``: hot pixels are left out of the frames, then `Clipped`."""
+
+
+class RepeatedFrameWarning(UserWarning):
+    """The same frame is in a mosaic more than once."""
 
 
 class StarCoreWarning(UserWarning):
@@ -174,6 +179,8 @@ def coadd(
     -----
     OffGridWarning
         Frames that do not lie on the grid are left out.
+    RepeatedFrameWarning
+        A frame is given more than once.
     StarCoreWarning
         `~lazyccd.rejection.SigmaClip` cuts the middle of stars where the seeing varies.
 
@@ -214,6 +221,7 @@ def coadd(
     opened = opened_frames(frames, unit)
     given, schema = in_one_unit(collect(opened))
     _check_filters(given)
+    _warn_of_repeated(given)
     target, size = _grid(opened, given, wcs, shape)
     given, placed = on_grid(given, SkyGrid(target, size, kernel_of(order), pixfrac_of(order, pixfrac)))
     blot, rejection = _rejections(reject, given)
@@ -221,6 +229,7 @@ def coadd(
         given = replace(given, images=[without_sky(image, sky, sky_box) for image in given.images])
     measure = isinstance(flux_scale, str) and flux_scale == "overlaps"
     levels, scalars, weighting = levels_of(given, _stated_scale(flux_scale, given), None, weights, None)
+    _check_scales(levels, given)
     # matching looks at the scales of all frames at once
     agreement, samples = (None, ()) if reject is None or match is not None or measure else flux_agreement(given, placed)
     if blot is not None:
@@ -234,7 +243,7 @@ def coadd(
         plain_rule(images, schema, method),
         levels=levels,
         rejecting=Rejecting(reject=rejection, nkeep=int(nkeep), spread=_spread(rejection, placed)),
-        least_used=_at_least_one(min_coverage),
+        least_used=_least_used(min_coverage, len(given.images)),
         exposures=given.exposures() if "exposure" in maps else (),
         uncertainty=_uncertainty(uncertainty, given),
         agreement=agreement,
@@ -309,6 +318,31 @@ def _check_filters(given: Given) -> None:
                 )
 
 
+def _warn_of_repeated(given: Given) -> None:
+    """Warn of files that are the same frame: their noise would count as independent. Equal arrays are taken for different ones."""
+    first: dict[str, str] = {}
+    again = []
+    for image, label, name in zip(given.images, given.labels, given.names, strict=True):
+        other = first.setdefault(image.plan.token, label)
+        if name and other is not label:
+            again.append(f"{label} is {other}")
+    if again:
+        more = f" and {len(again) - 5} more" if len(again) > 5 else ""
+        warn(
+            f"frames are there more than once, and count as independent ones: {'; '.join(again[:5])}{more}. Leave them out.",
+            RepeatedFrameWarning,
+        )
+
+
+def _check_scales(levels: Levels, given: Given) -> None:
+    """Refuse scales that are not above 0: a frame would count as dark sky."""
+    for number, label in zip(levels.scale, given.labels, strict=False):
+        if not isinstance(number, str) and not levels.scale_is_statistic and not 0 < number < math.inf:
+            raise ParameterError(
+                f"flux_scale of {label} is {number:g} and must be above 0; correct its header, give numbers, or leave the frame out."
+            )
+
+
 def _stated_scale(flux_scale: Spec, given: Given) -> Spec:
     """Return the scale that frames state; None if overlaps tell it."""
     if not isinstance(flux_scale, str) or flux_scale in {"exposure", *STATISTICS} or given.is_keyword(flux_scale):
@@ -338,6 +372,8 @@ def _rejections(reject: Rejection | Blotted | str | None, given: Given) -> tuple
     """Return the rule by which pixels of frames are rejected, or that for pixels of the mosaic, checked."""
     if reject == "blotted" or isinstance(reject, Blotted):
         return Blotted() if isinstance(reject, str) else reject, None
+    if isinstance(reject, str) and reject not in {AUTO, *RULES}:
+        raise ParameterError(f"reject {reject!r} must be None, 'auto', 'blotted' or one of {', '.join(RULES)}.")
     rule = rule_of("clipped" if isinstance(reject, str) and reject == AUTO else reject, given, "ccdproc")
     if rule is not None and rule.name in COUNTING:
         raise ParameterError(
@@ -370,10 +406,14 @@ def _scale(placed: Placed) -> float:
     return float(np.sqrt(areas[0] / np.median(areas[1:])))
 
 
-def _at_least_one(min_coverage: object) -> int:
+def _least_used(min_coverage: object, count: int) -> int:
     """Return the least number of inputs."""
     if not isinstance(min_coverage, int | np.integer) or min_coverage < 1:
         raise ParameterError(f"min_coverage {min_coverage!r} must be a whole number of frames, 1 or more.")
+    if min_coverage > count:
+        raise ParameterError(
+            f"min_coverage {min_coverage} is more than the {count} frames that lie on the grid, so nothing would be left; lower it."
+        )
     return int(min_coverage)
 
 

@@ -19,6 +19,7 @@ from lazyccd.frame.tree import frames_of
 from lazyccd.io import as_frame
 from lazyccd.kernels.block import Array
 from lazyccd.ops.mosaic.warp import LARGEST, celestial_wcs, normalize_shape, scale_of
+from lazyccd.plan.steps import file_name
 
 if TYPE_CHECKING:
     from astropy.nddata import CCDData
@@ -152,7 +153,7 @@ def placed_frames(frames: Any) -> list[tuple[Any, tuple[int, int]]]:
         label = str(os.fspath(given)) if isinstance(given, str | os.PathLike) else "the frame"
         for frame in _frames(given):
             image = resolve(frame)
-            found.append((celestial_wcs(image, label), image.shape))
+            found.append((celestial_wcs(image, file_name(image.plan) or label), image.shape))
     return found
 
 
