@@ -266,7 +266,8 @@ def why_flat_is_excluded(value: float, facts: Facts, missing: list[str]) -> str:
     # The level is one for all amplifiers; without one of them it is another number, and its master would have a step.
     if missing:
         return f"its file has no {', '.join(missing)}, so its level is not that of the others"
-    # Also true of NaN, which a frame without good pixels has.
+    if math.isnan(value):
+        return "it has no good pixel: all are saturated, bad or constant"
     if not value > 0:
         return f"its level is {value:.4g}"
     if saturate is not None and value / gain > FULL_FLAT * saturate:

@@ -36,7 +36,7 @@ def facts(plan_night: PlanNight) -> Facts:
         (20000.0, ["SCI_2"], "its file has no SCI_2, so its level is not that of the others"),
         (0.0, [], "its level is 0"),
         (-3.0, [], "its level is -3"),
-        (math.nan, [], "its level is nan"),
+        (math.nan, [], "it has no good pixel: all are saturated, bad or constant"),
         (925.0, [], ""),
         (900.0, [], "signal-to-noise 29.6 per pixel is below 30"),
     ],

@@ -142,3 +142,30 @@ def test_products_inside_of_the_night(raw: Path, recursive: bool) -> None:
     assert (out / "run.json").read_bytes().startswith(BEGIN)
     (out / "run.json").write_text('{"name": "a script of others"}')
     assert len(collect(str(raw), recursive=True).frames) > len(before.plan.frames)
+
+
+@pytest.mark.parametrize("seconds", [0.0, None], ids=["EXPTIME 0", "no EXPTIME"])
+def test_an_exposure_that_is_not_known(raw: Path, seconds: float | None) -> None:
+    """A light of 0 s or of unknown exposure is a light all the same, and gets its bias and flat; its exposure is not made up."""
+    with fits.open(raw / "light006.fits", mode="update") as hdus:
+        del hdus[0].header["EXPTIME"]
+        if seconds is not None:
+            hdus[0].header["EXPTIME"] = seconds
+    run = go(raw, raw.parent / "out")
+    frames = [run.plan.frame(name) for name in ("light006.fits", "light007.fits")]
+    assert [item.kind for item in frames] == ["science", "science"]
+    assert frames[0].facts.exposure.value is None
+    assert (frames[0].bias.master, frames[0].flat.master) == (frames[1].bias.master, frames[1].flat.master)
+    assert all(outcome.is_made for outcome in run.outcomes)
+
+
+def test_a_clock_that_jumps(raw: Path) -> None:
+    """A light that says that it was taken ten years later is reduced, by older masters, and that is said."""
+    with fits.open(raw / "light007.fits", mode="update") as hdus:
+        hdus[0].header["DATE-OBS"] = "2036-01-15T02:03:00"
+    run = go(raw, raw.parent / "out")
+    late, usual = (next(item for item in run.outcomes if item.name == f"light00{n}.fits") for n in (7, 6))
+    assert late.is_made
+    assert late.reason.count("is 3652 days away") == 2
+    assert "days away" not in usual.reason
+    assert late.used == usual.used

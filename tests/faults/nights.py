@@ -149,7 +149,7 @@ class Killer:
 
 def try_night(night: Path, folder: Path, killer: Killer) -> dict[str, Any]:
     """Reduce a night both ways and return what came out."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     recipe = folder / "night.yaml"
     printed = subprocess.run(
         [sys.executable, "-m", "lazyccd", "recipe", str(night)], capture_output=True, text=True, check=False
