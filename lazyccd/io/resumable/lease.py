@@ -142,10 +142,13 @@ class _Heart:
             threading.Thread(target=self._beat, name="lazyccd-leases", daemon=True).start()
 
     def _beat(self) -> None:
-        while self._leases:
+        while True:
             time.sleep(BEAT)
             with self._lock:
                 self._leases = {key: one for key, one in self._leases.items() if one[0].touch(one[1])}
+                # Seen under the lock: `add` begins a new thread exactly where this one ends.
+                if not self._leases:
+                    return
 
 
 _heart = _Heart()
