@@ -622,8 +622,8 @@ def _compare_temperature(wanted: Facts, other: Facts, ignored: list[str], most: 
             compared += 1
             # A cooler that did not reach what was set has another dark current.
             if abs(ours - theirs) > most * (1 + 1e-9):
-                # Far apart, decimals only keep the lines of a report from being one.
-                digits = ".0f" if abs(ours - theirs) > 3 * most else ".4g"
+                # Whole kelvins where they tell the two apart: frames that differ in decimals then have one line in a report.
+                digits = ".0f" if abs(ours - theirs) > max(3 * most, 1.0) else ".4g"
                 failures.append(f"{key.replace('_', ' ')} {theirs:{digits}} is not {ours:{digits}} within {most:g} K")
                 break
     known = [facts.get(key).value for facts in (wanted, other) for key in ("set_temperature", "temperature")]

@@ -110,14 +110,15 @@ def _lost(item: FramePlan, collection: NightFiles) -> tuple[str, ...]:
 
 
 def _unused_keys(collection: NightFiles, user: Camera | None) -> list[str]:
-    """Say which keywords of the user's table no file has: they may be misspelled."""
-    rules = user.keys if user is not None else ()
-    there = {keyword for frame in collection.frames for keyword in frame.keywords()} if rules else set()
+    """Say for which facts the user's table names keywords that no file has: they may be misspelt."""
+    if user is None or not user.keys:
+        return []
+    there = {keyword for frame in collection.frames for keyword in frame.keywords()}
     return [
-        f"{user.label}: [keys] {rule.name} = {expression!r}: no file has this keyword; 'lazyccd info --header FILE' lists those it has"
-        for rule in rules
-        for expression in rule.values
-        if user is not None and len(rule.values) == 1 and not there & {*parse_expression(expression)[0]}
+        f"{user.label}: [keys] {rule.name} = {', '.join(map(repr, rule.values))}: no file has "
+        f"{'this keyword' if len(rule.values) == 1 else 'any of these keywords'}; 'lazyccd info --header FILE' lists those it has"
+        for rule in user.keys
+        if not any(there & {*parse_expression(expression)[0]} for expression in rule.values)
     ]
 
 

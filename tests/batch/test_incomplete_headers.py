@@ -135,10 +135,12 @@ def test_flats_of_unknown_filters(plan_night: PlanNight, tmp_path: Path) -> None
 def test_keyword_that_no_file_has(plan_night: PlanNight, tmp_path: Path) -> None:
     """A table that asks for a misspelt keyword says so; of several keywords some may be missing."""
     table = tmp_path / "my.toml"
-    table.write_text('[keys]\nfilter = "FILTRE"\ngain = ["EGAIN", "GAIN"]\n')
+    table.write_text('[keys]\nfilter = "FILTRE"\ngain = ["EGAIN", "GAIN"]\nreadnoise = ["NOISE1", "NOISE2"]\n')
     plan = plan_night({"sky": {"OBSTYPE": "OBJECT", "GAIN": 1.5}}, camera=str(table))
     assert [note for note in plan.notes if "no file has" in note] == [
-        "camera my.toml: [keys] filter = 'FILTRE': no file has this keyword; 'lazyccd info --header FILE' lists those it has"
+        "camera my.toml: [keys] filter = 'FILTRE': no file has this keyword; 'lazyccd info --header FILE' lists those it has",
+        "camera my.toml: [keys] readnoise = 'NOISE1', 'NOISE2': no file has any of these keywords; "
+        "'lazyccd info --header FILE' lists those it has",
     ]
 
 

@@ -76,6 +76,14 @@ def test_levels_are_data(make_night: Callable[..., Path]) -> None:
     assert "differs: temperature -20 is not -17 within 1 K" in frame.reason
 
 
+def test_temperatures_that_differ_by_little_are_told_with_decimals(make_night: Callable[..., Path]) -> None:
+    """A recipe may allow less than a kelvin; the two temperatures must not look equal in the message."""
+    folder = make_night({"b": BIAS, "d": {**DARK, "CCD-TEMP": -10.4}, "s": {**LIGHT, "CCD-TEMP": -10.0}})
+    levels = [{**level, "temperature_k": 0.1} for level in data_of_levels(LEVELS)["dark"]]
+    frame = build_plan(collect(str(folder)), recipe=Recipe(association={"dark": levels})).frame("s.fits")
+    assert frame.dark.why_not[0].reason == "temperature -10.4 is not -10 within 0.1 K"
+
+
 def test_a_near_dark_that_is_scaled_goes_before_an_old_one(plan_night: PlanNight) -> None:
     """Levels go before exposures: a scaled dark of the night is sound, one of another season is not."""
     plan = plan_night(
