@@ -9,7 +9,7 @@ import xarray as xr
 from lazyccd import ops
 from lazyccd.frame.core import Image, resolve
 from lazyccd.plan.chunks import grid_boxes
-from lazyccd.plan.cost import fits_memory
+from lazyccd.plan.cost import dearest_region, fits_memory
 from lazyccd.sections import Region
 
 SMALLER_CHUNKS = (2048, 1024, 512, 256, 128)
@@ -40,16 +40,16 @@ def in_fitting_chunks(frame: xr.Dataset, make: Callable[[xr.Dataset], xr.Dataset
     made = make(frame)
     for side in SMALLER_CHUNKS:
         image = resolve(made)
-        if all(fits_memory(image.plan, region) for region in _dearest(image)):
+        if all(fits_memory(image.plan, region) for region in _largest_regions(image)):
             break
         if side < max(frame.sizes.values()):
             made = make(ops.rechunk(frame, side))
     return made
 
 
-def _dearest(image: Image) -> tuple[Region, Region]:
+def _largest_regions(image: Image) -> tuple[Region, Region]:
     """Return the largest chunk of an image, and the band of whole rows as large as it, in which FITS is written."""
-    largest = max(grid_boxes(image.grid), key=lambda box: box.size)
+    largest = dearest_region(image.plan, grid_boxes(image.grid))
     rows, columns = image.shape
     height = min(rows, max(1, largest.size // columns))
     y0 = (rows - height) // 2

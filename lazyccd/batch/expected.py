@@ -67,7 +67,7 @@ class Expected:
         """Return it as one line."""
         limit = "no limit" if self.limit_bytes is None else f"limit for tasks {format_bytes(self.limit_bytes)}"
         return (
-            f"Expected: about {spoken(self.seconds)} on {self.threads} processors, with compiled kernels; "
+            f"Expected: about {spoken(self.seconds)} on {self.threads} processor{'s' * (self.threads != 1)}, with compiled kernels; "
             f"{format_bytes(self.read_bytes)} of raw files, {format_bytes(self.written_bytes)} of products; "
             f"{format_bytes(self.process_bytes)} of memory in a process ({limit}), chunks of {self.chunk[0]} x {self.chunk[1]} pixels."
         )
@@ -78,12 +78,13 @@ def spoken(seconds: float) -> str:
 
     Examples
     --------
-    >>> spoken(3.2), spoken(75), spoken(9000)
-    ('3 s', '75 s', '2.5 h')
+    >>> spoken(3.2), spoken(75), spoken(9000), spoken(500_000)
+    ('3 s', '75 s', '2.5 h', '140 h')
     """
     if seconds < 120:
         return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.2g} min" if seconds < 5400 else f"{seconds / 3600:.2g} h"
+    number, unit = (seconds / 60, "min") if seconds < 5400 else (seconds / 3600, "h")
+    return f"{float(f'{number:.2g}'):g} {unit}"
 
 
 def expected(plan: NightPlan, chunks: int | None = None) -> Expected | None:

@@ -105,7 +105,7 @@ class StackInputs:
         return total.reshape(self.shape), norm.reshape(self.shape)
 
     def beyond(self, low: float, high: float, center: object, deviation: object) -> Array | None:
-        """Return which values are not medians or so many deviations from the center; None if no kernel computes these."""
+        """Return which values are not finite or so many deviations from the center; None if no kernel computes these."""
         by_mean, by_mad = is_one_of(center, MEANS), is_one_of(deviation, MAD_DEVIATIONS)
         if not ((by_mean or is_one_of(center, MEDIANS)) and (by_mad or is_one_of(deviation, DEVIATIONS))):
             return None
