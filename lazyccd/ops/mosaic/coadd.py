@@ -27,7 +27,6 @@ from lazyccd.kernels.block import APERTURE
 from lazyccd.kernels.pointwise import edge_weights
 from lazyccd.kernels.resample.apertures import noise_factor
 from lazyccd.kernels.resample.weights import spread_of
-from lazyccd.kernels.stack.scaling import Levels
 from lazyccd.kernels.stack.types import Rejecting
 from lazyccd.ops.mosaic.agreement import flux_agreement
 from lazyccd.ops.mosaic.blot import Blotted, without_outliers
@@ -220,22 +219,18 @@ def coadd(
     check_result_dtype(dtype, "coadd")
     opened = opened_frames(frames, unit)
     given, schema = in_one_unit(collect(opened))
-    _check_filters(given)
-    _warn_of_repeated(given)
+    _check_frames(given)
     target, size = _grid(opened, given, wcs, shape)
     given, placed = on_grid(given, SkyGrid(target, size, kernel_of(order), pixfrac_of(order, pixfrac)))
     blot, rejection = _rejections(reject, given)
-    if sky is not None:
-        given = replace(given, images=[without_sky(image, sky, sky_box) for image in given.images])
+    given = _less_sky(given, sky, sky_box)
     measure = isinstance(flux_scale, str) and flux_scale == "overlaps"
-    levels, scalars, weighting = levels_of(given, _stated_scale(flux_scale, given), None, weights, None)
-    _check_scales(levels, given)
+    levels, scalars, weighting = _checked_levels(given, _stated_scale(flux_scale, given), None, weights, None)
     # matching looks at the scales of all frames at once
     agreement, samples = (None, ()) if reject is None or match is not None or measure else flux_agreement(given, placed)
-    if blot is not None:
-        given = replace(given, images=without_outliers(blot, given, placed, levels, scalars, measure=measure))
-    find_hot = isinstance(reject, str) and reject == AUTO and can_find_hot_pixels(placed)
-    cleaned = hot_pixels_left_out(given, placed, levels, scalars, measure=measure) if find_hot else list(given.images)
+    given = _blotted(blot, given, placed, levels, scalars, measure=measure)
+    find_hot = reject == AUTO and can_find_hot_pixels(placed)
+    cleaned = (hot_pixels_left_out if find_hot else _as_they_are)(given, placed, levels, scalars, measure=measure)
     images = placed.warp(cleaned, aperture=_check_maps(maps, given))
     if match is not None or measure:
         images = placed.corrections(given, levels, scalars, match, measure=measure).applied(images)
@@ -259,14 +254,12 @@ def coadd(
         places=placed.places,
         own_scalars=samples,
     )
-    notes = _notes(
-        sky=sky, match=match, measure=measure, hot=find_hot, blot=blot, feather=feather, least=rule.least_used
-    )
+    notes = _notes(sky, match, measure, find_hot, blot, feather, rule.least_used)
     return plan.result(_header(replace(given, images=images), rule, placed, notes), maps, rejections=rejections)
 
 
 def _notes(
-    *, sky: str | None, match: str | None, measure: bool, hot: bool, blot: Blotted | None, feather: float, least: int
+    sky: str | None, match: str | None, measure: bool, hot: bool, blot: Blotted | None, feather: float, least: int
 ) -> list[str]:
     """Return what HISTORY says of how frames were prepared, besides how they were combined."""
     said = {
@@ -304,8 +297,14 @@ def opened_frames(frames: Any, unit: Any = None) -> list[Any]:
     return found
 
 
-def _check_filters(given: Given) -> None:
-    """Refuse frames of different filters."""
+def _as_they_are(given: Given, *_: Any, measure: bool) -> list[Image]:
+    """Return the frames."""
+    return list(given.images)
+
+
+def _check_frames(given: Given) -> None:
+    """Refuse frames of different filters, and tell those that are there twice."""
+    _warn_of_repeated(given)
     headers = [header_view(image.header) for image in given.images]
     for keyword in FILTERS:
         first = headers[0].get(keyword)
@@ -334,13 +333,26 @@ def _warn_of_repeated(given: Given) -> None:
         )
 
 
-def _check_scales(levels: Levels, given: Given) -> None:
-    """Refuse scales that are not above 0: a frame would count as dark sky."""
+def _checked_levels(given: Given, *specs: Any) -> Any:
+    """Return what `levels_of` does; scales that are not above 0 are refused, as a frame would count as dark sky."""
+    found = levels_of(given, *specs)
+    levels = found[0]
     for number, label in zip(levels.scale, given.labels, strict=False):
         if not isinstance(number, str) and not levels.scale_is_statistic and not 0 < number < math.inf:
             raise ParameterError(
                 f"flux_scale of {label} is {number:g} and must be above 0; correct its header, give numbers, or leave the frame out."
             )
+    return found
+
+
+def _less_sky(given: Given, sky: Sky | None, box: int | tuple[int, int]) -> Given:
+    """Return frames less their sky, if that is wanted."""
+    return given if sky is None else replace(given, images=[without_sky(image, sky, box) for image in given.images])
+
+
+def _blotted(blot: Blotted | None, given: Given, *placed: Any, measure: bool) -> Given:
+    """Return frames with outliers in their masks, if the rule finds them there."""
+    return given if blot is None else replace(given, images=without_outliers(blot, given, *placed, measure=measure))
 
 
 def _stated_scale(flux_scale: Spec, given: Given) -> Spec:
