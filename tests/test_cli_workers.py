@@ -131,7 +131,7 @@ def test_kernels_are_compiled_once_before_the_clock(tmp_path: Path, monkeypatch:
     assert sorted(made) == ["int16", "uint16"]
     assert warm_up(["uint16"]) is None
     told: list[str] = []
-    with LocalCluster(n_workers=2, processes=False, dashboard_address=None) as cluster, Client(cluster) as client:
+    with LocalCluster(n_workers=2, processes=False, dashboard_address=":0") as cluster, Client(cluster) as client:
         for _ in range(2):
             warm_up_workers(client, ["float32"], told.append)
     assert made.count("float32") == 1

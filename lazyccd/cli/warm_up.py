@@ -7,6 +7,7 @@ that it will meet. A file in the cache folder says that this was done: then noth
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import math
 import os
 import time
@@ -87,8 +88,16 @@ def warm_up_workers(client: Client, dtypes: Iterable[str], tell: Callable[[str],
     firsts = [some[0] for some in hosts.values()]
     for some in (firsts, [address for address in workers if address not in firsts]):
         futures = [
-            # A task and no message: the worker must answer the scheduler meanwhile.
-            client.submit(warm_up, tuple(dtypes), workers=[address], key=f"warm-up-{address}", pure=False)
+            # A task and no message: the worker must answer the scheduler meanwhile. If it dies, another one takes the task, for
+            # which otherwise nobody would ever come.
+            client.submit(
+                warm_up,
+                tuple(dtypes),
+                workers=[address],
+                allow_other_workers=True,
+                key=f"warm-up-{address}",
+                pure=False,
+            )
             for address in some
         ]
         seconds = [each for future in futures if (each := future.result()) is not None]
@@ -105,11 +114,7 @@ def _mark(dtype: str) -> Path:
 def _alone(dtype: str) -> Iterator[None]:
     """Let no other process of this machine compile the same inside the block; it would take a processor and help nobody."""
     with _mark(f"{dtype}.lock").open("a") as file:
-        # Windows has no such locks: there both compile.
-        with contextlib.suppress(ImportError):
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

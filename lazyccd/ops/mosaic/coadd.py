@@ -323,7 +323,7 @@ def _warn_of_repeated(given: Given) -> None:
     again = []
     for image, label, name in zip(given.images, given.labels, given.names, strict=True):
         other = first.setdefault(image.plan.token, label)
-        if name and other is not label:
+        if name and other != label:
             again.append(f"{label} is {other}")
     if again:
         more = f" and {len(again) - 5} more" if len(again) > 5 else ""
