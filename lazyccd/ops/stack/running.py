@@ -157,7 +157,7 @@ class RunningStack:
                 self._add_each(opened, frame, weight, name or exposure_name(opened))
 
     def _add_each(self, tree: xr.DataTree, given: Any, weight: float, name: str) -> None:
-        """Add the frames of a tree to a grid of the sky, all that lie on it or none."""
+        """Add the frames of a tree to a grid of the sky: all that lie on it, or none if one of them is refused."""
         assert self.grid is not None
         places = {
             part: frame_place(celestial_wcs(image, f"{name}[{part}]"), image.shape, self.grid.frozen, self.grid.shape)
