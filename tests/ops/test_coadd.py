@@ -358,6 +358,9 @@ def test_bad_input() -> None:
     red, blue = (make_frame(np.ones((5, 5)), make_wcs(), meta={"FILTER": name}) for name in ("R", "B"))
     with pytest.raises(ParameterError, match="frame 2 has FILTER = 'B' and frame 1 has 'R'"):
         lazyccd.coadd([red, blue], make_wcs(), (5, 5))
+    silent = make_frame(np.ones((5, 5)), make_wcs())
+    with pytest.raises(ParameterError, match="frame 3 has FILTER = 'B' and frame 2 has 'R'"):
+        lazyccd.coadd([silent, red, blue], make_wcs(), (5, 5))
     with pytest.raises(ParameterError, match="lie few of the frames"):
         lazyccd.coadd([red] * 3, make_wcs(), (5, 5), reject=MinMax())
     with pytest.raises(ParameterError, match="frame 1 has no uncertainty for maps='variance_aperture'"):

@@ -307,12 +307,13 @@ def _check_frames(given: Given) -> None:
     _warn_of_repeated(given)
     headers = [header_view(image.header) for image in given.images]
     for keyword in FILTERS:
-        first = headers[0].get(keyword)
-        for label, header in zip(given.labels, headers, strict=True):
-            other = header.get(keyword)
-            if first is not None and other is not None and str(other).strip() != str(first).strip():
+        values = [(label, header.get(keyword)) for label, header in zip(given.labels, headers, strict=True)]
+        stated = [(label, value) for label, value in values if value is not None]
+        for label, other in stated[1:]:
+            first_label, first = stated[0]
+            if str(other).strip() != str(first).strip():
                 raise ParameterError(
-                    f"{label} has {keyword} = {other!r} and {given.labels[0]} has {first!r}: a mean of two bands is that of "
+                    f"{label} has {keyword} = {other!r} and {first_label} has {first!r}: a mean of two bands is that of "
                     f"none; coadd the frames of each filter, or correct {keyword} by with_header()."
                 )
 
