@@ -28,7 +28,7 @@ def test_workers_are_set_up_and_missed() -> None:
     before = iers.conf.auto_download
     with (
         iers.conf.set_temp("auto_download", True),
-        LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         with pytest.raises(
@@ -56,7 +56,7 @@ def test_a_cluster_without_workers_is_no_wait_for_ever() -> None:
     """It is said at once that none is left; after a while what waits ends, with an error that says how to go on."""
     told: list[str] = []
     with (
-        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as cluster,
         Client(cluster) as client,
         pytest.raises(ClusterLostError, match=r"no workers are left at (\S+); start some .*same command: it goes on"),
         watched(client, cluster.scheduler_address, told.append, patience=0.5, interval=0.1) as watch,
@@ -72,7 +72,7 @@ def test_a_worker_that_comes_back_in_time_goes_on() -> None:
     """The computation ends as if nothing had been."""
     told: list[str] = []
     with (
-        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as cluster,
         Client(cluster) as client,
         watched(client, cluster.scheduler_address, told.append, patience=60, interval=0.1) as watch,
     ):

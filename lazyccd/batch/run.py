@@ -219,7 +219,7 @@ class Run:
     begun: str = field(default="", init=False)
     """When the call began, in UTC."""
 
-    _made_not: dict[str, Outcome] = field(default_factory=dict, init=False)
+    _not_made: dict[str, Outcome] = field(default_factory=dict, init=False)
     """What became of each product that was to be made and could not."""
 
     _start: float = field(default=0.0, init=False)
@@ -407,7 +407,7 @@ class Run:
             members = self.plan.members_of(name, outcome.kind)
             self._journal.add(outcome, self._keys[name], members, masters_of(self.plan, chosen(members)))
         else:
-            self.made.failed[name], self._made_not[name] = outcome.reason, outcome
+            self.made.failed[name], self._not_made[name] = outcome.reason, outcome
             # A product of an earlier run must not look like one of this.
             if outcome.status != "SKIPPED":
                 self.moved += self._journal.drop(name)
@@ -436,7 +436,7 @@ class Run:
         doubts = tuple(
             Doubt(
                 "blocked",
-                f"it needs {', which needs '.join(chain)}, which could not be made: {self._made_not[chain[-1]].reason}",
+                f"it needs {', which needs '.join(chain)}, which could not be made: {self._not_made[chain[-1]].reason}",
             )
             for chain in chains
         )
@@ -444,7 +444,7 @@ class Run:
 
     def _chains(self, master: str) -> Iterator[tuple[str, ...]]:
         """Yield a master that could not be made, what it needed, and so on to what failed."""
-        outcome = self._made_not[master]
+        outcome = self._not_made[master]
         if not outcome.blocked_by:
             yield (master,)
         for needed in outcome.blocked_by:
@@ -468,7 +468,7 @@ class Run:
         """Return the masters that a product needs and that could not be made."""
         choices = chosen(self.plan.members_of(name, kind))
         files = (self.plan.master_file(choice.master) for choice in choices if not choice.is_file)
-        return tuple(dict.fromkeys(file for file in files if file in self._made_not))
+        return tuple(dict.fromkeys(file for file in files if file in self._not_made))
 
     def _take(self, name: str, groups: list[MasterGroup]) -> None:
         """Note where the masters of a file are, unless they failed."""

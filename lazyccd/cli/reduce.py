@@ -176,6 +176,7 @@ def reduce(
             raise click.UsageError("--watch reduces, and --dry-run reduces nothing; pass one of them.")
         if dry_run:
             plan = planned()
+            format_of(plan, format_, compress)  # what the reduction would refuse
             print_plan(plan)
             with using_scheduler(scheduler, memory_limit):
                 say(expected(plan, chunks) or "")

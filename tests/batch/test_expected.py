@@ -106,7 +106,10 @@ def test_chunks_and_compression_change_no_pixel(night: Path, plain: Path, tmp_pa
 
 
 def test_zarr_is_always_compressed(night: Path, tmp_path: Path) -> None:
-    """A compression of FITS is refused for it before anything is written."""
+    """A compression of FITS is refused for it before anything is written, by a dry run too."""
     with pytest.raises(ParameterError, match="RICE_1 is for FITS; Zarr is always compressed"):
         lazyccd.reduce(night, tmp_path / "out", format="zarr", compress="RICE_1")
     assert not (tmp_path / "out").exists()
+    words = ["--dry-run", "--format", "zarr", "--compress", "RICE_1"]
+    result = CliRunner().invoke(main, ["reduce", str(night), *words])
+    assert (result.exit_code, "RICE_1 is for FITS" in result.output) == (2, True)

@@ -108,7 +108,7 @@ def test_tables_survive_the_way_to_workers(name: str) -> None:
     mosaic = lazyccd.coadd([name], tangent(), SHAPE, unit="adu")
     expected = mosaic["data"].values
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
         Client(cluster),
     ):
         np.testing.assert_array_equal(mosaic["data"].values, expected)
