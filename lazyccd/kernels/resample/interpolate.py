@@ -883,17 +883,29 @@ def _slope(line: Array, k: int) -> float:
     backward = line[k] - line[k - 1] if k > 0 else np.nan
     forward = line[k + 1] - line[k] if k < last else np.nan
     if k == 0:
-        backward = 2 * forward - (line[2] - line[1])
+        backward = _before(forward, line[2] - line[1])
     elif k == last:
-        forward = 2 * backward - (line[k - 1] - line[k - 2])
+        forward = _before(backward, line[k - 1] - line[k - 2])
     if not np.isfinite(backward):
         backward = forward
     if not np.isfinite(forward):
         forward = backward
     # coordinates jump where the sky comes again, and a jump is no slope
-    if abs(forward - backward) > 0.5 * max(abs(forward), abs(backward)):
+    if _jumps(forward, backward):
         return float(forward if abs(forward) < abs(backward) else backward)
     return float((forward + backward) / 2)
+
+
+@compiled
+def _jumps(one: float, other: float) -> bool:
+    """Return whether coordinates jump in one of two neighbouring steps."""
+    return bool(abs(one - other) > 0.5 * max(abs(one), abs(other)))
+
+
+@compiled
+def _before(first: float, second: float) -> float:
+    """Return the step before two others as if it went on straight; the second, where one of them is a jump."""
+    return second if _jumps(first, second) else 2 * first - second
 
 
 @compiled
