@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar, TypeAlias
 
+import numpy as np
 from dask.tokenize import tokenize
 
 from lazyccd.kernels.block import ALL_PLANES, PLANES
+from lazyccd.kernels.resample.area import LARGEST
 from lazyccd.kernels.resample.lattice import Coordinates, position, source_region
 from lazyccd.kernels.resample.weights import AREA
 from lazyccd.sections import Region
@@ -308,7 +310,9 @@ class Warped(Footprint):
     def pixel(self, y: int, x: int, shape: tuple[int, int]) -> tuple[int, int] | None:
         """Return the pixel in which the middle of an output pixel lies."""
         found = position(self.coordinates, y, x)
-        if self.kernel == AREA and found is not None and (last := position(self.coordinates, y + 1, x + 1)) is not None:
+        last = position(self.coordinates, y + 1, x + 1) if self.kernel == AREA and found is not None else None
+        # where the sky comes again, corners lie at both ends of the image
+        if found is not None and last is not None and max(abs(np.subtract(found, last))) < LARGEST:
             found = (found[0] + last[0]) / 2, (found[1] + last[1]) / 2
         return None if found is None else _inside(math.floor(found[0] + 0.5), math.floor(found[1] + 0.5), shape)
 
