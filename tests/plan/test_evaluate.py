@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lazyccd.errors import MemoryLimitError
 from lazyccd.frame.core import Image, make_image
@@ -272,3 +275,22 @@ def test_halo_over_chunks() -> None:
     assert [index for index, _ in chunk_boxes(step.chunks, grown.region)] == [
         (i, j) for i in range(3) for j in range(2)
     ]
+
+
+@given(data=st.data())
+def test_a_stack_needs_the_frames_that_a_region_touches(data: st.DataObject) -> None:
+    """As by intersecting each place with the region, before and after it went to a worker."""
+    shape, side = (40, 30), st.integers(1, 12)
+    corners = st.tuples(st.integers(0, 28), st.integers(0, 18), side, side)
+    places = tuple(
+        Region(y, y + h, x, x + w)
+        for y, x, h, w in data.draw(st.lists(corners, min_size=1, max_size=20), label="places")
+    )
+    y, x, h, w = data.draw(corners, label="region")
+    frames = tuple(source(shape) for _ in places)
+    stack = Stack(shape, make_dtypes(data="f4"), kernel=total, frames=frames, places=places)
+    request = Request(Region(y, y + h, x, x + w), frozenset({"data"}))
+    touched = [i for i, place in enumerate(places) if place.intersect(request.region).size]
+    for one in (stack, pickle.loads(pickle.dumps(stack))):
+        assert list(one.needed(request)) == touched
+        assert [i for i, need in enumerate(one.needs(request)) if need is not None] == touched
