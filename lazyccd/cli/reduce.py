@@ -147,11 +147,9 @@ def reduce(
     Exit status: 0 if every product is complete, 3 if a product lacks something or may be wrong, 1 if a frame fails, a file cannot
     be read, or no frame is recognised, 2 if the command is wrong.
     """
-    from lazyccd.batch.expected import expected
     from lazyccd.batch.options import Options
-    from lazyccd.batch.report import print_notes, print_plan
+    from lazyccd.batch.report import print_notes
     from lazyccd.batch.run import format_of, plan_night
-    from lazyccd.batch.table import save_table
     from lazyccd.batch.veto import with_remembered
 
     with friendly_errors():
@@ -177,13 +175,8 @@ def reduce(
         if dry_run:
             plan = planned()
             format_of(plan, format_, compress)  # what the reduction would refuse
-            print_plan(plan)
             with using_scheduler(scheduler, memory_limit):
-                say(expected(plan, chunks) or "")
-            if save is not None:
-                save_table(plan, save, overwrite=overwrite)
-                say(f"The plan is in {save}. Edit it and run: lazyccd reduce {save} -o OUT")
-            sys.exit(plan.exit_status)
+                sys.exit(_tell(plan, chunks, save, overwrite=overwrite))
         if save is not None:
             raise click.UsageError("--save needs --dry-run.")
         if out is None:
@@ -192,6 +185,20 @@ def reduce(
             if watched is not None:
                 limits["go_on"] = watched
             sys.exit(follow_night(night, out, once, recursive=asked.recursive) if watch else once())
+
+
+def _tell(plan: NightPlan, chunks: int | None, save: Path | None, *, overwrite: bool) -> int:
+    """Print what would be made and what it costs, save it as a table if that is asked for, return the exit status."""
+    from lazyccd.batch.expected import expected
+    from lazyccd.batch.report import print_plan
+    from lazyccd.batch.table import save_table
+
+    print_plan(plan)
+    say(expected(plan, chunks) or "")
+    if save is not None:
+        save_table(plan, save, overwrite=overwrite)
+        say(f"The plan is in {save}. Edit it and run: lazyccd reduce {save} -o OUT")
+    return plan.exit_status
 
 
 def _run(plan: NightPlan, out: Path, format_: Format, **how: Any) -> int:

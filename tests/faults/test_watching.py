@@ -40,59 +40,75 @@ def compare(first: Path, second: Path) -> dict[str, list[str]]:
     return found
 
 
-def test_a_night_that_is_watched_gives_the_bytes_of_one_run(tmp_path: Path) -> None:
-    """Though frames come one by one and in pieces, and the process is interrupted, killed, and goes on by polling."""
-    make_night(tmp_path / "all", Detector((64, 80)), Sky(stars=3), biases=3, darks=0, flats=3, lights=3)
-    raw, out, log = (tmp_path / name for name in ("raw", "out", "log"))
-    raw.mkdir()
-    frames = {path.stem: path for path in (tmp_path / "all").glob("*.fits")}
-    words = ["--veto", "flat005.fits"]
+class Watched:
+    """A folder that a process watches, and what it says."""
 
-    def start(**environment: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "lazyccd", "reduce", str(raw), "-o", str(out), "--watch", *begun]
-        with log.open("a") as file:
+    def __init__(self, folder: Path) -> None:
+        make_night(folder / "all", Detector((64, 80)), Sky(stars=3), biases=3, darks=0, flats=3, lights=3)
+        self.raw, self.out, self.log = (folder / name for name in ("raw", "out", "log"))
+        self.raw.mkdir()
+        self.frames = {path.stem: path.read_bytes() for path in (folder / "all").glob("*.fits")}
+
+    def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
+        """Begin to watch, and wait until the process looks at the folder."""
+        command = [sys.executable, "-m", "lazyccd", "reduce", str(self.raw), "-o", str(self.out), "--watch", *words]
+        with self.log.open("a") as file:
             process = subprocess.Popen(command, stdout=file, stderr=file, text=True, env={**os.environ, **environment})
-        said = log.stat().st_size
-        until(lambda: log.stat().st_size > said, process, log)  # it looks at the folder
+        said = self.log.stat().st_size
+        until(lambda: self.log.stat().st_size > said, process, self.log)
         return process
 
-    def take(*names: str) -> None:
+    def take(self, *names: str) -> None:
+        """Let frames arrive."""
         for name in names:
-            (raw / f"{name}.fits").write_bytes(frames[name].read_bytes())
+            (self.raw / f"{name}.fits").write_bytes(self.frames[name])
 
+    def take_in_pieces(self, name: str) -> None:
+        """Let a frame arrive in pieces, with one pause longer than the quiet time."""
+        content = self.frames[name]
+        step = len(content) // 5 + 1
+        with (self.raw / f"{name}.fits").open("wb") as file:
+            for number, first in enumerate(range(0, len(content), step)):
+                file.write(content[first : first + step])
+                file.flush()
+                time.sleep(4 if number == 2 else 0.3)
+
+    def made(self, name: str, process: subprocess.Popen[str]) -> None:
+        """Wait until a product is there."""
+        until(lambda: (self.out / f"{name}_red.fits").exists(), process, self.log)
+
+    def interrupt(self, process: subprocess.Popen[str]) -> int:
+        """Press Ctrl-C; return the status."""
+        process.send_signal(signal.SIGINT)
+        return process.wait(PATIENCE)
+
+
+def test_a_night_that_is_watched_gives_the_bytes_of_one_run(tmp_path: Path) -> None:
+    """Though frames come one by one and in pieces, and the process is interrupted, killed, and goes on by polling."""
+    night = Watched(tmp_path)
+    log, words = night.log, ["--veto", "flat005.fits"]
     # A veto is refused while its frame is not there, and is remembered after that.
-    begun: list[str] = []
-    take("bias001", "bias002", "flat004", "flat005", "light007")
-    process = start()
-    until(lambda: (out / "light007_red.fits").exists(), process, log)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(PATIENCE) in {3, 130}, log.read_text()
-    begun = words
-    process = start()
-    # In pieces, with one pause longer than the quiet time.
-    content = frames["light008"].read_bytes()
-    with (raw / "light008.fits").open("wb") as file:
-        for number, first in enumerate(range(0, len(content), len(content) // 5 + 1)):
-            file.write(content[first : first + len(content) // 5 + 1])
-            file.flush()
-            time.sleep(4 if number == 2 else 0.3)
-    until(lambda: (out / "light008_red.fits").exists(), process, log)
+    night.take("bias001", "bias002", "flat004", "flat005", "light007")
+    process = night.start()
+    night.made("light007", process)
+    assert night.interrupt(process) in {3, 130}, log.read_text()
+    process = night.start(*words)
+    night.take_in_pieces("light008")
+    night.made("light008", process)
     assert "light008.fits[0] is truncated" in log.read_text()
-    take("bias003", "flat006")
-    until(lambda: "flat006.fits" in (out / "run.json").read_text(), process, log)
+    night.take("bias003", "flat006")
+    until(lambda: "flat006.fits" in (night.out / "run.json").read_text(), process, log)
     process.kill()
     process.wait()
-    begun = []
-    process = start(WATCHFILES_FORCE_POLLING="true")
-    take("light009")
-    until(lambda: (out / "light009_red.fits").exists(), process, log)
+    process = night.start(WATCHFILES_FORCE_POLLING="true")
+    night.take("light009")
+    night.made("light009", process)
     until(lambda: log.read_text().endswith("files taken; Ctrl-C ends.\n"), process, log)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(PATIENCE) == 3, log.read_text()
+    assert night.interrupt(process) == 3, log.read_text()
     assert "Traceback" not in log.read_text()
-    one = [sys.executable, "-m", "lazyccd", "reduce", str(raw), "-o", str(tmp_path / "one"), *words]
+    one = [sys.executable, "-m", "lazyccd", "reduce", str(night.raw), "-o", str(tmp_path / "one"), *words]
     assert subprocess.run(one, capture_output=True, text=True, check=False).returncode == 3
-    found = compare(tmp_path / "one", out)
+    found = compare(tmp_path / "one", night.out)
     # What was made before frames came is not in one run.
     found["left over"] = [name for name in found["left over"] if not name.startswith("outdated")]
     found["record"] = [line for line in found["record"] if not line.startswith(("/options/veto", "/notes"))]
