@@ -21,7 +21,7 @@ from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.header import header_view
 from lazyccd.frame.header_in_memory import header_in_memory
 from lazyccd.frame.tree import frames_of, over_trees
-from lazyccd.frame.wcs import wcs_from_header
+from lazyccd.frame.wcs import image_wcs
 from lazyccd.mosaic_inputs import frames_at, stamps
 from lazyccd.ops.attributes import cut
 from lazyccd.ops.instrument.trim import cut_section
@@ -82,8 +82,11 @@ class CCDAccessor:
 
     @property
     def wcs(self) -> WCS | None:
-        """The header's WCS, carried along with what was cut; None if there is no celestial one."""
-        return wcs_from_header(str(self._ds.attrs.get("header", "")), self._ds["y"].values, self._ds["x"].values)
+        """The header's WCS, carried along with what was cut; None if there is no celestial one.
+
+        Distortions that are tables in other HDUs are read from the frame's file; `FrameError` is raised if it has none.
+        """
+        return image_wcs(self._image)
 
     @property
     def unit(self) -> u.UnitBase:

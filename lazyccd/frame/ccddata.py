@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import xarray as xr
 from astropy import units as u
 from astropy.io import fits
 
-from lazyccd.errors import FrameError, ShapeError
+from lazyccd.errors import FrameError, ShapeError, warn
 from lazyccd.frame.convert import to_mask, to_variance
 from lazyccd.frame.core import (
     DATA,
@@ -35,12 +36,12 @@ from lazyccd.frame.header import append_cards, copy_header, header_from_text, te
 from lazyccd.frame.header_in_memory import header_in_memory
 from lazyccd.frame.history_log import apply_to_meta
 from lazyccd.frame.tree import by_frame
-from lazyccd.frame.wcs import wcs_from_header
+from lazyccd.frame.wcs import image_wcs, needs_tables
 from lazyccd.kernels.block import Array
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.plan.chunks import default_grid
 from lazyccd.plan.direct import can_run, run_plan
-from lazyccd.plan.steps import held_arrays
+from lazyccd.plan.steps import file_path, held_arrays
 
 if TYPE_CHECKING:
     from astropy.nddata import CCDData, NDUncertainty
@@ -177,7 +178,7 @@ def to_ccddata(ds: xr.Dataset, *, like: CCDData | None = None, log: Iterable[tup
             mask = None
     if like is None:
         text = append_cards(image.header, cards)
-        wcs = wcs_from_header(text, image.y, image.x)
+        wcs = _own_wcs(image)
         meta: Any = header_from_text(header_in_memory(text, image.shape, image.units))
     else:
         wcs = _cut_wcs(like, image)
@@ -197,6 +198,17 @@ def _computed(ds: xr.Dataset) -> dict[str, Array]:
     """Return the variables of a frame, computed by dask."""
     # all variables in one call: their chunks share one task
     return {str(name): variable.values for name, variable in ds.compute().data_vars.items()}
+
+
+def _own_wcs(image: Image) -> Any:
+    """Return the WCS of an image; None, with a warning, if its distortions are tables that are not at hand."""
+    if needs_tables(image.header) and not os.path.isfile(file_path(image.plan)):
+        warn(
+            "the WCS has distortions that are tables in other HDUs, which a frame in memory does not have; the CCDData has no WCS.",
+            UserWarning,
+        )
+        return None
+    return image_wcs(image)
 
 
 def _cut_wcs(like: CCDData, image: Image) -> Any:

@@ -6,6 +6,7 @@ in its coordinates. Any chain of operations leads to these positions, so no oper
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,12 @@ from astropy.io.fits.verify import VerifyWarning
 from lazyccd.errors import FrameError, quiet
 from lazyccd.frame.header import header_from_text
 from lazyccd.kernels.block import Array
+from lazyccd.plan.steps import file_path
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
+
+    from lazyccd.frame.core import Image
 
 TABLES = ("CPDIS1", "CPDIS2", "D2IMDIS1", "D2IMDIS2")
 """Keywords of distortions that are tables in other HDUs."""
@@ -90,6 +94,27 @@ def wcs_from_header(text: str, y: Array, x: Array, hdus: fits.HDUList | None = N
     # NAXIS of the header is that of the image that was read, and footprints are made of it
     wcs.pixel_shape = (len(x), len(y))
     return wcs
+
+
+def image_wcs(image: Image, label: str = "the frame") -> WCS | None:
+    """Return the WCS of an image, with tables from the file that its pixels are read from; None if the header has none.
+
+    Raises
+    ------
+    FrameError
+        Raised as by `wcs_from_header`, and if there are tables and the pixels are not read from a local file.
+    """
+    if not needs_tables(image.header):
+        return wcs_from_header(image.header, image.y, image.x)
+    path = file_path(image.plan)
+    if not os.path.isfile(path):
+        raise FrameError(
+            f"the WCS of {label} has distortions that are tables in other HDUs of its file, and its pixels are not read from a local "
+            "FITS file; open that file itself and take parts by ds.ccd.cutout(), or leave the tables out by with_header() with "
+            f"{', '.join(TABLES)} = None."
+        )
+    with fits.open(path) as hdus:
+        return wcs_from_header(image.header, image.y, image.x, hdus)
 
 
 IN_WAT = {"TNX": "TAN", "ZPX": "ZPN"}

@@ -121,3 +121,25 @@ def test_tables_that_are_nowhere() -> None:
     ds = lazyccd.from_ccddata(CCDData(np.ones((5, 5)), unit="adu", header=header))
     with pytest.raises(FrameError, match="tables in other HDUs of its file"):
         lazyccd.coadd([ds], tangent(), SHAPE)
+
+
+def test_tables_of_a_ccddata_are_not_lost_in_silence() -> None:
+    """The frame cannot hold them: its header says that there are some, and positions are refused instead of wrong."""
+    ccd = CCDData(np.ones(SHAPE), unit="adu", wcs=distorted())
+    ds = lazyccd.from_ccddata(ccd)
+    with pytest.raises(FrameError, match="tables in other HDUs of its file"):
+        lazyccd.coadd([ds], tangent(), SHAPE)
+    with pytest.raises(FrameError, match="tables in other HDUs of its file"):
+        lazyccd.wcs_project(ds, tangent(), SHAPE)
+    with pytest.raises(FrameError, match="tables in other HDUs of its file"):
+        _ = ds.ccd.wcs
+    with pytest.warns(UserWarning, match="the CCDData has no WCS"):
+        assert lazyccd.to_ccddata(ds.ccd.multiply(2)).wcs is None
+
+
+def test_the_wcs_of_a_file_has_its_tables(name: str) -> None:
+    """As astropy reads it, also after a cut, and in a CCDData."""
+    ds = lazyccd.open_fits(name, unit="adu").isel(y=slice(10, 90), x=slice(20, 100))
+    expected = distorted().all_pix2world(40.0, 30.0, 0)
+    for wcs in (ds.ccd.wcs, lazyccd.to_ccddata(ds).wcs):
+        np.testing.assert_allclose(wcs.all_pix2world(20.0, 20.0, 0), expected, rtol=0, atol=1e-9)

@@ -10,6 +10,8 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from astropy import units as u
+from astropy.nddata import CCDData
 
 import lazyccd
 from lazyccd.plan.lower import ImageLayer, PlanArray
@@ -101,3 +103,16 @@ def test_arrays_of_frames_are_plan_arrays(frame: xr.Dataset) -> None:
     assert isinstance(array, PlanArray)
     assert type(array + 1) is da.Array
     assert type(pickle.loads(pickle.dumps(array))) is da.Array
+
+
+def test_variables_of_dask_beside_those_of_a_plan() -> None:
+    """A dataset takes both: xarray computes them together, and functions of both are lazy."""
+    ccd = CCDData(np.ones((40, 30)), unit="adu")
+    ds = lazyccd.from_ccddata(ccd).ccd.rechunk((16, 16)).ccd.add(1 * u.adu)
+    more = ds.assign(twice=2 * ds["data"], own=(("y", "x"), da.zeros((40, 30), chunks=(20, 30))))
+    computed = more.compute()
+    assert np.all(computed["twice"] == 4)
+    assert np.all(computed["own"] == 0)
+    total = xr.apply_ufunc(np.add, ds["data"], more["own"].chunk(ds.chunks), dask="parallelized", output_dtypes=[float])
+    assert isinstance(total.data, da.Array)
+    assert np.all(total.values == 2)

@@ -150,8 +150,13 @@ class _Heart:
                 if not self._leases:
                     return
 
+    def forget(self) -> None:
+        """Begin anew in a process that was forked, which has leases of its own and none of the threads."""
+        self._leases, self._lock = {}, threading.Lock()
+
 
 _heart = _Heart()
+os.register_at_fork(after_in_child=_heart.forget)
 
 
 def _is_running(held: Holder) -> bool:

@@ -6,7 +6,6 @@ cubic in between (`lazyccd.kernels.resample.lattice`); the loops are in `lazyccd
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +13,6 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
-from astropy.io import fits
 
 from lazyccd.errors import ArgumentTypeError, FrameError, ParameterError
 from lazyccd.frame.core import Image, resolve
@@ -29,7 +27,7 @@ from lazyccd.frame.sky_mapping import (
     shifted,
     unsolved_region,
 )
-from lazyccd.frame.wcs import needs_tables, refuse_unknown_distortion, wcs_from_header
+from lazyccd.frame.wcs import image_wcs, refuse_unknown_distortion
 from lazyccd.kernels.block import APERTURE
 from lazyccd.kernels.pointwise import first_known
 from lazyccd.kernels.resample.block import resample
@@ -38,7 +36,7 @@ from lazyccd.ops.decorator import called_with_ccddata, operation, tell_wcs
 from lazyccd.ops.mosaic.full_turn import continued, full_turn, turned
 from lazyccd.plan.chunks import default_grid
 from lazyccd.plan.footprints import PlaneMap, Warped
-from lazyccd.plan.steps import Apply, Input, file_path, make_dtypes, make_params
+from lazyccd.plan.steps import Apply, Input, make_dtypes, make_params
 
 Order: TypeAlias = Literal[
     "nearest", "nearest-neighbor", "bilinear", "bicubic", "lanczos2", "lanczos3", "lanczos4", "area", 0, 1, 3
@@ -199,7 +197,7 @@ def celestial_wcs(image: Image, label: str = "the frame") -> Any:
         image.
     """
     refuse_unknown_distortion(image.header, label)
-    wcs = _wcs_of(image, label)
+    wcs = image_wcs(image, label)
     if wcs is None:
         raise FrameError(
             f"the header of {label} has no celestial WCS, so it has no place on the sky; solve the field, and add the cards of "
@@ -220,20 +218,6 @@ def celestial_wcs(image: Image, label: str = "the frame") -> Any:
             "off with ds.isel()."
         )
     return wcs
-
-
-def _wcs_of(image: Image, label: str) -> Any:
-    """Return the WCS of an image, with tables from the file that its pixels are read from; None if the header has none."""
-    if not needs_tables(image.header):
-        return wcs_from_header(image.header, image.y, image.x)
-    path = file_path(image.plan)
-    if not os.path.isfile(path):
-        raise FrameError(
-            f"the WCS of {label} has distortions that are tables in other HDUs of its file, and its pixels are not read from a local "
-            "FITS file; open that file itself and take parts by ds.ccd.cutout(), or leave the tables out by with_header() with CPDIS1, CPDIS2, D2IMDIS1, D2IMDIS2 = None."
-        )
-    with fits.open(path) as hdus:
-        return wcs_from_header(image.header, image.y, image.x, hdus)
 
 
 def scale_of(wcs: Any) -> float:

@@ -173,7 +173,9 @@ def collect(img_list: Any, hdu: Any = None, unit: Any = None) -> Given:
             is_name = isinstance(item, str | os.PathLike)
             frames += _open([item], hdu, unit) if is_name else [as_frame(item, f"frame {number} of combine()")]
     if not frames:
-        raise ParameterError("combine() got no frames and needs at least one; check the list or the pattern.")
+        raise ParameterError(
+            "there are no frames to combine, and at least one is needed; check the list or the pattern."
+        )
     images = [resolve(ds, f"frame {i}") for i, ds in enumerate(frames, 1)]
     names = [file_name(image.plan) for image in images]
     labels = [f"frame {i}{f' ({name})' if name else ''}" for i, name in enumerate(names, 1)]

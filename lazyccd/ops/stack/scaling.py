@@ -256,7 +256,7 @@ def _weights(given: Given, weights: Any) -> tuple[Found, tuple[Image, ...]]:
 def _named_weights(given: Given, weights: str) -> tuple[Found, tuple[Image, ...]]:
     """Return the weights that a word means."""
     if weights == "exposure":
-        return Found(given.exposures()), ()
+        return Found(_positive(given.exposures(), given)), ()
     is_word = weights in {"variance", "smoothed", "pixel"}
     if not is_word and given.is_keyword(weights):
         return Found(tuple(given.header_number(i, weights.removeprefix("!")) for i in range(len(given.images)))), ()
@@ -275,6 +275,17 @@ def _named_weights(given: Given, weights: str) -> tuple[Found, tuple[Image, ...]
         return _scalars([_median_variance(image) for image in given.images], "weight", is_statistic=True), ()
     # a noisy pixel's own variance favours low values where photons are few, as LSST and banzai weight; hence "smoothed"
     return NOTHING, tuple(_inverse(image, smooth=weights == "smoothed") for image in given.images)
+
+
+def _positive(exposures: tuple[float, ...], given: Given) -> tuple[float, ...]:
+    """Return exposure times; raise `ParameterError` if one is not above 0, since its frame would be left out in silence."""
+    for label, seconds in zip(given.labels, exposures, strict=True):
+        if not seconds > 0:
+            raise ParameterError(
+                f"weights 'exposure': {label} has an exposure time of {seconds:g}, which must be above 0; leave the frame out, or "
+                "give weights as numbers."
+            )
+    return exposures
 
 
 def _weight_images(given: Given, images: Any) -> tuple[Image, ...]:
