@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lazyccd.cli.common import friendly_errors, say
+from lazyccd.cli.common import as_options, friendly_errors, say
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -193,7 +193,7 @@ def _sky_text(ds: xr.Dataset) -> str:
         wcs = ds.ccd.wcs
     # The file can be used all the same.
     except FrameError as error:
-        return str(error)
+        return as_options(str(error))
     if wcs is None:
         return "no"
     place = wcs.pixel_to_world((ds.sizes["x"] - 1) / 2, (ds.sizes["y"] - 1) / 2)

@@ -101,8 +101,7 @@ def log_entries(name: str, arguments: Mapping[str, Any], add_keyword: LogEntry) 
     if not conf.auto_logging:
         return []
     text = ", ".join(f"{key}={_shown(value)}" for key, value in arguments.items())
-    # where a function lies in memory differs from run to run: equal calls must give equal headers
-    return [(name, ADDRESS.sub("", text.replace("\n", "")))]
+    return [(name, text.replace("\n", ""))]
 
 
 def _shown(value: Any) -> Any:
@@ -128,7 +127,9 @@ def _shown(value: Any) -> Any:
 def apply_to_text(text: str, entries: Iterable[tuple[str, Any]]) -> str:
     """Return a header text with log entries added."""
     cards: list[NewCard] = []
-    for key, value in entries:
+    for key, given in entries:
+        # where a function lies in memory differs from run to run: equal calls must give equal headers
+        value = ADDRESS.sub("", given) if isinstance(given, str) else given
         short = SHORT_NAMES.get(key)
         if short is None:
             cards.append((key, *_card(value)))

@@ -229,7 +229,7 @@ def test_an_image_that_cannot_be_read_fails_its_exposure(
     assert "skipped: cut.fits: " in said
     assert "1 FAILED, 1 DONE, 1 not usable" in said
     files = {path.name for path in out.iterdir() if path.is_file()}
-    assert files == {f"{second.stem}_red.fits", "report.html", "results.ecsv", "run.json"}
+    assert files == {f"{second.stem}_red.fits", "log.txt", "report.html", "results.ecsv", "run.json"}
     name = f"{second.stem}_red.fits"
     assert (out / name).read_bytes() == (reduced[0] / name).read_bytes()
 

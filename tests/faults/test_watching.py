@@ -53,7 +53,13 @@ class Watched:
         """Begin to watch, and wait until the process looks at the folder."""
         command = [sys.executable, "-m", "lazyccd", "reduce", str(self.raw), "-o", str(self.out), "--watch", *words]
         with self.log.open("a") as file:
-            process = subprocess.Popen(command, stdout=file, stderr=file, text=True, env={**os.environ, **environment})
+            # jobs of a shell in the background ignore Ctrl-C, and so would what they start
+            before = signal.signal(signal.SIGINT, signal.default_int_handler)
+            try:
+                variables = {**os.environ, **environment}
+                process = subprocess.Popen(command, stdout=file, stderr=file, text=True, env=variables)
+            finally:
+                signal.signal(signal.SIGINT, before)
         said = self.log.stat().st_size
         until(lambda: self.log.stat().st_size > said, process, self.log)
         return process

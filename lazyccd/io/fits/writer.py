@@ -131,7 +131,8 @@ class FitsTarget:
             size = _data_offset(self, len(self.hdus))
             with explained(f"{self.part}: {size} bytes"):
                 self._lay_out(size)
-        except WriteError:
+        # of an input whose HDUs are copied, too: what is left would be taken for something that others made
+        except BaseException:
             self.abort()
             raise
 
