@@ -186,7 +186,7 @@ def test_polynomials_follow_binning_and_flips(regrid: str, matrix: str, tmp_path
 def test_what_cannot_be_a_wcs() -> None:
     """Tables in other HDUs and wrong cards are named, with the way out; other letters are no WCS."""
     ds = frame(**TAN, CPDIS1="LOOKUP", CPDIS2="LOOKUP")
-    with pytest.raises(FrameError, match=r"CPDIS1 = 'LOOKUP'.*with_header\(\{'CPDIS1': None, 'CPDIS2': None\}\)"):
+    with pytest.raises(FrameError, match=r"tables in other HDUs.*with_header\(\) with CPDIS1"):
         _ = ds.ccd.wcs
     mended = ds.ccd.with_header({"CPDIS1": None, "CPDIS2": None})
     assert mended.ccd.wcs.wcs.crpix.tolist() == [20.5, 11.0]
