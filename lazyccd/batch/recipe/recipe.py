@@ -141,7 +141,7 @@ class Recipe:
         Parameters
         ----------
         **changed
-            Fields of `Outputs`, checked already.
+            Fields of ``outputs``, checked already.
         """
         made = copy(self)
         made._take({"outputs": replace(self.outputs, **changed)})

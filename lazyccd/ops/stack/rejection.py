@@ -525,7 +525,7 @@ class VarianceClip(_Iterated):
     """Deviations above the median."""
 
     def for_frames(self, given: Given) -> VarianceClip:
-        """Return the rule; raise `ParameterError` if a frame has no uncertainty, by which it could be judged."""
+        """Return the rule; raise ``ParameterError`` if a frame has no uncertainty, by which it could be judged."""
         for label, image in zip(given.labels, given.images, strict=True):
             if not image.has_variance:
                 raise ParameterError(
