@@ -298,6 +298,9 @@ def text_from_meta(meta: Mapping[str, Any], wcs: Any = None) -> str:
     return "\n".join([append_cards(text, cards), *records])
 
 
+TABLES = {"CPDIS1": "cpdis1", "CPDIS2": "cpdis2", "D2IMDIS1": "det2im1", "D2IMDIS2": "det2im2"}
+"""Keywords of distortions that are tables in other HDUs, and what astropy's WCS calls the tables."""
+
 _WCS_CARDS: OrderedDict[str, tuple[list[NewCard], list[str], list[str]]] = OrderedDict()
 
 
@@ -324,19 +327,14 @@ def _cards_of_wcs(wcs: Any) -> tuple[list[NewCard], list[str], list[str]]:
         return found
     cards, records = wcs_cards(wcs.to_header(relax=True))
     # a header cannot hold tables; these cards say that there are some, or positions would silently be those without
-    cards += [(keyword, "LOOKUP", "a table that is not here") for keyword in _tables_of(wcs)]
+    present = [keyword for keyword, name in TABLES.items() if getattr(wcs, name, None) is not None]
+    cards += [(keyword, "LOOKUP", "a table that is not here") for keyword in present]
     found = cards, append_cards("", cards).split("\n"), records
     if key:
         _WCS_CARDS[key] = found
         while len(_WCS_CARDS) > 64:
             _WCS_CARDS.popitem(last=False)
     return found
-
-
-def _tables_of(wcs: Any) -> list[str]:
-    """Return the keywords of the distortions of a WCS that are tables."""
-    tables = {"CPDIS1": "cpdis1", "CPDIS2": "cpdis2", "D2IMDIS1": "det2im1", "D2IMDIS2": "det2im2"}
-    return [keyword for keyword, name in tables.items() if getattr(wcs, name, None) is not None]
 
 
 class HeaderView(Mapping[str, Any]):

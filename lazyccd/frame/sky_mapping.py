@@ -18,6 +18,7 @@ import numpy as np
 from dask.tokenize import tokenize
 
 from lazyccd.errors import ArgumentTypeError, FrameError, ParameterError, quiet
+from lazyccd.frame.header import TABLES
 from lazyccd.frame.sky_caps import STEPS, Caps, caps_of, frame_sides, reference_cell
 from lazyccd.kernels.block import Array
 from lazyccd.kernels.resample.lattice import CELLS, PATCH, STEP, Exact, Patch, make_patch
@@ -129,7 +130,7 @@ class FrozenWCS:
 
 def has_tables(wcs: Any) -> bool:
     """Return whether a WCS of astropy has distortions that are tables."""
-    return any(getattr(wcs, name, None) is not None for name in ("cpdis1", "cpdis2", "det2im1", "det2im2"))
+    return any(getattr(wcs, name, None) is not None for name in TABLES.values())
 
 
 def _plain(values: Any) -> Any:

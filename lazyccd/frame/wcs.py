@@ -15,7 +15,7 @@ from astropy.io import fits
 from astropy.io.fits.verify import VerifyWarning
 
 from lazyccd.errors import FrameError, quiet
-from lazyccd.frame.header import header_from_text
+from lazyccd.frame.header import TABLES, header_from_text
 from lazyccd.kernels.block import Array
 from lazyccd.plan.steps import file_path
 
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from astropy.wcs import WCS
 
     from lazyccd.frame.core import Image
-
-TABLES = ("CPDIS1", "CPDIS2", "D2IMDIS1", "D2IMDIS2")
-"""Keywords of distortions that are tables in other HDUs."""
-
 
 OF_TABLES = re.compile(r"(DP|D2IM)\d+ *=")
 """Cards that say where the tables are."""
