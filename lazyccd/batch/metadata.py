@@ -52,6 +52,8 @@ _LIKE_FILTER = re.compile(
     r".*FLTNM.*|.*FILTNM.*|FILT[A-Z0-9_-]*|.*FILTER[A-Z0-9]?|.*FILT \S*NAME|.*\bFILT(?:ER)?\d?[ _-](?:NAME|ID)\d?"
 )
 _GAIN_UNIT = re.compile(r"e-|electron|e/|adu", re.IGNORECASE)
+_PER_ELECTRON = re.compile(r"(?:adu|dn|counts?)\s*(?:/|per)\s*e(?:l(?:ectrons?)?)?(?![a-z])-?", re.IGNORECASE)
+"""The unit of a gain that is the other way round."""
 
 _LOUD = frozenset({"gain", "readnoise", "saturate", "overscan", "trim", "exposure", "unit", "time"})
 """Facts whose unusable keywords are worth a note."""
@@ -398,7 +400,7 @@ def read_gain(value: Any, comment: str, top: int | None) -> float | None:
     value
         Of the card.
     comment
-        Of the card; the unit in it tells a gain from a setting.
+        Of the card; the unit in it tells a gain from a setting, and one in adu per electron.
     top
         The largest value that the image can hold, in adu.
 
@@ -408,9 +410,12 @@ def read_gain(value: Any, comment: str, top: int | None) -> float | None:
         Raised if the number is a setting of the camera: it would make the full range more than 2e6 electrons, or is a whole
         number of 10 or more without a unit.
     """
-    number = header_values.read_positive(value, "gain")
+    plain = _PER_ELECTRON.sub("", str(value)) if isinstance(value, str) else value
+    number = header_values.read_positive(plain, "gain")
     if number is None:
         return None
+    if plain != value or _PER_ELECTRON.search(comment):
+        number = 1 / number
     has_unit = _GAIN_UNIT.search(comment) or _GAIN_UNIT.search(str(value))
     if number * (top or 65535) > MOST_ELECTRONS or (number >= 10 and number.is_integer() and not has_unit):
         raise UnusableError("is a setting of the camera and not electrons per adu; give --gain")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lazyccd.batch.metadata import read_gain
 from lazyccd.frame import header_values
 from lazyccd.frame.header_values import UnusableError
 
@@ -135,6 +136,24 @@ def test_time_and_text_agree() -> None:
 def test_exposures(value: Any, comment: str, expected: float | None) -> None:
     """An exposure is in seconds, and in milliseconds where its value or comment says so."""
     assert header_values.read_exposure(value, comment) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "comment", "expected"),
+    [
+        (0.5, "[ADU/e-]", 2.0),
+        (0.5, "gain, ADU per electron", 2.0),
+        ("0.5 adu/e-", "", 2.0),
+        (0.25, "counts / electrons", 4.0),
+        (0.5, "[e-/ADU]", 0.5),
+        (0.5, "electrons per adu, each amplifier", 0.5),
+        (0.5, "of adu/exposure", 0.5),
+        ("2.0 e-/ADU", "", 2.0),
+    ],
+)
+def test_gains(value: Any, comment: str, expected: float) -> None:
+    """A gain is in electrons per adu, and is turned round where its value or comment says that it is the inverse."""
+    assert read_gain(value, comment, 65535) == expected
 
 
 @pytest.mark.parametrize(
