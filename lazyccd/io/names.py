@@ -5,6 +5,8 @@ from __future__ import annotations
 import glob
 import os
 import re
+import socket
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +35,19 @@ def is_url(path: str) -> bool:
     """Return whether a path is for fsspec and not for the local file system."""
     # fsspec chains file systems by "::", such as zip://a.fits::s3://bucket/b.zip.
     return "://" in path or "::" in path
+
+
+def as_seen() -> str:
+    """Return who does not find a file, for messages: a worker of a cluster may not see the folders of other machines.
+
+    Empty in all other processes.
+    """
+    distributed = sys.modules.get("distributed")  # whoever is a worker has imported it
+    try:
+        worker = None if distributed is None else distributed.get_worker()
+    except ValueError:
+        return ""
+    return "" if worker is None else f" for the worker {worker.address} on {socket.gethostname()}, which may not see it"
 
 
 def parse_name(name: Name) -> InputName:

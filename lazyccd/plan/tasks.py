@@ -7,6 +7,7 @@ more than once: dask computes the tasks of a worker that died again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -40,6 +41,10 @@ PLANE_OF: dict[Kind, str] = {
 
 class Sink(Protocol):
     """Where tasks write regions to; picklable, and every method may run in another process."""
+
+    def working(self) -> AbstractContextManager[None]:
+        """Return what a task enters while it works for the target."""
+        ...
 
     def create(self) -> None:
         """Make the target, under a name that is not the final one."""
@@ -192,16 +197,18 @@ def compute_region(
 def run_write(work: Work, sink: Sink, outputs: tuple[Output, ...], _created: None, *deps: Any) -> Any:
     """Compute one region of all variables and write it, unless that was done."""
     # dask forgets which writes were done when a worker dies (distributed#8182); the receipt beside the product does not
-    receipt = sink.receipt(work.request.region)
-    if receipt is not None:
-        return receipt
-    arrays = compute_region(work, outputs, deps)
-    return sink.write(work.request.region, {out.name: array for out, array in zip(outputs, arrays, strict=True)})
+    with sink.working():
+        receipt = sink.receipt(work.request.region)
+        if receipt is not None:
+            return receipt
+        arrays = compute_region(work, outputs, deps)
+        return sink.write(work.request.region, {out.name: array for out, array in zip(outputs, arrays, strict=True)})
 
 
 def run_finish(sink: Sink, _created: None, receipts: Sequence[Any]) -> Any:
     """Complete what was written."""
-    return sink.finish(receipts)
+    with sink.working():
+        return sink.finish(receipts)
 
 
 def run_partial(work: Work, reduction: Reduction, tiles: tuple[Region, ...], *deps: Any) -> list[Array]:

@@ -90,7 +90,7 @@ class NpyProduct:
         for frame in self.frames:
             np.lib.format.open_memmap(frame.path, "w+", frame.dtype, frame.shape).flush()
 
-    def keep_only(self, receipts: Receipts, *, verify: bool) -> Receipts:
+    def held(self, receipts: Receipts, *, verify: bool) -> Receipts:
         """Return the receipts that hold; rows without one are written over."""
         return holding(self, receipts, verify=verify)
 

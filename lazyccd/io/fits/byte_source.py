@@ -19,7 +19,7 @@ import numpy.typing as npt
 from lazyccd.errors import FormatError, LazyCCDError, MissingFileError, SourceChangedError
 from lazyccd.io.descriptors import open_for_reading, pool
 from lazyccd.io.fits.unpacked import copies
-from lazyccd.io.names import is_url
+from lazyccd.io.names import as_seen, is_url
 
 Buffer = npt.NDArray[np.uint8]
 
@@ -321,7 +321,7 @@ def _open_descriptor(path: str) -> tuple[int, Identity]:
     try:
         descriptor = open_for_reading(path)
     except FileNotFoundError:
-        raise MissingFileError(f"{path} does not exist; check the name and the folder.") from None
+        raise MissingFileError(f"{path} does not exist{as_seen()}; check the name and the folder.") from None
     except LazyCCDError:
         raise
     except OSError as error:

@@ -44,6 +44,7 @@ from lazyccd.io.fits.layout import HduSpec, PlaneHdu, header_block, padded
 from lazyccd.io.fits.passthrough import KeptBytes
 from lazyccd.io.fits.scan import CARD, scan_fits
 from lazyccd.io.fits.tile_writer import RECORD, pack, table_bytes
+from lazyccd.io.names import as_seen
 from lazyccd.io.resumable.disk import explained, flush, stamp_of
 from lazyccd.io.resumable.progress import Receipts
 from lazyccd.io.resumable.renames import check_kind, give_name
@@ -126,7 +127,7 @@ class FitsTarget:
             raise TargetExistsError(f"{self.path} exists; pass overwrite=True to replace it, or give another name.")
         folder = os.path.dirname(os.path.abspath(self.path))
         if not os.path.isdir(folder):
-            raise MissingFileError(f"the folder {folder} of {self.path} does not exist; create it first.")
+            raise MissingFileError(f"the folder {folder} of {self.path} does not exist{as_seen()}; create it first.")
         try:
             size = _data_offset(self, len(self.hdus))
             with explained(f"{self.part}: {size} bytes"):
@@ -524,8 +525,8 @@ class FitsProduct:
         """Make the unfinished file."""
         self.target.create(overwrite=self.overwrite)
 
-    def keep_only(self, receipts: Receipts, *, verify: bool) -> Receipts:
-        """Return the receipts that hold; regions without one are written over."""
+    def held(self, receipts: Receipts, *, verify: bool) -> Receipts:
+        """Return the receipts that hold."""
         return holding(self, receipts, verify=verify)
 
     def complete(self, receipts: Receipts) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import fsspec
 
 from lazyccd.errors import MissingFileError
+from lazyccd.io.names import as_seen
 from lazyccd.io.resumable.renames import move_new
 
 PROGRESS = ".lazyccd-progress"
@@ -23,11 +24,18 @@ SEGMENT = 256
 """Lines of an object that grows: objects cannot be appended to, so each addition writes the last segment anew."""
 
 
+TRIES = 20
+"""How often a folder is made anew that goes while an entry is created in it."""
+
+
 class Journal(Protocol):
     """What is known about a write: entries with names, each a small file."""
 
     where: str
     """The folder or URL."""
+
+    has_times: bool
+    """Whether entries have times that can be changed."""
 
     def sizes(self) -> dict[str, int]:
         """Return the bytes of all entries by name, in the order of their names; empty if there is no folder."""
@@ -72,6 +80,8 @@ def journal_of(target: str) -> Journal:
 class LocalJournal:
     """Journal in a folder of the file system."""
 
+    has_times = True
+
     def __init__(self, where: str) -> None:
         self.where = where
 
@@ -98,7 +108,17 @@ class LocalJournal:
         """Write the content aside, then give it its name, so that nobody ever sees an empty entry."""
         folder = os.path.dirname(os.path.dirname(self.where))
         if not os.path.isdir(folder):
-            raise MissingFileError(f"the folder {folder} does not exist; create it first.")
+            raise MissingFileError(f"the folder {folder} does not exist{as_seen()}; create it first.")
+        for left in reversed(range(TRIES)):
+            try:
+                return self._create(name, content)
+            except FileNotFoundError:
+                # another run that ended removed the empty folder meanwhile
+                if not left:
+                    raise
+        return False
+
+    def _create(self, name: str, content: bytes) -> bool:
         os.makedirs(self.where, exist_ok=True)
         aside = f"{self.where}/{uuid.uuid4().hex}.tmp"
         try:
@@ -157,6 +177,8 @@ class LocalJournal:
 
 class RemoteJournal:
     """Journal as objects behind an fsspec URL."""
+
+    has_times = False
 
     def __init__(self, where: str) -> None:
         self.where = where

@@ -24,15 +24,17 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
-from lazyccd.errors import ResumeError, SourceChangedError
+from lazyccd.errors import MissingFileError, ResumeError, SourceChangedError
 from lazyccd.frame.header import header_view
+from lazyccd.io.names import as_seen, is_url
 from lazyccd.io.resumable.disk import explained
 from lazyccd.io.resumable.journal import Journal, journal_of
-from lazyccd.io.resumable.lease import LEASE, leases, take_lease
+from lazyccd.io.resumable.lease import LEASE, claim, leases, take_lease, wait_for_work, working
 
 Receipts: TypeAlias = dict[str, Any]
 """By unit: the name of what is done at once, a region of a frame, or a product of a night."""
@@ -91,11 +93,16 @@ class Progress:
     break_lock: bool = False
     """Whether to take the lease of another process, even if that may live."""
 
+    lazy: bool = False
+    """Whether this is a lazy write, of which nobody knows whether it will be computed to its end."""
+
     @classmethod
-    def of(cls, target: str, record: Mapping[str, Any], *, title: str = "", break_lock: bool = False) -> Progress:
+    def of(
+        cls, target: str, record: Mapping[str, Any], *, title: str = "", break_lock: bool = False, lazy: bool = False
+    ) -> Progress:
         """Return the progress of a write of a new run."""
-        content = canonical(record)
-        return cls(target, hashlib.sha256(content).hexdigest(), uuid.uuid4().hex, content, title or target, break_lock)
+        content, run = canonical(record), uuid.uuid4().hex
+        return cls(target, hashlib.sha256(content).hexdigest(), run, content, title or target, break_lock, lazy)
 
     @property
     def writer(self) -> Progress:
@@ -128,11 +135,17 @@ class Progress:
 
     def check(self, entries: Mapping[str, int]) -> None:
         """Raise `SourceChangedError` if another run has started over."""
-        if self._record_name not in entries:
-            raise SourceChangedError(
-                f"{_journal(self.target, self.run).where} has no {self._record_name} any more: the write was given up, or another one "
-                "began; call again."
+        if self._record_name in entries:
+            return
+        folder = os.path.dirname(self.target)
+        if not (is_url(self.target) or os.path.isdir(folder)):
+            raise MissingFileError(
+                f"the folder {folder}, where {self.title} is written, does not exist{as_seen()}; give one that all workers see."
             )
+        raise SourceChangedError(
+            f"{_journal(self.target, self.run).where} has no {self._record_name}{as_seen()}: the write was given up, or another one "
+            "began; call again."
+        )
 
     def begin(self, lay_out: Callable[[], object], is_begun: Callable[[], bool], *, overwrite: bool) -> bool:
         """Take the lease, then resume an interrupted write or start over.
@@ -160,7 +173,8 @@ class Progress:
         """
         journal = _journal(self.target, self.run)
         with explained(journal.where):
-            lease = take_lease(journal, self.run, self.title, break_lock=self.break_lock)
+            alike = self._record_name in journal.sizes()
+            lease = take_lease(journal, self.run, self.title, break_lock=self.break_lock, lazy=self.lazy, alike=alike)
         try:
             runs = [name for name in journal.sizes() if name.startswith("run-")]
             # A process may die between lay_out and its record, or the unfinished file may have been removed by hand.
@@ -239,13 +253,20 @@ class Progress:
         journal.remove(old)
         _tail.cache_clear()
 
-    def mark_complete(self) -> None:
-        """Record that all units are finished."""
-        _journal(self.target, self.run).create(COMPLETE, b"")
+    def mark_complete(self) -> bool:
+        """Record that all units are finished, by this run; return False while another run gives the target its name."""
+        journal = _journal(self.target, self.run)
+        with explained(journal.where):
+            return claim(journal, COMPLETE, self.run)
+
+    def working(self) -> AbstractContextManager[None]:
+        """Return what is entered while a task works for this run: it keeps other runs out, in whatever process it is."""
+        return working(_journal(self.target, self.run), self.run)
 
     def release(self) -> None:
-        """Give the lease back and keep the receipts."""
+        """Give the lease back and keep the receipts, once no task of this process works any more."""
         journal = _journal(self.target, self.run)
+        wait_for_work(journal, self.run)
         journal.remove(name for name, text in leases(journal).items() if self.run in text)
 
     def end(self) -> None:

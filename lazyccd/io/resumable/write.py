@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -29,6 +31,9 @@ from lazyccd.plan.lower import WritePart, boundaries_below, lower_write
 from lazyccd.plan.serialize import describe, plain, sources
 from lazyccd.plan.steps import Step
 from lazyccd.sections import Region
+
+PAUSE = 0.05
+"""Seconds between two looks at what another run does."""
 
 
 class FrameTarget(Protocol):
@@ -80,8 +85,8 @@ class Product(Protocol):
         """Make the unfinished one, replacing an abandoned one; raise `TargetExistsError` if the final name may not be used."""
         ...
 
-    def keep_only(self, receipts: Receipts, *, verify: bool) -> Receipts:
-        """Return the receipts that hold, see `holding`; remove what is written without one, unless it will be written over."""
+    def held(self, receipts: Receipts, *, verify: bool) -> Receipts:
+        """Return the receipts whose regions are there; see `holding`."""
         ...
 
     def complete(self, receipts: Receipts) -> None:
@@ -122,7 +127,7 @@ def unit_of(frame: int, region: Region) -> str:
 
 
 def holding(product: Product, receipts: Receipts, *, verify: bool) -> Receipts:
-    """Return the receipts whose regions are there; for formats where regions without one are simply written over."""
+    """Return the receipts whose regions are there, one by one."""
     return {
         unit: receipt
         for unit, receipt in receipts.items()
@@ -167,16 +172,25 @@ class TrackedWrite:
             return {}
         # Files may be damaged or removed between the runs.
         receipts = progress.receipts()
-        kept = self.product.keep_only(receipts, verify=self.verify)
+        kept = self.product.held(receipts, verify=self.verify)
         if len(kept) != len(receipts):
             progress.keep(kept)
         return kept
 
+    def working(self) -> AbstractContextManager[None]:
+        """Return what a task enters while it works for the product."""
+        return self.progress.working()
+
     def create(self) -> None:
         """Begin, unless this run has begun, or is even complete: a worker that dies with its results makes dask run tasks again."""
         # dask runs a task again when the worker that held its result dies.
-        if not (self.begun or self.progress.is_begun() or self._is_made()):
+        if self.begun or self.progress.is_begun() or self._is_made():
+            return
+        try:
             self.begin()
+        except TargetExistsError:
+            if not self._is_made():  # since this run looked, by another one that writes the same
+                raise
 
     def _is_made(self) -> bool:
         """Return whether the product came after the lazy write was made, and is what that makes."""
@@ -204,29 +218,51 @@ class TrackedWrite:
 
     def write(self, region: Region, arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[str, Any]:
         """Write one region of all variables and record its receipt."""
-        self.progress.check(self.progress.entries())
-        receipt = self.product.frames[0].write(region, arrays)
         unit = unit_of(self.number, region)
-        self.progress.add(unit, receipt)
+        self.progress.check(self.progress.entries())
+        try:
+            receipt = self.product.frames[0].write(region, arrays)
+            self.progress.add(unit, receipt)
+        except OSError:
+            # Another run that writes the same may have made it complete meanwhile.
+            if not self.is_renamed(self.progress.entries()):
+                raise
+            return unit, None
         return unit, receipt
 
     def finish(self, receipts: Sequence[tuple[str, Any]]) -> str:
         """Give the product its final name and remove the journal."""
         name = self.product.name
-        if self.is_renamed(self.progress.entries()):
-            if self.progress.is_held():
-                self._end()
+        if self._is_ended():
             return name
-        known: Receipts = self.progress.receipts() | dict(receipts)
-        if len(known) != self.units:
+        known: Receipts = self.progress.receipts() | {
+            unit: receipt for unit, receipt in receipts if receipt is not None
+        }
+        # Files may have been removed while the write lasted, and other runs may have begun between its tasks.
+        there = len(self.product.held(known, verify=False))
+        if there != self.units:
             raise WriteError(
-                f"{name}: {len(known)} regions are written and there are {self.units}; call again to write the rest."
+                f"{name}: {there} regions are written and there are {self.units}; call again to write the rest."
             )
         # From here on another process that finds the product under its name knows that it is whole.
-        self.progress.mark_complete()
-        self.product.complete(known)
+        while not self.progress.mark_complete():
+            # Another run that writes the same is at it: two would exchange the names of old and new one twice.
+            time.sleep(PAUSE)
+            if self._is_ended():
+                return name
+        # It may have come to its end since this run looked.
+        if not self.is_renamed(self.progress.entries()):
+            self.product.complete(known)
         self.progress.end()
         return name
+
+    def _is_ended(self) -> bool:
+        """Return whether the product has its name; if this run has the lease, remove the journal."""
+        if not self.is_renamed(self.progress.entries()):
+            return False
+        if self.progress.is_held():
+            self._end()
+        return True
 
     def finish_renamed(self) -> bool:
         """Return whether the write was complete and only its journal was left; remove that."""
@@ -367,7 +403,8 @@ def write(
     # Before anything is touched: a plan that cannot run must not begin a write.
     for name, image in images.items():
         check_memory(image.plan, regions[name])
-    progress = Progress.of(product.name, _record(images, layout), break_lock=rules.break_lock)
+    record = _record(images, layout)
+    progress = Progress.of(product.name, record, break_lock=rules.break_lock, lazy=not compute)
     count = sum(map(len, regions.values()))
     tracked = TrackedWrite(product, progress, count, rules.overwrite, rules.verify)
     # The process may have died between the rename and the end of its journal.

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import fsspec
 
 from lazyccd.errors import MissingFileError, TargetExistsError
+from lazyccd.io.names import as_seen
 from lazyccd.io.resumable.disk import flush, flush_all, stamp_of
 from lazyccd.io.resumable.journal import journal_of
 from lazyccd.io.resumable.renames import check_kind, exchange, taken_meanwhile
@@ -166,7 +167,7 @@ class LocalLocation:
         check_kind(self.address)
         parent = Path(self.address).absolute().parent
         if not parent.is_dir():
-            raise MissingFileError(f"the folder {parent} of {self.address} does not exist; create it first.")
+            raise MissingFileError(f"the folder {parent} of {self.address} does not exist{as_seen()}; create it first.")
         if self.exists():
             is_store = any(os.path.exists(f"{self.address}/{name}") for name in ("zarr.json", ".zgroup", ".zarray"))
             _refuse(self.address, overwrite, is_store)
@@ -191,11 +192,18 @@ class LocalLocation:
             try:
                 os.replace(temporary, final)
             except FileNotFoundError:
-                os.makedirs(os.path.dirname(final), exist_ok=True)
+                self._make_parents(key)
                 os.replace(temporary, final)
         except OSError:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+    def _make_parents(self, key: str) -> None:
+        """Make the folders of a file, but not that of the store: a late task must not begin one that has its name by now."""
+        parts = key.split("/")[:-1]
+        for count in range(1, len(parts) + 1):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir("/".join([self.unfinished, *parts[:count]]))
 
     def note(self, name: str, content: bytes) -> None:
         """Keep a note about the store until it is complete."""
@@ -235,6 +243,8 @@ class LocalLocation:
         """Remove files of the unfinished store, and folders that get empty."""
         for key in keys:
             path = Path(self.unfinished, key)
+            if not path.exists():
+                continue
             path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 path.parent.rmdir()
@@ -381,7 +391,8 @@ class RemoteLocation:
     def remove(self, keys: Iterable[str]) -> None:
         """Remove objects of the unfinished store."""
         for key in keys:
-            self._files.rm_file(f"{self._root}/{key}")
+            with contextlib.suppress(FileNotFoundError):
+                self._files.rm_file(f"{self._root}/{key}")
 
     def is_begun(self) -> bool:
         """Return whether a store was begun there and not finished."""

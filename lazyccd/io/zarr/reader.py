@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from lazyccd.errors import FormatError, MissingFileError, SourceChangedError
 from lazyccd.io.descriptors import open_for_reading
+from lazyccd.io.names import as_seen
 from lazyccd.io.zarr.location import location_of
 from lazyccd.io.zarr.shards import decode_shard
 from lazyccd.plan.storage import StoredRows
@@ -310,7 +311,7 @@ def _open_root(store: str) -> zarr.Group:
 
     place = location_of(store)
     if not place.exists():
-        raise MissingFileError(f"the Zarr store {store} does not exist; check the path.")
+        raise MissingFileError(f"the Zarr store {store} does not exist{as_seen()}; check the path.")
     try:
         return zarr.open_group(place.address, mode="r")
     except (OSError, ValueError, KeyError, TypeError) as error:

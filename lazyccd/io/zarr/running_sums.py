@@ -97,6 +97,10 @@ class SumsSink:
         """The sink itself, which is small enough to be in every task."""
         return self
 
+    def working(self) -> contextlib.AbstractContextManager[None]:
+        """Do nothing: `changing` has the lease."""
+        return contextlib.nullcontext()
+
     def receipt(self, region: Region) -> None:
         """Return nothing: a region that was added is added anew, to the old generation."""
 

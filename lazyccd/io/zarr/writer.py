@@ -176,11 +176,13 @@ class ZarrTarget:
         # Zarr says the byte order in the codec, and ours is little-endian on every machine.
         little = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)
         pieces = encode_shard(little, self.shards, self.chunks, spec.fill_value.astype(little.dtype))
-        if not pieces:
-            return {}
         key = f"{self._prefix}{name}/c/{region.y0 // self.shards[0]}/{region.x0 // self.shards[1]}"
         place = location_of(self.store)
         with explained(f"{place.unfinished}: {name} {region.to_fits()}"):
+            if not pieces:
+                # A process that died before its receipt may have left a shard of any content there.
+                place.remove([key])
+                return {}
             place.put(key, pieces)
         return {key: [sum(map(len, pieces)), checksum(pieces)]}
 
@@ -438,23 +440,18 @@ class ZarrProduct:
             self.abort()
             raise
 
-    def keep_only(self, receipts: Receipts, *, verify: bool) -> Receipts:
-        """Return the receipts whose files hold; remove all other shards."""
+    def held(self, receipts: Receipts, *, verify: bool) -> Receipts:
+        """Return the receipts whose files hold."""
         # One listing for each array and not a request for each shard: behind a URL that is what takes the time.
         there: dict[str, int] = {}
         for frame in self.frames:
             for array in frame.target.arrays:
                 there |= frame.target.shards_of(array.name)
-        kept = {
+        return {
             unit: receipt
             for unit, receipt in receipts.items()
             if self.frames[frame_and_region(unit)[0]].holds_all(receipt, there.get, verify=verify)
         }
-        # A shard whose process died before its receipt may be of any content, and nothing would be written over it if all its
-        # pixels turn out to be the fill value.
-        owned = {key for receipt in kept.values() for key in receipt}
-        location_of(self.name).remove(key for key in there if key not in owned)
-        return kept
 
     def complete(self, receipts: Receipts) -> None:
         """Write the metadata and give the store its name."""
