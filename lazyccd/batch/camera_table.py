@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from lazyccd.batch.cameras import FACTS, builtin_cameras, generic_camera
+from lazyccd.batch.checks import unlit_strips
 from lazyccd.batch.classify import calibration_of, normalize
 from lazyccd.batch.exposures import open_raw
 from lazyccd.batch.metadata import Fact, value_to_text
@@ -202,6 +203,38 @@ def _strips(plan: NightPlan) -> Iterator[str]:
             yield f"# {_quoted(f'overscan{where}')} = {_quoted(strip.to_fits())}"
         if strips and item.facts.trim.value is None:
             yield f"# {_quoted(f'trim{where}')} = {_quoted(_lit_part(item.shape, strips).to_fits())}"
+        yield from _amplifiers(item, unlit_strips(pixels))
+
+
+def _amplifiers(item: FramePlan, strips: list[Region]) -> Iterator[str]:
+    """Yield amplifiers in comments, if strips without light across a flat divide it."""
+    for strip in strips:
+        yield f"# {strip.to_fits()} of {item.name} sees no light, between parts that do: overscans of two amplifiers?"
+        yield "# [amplifiers]  # each with its data and overscan; GAIN and RDNOISE if the header does not have those of each"
+        for name, data, overscan in zip("AB", *_halves(item.shape, strip), strict=True):
+            cards = f'DATASEC = "{data.to_fits()}", BIASSEC = "{overscan.to_fits()}", GAIN = 1.5, RDNOISE = 5.0'
+            yield f"# {name} = {{{cards}}}"
+
+
+def _halves(shape: tuple[int, int], strip: Region) -> tuple[list[Region], list[Region]]:
+    """Return the data on both sides of a strip across an image, and the halves of the strip.
+
+    Examples
+    --------
+    >>> data, overscans = _halves((4, 20), Region(0, 4, 8, 12))
+    >>> data[1], overscans[1]
+    (Region(y0=0, y1=4, x0=12, x1=20), Region(y0=0, y1=4, x0=10, x1=12))
+    """
+    y0, y1, x0, x1 = strip
+    if strip.shape.y == shape[0]:
+        middle = (x0 + x1) // 2
+        edges = [(0, x0), (x1, shape[1])], [(x0, middle), (middle, x1)]
+        data, overscans = ([Region(0, shape[0], *pair) for pair in pairs] for pairs in edges)
+    else:
+        middle = (y0 + y1) // 2
+        edges = [(0, y0), (y1, shape[0])], [(y0, middle), (middle, y1)]
+        data, overscans = ([Region(*pair, 0, shape[1]) for pair in pairs] for pairs in edges)
+    return data, overscans
 
 
 def dark_strips(flat: Array) -> list[Region]:

@@ -9,8 +9,10 @@ Tables of some cameras are built in; `load_camera` reads a user's. `cameras_of` 
 - ``[fix]``: fact = value, against whatever the header says.
 - ``[types]``: spelling = type; the first pattern that fits decides.
 - ``[needs]``: ``dark = false`` where a product without dark subtraction is complete.
+- ``[amplifiers]``: name = section of the image, or its cards ``{DATASEC = "...", BIASSEC = "...", GAIN = 1.5}``, of each amplifier that an
+  image holds; as in `lazyccd.split_amplifiers`.
 
-Names in ``[fix]`` and ``[types]`` may carry conditions: ``"DARK@EXPTIME=0"``, ``"trim@NAXIS1=1030,NAXIS2=1030"``.
+Names in ``[fix]``, ``[types]`` and ``[amplifiers]`` may carry conditions: ``"DARK@EXPTIME=0"``, ``"trim@NAXIS1=1030,NAXIS2=1030"``.
 ``FILE`` stands for the file's name below the night's folder: ``"*@FILE=flats/*" = "flat"``.
 Patterns are shell patterns without regard to case; numbers are compared as numbers; ``KEY=`` means that it is absent.
 Keywords are read without regard to case; ``HIERARCH`` in front of one may be left out.
@@ -32,7 +34,7 @@ from lazyccd.batch.collect import RawFrame
 from lazyccd.errors import FormatError, MissingFileError, ParameterError
 from lazyccd.frame.header_values import as_text
 
-TABLES = ("match", "keys", "fix", "types", "needs")
+TABLES = ("match", "keys", "fix", "types", "needs", "amplifiers")
 FACTS = (
     "type", "mode", "exposure", "filter", "object", "time", "gain", "readnoise", "saturate", "overscan", "trim", "unit",
     "temperature", "set_temperature", "readout", "binning", "window", "telescope", "instrument", "detector",
@@ -84,6 +86,17 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Amplifier:
+    """One of the amplifiers that were read into an image, and the conditions under which it lies there."""
+
+    rule: Rule
+    """Its name and conditions."""
+
+    where: str | Mapping[str, Any]
+    """Its section of the image, or its cards, as `lazyccd.split_amplifiers` takes them."""
+
+
+@dataclass(frozen=True)
 class Camera:
     """One camera table."""
 
@@ -98,6 +111,7 @@ class Camera:
     fix: tuple[Rule, ...] = ()
     types: tuple[Rule, ...] = ()
     needs_dark: bool = True
+    amplifiers: tuple[Amplifier, ...] = ()
 
     def fits(self, frame: RawFrame) -> bool:
         """Return whether the table is about this frame."""
@@ -118,6 +132,10 @@ class Camera:
     def keywords(self, fact: str) -> tuple[str, ...]:
         """Return where a fact is looked for."""
         return tuple(keyword for rule in self.keys_of(fact) for keyword in rule.values)
+
+    def amplifiers_of(self, frame: RawFrame) -> dict[str, str | Mapping[str, Any]]:
+        """Return the amplifiers that an image holds, by name; empty if the table does not say."""
+        return {item.rule.name: item.where for item in reversed(self.amplifiers) if item.rule.holds(frame)}
 
     @cached_property
     def conditions_on_names(self) -> tuple[Condition, ...]:
@@ -232,7 +250,20 @@ def _parse(text: str, name: str, label: str, where: str) -> Camera:
         fix,
         types,
         bool(needs.get("dark", True)),
+        _amplifiers(data.get("amplifiers", {}), where),
     )
+
+
+def _amplifiers(table: Mapping[str, Any], where: str) -> tuple[Amplifier, ...]:
+    """Return the amplifiers of a table, in its order."""
+    rules = _rules(dict.fromkeys(table, ""), "amplifiers", where)
+    for rule, given in zip(rules, table.values(), strict=True):
+        if not isinstance(given, str | Mapping):
+            raise ParameterError(
+                f"camera table {where!r}: [amplifiers] {rule.name} = {given!r} must be a section such as '[1:1024,1:2048]', or cards "
+                "such as {DATASEC = '[1:1024,1:2048]', GAIN = 1.5}; correct it."
+            )
+    return tuple(Amplifier(rule, given) for rule, given in zip(rules, table.values(), strict=True))
 
 
 def _check(found: set[str], known: tuple[str, ...], what: str, where: str) -> None:

@@ -161,7 +161,7 @@ def check_flat(master: xr.Dataset) -> list[Doubt]:
     unlit = checks.unlit_strips(values)
     if unlit:
         text = f"{unlit[0].shift(region.y0, region.x0).to_fits()} of the flat, between parts with light, sees none, as an overscan in the middle of an image"
-        way = "take the amplifiers apart by lazyccd.split_amplifiers, with their sections (see docs/howto/mosaic.md), and reduce what it gives"
+        way = "say where each amplifier lies by [amplifiers] in a camera table (see docs/howto/mosaic.md); 'lazyccd camera' proposes it"
         return [Doubt("check", text, way)]
     stars = checks.sources(values)
     if not stars:

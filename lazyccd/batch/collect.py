@@ -21,7 +21,7 @@ from lazyccd.io.fits.mef import OnError, damage_of, frame_names
 from lazyccd.io.fits.scan import FitsFile, HduInfo
 from lazyccd.io.fits.storage import COMPANIONS
 from lazyccd.io.names import Name, Selector, find_files, fits_below, is_url, parse_name, split_hdu
-from lazyccd.ops.mosaic.split import amplifiers_in, gains_in
+from lazyccd.ops.mosaic.split import Tap, amplifiers_in, gains_in
 
 RECORD = "run.json"
 """What a run notes beside its products; see `lazyccd.batch.record`."""
@@ -77,6 +77,9 @@ class RawFrame:
 
     child: str = ""
     """Its name in the tree of the file, which its products keep; empty for the only one."""
+
+    tap: Tap | None = None
+    """Where it lies in the image that `source` opens, if it is one of several amplifiers of that."""
 
     @cached_property
     def amplifiers(self) -> tuple[str, ...]:

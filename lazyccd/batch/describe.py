@@ -162,6 +162,7 @@ class Describer:
             shape=frame.shape,
             part=frame.part,
             child=frame.child,
+            tap=frame.tap,
             facts=facts,
             stamps=stamps,
             needs=tuple(filter(self._recipe.needs, needs)),

@@ -16,7 +16,7 @@ import xarray as xr
 from lazyccd import io, ops
 from lazyccd.batch.night_plan import Doubt, FramePlan, MasterGroup, exposure_name
 from lazyccd.errors import LazyCCDError
-from lazyccd.frame.core import DATA
+from lazyccd.frame.core import DATA, resolve
 from lazyccd.frame.header import cards_of, header_view
 from lazyccd.frame.stack_header import stack_header
 from lazyccd.frame.tree import frames_of, make_tree
@@ -25,6 +25,7 @@ from lazyccd.io.fits.open import frame_of
 from lazyccd.io.fits.scan import scan_fits
 from lazyccd.io.names import parse_name, split_hdu
 from lazyccd.ops.mosaic.assemble import SectionKey, detectors_like, places_of
+from lazyccd.ops.mosaic.split import tap_image
 from lazyccd.sections import Region
 
 DETECTORS = ("CCDNAME", "CCDNUM", "CHIPID")
@@ -57,7 +58,10 @@ def open_raw(frame_plan: FramePlan) -> xr.Dataset:
     name = parse_name(frame_plan.source)
     # A damaged extension must not keep the others of its file from being read.
     file = scan_fits(name.path, keep_going=True)
-    return frame_of(file, name.hdu, "auto", None, frame_plan.facts.unit.value or None)
+    frame = frame_of(file, name.hdu, "auto", None, frame_plan.facts.unit.value or None)
+    if frame_plan.tap is None:
+        return frame
+    return tap_image(resolve(frame, maps=True), frame_plan.child, frame_plan.tap).to_dataset()
 
 
 def as_exposure(frame_plans: Sequence[FramePlan], frames: Sequence[xr.Dataset]) -> xr.Dataset | xr.DataTree:
@@ -71,6 +75,8 @@ def as_exposure(frame_plans: Sequence[FramePlan], frames: Sequence[xr.Dataset]) 
     if not frame_plans[0].child:
         return frames[0]
     named = {frame_plan.child: frame for frame_plan, frame in zip(frame_plans, frames, strict=True)}
+    if frame_plans[0].tap is not None:
+        return make_tree(named, {})
     return _tree_like(named, root_attributes(_path(frame_plans[0]), named))
 
 
@@ -86,12 +92,14 @@ def as_masters(members: Sequence[Sequence[FramePlan]], frames: Sequence[xr.Datas
     """
     if not members[0][0].child:
         return frames[0]
+    children = [frame_plans[0].child for frame_plans in members]
+    if members[0][0].tap is not None:
+        return make_tree(dict(zip(children, frames, strict=True)), {})
     # a file that lacks an image still gives the others
     files = {split_hdu(frame_plan.name)[0]: _path(frame_plan) for some in members for frame_plan in some}
     texts = [scan_fits(path, keep_going=True).hdus[0].header for path in files.values()]
     names = list(files)
     header = stack_header(texts, names, [1.0] * len(texts), method="average").apply(texts[0])
-    children = [frame_plans[0].child for frame_plans in members]
     return _tree_like(dict(zip(children, frames, strict=True)), {"header": header})
 
 
@@ -147,10 +155,10 @@ def assemble_amplifiers(
         made, why = None, str(error).rstrip(".")
     if made is None:
         return exposure, [f"{len(frames)} images are left apart: {why}"]
-    # One detector is still a file of its kind: its tables and primary header stay.
-    if isinstance(made, xr.Dataset):
+    # One detector is still a file of its kind: its tables and primary header stay, if its amplifiers were images of a file.
+    if isinstance(made, xr.Dataset) and "header" in exposure.attrs:
         made = detectors_like(exposure, {"SCI": (made, list(frames))})
-    said = f"{len(frames)} images are put together into {len(frames_of(made))}"
+    said = f"{len(frames)} images are put together into {len(frames_by_name(made))}"
     empty = max(_uncovered({name: frames[name] for name in names}) for names in detectors.values())
     if empty > 0.0005:
         said += f", of whose pixels {empty:.1%} lie in none of them: was more trimmed than their CCDSEC leaves out?"

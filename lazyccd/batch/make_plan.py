@@ -13,6 +13,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
+from lazyccd.batch.amplifiers import split_images
 from lazyccd.batch.associate import Candidate, Shelf, choose, choose_dark, choose_mask, groups_of, previous_of
 from lazyccd.batch.cameras import Camera, load_camera
 from lazyccd.batch.classify import CALIBRATIONS, calibration_of
@@ -60,6 +61,7 @@ def build_plan(
         raise ParameterError(
             f"camera table {options.camera!r} matches none of the {len(collection.frames)} files; correct its [match]."
         )
+    collection = replace(collection, frames=split_images(collection.frames, user, options.facts))
     edits = edits or {}
     describer, unedited = Describer(options, user, recipe), Edit()
     frame_plans = [describer.describe(frame, edits.get(frame.name, unedited)) for frame in collection.frames]

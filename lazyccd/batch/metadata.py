@@ -579,8 +579,7 @@ def _several_amplifiers(frame: RawFrame, facts: dict[str, Fact[Any]]) -> dict[st
         return facts
     doubt = (
         f"the image holds {len(names)} amplifiers ({', '.join(names)}), each with its own gain and overscan, and is reduced as one; "
-        "take the files apart by lazyccd.split_amplifiers (see docs/howto/mosaic.md) and reduce those, or state --gain and "
-        "--overscan of the whole"
+        "say where each lies by [amplifiers] in a camera table (see docs/howto/cameras.md), or state --gain and --overscan of the whole"
     )
     return {**facts, "detector": replace(facts["detector"], doubt=facts["detector"].doubt or doubt)}
 

@@ -26,6 +26,7 @@ from lazyccd.batch.recipe.recipe import Recipe
 from lazyccd.errors import ParameterError
 from lazyccd.frame.header_values import find_number
 from lazyccd.io.names import split_hdu
+from lazyccd.ops.mosaic.split import Tap
 
 Status: TypeAlias = Literal["COMPLETE", "PARTIAL", "REFUSED", "LISTED"]
 """What is expected of a frame; what becomes of it is in `lazyccd.batch.outcome`."""
@@ -210,6 +211,9 @@ class FramePlan:
 
     child: str = ""
     """Its name in the tree of the file, which its products keep; empty for the only one."""
+
+    tap: Tap | None = None
+    """Where it lies in the image that `source` opens, if it is one of several amplifiers of that."""
 
     @property
     def kind(self) -> str:

@@ -246,7 +246,8 @@ def fingerprints(plan: NightPlan) -> dict[str, str]:
                 (choice.kind, choice.master, made, choice.scale, choice.contains_bias, choice.level, choice.treatment)
             )
         doubts = [str(doubt) for doubt in item.doubts]
-        return item.name, state(item.source), *map(state, files), facts, masters, doubts, plan.bias_noise(item)
+        taps = () if item.tap is None else (item.tap,)
+        return item.name, state(item.source), *map(state, files), facts, masters, doubts, plan.bias_noise(item), *taps
 
     found: dict[str, str] = {}
     for name, groups in master_files(plan.groups).items():

@@ -22,6 +22,7 @@ from typing import Any
 
 from astropy.table import Table
 
+from lazyccd.batch.amplifiers import file_and_hdu
 from lazyccd.batch.associate import is_same_exposure
 from lazyccd.batch.classify import CALIBRATIONS, calibration_of
 from lazyccd.batch.collect import NightFiles, Skipped, collect
@@ -155,9 +156,14 @@ def load_table(path: str | Path, options: Options | None = None, recipe: Recipe 
         if row["status"] == UNUSABLE and row["file"] in readable:
             text = f"table {source!r}: {row['file']} was unusable and can be used now"
             raise ParameterError(f"{text}; write a new table by --dry-run --save.")
-    rows = [row for row in rows if row["file"] in readable]
+    rows = [row for row in rows if file_and_hdu(row["file"]) in readable]
     # A cell that says what the headers say is no edit: it keeps its source in the report.
     automatic = build_plan(collection, given, recipe=recipe)
+    there = {item.name for item in automatic.frames}
+    for row in rows:
+        if row["file"] not in there:
+            text = f"table {source!r}: {row['file']} is now taken apart into its amplifiers in another way"
+            raise ParameterError(f"{text}; write a new table by --dry-run --save.")
     edits = {row["file"]: _edit(row, automatic.frame(row["file"]), source) for row in rows}
     plan = build_plan(
         collection, given, {name: edit for name, edit in edits.items() if edit is not None}, recipe=recipe
@@ -235,6 +241,8 @@ def _collect(names: list[str], folder: str, options: Options) -> NightFiles:
     """Read the headers of a table's files, in its order."""
     if not names:
         return NightFiles(folder, ())
+    # amplifiers of one image are rows of their own
+    names = list(dict.fromkeys(map(file_and_hdu, names)))
     paths = [name if "://" in name else os.path.join(folder, name) for name in names]
     collection = collect(paths, options.on_error or "raise")
     # Fewer files may have a deeper folder in common; the names of the table stay.

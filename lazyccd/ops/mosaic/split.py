@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from astropy.io import fits
 
 from lazyccd.errors import ArgumentTypeError, ParameterError, SectionError
 from lazyccd.frame.core import Image, resolve
@@ -127,12 +128,14 @@ def split_amplifiers(ccd: xr.Dataset, sections: Mapping[str, str | Mapping[str, 
     array([0., 1., 2., 3.])
     """
     image = resolve(ccd, maps=True)
-    taps = taps_of(image, sections)
+    taps = taps_of(image.header, image.shape, sections)
     return make_tree({name: tap_image(image, name, tap).to_dataset() for name, tap in taps.items()}, {})
 
 
-def taps_of(image: Image, sections: Mapping[str, str | Mapping[str, Any]] | None) -> dict[str, Tap]:
-    """Return the amplifiers that a user or a header names.
+def taps_of(
+    header: str, shape: tuple[int, int], sections: Mapping[str, str | Mapping[str, Any]] | None
+) -> dict[str, Tap]:
+    """Return the amplifiers of an image of a shape that a user or its header names.
 
     Raises
     ------
@@ -145,14 +148,14 @@ def taps_of(image: Image, sections: Mapping[str, str | Mapping[str, Any]] | None
         raise ArgumentTypeError(
             f"sections is a {type(sections).__name__} and must be a mapping of names to sections, such as {{'A': '[1:50,1:100]'}}."
         )
-    given = _from_header(image.header) if sections is None else sections
+    given = _from_header(header) if sections is None else sections
     if not given:
         raise SectionError(
             "the header has no sections of amplifiers, such as DATASECA or ASEC11; give sections= to split_amplifiers()."
         )
-    taps = {name: _tap(name, value, image) for name, value in given.items()}
+    taps = {name: _tap(name, value, shape) for name, value in given.items()}
     for keyword in LISTED:
-        taps = _with_listed(taps, keyword, image)
+        taps = _with_listed(taps, keyword, header)
     if all(tap.place is None and not {"CCDSEC", "DETSEC"} & tap.cards.keys() for tap in taps.values()):
         places = side_by_side([tap.data.region for tap in taps.values()], list(taps))
         taps = {
@@ -219,12 +222,12 @@ def _from_header(text: str) -> dict[str, dict[str, Any]]:
     return {tap: cards for tap, cards in numbered if cards.keys() & {*LIT}}
 
 
-def _with_listed(taps: dict[str, Tap], keyword: str, image: Image) -> dict[str, Tap]:
+def _with_listed(taps: dict[str, Tap], keyword: str, text: str) -> dict[str, Tap]:
     """Return amplifiers with their numbers of a list in the image's header; what an amplifier has of its own stays.
 
     Where there is no list, GAIN1, GAIN2, ... are those of the amplifiers of these names, or of as many in their order.
     """
-    header = header_view(image.header)
+    header = header_view(text)
     numbered = _numbered(header, keyword)
     if len(numbered) == len(taps) > 1:
         own = numbered if numbered.keys() == taps.keys() else dict(zip(taps, numbered.values(), strict=True))
@@ -247,13 +250,13 @@ def _with_listed(taps: dict[str, Tap], keyword: str, image: Image) -> dict[str, 
     }
 
 
-def _tap(name: str, given: str | Mapping[str, Any], image: Image) -> Tap:
+def _tap(name: str, given: str | Mapping[str, Any], shape: tuple[int, int]) -> Tap:
     """Return an amplifier from its section, or from its cards."""
     if isinstance(given, str):
-        section = _section(name, given, image)
-        return Tap(section, place=section, whole=image.shape)
+        section = _section(name, given, shape)
+        return Tap(section, place=section, whole=shape)
     cards = {key.upper(): value for key, value in given.items()}
-    own = {key: _section(name, str(cards[key]), image) for key in OWN if read_section(cards, key) is not None}
+    own = {key: _section(name, str(cards[key]), shape) for key in OWN if read_section(cards, key) is not None}
     # some cameras state the data only as what is to be kept, others only as what an amplifier read
     data = own.get("DATASEC") or own.get("TRIMSEC") or own.get("AMPSEC")
     if data is None:
@@ -262,10 +265,10 @@ def _tap(name: str, given: str | Mapping[str, Any], image: Image) -> Tap:
     return Tap(Section(data.region), others, {key: value for key, value in cards.items() if key not in OWN})
 
 
-def _section(name: str, text: str, image: Image) -> Section:
+def _section(name: str, text: str, shape: tuple[int, int]) -> Section:
     """Return a section of the image, without a step."""
     try:
-        section = parse_section(text, image.shape)
+        section = parse_section(text, shape)
     except SectionError as error:
         raise SectionError(f"amplifier {name!r}: {error}") from error
     if abs(section.step.y) != 1 or abs(section.step.x) != 1:
@@ -307,7 +310,22 @@ def tap_image(image: Image, name: str, tap: Tap) -> Image:
     """Return the image of one amplifier."""
     region, step = tap.region, tap.data.step
     part = image.window(Section(region, step).first, step, region.shape)
-    header = product_header(image.header, part.y, part.x, unit_to_text(part.units))
+    header = _header_of_tap(product_header(image.header, part.y, part.x, unit_to_text(part.units)), name, tap)
+    # an amplifier is a frame of its own, and sections in its header count its own pixels
+    y, x = np.arange(region.shape.y), np.arange(region.shape.x)
+    return replace(part, header=header, y=y, x=x, attrs=attrs_of_parts(image))
+
+
+def tap_header(header: str, name: str, tap: Tap) -> str:
+    """Return the header of one amplifier of an image that is stored with a header, as `tap_image` has it but for BUNIT."""
+    y0, y1, x0, x1 = tap.region
+    y, x = np.arange(y0, y1)[:: tap.data.step.y], np.arange(x0, x1)[:: tap.data.step.x]
+    return _header_of_tap(product_header(header, y, x, ""), name, tap)
+
+
+def _header_of_tap(header: fits.Header, name: str, tap: Tap) -> str:
+    """Return the header of a part of an image with the cards of the amplifier that lies there."""
+    region, step = tap.region, tap.data.step
     own = {"DATASEC": tap.data.region, **tap.sections}
     # cards of the other amplifiers go, or this one would split again
     cards: list[tuple[str, Any, str]] = [(key, REMOVED, "") for key in header if OF_TAP.match(key)]
@@ -317,9 +335,7 @@ def tap_image(image: Image, name: str, tap: Tap) -> Image:
     cards += [(key, value, "") for key, value in tap.cards.items()]
     if tap.place is not None:
         cards += _placed(tap.place, tap.whole, binning_of(header) or YX(1, 1))
-    # an amplifier is a frame of its own, and sections in its header count its own pixels
-    y, x = np.arange(region.shape.y), np.arange(region.shape.x)
-    return replace(part, header=append_cards(header_to_text(header), cards), y=y, x=x, attrs=attrs_of_parts(image))
+    return append_cards(header_to_text(header), cards)
 
 
 def _within(section: Region, outer: Region, step: YX) -> Section:
