@@ -48,6 +48,9 @@ RAYS_BY_VARIANCE: PlaneMap = tuple((plane, PLANES) for plane in PLANES)
 
 PSF_MODELS = ("gauss", "gaussx", "gaussy", "moffat")
 
+MOST_ON_DEMAND = 2**26
+"""Pixels of an image up to which the level of the background is measured by a task that needs it, if one does: in a second."""
+
 SATURATED = 65535.0
 """Saturation level of ccdproc and astroscrappy, in electrons."""
 
@@ -131,8 +134,9 @@ def cosmicray_lacosmic(
         Take the frame's own uncertainty as ``invar``.
     background
         What replaces a cosmic ray whose 5 x 5 box has no good pixel: ``"image"``, the exact lower median of all good pixels,
-        at the cost of two passes over the image unless it is one chunk; a pair of numbers, level and variance in the units
-        of the data; None leaves it flagged and not replaced.
+        found in two passes over the image, which are made only where there is such a pixel unless the image is very large or
+        made of dask arrays; a pair of numbers, level and variance in the units of the data; None leaves it flagged and not
+        replaced.
     engine
         ``"astroscrappy"`` runs that library on each chunk, for comparison.
     add_keyword
@@ -404,6 +408,8 @@ def _measured_levels(image: Image, sources: tuple[Input, ...], shared: dict[str,
     # otherwise the variance is the image plus a number, and so is its median: one plane to count instead of two
     own_variance = {"variance", "own"} & set(shared["extras"])
     noise = None if own_variance else shared["settings"].noise
+    # most images have no pixel that needs them; in a large one there may be one, and in each process a task would read all of it
+    on_demand = not step.arrays and step.shape[0] * step.shape[1] <= MOST_ON_DEMAND
     state = Scalar(given=np.zeros((0, 2), np.uint64))
     # two passes, since digits of float32 are counted 16 bits at a time: exact medians without sorting the image
     for k in range(2):
@@ -417,5 +423,5 @@ def _measured_levels(image: Image, sources: tuple[Input, ...], shared: dict[str,
             planes=frozenset({DATA, "mask"} | ({"variance"} if own_variance else set())),
             region=Region.full(image.shape),
         )
-        state = Scalar(reduction=reduction, what=f"background levels, pass {k + 1} of 2")
+        state = Scalar(reduction=reduction, what=f"background levels, pass {k + 1} of 2", on_demand=on_demand)
     return state

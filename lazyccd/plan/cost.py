@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 import os
 import sys
@@ -28,6 +29,7 @@ from lazyccd.kernels.block import Request
 from lazyccd.plan.chunks import KEPT_BYTES
 from lazyccd.plan.evaluate import band_rows, cut_request
 from lazyccd.plan.job import job_bytes, job_cpus
+from lazyccd.plan.on_demand import GROUP_PIXELS
 from lazyccd.plan.schedule import Action, demand, make_schedule, strip_rows
 from lazyccd.plan.steps import Stack, Step, walk
 from lazyccd.sections import Region
@@ -104,12 +106,24 @@ def _scratch(action: Action, request: Request, cuts: int) -> int:
     if not step.local or not step.inputs:
         needs = zip(step.inputs, step.needs(request), strict=True)
         given = sum(_bytes(source, need) for source, need in needs if need is not None)
-        return int(TEMPORARIES * max(given, _bytes(step, request)))
+        return int(TEMPORARIES * max(given, _bytes(step, request))) + _on_demand(step)
     rows = strip_rows(action.segment, request)
     strip = Request(request.region._replace(y1=request.region.y0 + rows), request.planes)
     demands = demand(action.segment, [(step, strip)], in_strip=True)
     inside = sum(_bytes(s, r) for s in action.segment for r in demands.get(s.token, []))
     return int(TEMPORARIES * inside)
+
+
+def _on_demand(step: Step) -> int:
+    """Return the bytes that making a scalar of a step takes, in the middle of its work."""
+    peak = 0
+    for _, scalar in step.scalars:
+        if scalar.is_on_demand:
+            assert scalar.reduction is not None
+            _, tiles = zip(*next(iter(scalar.reduction.groups(GROUP_PIXELS))), strict=True)
+            request = Request(functools.reduce(Region.union, tiles), scalar.reduction.planes)
+            peak = max(peak, _peak([(scalar.reduction.step, request)], 1))
+    return peak
 
 
 def _bytes(step: Step, request: Request) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,6 +12,7 @@ import numpy as np
 from lazyccd.errors import MemoryLimitError
 from lazyccd.kernels.block import ALL_PLANES, Array, Block, Request, Target, empty_block
 from lazyccd.plan.chunks import BANDS_PER_HALO, KEPT_BYTES, STRIP_PIXELS
+from lazyccd.plan.on_demand import value_of
 from lazyccd.plan.schedule import (
     SMALL_PIXELS,
     Action,
@@ -23,7 +25,7 @@ from lazyccd.plan.schedule import (
     make_schedule,
     vertical_halo,
 )
-from lazyccd.plan.steps import Source, Stack, Step, walk
+from lazyccd.plan.steps import Scalar, ScalarValue, Source, Stack, Step, walk
 from lazyccd.plan.storage import Reader, StoredRows
 from lazyccd.sections import Region
 
@@ -205,9 +207,21 @@ class Evaluation:
                 error.add_note(note)
             raise
 
-    def scalars_of(self, step: Step, request: Request) -> dict[str, Array]:
-        """Return the scalars of a step that a request needs by name."""
-        return {n: s.given if s.given is not None else self._scalars[s.token] for n, s in step.scalars_for(request)}
+    def scalars_of(self, step: Step, request: Request) -> dict[str, ScalarValue]:
+        """Return the scalars of a step that a request needs by name; for those on demand what makes them."""
+        return {name: self._value(scalar) for name, scalar in step.scalars_for(request)}
+
+    def _value(self, scalar: Scalar) -> ScalarValue:
+        """Return the numbers of a scalar; for one on demand, a function that returns them."""
+        if scalar.given is not None:
+            return scalar.given
+        return partial(self._made_now, scalar) if scalar.is_on_demand else self._scalars[scalar.token]
+
+    def _made_now(self, scalar: Scalar) -> Array:
+        """Return the numbers of a scalar that is on demand."""
+        # another evaluation: this one is in the middle of its strips
+        with Evaluation(scalars=self._scalars) as evaluation:
+            return value_of(scalar, self._scalars, evaluation.whole)
 
     def chunks_of(self, name: str) -> Mapping[tuple[int, int], Array]:
         """Return the chunks of a dask array that the task was given, by position."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -31,7 +31,7 @@ from lazyccd.kernels.pointwise import window
 from lazyccd.kernels.pointwise_programs import PROGRAMS, Emitter
 from lazyccd.kernels.program import TILE, Op, run
 from lazyccd.plan.schedule import Call
-from lazyccd.plan.steps import Apply, Join, Source, Step
+from lazyccd.plan.steps import Apply, Join, ScalarValue, Source, Step
 from lazyccd.plan.storage import StoredRows
 
 ARENA_BYTES = 2**23
@@ -48,7 +48,7 @@ OUTSIDE = -1
 class Around(Protocol):
     """What a program needs of the evaluation of a task."""
 
-    def scalars_of(self, step: Step, request: Request) -> dict[str, Array]:
+    def scalars_of(self, step: Step, request: Request) -> Mapping[str, ScalarValue]:
         """Return the scalars of a step that a request needs by name."""
         ...
 

@@ -42,6 +42,9 @@ Params: TypeAlias = tuple[tuple[str, Any], ...]
 Scalars: TypeAlias = "tuple[tuple[str, Scalar], ...]"
 """Scalars by the names under which a kernel gets them."""
 
+ScalarValue: TypeAlias = Array | Callable[[], Array]
+"""What a kernel gets for a scalar: its numbers, or for one on demand a function that returns them."""
+
 ChunkKey: TypeAlias = tuple[str, tuple[int, int]]
 """Name of a dask array and position of one of its chunks."""
 
@@ -122,8 +125,8 @@ class Resources(Protocol):
         """Return the chunks of a dask array that the task depends on, by position."""
         ...
 
-    def scalars_of(self, step: Step, request: Request) -> dict[str, Array]:
-        """Return the scalars of a step that a request needs by name, all of them known."""
+    def scalars_of(self, step: Step, request: Request) -> Mapping[str, ScalarValue]:
+        """Return the scalars of a step that a request needs by name; for those on demand what makes them."""
         ...
 
 
@@ -160,8 +163,7 @@ class Step:
             type(self).__name__, self.shape, token_of_words(self.planes), self.identity()
         )
         object.__setattr__(self, "token", token)
-        own = {scalar.token: scalar for _, scalar in self.scalars if scalar.given is None}
-        object.__setattr__(self, "pending", _united([*(i.pending for i in self.inputs), own]))
+        object.__setattr__(self, "pending", _united([*(i.pending for i in self.inputs), *_pending_of(self.scalars)]))
         object.__setattr__(self, "arrays", _united(i.arrays for i in self.inputs))
 
     # dataclasses would compare field by field, down to the sources, for each of thousands of comparisons
@@ -717,8 +719,19 @@ class Reduction:
     @property
     def pending(self) -> Mapping[str, Scalar]:
         """The scalars that the tasks of this reduction depend on, by token."""
-        own = {scalar.token: scalar for _, scalar in self.scalars if scalar.given is None}
-        return _united([self.step.pending, own])
+        return _united([self.step.pending, *_pending_of(self.scalars)])
+
+    def arguments(self, known: Mapping[str, Array]) -> dict[str, Any]:
+        """Return the parameters and scalars by name, given the numbers of pending scalars by token."""
+        scalars = {name: s.given if s.given is not None else known[s.token] for name, s in self.scalars}
+        return dict(self.params) | scalars
+
+    def reduce(self, block: Block, tiles: Sequence[Region], known: Mapping[str, Array]) -> list[Array]:
+        """Reduce each tile of a block to its partial result, or the whole block to one if they can be merged."""
+        arguments = self.arguments(known)
+        if self.merge is not None:
+            return [self.partial(block, **arguments)]
+        return [self.partial(block.crop(tile), **arguments) for tile in tiles]
 
 
 class ScalarCard(NamedTuple):
@@ -750,6 +763,9 @@ class Scalar:
     told: Callable[[Array], Mapping[str, Any]] | None = None
     """Attributes of a frame that is written, made from the numbers; a function that can be pickled."""
 
+    on_demand: bool = False
+    """Whether few tasks need the numbers: one that does makes them itself, see `lazyccd.plan.on_demand`. Its plan reads no dask arrays."""
+
     token: str = field(init=False, default="")
     """Deterministic identity, computed once."""
 
@@ -765,10 +781,34 @@ class Scalar:
         return self.token
 
     def settled(self, scalars: Mapping[str, Array]) -> Scalar:
-        """Return the scalar with its numbers, if they are among those given by token; else itself."""
+        """Return the scalar with its numbers, if they are among those given by token; else itself.
+
+        One that is on demand gets the numbers that its plan needs.
+        """
+        if self.is_on_demand:
+            assert self.reduction is not None
+            own = tuple((name, scalar.settled(scalars)) for name, scalar in self.reduction.scalars)
+            step = settled(self.reduction.step, scalars)
+            is_same = step is self.reduction.step and own == self.reduction.scalars
+            return self if is_same else replace(self, reduction=replace(self.reduction, step=step, scalars=own))
         if self.given is not None or self.token not in scalars:
             return self
         return Scalar(given=scalars[self.token], what=self.what, cards=self.cards, told=self.told)
+
+    @property
+    def is_on_demand(self) -> bool:
+        """Whether the numbers are made by tasks that need them."""
+        return self.on_demand and self.given is None
+
+
+def _pending_of(scalars: Scalars) -> Iterator[Mapping[str, Scalar]]:
+    """Yield the scalars that must be known before tasks that may need some others begin, by token."""
+    for _, scalar in scalars:
+        if scalar.is_on_demand:
+            assert scalar.reduction is not None
+            yield scalar.reduction.pending
+        elif scalar.given is None:
+            yield {scalar.token: scalar}
 
 
 def _united(mappings: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -213,11 +213,7 @@ def run_finish(sink: Sink, _created: None, receipts: Sequence[Any]) -> Any:
 
 def run_partial(work: Work, reduction: Reduction, tiles: tuple[Region, ...], *deps: Any) -> list[Array]:
     """Reduce each tile of a group to its partial result, or the whole group to one if they can be merged."""
-    block = work.pull(deps)
-    arguments = _arguments(reduction, work.scalars_among(deps))
-    if reduction.merge is not None:
-        return [reduction.partial(block, **arguments)]
-    return [reduction.partial(block.crop(tile), **arguments) for tile in tiles]
+    return reduction.reduce(work.pull(deps), tiles, work.scalars_among(deps))
 
 
 def run_merge(reduction: Reduction, groups: Sequence[list[Array]]) -> list[Array]:
@@ -238,14 +234,8 @@ def run_final(
     ordered: dict[int, Any] = {}
     for numbers, partials in zip(places, groups, strict=True):
         ordered.update(zip(numbers, partials, strict=True))
-    arguments = _arguments(reduction, dict(zip(tokens, scalars, strict=True)))
+    arguments = reduction.arguments(dict(zip(tokens, scalars, strict=True)))
     return np.asarray(reduction.final([ordered[i] for i in sorted(ordered)], **arguments))
-
-
-def _arguments(reduction: Reduction, known: Mapping[str, Array]) -> dict[str, Any]:
-    """Return the parameters and scalars of a reduction by name."""
-    scalars = {name: s.given if s.given is not None else known[s.token] for name, s in reduction.scalars}
-    return dict(reduction.params) | scalars
 
 
 def scalar_key(token: str) -> str:

@@ -11,7 +11,7 @@ its variance, which replace pixels whose whole neighbourhood is bad.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -53,7 +53,7 @@ def lacosmic(
     whole: bool,
     library: tuple[tuple[str, Any], ...] | None,
     mask_dtype: str,
-    levels: Array = NO_LEVELS,
+    levels: Array | Callable[[], Array] = NO_LEVELS,
 ) -> Block:
     """Find cosmic rays and replace them.
 
@@ -84,7 +84,7 @@ def lacosmic(
     mask_dtype
         Dtype of the mask.
     levels
-        What replaces data and variance where nothing near is good, in electrons; empty without.
+        What replaces data and variance where nothing near is good, in electrons, or what returns these two; empty without.
     """
     data, bad, given = _inputs(a, more, extras, bits, offset)
     known = True
@@ -92,7 +92,7 @@ def lacosmic(
         bad = np.zeros(data.shape, bool) if bad is None else bad
         rays, clean = _astroscrappy(data, bad, given["background"], given["variance"], dict(library))
     else:
-        rays, clean, bad, known = _find(data, bad, settings, given, _pair(levels), whole=whole)
+        rays, clean, bad, known = _find(data, bad, settings, given, levels, whole=whole)
     if offset:
         # In float32, as the image is.
         clean = clean - np.float32(offset)
@@ -183,7 +183,13 @@ def fill_unknown(data: Array, unknown: Array) -> None:
 
 
 def _find(
-    data: Array, mask: Array | None, settings: LACosmic, given: Given, levels: Levels, *, whole: bool
+    data: Array,
+    mask: Array | None,
+    settings: LACosmic,
+    given: Given,
+    levels: Array | Callable[[], Array],
+    *,
+    whole: bool,
 ) -> tuple[Array, Array, Array, bool]:
     """Return the cosmic rays, the clean image, the grown mask, and whether levels were known if any were needed.
 
@@ -196,25 +202,32 @@ def _find(
     given
         Saturated pixels, background and variance.
     levels
-        What replaces data and variance where nothing near is good; None if not known.
+        What replaces data and variance where nothing near is good, or what returns it; empty if not known.
     whole
         Whether the levels can be computed from these pixels.
     """
     start = prepare(data, mask, settings, **given)
-    # A list, because `measure` runs only if a pixel needs levels, and has to say what it found.
-    known = [levels is not None]
+    if not callable(levels) and (not whole or levels.size):
+        pair = _pair(levels)
+        return find(start, settings, pair), finish(start, settings), start.bad, pair is not None
+    # A list, because levels are asked for only if a pixel needs them, and then it counts whether there are any.
+    known = [False]
 
-    def measure() -> Levels:
+    def measure() -> Array:
         block = _examined(data, mask, settings, given, variance=given["variance"] is not None)
         noise = None if given["variance"] is not None else settings.noise
         state = np.zeros((0, 2), np.uint64)
         for step in range(2):
             counts = count_level_digits(block, step=step, state=state)
             state = next_level_digits([counts], step=step, state=state, noise=noise)
-        known.append(not np.isnan(state).any())
-        return _pair(state)
+        return state
 
-    rays = find(start, settings, measure if whole and levels is None else levels)
+    def ask() -> Levels:
+        pair = _pair(levels() if callable(levels) else measure())
+        known.append(pair is not None)
+        return pair
+
+    rays = find(start, settings, ask)
     return rays, finish(start, settings), start.bad, known[-1]
 
 
