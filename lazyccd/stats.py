@@ -15,10 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, ParameterError
 from lazyccd.frame.core import DATA, Image, resolve
@@ -31,6 +30,9 @@ from lazyccd.mask_planes import split_selection
 from lazyccd.plan.lower import lower_elements
 from lazyccd.plan.steps import Apply, Input, Reduction, Scalar, Step, make_dtypes, make_params
 from lazyccd.sections import Region
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 @over_trees
@@ -107,6 +109,8 @@ def percentile(ccd: xr.Dataset, q: float | Sequence[float], bad: str | None = No
     numbers = _lazy(image, quantile_scalar(image, tuple(n / 100 for n in wanted), bad), len(wanted))
     if np.ndim(q) == 0:
         return numbers[0].rename("percentile")
+    import xarray as xr
+
     return xr.concat(numbers, "percentile").assign_coords(percentile=wanted).rename("percentiles")
 
 
@@ -190,6 +194,8 @@ def sigma_clipped(ccd: xr.Dataset, sigma: float = 3.0, maxiters: int = 5, bad: s
         raise ParameterError(f"sigma {sigma} must be above 0 and maxiters {maxiters} not below 0.")
     image = apply_selection(ccd, bad)
     numbers = _lazy(image, clipped_scalar(image, float(sigma), int(maxiters), bad), 5, np.dtype(np.float64))
+    import xarray as xr
+
     return xr.Dataset({"mean": numbers[3], "median": numbers[2], "std": numbers[4]})
 
 
@@ -277,6 +283,8 @@ def clipped_scalar(image: Image, sigma: float, maxiters: int, bad: str | None = 
 
 def _lazy(image: Image, scalar: Scalar, count: int, dtype: np.dtype[Any] | None = None) -> list[xr.DataArray]:
     """Return the elements of a scalar as lazy DataArrays with the unit of the data."""
+    import xarray as xr
+
     attrs = {"units": unit_to_text(image.units)}
     arrays = lower_elements(scalar, dtype or image.dtype, image.graphs, count)
     return [xr.DataArray(array, attrs=attrs) for array in arrays]

@@ -117,20 +117,19 @@ def combine(files: tuple[str, ...], out: Path, scheduler: str, memory_limit: str
     are combined, and OUT holds all the results; pick one by --hdu or "a.fits[SCI,2]". A FITS file gets the extensions UNCERT,
     MASK and DQ, and one for each map.
     """
-    import xarray as xr
-
-    from lazyccd.frame.core import header_text
+    from lazyccd.frame.core import Image, resolve
     from lazyccd.frame.header import header_view
+    from lazyccd.frame.kinds import is_tree
     from lazyccd.frame.tree import frames_of
 
     with friendly_errors(), using_scheduler(scheduler, memory_limit):
         start = time.perf_counter()
         result = _combined(files, out, options)
         seconds = time.perf_counter() - start
-        frames = {"": result} if isinstance(result, xr.Dataset) else frames_of(result)
-        for name, frame in frames.items():
-            header = header_view(header_text(frame))
-            (ny, nx), count = frame["data"].shape, header["NCOMBINE"]
+        for name, frame in (frames_of(result) if is_tree(result) else {"": result}).items():
+            image = frame if isinstance(frame, Image) else resolve(frame)
+            header = header_view(image.header)
+            (ny, nx), count = image.shape, header["NCOMBINE"]
             where = f"{out}[{name}]" if name else out
             say(f"{where}: {options['method']} of {count} frames, {ny} rows, {nx} columns")
             for line in header.get("HISTORY", ()):
@@ -141,6 +140,7 @@ def combine(files: tuple[str, ...], out: Path, scheduler: str, memory_limit: str
 def _combined(files: tuple[str, ...], out: Path, options: dict[str, Any]) -> Any:
     """Run `lazyccd.combine` with the options as they were typed."""
     from lazyccd import combine
+    from lazyccd.ops.stack.inputs import AsImage
 
     hdu = options.pop("hdu")
     inputs = _trees(files, options["unit"]) if hdu is None else []
@@ -148,7 +148,7 @@ def _combined(files: tuple[str, ...], out: Path, options: dict[str, Any]) -> Any
     minimum, maximum = options.pop("minimum"), options.pop("maximum")
     return combine(
         inputs,
-        out,
+        AsImage(str(out)),
         overwrite_output=options.pop("overwrite"),
         reject=_rule(options.pop("reject"), {name: options.pop(name) for name in SETTINGS}),
         scale=options.pop("scale") or None,
@@ -216,13 +216,11 @@ def _print_offsets(offsets: Any, inputs: list[Any]) -> None:
 
 def _trees(files: tuple[str, ...], unit: str | None) -> list[Any]:
     """Return a tree for each file; an empty list if the first file holds one image."""
-    import xarray as xr
-
     from lazyccd.io.names import expand_names
-    from lazyccd.io.open import open_image
+    from lazyccd.io.open import open_image, opens_as_tree
 
     names = expand_names(files)
-    if not names or names[0].hdu is not None or not isinstance(open_image(names[0].path), xr.DataTree):
+    if not names or names[0].hdu is not None or not opens_as_tree(names[0].path):
         return []
     return [open_image(name.path, unit=unit) for name in names]
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 from astropy import units as u
 from astropy.io import fits
 
@@ -44,6 +43,7 @@ from lazyccd.plan.direct import can_run, run_plan
 from lazyccd.plan.steps import file_path, held_arrays
 
 if TYPE_CHECKING:
+    import xarray as xr
     from astropy.nddata import CCDData, NDUncertainty
 
 

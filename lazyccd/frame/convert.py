@@ -5,11 +5,11 @@ Each is a step and not a conversion at once, since the pixels may be a dask arra
 
 from __future__ import annotations
 
-import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
 from lazyccd.errors import FrameError
+from lazyccd.frame.kinds import is_dask_array
 from lazyccd.kernels import pointwise
 from lazyccd.mask_planes import FlagTable, MaskSchema
 from lazyccd.plan.steps import Apply, Input, Step, make_dtypes, make_params
@@ -87,7 +87,7 @@ def named_bits(step: Step, table: FlagTable) -> Step:
 
 def refuse_arithmetic(array: object, what: str) -> None:
     """Refuse an integer mask that is the sum, product, ... of masks: what arithmetic on a whole Dataset leaves."""
-    if not isinstance(array, da.Array) or array.name.partition("-")[0] not in ARITHMETIC:
+    if not is_dask_array(array) or array.name.partition("-")[0] not in ARITHMETIC:
         return
     # only slices and rechunks are looked through: what else was done to a mask, its author meant
     todo = list(array.dask.dependencies.get(array.name, ()))

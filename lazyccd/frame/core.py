@@ -15,18 +15,17 @@ import math
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
-import dask.array as da
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 from astropy import units as u
 from dask.base import compute
 
 from lazyccd.errors import FrameError, ShapeError, UnitError
 from lazyccd.frame.convert import cast_step, named_bits, refuse_arithmetic, to_mask, to_variance
 from lazyccd.frame.header import append_cards
+from lazyccd.frame.kinds import is_dask_array, is_dataset, is_instance
 from lazyccd.frame.units import parse_unit, unit_to_text
 from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import APERTURE, MAPS, Array
@@ -53,6 +52,12 @@ from lazyccd.plan.steps import (
     walk,
 )
 from lazyccd.plan.tasks import Kind
+
+if TYPE_CHECKING:
+    import dask.array as da
+    import xarray as xr
+
+    from lazyccd.frame.held import HeldFrame
 
 CORRECTIONS = "mosaic_corrections"
 """Attribute of a mosaic: a table of what matching the overlaps of its frames found, as columns that JSON can hold."""
@@ -172,10 +177,16 @@ class Image:
 
     def to_dataset(self, *, boundary: bool = False) -> xr.Dataset:
         """Return the lazy frame; with ``boundary``, later operations depend on its chunks, not on its plan."""
-        return self.lowered(boundary=boundary) if boundary or held_arrays() is None else HeldFrame(self)
+        if boundary or held_arrays() is None:
+            return self.lowered(boundary=boundary)
+        from lazyccd.frame.held import HeldFrame
+
+        return HeldFrame(self)
 
     def lowered(self, *, boundary: bool = False) -> xr.Dataset:
         """Return the frame as a Dataset of dask arrays, as `to_dataset` does outside of single calls."""
+        import xarray as xr
+
         arrays = lower_image(self.plan, self.grid, self.kinds, self.graphs, boundary=boundary)
         variables = {name: xr.Variable(DIMS, array, self._attrs(name)) for name, array in arrays.items()}
         # without an index: with one, xarray would align frames by coordinates and drop pixels behind the user's back
@@ -198,34 +209,13 @@ class Image:
         return {"units": unit_to_text(units), "uncertainty_type": self.uncertainty_type}
 
 
-class HeldFrame(xr.Dataset):
-    """A frame inside of a single call: the image is at hand, and it becomes a Dataset as soon as somebody looks into it."""
-
-    __slots__ = ("held", "image")
-
-    def __init__(self, image: Image) -> None:
-        # no call of the Dataset's own __init__: its slots stay empty until `__getattr__` fills them
-        self.image: Image | None = image
-        self.held = held_arrays()
-
-    def __getattr__(self, name: str) -> Any:
-        """Make the Dataset when the first of its slots is asked for."""
-        if name in ("held", "image"):
-            return None  # xarray made a copy, which is a Dataset like any other
-        if name not in xr.Dataset.__slots__ or self.image is None:
-            return super().__getattr__(name)
-        whole, self.image = self.image.lowered(), None
-        for slot in xr.Dataset.__slots__:
-            if slot != "__weakref__" and hasattr(whole, slot):
-                setattr(self, slot, getattr(whole, slot))
-        return object.__getattribute__(self, name)
-
-
 def held_image(ds: object) -> Image | None:
     """Return the image of a frame that belongs to the single call that runs, if nobody has looked into the frame."""
-    if type(ds) is not HeldFrame or ds.held is not held_arrays():
+    if not is_instance(ds, "lazyccd.frame.held", "HeldFrame"):
         return None
-    return ds.image
+    frame = cast("HeldFrame", ds)
+    image: Image | None = frame.image if frame.held is held_arrays() else None
+    return image
 
 
 def header_text(ds: xr.Dataset) -> str:
@@ -242,6 +232,8 @@ class HeldGraph:
 
     @cached_property
     def _graph(self) -> Graph:
+        import dask.array as da
+
         graph: Graph = da.from_array(self._values, chunks=self._values.shape, name=self._name).dask
         return graph
 
@@ -260,7 +252,9 @@ class HeldGraph:
 
 def wrap_array(array: object, name: str = DATA) -> tuple[da.Array, tuple[Graph, ...]]:
     """Return an array as a dask array in chunks of moderate size, and its graph."""
-    if isinstance(array, da.Array):
+    import dask.array as da
+
+    if is_dask_array(array):
         wrapped = array
     elif hasattr(array, "__dask_graph__"):
         # such as those of the package dask-array, in whose expressions no plan can be found
@@ -317,7 +311,7 @@ def float_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def check_frame(ds: object, what: str = "frame") -> xr.Dataset:
     """Return the Dataset, after checking that it has the dims and variables of a frame."""
-    if not isinstance(ds, xr.Dataset):
+    if not is_dataset(ds):
         raise FrameError(f"the {what} is a {type(ds).__name__} and must be a frame: an xarray.Dataset with data(y, x).")
     if DATA not in ds.data_vars:
         raise FrameError(f"the {what} has variables {sorted(map(str, ds.data_vars))} and must have 'data'.")
@@ -361,7 +355,7 @@ def resolve(ds: object, what: str = "frame", *, maps: bool = False) -> Image:
     plan, graphs = _resolve_plan(ds, uncertainty_type, table, what, tuple(MAPS) if maps else ())
     # chunks of the data are those of the frame; other variables may have others, which their own steps know
     first = variables[DATA].data
-    wrapped = first if isinstance(first, da.Array) else wrap_array(first)[0]
+    wrapped = first if is_dask_array(first) else wrap_array(first)[0]
     attrs = {key: value for key, value in ds.attrs.items() if key != "header"}
     units = parse_unit(variables[DATA].attrs.get("units"), what)
     if UNCERTAINTY in variables:
@@ -411,7 +405,7 @@ def _resolve_plan(
         if name not in ds.variables:
             continue
         array = ds.variables[name].data
-        label = read_label(array) if isinstance(array, da.Array) else None
+        label = read_label(array) if is_dask_array(array) else None
         # a std renamed to var by a changed attribute is no longer what its plan makes: it is read as an array
         if label is not None and label.kind == kinds[name] and not label.boundary:
             parts[plane] = (label.plan, plane)
@@ -440,6 +434,8 @@ def _as_part(
         and name == UNCERTAINTY
         and label.kind == kind
     ):
+        import dask.array as da
+
         # the hidden variance of a boundary: a root taken and squared again would move the last bits
         array = da.Array(array.dask, label.variance, array.chunks, meta=array._meta)
         kind = "var"
@@ -480,6 +476,15 @@ def make_image(
         **{name: (step, DATA) for name, step in (maps or {}).items()},
     )
     return Image(plan, grid, units, **more)
+
+
+def without_maps(image: Image) -> Image:
+    """Return an image without the maps of a stack or mosaic, as `resolve` gives it to operations."""
+    if not isinstance(image.plan, Join) or not set(image.plan.dtypes).intersection(MAPS):
+        return image
+    parts = {name: (step, plane) for name, step, plane in image.plan.parts if name not in MAPS}
+    only = parts[DATA][0]
+    return replace(image, plan=only if len(parts) == 1 and set(only.dtypes) == {DATA} else Join.of(**parts))
 
 
 def settle_image(image: Image) -> Image:

@@ -19,7 +19,8 @@ from astropy.io import fits
 
 from lazyccd.frame.header import NewCard, append_cards, set_card
 from lazyccd.frame.keyword import Keyword
-from lazyccd.frame.nddata import is_instance, is_nddata
+from lazyccd.frame.kinds import is_instance
+from lazyccd.frame.nddata import is_nddata
 
 SHORT_NAMES = {
     "background_deviation_box": "bakdevbx",

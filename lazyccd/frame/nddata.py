@@ -6,8 +6,9 @@ NDData before somebody has imported it.
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any, TypeGuard
+
+from lazyccd.frame.kinds import is_instance, known_class
 
 if TYPE_CHECKING:
     from astropy.nddata import CCDData as CCDData
@@ -35,16 +36,5 @@ def is_nddata(given: object) -> TypeGuard[NDData]:
 
 def is_uncertainty(given: object) -> bool:
     """Return whether something is an uncertainty of astropy, an instance or its class."""
-    known = _class("astropy.nddata", "NDUncertainty")
+    known = known_class("astropy.nddata", "NDUncertainty")
     return isinstance(given, known) or (isinstance(given, type) and known != () and issubclass(given, known))
-
-
-def is_instance(given: object, module: str, name: str) -> bool:
-    """Return whether something is an instance of a class of a module, which is not imported for the question."""
-    return isinstance(given, _class(module, name))
-
-
-def _class(module: str, name: str) -> Any:
-    """Return a class if it exists, else what nothing is an instance of."""
-    # isinstance(x, ()) is False for everything
-    return getattr(sys.modules.get(module), name, ())

@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import xarray as xr
 from astropy import units as u
 from astropy.io import fits
 
@@ -17,6 +16,7 @@ from lazyccd.errors import RepeatedStepWarning, warn
 from lazyccd.frame.core import header_text
 from lazyccd.frame.header_values import NOTHING
 from lazyccd.frame.keyword import Keyword, keyword_name
+from lazyccd.frame.kinds import is_dataset, is_tree
 from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.tree import frames_of
 
@@ -135,7 +135,7 @@ def warn_if_repeated(operation: str, image: Any, arguments: Mapping[str, Any]) -
     step = STEP_OF.get(operation)
     if step is None:
         return
-    for frame in frames_of(image).values() if isinstance(image, xr.DataTree) else (image,):
+    for frame in frames_of(image).values() if is_tree(image) else (image,):
         stamps = _stamps(frame, step)
         done = [
             key for key, value in stamps.items() if is_stamp(key, value) and _is_same(step, value, arguments, frame)
@@ -167,7 +167,7 @@ def is_gain_stamped(header: str) -> bool:
 
 def _stamps(frame: Any, step: str) -> dict[str, Any]:
     """Return the cards by which a header says that a step was done."""
-    if isinstance(frame, xr.Dataset):
+    if is_dataset(frame):
         return _cards(header_text(frame), STEPS[step])
     if not is_ccddata(frame):
         return {}
@@ -201,7 +201,7 @@ def _is_same(step: str, logged: Any, arguments: Mapping[str, Any], frame: Any) -
         section = re.search(r"fits_section=(\[.*?\])", text)
         given = arguments.get("fits_section") or ""
         name = given.name if isinstance(given, Keyword) else keyword_name(given) if isinstance(given, str) else None
-        if name is not None and isinstance(frame, xr.Dataset):
+        if name is not None and is_dataset(frame):
             given = _cards(header_text(frame), (name.upper(),)).get(name.upper(), "")
         return section is not None and section[1].replace(" ", "") == str(given).replace(" ", "")
     return True

@@ -15,18 +15,20 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain, repeat
-from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
-
-import xarray as xr
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
 
 from lazyccd.errors import FrameError, LazyCCDError, ParameterError
 from lazyccd.frame.core import DATA
+from lazyccd.frame.kinds import is_data_array, is_dataset, is_tree
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 P = ParamSpec("P")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 R_co = TypeVar("R_co", covariant=True)
-NodeT = TypeVar("NodeT", bound=xr.Dataset | xr.DataArray | xr.DataTree)
+NodeT = TypeVar("NodeT", bound="xr.Dataset | xr.DataArray | xr.DataTree")
 """What becomes a node, or a branch, of a tree."""
 
 Call: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
@@ -67,14 +69,16 @@ def make_tree(frames: Mapping[str, xr.Dataset], attrs: Mapping[Any, Any]) -> xr.
     >>> list(frames_of(tree)), tree["left"].sizes["x"]
     (['left', 'right'], 3)
     """
+    import xarray as xr
+
     return xr.DataTree.from_dict({"/": xr.Dataset(attrs=dict(attrs)), **frames})
 
 
 def first_tree(given: object) -> xr.DataTree | None:
     """Return the tree that an argument is, or the first of a list of trees; None if there is none."""
     if isinstance(given, list | tuple):
-        given = next((item for item in given if isinstance(item, xr.DataTree)), None)
-    return given if isinstance(given, xr.DataTree) else None
+        given = next((item for item in given if is_tree(item)), None)
+    return given if is_tree(given) else None
 
 
 class TreeFunction(Protocol[P, T_co, R_co]):
@@ -103,7 +107,7 @@ def _over_trees(func: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(func)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         tree = args[0] if args else kwargs.get(labels[0])
-        if not isinstance(tree, xr.DataTree):
+        if not is_tree(tree):
             return func(*args, **kwargs)
         calls = calls_of(tree, args, kwargs, labels)
         return gather(call_each(func, calls), tree.attrs)
@@ -150,13 +154,13 @@ def gather(results: Mapping[str, Any], attrs: Mapping[Any, Any]) -> Any:
     If they are something else, they stay a mapping by the names of the frames.
     """
     nodes: dict[str, xr.Dataset] = {}
-    if not all(isinstance(result, xr.Dataset | xr.DataArray | xr.DataTree) for result in results.values()):
+    if not all(is_dataset(result) or is_data_array(result) or is_tree(result) for result in results.values()):
         return dict(results)
     for name, result in results.items():
-        if isinstance(result, xr.DataTree):
+        if is_tree(result):
             nodes |= {f"{name}/{inner}": frame for inner, frame in frames_of(result).items()}
         else:
-            nodes[name] = result.to_dataset(name=DATA) if isinstance(result, xr.DataArray) else result
+            nodes[name] = result.to_dataset(name=DATA) if is_data_array(result) else result
     return make_tree(nodes, attrs)
 
 
@@ -192,11 +196,11 @@ class Names(NamedTuple):
 
 def _part_of(given: Any, names: Names, what: str) -> Callable[[str], Any]:
     """Return a function that gives each frame its part of an argument."""
-    if isinstance(given, xr.DataTree):
+    if is_tree(given):
         frames = frames_of(given)
         names.check(frames, f"the tree given as {what}")
         return frames.__getitem__
-    if isinstance(given, Mapping) and what not in SHARED and not isinstance(given, xr.Dataset):
+    if isinstance(given, Mapping) and what not in SHARED and not is_dataset(given):
         names.check(given, what)
         return given.__getitem__
     if first_tree(given) is not None:

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
-from typing import Any, NamedTuple, TypeAlias
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import dask.array as da
 import numpy as np
 from dask._task_spec import GraphNode, List, Task, TaskRef
 from dask.base import clone_key
@@ -32,7 +30,7 @@ from lazyccd.plan.chunks import CHUNK_PIXELS, Grid
 from lazyccd.plan.cost import fits_memory
 from lazyccd.plan.footprints import Shifted, Window
 from lazyccd.plan.forks import forget_pools_after_forks
-from lazyccd.plan.results import ResultMemory, put_together
+from lazyccd.plan.results import KeepsResults
 from lazyccd.plan.schedule import demand
 from lazyccd.plan.steps import Apply, Chunked, Input, Reduction, Scalar, Step, make_dtypes, make_params, walk
 from lazyccd.plan.tasks import (
@@ -51,6 +49,9 @@ from lazyccd.plan.tasks import (
     scalar_key,
 )
 from lazyccd.sections import Region
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 Key: TypeAlias = Any
 Graph: TypeAlias = HighLevelGraph
@@ -152,7 +153,7 @@ class PlanLayer(TaskLayer):
         return make_work(self.plan, request, self._order, self._scalars)
 
 
-class ImageLayer(PlanLayer):
+class ImageLayer(PlanLayer, KeepsResults):
     """The chunks of a frame's variables."""
 
     def __init__(self, name: str, plan: Step, grid: Grid, outputs: tuple[Output, ...]) -> None:
@@ -160,8 +161,7 @@ class ImageLayer(PlanLayer):
         self.name = name
         self.grid = grid
         self.outputs = outputs
-        self.results: WeakValueDictionary[str, ResultMemory] = WeakValueDictionary()
-        """Memory of the variables that are being computed as a whole."""
+        self.forget_results()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out memory, which is of this process."""
@@ -169,7 +169,8 @@ class ImageLayer(PlanLayer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Begin without memory."""
-        self.__dict__.update(state, results=WeakValueDictionary())
+        self.__dict__.update(state)
+        self.forget_results()
 
     def get_output_keys(self) -> Set[Key]:
         """Return the keys of all chunks of all variables."""
@@ -319,34 +320,6 @@ class WriteLayer(TaskLayer):
         yield Task(self.name, run_finish, self.sink, TaskRef(created), List(*receipts))
 
 
-class _AsDaskArray(type):
-    """Makes a class equal to dask's array: xarray refuses arrays of unequal classes in one dataset, whatever they are."""
-
-    def __eq__(cls, other: object) -> bool:
-        return other is da.Array or other is cls
-
-    def __hash__(cls) -> int:
-        return hash(da.Array)
-
-
-class PlanArray(da.Array, metaclass=_AsDaskArray):
-    """A lazy array whose chunks are the last ones of a plan; what operations of dask's make of it are plain arrays of dask's."""
-
-    __slots__ = ()
-
-    def __dask_postcompute__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        """Return the last step of `compute`, and memory for the result, of which the layer of its chunks is told."""
-        # An optimization of its own would know more about the graph, but dask 2026.8 mixes results up that are computed at once and
-        # have different ones. dask asks for the last step before it culls, and holds it until the graph is computed.
-        finalize, arguments = super().__dask_postcompute__()  # type: ignore[no-untyped-call]
-        memory = ResultMemory(self.shape, self.dtype)
-        for name in self.dask.dependencies.get(self.name, ()):
-            layer = self.dask.layers[name]
-            if isinstance(layer, ImageLayer) and self.size:
-                layer.results[self.name] = memory
-        return put_together, (memory, finalize, *arguments)
-
-
 class LabelLayer(MaterializedLayer):
     """No tasks; says which plan and which of its outputs an array is."""
 
@@ -487,6 +460,9 @@ def lower_image(
     if hidden is not None:
         layers[hidden] = LabelLayer(plan, "var", boundary=boundary, variance=None)
         dependencies[hidden] = {name}
+    # brings scipy along, and what is only written needs no arrays
+    from lazyccd.plan.plan_array import PlanArray
+
     arrays: dict[str, da.Array] = {}
     for variable, kind in kinds.items():
         array_name = names[variable]
@@ -529,6 +505,8 @@ def lower_elements(
     scalar: Scalar, dtype: np.dtype[Any], graphs: Sequence[HighLevelGraph], count: int
 ) -> list[da.Array]:
     """Return the ``count`` elements of a scalar as lazy arrays without axes."""
+    import dask.array as da
+
     (lazy,) = lower_scalars([scalar], graphs)
     # da.from_delayed and indexing are dask's: such small arrays need no layer of ours
     array = da.from_delayed(lazy, (count,), dtype)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -54,6 +55,17 @@ class ResultMemory:
             if self._left == 0:
                 self._array = None
             return part
+
+
+class KeepsResults:
+    """A layer of a graph whose tasks write into the memory of results."""
+
+    results: WeakValueDictionary[str, ResultMemory]
+    """Memory of the variables that are being computed as a whole."""
+
+    def forget_results(self) -> None:
+        """Begin without memory."""
+        self.results = WeakValueDictionary()
 
 
 def _no_memory() -> None:

@@ -17,7 +17,8 @@ from astropy.wcs import WCS
 
 import lazyccd
 from lazyccd.accessor import NOT_METHODS
-from lazyccd.frame.core import HeldFrame, held_image, resolve
+from lazyccd.frame.core import held_image, resolve
+from lazyccd.frame.held import HeldFrame
 from lazyccd.kernels.block import Array
 from lazyccd.plan import threads
 from lazyccd.plan.steps import held_arrays, hold, single_call

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 import lazyccd
-from lazyccd import Keyword, add_mask, combine, errors, from_ccddata, register, with_header, with_uncertainty
+from lazyccd import Keyword, add_mask, combine, errors, from_ccddata, open_fits, register, with_header, with_uncertainty
 from lazyccd.frame.tree import make_tree
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops import rechunk
@@ -83,6 +83,27 @@ def test_maps_are_made_by_the_same_tasks(values: Array) -> None:
     (graph,) = dask.optimize(result)
     keys = [k for k in dict(graph.__dask_graph__()) if isinstance(k, tuple) and str(k[0]).startswith("combine_frames-")]
     assert len(keys) == 1
+
+
+@pytest.mark.parametrize("chunks", [(7, 40), (30, 11)])
+@pytest.mark.parametrize(
+    "options", [{}, {"grow": 1.5, "maps": ("n_used",)}, {"scale": "median", "uncertainty": "scatter"}]
+)
+def test_a_written_stack_is_the_lazy_one(
+    tmp_path: Path, values: Array, options: dict[str, Any], chunks: tuple[int, int]
+) -> None:
+    """`combine` with an output file writes what it gives lazily, though no frame is made on the way; maps of inputs are no inputs."""
+    frames = [rechunk(frame, chunks) for frame in frames_of(values)]
+    with_map = combine(frames[:2], tmp_path / "map.fits", maps=("n_used", "n_rejected"))
+    assert "n_used" in with_map
+    given = [tmp_path / "map.fits", *frames]
+    lazy = combine(
+        [open_fits(tmp_path / "map.fits").drop_vars(["n_used", "n_rejected"]), *frames], reject="sigclip", **options
+    )
+    written = combine(given, tmp_path / "out.fits", reject="sigclip", **options)
+    assert set(written.data_vars) == set(lazy.data_vars)
+    for name in lazy.data_vars:
+        np.testing.assert_array_equal(written[name].values, lazy[name].values)
 
 
 def test_rejections_of_many_frames(rng: np.random.Generator) -> None:

@@ -14,7 +14,8 @@ from astropy import units as u
 from astropy.nddata import CCDData
 
 import lazyccd
-from lazyccd.plan.lower import ImageLayer, PlanArray
+from lazyccd.plan.lower import ImageLayer
+from lazyccd.plan.plan_array import PlanArray
 from lazyccd.plan.results import ResultMemory
 from lazyccd.sections import Region
 from lazyccd.testing.steps import formula_frame

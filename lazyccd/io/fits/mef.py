@@ -12,10 +12,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy.typing as npt
-import xarray as xr
 from astropy import units as u
 
 from lazyccd.errors import LazyCCDError, ParameterError, warn
@@ -39,6 +38,9 @@ from lazyccd.io.names import Name, parse_name
 from lazyccd.plan.chunks import grid_boxes, regular_grid
 from lazyccd.plan.job import job_cpus
 from lazyccd.sections import Region
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 DEFAULT_NAME = "COMPRESSED_IMAGE"
 """EXTNAME that programs give to compressed images without a name."""

@@ -6,12 +6,11 @@ A frame is a plan of `Source` steps over `FitsStorage`; pixels are read by the t
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 from astropy import units as u
 
 from lazyccd.errors import LazyCCDError, ParameterError, UnitError, warn
@@ -31,6 +30,9 @@ from lazyccd.kernels.block import APERTURE, MAPS
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.plan.chunks import asked_grid, regular_grid
 from lazyccd.plan.steps import Apply, Input, Source, Step, make_dtypes, make_params
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 logger = logging.getLogger(__name__)
 
@@ -120,12 +122,22 @@ def open_many(
     list of xr.Dataset
         In the order of the names; matches of a glob sorted.
     """
-    names = expand_names(paths)
+    return [image.to_dataset() for image in open_images(expand_names(paths), chunks, dtype, unit, dq)]
 
-    def opened(name: InputName, file: FitsFile | LazyCCDError) -> xr.Dataset:
+
+def open_images(
+    names: Sequence[InputName],
+    chunks: Chunks = "auto",
+    dtype: npt.DTypeLike | None = None,
+    unit: u.UnitBase | str | None = None,
+    dq: DQ | None = None,
+) -> list[Image]:
+    """Return the images behind the frames of `open_many`, for operations that need no frames."""
+
+    def opened(name: InputName, file: FitsFile | LazyCCDError) -> Image:
         if isinstance(file, LazyCCDError):
             raise file
-        return frame_of(file, name.hdu, chunks, dtype, unit, dq)
+        return image_of(file, name.hdu, chunks, dtype, unit, dq)
 
     return [opened(*each) for each in zip(names, scan_many(name.path for name in names), strict=True)]
 
@@ -140,7 +152,21 @@ def frame_of(
     companions: Mapping[str, Companion] | None = None,
     header: str | None = None,
 ) -> xr.Dataset:
-    """Return the frame of one image of a file whose headers were read, with given companions and header or its own."""
+    """Return the frame of one image of a file whose headers were read; see `image_of`."""
+    return image_of(file, selector, chunks, dtype, unit, dq, companions, header).to_dataset()
+
+
+def image_of(
+    file: FitsFile,
+    selector: Selector | None,
+    chunks: Chunks,
+    dtype: npt.DTypeLike | None,
+    unit: u.UnitBase | str | None,
+    dq: DQ | None = None,
+    companions: Mapping[str, Companion] | None = None,
+    header: str | None = None,
+) -> Image:
+    """Return one image of a file whose headers were read, with given companions and header or its own."""
     info = find_hdu(file, selector)
     found = companions_of(file).get(info.index, {}) if companions is None else companions
     # Only float32 and float64: in uint16, 60000 - 61000 is 64536, and squares of uncertainties overflow sooner still.
@@ -149,7 +175,8 @@ def frame_of(
     data = Source.of(storage)
     variance, kind = _uncertainty(found, storage.dtype)
     mask, schema = _mask(found.get(MASK), file, info, data, dq)
-    image: Image = make_image(
+    tables = table_attribute(file) if any(hdu.name == EXTNAME for hdu in file.hdus) else {}
+    return make_image(
         data,
         units=_units(file, info, text, unit),
         grid=regular_grid(storage.shape, storage.chunks) if chunks == "auto" else asked_grid(storage.shape, chunks),
@@ -159,10 +186,8 @@ def frame_of(
         header=text,
         schema=schema,
         uncertainty_type=kind,
-        attrs=table_attribute(file) if any(hdu.name == EXTNAME for hdu in file.hdus) else {},
+        attrs={**tables, **({"squeezed": squeezed_axes(info.shape)} if len(info.shape) > 2 else {})},
     )
-    ds = image.to_dataset()
-    return ds.assign_attrs(squeezed=squeezed_axes(info.shape)) if len(info.shape) > 2 else ds
 
 
 def squeezed_axes(shape: tuple[int, ...]) -> list[int]:

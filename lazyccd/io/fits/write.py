@@ -6,23 +6,26 @@ Which HDUs a file has is decided in `mef_write`, their bytes are made in `writer
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-
-import xarray as xr
-from dask.delayed import Delayed
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from lazyccd.errors import ParameterError
 from lazyccd.frame.core import Image
+from lazyccd.frame.kinds import is_tree
 from lazyccd.io.fits.mef_write import file_layout
 from lazyccd.io.fits.tile_table import DITHERS
 from lazyccd.io.fits.tile_writer import COMPRESSIONS, tile_shape
 from lazyccd.io.fits.writer import FitsFrame, FitsProduct, FitsTarget
 from lazyccd.io.names import target_name
-from lazyccd.io.resumable.write import Rules, check_steps, frames_to_write, resolve_frames, write
+from lazyccd.io.resumable.write import Rules, check_steps, frames_to_write, resolve_frames, settled_images, write
 from lazyccd.plan.chunks import CHUNK_PIXELS, WIDEST_BAND, band_height, bands_of, grid_boxes, regular_grid
 from lazyccd.plan.cost import task_cost
 from lazyccd.plan.serialize import plain, sources
 from lazyccd.sections import Region
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from dask.delayed import Delayed
 
 
 def to_fits(
@@ -110,12 +113,32 @@ def to_fits(
     True
     """
     images = resolve_frames(frames_to_write(ccd), compute=compute)
+    attrs = ccd.attrs if is_tree(ccd) else None
+    rules = Rules(overwrite, verify, break_lock)
+    return _write(images, attrs, path, rules, compress, quantize, dither, compute=compute)
+
+
+def write_image(image: Image, path: str | os.PathLike[str], *, overwrite: bool) -> None:
+    """Write an image as `to_fits` writes the frame that it is behind, now and uncompressed."""
+    _write(settled_images({"": image}), None, path, Rules(overwrite))
+
+
+def _write(
+    images: Mapping[str, Image],
+    attrs: Mapping[Any, Any] | None,
+    path: str | os.PathLike[str],
+    rules: Rules,
+    compress: str | None = None,
+    quantize: float | None = None,
+    dither: str = "SUBTRACTIVE_DITHER_2",
+    *,
+    compute: bool = True,
+) -> str | Delayed:
+    """Write images, of a tree if there are attributes of its root."""
     name = os.path.abspath(target_name(path))
     _check_compression(compress, quantize, dither)
     _check_suffix(name, compress)
-    layout = file_layout(
-        images, ccd.attrs if isinstance(ccd, xr.DataTree) else None, compress, float(quantize or 0), dither
-    )
+    layout = file_layout(images, attrs, compress, float(quantize or 0), dither)
     regions = {
         frame: regions_of(image, (1, 1) if compress is None else tile_shape(compress, image.shape))
         for frame, image in images.items()
@@ -126,9 +149,8 @@ def to_fits(
         "hdus": [{**plain(spec), "header": spec.header.split("\n")} for spec in layout.hdus],
         "band": [list(some[0]) for some in regions.values()],
     }
-    product = FitsProduct(file, overwrite, tuple(parts))
+    product = FitsProduct(file, rules.overwrite, tuple(parts))
     copied = [spec.kept.path for spec in layout.hdus if spec.kept is not None and spec.kept.path]
-    rules = Rules(overwrite, verify, break_lock)
     return write(images, regions, product, described, rules, compute=compute, copied=copied)
 
 

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import fsspec
-
 from lazyccd.errors import MissingFileError
 from lazyccd.io.names import as_seen
 from lazyccd.io.resumable.renames import move_new
@@ -183,6 +181,8 @@ class RemoteJournal:
     def __init__(self, where: str) -> None:
         self.where = where
         self._files: Any
+        import fsspec  # local files, which most are, need none
+
         self._files, self._root = fsspec.url_to_fs(where)
         self._segments: dict[str, list[bytes]] = {}
 

@@ -14,14 +14,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy.typing as npt
-import xarray as xr
-from dask.delayed import Delayed
 
 from lazyccd.errors import FrameError, ParameterError, SourceChangedError, TargetExistsError, WriteError
 from lazyccd.frame.core import DATA, DIMS, MASK, UNCERTAINTY, Image, has_cards, resolve, settle_image, told_frame
+from lazyccd.frame.kinds import is_dataset, is_tree
 from lazyccd.frame.tree import frames_of
 from lazyccd.io.names import is_url
 from lazyccd.io.resumable.progress import Progress, Receipts, versions
@@ -31,6 +30,10 @@ from lazyccd.plan.lower import WritePart, boundaries_below, lower_write
 from lazyccd.plan.serialize import describe, plain, sources
 from lazyccd.plan.steps import Step
 from lazyccd.sections import Region
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from dask.delayed import Delayed
 
 PAUSE = 0.05
 """Seconds between two looks at what another run does."""
@@ -326,7 +329,7 @@ def frames_to_write(ccd: xr.Dataset | xr.DataTree) -> dict[str, xr.Dataset]:
         Raised if a tree has neither frames nor other HDUs, such as tables: nothing would be written. Also if there are
         variables or coordinates that formats of frames have no place for: they would be lost.
     """
-    if not isinstance(ccd, xr.DataTree):
+    if not is_tree(ccd):
         _refuse_more(ccd, "frame")
         return {"": ccd}
     for path, node in ccd.subtree_with_keys:
@@ -338,7 +341,7 @@ def frames_to_write(ccd: xr.Dataset | xr.DataTree) -> dict[str, xr.Dataset]:
 def _refuse_more(ds: object, what: str) -> None:
     """Refuse variables and coordinates that are not part of a frame."""
     known = {DATA, UNCERTAINTY, MASK, *MAPS, *DIMS}
-    more = [str(name) for name in ds.variables if name not in known] if isinstance(ds, xr.Dataset) else []
+    more = [str(name) for name in ds.variables if name not in known] if is_dataset(ds) else []
     if more:
         raise FrameError(
             f"the {what} has {', '.join(map(repr, more))} beside the variables and coordinates of a frame, which would not be "
@@ -359,7 +362,12 @@ def resolve_frames(frames: Mapping[str, xr.Dataset], *, compute: bool) -> dict[s
     """
     frames = {name: told_frame(frame) if compute else frame for name, frame in frames.items()}
     images = {name: resolve(frame, f"frame {name!r}" if name else "frame", maps=True) for name, frame in frames.items()}
-    return {name: settle_image(image) if compute and has_cards(image) else image for name, image in images.items()}
+    return settled_images(images) if compute else images
+
+
+def settled_images(images: Mapping[str, Image]) -> dict[str, Image]:
+    """Return images with the global numbers that belong into their headers, computed now."""
+    return {name: settle_image(image) if has_cards(image) else image for name, image in images.items()}
 
 
 def write(

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from numbers import Integral
-from typing import Any
-
-import xarray as xr
+from typing import TYPE_CHECKING, Any
 
 from lazyccd.errors import FormatError, ParameterError
 from lazyccd.frame.convert import to_mask, to_variance
@@ -22,6 +20,9 @@ from lazyccd.kernels.block import MAPS
 from lazyccd.mask_planes import FlagTable
 from lazyccd.plan.chunks import asked_grid, regular_grid
 from lazyccd.plan.steps import Source
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 OF_STORES = {"lazyccd", "zarr_conventions", "multiscales"}
 """Attributes of a root that are about the store, and not about the exposure."""

@@ -11,11 +11,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 
 from lazyccd.errors import ParameterError
 from lazyccd.frame.ccddata import to_ccddata
@@ -48,6 +47,9 @@ from lazyccd.plan.lower import lower_image
 from lazyccd.plan.schedule import vertical_halo
 from lazyccd.plan.steps import Apply, Input, Join, Scalar, Stack, Step, make_dtypes, make_params, rebuilt, shared_by_all
 from lazyccd.sections import Region
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 @tree_by_tree
@@ -236,7 +238,9 @@ def combine(
     rule = as_imcombine(rule, given, rejection) if flavor == "iraf" else rule
     header = header_of(given, rule, keep_wcs=shifts is not None or on_each_other(given))
     plan = StackPlan(tuple(images), schema, rule, scalars, tuple(weighting), mem_limit, dtype)
-    result = plan.result(header, maps, rejections=rejections)
+    # what is only written needs no frame; one with rejections has more than files hold, and is refused
+    is_written = output_file is not None and output_file is not IN_TREE and not rejections
+    result = plan.image(header, maps) if is_written else plan.result(header, maps, rejections=rejections)
     return deliver(result, given, header, output_file, overwrite=overwrite_output)
 
 
@@ -330,14 +334,19 @@ def notes_of(rule: Rule) -> Iterator[str]:
 
 
 def deliver(
-    result: xr.Dataset, given: Given, header: StackHeader, output: str | os.PathLike[str] | None, *, overwrite: bool
+    result: xr.Dataset | Image,
+    given: Given,
+    header: StackHeader,
+    output: str | os.PathLike[str] | None,
+    *,
+    overwrite: bool,
 ) -> Any:
     """Write the result if there is an output file, and return it in the form of the inputs: CCDData of CCDData.
 
     Parameters
     ----------
     result
-        The lazy stack.
+        The lazy stack; its image if it is to be written.
     given
         The frames that were combined.
     header
@@ -347,11 +356,12 @@ def deliver(
     overwrite
         Whether a file of that name is replaced.
     """
+    made: Any = result
     if output is not None and output is not IN_TREE:
-        result = written(result, output, overwrite=overwrite)
+        made = written(result, output, overwrite=overwrite)
     if given.like is None:
-        return result
-    ccd = to_ccddata(result, like=given.like)
+        return made
+    ccd = to_ccddata(made, like=given.like)
     header.apply_to_meta(ccd.meta)
     # ccdproc's results always have a mask
     if ccd.mask is None:
@@ -521,7 +531,14 @@ class StackPlan:
         return mosaic_grid(first.shape, self.places, sum(t.itemsize for i in images for _, t in i.plan.planes))
 
     def result(self, header: StackHeader, maps: Sequence[str], *, rejections: bool) -> xr.Dataset:
-        """Return the lazy result.
+        """Return the lazy result; raises as `image`."""
+        image = self.image(header, maps)
+        # readers that extended the plan would combine all frames again for each of their own chunks
+        ds = image.to_dataset(boundary=True)
+        return ds.assign(rejected=self._rejected(image)) if rejections else ds
+
+    def image(self, header: StackHeader, maps: Sequence[str]) -> Image:
+        """Return the image of the result.
 
         Raises
         ------
@@ -533,7 +550,7 @@ class StackPlan:
         if unknown:
             raise ParameterError(f"maps {unknown} must be among {', '.join(known)}.")
         first = self.images[0]
-        image = replace(
+        return replace(
             first,
             plan=self.step(maps),
             schema=self.schema,
@@ -544,12 +561,11 @@ class StackPlan:
             # of the first frame, if that was a mosaic
             attrs={key: value for key, value in first.attrs.items() if key != CORRECTIONS},
         )
-        # readers that extended the plan would combine all frames again for each of their own chunks
-        ds = image.to_dataset(boundary=True)
-        return ds.assign(rejected=self._rejected(image)) if rejections else ds
 
     def _rejected(self, image: Image) -> xr.DataArray:
         """Return which inputs are rejected, one plane per frame; 64 of them are found by one task per chunk."""
+        import xarray as xr
+
         step = image.plan
         assert isinstance(step, Stack)
         planes = []

@@ -14,25 +14,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import xarray as xr
-
 from lazyccd.errors import ArgumentTypeError, KeywordError, ParameterError, ShapeError
-from lazyccd.frame.core import Image, resolve
+from lazyccd.frame.core import Image, resolve, without_maps
 from lazyccd.frame.header import header_view
 from lazyccd.frame.header_values import find_number
 from lazyccd.frame.history_log import bind_arguments
+from lazyccd.frame.kinds import is_dataset, is_tree
 from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.stack_header import stack_header
 from lazyccd.frame.tree import call_each, calls_of, first_tree, frames_of, gather
 from lazyccd.frame.units import conversion_factor
-from lazyccd.io import as_frame, open_many, to_fits, to_zarr
-from lazyccd.io.names import expand_names, name_with_hdu, split_hdu, target_name
-from lazyccd.io.open import open_image
+from lazyccd.io.fits.open import open_images
+from lazyccd.io.fits.write import to_fits, write_image
+from lazyccd.io.names import InputName, expand_names, split_hdu, target_name
+from lazyccd.io.open import as_frame, open_image
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops.binary import affine_image
 from lazyccd.plan.steps import file_name
 
 if TYPE_CHECKING:
+    import xarray as xr
     from astropy.nddata import CCDData
 
 IN_TREE = Path()
@@ -98,8 +99,8 @@ def trees_of(img_list: Any, caller: str) -> list[xr.DataTree]:
     """
     if first_tree(img_list) is None:
         return []
-    trees = [img_list] if isinstance(img_list, xr.DataTree) else list(img_list)
-    if not all(isinstance(item, xr.DataTree) for item in trees):
+    trees = [img_list] if is_tree(img_list) else list(img_list)
+    if not all(is_tree(item) for item in trees):
         raise ArgumentTypeError(
             f"{caller}() got trees and frames together; give either trees or frames of one detector."
         )
@@ -131,11 +132,31 @@ def tree_by_tree(func: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
+@dataclass(frozen=True)
+class AsImage(os.PathLike[str]):
+    """An output file of which the caller wants the `Image` back: for a frame, xarray would be imported."""
+
+    path: str
+
+    def __fspath__(self) -> str:
+        """Return the name."""
+        return self.path
+
+
 def written(result: Any, output: Any, *, overwrite: bool) -> Any:
-    """Write a frame or tree, as a store if the name ends in ``.zarr``, and return what is in the file."""
-    write = to_zarr if target_name(output).rstrip("/").endswith(".zarr") else to_fits
-    write(result, output, overwrite=overwrite)
-    return open_image(output)
+    """Write an image, frame or tree, as a store if the name ends in ``.zarr``, and return what is in the file."""
+    name = target_name(output)
+    if name.rstrip("/").endswith(".zarr"):
+        from lazyccd.io import to_zarr  # brings fsspec along
+
+        to_zarr(result.to_dataset(boundary=True) if isinstance(result, Image) else result, name, overwrite=overwrite)
+    elif not isinstance(result, Image):
+        to_fits(result, name, overwrite=overwrite)
+    else:
+        write_image(result, name, overwrite=overwrite)
+        if isinstance(output, AsImage):
+            return open_images([InputName(name, None)])[0]
+    return open_image(name)
 
 
 def stacked_trees(results: Mapping[str, Any], trees: Sequence[xr.DataTree], method: str) -> Any:
@@ -156,7 +177,7 @@ def collect(img_list: Any, hdu: Any = None, unit: Any = None) -> Given:
     if isinstance(img_list, str):
         # ccdproc takes "a.fits,b.fits"; a comma between brackets belongs to an extension
         items: list[Any] = [name.strip() for name in re.split(r",(?![^\[\]]*\])", img_list) if name.strip()]
-    elif isinstance(img_list, os.PathLike | xr.Dataset) or is_ccddata(img_list):
+    elif isinstance(img_list, os.PathLike) or is_dataset(img_list) or is_ccddata(img_list):
         items = [img_list]
     elif isinstance(img_list, Iterable):
         items = list(img_list)
@@ -166,17 +187,19 @@ def collect(img_list: Any, hdu: Any = None, unit: Any = None) -> Given:
         )
     if items and all(isinstance(item, str | os.PathLike) for item in items):
         # together, so that their headers are read in parallel
-        frames = _open(items, hdu, unit)
+        images = _open(items, hdu, unit)
     else:
-        frames = []
+        images = []
         for number, item in enumerate(items, 1):
             is_name = isinstance(item, str | os.PathLike)
-            frames += _open([item], hdu, unit) if is_name else [as_frame(item, f"frame {number} of combine()")]
-    if not frames:
+            what = f"frame {number} of combine()"
+            images += (
+                _open([item], hdu, unit) if is_name else [resolve(as_frame(item, what), f"frame {len(images) + 1}")]
+            )
+    if not images:
         raise ParameterError(
             "there are no frames to combine, and at least one is needed; check the list or the pattern."
         )
-    images = [resolve(ds, f"frame {i}") for i, ds in enumerate(frames, 1)]
     names = [file_name(image.plan) for image in images]
     labels = [f"frame {i}{f' ({name})' if name else ''}" for i, name in enumerate(names, 1)]
     # a CCDData has to be computed, which nobody wants of a mixture with lazy frames
@@ -184,12 +207,12 @@ def collect(img_list: Any, hdu: Any = None, unit: Any = None) -> Given:
     return Given(images, labels, names, like)
 
 
-def _open(names: list[Any], hdu: Any, unit: Any) -> list[xr.Dataset]:
-    """Open files by their names, and stores among them."""
+def _open(names: list[Any], hdu: Any, unit: Any) -> list[Image]:
+    """Open files by their names, and stores among them; maps of stacks, which no operation knows, are left out."""
     found = [name if name.hdu is not None else name._replace(hdu=hdu) for name in expand_names(names)]
     stores = {i: as_frame(name.path) for i, name in enumerate(found) if name.path.rstrip("/").endswith(".zarr")}
-    files = iter(open_many([name_with_hdu(name) for i, name in enumerate(found) if i not in stores], unit=unit))
-    return [stores[i] if i in stores else next(files) for i in range(len(found))]
+    files = iter(open_images([name for i, name in enumerate(found) if i not in stores], unit=unit))
+    return [resolve(stores[i]) if i in stores else without_maps(next(files)) for i in range(len(found))]
 
 
 def in_one_unit(given: Given) -> tuple[Given, MaskSchema]:

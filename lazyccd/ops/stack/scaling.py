@@ -11,13 +11,13 @@ from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import xarray as xr
 from dask.base import compute
 
 from lazyccd.errors import ArgumentTypeError, ParameterError, ShapeError
 from lazyccd.frame.core import Image, as_step
 from lazyccd.frame.header import header_view
 from lazyccd.frame.keyword import Keyword, keyword_name
+from lazyccd.frame.kinds import is_dataset
 from lazyccd.kernels.stack import statistics
 from lazyccd.kernels.stack.combine import only_partial, plane_factor
 from lazyccd.kernels.stack.scaling import Levels, PerFrame
@@ -244,7 +244,7 @@ def _weights(given: Given, weights: Any) -> tuple[Found, tuple[Image, ...]]:
     if isinstance(weights, str):
         return _named_weights(given, weights)
     images = weights if isinstance(weights, list | tuple | np.ndarray) else np.asarray(weights)
-    if len(images) and all(np.ndim(one) == 2 or isinstance(one, xr.Dataset) for one in images):
+    if len(images) and all(np.ndim(one) == 2 or is_dataset(one) for one in images):
         return NOTHING, _weight_images(given, images)
     numbers = per_frame(weights, count, "weights")
     # all 0 would leave 0 / 0 everywhere
@@ -294,7 +294,7 @@ def _weight_images(given: Given, images: Any) -> tuple[Image, ...]:
         raise ParameterError(f"weights has {len(images)} images and must have {len(given.images)}: one per frame.")
     found = []
     for label, image, one in zip(given.labels, given.images, images, strict=True):
-        array = one["data"].data if isinstance(one, xr.Dataset) else getattr(one, "data", one)
+        array = one["data"].data if is_dataset(one) else getattr(one, "data", one)
         array = array if hasattr(array, "__dask_graph__") else np.asarray(array)
         if tuple(array.shape) != image.shape:
             raise ShapeError(f"the weights of {label} have shape {array.shape} and must have {image.shape}.")
