@@ -97,6 +97,10 @@ class RepeatedStepWarning(UserWarning):
     """A step of the reduction is done again on pixels on which it was done already."""
 
 
+class EmptyFrameWarning(UserWarning):
+    """A frame of a mosaic has no good pixel, or no weight, and adds nothing."""
+
+
 _filters = threading.RLock()
 
 

@@ -525,7 +525,7 @@ def test_info_says_why_there_is_no_centre(tmp_path: Path) -> None:
     fits.PrimaryHDU(np.zeros((6, 8), np.int16), fits.Header(cards)).writeto(tmp_path / "a.fits")
     result = call("info", str(tmp_path / "a.fits"))
     assert result.exit_code == 0, result.output
-    assert "sky coordinates: the WCS of the header cannot be read" in " ".join(result.output.split())
+    assert "sky coordinates: the WCS of the frame cannot be read" in " ".join(result.output.split())
     assert "6 rows and 8 columns" in result.output
 
 
@@ -614,6 +614,13 @@ def test_info_prints_headers(folder: str, tmp_path: Path) -> None:
             "4 of 5 regions are kept; the same command resumes",
         ),
         ("reduce", "GAIN=1.5 and no_option=True stay", "GAIN=1.5 and no_option=True stay"),
+        ("coadd", "pixel_scale <Quantity 2. arcsec> must", "--pixel-scale 2. must"),
+        ("coadd", "give another pixel_scale, or", "give another --pixel-scale, or"),
+        ("coadd", "weights 'FOO' must be", "--weights 'FOO' must be"),
+        ("coadd", "no uncertainty for maps='coverage'", "no uncertainty for --map 'coverage'"),
+        ("coadd", "leave out wcs= for another", "leave out --like for another"),
+        ("coadd", "unit (BUNIT in the header, or ds.ccd.with_unit())", "unit (BUNIT in the header)"),
+        ("coadd", "a.fits/flux_scale 3, sky of", "a.fits/flux_scale 3, sky of"),
     ],
 )
 def test_messages_name_options(command: str, message: str, said: str) -> None:

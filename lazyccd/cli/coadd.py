@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ from lazyccd.cli.common import friendly_errors, say, scheduler_options, using_sc
 METHODS = ("average", "median", "sum")
 KERNELS = ("nearest", "bilinear", "bicubic", "lanczos2", "lanczos3", "lanczos4", "area")
 REJECTS = ("auto", "clipped", "blotted", "none", "varclip", "sigclip", "winsorized", "linearfit", "gesdt")
+INCOMPLETE = 3
+"""Exit status if the product lacks something, as that of ``lazyccd reduce``."""
+
+PICTURES = (".png", ".jpg", ".pdf")
 MAPS = ("n_used", "n_rejected", "exposure", "coverage", "variance_aperture")
 
 
@@ -67,6 +72,8 @@ def coadd(files: tuple[str, ...], out: Path, scheduler: str, memory_limit: str |
 
     FILES are names, globs, @lists or HDUs such as "a.fits[SCI,2]"; of a file of several images, each is a frame. Without --like,
     north is up and the grid holds all frames. After an interruption the same command goes on where it stopped.
+
+    Exit status: 0 if the mosaic is written, 3 if it has no good pixel, 2 if the command cannot be carried out.
     """
     from lazyccd.ops.mosaic.coadd import empty_chunks
 
@@ -86,18 +93,35 @@ def coadd(files: tuple[str, ...], out: Path, scheduler: str, memory_limit: str |
             say(f"{empty} of {mosaic['data'].data.npartitions} chunks lie outside of all frames and are NaN")
         if after["dry_run"]:
             say(mosaic.ccd.plan())
+            # what the write would refuse
+            _writer(out)(mosaic, out, overwrite=after["overwrite"], compute=False)
             return
         _write(mosaic, out, after)
         say(f"{time.perf_counter() - start:.1f} s")
+        if not _has_pixels(out):
+            say(
+                f"Warning: {out} has no pixel that is not NaN: all pixels of the frames are NaN or masked there.",
+                err=True,
+            )
+            sys.exit(INCOMPLETE)
 
 
 def _check_names(out: Path, after: dict[str, Any]) -> None:
     """Refuse options that do not go together, before any work."""
-    from lazyccd.errors import ParameterError
+    from lazyccd.errors import MissingFileError, ParameterError
     from lazyccd.io.names import ENDINGS
 
-    if not out.name.lower().endswith((".zarr", *ENDINGS)):
+    name = out.name.lower()
+    if name.endswith((".gz", ".bz2", ".xz", ".fz")):
+        raise ParameterError(f"-o {out}: mosaics are written without compression; let the name end in .fits or .zarr.")
+    if not name.endswith((".zarr", *ENDINGS)):
         raise ParameterError(f"the name {out} does not tell the format; let it end in .zarr or .fits.")
+    preview = after["preview"]
+    if preview is not None and preview.suffix.lower() not in PICTURES:
+        raise ParameterError(f"--preview {preview} must end in {', '.join(PICTURES)}.")
+    for path in (out, *([] if preview is None else [preview])):
+        if not path.parent.is_dir():
+            raise MissingFileError(f"the folder {path.parent} of {path.name} does not exist; create it first.")
     if after["pyramid"] and out.suffix != ".zarr":
         raise ParameterError(f"--pyramid is for stores, and {out} is a FITS file; give -o a name that ends in .zarr.")
 
@@ -153,20 +177,41 @@ def _pixel_scale(mosaic: Any) -> float:
     return float(proj_plane_pixel_area(mosaic.ccd.wcs) ** 0.5 * 3600)
 
 
+def _has_pixels(out: Path) -> bool:
+    """Return whether a mosaic has a good pixel; most have one in the middle, so that nothing else is read."""
+    import numpy as np
+
+    from lazyccd.io import as_frame
+    from lazyccd.plan.chunks import grid_boxes
+
+    data: Any = as_frame(str(out))["data"].data
+    boxes = grid_boxes(data.chunks)
+    return any(
+        np.isfinite(data[b.y0 : b.y1, b.x0 : b.x1].compute()).any()
+        for b in boxes[len(boxes) // 2 :] + boxes[: len(boxes) // 2]
+    )
+
+
+def _writer(out: Path) -> Callable[..., Any]:
+    """Return the function that writes what a name means."""
+    from lazyccd import to_fits, to_zarr
+
+    return to_zarr if out.suffix == ".zarr" else to_fits
+
+
 def _write(mosaic: Any, out: Path, after: dict[str, Any]) -> None:
     """Write the mosaic, and what is made from it."""
     from contextlib import nullcontext
 
     from dask import diagnostics
 
-    from lazyccd import build_pyramid, to_fits, to_zarr
+    from lazyccd import build_pyramid
 
-    write: Any = to_zarr if out.suffix == ".zarr" else to_fits
     # of local schedulers; a cluster has its dashboard
     bars: Any = diagnostics
     shown: Any = bars.ProgressBar() if sys.stderr.isatty() else nullcontext()
     with shown:
-        write(mosaic, out, overwrite=after["overwrite"])
+        _writer(out)(mosaic, out, overwrite=after["overwrite"])
     if after["pyramid"]:
         say(f"{build_pyramid(out)} levels of half the resolution")
     if after["preview"] is not None:

@@ -37,15 +37,28 @@ def say(what: object, *, err: bool = False, nl: bool = True) -> None:
 _ARGUMENT = re.compile(r"\b([a-z]\w*)=(?:True\b|('[^']*'|\w+))?")
 """A Python argument in a message; True is what an option without a value stands for."""
 
+_NAME = re.compile(r"(?:^|(?<=[ (]))([a-z]+_[a-z_]+)(?=[ ,;:]|[.]$)|^([a-z]+)(?= (?:'|-?\d|nan|inf|<))")
+"""The name of an argument, without a value or before it: with an underscore anywhere, else at the beginning of a message."""
+
+_QUANTITY = re.compile(r"<Quantity (\S+) [^>]*>")
+"""A quantity of astropy, whose unit an option has by definition."""
+
 _PHRASES = {
     "lazyccd.memory-limit": "--memory-limit",
     "the previous call": "the previous command",
     "The same call ": "The same command ",
     "the same call ": "the same command ",
     "call again": "run it again",
+    " to open_fits()": "",
+    ", or read them all with open_mef": "",
 }
 
-_METHOD = re.compile(r",? (?:as|with|by|of) ds\.ccd\.\w+(?:\([^()]*(?:\([^()]*\)[^()]*)*\))?(?: makes,)?")
+_SAME = {"wcs": "like"}
+"""Options that give what an argument of another name does."""
+
+_METHOD = re.compile(
+    r",? (?:(?:or )?(?:as|with|by|of)|or) ds\.(?:ccd\.)?\w+(?:\([^()]*(?:\([^()]*\)[^()]*)*\))?(?: makes,)?"
+)
 """A method of frames that a message proposes: a command has none."""
 
 
@@ -55,20 +68,21 @@ def as_options(message: str) -> str:
     What the command has no option for stays as it is.
     """
     context = click.get_current_context(silent=True)
-    known = {option.name for option in context.command.params} if context is not None else set()
+    params = context.command.params if context is not None else []
+    # the long one, as it is typed: of "maps" it is --map
+    known = {param.name: max(param.opts, key=len) for param in params if isinstance(param, click.Option)}
 
     def option(match: re.Match[str]) -> str:
-        name, value = match.groups()
-        if name not in known:
-            return match[0]
-        return f"--{name.replace('_', '-')}" + (f" {value}" if value else "")
+        name, value = match[1] or match[2], match[2] if match.re is _ARGUMENT else None
+        flag = known.get(name, known.get(_SAME.get(name, "")))
+        return match[0] if flag is None else flag + (f" {value}" if value else "")
 
     # Chunks are the one thing that methods do and an option does too.
     chunks = " by --chunks" if "chunks" in known else ""
     message = _METHOD.sub(lambda match: chunks if "rechunk" in match[0] else "", message)
     for phrase, words in _PHRASES.items():
         message = message.replace(phrase, words)
-    return _ARGUMENT.sub(option, message)
+    return _NAME.sub(option, _QUANTITY.sub(r"\1", _ARGUMENT.sub(option, message)))
 
 
 class _Lines(logging.Handler):

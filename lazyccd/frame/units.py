@@ -110,8 +110,18 @@ def unit_to_text(unit: u.UnitBase) -> str:
         return f"{unit.scale!r} {bases.to_string(fraction=False)}"  # astropy would round the scale
 
 
-def conversion_factor(unit: u.UnitBase, target: u.UnitBase, what: str) -> float:
-    """Return the factor that converts numbers from one unit to another.
+def _way_out(unit: u.UnitBase, target: u.UnitBase) -> str:
+    """Return what to do about two units that do not match."""
+    if u.dimensionless_unscaled in (unit, target):
+        # most often a header without BUNIT
+        return "give the one without unit its own (BUNIT in its header, or ds.ccd.with_unit())"
+    if {u.adu, u.electron} == {unit, target}:
+        return "apply gain_correct to both or to neither, or set the right unit by ds.ccd.with_unit()"
+    return "bring both to one unit first, or set the right unit (BUNIT in the header, or ds.ccd.with_unit())"
+
+
+def conversion_factor(unit: u.UnitBase, target: u.UnitBase, what: str, whose: str | None = None) -> float:
+    """Return the factor that converts numbers from one unit to another; ``what`` has the first, and ``whose`` or the frame the other.
 
     Raises
     ------
@@ -125,6 +135,6 @@ def conversion_factor(unit: u.UnitBase, target: u.UnitBase, what: str) -> float:
         return float(unit.to(target))
     except u.UnitConversionError:
         raise UnitError(
-            f"{what} unit '{unit}' does not match the frame unit '{target}'; "
-            "apply gain_correct to both or to neither, or set the right unit by with_unit."
+            f"{what} unit '{unit}' does not match the {'frame unit' if whose is None else 'unit'} '{target}'"
+            f"{'' if whose is None else f' of {whose}'}; {_way_out(unit, target)}."
         ) from None

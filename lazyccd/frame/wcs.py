@@ -62,7 +62,9 @@ def needs_tables(text: str) -> bool:
     return any(key in text for key in TABLES) and any(key in header_from_text(text) for key in TABLES)
 
 
-def wcs_from_header(text: str, y: Array, x: Array, hdus: fits.HDUList | None = None) -> WCS | None:
+def wcs_from_header(
+    text: str, y: Array, x: Array, hdus: fits.HDUList | None = None, label: str = "the frame"
+) -> WCS | None:
     """Return the celestial WCS of a frame's pixels, made anew at each call; None if the header has none.
 
     Parameters
@@ -73,6 +75,8 @@ def wcs_from_header(text: str, y: Array, x: Array, hdus: fits.HDUList | None = N
         Original positions of the frame's rows and columns.
     hdus
         The file of the header, for distortions that are tables in it.
+    label
+        What messages call the frame.
 
     Raises
     ------
@@ -80,7 +84,7 @@ def wcs_from_header(text: str, y: Array, x: Array, hdus: fits.HDUList | None = N
         Raised if the positions are not evenly spaced, the WCS has a distortion that is a table and no file is given, or it cannot be
         read.
     """
-    wcs = _read(text, hdus)
+    wcs = _read(text, hdus, label)
     if wcs is None or not wcs.has_celestial:
         return None
     (y0, ystep), (x0, xstep) = lattice(y, "y"), lattice(x, "x")
@@ -101,7 +105,7 @@ def image_wcs(image: Image, label: str = "the frame") -> WCS | None:
         Raised as by `wcs_from_header`, and if there are tables and the pixels are not read from a local file.
     """
     if not needs_tables(image.header):
-        return wcs_from_header(image.header, image.y, image.x)
+        return wcs_from_header(image.header, image.y, image.x, label=label)
     path = file_path(image.plan)
     if not os.path.isfile(path):
         raise FrameError(
@@ -110,14 +114,33 @@ def image_wcs(image: Image, label: str = "the frame") -> WCS | None:
             f"{', '.join(TABLES)} = None."
         )
     with fits.open(path) as hdus:
-        return wcs_from_header(image.header, image.y, image.x, hdus)
+        return wcs_from_header(image.header, image.y, image.x, hdus, label)
 
 
 IN_WAT = {"TNX": "TAN", "ZPX": "ZPN"}
 """Projections of IRAF, with distortions in its WAT cards, and what astropy takes them for."""
 
+LINEAR = re.compile(r"(CRVAL|CRPIX|CDELT|CROTA)[12]$|(CD|PC)[12]_[12]$")
+"""Keywords of a WCS of two axes that have numbers."""
+
 KNOWN_DISTORTIONS = ("", "SIP")
 """What may follow a projection in CTYPE; TPV and TPD need their cards CQDIS, too."""
+
+
+def refuse_text(text: str, label: str = "the frame") -> None:
+    """Raise an error if a number of the WCS is a text, for which astropy takes the default: the frame would lie elsewhere.
+
+    Raises
+    ------
+    FrameError
+        Raised with the keyword and its value.
+    """
+    header = header_from_text(text)
+    for keyword in header:
+        if LINEAR.match(keyword) and isinstance(header[keyword], str):
+            raise FrameError(
+                f"{label}: {keyword} = {header[keyword]!r} is a text and must be a number; correct it with ds.ccd.with_header()."
+            )
 
 
 def refuse_unknown_distortion(text: str, label: str = "the frame") -> None:
@@ -144,8 +167,8 @@ def refuse_unknown_distortion(text: str, label: str = "the frame") -> None:
             )
 
 
-def _read(text: str, hdus: fits.HDUList | None) -> WCS | None:
-    """Return the WCS of a header; None if there is none without a letter."""
+def _read(text: str, hdus: fits.HDUList | None, label: str) -> WCS | None:
+    """Return the WCS of the header of a frame; None if there is none without a letter."""
     header = header_from_text(text)
     if "CTYPE1" not in header:
         return None
@@ -157,7 +180,7 @@ def _read(text: str, hdus: fits.HDUList | None) -> WCS | None:
     if tables and hdus is None:
         removed = ", ".join(f"{key!r}: None" for key in tables)
         raise FrameError(
-            f"the WCS has a table distortion ({tables[0]} = {header[tables[0]]!r}), and its table is in another HDU; leave it "
+            f"the WCS of {label} has a table distortion ({tables[0]} = {header[tables[0]]!r}), and its table is in another HDU; leave it "
             f"out with ds.ccd.with_header({{{removed}}})."
         )
     from astropy.wcs import FITSFixedWarning, WcsError  # brings coordinates and tables along
@@ -168,9 +191,10 @@ def _read(text: str, hdus: fits.HDUList | None) -> WCS | None:
             # made anew each time: one WCS object is not safe in several threads before astropy 8.0.2
             return _of_two_axes(header) if not tables else _with_tables(header, hdus)
         except (ValueError, KeyError, IndexError, AssertionError, WcsError) as error:
-            reason = str(error).strip().splitlines()[-1]
+            reason = str(error).strip().splitlines()[-1].rstrip(".")
+            cards = ", ".join(f"{key} = {header[key]!r}" for key in header if LINEAR.match(key))
             raise FrameError(
-                f"the WCS of the header cannot be read: {reason}; mend or remove its cards with ds.ccd.with_header()."
+                f"the WCS of {label} cannot be read: {reason} ({cards}); mend or remove its cards with ds.ccd.with_header()."
             ) from error
 
 

@@ -273,7 +273,7 @@ def test_a_name_of_digits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("selector", "message"),
     [
-        (None, r"has 2 images, and no hdu= says which; .* open_mef\. The file has\n(.*\n)+.*SCI,1 image"),
+        (None, r"has 2 images, and nothing says which; .* open_mef\. The file has\n(.*\n)+.*SCI,1 image"),
         ("SCI", r"has 2 extensions 'SCI': 1 \(SCI,1\), 4 \(SCI,2\); choose one by number"),
         (9, r"has no extension 9; it has"),
         (("SCI", 3), r"has no extension \('SCI', 3\)"),

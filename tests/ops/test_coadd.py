@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lazyccd
-from lazyccd.errors import FrameError, ParameterError, SectionError
+from lazyccd.errors import EmptyFrameWarning, FrameError, ParameterError, SectionError
 from lazyccd.frame.header import header_view
 from lazyccd.frame.tree import make_tree
 from lazyccd.mask_planes import MaskSchema
@@ -336,6 +337,7 @@ def test_frames_off_the_grid() -> None:
         lazyccd.coadd(frames[1:], make_wcs(0, 0), (5, 5))
 
 
+@pytest.mark.filterwarnings("ignore::lazyccd.errors.EmptyFrameWarning")
 def test_chunks_without_frames_take_no_space(tmp_path: Path) -> None:
     """They are counted, and a store has no files for them, nor for those of a frame that is NaN."""
     ones = np.ones((300, 300), np.float32)
@@ -348,6 +350,54 @@ def test_chunks_without_frames_take_no_space(tmp_path: Path) -> None:
     for name in ("data", "mask", "n_used"):
         assert len([path for path in (Path(store) / "0" / name / "c").rglob("*") if path.is_file()]) == 1
     assert (lazyccd.open_zarr(store)["mask"].values[-1] == MaskSchema().bits("NO_DATA")).all()
+
+
+def test_frames_without_a_good_pixel() -> None:
+    """They are told at the call if they are in memory, else by the task that measures their sky; of all of them there is no mosaic."""
+    wcs, shape, rng = make_wcs(0, 0), (20, 30), np.random.default_rng(0)
+    good = [CCDData(rng.normal(0, 1, shape), unit="adu", wcs=wcs) for _ in range(2)]
+    nan = CCDData(np.full(shape, np.nan), unit="adu", wcs=wcs)
+    masked = CCDData(np.ones(shape), unit="adu", wcs=wcs, mask=np.ones(shape, bool))
+    for bad in (nan, masked, lazyccd.from_ccddata(masked).compute()):
+        with pytest.warns(
+            EmptyFrameWarning, match="all pixels of frame 2 are NaN or masked; the mosaic is that of the other"
+        ):
+            lazyccd.coadd([good[0], bad], wcs, shape)
+        with pytest.raises(ParameterError, match="all pixels of frame 1, frame 2 are NaN or masked, so the mosaic"):
+            lazyccd.coadd([bad, bad.copy()], wcs, shape)
+    lazy = lazyccd.coadd([good[0], lazyccd.from_ccddata(masked)], wcs, shape)
+    with pytest.warns(EmptyFrameWarning, match="a frame: all of the 600 pixels from which its sky is measured"):
+        np.testing.assert_array_equal(lazy["data"].values, good[0].data)
+    weights = [np.ones(shape), np.zeros(shape)]
+    with pytest.warns(EmptyFrameWarning, match="the weights of frame 2 are nowhere above 0; the mosaic is that of the"):
+        mosaic = lazyccd.coadd(good, wcs, shape, weights=weights, reject=None)
+    np.testing.assert_array_equal(mosaic["data"].values, good[0].data)
+    with pytest.raises(ParameterError, match="the weights of frame 1, frame 2 are nowhere above 0, so"):
+        lazyccd.coadd(good, wcs, shape, weights=[weights[1]] * 2)
+
+
+@pytest.mark.filterwarnings("ignore:.*from which its sky is measured")
+@pytest.mark.parametrize("weights", ["variance", "smoothed", "pixel", None])
+@pytest.mark.parametrize("what", ["masked", "nan", "unknown"])
+def test_one_rule_for_frames_without_a_good_pixel(weights: Any, what: str) -> None:
+    """Whatever weighs frames, one that is masked, NaN, or has no known uncertainty anywhere adds nothing."""
+    wcs, shape, rng = make_wcs(0, 0), (20, 30), np.random.default_rng(0)
+    frames = []
+    for number in range(3):
+        data, sigma, mask = rng.normal(0, 1, shape), np.ones(shape), np.zeros(shape, bool)
+        if number == 1:
+            data, sigma = (np.nan * data if what == "nan" else data), (np.nan * sigma if what == "unknown" else sigma)
+            mask |= what == "masked"
+        given = CCDData(data, unit="adu", wcs=wcs, mask=mask, uncertainty=StdDevUncertainty(sigma))
+        frames.append(lazyccd.from_ccddata(given))
+    others = lazyccd.coadd(frames[::2], wcs, shape, weights=weights).compute()
+    mosaic = lazyccd.coadd(frames, wcs, shape, weights=weights)
+    told = pytest.warns(EmptyFrameWarning, match="all pixels of frame 2 are NaN or masked, or have no uncertainty")
+    # the variance of a pixel that is NaN is known: the frame has a weight, and no pixel
+    with told if weights == "variance" and what != "nan" else nullcontext():
+        mosaic = mosaic.compute()
+    np.testing.assert_allclose(mosaic["data"].values, others["data"].values, rtol=1e-12)
+    assert np.isfinite(mosaic["data"].values).all()
 
 
 def test_bad_input() -> None:

@@ -121,8 +121,8 @@ def _table(file: FitsFile, hdu: HduInfo, dq: DQ | None, where: str) -> FlagTable
         return None
     if not found:
         raise FormatError(
-            f"{where}: nothing in its header tells what its integers mean. Pass dq= one of {', '.join(dialects())}; or bits "
-            "by name, such as dq={'SAT': 4, 'CR': 8}; or dq='boolean' if whatever is not 0 is bad."
+            f"{where}: nothing in its header tells what its integers mean. In Python pass dq= to open_fits, one of "
+            f"{', '.join(dialects())}; or bits by name, such as dq={{'SAT': 4, 'CR': 8}}; or dq='boolean' if whatever is not 0 is bad."
         )
     return dialects()["des"].table if _has_bits(found[0], cards, primary) else found[0].table
 

@@ -86,7 +86,7 @@ def _only_image(file: FitsFile) -> HduInfo:
     main = [hdu for hdu in planes if hdu.name.upper() not in COMPANIONS | AUXILIARY] or planes
     if len(main) > 1:
         raise FormatError(
-            f"{file.path} has {len(main)} images, and no hdu= says which; name one of them, such as "
+            f"{file.path} has {len(main)} images, and nothing says which; name one of them, such as "
             f"{file.path}{main[0].label}, or read them all with open_mef. The file has\n{file}"
         )
     return main[0]

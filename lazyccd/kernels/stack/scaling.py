@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from lazyccd.errors import ParameterError
+from lazyccd.errors import EmptyFrameWarning, ParameterError, warn
 from lazyccd.kernels.block import Array
 
 PerFrame: TypeAlias = tuple[float | str, ...]
@@ -44,6 +44,9 @@ class Levels:
 
     weights_are_exposures: bool = False
     """Whether these are exposure times, which imcombine divides by the sky."""
+
+    no_variance_is_empty: bool = False
+    """Whether a frame whose variance is NaN has no good pixel, as in a mosaic, and so no weight."""
 
     labels: tuple[str, ...] = ()
     """How messages name the frames."""
@@ -93,17 +96,32 @@ def find_scaling(levels: Levels, count: int, scalars: Mapping[str, Array]) -> Sc
     scale = _known(levels.scale, count, 1.0, scalars)
     zero = _known(levels.zero, count, 0.0, scalars)
     weights = _known(levels.weights, count, 1.0, scalars)
-    for what, array in (("scale", scale), ("zero", zero), ("weights", weights)):
-        lowest = -np.inf if what == "zero" or not (levels.scale_is_statistic or what == "weights") else 0.0
+    empty = np.isnan(weights) & (levels.no_variance_is_empty and levels.weights_are_variances)
+    if empty.any():
+        _warn_of_empty(empty, levels.labels)
+        weights[empty] = 1
+    weight = "median variance" if levels.weights_are_variances else "weights"
+    for what, array in (("scale", scale), ("zero", zero), (weight, weights)):
+        lowest = -np.inf if what == "zero" or not (levels.scale_is_statistic or what == weight) else 0.0
         _check(array, what, levels.labels, lowest, strict=what == "scale" or levels.weights_are_variances)
     # to the first frame, as imcombine does: its values, and its unit, stay as they are
     multipliers = scale[0] / scale if levels.scale_is_statistic else scale
     offsets = zero[0] * multipliers[0] - zero * multipliers if levels.zero_is_statistic else zero
     if levels.weights_are_variances:
         # variances are those of unscaled values
-        weights = 1 / (weights * multipliers**2)
-        weights /= weights.max()
+        weights = np.where(empty, 0.0, 1 / (weights * multipliers**2))
+        # all are empty: whatever they weigh, there is nothing
+        weights = np.ones(count) if empty.all() else weights / weights.max()
     return Scaling(multipliers, offsets, weights)
+
+
+def _warn_of_empty(empty: Array, labels: tuple[str, ...]) -> None:
+    """Warn of frames without a good pixel."""
+    names = ", ".join(labels[i] for i in np.flatnonzero(empty))
+    warn(
+        f"all pixels of {names} are NaN or masked, or have no uncertainty; the mosaic is that of the other frames.",
+        EmptyFrameWarning,
+    )
 
 
 def _known(given: PerFrame, count: int, default: float, scalars: Mapping[str, Array]) -> Array:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lazyccd.errors import EmptyFrameWarning, warn
 from lazyccd.kernels.block import Array, Block, Request
 from lazyccd.kernels.filters import percentiles
 from lazyccd.kernels.moments import mean_and_deviation
@@ -31,11 +32,11 @@ def mean_only(partials: Sequence[Array], **params: Any) -> Array:
     return np.asarray(mean_and_deviation(partials, **params)[MEAN])
 
 
-def sample_statistic(block: Block, *, what: str, bad_bits: int) -> Array:
+def sample_statistic(block: Block, *, what: str, bad_bits: int, name: str = "") -> Array:
     """Return mode, median or mean of the good pixels as IRAF's imcombine does; NaN without any.
 
     The median of an even number of pixels is the lower middle one. ``sky`` gives that median and 1.4826 times the median distance
-    from it.
+    from it, and warns if there is no good pixel: the frame of this name adds nothing to a mosaic.
     """
     data = block.plane("data")
     # masked pixels count for nothing: one NaN or hot column must not scale a frame
@@ -43,6 +44,12 @@ def sample_statistic(block: Block, *, what: str, bad_bits: int) -> Array:
     if block.mask is not None:
         good &= (block.mask & block.mask.dtype.type(bad_bits)) == 0
     values = data[good]
+    if values.size == 0 and what == "sky":
+        warn(
+            f"{name or 'a frame'}: all of the {data.size} pixels from which its sky is measured are NaN or masked; it adds nothing to the "
+            "mosaic if the others are too. Leave it out, or look at its mask.",
+            EmptyFrameWarning,
+        )
     if values.size == 0:
         return np.full(2 if what == "sky" else (), np.nan)
     if what == "mean":

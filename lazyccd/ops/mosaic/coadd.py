@@ -27,9 +27,11 @@ from lazyccd.kernels.block import APERTURE
 from lazyccd.kernels.pointwise import edge_weights
 from lazyccd.kernels.resample.apertures import noise_factor
 from lazyccd.kernels.resample.weights import spread_of
+from lazyccd.kernels.stack.scaling import Levels
 from lazyccd.kernels.stack.types import Rejecting
 from lazyccd.ops.mosaic.agreement import flux_agreement
 from lazyccd.ops.mosaic.blot import Blotted, without_outliers
+from lazyccd.ops.mosaic.empty import check_pixels
 from lazyccd.ops.mosaic.grid import bounded, find_optimal_grid
 from lazyccd.ops.mosaic.hot_pixels import can_find_hot_pixels, hot_pixels_left_out
 from lazyccd.ops.mosaic.matching import Match
@@ -57,7 +59,7 @@ from lazyccd.ops.stack.rejection import RULES, Clipped, Rejection, SigmaClip, ru
 from lazyccd.ops.stack.scaling import STATISTICS, Spec, levels_of
 from lazyccd.plan.chunks import grid_boxes
 from lazyccd.plan.lower import read_label
-from lazyccd.plan.steps import Apply, Input, Stack, make_dtypes, make_params
+from lazyccd.plan.steps import Apply, Input, Scalar, Stack, make_dtypes, make_params
 
 FILTERS = ("FILTER", "FILTER1", "FILTER2", "FILTER3", "FILTERS", "FILTNAM1", "INSFLNAM")
 """Keywords of the filter."""
@@ -164,7 +166,7 @@ def coadd(
     Raises
     ------
     ParameterError
-        Raised if there is no frame, no frame lies on the grid, filters differ, or an argument has a value that is not
+        Raised if there is no frame, no frame lies on the grid, no frame that is in memory has a good pixel, filters differ, or an argument has a value that is not
         described above. With ``match`` or a rejection, tasks raise it if stars of a frame are surely more than 20 % brighter or
         fainter than in others, after the scale that it states.
     FrameError
@@ -178,6 +180,11 @@ def coadd(
     -----
     OffGridWarning
         Frames that do not lie on the grid are left out.
+    EmptyFrameWarning
+        All pixels of a frame are NaN or masked, or have no weight. Told at the call of frames and weights that are in memory; of others
+        by the tasks that measure its sky for a rejection, from up to 100 000 pixels, or its variance for ``weights="variance"``.
+    GridWarning
+        Frames lie far apart, or their pixels differ by more than a factor of 20; see `find_optimal_grid`.
     RepeatedFrameWarning
         A frame is given more than once.
     StarCoreWarning
@@ -220,17 +227,20 @@ def coadd(
     opened = opened_frames(frames, unit)
     given, schema = in_one_unit(collect(opened))
     _check_frames(given)
+    check_pixels(opened, given, weights)
     target, size = _grid(opened, given, wcs, shape)
     given, placed = on_grid(given, SkyGrid(target, size, kernel_of(order), pixfrac_of(order, pixfrac)))
     blot, rejection = _rejections(reject, given)
     given = _less_sky(given, sky, sky_box)
     measure = isinstance(flux_scale, str) and flux_scale == "overlaps"
-    levels, scalars, weighting = _checked_levels(given, _stated_scale(flux_scale, given), None, weights, None)
+    levels, scalars, weighting = _checked_levels(given, _stated_scale(flux_scale, given), None, weights)
     # matching looks at the scales of all frames at once
     agreement, samples = (None, ()) if reject is None or match is not None or measure else flux_agreement(given, placed)
     given = _blotted(blot, given, placed, levels, scalars, measure=measure)
     find_hot = reject == AUTO and can_find_hot_pixels(placed)
-    cleaned = (hot_pixels_left_out if find_hot else _as_they_are)(given, placed, levels, scalars, measure=measure)
+    cleaned = given.images
+    if find_hot:
+        cleaned = hot_pixels_left_out(given, placed, levels, scalars, measure=measure)
     images = placed.warp(cleaned, aperture=_check_maps(maps, given))
     if match is not None or measure:
         images = placed.corrections(given, levels, scalars, match, measure=measure).applied(images)
@@ -297,11 +307,6 @@ def opened_frames(frames: Any, unit: Any = None) -> list[Any]:
     return found
 
 
-def _as_they_are(given: Given, *_: Any, measure: bool) -> list[Image]:
-    """Return the frames."""
-    return list(given.images)
-
-
 def _check_frames(given: Given) -> None:
     """Refuse frames of different filters, and tell those that are there twice."""
     _warn_of_repeated(given)
@@ -314,7 +319,7 @@ def _check_frames(given: Given) -> None:
             if str(other).strip() != str(first).strip():
                 raise ParameterError(
                     f"{label} has {keyword} = {other!r} and {first_label} has {first!r}: a mean of two bands is that of "
-                    f"none; coadd the frames of each filter, or correct {keyword} by with_header()."
+                    f"none; coadd the frames of each filter, or correct {keyword} by ds.ccd.with_header()."
                 )
 
 
@@ -334,16 +339,18 @@ def _warn_of_repeated(given: Given) -> None:
         )
 
 
-def _checked_levels(given: Given, *specs: Any) -> Any:
+def _checked_levels(
+    given: Given, scale: Spec, zero: Spec, weights: Any
+) -> tuple[Levels, tuple[tuple[str, Scalar], ...], list[Image]]:
     """Return what `levels_of` does; scales that are not above 0 are refused, as a frame would count as dark sky."""
-    found = levels_of(given, *specs)
+    found = levels_of(given, scale, zero, weights, None, scale_name="flux_scale")
     levels = found[0]
     for number, label in zip(levels.scale, given.labels, strict=False):
         if not isinstance(number, str) and not levels.scale_is_statistic and not 0 < number < math.inf:
             raise ParameterError(
                 f"flux_scale of {label} is {number:g} and must be above 0; correct its header, give numbers, or leave the frame out."
             )
-    return found
+    return replace(levels, no_variance_is_empty=True), *found[1:]
 
 
 def _less_sky(given: Given, sky: Sky | None, box: int | tuple[int, int]) -> Given:
@@ -351,9 +358,19 @@ def _less_sky(given: Given, sky: Sky | None, box: int | tuple[int, int]) -> Give
     return given if sky is None else replace(given, images=[without_sky(image, sky, box) for image in given.images])
 
 
-def _blotted(blot: Blotted | None, given: Given, *placed: Any, measure: bool) -> Given:
+def _blotted(
+    blot: Blotted | None,
+    given: Given,
+    placed: Placed,
+    levels: Levels,
+    scalars: Sequence[tuple[str, Scalar]],
+    *,
+    measure: bool,
+) -> Given:
     """Return frames with outliers in their masks, if the rule finds them there."""
-    return given if blot is None else replace(given, images=without_outliers(blot, given, *placed, measure=measure))
+    if blot is None:
+        return given
+    return replace(given, images=without_outliers(blot, given, placed, levels, scalars, measure=measure))
 
 
 def _stated_scale(flux_scale: Spec, given: Given) -> Spec:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import xarray as xr
 from astropy import units as u
 
-from lazyccd.errors import ParameterError
+from lazyccd.errors import ParameterError, warn
 from lazyccd.frame.core import resolve
 from lazyccd.frame.nddata import is_ccddata
 from lazyccd.frame.sky_mapping import footprint_edges, footprint_pixels, sampled, shifted
@@ -26,6 +26,31 @@ if TYPE_CHECKING:
     from astropy.wcs import WCS
 
 Frame: TypeAlias = "xr.Dataset | xr.DataTree | CCDData | str | os.PathLike[str]"
+
+
+class GridWarning(UserWarning):
+    """A grid is much larger than its frames need, most often because the WCS of one of them is wrong."""
+
+
+class PlacedFrame(NamedTuple):
+    """Where an image lies on the sky."""
+
+    wcs: Any
+    """Its celestial WCS."""
+
+    shape: tuple[int, int]
+    """Rows and columns."""
+
+    label: str
+    """What messages call it, such as its file."""
+
+    @property
+    def middle(self) -> str:
+        """Right ascension and declination of its middle, as text."""
+        x, y = (self.shape[1] - 1) / 2, (self.shape[0] - 1) / 2
+        sky = self.wcs.pixel_to_world(x, y).icrs
+        return f"{self.label} at {sky.ra.deg:.4f}, {sky.dec.deg:+.4f}"
+
 
 WIDEST = 60.0
 """Degrees from the middle of the frames up to which the tangent plane serves: there it stretches pixels by a factor of four."""
@@ -64,6 +89,11 @@ def find_optimal_grid(
     FrameError
         Raised if a frame has no celestial WCS.
 
+    Warns
+    -----
+    GridWarning
+        A frame has pixels more than 20 times as large as those of another, or frames fill less than a 20th of a large grid.
+
     Examples
     --------
     >>> import numpy as np, lazyccd
@@ -90,14 +120,22 @@ def find_optimal_grid(
     placed = placed_frames(frames)
     if not placed:
         raise ParameterError("find_optimal_grid() got no frame; give at least one.")
-    longitude, latitude, reach = _middle([_directions(wcs, shape) for wcs, shape in placed])
-    finest = min(scale_of(wcs) for wcs, _ in placed)
-    scale = finest if pixel_scale is None else degrees_of("pixel_scale", pixel_scale)
-    _check_size(scale, finest, reach, pixel_scale)
+    longitude, latitude, reach, farthest = _middle(placed)
+    scales = [scale_of(frame.wcs) for frame in placed]
+    scale = min(scales) if pixel_scale is None else degrees_of("pixel_scale", pixel_scale)
+    _check_scales(placed, scales, pixel_scale)
+    _check_size(scale, reach, farthest)
     grid = make_grid(longitude, latitude, scale, projection or ("TAN" if reach <= WIDEST else "ZEA"))
-    boxes = np.array([footprint_edges(wcs, shape, grid) for wcs, shape in placed])
+    boxes = np.array([footprint_edges(frame.wcs, frame.shape, grid) for frame in placed])
     low, high = boxes[:, ::2].min(axis=0), boxes[:, 1::2].max(axis=0)
     rows, columns = (max(math.ceil(side), 1) for side in high - low - SLIVER)
+    filled = sum(math.prod(frame.shape) * (own / scale) ** 2 for frame, own in zip(placed, scales, strict=True))
+    if rows * columns > max(LARGE, SPARSE * filled):
+        warn(
+            f"the grid has {rows} x {columns} pixels, of which frames fill at most {100 * filled / (rows * columns):.2g} %, since frames lie up "
+            f"to {reach:.3g} degrees from their middle, the farthest {farthest.middle}; look at its CRVAL, or make a grid for each group.",
+            GridWarning,
+        )
     # nothing says where a pixel has to begin: so that one frame has as many as it had
     first = (low + high - (rows, columns)) / 2
     return shifted(grid, first[0], first[1]), normalize_shape((rows, columns))
@@ -122,38 +160,56 @@ def bounded(grid: Any, placed: Sequence[tuple[Any, tuple[int, int]]]) -> tuple[A
     return shifted(grid, int(y0), int(x0)), normalize_shape((int(y1 - y0), int(x1 - x0)))
 
 
-def _check_size(scale: float, finest: float, reach: float, given: object) -> None:
-    """Raise an error with the likely cause if a grid would have far too many pixels, or too few."""
-    if not isinstance(given, u.Quantity) and scale > COARSEST * finest:
-        raise ParameterError(
-            f"pixel_scale {given!r} is in degrees, {scale / finest:.0f} times that of the frames; give it with a unit, such as "
-            f"{given!r} * u.arcsec."
-        )
+def _check_scales(placed: Sequence[PlacedFrame], scales: Sequence[float], given: object) -> None:
+    """Raise an error for a scale that is in degrees and meant in arcseconds, and warn of frames whose scales are far apart."""
+    finest, coarsest = int(np.argmin(scales)), int(np.argmax(scales))
+    if given is not None and not isinstance(given, u.Quantity):
+        scale = degrees_of("pixel_scale", given)
+        if scale > COARSEST * scales[finest]:
+            raise ParameterError(
+                f"pixel_scale {given!r} is in degrees, {scale / scales[finest]:.0f} times that of the frames; give it with a unit, such "
+                f"as {given!r} * u.arcsec."
+            )
+    if scales[coarsest] > SPARSE * scales[finest]:
+        small, large = (f"{placed[i].label} has pixels of {3600 * scales[i]:.3g} arcsec" for i in (finest, coarsest))
+        warn(f"{large} and {small}; look at CDELT or CD and CUNIT of both.", GridWarning)
+
+
+def _check_size(scale: float, reach: float, farthest: PlacedFrame) -> None:
+    """Raise an error with the likely cause if a grid would have far too many pixels."""
     pixels = (2 * reach / scale) ** 2
     if pixels > LARGEST:
         cause = (
-            "the frames lie far apart on the sky, so make a grid for each group of them, or use sky_cells()"
+            f"the frames lie far apart on the sky, the farthest {farthest.middle}; look at its CRVAL and CUNIT, make a grid for each group of "
+            "frames, or use sky_cells()"
             if reach > 1
-            else "look at pixel_scale"
+            else "give a larger pixel_scale, or look at CDELT or CD and CUNIT"
         )
         raise ParameterError(
-            f"the grid would have {pixels:.2g} pixels of {scale:.3g} degrees, since frames lie up to {reach:.3g} degrees from their "
+            f"the grid would have {pixels:.2g} pixels of {3600 * scale:.3g} arcsec, since frames lie up to {reach:.3g} degrees from their "
             f"middle: {cause}."
         )
 
+
+SPARSE = 20
+"""Times by which pixels of frames may differ, and a grid may have more pixels than its frames."""
+
+LARGE = 2**24
+"""Pixels of a grid of which nobody needs to be warned: it is written in a second."""
 
 COARSEST = 100
 """Times by which a scale without a unit may be coarser than the frames; 3600 if arcseconds were meant."""
 
 
-def placed_frames(frames: Any) -> list[tuple[Any, tuple[int, int]]]:
-    """Return WCS and shape of each of some frames, trees of such, or names of files."""
+def placed_frames(frames: Any) -> list[PlacedFrame]:
+    """Return where each of some frames, trees of such, or names of files lies."""
     found = []
     for given in _several(frames):
         label = str(os.fspath(given)) if isinstance(given, str | os.PathLike) else "the frame"
         for frame in _frames(given):
             image = resolve(frame)
-            found.append((celestial_wcs(image, file_name(image.plan) or label), image.shape))
+            name = file_name(image.plan) or label
+            found.append(PlacedFrame(celestial_wcs(image, name), image.shape, name))
     return found
 
 
@@ -199,7 +255,7 @@ def make_grid(longitude: float, latitude: float, scale: float, projection: str) 
         wcs.wcs.set()
     except InconsistentAxisTypesError:
         raise ParameterError(
-            f"projection {projection!r} is none of FITS; give three letters such as 'TAN' or 'ZEA'."
+            f"projection {projection!r} is none of FITS; give three capital letters such as 'TAN' or 'ZEA'."
         ) from None
     return wcs
 
@@ -212,19 +268,24 @@ def _directions(wcs: Any, shape: tuple[int, int]) -> Array:
     return np.asarray(vectors[:, np.isfinite(vectors).all(axis=0)])
 
 
-def _middle(directions: Sequence[Array]) -> tuple[float, float, float]:
-    """Return longitude and latitude of the middle of images, and the degrees from it to the farthest point.
+def _middle(placed: Sequence[PlacedFrame]) -> tuple[float, float, float, PlacedFrame]:
+    """Return longitude and latitude of the middle of images, the degrees from it to the farthest point, and the image that has it.
 
     Each image counts alike, however many points it was looked at.
     """
-    total = np.sum([vectors.mean(axis=1) for vectors in directions], axis=0) / len(directions)
+    directions = [_directions(frame.wcs, frame.shape) for frame in placed]
+    means = np.array([vectors.mean(axis=1) for vectors in directions])
+    total = means.sum(axis=0) / len(directions)
     length = float(np.linalg.norm(total))
     if length < 0.01:
+        other = placed[int(np.argmin(means @ means[0]))]
         raise ParameterError(
-            "the frames lie all around the sky, so they have no middle; make the grid yourself, such as one in projection CAR or AIT."
+            f"the frames lie all around the sky, so they have no middle ({placed[0].middle}, {other.middle}): look at their CRVAL, or give "
+            "the grid by wcs=, such as one in projection CAR or AIT."
         )
     total /= length
-    cosines = np.concatenate([total @ vectors for vectors in directions])
+    cosines = np.array([(total @ vectors).min() for vectors in directions])
     longitude, latitude = np.arctan2(total[1], total[0]), np.arcsin(np.clip(total[2], -1, 1))
-    reach = np.arccos(np.clip(cosines.min(), -1, 1))
-    return float(np.rad2deg(longitude) % 360), float(np.rad2deg(latitude)), float(np.rad2deg(reach))
+    reach = np.rad2deg(np.arccos(np.clip(cosines, -1, 1)))
+    farthest = int(np.argmax(reach))
+    return float(np.rad2deg(longitude) % 360), float(np.rad2deg(latitude)), float(reach[farthest]), placed[farthest]

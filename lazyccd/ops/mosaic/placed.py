@@ -10,6 +10,7 @@ from lazyccd.errors import ArgumentTypeError, ParameterError, warn
 from lazyccd.frame.core import Image
 from lazyccd.frame.sky_footprint import frame_place
 from lazyccd.kernels.stack.scaling import Levels
+from lazyccd.ops.mosaic.grid import PlacedFrame
 from lazyccd.ops.mosaic.matching import Match
 from lazyccd.ops.mosaic.overlaps import Corrections, corrections_of, overlaps_of
 from lazyccd.ops.mosaic.warp import SkyGrid, celestial_wcs, warped
@@ -91,9 +92,17 @@ def on_grid(given: Given, grid: SkyGrid) -> tuple[Given, Placed]:
     ]
     here = [i for i, place in enumerate(places) if place.size]
     if not here:
+        middles = [
+            PlacedFrame(wcs, shape, label).middle
+            for wcs, shape, label in (
+                (grid.wcs, grid.shape, "the grid"),
+                (sources[0], given.images[0].shape, given.labels[0]),
+            )
+            if hasattr(wcs, "wcs")
+        ]
         raise ParameterError(
-            f"none of the {len(places)} frames lies on the grid of {grid.shape[0]} x {grid.shape[1]} pixels; look at CRVAL and "
-            "CDELT of its WCS, or leave it out for one that holds the frames."
+            f"none of the {len(places)} frames lies on the grid of {grid.shape[0]} x {grid.shape[1]} pixels ({', '.join(middles)}); "
+            "look at CRVAL and CDELT of both, or leave out wcs= for a grid that holds the frames."
         )
     missing = [label for i, label in enumerate(given.labels) if not places[i].size]
     if missing:

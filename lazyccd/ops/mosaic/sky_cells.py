@@ -147,7 +147,7 @@ class SkyCells:
         """
         touched: set[tuple[int, int]] = set()
         places: dict[tuple[int, int], tuple[FrozenWCS, tuple[int, int]]] = {}
-        for wcs, shape in placed_frames(frames):
+        for wcs, shape, _ in placed_frames(frames):
             for key in self._near(wcs, shape) - touched:
                 if key not in places:
                     cell = self._cell(*key)

@@ -16,7 +16,7 @@ import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, FrameError, ParameterError
 from lazyccd.frame.core import Image, resolve
-from lazyccd.frame.header import SECTION_KEYWORD, WCS_KEYWORD, append_cards, cards_of, wcs_cards
+from lazyccd.frame.header import SECTION_KEYWORD, WCS_KEYWORD, append_cards, cards_of, header_view, wcs_cards
 from lazyccd.frame.history_log import LogEntry
 from lazyccd.frame.sky_mapping import (
     FrozenWCS,
@@ -27,7 +27,7 @@ from lazyccd.frame.sky_mapping import (
     shifted,
     unsolved_region,
 )
-from lazyccd.frame.wcs import image_wcs, refuse_unknown_distortion
+from lazyccd.frame.wcs import image_wcs, refuse_text, refuse_unknown_distortion
 from lazyccd.kernels.block import APERTURE
 from lazyccd.kernels.pointwise import first_known
 from lazyccd.kernels.resample.block import resample
@@ -128,7 +128,9 @@ def wcs_project(
     Coordinates are exact at every 64th pixel and cubic in between, where that is right to 1e-4 pixel at the centre; else they are
     exact for smaller cells, down to each pixel. Weights are tabulated at 4096 fractions of a pixel. Identity and whole-pixel
     shifts return the same bits, and an inclined plane stays one. The Lanczos kernels have a window of cosines, near to that of
-    Lanczos, by which stars of 2 pixels FWHM keep their flux to 3e-4 wherever they lie.
+    Lanczos, by which stars of 2 pixels FWHM keep their flux to 3e-4 and their place to 0.001 pixels wherever they lie. Stars of 1.5 pixels
+    keep their flux to 1e-3, and their place to 0.003 pixels with Lanczos 3 and 0.002 with Lanczos 4: at some angles the pixels of the
+    result sample the kernel's transform where it falls from 1 to 0, and such stars have light at the alias of that frequency.
 
     Examples
     --------
@@ -197,11 +199,12 @@ def celestial_wcs(image: Image, label: str = "the frame") -> Any:
         image.
     """
     refuse_unknown_distortion(image.header, label)
+    refuse_text(image.header, label)
     wcs = image_wcs(image, label)
     if wcs is None:
         raise FrameError(
-            f"the header of {label} has no celestial WCS, so it has no place on the sky; solve the field, and add the cards of "
-            "its solution by ds.ccd.with_header()."
+            f"the header of {label} has no celestial WCS, so it has no place on the sky; solve the field and write the cards of the "
+            "solution (CTYPE, CRVAL, CRPIX, CD) into its header, with ds.ccd.with_header()."
         )
     if is_absurd(wcs, image.shape):
         raise FrameError(
@@ -214,8 +217,8 @@ def celestial_wcs(image: Image, label: str = "the frame") -> Any:
     if lost is not None:
         raise FrameError(
             f"the WCS of {label} does not lead back from the sky to the pixels [{lost.y0}:{lost.y1}, {lost.x0}:{lost.x1}] "
-            f"(CTYPE1 = {wcs.wcs.ctype[0]!r}): its distortion folds back there. Fit it anew with a lower order, or cut these pixels "
-            "off with ds.isel()."
+            f"(CTYPE1 = {header_view(image.header).get('CTYPE1')!r}): its distortion folds back there. Fit it anew with a lower order, "
+            "or cut these pixels off with ds.isel()."
         )
     return wcs
 

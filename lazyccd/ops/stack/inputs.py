@@ -75,8 +75,9 @@ class Given:
         value = header.get(keyword, None)
         number = find_number(value)
         if number is None:
+            found = f"has {keyword} = {value!r}, which is no number" if keyword in header else f"has no {keyword}"
             raise KeywordError(
-                f"{self.labels[index]} has {keyword} = {value!r} and must have a number; give the numbers themselves."
+                f"the header of {self.labels[index]} {found}; correct the header, or give the numbers themselves."
             )
         return number
 
@@ -221,7 +222,7 @@ def in_one_unit(given: Given) -> tuple[Given, MaskSchema]:
     matched = []
     schema = first.schema
     for image, label in zip(given.images, given.labels, strict=True):
-        factor = conversion_factor(image.units, first.units, label)
+        factor = conversion_factor(image.units, first.units, label, given.labels[0])
         # no step where nothing changes: it would cost a pass over each frame
         matched.append(image if factor == 1 else replace(affine_image(image, factor), units=first.units))
         # without a mask the planes of a frame are the defaults, which say nothing of its pixels

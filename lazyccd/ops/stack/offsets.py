@@ -106,7 +106,7 @@ def _by_wcs(given: Given, index: int) -> tuple[int, int]:
     systems = []
     for i in (0, index):
         image = given.images[i]
-        wcs = wcs_from_header(image.header, image.y, image.x)
+        wcs = wcs_from_header(image.header, image.y, image.x, label=given.labels[i])
         if wcs is None:
             raise FrameError(f"{given.labels[i]} has no celestial WCS for offsets='wcs'; give a table of offsets.")
         systems.append(wcs)

@@ -24,7 +24,7 @@ from lazyccd.kernels.stack.scaling import Levels, PerFrame
 from lazyccd.ops.stack.inputs import Given
 from lazyccd.plan.footprints import Halo
 from lazyccd.plan.lower import lower_scalars
-from lazyccd.plan.steps import Apply, Input, Reduction, Scalar, make_dtypes, make_params
+from lazyccd.plan.steps import Apply, Input, Reduction, Scalar, file_name, make_dtypes, make_params
 from lazyccd.sections import Region, parse_section
 from lazyccd.stats import clipped_scalar, quantile_scalar
 
@@ -54,7 +54,14 @@ NOTHING = Found()
 
 
 def levels_of(
-    given: Given, scale: Spec, zero: Spec, weights: Any, section: str | None, *, sampled: bool = False
+    given: Given,
+    scale: Spec,
+    zero: Spec,
+    weights: Any,
+    section: str | None,
+    *,
+    sampled: bool = False,
+    scale_name: str = "scale",
 ) -> tuple[Levels, tuple[tuple[str, Scalar], ...], list[Image]]:
     """Return how frames are brought to one level, the scalars for it, and images of the weights of pixels.
 
@@ -68,10 +75,12 @@ def levels_of(
         Where statistics are taken; the whole frame if None.
     sampled
         Whether statistics are IRAF's, of at most 100000 pixels.
+    scale_name
+        What the caller calls ``scale``.
     """
     # tasks find them in the run that combines: a level of the whole frame must be known before its first band, so each
     # frame is read again for it
-    scales = _found(given, scale, "scale", section, sampled=sampled)
+    scales = _found(given, scale, scale_name, section, sampled=sampled)
     zeros = _found(given, zero, "zero", section, sampled=sampled)
     weighting, images = _weights(given, weights)
     levels = Levels(
@@ -109,7 +118,7 @@ def _found(given: Given, spec: Spec, what: str, section: str | None, *, sampled:
     spec
         Numbers, a function, or words, as for `lazyccd.combine`.
     what
-        The argument's name, ``scale`` or ``zero``.
+        The argument's name, ``zero`` or that of the scale.
     section, sampled
         As for `levels_of`.
     """
@@ -122,14 +131,14 @@ def _found(given: Given, spec: Spec, what: str, section: str | None, *, sampled:
         spec = f"!{spec.name}"
     if not isinstance(spec, str):
         return Found(per_frame(spec, count, what))
-    if spec == "exposure" and what == "scale":
+    if spec == "exposure" and what != "zero":
         # a level: a frame of twice the time is divided by two
-        return Found(given.exposures(), is_statistic=True)
+        return Found(_positive(given.exposures(), given, what), is_statistic=True)
     if spec not in STATISTICS and given.is_keyword(spec):
         # factors as they are: imcombine too multiplies by a keyword's numbers, and divides by statistics (icscale.x)
         return Found(tuple(given.header_number(i, spec.removeprefix("!")) for i in range(count)))
     if spec not in STATISTICS:
-        words = ", ".join([*STATISTICS, *(["exposure"] if what == "scale" else [])])
+        words = ", ".join([*STATISTICS, *(["exposure"] if what != "zero" else [])])
         raise ParameterError(
             f"{what} {spec!r} must be numbers, a function, one of {words}, or a keyword of the headers, and none has {spec!r}."
         )
@@ -207,7 +216,9 @@ def sampled_statistic(image: Image, what: str) -> Scalar:
         grid.plan,
         partial=statistics.sample_statistic,
         final=only_partial,
-        params=make_params(what=what, bad_bits=image.schema.bad_bits),
+        params=make_params(
+            what=what, bad_bits=image.schema.bad_bits, **({"name": file_name(image.plan)} if what == "sky" else {})
+        ),
         planes=frozenset({"data", "mask"} & grid.plan.dtypes.keys()),
         region=Region.full(grid.shape),
         tile=None,
@@ -256,7 +267,7 @@ def _weights(given: Given, weights: Any) -> tuple[Found, tuple[Image, ...]]:
 def _named_weights(given: Given, weights: str) -> tuple[Found, tuple[Image, ...]]:
     """Return the weights that a word means."""
     if weights == "exposure":
-        return Found(_positive(given.exposures(), given)), ()
+        return Found(_positive(given.exposures(), given, "weights")), ()
     is_word = weights in {"variance", "smoothed", "pixel"}
     if not is_word and given.is_keyword(weights):
         return Found(tuple(given.header_number(i, weights.removeprefix("!")) for i in range(len(given.images)))), ()
@@ -277,13 +288,13 @@ def _named_weights(given: Given, weights: str) -> tuple[Found, tuple[Image, ...]
     return NOTHING, tuple(_inverse(image, smooth=weights == "smoothed") for image in given.images)
 
 
-def _positive(exposures: tuple[float, ...], given: Given) -> tuple[float, ...]:
+def _positive(exposures: tuple[float, ...], given: Given, what: str) -> tuple[float, ...]:
     """Return exposure times; raise `ParameterError` if one is not above 0, since its frame would be left out in silence."""
     for label, seconds in zip(given.labels, exposures, strict=True):
         if not seconds > 0:
             raise ParameterError(
-                f"weights 'exposure': {label} has an exposure time of {seconds:g}, which must be above 0; leave the frame out, or "
-                "give weights as numbers."
+                f"{what} 'exposure': {label} has an exposure time of {seconds:g}, which must be above 0; correct its header, leave the "
+                "frame out, or give numbers."
             )
     return exposures
 
