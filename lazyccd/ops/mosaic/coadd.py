@@ -31,7 +31,7 @@ from lazyccd.kernels.stack.scaling import Levels
 from lazyccd.kernels.stack.types import Rejecting
 from lazyccd.ops.mosaic.agreement import flux_agreement
 from lazyccd.ops.mosaic.blot import Blotted, without_outliers
-from lazyccd.ops.mosaic.empty import check_pixels
+from lazyccd.ops.mosaic.empty import tell_empty
 from lazyccd.ops.mosaic.grid import bounded, find_optimal_grid
 from lazyccd.ops.mosaic.hot_pixels import can_find_hot_pixels, hot_pixels_left_out
 from lazyccd.ops.mosaic.matching import Match
@@ -226,8 +226,7 @@ def coadd(
     check_result_dtype(dtype, "coadd")
     opened = opened_frames(frames, unit)
     given, schema = in_one_unit(collect(opened))
-    _check_frames(given)
-    check_pixels(opened, given, weights)
+    _check_frames(opened, given, weights)
     target, size = _grid(opened, given, wcs, shape)
     given, placed = on_grid(given, SkyGrid(target, size, kernel_of(order), pixfrac_of(order, pixfrac)))
     blot, rejection = _rejections(reject, given)
@@ -238,9 +237,7 @@ def coadd(
     agreement, samples = (None, ()) if reject is None or match is not None or measure else flux_agreement(given, placed)
     given = _blotted(blot, given, placed, levels, scalars, measure=measure)
     find_hot = reject == AUTO and can_find_hot_pixels(placed)
-    cleaned = given.images
-    if find_hot:
-        cleaned = hot_pixels_left_out(given, placed, levels, scalars, measure=measure)
+    cleaned = hot_pixels_left_out(given, placed, levels, scalars, measure=measure) if find_hot else given.images
     images = placed.warp(cleaned, aperture=_check_maps(maps, given))
     if match is not None or measure:
         images = placed.corrections(given, levels, scalars, match, measure=measure).applied(images)
@@ -307,9 +304,10 @@ def opened_frames(frames: Any, unit: Any = None) -> list[Any]:
     return found
 
 
-def _check_frames(given: Given) -> None:
-    """Refuse frames of different filters, and tell those that are there twice."""
+def _check_frames(opened: Sequence[Any], given: Given, weights: Any) -> None:
+    """Refuse frames of different filters, and tell those that are there twice, or that are known to have no good pixel."""
     _warn_of_repeated(given)
+    tell_empty(opened, given, weights)
     headers = [header_view(image.header) for image in given.images]
     for keyword in FILTERS:
         values = [(label, header.get(keyword)) for label, header in zip(given.labels, headers, strict=True)]

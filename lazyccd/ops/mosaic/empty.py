@@ -18,7 +18,7 @@ ROWS = 256
 """Rows that are looked at before the next ones: most frames have a good pixel among the first."""
 
 
-def check_pixels(opened: Sequence[Any], given: Given, weights: Any) -> None:
+def tell_empty(opened: Sequence[Any], given: Given, weights: Any) -> None:
     """Tell frames in memory without a good pixel, and those whose weights are in memory and nowhere above 0.
 
     Parameters
