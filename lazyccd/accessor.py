@@ -325,7 +325,7 @@ def _alone(part: Image, stack: Image | None) -> xr.Dataset:
         return part.to_dataset()
     # a stack as it came has its pixels at 0, 1, 2 ...
     (y0, y1), (x0, x1) = ((int(v[0]), int(v[-1]) + 1) for v in (part.y, part.x))
-    alone = cut(near(stack, Region(y0, y1, x0, x1)), slice(y0, y1), slice(x0, x1))
+    alone = cut(near(stack, Region(y0, y1, x0, x1), frame_by_frame=False), slice(y0, y1), slice(x0, x1))
     return alone.to_dataset(boundary=True)
 
 

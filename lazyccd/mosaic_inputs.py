@@ -199,7 +199,8 @@ def _pixel(mosaic: Mosaic, position: Position) -> tuple[int, int]:
 
 def _grid_of(mosaic: Mosaic) -> FrozenWCS:
     """Return the WCS of the grid that the frames are resampled onto."""
-    for step in walk(mosaic.step.frames[0]):
+    # from the last step on: what frames are compared with may lie on another grid
+    for step in reversed(list(walk(mosaic.step.frames[0], into_stacks=False))):
         for footprint in step.footprints:
             if isinstance(footprint, Warped) and isinstance(footprint.coordinates, SkyMapping):
                 return footprint.coordinates.target

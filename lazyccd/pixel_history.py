@@ -120,14 +120,24 @@ def stack_image(ccd: xr.Dataset) -> Image | None:
     return image if is_whole and image.kinds.keys() == labels.keys() else None
 
 
-def near(image: Image, region: Region) -> Image:
-    """Return a stack of which nothing but a region will be asked, so that what its frames are compared with is made for that alone."""
+def near(image: Image, region: Region, *, frame_by_frame: bool = True) -> Image:
+    """Return a stack of which nothing but a region will be asked, so that other stacks below it are made for that alone.
+
+    Parameters
+    ----------
+    image
+        The stack.
+    region
+        All that will be asked of it.
+    frame_by_frame
+        Whether tasks pull single frames of it: what these are compared with is then made by one task for all.
+    """
     step = image.plan
     if not isinstance(step, Stack):
         return image
     needs = step.needs(Request(region, frozenset(step.dtypes)))
     roots = [(frame, need) for frame, need in zip(step.frames, needs, strict=True) if need is not None]
-    steps, graphs = narrowed(roots, image.graphs)
+    steps, graphs = narrowed(roots, image.graphs, stacks=frame_by_frame)
     if not steps:
         return image
     # the others lie elsewhere, and nobody will look at them

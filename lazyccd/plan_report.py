@@ -18,7 +18,6 @@ from lazyccd.pixel_history import with_inputs
 from lazyccd.plan.chunks import Grid, grid_boxes
 from lazyccd.plan.cost import Limit, TaskCost, dearest_region, declared_limit, fitting_cuts, process_bytes, task_cost
 from lazyccd.plan.lower import boundaries_below
-from lazyccd.plan.schedule import vertical_halo
 from lazyccd.plan.steps import Chunked, Scalar, Step, walk
 
 DEAR = 1.5
@@ -134,7 +133,7 @@ def plan_report(ccd: xr.Dataset) -> PlanReport:
         steps=tuple(dict.fromkeys(step for part in every for step in part.steps)),
         tasks=sum(part.tasks for part in every),
         chunk=own.chunk,
-        halo_rows=vertical_halo(image.plan),
+        halo_rows=image.plan.halo_rows,
         overhead=own.cost.computed_pixels / (own.chunk[0] * own.chunk[1]),
         read_bytes=sum(part.read_bytes for part in every),
         task_bytes=dearest.peak_bytes,

@@ -11,6 +11,9 @@ from lazyccd.sections import Region
 REACH = 1
 """Pixels about an outlier in which the second, lower limit holds; and those between which the slope of the median is taken."""
 
+ROWS = 64
+"""Rows that are done at a time."""
+
 
 def flag_outliers(
     request: Request,
@@ -57,18 +60,30 @@ def flag_outliers(
     # levels have a scale for each frame, or none
     factor = float(find_scaling(levels, len(levels.scale) or frame + 1, scalars).multipliers[frame])
     factor *= 1.0 if corrections is None else float(corrections[frame, 0])
-    held = a.region
-    middle, slope = _slope(blot, held)
-    noise = np.sqrt(a.variance) if a.variance is not None else np.full(held.shape, sky[1])
+    inner = a.crop(request.region)
+    mask = np.zeros(request.region.shape, mask_dtype) if inner.mask is None else inner.mask.copy()
+    y0, y1, x0, x1 = request.region
+    # a dozen arrays of double precision, which no task needs for all rows at once
+    for top in range(y0, y1, ROWS):
+        rows = Region(top, min(top + ROWS, y1), x0, x1)
+        near = rows.grow(REACH, REACH).intersect(a.region)
+        wide = rows.grow(2 * REACH, 2 * REACH).intersect(blot.region)
+        outliers = _outliers(a.crop(near), blot.crop(wide), snr, scale, factor, float(sky[1]))
+        mask[rows.within(request.region)][outliers[rows.within(near)]] |= mask.dtype.type(bit)
+    return Block(request.region, mask=mask)
+
+
+def _outliers(
+    a: Block, blot: Block, snr: tuple[float, float], scale: tuple[float, float], factor: float, noise_of_sky: float
+) -> Array:
+    """Return which pixels of a frame are outliers; those at the edges of the block lack neighbours."""
+    middle, slope = _slope(blot, a.region)
+    noise = np.sqrt(a.variance) if a.variance is not None else np.full(a.region.shape, noise_of_sky)
     with np.errstate(invalid="ignore"):
         off = np.abs(a.plane("data") * factor - middle)
         first, second = (off > scale[k] * slope + snr[k] * noise * abs(factor) for k in (0, 1))
     # what is not finite is off nothing: it is bad anyway, or no other frame has it
-    outliers = (_grown(first) & second)[request.region.within(held)]
-    inner = a.crop(request.region)
-    mask = np.zeros(request.region.shape, mask_dtype) if inner.mask is None else inner.mask.copy()
-    mask[outliers] |= mask.dtype.type(bit)
-    return Block(request.region, mask=mask)
+    return np.asarray(_grown(first) & second)
 
 
 def _grown(flags: Array) -> Array:

@@ -15,7 +15,7 @@ import functools
 import math
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -27,10 +27,10 @@ from dask.utils import format_bytes, parse_bytes
 from lazyccd.errors import MemoryLimitError, ParameterError
 from lazyccd.kernels.block import Request
 from lazyccd.plan.chunks import KEPT_BYTES
-from lazyccd.plan.evaluate import band_rows, cut_request
+from lazyccd.plan.evaluate import band_rows, bands_of_rows, cut_request, stack_bytes
 from lazyccd.plan.job import job_bytes, job_cpus
 from lazyccd.plan.on_demand import GROUP_PIXELS
-from lazyccd.plan.schedule import Action, demand, make_schedule, strip_rows
+from lazyccd.plan.schedule import Action, demand, demand_below, make_schedule, stacks_inside, strip_rows
 from lazyccd.plan.steps import Stack, Step, walk
 from lazyccd.sections import Region
 
@@ -65,28 +65,30 @@ def task_cost(plan: Step, region: Region, planes: Sequence[str] | None = None, c
     """Return what it costs to pull a region of a plan, cut into so many bands of rows."""
     request = Request(region, frozenset(planes or plan.dtypes))
     bands = list(cut_request(request, cuts))
-    order = list(walk(plan))
-    deep = demand(order, [(plan, request)], through_stacks=True)
-    held = sum(step.held_bytes(deep.get(step.token, ())) for step in order)
+    held = sum(step.held_bytes(requests) for step, requests in demand_below([(plan, request)]).values())
     # a band in the middle has the whole halo, at the edges of the image it is cut
-    band = bands[len(bands) // 2]
-    deep = demand(order, [(plan, band)], through_stacks=True)
-    read = sum(step.read_bytes(deep.get(step.token, ())) for step in order)
-    kept = min(sum(step.decoded_bytes(deep.get(step.token, ())) for step in order), KEPT_BYTES)
-    computed = max((sum(r.region.size for r in requests) for requests in deep.values()), default=0)
+    middle = bands[len(bands) // 2]
+    band = request._replace(region=dearest_region(plan, [middle.region, *(each.region for each in bands)]))
+    asked = demand_below([(plan, band)]).values()
+    read = sum(step.read_bytes(requests) for step, requests in asked)
+    kept = min(sum(step.decoded_bytes(requests) for step, requests in asked), KEPT_BYTES)
+    computed = max((sum(r.region.size for r in requests) for _, requests in asked), default=0)
     # the block handed on, and a copy of it as what users hold
     result = 2 * _bytes(plan, request)
-    peak = held + kept + _peak([(plan, band)], cuts) + result
+    inside = stacks_inside(plan, request)
+    given = {stack.token: sum(_bytes(stack, each) for each in requests) for stack, requests in inside}
+    first = max((_scratch_of_stack(s, each, cuts) for s, requests in inside for each in requests), default=0)
+    peak = held + kept + sum(given.values()) + max(first, _peak([(plan, band)], cuts, given)) + result
     return TaskCost(peak, read * len(bands), computed * len(bands))
 
 
-def _peak(roots: Sequence[tuple[Step, Request]], cuts: int) -> int:
-    """Return the most bytes that the blocks of a schedule take at a time."""
+def _peak(roots: Sequence[tuple[Step, Request]], cuts: int, given: Collection[str] = ()) -> int:
+    """Return the most bytes that the blocks of a schedule take at a time, besides what is given."""
     alive: dict[str, int] = {}
     peak = 0
-    for action in make_schedule(roots):
+    for action in make_schedule(roots, given):
         out = sum(_bytes(action.step, request) for request in action.requests)
-        scratch = max(_scratch(action, request, cuts) for request in action.requests)
+        scratch = max(_scratch(action, request, cuts, given) for request in action.requests)
         peak = max(peak, sum(alive.values()) + out + scratch)
         alive[action.step.token] = out
         for token in action.frees:
@@ -94,24 +96,32 @@ def _peak(roots: Sequence[tuple[Step, Request]], cuts: int) -> int:
     return peak
 
 
-def _scratch(action: Action, request: Request, cuts: int) -> int:
+def _scratch_of_stack(step: Step, request: Request, cuts: int, given: Collection[str] = ()) -> int:
+    """Return the bytes that combining the frames of a stack takes besides its result."""
+    assert isinstance(step, Stack)
+    rows = min(band_rows(step, request, cuts), request.region.shape.y)
+    # of a mosaic, on each band lie other frames
+    bands = bands_of_rows(request, rows) if step.places else iter(())
+    band = max(bands, key=lambda each: stack_bytes(step, each), default=None) or next(bands_of_rows(request, rows))
+    roots = [(f, need) for f, need in zip(step.frames, step.needs(band), strict=True) if need is not None]
+    pixels = max((need.region.size for _, need in roots), default=0)
+    return _peak(roots, cuts, given) + int(TEMPORARIES * _bytes(step, band)) + pixels * step.scratch_bytes
+
+
+def _scratch(action: Action, request: Request, cuts: int, given: Collection[str]) -> int:
     """Return the bytes that making one region of a kept step takes besides its inputs and its result."""
     step = action.step
     if isinstance(step, Stack):
-        rows = min(band_rows(step, request, cuts), request.region.shape.y)
-        band = Request(request.region._replace(y1=request.region.y0 + rows), request.planes)
-        roots = [(f, need) for f, need in zip(step.frames, step.needs(band), strict=True) if need is not None]
-        pixels = max((need.region.size for _, need in roots), default=0)
-        return _peak(roots, cuts) + int(TEMPORARIES * _bytes(step, band)) + pixels * step.scratch_bytes
+        return _scratch_of_stack(step, request, cuts, given)
     if not step.local or not step.inputs:
         needs = zip(step.inputs, step.needs(request), strict=True)
-        given = sum(_bytes(source, need) for source, need in needs if need is not None)
-        return int(TEMPORARIES * max(given, _bytes(step, request))) + _on_demand(step)
+        read = sum(_bytes(source, need) for source, need in needs if need is not None)
+        return int(TEMPORARIES * max(read, _bytes(step, request))) + _on_demand(step)
     rows = strip_rows(action.segment, request)
     strip = Request(request.region._replace(y1=request.region.y0 + rows), request.planes)
     demands = demand(action.segment, [(step, strip)], in_strip=True)
-    inside = sum(_bytes(s, r) for s in action.segment for r in demands.get(s.token, []))
-    return int(TEMPORARIES * inside)
+    taken = sum(_bytes(s, r) for s in action.segment for r in demands.get(s.token, []))
+    return int(TEMPORARIES * taken)
 
 
 def _on_demand(step: Step) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 
 from lazyccd.errors import MemoryLimitError
 from lazyccd.kernels.block import ALL_PLANES, Array, Block, Request, Target, empty_block
-from lazyccd.plan.chunks import BANDS_PER_HALO, KEPT_BYTES, STRIP_PIXELS
+from lazyccd.plan.chunks import BANDS_PER_HALO, KEPT_BYTES, MOSAIC_BYTES, STRIP_PIXELS
 from lazyccd.plan.on_demand import value_of
 from lazyccd.plan.schedule import (
     SMALL_PIXELS,
@@ -20,12 +20,12 @@ from lazyccd.plan.schedule import (
     Demands,
     bands,
     calls_at_once,
-    demand,
+    demand_below,
     first_strip,
     make_schedule,
-    vertical_halo,
+    stacks_inside,
 )
-from lazyccd.plan.steps import Scalar, ScalarValue, Source, Stack, Step, walk
+from lazyccd.plan.steps import Scalar, ScalarValue, Source, Stack, Step
 from lazyccd.plan.storage import Reader, StoredRows
 from lazyccd.sections import Region
 
@@ -65,6 +65,7 @@ class Evaluation:
         self._pixels = 0
         self._root: tuple[Step, Request] | None = None
         self._asked: Demands | None = None
+        self._inside: dict[str, list[Block]] = {}
 
     def __enter__(self) -> Evaluation:
         """Return itself."""
@@ -93,12 +94,16 @@ class Evaluation:
         # what is asked in all is found only if a reader decodes several rows together
         self._root, self._asked = (step, request), None
         self._pixels = request.region.size
+        self._inside = {}
+        for inside, requests in stacks_inside(step, request):
+            assert isinstance(inside, Stack)
+            self._inside[inside.token] = [_whole(inside, each, self._stack(inside, each)) for each in requests]
         for part in cut_request(request, self._cuts):
             if calls := calls_at_once(step, part):
                 yield self._strip(calls, part, {}, target)
                 continue
-            blocks: dict[str, list[Block]] = {}
-            *before, last = make_schedule([(step, part)])
+            blocks = dict(self._inside)
+            *before, last = make_schedule([(step, part)], self._inside)
             for action in before:
                 self._run(action, blocks)
             # the last step is handed on band by band: nobody needs its block as a whole
@@ -106,7 +111,7 @@ class Evaluation:
 
     def _follow(self, schedule: Sequence[Action], roots: Sequence[tuple[Step, Request]]) -> list[Block]:
         """Do the work of a schedule."""
-        blocks: dict[str, list[Block]] = {}
+        blocks = dict(self._inside)
         for action in schedule:
             self._run(action, blocks)
         return [_find(blocks[step.token], request) for step, request in roots]
@@ -129,7 +134,10 @@ class Evaluation:
             yield from self._stack(step, request)
         elif not action.in_strips:
             needs = step.needs(request)
-            given = [_take(blocks, s, need) for s, need in zip(step.inputs, needs, strict=True)]
+            given = [
+                None if need is None else _find(blocks[s.token], need)
+                for s, need in zip(step.inputs, needs, strict=True)
+            ]
             yield self._call(step, request, given)
         else:
             times = self._heights(action, request, target)
@@ -258,7 +266,7 @@ class Evaluation:
         first = region.y0 // rows * rows
         if self._asked is None:
             roots = [self._root] if self._root else []
-            self._asked = demand(list(walk(*(root for root, _ in roots))), roots, through_stacks=True)
+            self._asked = {token: asked.requests for token, asked in demand_below(roots).items()}
         asked = [request.region for request in self._asked.get(step.token, ())]
         top = max(first, min((each.y0 for each in asked), default=0))
         bottom = min(first + rows, max((each.y1 for each in asked), default=step.shape[0]))
@@ -276,15 +284,19 @@ class Evaluation:
 
     def _stack(self, step: Stack, request: Request) -> Iterator[Block]:
         """Combine the frames in bands of rows."""
-        for band, roots, schedule in bands(step, request, band_rows(step, request, self._cuts)):
+        for band, roots, schedule in bands(step, request, band_rows(step, request, self._cuts), self._inside):
             found = iter(self._follow(schedule, roots))
             yield self._call(step, band, [None if need is None else next(found) for need in step.needs(band)])
 
 
 def cut_request(request: Request, cuts: int) -> Iterator[Request]:
     """Yield a request in so many bands of rows, or in fewer if it has fewer rows."""
+    return bands_of_rows(request, max(1, -(-request.region.shape.y // cuts)))
+
+
+def bands_of_rows(request: Request, rows: int) -> Iterator[Request]:
+    """Yield a request in bands of so many rows."""
     region = request.region
-    rows = max(1, -(-region.shape.y // cuts))
     for y0 in range(region.y0, region.y1, rows):
         yield request._replace(region=region._replace(y0=y0, y1=min(y0 + rows, region.y1)))
 
@@ -299,12 +311,14 @@ def band_rows(step: Stack, request: Request, cuts: int = 1) -> int:
     """
     # a task that cuts its region to fit into memory has less for the bands too
     budget = step.budget_bytes // cuts
+    if step.places:
+        return _mosaic_rows(step, request, budget, min(step.budget_bytes, MOSAIC_BYTES) // cuts)
     first = Request(request.region._replace(y1=request.region.y0 + 1), request.planes)
     needs = [(frame, need) for frame, need in zip(step.frames, step.needs(first), strict=True) if need is not None]
     columns = max((need.region.shape.x for _, need in needs), default=1)
     each = max((sum(f.dtypes[p].itemsize for p in need.planes) for f, need in needs), default=1) * columns
     margin = 2 * step.footprint.halo[0]
-    halo = max((vertical_halo(frame) for frame, _ in needs), default=0)
+    halo = max((frame.halo_rows for frame, _ in needs), default=0)
     least = min(max(1, BANDS_PER_HALO * halo), request.region.shape.y) + margin
     rows = budget // max(1, len(needs) * each)
     if rows < least:
@@ -317,16 +331,39 @@ def band_rows(step: Stack, request: Request, cuts: int = 1) -> int:
         )
     # without a halo a band is no dearer for being low, and then it stays in cache; with one it is as high as the budget lets it,
     # and so it is over images that are turned: what lies under a low band is nearly as large as what lies under a high one
-    if not halo and not margin and not step.places:
+    if not halo and not margin:
         rows = min(rows, max(1, STRIP_PIXELS // columns))
     return rows - margin
 
 
-def _take(blocks: Mapping[str, list[Block]], step: Step, need: Request | None) -> Block | None:
-    """Return the part of a computed step that a request needs; None if it needs nothing."""
-    if need is None:
-        return None
-    return _find(blocks[step.token], need)
+def _mosaic_rows(step: Stack, request: Request, budget: int, usual: int) -> int:
+    """Return how many rows of a mosaic are combined at a time: bands take the usual bytes, or up to the budget if they must.
+
+    On each band lie other frames. It is as high as the budget lets it: what lies under a low band of a turned image is nearly as
+    large as what lies under a high one.
+    """
+    rows = request.region.shape.y
+    halo = max((step.frames[i].halo_rows for i in step.needed(request)), default=0)
+    least = min(max(1, BANDS_PER_HALO * halo), rows)
+    while (most := max(stack_bytes(step, band) for band in bands_of_rows(request, rows))) > usual:
+        if rows == least:
+            if most <= budget:
+                break
+            raise MemoryLimitError(
+                f"{least} row{'s' if least > 1 else ''} of {request.region.shape.x} pixels of the frames of a mosaic take {most} "
+                f"bytes and its bands may take {budget}; raise the limit or use smaller chunks."
+            )
+        # lower bands have fewer frames: some more rows than this may fit, and never so many as before
+        rows = max(least, min(rows * usual // most, rows - 1))
+    return rows
+
+
+def stack_bytes(step: Stack, request: Request) -> int:
+    """Return the bytes of the blocks of frames that a request needs."""
+    return sum(
+        need.region.size * sum(step.frames[i].dtypes[plane].itemsize for plane in need.planes)
+        for i, need in step.needed(request).items()
+    )
 
 
 def _find(blocks: Sequence[Block], request: Request) -> Block:

@@ -31,8 +31,8 @@ from lazyccd.plan.cost import fits_memory
 from lazyccd.plan.footprints import Shifted, Window
 from lazyccd.plan.forks import forget_pools_after_forks
 from lazyccd.plan.results import KeepsResults
-from lazyccd.plan.schedule import demand
-from lazyccd.plan.steps import Apply, Chunked, Input, Reduction, Scalar, Step, make_dtypes, make_params, walk
+from lazyccd.plan.schedule import demand_below
+from lazyccd.plan.steps import Apply, Chunked, Input, Reduction, Scalar, Stack, Step, make_dtypes, make_params, walk
 from lazyccd.plan.tasks import (
     PLANE_OF,
     Kind,
@@ -139,18 +139,18 @@ class PlanLayer(TaskLayer):
         self._scalars = tuple(scalars)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the order, which is quickly had again."""
-        return {key: value for key, value in super().__getstate__().items() if key != "_order"}
+        """Leave out what is quickly had again."""
+        return {key: value for key, value in super().__getstate__().items() if key != "_has_places"}
 
     @cached_property
-    def _order(self) -> list[Step]:
-        """All steps, inputs first; most layers are made for steps on the way, and never asked."""
-        return list(walk(self.plan))
+    def _has_places(self) -> bool:
+        """Whether a mosaic is among the steps; most layers are made for steps on the way, and never asked."""
+        return any(isinstance(step, Stack) and step.places for step in walk(self.plan))
 
     def work(self, region: Region, planes: Iterable[str]) -> Work:
         """Return the work of pulling a region."""
         request = Request(region, frozenset(planes))
-        return make_work(self.plan, request, self._order, self._scalars)
+        return make_work(self.plan, request, self._scalars, has_places=self._has_places)
 
 
 class ImageLayer(PlanLayer, KeepsResults):
@@ -360,11 +360,11 @@ def boundaries_below(plan: Step, graphs: Iterable[HighLevelGraph]) -> dict[str, 
 
 
 def narrowed(
-    roots: Sequence[tuple[Step, Request]], graphs: Sequence[HighLevelGraph]
+    roots: Sequence[tuple[Step, Request]], graphs: Sequence[HighLevelGraph], *, stacks: bool
 ) -> tuple[dict[str, Step], list[HighLevelGraph]]:
     """Return what stands for boundaries below some steps if nothing else is asked of these: one chunk with what they need.
 
-    Through its chunks, a pixel of a mosaic would have all frames of a chunk read, for what its own frames are compared with.
+    Through its chunks, a pixel of a stack of stacks would have all frames of a chunk read.
 
     Parameters
     ----------
@@ -372,6 +372,9 @@ def narrowed(
         Steps, and all that will be asked of them.
     graphs
         Those of the arrays that they read.
+    stacks
+        Whether stacks inside of the plans are made as one chunk too: else each root that is pulled by a task of its own makes them
+        anew.
 
     Returns
     -------
@@ -385,14 +388,14 @@ def narrowed(
             plans[name] = found
     steps: dict[str, Step] = {}
     more: list[HighLevelGraph] = []
-    if not plans:
+    if not plans and not stacks:
         return steps, more
-    order = list(walk(*(step for step, _ in roots)))
-    demands = demand(order, roots, through_stacks=True)
-    for step in order:
-        if isinstance(step, Chunked) and step.name in plans and step.token in demands:
-            region = functools.reduce(Region.union, (request.region for request in demands[step.token]))
-            steps[step.token], graph = _in_one_chunk(plans[step.name].plan, region, graphs)
+    for token, (step, requests) in demand_below(roots).items():
+        inside = step if stacks and isinstance(step, Stack) else None
+        plan = plans[step.name].plan if isinstance(step, Chunked) and step.name in plans else inside
+        if plan is not None:
+            region = functools.reduce(Region.union, (request.region for request in requests))
+            steps[token], graph = _in_one_chunk(plan, region, graphs)
             more.append(graph)
     return steps, more
 
@@ -422,6 +425,12 @@ def window_step(step: Step, region: Region, planes: Sequence[str]) -> Step:
         sources=(Input(step, Window((region.y0, region.x0))),),
         params=make_params(offset=(region.y0, region.x0), step=(1, 1)),
     )
+
+
+def merged(graphs: Iterable[HighLevelGraph]) -> tuple[HighLevelGraph, ...]:
+    """Return one graph with the layers of all; none of none."""
+    given = list({id(graph): graph for graph in graphs}.values())
+    return (HighLevelGraph.merge(*given),) if given else ()
 
 
 def lower_image(

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -29,6 +29,9 @@ SINGLE_PIXELS = 2**24
 """In single calls, regions of few steps are one strip that is the result: up to so many pixels of all steps together."""
 
 Demands = dict[str, list[Request]]
+
+Roots = list[tuple[Step, Request]]
+"""Steps, and what is asked of them."""
 
 
 def add_request(requests: list[Request], new: Request, *, in_strip: bool = False) -> None:
@@ -49,14 +52,8 @@ def add_request(requests: list[Request], new: Request, *, in_strip: bool = False
     requests.append(new)
 
 
-def demand(
-    order: Sequence[Step],
-    roots: Sequence[tuple[Step, Request]],
-    *,
-    through_stacks: bool = False,
-    in_strip: bool = False,
-) -> Demands:
-    """Return the requests on every step of ``order`` (inputs first) that the roots lead to.
+def demand(order: Sequence[Step], roots: Sequence[tuple[Step, Request]], *, in_strip: bool = False) -> Demands:
+    """Return the requests on every step of ``order`` (inputs first) that the roots lead to, down to stacks.
 
     Parameters
     ----------
@@ -64,8 +61,6 @@ def demand(
         Steps, inputs before readers.
     roots
         Steps and what is asked of them.
-    through_stacks
-        Whether requests go on below a `Stack`, which reads its frames by itself in bands.
     in_strip
         See `add_request`.
     """
@@ -74,13 +69,69 @@ def demand(
     for step, request in roots:
         add_request(demands.setdefault(step.token, []), request, in_strip=in_strip)
     for step in reversed(order):
-        if step.pulls_inputs and not through_stacks:
+        if step.pulls_inputs:
             continue
         for request in demands.get(step.token, ()):
             for source, need in zip(step.inputs, step.needs(request), strict=True):
                 if need is not None:
                     add_request(demands.setdefault(source.token, []), need, in_strip=in_strip)
     return demands
+
+
+class Asked(NamedTuple):
+    """All that is asked of a step."""
+
+    step: Step
+    requests: list[Request]
+    """Those of the frames of one stack are united where they lie near, those of several stacks are not: each reads by itself."""
+
+
+def demand_below(roots: Sequence[tuple[Step, Request]]) -> dict[str, Asked]:
+    """Return what the roots lead to of every step, the frames of stacks too, by tokens."""
+    found: dict[str, Asked] = {}
+    todo = [list(roots)]
+    while todo:
+        level = todo.pop()
+        # of a mosaic of thousands of frames those that lie elsewhere are not even looked at
+        order = list(walk(*(step for step, _ in level), into_stacks=False))
+        demands = demand(order, level)
+        for step in order:
+            requests = demands.get(step.token, [])
+            if not requests:
+                continue
+            found.setdefault(step.token, Asked(step, [])).requests.extend(requests)
+            if step.pulls_inputs:
+                todo += [_needed(step, request) for request in requests]
+    return found
+
+
+def stacks_inside(step: Step, request: Request) -> list[Asked]:
+    """Return the stacks that frames of another stack are compared with, and all that a task needs of them.
+
+    They are made first and held: each band of frames would make them anew, with the margins that these need.
+    """
+    if step.stacks_deep < 2:
+        return []
+    found: dict[str, Asked] = {}
+    for stack, requests in _stacks([(step, request)]):
+        for frames in (_needed(stack, each) for each in requests):
+            for inside, wanted in _stacks(frames):
+                held = found.setdefault(inside.token, Asked(inside, [])).requests
+                for one in wanted:
+                    add_request(held, one)
+    return list(found.values())
+
+
+def _stacks(roots: Roots) -> list[Asked]:
+    """Return the stacks that roots lead to, not those below them, and what is asked of each."""
+    order = list(walk(*(step for step, _ in roots), into_stacks=False))
+    demands = demand(order, roots)
+    return [Asked(step, demands[step.token]) for step in order if step.pulls_inputs and step.token in demands]
+
+
+def _needed(step: Step, request: Request) -> Roots:
+    """Return the inputs of a step of which a request needs something, and what."""
+    return [(source, need) for source, need in zip(step.inputs, step.needs(request), strict=True) if need is not None]
 
 
 class Call(NamedTuple):
@@ -103,9 +154,6 @@ class Call(NamedTuple):
 
 Strip = tuple[Request, list[Call]]
 """A band of rows of a kept step, and the calls that make it."""
-
-Roots = list[tuple[Step, Request]]
-"""Steps, and what is asked of them."""
 
 
 @dataclass(frozen=True)
@@ -153,11 +201,19 @@ class Action:
         return Action(self.step, requests, self.segment, self.frees, known)
 
 
-def make_schedule(roots: Sequence[tuple[Step, Request]]) -> list[Action]:
-    """Return the kept steps in the order in which a task computes them."""
-    order = list(walk(*(step for step, _ in roots)))
+def make_schedule(roots: Sequence[tuple[Step, Request]], given: Collection[str] = ()) -> list[Action]:
+    """Return the kept steps in the order in which a task computes them.
+
+    Parameters
+    ----------
+    roots
+        Steps, and what is asked of them.
+    given
+        Tokens of steps of which the task has all that it needs; see `stacks_inside`.
+    """
+    order = list(walk(*(step for step, _ in roots), seen=set(given), into_stacks=False))
     demands = demand(order, roots)
-    kept = _kept(order, demands, {step.token for step, _ in roots})
+    kept = _kept(order, demands, {step.token for step, _ in roots}).union(given)
     segments = {step.token: _segment(step, kept, demands) for step in order if step.token in kept}
     last_reader: dict[str, str] = {}
     for step in order:
@@ -165,7 +221,7 @@ def make_schedule(roots: Sequence[tuple[Step, Request]]) -> list[Action]:
             for token in _leaves(segments[step.token], kept, step):
                 last_reader[token] = step.token
     # roots are handed on when all is done
-    keep_for_ever = {step.token for step, _ in roots}
+    keep_for_ever = {step.token for step, _ in roots}.union(given)
     return [
         Action(
             step,
@@ -266,7 +322,7 @@ def strip_calls(segment: Sequence[Step], request: Request) -> list[Call]:
 def calls_at_once(step: Step, request: Request) -> list[Call]:
     """Return the calls that make a small region of a plan without halos in one strip, as its schedule would; else none."""
     # found without the schedule, which takes as long as to compute 512² pixels
-    order = list(walk(step))
+    order = list(walk(step, into_stacks=False))
     single = held_arrays() is not None and len(order) * request.region.size <= SINGLE_PIXELS
     if request.region.size > SMALL_PIXELS and not single:
         return []
@@ -326,11 +382,13 @@ def strips(segment: Sequence[Step], request: Request, times: int = 1) -> Iterato
         yield strip, calls
 
 
-def bands(step: Stack, request: Request, rows: int) -> Iterator[tuple[Request, Roots, list[Action]]]:
+def bands(
+    step: Stack, request: Request, rows: int, given: Collection[str] = ()
+) -> Iterator[tuple[Request, Roots, list[Action]]]:
     """Yield bands of rows of a stack's request, each with what is asked of the frames and how it is computed.
 
     The order of work is found once if the second band needs what the first one does, further down, as in `strips`; bands of
-    frames with halos differ at the edges.
+    frames with halos differ at the edges. For ``given`` see `make_schedule`.
     """
     region = request.region
     can_repeat = (
@@ -352,9 +410,8 @@ def bands(step: Stack, request: Request, rows: int) -> Iterator[tuple[Request, R
         if repeats and whole:
             roots, actions = [(frame, _moved(frame, need, rows)) for frame, need in roots], moved
         else:
-            needs = zip(step.frames, step.needs(band), strict=True)
-            roots = [(frame, need) for frame, need in needs if need is not None]
-            actions = make_schedule(roots)
+            roots = _needed(step, band)
+            actions = make_schedule(roots, given)
             if can_repeat:
                 actions = [action.with_strips() for action in actions]
                 repeats = whole and [(a, a.known) for a in actions] == [(a, a.known) for a in moved]
@@ -389,13 +446,3 @@ def _further_down(band: _Repeated, y0: int) -> tuple[Roots, list[Action]]:
     rows = y0 - band.y0
     roots = [(frame, _moved(frame, need, rows)) for frame, need in band.roots]
     return roots, [action.moved(rows) for action in band.actions]
-
-
-def vertical_halo(step: Step) -> int:
-    """Return how many rows beyond its own a region of this step needs of its sources, at most."""
-    # halos of a chain add up; of two branches the larger counts
-    halos: dict[str, int] = {}
-    for at in walk(step):
-        reads = zip(at.inputs, at.footprints, strict=True)
-        halos[at.token] = max((footprint.halo[0] + halos[i.token] for i, footprint in reads), default=0)
-    return halos[step.token]

@@ -152,6 +152,12 @@ class Step:
     arrays: Mapping[str, None] = field(init=False, repr=False)
     """Names of the dask arrays that this step and those below read."""
 
+    halo_rows: int = field(init=False, repr=False)
+    """Rows beyond its own that a region of this step needs of its sources at most."""
+
+    stacks_deep: int = field(init=False, repr=False)
+    """How many steps that pull their inputs lie below one another, this one among them: 2 if frames are compared with a stack."""
+
     def __post_init__(self) -> None:
         """Compute the token, and gather what is pending and read below.
 
@@ -163,8 +169,13 @@ class Step:
             type(self).__name__, self.shape, token_of_words(self.planes), self.identity()
         )
         object.__setattr__(self, "token", token)
-        object.__setattr__(self, "pending", _united([*(i.pending for i in self.inputs), *_pending_of(self.scalars)]))
+        object.__setattr__(self, "pending", _united([*(i.pending for i in self.inputs), *pending_of(self.scalars)]))
         object.__setattr__(self, "arrays", _united(i.arrays for i in self.inputs))
+        # halos of a chain add up; of two branches the larger counts
+        reads = zip(self.inputs, self.footprints, strict=True)
+        object.__setattr__(self, "halo_rows", max((rule.halo[0] + i.halo_rows for i, rule in reads), default=0))
+        deep = max((i.stacks_deep for i in self.inputs), default=0) + self.pulls_inputs
+        object.__setattr__(self, "stacks_deep", deep)
 
     # dataclasses would compare field by field, down to the sources, for each of thousands of comparisons
     def __eq__(self, other: object) -> bool:
@@ -719,7 +730,7 @@ class Reduction:
     @property
     def pending(self) -> Mapping[str, Scalar]:
         """The scalars that the tasks of this reduction depend on, by token."""
-        return _united([self.step.pending, *_pending_of(self.scalars)])
+        return _united([self.step.pending, *pending_of(self.scalars)])
 
     def arguments(self, known: Mapping[str, Array]) -> dict[str, Any]:
         """Return the parameters and scalars by name, given the numbers of pending scalars by token."""
@@ -801,7 +812,7 @@ class Scalar:
         return self.on_demand and self.given is None
 
 
-def _pending_of(scalars: Scalars) -> Iterator[Mapping[str, Scalar]]:
+def pending_of(scalars: Scalars) -> Iterator[Mapping[str, Scalar]]:
     """Yield the scalars that must be known before tasks that may need some others begin, by token."""
     for _, scalar in scalars:
         if scalar.is_on_demand:
@@ -812,14 +823,27 @@ def _pending_of(scalars: Scalars) -> Iterator[Mapping[str, Scalar]]:
 
 
 def _united(mappings: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the union; that of one mapping and empty ones is the same object, so that many steps share it."""
+    """Return the union; if one mapping holds all others it is the same object, so that many steps share it."""
     # most steps of a chain add nothing, and share the dict of the step below
     given = list({id(mapping): mapping for mapping in mappings if mapping}.values())
-    return given[0] if len(given) == 1 else {key: value for mapping in given for key, value in mapping.items()}
+    largest = max(given, key=len, default={})
+    if all(mapping is largest or mapping.keys() <= largest.keys() for mapping in given):
+        return largest
+    return {key: value for mapping in given for key, value in mapping.items()}
 
 
-def walk(*roots: Step, seen: set[str] | None = None) -> Iterator[Step]:
-    """Yield every step once, inputs before the steps that read them; steps whose tokens are in ``seen``, which grows, not at all."""
+def walk(*roots: Step, seen: set[str] | None = None, into_stacks: bool = True) -> Iterator[Step]:
+    """Yield every step once, inputs before the steps that read them.
+
+    Parameters
+    ----------
+    roots
+        The last steps.
+    seen
+        Tokens of steps that are not yielded; those of all that are, are added.
+    into_stacks
+        Whether the inputs of steps that pull these by themselves are among them.
+    """
     # no recursion: a loop of a user's that adds a thousand frames makes a plan deeper than Python's stack
     seen = set() if seen is None else seen
     todo: list[tuple[Step, bool]] = [(root, False) for root in reversed(roots)]
@@ -830,7 +854,8 @@ def walk(*roots: Step, seen: set[str] | None = None) -> Iterator[Step]:
         elif step.token not in seen:
             seen.add(step.token)
             todo.append((step, True))
-            todo.extend((i, False) for i in reversed(step.inputs) if i.token not in seen)
+            if into_stacks or not step.pulls_inputs:
+                todo.extend((i, False) for i in reversed(step.inputs) if i.token not in seen)
 
 
 def file_name(plan: Step) -> str:
@@ -856,11 +881,8 @@ def settled(root: Step, scalars: Mapping[str, Array]) -> Step:
 
 def rebuilt(root: Step, steps: Mapping[str, Step], scalars: Mapping[str, Array]) -> Step:
     """Return the plan with other steps for those whose tokens are in ``steps``, and with scalars put in, by token."""
-    new: dict[str, Step] = {}
-    for step in walk(root):
-        if step.token in steps:
-            new[step.token] = steps[step.token]
-            continue
+    new = dict(steps)
+    for step in walk(root, seen=set(steps)):
         inputs = tuple(new[i.token] for i in step.inputs)
         own = tuple((name, scalar.settled(scalars)) for name, scalar in step.scalars)
         changed = any(a is not b for a, b in zip(inputs, step.inputs, strict=True)) or own != step.scalars

@@ -6,7 +6,7 @@ more than once: dask computes the tasks of a worker that died again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
@@ -17,8 +17,8 @@ from lazyccd.kernels.block import Array, Block, Request, Target
 from lazyccd.plan.cost import cuts_of_task, declared_bytes, keep_freed_memory
 from lazyccd.plan.evaluate import Evaluation
 from lazyccd.plan.results import ResultMemory, parts_of
-from lazyccd.plan.schedule import demand
-from lazyccd.plan.steps import ChunkKey, Reduction, Stack, Step
+from lazyccd.plan.schedule import demand_below
+from lazyccd.plan.steps import ChunkKey, Reduction, Step, pending_of
 from lazyccd.sections import Region
 
 Kind: TypeAlias = Literal[
@@ -141,22 +141,31 @@ class Work:
         return dict(zip(self.scalars, deps[len(self.chunks) :], strict=True))
 
 
-def make_work(plan: Step, request: Request, order: Sequence[Step], scalars: Iterable[str]) -> Work:
-    """Return the work of one task; ``order`` holds the plan's steps, inputs first, ``scalars`` tokens of what is pending."""
+def make_work(plan: Step, request: Request, scalars: Sequence[str], *, has_places: bool) -> Work:
+    """Return the work of one task.
+
+    Parameters
+    ----------
+    plan, request
+        What is pulled.
+    scalars
+        Tokens of what is pending.
+    has_places
+        Whether the plan has stacks whose frames lie at places, so that a region may need some of the scalars alone.
+    """
     limit = declared_bytes()
     wanted = tuple(scalars)
-    is_mosaic = bool(wanted) and any(isinstance(step, Stack) and step.places for step in order)
+    is_mosaic = bool(wanted) and has_places
     if not plan.arrays and not is_mosaic:
         # most plans read files alone: no need to walk them once per task for chunks that are not there
         return Work(plan, request, (), wanted, limit)
-    demands = demand(order, [(plan, request)], through_stacks=True)
+    asked = demand_below([(plan, request)]).values()
     if is_mosaic:
         # a cut-out must not wait for what is measured in frames that lie elsewhere
-        asked = {s.token for step in order for wish in demands.get(step.token, ()) for _, s in step.scalars_for(wish)}
-        wanted = tuple(token for token in wanted if token in asked)
-    touched = {
-        key: None for step in order for wanted in demands.get(step.token, ()) for key in step.chunk_keys(wanted.region)
-    }
+        needed = (step.scalars_for(wish) for step, requests in asked for wish in requests)
+        here = {token for scalars in needed for pending in pending_of(scalars) for token in pending}
+        wanted = tuple(token for token in wanted if token in here)
+    touched = {key: None for step, requests in asked for wish in requests for key in step.chunk_keys(wish.region)}
     return Work(plan, request, tuple(touched), wanted, limit)
 
 

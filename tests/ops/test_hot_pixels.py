@@ -159,6 +159,9 @@ def test_a_cut_out_and_the_inputs_of_a_pixel_agree() -> None:
     table = mosaic.ccd.frames_at((y, x))
     assert table["used"].sum() == used
     assert (table["note"] == "masked").sum() == 10 - whole["coverage"][y, x]
+    # the grid is that of the mosaic, not of what frames are compared with
+    sky = make_wcs(0, 0).pixel_to_world(x, y)
+    assert mosaic.ccd.frames_at(sky)["y", "x", "note"].pformat() == table["y", "x", "note"].pformat()
     stamps = mosaic.ccd.stamps((y, x), 5)
     assert np.isfinite(stamps["data"].values[:, 2, 2]).sum() == whole["coverage"][y, x]
     history = mosaic.ccd.explain(y, x)

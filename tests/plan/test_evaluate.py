@@ -20,7 +20,7 @@ from lazyccd.ops import subtract_overscan
 from lazyccd.plan.chunks import chunk_boxes, regular_grid
 from lazyccd.plan.evaluate import Evaluation
 from lazyccd.plan.footprints import Halo, Window
-from lazyccd.plan.schedule import make_schedule, vertical_halo
+from lazyccd.plan.schedule import make_schedule
 from lazyccd.plan.steps import Apply, Chunked, Input, Join, Source, Stack, Step, make_dtypes, make_params
 from lazyccd.sections import Region
 from lazyccd.testing.steps import READS, FormulaStorage, box_step, formula_frame
@@ -172,7 +172,7 @@ def test_blocks_are_freed_after_their_last_reader() -> None:
         steps.append(box_step(image(steps[-1]), 1))
     schedule = make_schedule([(steps[-1], Request(Region(10, 20, 10, 20), DATA))])
     assert [action.frees for action in schedule[1:]] == [(action.step.token,) for action in schedule[:-1]]
-    assert vertical_halo(steps[-1]) == 4
+    assert steps[-1].halo_rows == 4
 
 
 def stack(frames: tuple[Step, ...], budget: int) -> Stack:

@@ -142,7 +142,8 @@ def source_region(coordinates: Coordinates, out: Region, shape: tuple[int, int],
             margin = np.array([taps(kernel, w) // 2 + 1 for w in width])
             low = np.floor(np.maximum(some[:, ::2].min(axis=0), -1e9)).astype(int) - margin
             high = np.floor(np.minimum(some[:, 1::2].max(axis=0), 1e9)).astype(int) + margin + 1
-            found = found.union(Region(low[0], high[0], low[1], high[1]).clip(shape))
+            (y0, x0), (y1, x1) = low.tolist(), high.tolist()
+            found = found.union(Region(y0, y1, x0, x1).clip(shape))
     return found
 
 

@@ -235,9 +235,8 @@ def coadd(
     levels, scalars, weighting = _checked_levels(given, _stated_scale(flux_scale, given), None, weights)
     # matching looks at the scales of all frames at once
     agreement, samples = (None, ()) if reject is None or match is not None or measure else flux_agreement(given, placed)
-    given = _blotted(blot, given, placed, levels, scalars, measure=measure)
-    find_hot = reject == AUTO and can_find_hot_pixels(placed)
-    cleaned = hot_pixels_left_out(given, placed, levels, scalars, measure=measure) if find_hot else given.images
+    find_hot = isinstance(reject, str) and reject == AUTO and can_find_hot_pixels(placed)
+    cleaned = _cleaned(blot, find_hot, given, placed, levels, scalars, measure=measure)
     images = placed.warp(cleaned, aperture=_check_maps(maps, given))
     if match is not None or measure:
         images = placed.corrections(given, levels, scalars, match, measure=measure).applied(images)
@@ -356,19 +355,22 @@ def _less_sky(given: Given, sky: Sky | None, box: int | tuple[int, int]) -> Give
     return given if sky is None else replace(given, images=[without_sky(image, sky, box) for image in given.images])
 
 
-def _blotted(
+def _cleaned(
     blot: Blotted | None,
+    find_hot: bool,
     given: Given,
     placed: Placed,
     levels: Levels,
     scalars: Sequence[tuple[str, Scalar]],
     *,
     measure: bool,
-) -> Given:
-    """Return frames with outliers in their masks, if the rule finds them there."""
-    if blot is None:
-        return given
-    return replace(given, images=without_outliers(blot, given, placed, levels, scalars, measure=measure))
+) -> list[Image]:
+    """Return frames with outliers in their masks, if a rule finds them there, or less their hot pixels, or as they are."""
+    if blot is not None:
+        return without_outliers(blot, given, placed, levels, scalars, measure=measure)
+    if find_hot:
+        return hot_pixels_left_out(given, placed, levels, scalars, measure=measure)
+    return list(given.images)
 
 
 def _stated_scale(flux_scale: Spec, given: Given) -> Spec:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lazyccd.frame.core import Image, resolve
+from lazyccd.frame.core import Image
 from lazyccd.kernels.stack.scaling import Levels
 from lazyccd.kernels.stack.statistics import sky_as_image
 from lazyccd.kernels.stack.types import Rejecting
@@ -17,6 +17,7 @@ from lazyccd.ops.mosaic.placed import Placed
 from lazyccd.ops.stack.combine import StackPlan, plain_rule
 from lazyccd.ops.stack.inputs import Given
 from lazyccd.ops.stack.scaling import sampled_statistic
+from lazyccd.plan.lower import merged
 from lazyccd.plan.steps import Apply, Scalar, Scalars, Step, make_dtypes, make_params
 
 
@@ -65,7 +66,10 @@ def reference(
     rejecting: Rejecting | None = None,
     skies: tuple[Step, ...] = (),
 ) -> Image:
-    """Return the data of a stack of frames on the grid; what reads them depends on its chunks, and does not combine the frames again.
+    """Return the data of a stack of frames on the grid, which each task makes of what it needs.
+
+    Chunks of its own would be held until all their readers are done, and a scheduler may make all of them first: as large as the
+    mosaic, which no memory holds. Only the margin of each chunk of the mosaic is combined twice.
 
     Parameters
     ----------
@@ -88,14 +92,11 @@ def reference(
     first = on_grid[0]
     rule = replace(plain_rule(on_grid, first.schema, method), levels=scale.levels, rejecting=rejecting or Rejecting())
     plan = StackPlan(tuple(on_grid), first.schema, rule, scale.scalars, (), skies=skies, places=placed.places)
-    stacked = replace(
-        first,
-        plan=plan.step(),
-        grid=plan.grid(),
-        uncertainty_type="std",
-        graphs=tuple(graph for image in on_grid for graph in image.graphs),
+    step = plan.step()
+    data = replace(step, planes=make_dtypes(data=step.dtypes["data"]))
+    return replace(
+        first, plan=data, grid=plan.grid(), graphs=merged(graph for each in on_grid for graph in each.graphs)
     )
-    return resolve(stacked.to_dataset(boundary=True)[["data"]])
 
 
 def skies_of(images: Sequence[Image], shape: tuple[int, int]) -> tuple[Step, ...]:

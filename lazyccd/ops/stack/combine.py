@@ -44,7 +44,6 @@ from lazyccd.ops.stack.scaling import Spec, found_levels, levels_of
 from lazyccd.plan.chunks import BANDS_PER_HALO, LARGEST_STACK_BYTES, STACK_BYTES, Grid, mosaic_grid, stack_grid
 from lazyccd.plan.footprints import Footprint, Halo, Lines, PlaneMap, Same
 from lazyccd.plan.lower import lower_image
-from lazyccd.plan.schedule import vertical_halo
 from lazyccd.plan.steps import Apply, Input, Join, Scalar, Stack, Step, make_dtypes, make_params, rebuilt, shared_by_all
 from lazyccd.sections import Region
 
@@ -519,7 +518,7 @@ class StackPlan:
             return limit
         row = sum(sum(dtype.itemsize for _, dtype in step.planes) for step in frames) * self.images[0].shape[1]
         # in lower bands, most of what is read and cleaned would be margins, which the next band computes again
-        halo = max(vertical_halo(step) for step in frames) + self.rule.rejecting.reach
+        halo = max(step.halo_rows for step in frames) + self.rule.rejecting.reach
         return max(1, min(limit, max(STACK_BYTES, 4 * BANDS_PER_HALO * halo * row, 2 * row)))
 
     def grid(self) -> Grid:
