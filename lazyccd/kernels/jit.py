@@ -11,6 +11,8 @@ numba's own cache has four properties that are unsafe on a cluster or slow, henc
 4. It loads all that a compiler needs to know, and scipy's linear algebra with it, before it looks for machine code: 0.5 s of
    each process, where the import of numba takes 0.3 s. Here that waits for a kernel that must be compiled. Nor does a kernel
    that calls ``np.min`` import where numba compiles that from, for globals that machine code never looks at.
+5. It reads the intermediate code of each kernel beside the machine code, for other kernels that may be compiled into one with it.
+   That takes half of the time of loading a kernel. Here it waits for such a kernel, and the names that it defines are kept apart.
 """
 
 from __future__ import annotations
@@ -22,11 +24,12 @@ import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numba
 import numpy as np
-from numba.core import caching, environment
+from llvmlite.binding import parse_bitcode
+from numba.core import caching, codegen, environment
 from numba.core.runtime.nrt import rtsys
 
 from lazyccd.kernels.cache_folder import TEMPORARY, cache_folder
@@ -70,8 +73,71 @@ def _folder_of(py_file: str) -> Path:
     return cache_folder() / f"numpy-{np.__version__}" / path.relative_to(package).parent
 
 
+class _LibraryState(NamedTuple):
+    """What is kept of the library of a compiled kernel."""
+
+    name: str
+    machine_code: bytes
+    bitcode: bytes
+    """Intermediate code, for kernels that are compiled into one with this one."""
+
+    symbols: tuple[str, ...]
+    """Names that it defines."""
+
+
+class _KernelLibrary(codegen.JITCodeLibrary):
+    """The library of a kernel that was loaded, whose intermediate code is read when numba asks for it."""
+
+    _bitcode = b""
+    _parsed: Any = None
+
+    @classmethod
+    def load(cls, owner: Any, state: _LibraryState) -> _KernelLibrary:
+        """Return the library of a state, as `_unserialize` of the base class does; ``owner`` is numba's code generator."""
+        library = cls(owner, state.name)
+        library.enable_object_caching()
+        library._set_compiled_object(state.machine_code)
+        library._bitcode = state.bitcode
+        library._finalize_final_module()
+        owner._engine._defined_symbols.update(state.symbols)
+        return library
+
+    @property
+    def _shared_module(self) -> Any:
+        """The intermediate code."""
+        if self._parsed is None and self._bitcode:
+            self._parsed, self._bitcode = parse_bitcode(self._bitcode), b""
+        return self._parsed
+
+    @_shared_module.setter
+    def _shared_module(self, module: Any) -> None:
+        self._parsed = module
+
+
 class _KernelCacheImpl(caching.CompileResultCacheImpl):
     _locator_classes = [_KernelLocator]  # noqa: RUF012 - numba declares it so
+
+    def reduce(self, cres: Any) -> Any:
+        """Return what is kept of a compiled kernel."""
+        (name, _, (machine_code, bitcode)), *more = super().reduce(cres)
+        module = cres.library._get_module_for_linking()
+        found = (value for values in (module.functions, module.global_variables) for value in values)
+        symbols = tuple(value.name for value in found if not value.is_declaration)
+        return _LibraryState(name, machine_code, bitcode, symbols), *more
+
+    def rebuild(self, target_context: Any, payload: Any) -> Any:
+        """Return the compiled kernel of what was kept."""
+        owner = target_context.codegen()
+        # numba makes the library in the middle of what it does, and for other packages as before
+        owner.unserialize_library = functools.partial(_library_of, owner)
+        return super().rebuild(target_context, payload)
+
+
+def _library_of(owner: Any, state: Any) -> Any:
+    """Return the library of what was kept, by us or by numba's own cache."""
+    if isinstance(state, _LibraryState):
+        return _KernelLibrary.load(owner, state)
+    return type(owner).unserialize_library(owner, state)
 
 
 class _KernelCache(caching.FunctionCache):

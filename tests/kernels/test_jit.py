@@ -107,3 +107,41 @@ def test_signatures_saved_at_once_keep_their_own_code(tmp_path: Path) -> None:
     one._save_index(index)
     assert one.load("float32") == "code of float32"
     assert one.load("int32") is None
+
+
+CALLER = """
+import sys
+import numpy as np
+from lazyccd.kernels.jit import compiled
+
+@compiled
+def double(a):
+    return a[0] + a[0]
+
+@compiled
+def caller(a):
+    return double(a) + 1
+
+assert double(np.array([7.0])) == 14
+library = next(iter(double.overloads.values())).library
+print(type(library).__name__)
+for name in sys.argv[1:]:
+    print(library._parsed is None)
+    assert caller(np.array([7.0])) == 15
+    print(library._parsed is None)
+"""
+
+
+def test_intermediate_code_waits_for_a_kernel_that_needs_it(tmp_path: Path) -> None:
+    """A kernel that was loaded is compiled into another one; without such a one, only its machine code is read."""
+    path = tmp_path / "calling.py"
+    path.write_text(CALLER)
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+
+    def run(*names: str) -> list[str]:
+        command = [sys.executable, str(path), *names]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+
+    assert run() == ["JITCodeLibrary"]
+    assert run("caller") == ["_KernelLibrary", "True", "False"]
+    assert run("caller") == ["_KernelLibrary", "True", "True"]
