@@ -241,6 +241,8 @@ def test_combine_imports_what_it_uses(tmp_path: Path, monkeypatch: pytest.Monkey
         found = modules_after(f"{COMBINE}\n# {number}")
     assert "lazyccd.ops.stack.combine" in found
     unneeded = "lazyccd.accessor", "lazyccd.ops.mosaic", "lazyccd.io.zarr", "scipy.linalg", "scipy.special"
+    kernels = "fits.hcompress", "fits.rice", "filters", "resample.area", "stack.imcombine"
+    unneeded = (*unneeded, *(f"lazyccd.kernels.{name}" for name in kernels))
     libraries = "asyncio", "dask.array", "fsspec", "pandas", "xarray"
     found = {name for name in found if not is_inside(name, ("click",))}
     assert not {name for name in found if is_inside(name, (*UNNEEDED, *unneeded, *libraries))}

@@ -16,7 +16,6 @@ import numpy as np
 from dask.tokenize import tokenize
 
 from lazyccd.kernels.block import ALL_PLANES, PLANES
-from lazyccd.kernels.resample.area import LARGEST
 from lazyccd.kernels.resample.lattice import Coordinates, position, source_region
 from lazyccd.kernels.resample.weights import AREA
 from lazyccd.sections import Region
@@ -311,9 +310,12 @@ class Warped(Footprint):
         """Return the pixel in which the middle of an output pixel lies."""
         found = position(self.coordinates, y, x)
         last = position(self.coordinates, y + 1, x + 1) if self.kernel == AREA and found is not None else None
-        # where the sky comes again, corners lie at both ends of the image
-        if found is not None and last is not None and max(abs(np.subtract(found, last))) < LARGEST:
-            found = (found[0] + last[0]) / 2, (found[1] + last[1]) / 2
+        if found is not None and last is not None:
+            from lazyccd.kernels.resample.area import LARGEST
+
+            # where the sky comes again, corners lie at both ends of the image
+            if max(abs(np.subtract(found, last))) < LARGEST:
+                found = (found[0] + last[0]) / 2, (found[1] + last[1]) / 2
         return None if found is None else _inside(math.floor(found[0] + 0.5), math.floor(found[1] + 0.5), shape)
 
 

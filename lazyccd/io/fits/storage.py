@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,13 @@ from lazyccd.io.fits.byte_source import Identity, open_source
 from lazyccd.io.fits.pixels import PixelFormat
 from lazyccd.io.fits.plain_reader import PlainReader
 from lazyccd.io.fits.scan import FitsFile, HduInfo
-from lazyccd.io.fits.tile_reader import TileReader
 from lazyccd.io.fits.tile_table import TileTable
 from lazyccd.io.names import Selector, parse_selector
 from lazyccd.kernels.block import MAPS
 from lazyccd.plan.chunks import storage_chunk
+
+if TYPE_CHECKING:
+    from lazyccd.io.fits.tile_reader import TileReader
 
 logger = logging.getLogger(__name__)
 
@@ -196,6 +198,8 @@ class FitsStorage:
         source = open_source(self.path, self.identity).source
         if self.tiles is None:
             return PlainReader(source, self.shape, self.dtype, self.name, pixels=self.pixels, offset=self.data_offset)
+        from lazyccd.io.fits.tile_reader import TileReader
+
         return TileReader(
             source,
             self.shape,

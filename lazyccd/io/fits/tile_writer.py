@@ -24,9 +24,6 @@ from lazyccd.io.fits.tile_table import DITHERS
 from lazyccd.kernels.block import Array
 from lazyccd.kernels.fits import decode
 from lazyccd.kernels.fits.encode import shuffle_bytes
-from lazyccd.kernels.fits.hcompress import hcompress, hcompress_bytes
-from lazyccd.kernels.fits.quantize import BLANK, quantize
-from lazyccd.kernels.fits.rice import BLOCK, rice_bytes, rice_encode
 from lazyccd.sections import Region
 
 COMPRESSIONS = ("RICE_1", "GZIP_2", "HCOMPRESS_1")
@@ -153,6 +150,9 @@ class TileGrid:
     @property
     def room(self) -> int:
         """Bytes that no compressed tile exceeds."""
+        from lazyccd.kernels.fits.hcompress import hcompress_bytes
+        from lazyccd.kernels.fits.rice import rice_bytes
+
         pixels = math.prod(self.packing.tile)
         itemsize = np.dtype(self.dtype).itemsize
         if self.packing.algorithm == "HCOMPRESS_1":
@@ -239,6 +239,8 @@ def pack(grid: TileGrid, region: Region, pixels: Array) -> Iterator[TileRun]:
 
 def _pack_quantized(packing: Packing, numbers: Array, tiles: Array, records: Array) -> Array:
     """Quantise and compress float tiles; those that cannot be quantised keep their bits, as GZIP_1."""
+    from lazyccd.kernels.fits.quantize import quantize
+
     parts: list[Array] = []
     integers = np.empty(tiles.shape[1:], np.int32)
     for i, tile in enumerate(tiles):
@@ -258,6 +260,8 @@ def _compress(algorithm: str, tiles: Array, lengths: Array) -> Array:
     if tiles.dtype.kind == "u" and tiles.itemsize > 1:
         bits = bits ^ bits.dtype.type(1 << (8 * tiles.itemsize - 1))  # stored with BZERO as signed integers
     if algorithm == "RICE_1":
+        from lazyccd.kernels.fits.rice import rice_bytes, rice_encode
+
         out = np.empty(len(bits) * rice_bytes(bits.shape[1], bits.itemsize), np.uint8)
         sizes = np.empty(len(bits), np.int64)
         total = rice_encode(bits, out, sizes)
@@ -279,6 +283,8 @@ def _compress(algorithm: str, tiles: Array, lengths: Array) -> Array:
 
 def _hcompress(tile: Array) -> Array:
     """Compress a tile of signed integers, or of unsigned ones of 8 bits, without loss."""
+    from lazyccd.kernels.fits.hcompress import hcompress, hcompress_bytes
+
     scratch = np.empty(tile.shape, np.int32 if tile.itemsize < 4 else np.int64)
     out = np.empty(hcompress_bytes(tile.shape, tile.itemsize), np.uint8)
     return out[: hcompress(tile, scratch, out)]
@@ -322,6 +328,9 @@ def table_cards(grid: TileGrid, heap: int, longest: int) -> list[tuple[str, Any]
 
 def packing_cards(packing: Packing, dtype: str) -> list[tuple[str, Any]]:
     """Return keywords and values that say how the tiles are compressed, but for their shape."""
+    from lazyccd.kernels.fits.quantize import BLANK
+    from lazyccd.kernels.fits.rice import BLOCK
+
     kind = np.dtype(dtype)
     cards: list[tuple[str, Any]] = [("ZCMPTYPE", packing.algorithm)]
     settings: list[tuple[str, Any]] = []

@@ -34,7 +34,6 @@ from lazyccd.kernels.stack.batches import (
     run_rejections,
     shape_of,
 )
-from lazyccd.kernels.stack.imcombine import imcombine_batches, imcombine_scaling
 from lazyccd.kernels.stack.loops import (
     count_lost,
     count_of,
@@ -61,6 +60,8 @@ BITS_PER_WORD = 64
 def scaling_of(rule: Rule, scalars: Mapping[str, Array]) -> Scaling:
     """Return what is done to each frame."""
     if rule.iraf is not None:
+        from lazyccd.kernels.stack.imcombine import imcombine_scaling
+
         return imcombine_scaling(rule, scalars).as_scaling()
     return find_scaling(rule.levels, rule.count, scalars)
 
@@ -115,6 +116,8 @@ def batches_of(
         Which variances the batches need.
     """
     if here.rule.iraf is not None:
+        from lazyccd.kernels.stack.imcombine import imcombine_batches
+
         return imcombine_batches(region, here.blocks, here.rule, scalars, variances=variances)
     return clipped_batches(region, here.blocks, here.rule, here.scaling, variances=variances)
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from lazyccd.errors import EmptyFrameWarning, warn
 from lazyccd.kernels.block import Array, Block, Request
-from lazyccd.kernels.filters import percentiles
 from lazyccd.kernels.moments import mean_and_deviation
 from lazyccd.kernels.quantiles import MAD_TO_SIGMA
 
@@ -108,6 +107,8 @@ def inverse_variance(request: Request, a: Block, *, size: int, shape: tuple[int,
     shape
         Rows and columns of the whole image, at whose edges boxes are cut.
     """
+    from lazyccd.kernels.filters import percentiles
+
     part = percentiles(a.plane("variance"), a.region, request.region, (size, size), shape)[0].astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         weights = np.where(np.isfinite(part) & (part > 0), 1 / part, 0.0)
