@@ -15,7 +15,7 @@ from astropy.io import fits
 from astropy.io.fits.verify import VerifyWarning
 
 from lazyccd.errors import FrameError, quiet
-from lazyccd.frame.header import TABLES, header_from_text
+from lazyccd.frame.header import TABLES, header_from_text, header_view
 from lazyccd.kernels.block import Array
 from lazyccd.plan.steps import file_path
 
@@ -59,7 +59,7 @@ def lattice(positions: Array, axis: str) -> tuple[float, float]:
 
 def needs_tables(text: str) -> bool:
     """Return whether the WCS of a header has distortions that are tables in other HDUs."""
-    return any(key in text for key in TABLES) and any(key in header_from_text(text) for key in TABLES)
+    return any(key in text for key in TABLES) and any(key in header_view(text) for key in TABLES)
 
 
 def wcs_from_header(
@@ -135,7 +135,7 @@ def refuse_text(text: str, label: str = "the frame") -> None:
     FrameError
         Raised with the keyword and its value.
     """
-    header = header_from_text(text)
+    header = header_view(text)
     for keyword in header:
         if LINEAR.match(keyword) and isinstance(header[keyword], str):
             raise FrameError(
@@ -151,7 +151,7 @@ def refuse_unknown_distortion(text: str, label: str = "the frame") -> None:
     FrameError
         Raised with the keyword and its value.
     """
-    header = header_from_text(text)
+    header = header_view(text)
     for keyword in ("CTYPE1", "CTYPE2"):
         value = str(header.get(keyword, ""))
         code, distortion = value[5:8], value[9:12].strip()
@@ -169,12 +169,13 @@ def refuse_unknown_distortion(text: str, label: str = "the frame") -> None:
 
 def _read(text: str, hdus: fits.HDUList | None, label: str) -> WCS | None:
     """Return the WCS of the header of a frame; None if there is none without a letter."""
-    header = header_from_text(text)
-    if "CTYPE1" not in header:
+    view = header_view(text)
+    if "CTYPE1" not in view:
         return None
-    if not any(key in header for key in TABLES):
+    if not any(key in view for key in TABLES):
         # wcslib refuses parameters of a distortion that was left out
-        header = header_from_text("\n".join(line for line in text.split("\n") if not OF_TABLES.match(line)))
+        text = "\n".join(line for line in text.split("\n") if not OF_TABLES.match(line))
+    header = header_from_text(text)
     # astropy would look for the table in the file, and a frame has none
     tables = [key for key in TABLES if key in header]
     if tables and hdus is None:

@@ -16,7 +16,7 @@ import xarray as xr
 
 from lazyccd.errors import ArgumentTypeError, FrameError, ParameterError
 from lazyccd.frame.core import Image, resolve
-from lazyccd.frame.header import SECTION_KEYWORD, WCS_KEYWORD, append_cards, cards_of, header_view, wcs_cards
+from lazyccd.frame.header import SECTION_KEYWORD, WCS_KEYWORD, NewCard, append_cards, cards_of, header_view, wcs_cards
 from lazyccd.frame.history_log import LogEntry
 from lazyccd.frame.sky_mapping import (
     FrozenWCS,
@@ -304,6 +304,15 @@ class SkyGrid:
         """What the WCS is made from."""
         return FrozenWCS.of(self.wcs)
 
+    @cached_property
+    def cards(self) -> tuple[list[NewCard], list[str]]:
+        """Cards of its WCS for the headers of all images that are brought onto it, and lines of records."""
+        # the tables of a distortion would be other HDUs
+        if not hasattr(self.wcs, "to_header") or has_tables(self.wcs):
+            return [], []
+        cards, records = wcs_cards(self.wcs.to_header(relax=True))
+        return [card for card in cards if card[0] not in {"DATE-OBS", "MJD-OBS", "MJDREF", ""}], records
+
 
 def warped(
     image: Image,
@@ -378,24 +387,20 @@ def _resampled(image: Image, source: Any, grid: SkyGrid, kernel: str, *, for_sta
             **({"pixfrac": grid.pixfrac} if kernel == AREA else {}),
         ),
     )
-    header = target_header(image.header, target, shape)
+    header = target_header(image.header, grid)
     return replace(
         image, plan=plan, grid=default_grid(shape), header=header, y=np.arange(shape[0]), x=np.arange(shape[1])
     )
 
 
-def target_header(text: str, target: Any, shape: tuple[int, int]) -> str:
-    """Return a header with the WCS of a target, without sections and WCS of the detector."""
+def target_header(text: str, grid: SkyGrid) -> str:
+    """Return a header with the WCS of a grid, without sections and WCS of the detector."""
     kept = [
         lines
         for keyword, lines in cards_of(text)
         if not WCS_KEYWORD.match(keyword) and (keyword == "GAIN" or not SECTION_KEYWORD.match(keyword))
     ]
     text = "\n".join(line for lines in kept for line in lines)
-    size = [("NAXIS1", shape[1], ""), ("NAXIS2", shape[0], "")]
-    # the tables of a distortion would be other HDUs
-    if not hasattr(target, "to_header") or has_tables(target):
-        return append_cards(text, size)
-    cards, records = wcs_cards(target.to_header(relax=True))
-    cards = [card for card in cards if card[0] not in {"DATE-OBS", "MJD-OBS", "MJDREF", ""}]
+    size = [("NAXIS1", grid.shape[1], ""), ("NAXIS2", grid.shape[0], "")]
+    cards, records = grid.cards
     return "\n".join([append_cards(text, [*size, *cards]), *records])
