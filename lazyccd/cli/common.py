@@ -137,6 +137,7 @@ def using_scheduler(name: str, memory_limit: str | None) -> Iterator[ClusterWatc
     from multiprocessing import get_context
 
     import dask
+    import dask.local
     import dask.threaded
 
     from lazyccd.plan.job import job_cpus
@@ -150,7 +151,7 @@ def using_scheduler(name: str, memory_limit: str | None) -> Iterator[ClusterWatc
         return
     if "://" not in name:
         # for a name, dask imports distributed, which takes longer than many a command
-        scheduler = dask.threaded.get if name == "threads" else name
+        scheduler = dask.threaded.get if name == "threads" else dask.local.get_sync
         with dask.config.set(scheduler=scheduler, num_workers=job_cpus(), **settings):
             yield None
         return

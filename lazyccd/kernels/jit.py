@@ -146,9 +146,21 @@ class _KernelCache(caching.FunctionCache):
     _impl_class = _KernelCacheImpl
 
     def __init__(self, py_func: Callable[..., Any]) -> None:
-        super().__init__(py_func)
-        locator = self._impl.locator
-        self._cache_file = _SignatureFiles(self.cache_path, self._impl.filename_base, locator.get_source_stamp())
+        # no call of numba's own __init__: it looks at files, for each kernel of a module of which one may be called
+        self._name, self._py_func = repr(py_func), py_func
+        self.enable()
+
+    @functools.cached_property
+    def _impl(self) -> Any:
+        return self._impl_class(self._py_func)
+
+    @functools.cached_property
+    def _cache_path(self) -> Any:
+        return self._impl.locator.get_cache_path()
+
+    @functools.cached_property
+    def _cache_file(self) -> Any:  # type: ignore[override] # numba sets it at once
+        return _SignatureFiles(self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return the machine code of a signature; None if it must be compiled, which is logged."""
