@@ -14,8 +14,7 @@ from lazyccd.batch.metadata import Fact, Facts
 from lazyccd.batch.night_plan import Choice, Doubt
 from lazyccd.frame.core import UNCERTAINTY, resolve
 from lazyccd.kernels.block import Array
-from lazyccd.ops.attributes import cut
-from lazyccd.ops.sample import median, read_pixels
+from lazyccd.ops.sample import median, read_pixels, read_variables
 from lazyccd.sections import Region
 
 _INVERTED = 0.75
@@ -45,10 +44,7 @@ def good_pixels(ds: xr.Dataset) -> Array:
 
 def uncertainty_of(ds: xr.Dataset) -> Array | None:
     """Return the uncertainty in that part; None if the frame has none."""
-    if UNCERTAINTY not in ds:
-        return None
-    values: Array = cut(resolve(ds), *area(ds).slices).to_dataset()[UNCERTAINTY].compute().values
-    return values
+    return read_variables(resolve(ds), area(ds), {UNCERTAINTY}).get(UNCERTAINTY) if UNCERTAINTY in ds else None
 
 
 class MasterSample(NamedTuple):

@@ -21,7 +21,7 @@ from lazyccd.frame.core import DATA, MASK, UNCERTAINTY, resolve
 from lazyccd.frame.header import header_view
 from lazyccd.kernels.groups import Flags, groups_of, most_of_nine
 from lazyccd.ops.attributes import cut
-from lazyccd.ops.sample import median, read_planes, robust_std
+from lazyccd.ops.sample import Planes, median, read_planes, robust_std
 from lazyccd.sections import Region
 
 AREA = 2048
@@ -428,9 +428,15 @@ def check_cleaning(product: xr.Dataset, cleaned: Cleaned, facts: Facts) -> tuple
     product = product if cleaned.is_product else cleaned.frame
     image = resolve(product)
     region = central_region(image.shape, 1.0, most=AREA)
-    middle = cut(image, *region.slices).to_dataset().drop_vars(UNCERTAINTY, errors="ignore")
-    part = in_fitting_chunks(middle, lambda ds: ds).compute()
-    bits = part[MASK].values
+    if cleaned.is_product:
+        planes = read_planes(image, region)
+    else:
+        # Cosmic rays are found once more, in chunks that fit into memory.
+        middle = cut(image, *region.slices).to_dataset().drop_vars(UNCERTAINTY, errors="ignore")
+        part = in_fitting_chunks(middle).compute()
+        planes = Planes(part[DATA].values, part[MASK].values)
+    bits = planes.mask
+    assert bits is not None
     flagged = (bits & bits.dtype.type(image.schema.bits("CR"))) != 0
     area = pixel_area(header_view(str(product.attrs["header"])), facts.binning.value)
     hits = count_hits(flagged, facts.exposure.value, area)
@@ -439,7 +445,7 @@ def check_cleaning(product: xr.Dataset, cleaned: Cleaned, facts: Facts) -> tuple
         stars = check_stars(flagged, cleaned.stars)
         doubts.append(stars.doubt)
         messages = [f"{stars}, {hits.count} hits"]
-        doubts.append(flux_doubt(flux_changes(cleaned.stars.pixels, part[DATA].values)))
+        doubts.append(flux_doubt(flux_changes(cleaned.stars.pixels, planes.data)))
     said = [doubt for doubt in doubts if doubt is not None]
     text = "; ".join(doubt.text for doubt in said)
     return tuple(messages), Doubt("cosmic rays", f"cosmic rays: {text}", WAY_OUT) if said else None

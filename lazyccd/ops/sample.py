@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from lazyccd.kernels.quantiles import MAD_TO_SIGMA, add_counts
 from lazyccd.kernels.selection import between, deviation_within
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.ops.attributes import cut
+from lazyccd.plan.direct import run_region
 from lazyccd.plan.lower import lower_scalars
 from lazyccd.plan.steps import Reduction, Scalar, make_params
 from lazyccd.sections import Region
@@ -23,6 +25,9 @@ ENOUGH = 2**18
 
 FEWEST_SAMPLED = 4096
 """Values from which on a sample tells where a quantile is sooner than numpy.partition does."""
+
+AT_ONCE = 2**22
+"""Pixels that the caller's thread reads by itself; more are left to the scheduler."""
 
 BANDS = 4
 """Bands of rows that these are taken from: each is a computation of its own."""
@@ -54,12 +59,18 @@ def read_planes(image: Image, region: Region, *, uncertainty: bool = False) -> P
     uncertainty
         Whether the uncertainty is wanted, if there is one.
     """
-    part = cut(image, *region.slices).to_dataset()
-    if not uncertainty:
-        part = part.drop_vars(UNCERTAINTY, errors="ignore")
-    part = part.compute()
-    mask, known = (part[name].values if name in part else None for name in (MASK, UNCERTAINTY))
-    return Planes(part[DATA].values, mask, known)
+    found = read_variables(image, region, {DATA, MASK, UNCERTAINTY} if uncertainty else {DATA, MASK})
+    return Planes(found[DATA], found.get(MASK), found.get(UNCERTAINTY))
+
+
+def read_variables(image: Image, region: Region, names: Collection[str]) -> dict[str, Array]:
+    """Return those of some variables of a frame that it has, in a region. Pulls this region only."""
+    kinds = {name: kind for name, kind in image.kinds.items() if name in names}
+    found = run_region(image.plan, region, kinds) if region.size <= AT_ONCE else None
+    if found is None:
+        part = cut(image, *region.slices).to_dataset()[list(kinds)].compute()
+        found = {name: part[name].values for name in kinds}
+    return found
 
 
 def read_pixels(image: Image, region: Region, allowed: str = "") -> Array:
