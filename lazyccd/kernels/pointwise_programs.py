@@ -114,6 +114,24 @@ def set_deviation(
     return Planes(a.data, variance, a.mask)
 
 
+def add_noise(
+    program: Assembler, wanted: Wanted, a: Planes, *, gain: float, readnoise: float, poisson: bool, **_: Any
+) -> Planes:
+    """Emit `lazyccd.kernels.pointwise.add_noise`."""
+    variance = None
+    if "variance" in wanted:
+        read = float(program.dtype.type((readnoise / gain) ** 2))
+        if poisson:
+            # Times 1 and plus 0 change no bit of what is not negative.
+            signal = program.compute(Op.DEVIATION, _data(a), constants=[1, 0, gain, 0])
+            variance = program.compute(Op.ADD_NUMBER, signal, constants=[read])
+        else:
+            variance = program.compute(Op.CHOOSE, _data(a), program.bits(Op.NO_BITS), constants=[read])
+        if a.variance is not None:
+            variance = program.compute(Op.ADD, variance, a.variance)
+    return Planes(a.data, variance, a.mask)
+
+
 def square(program: Assembler, wanted: Wanted, a: Planes) -> Planes:
     """Emit `lazyccd.kernels.pointwise.square`."""
     return Planes(program.compute(Op.SQUARE, _data(a)))
@@ -242,6 +260,7 @@ PROGRAMS: dict[Callable[..., Block], Emitter] = {
     pointwise.add_scaled: Emitter(add_scaled),
     pointwise.affine: Emitter(affine),
     pointwise.set_deviation: Emitter(set_deviation),
+    pointwise.add_noise: Emitter(add_noise),
     pointwise.square: Emitter(square),
     pointwise.inverse: Emitter(inverse),
     pointwise.flag_nonfinite_alone: Emitter(flag_nonfinite_alone),

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import lazyccd as lc
 from lazyccd.kernels.program import CONSTANTS, TILE, Op, run
+from lazyccd.ops.instrument.calibrate import add_noise
 from lazyccd.plan import evaluate, programs
 from lazyccd.plan.programs import StripProgram
 
@@ -108,6 +109,7 @@ def master(folder: Path, name: str, rng: np.random.Generator, shape: tuple[int, 
             "model": st.sampled_from([None, "median", "chebyshev"]),
             "min_value": st.sampled_from([None, 0.3]),
             "deviation": st.booleans(),
+            "noise": st.sampled_from(["", "all", "reading"]),
             "saturate": st.booleans(),
             "dark": st.booleans(),
         }
@@ -131,6 +133,8 @@ def test_a_calibration_has_the_bits_of_its_steps(
         frame = lc.create_deviation(frame, gain=1.5 * u.electron / u.adu, readnoise=5 * u.electron)
     frame = lc.gain_correct(frame, 1.5 * u.electron / u.adu)
     frame = lc.subtract_bias(frame, masters["bias"])
+    if draw["noise"]:
+        frame = add_noise(frame, gain=1.7, readnoise=4.3, poisson=draw["noise"] == "all")
     if draw["dark"]:
         frame = lc.subtract_dark(frame, masters["dark"], exposure_time="EXPTIME", exposure_unit=u.s, scale=True)
     frame = lc.flat_correct(frame, masters["flat"], min_value=draw["min_value"], norm_value=1.1)
@@ -186,6 +190,27 @@ def test_planes_alone(planes: list[str], tmp_path: Path, monkeypatch: pytest.Mon
     for frame in (lc.subtract(lc.multiply(bias, 2.0), bias), lc.flat_correct(lc.subtract(bias, bias), bias)):
         programs, steps, _ = both(frame[planes], monkeypatch)
         assert_same_bits(programs, steps)
+
+
+@pytest.mark.parametrize("poisson", [True, False])
+@pytest.mark.parametrize("readnoise", [0.0, 4.3])
+def test_the_noise_of_a_night_is_part_of_its_program(
+    poisson: bool, readnoise: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The chain of `lazyccd reduce` is one program from the files on, with the bits of its steps: also of -0, infinities and NaN."""
+    rng = np.random.default_rng(8)
+    bias = master(tmp_path, "bias", rng, (40, 30), {"masters": ">f4", "uncertainty": "StdDevUncertainty", "mask": True})
+    fits.writeto(tmp_path / "raw.fits", with_holes(rng, rng.normal(5, 9, (40, 30))).astype(">f4"))
+    frame = lc.flag_saturated(lc.open_fits(tmp_path / "raw.fits", unit="electron"), 20.0)
+    frame = lc.subtract_bias(frame, bias)
+    frame = lc.flat_correct(add_noise(frame, gain=1.7, readnoise=readnoise, poisson=poisson), bias, norm_value=1.0)
+    with dask.config.set(scheduler="synchronous"), made_programs(monkeypatch, allowed=True) as found:
+        frame.compute()
+    # what is not a part of the program are files whose bytes it does not decode itself
+    assert found
+    assert all(len(each.before) < 5 for each in found)
+    by_program, by_steps, _ = both(frame, monkeypatch)
+    assert_same_bits(by_program, by_steps)
 
 
 def test_chosen_levels_of_an_overscan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
