@@ -29,7 +29,7 @@ from lazyccd.kernels.block import Request
 from lazyccd.plan.chunks import KEPT_BYTES
 from lazyccd.plan.evaluate import band_rows, bands_of_rows, cut_request, stack_bytes
 from lazyccd.plan.job import job_bytes, job_cpus
-from lazyccd.plan.on_demand import GROUP_PIXELS
+from lazyccd.plan.on_demand import groups_of
 from lazyccd.plan.schedule import Action, demand, demand_below, make_schedule, stacks_inside, strip_rows
 from lazyccd.plan.steps import Stack, Step, walk
 from lazyccd.sections import Region
@@ -130,7 +130,7 @@ def _on_demand(step: Step) -> int:
     for _, scalar in step.scalars:
         if scalar.is_on_demand:
             assert scalar.reduction is not None
-            _, tiles = zip(*next(iter(scalar.reduction.groups(GROUP_PIXELS))), strict=True)
+            _, tiles = zip(*next(groups_of(scalar.reduction)), strict=True)
             request = Request(functools.reduce(Region.union, tiles), scalar.reduction.planes)
             peak = max(peak, _peak([(scalar.reduction.step, request)], 1))
     return peak

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
 
 import numpy as np
@@ -17,8 +17,8 @@ from lazyccd.kernels.block import Array, Block, Request
 from lazyccd.plan.steps import Reduction, Scalar, Step
 from lazyccd.sections import Region
 
-GROUP_PIXELS = 2**20
-"""Pixels that are reduced at a time: the task holds its own blocks meanwhile."""
+GROUP_PIXELS, LEAST_ROWS = 2**16, 32
+"""Pixels that are reduced at a time, and rows of a band of them: the task holds its own blocks meanwhile."""
 
 MOST_KEPT = 256
 """Scalars that a process keeps."""
@@ -67,7 +67,7 @@ def _reduced(reduction: Reduction, known: Mapping[str, Array], pull: Pull) -> Ar
     """Return the result of a reduction, as its tasks would make it."""
     known = {**known, **{s.token: value_of(s, known, pull) for _, s in reduction.scalars if s.is_on_demand}}
     partials: list[tuple[int, Array]] = []
-    for group in reduction.groups(GROUP_PIXELS):
+    for group in groups_of(reduction):
         numbers, tiles = zip(*group, strict=True)
         block = pull(reduction.step, Request(reduce(Region.union, tiles), reduction.planes))
         made = reduction.reduce(block, tiles, known)
@@ -78,6 +78,16 @@ def _reduced(reduction: Reduction, known: Mapping[str, Array], pull: Pull) -> Ar
             partials += zip(numbers, made, strict=True)
     ordered = [partial for _, partial in sorted(partials, key=lambda pair: pair[0])]
     return np.asarray(reduction.final(ordered, **reduction.arguments(known)))
+
+
+def groups_of(reduction: Reduction) -> Iterator[list[tuple[int, Region]]]:
+    """Yield groups of numbered tiles that are reduced at a time; where these can be merged, bands of rows."""
+    if reduction.merge is None or reduction.parts:
+        yield from reduction.groups(GROUP_PIXELS)
+        return
+    y0, y1, x0, x1 = reduction.region
+    rows = max(LEAST_ROWS, GROUP_PIXELS // max(1, x1 - x0))
+    yield from ([(k, Region(y, min(y + rows, y1), x0, x1))] for k, y in enumerate(range(y0, y1, rows)))
 
 
 def _forget() -> None:

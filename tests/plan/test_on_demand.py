@@ -144,4 +144,4 @@ def test_the_cost_has_what_it_may_take(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(cosmic_rays, "MOST_ON_DEMAND", 0)
     eager = resolve(_clean(path)).plan
     region = Region(0, 128, 0, 128)
-    assert task_cost(plan, region).peak_bytes >= task_cost(eager, region).peak_bytes + 9 * 400 * 300
+    assert task_cost(plan, region).peak_bytes >= task_cost(eager, region).peak_bytes + 9 * 200 * 300
