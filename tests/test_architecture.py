@@ -281,6 +281,14 @@ def test_commands_print_by_say() -> None:
     assert [path.name for path in files if re.search(r"click\.s?echo", path.read_text())] == ["common.py"]
 
 
+def test_a_command_ends_at_once() -> None:
+    """Python does not look for cycles among the objects of libraries when a command has ended: that takes as long as a small stack."""
+    last = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 1000))"
+    command = "from lazyccd.cli.main import main; main(['recipe', '--schema'])"
+    run = subprocess.run([sys.executable, "-c", f"{last}; {command}"], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "True"
+
+
 LIGHT = ("import lazyccd", "from lazyccd.cli.main import main")
 HELP = [["--version"], ["--help"], *([command, "--help"] for command in COMMANDS)]
 
