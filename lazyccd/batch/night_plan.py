@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -528,7 +529,7 @@ def product_name(name: str) -> str:
         for stem in (".fits", ".fit", ".fts"):
             if base.lower().endswith(stem + packed):
                 base = base[: -len(stem + packed)]
-                return base + ("_" + selector.replace(",", "_") if selector else "")
+                return base + ("_" + re.sub("[,/]", "_", selector) if selector else "")
     return base
 
 

@@ -78,7 +78,7 @@ class NightJournal:
         TargetBusyError
             Raised if another process reduces it.
         """
-        resumed = self._progress.begin(lambda: None, lambda: True, overwrite=overwrite)
+        resumed = self._progress.begin(lambda: None, lambda: True, lambda: None, overwrite=overwrite)
         try:
             if not overwrite:
                 record = read_record(self._out)
@@ -208,7 +208,7 @@ def receipts_of(record: Mapping[str, Any], out: Path) -> dict[str, Receipt]:
     found = {}
     for entry in (*record.get("products", ()), *record.get("others", ())):
         receipt = entry.get("receipt")
-        if not receipt or not entry["path"]:
+        if not receipt or not _is_below(out, entry["path"]) or not _is_below(out, entry["picture"] or "."):
             continue
         path, picture = (str(out / entry[key]) if entry[key] else "" for key in ("path", "picture"))
         told = {key: entry[key] for key in Outcome.names() if key in entry}
@@ -219,6 +219,11 @@ def receipts_of(record: Mapping[str, Any], out: Path) -> dict[str, Receipt]:
             **receipt, "path": path, "outcome": outcome, "frames": entry["frames"], "masters": masters
         }  # fmt: skip
     return found
+
+
+def _is_below(out: Path, path: str) -> bool:
+    """Return whether a path of a record is that of something in the folder: what is outdated is moved, and what is not ours is not."""
+    return bool(path) and Path(os.path.abspath(out / path)).is_relative_to(os.path.abspath(out))
 
 
 def fingerprints(plan: NightPlan) -> dict[str, str]:

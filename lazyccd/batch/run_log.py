@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import IO
 
 from lazyccd.batch.outcome import Outcome
 from lazyccd.errors import printable
+from lazyccd.io.resumable.disk import explained
 
 LOG = "log.txt"
 """Name of the file."""
@@ -26,7 +28,8 @@ class RunLog(logging.Handler):
 
     def __init__(self, out: Path) -> None:
         super().__init__()
-        self._file: IO[str] = (out / LOG).open("a", encoding="utf-8", buffering=1)
+        with explained(str(out / LOG)):
+            self._file: IO[str] = (out / LOG).open("a", encoding="utf-8", buffering=1)
 
     def __enter__(self) -> RunLog:
         """Listen to the logger."""
@@ -40,15 +43,17 @@ class RunLog(logging.Handler):
         if error is not None:
             self.say(f"stopped by {type(error).__name__}: {error}".rstrip(": "))
         logging.getLogger("lazyccd").removeHandler(self)
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write what was logged."""
         self.say(record.getMessage())
 
     def say(self, text: str) -> None:
-        """Write a line."""
-        self._file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {printable(text)}\n")
+        """Write a line, if the disk takes it: a run does not end for the want of its log."""
+        with contextlib.suppress(OSError):
+            self._file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {printable(text)}\n")
 
     def settle(self, outcome: Outcome, *, is_new: bool) -> None:
         """Write what became of a product, and what was decided on the way."""

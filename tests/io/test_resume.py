@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import subprocess
@@ -573,3 +574,43 @@ def test_a_lazy_write_survives_a_death_while_it_begins(
     assert lazy.compute() == str(name)
     np.testing.assert_array_equal(lazyccd.as_frame(name)["data"], frame(raw)["data"])
     assert sorted(p.name for p in raw.parent.iterdir()) == [name.name, "raw.fits"]
+
+
+def test_a_failure_behind_the_layout_blocks_no_name(form: str, raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full when the record is written: the unfinished product goes, and the same call begins anew."""
+    original = LocalJournal.create
+
+    def full(journal: LocalJournal, name: str, content: bytes) -> bool:
+        if name.startswith("run-"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(journal, name, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalJournal, "create", full)
+        with pytest.raises(WriteError, match=r"cannot be written: No space left on device; free some space"):
+            write(frame(raw), form, raw.parent)
+    assert [path.name for path in raw.parent.iterdir()] == ["raw.fits"]
+    write(frame(raw), form, raw.parent)
+    assert sorted(path.name for path in raw.parent.iterdir()) == [f"a.{form}", "raw.fits"]
+
+
+def test_folders_that_a_death_at_the_very_end_leaves(form: str, raw: Path) -> None:
+    """The same call finds the product complete, and removes the empty folders."""
+    write(frame(raw), form, raw.parent)
+    (raw.parent / PROGRESS / f"a.{form}").mkdir(parents=True)
+    with pytest.raises(TargetExistsError):
+        write(frame(raw), form, raw.parent)
+    assert sorted(path.name for path in raw.parent.iterdir()) == [f"a.{form}", "raw.fits"]
+
+
+def test_a_level_whose_journal_was_left(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pyramid that is built again tidies what a process left that died after a level had its name."""
+    write(frame(raw), "zarr", raw.parent)
+    with monkeypatch.context() as patch:
+        patch.setattr("lazyccd.io.resumable.progress.Progress.end", lambda self: None)
+        lazyccd.build_pyramid(raw.parent / "a.zarr", 2)
+    lease_of = next((raw.parent / "a.zarr" / PROGRESS / "1").glob("lease-*"))
+    lease_of.write_text(json.dumps(this_process("x")._replace(start=1.0)._asdict()))
+    (raw.parent / "a.zarr" / "zarr.json.part").write_text("{")
+    assert lazyccd.build_pyramid(raw.parent / "a.zarr", 2) == 2
+    assert sorted(path.name for path in (raw.parent / "a.zarr").iterdir()) == ["0", "1", "zarr.json"]

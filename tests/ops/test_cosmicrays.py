@@ -20,7 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lazyccd
+from lazyccd.kernels.block import Block, Request
+from lazyccd.kernels.cosmic_rays.block import lacosmic_start
+from lazyccd.kernels.cosmic_rays.lacosmic import LACosmic
 from lazyccd.mask_planes import MaskSchema
+from lazyccd.sections import Region
 from lazyccd.testing import raise_if_computes
 
 Array = npt.NDArray[Any]
@@ -373,3 +377,12 @@ def test_log_entries() -> None:
     assert "sigclip=5" in lazyccd.cosmicray_lacosmic(ds, sigclip=5).ccd.header["CRLACOS"]
     assert "CRLACOS" not in lazyccd.cosmicray_lacosmic(ds, add_keyword=None).ccd.header
     assert lazyccd.cosmicray_lacosmic(ds, add_keyword={"CRDONE": True}).ccd.header["CRDONE"] is True
+
+
+def test_the_start_has_a_mask_where_nothing_is_bad() -> None:
+    """Tasks that work in bands put all planes together that they asked for."""
+    region = Region(0, 30, 0, 40)
+    block = Block(region, np.ones(region.shape, np.float32))
+    request = Request(region, frozenset({"data", "mask"}))
+    start = lacosmic_start(request, block, extras=(), settings=LACosmic(), bits=(1, 0), offset=0.0)
+    assert not start.plane("mask").any()

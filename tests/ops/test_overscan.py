@@ -232,3 +232,25 @@ def test_auto_takes_no_other_choice() -> None:
     found = overscan_levels(frame(raw()), "[39:48,*]")
     with pytest.raises(ShapeError, match="60 overscan levels were chosen and the image has 50 rows"):
         lazyccd.subtract_overscan(frame(raw((50, 48))), fits_section="[39:48,*]", statistic=found)
+
+
+@pytest.mark.parametrize(
+    ("bad", "match"), [(57, "3 lines with a level, and Spline1D has 4"), (60, "0 lines with a level")]
+)
+def test_a_spline_without_enough_lines(bad: int, match: str) -> None:
+    """It says so in words, as polynomials do."""
+    data = np.ones((60, 50))
+    data[:bad, 40:] = np.nan
+    ds = lazyccd.from_ccddata(CCDData(data, unit="adu", mask=~np.isfinite(data)))
+    with pytest.raises(ParameterError, match=match):
+        lazyccd.subtract_overscan(ds, fits_section="[41:50,:]", model=models.Spline1D(degree=3)).compute()
+
+
+def test_a_spline_does_not_bridge_gaps_between_its_knots() -> None:
+    """The message names the knots, and not scipy's conditions."""
+    data = np.ones((60, 50))
+    data[10:50, 40:] = np.nan
+    ds = lazyccd.from_ccddata(CCDData(data, unit="adu", mask=~np.isfinite(data)))
+    model = models.Spline1D(knots=[20.0, 25.0, 30.0, 35.0, 40.0], degree=3, bounds=[0, 59])
+    with pytest.raises(ParameterError, match=r"with gaps that a spline of degree 3 with knots at .*give fewer knots"):
+        lazyccd.subtract_overscan(ds, fits_section="[41:50,:]", model=model).compute()

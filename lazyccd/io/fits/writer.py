@@ -18,6 +18,7 @@ headers give equal bytes: no clock time is written.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections import Counter
@@ -230,7 +231,9 @@ class FitsTarget:
                     self._pack(sums)
                     Path(self.part).unlink()
                 give_name(self.packed, self.path, overwrite=overwrite)
-            flush(os.path.dirname(os.path.abspath(self.path)))  # or the rename may not survive a power cut
+            # Or the rename may not survive a power cut. The file has its name, whatever the disk says to that.
+            with contextlib.suppress(OSError):
+                flush(os.path.dirname(os.path.abspath(self.path)))
 
     def is_packed(self) -> bool:
         """Return whether all tiles were moved together; only the name is missing then."""

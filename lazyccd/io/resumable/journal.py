@@ -160,17 +160,27 @@ class LocalJournal:
 
     def end(self, last: Sequence[str]) -> None:
         """Remove the folder, and the one for all targets if this was the last."""
-        # Folders among the entries are the scratch of a store.
-        with contextlib.suppress(FileNotFoundError):
-            for entry in os.scandir(self.where):
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path, ignore_errors=True)
-                elif entry.name not in last:
-                    Path(entry.path).unlink(missing_ok=True)
-        self.remove(last)
+        # Twice, since what the disk refused to remove would be taken for a write that goes on. What it refuses again is left to
+        # the next call: the product does not lack it.
+        for _ in range(2):
+            self._end(last)
         with contextlib.suppress(OSError):  # somebody began anew
             os.rmdir(self.where)
             os.rmdir(os.path.dirname(self.where))
+
+    def _end(self, last: Sequence[str]) -> None:
+        # Folders among the entries are the scratch of a store.
+        with contextlib.suppress(OSError):
+            # all at once: some file systems skip entries of a folder from which others are removed
+            for entry in list(os.scandir(self.where)):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                elif entry.name not in last:
+                    with contextlib.suppress(OSError):
+                        os.unlink(entry.path)
+        for name in last:
+            with contextlib.suppress(OSError):
+                os.unlink(f"{self.where}/{name}")
 
 
 class RemoteJournal:

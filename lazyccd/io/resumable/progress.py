@@ -14,6 +14,7 @@ A night is recorded the same way, with its products as units.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -147,7 +148,14 @@ class Progress:
             "began; call again."
         )
 
-    def begin(self, lay_out: Callable[[], object], is_begun: Callable[[], bool], *, overwrite: bool) -> bool:
+    def begin(
+        self,
+        lay_out: Callable[[], object],
+        is_begun: Callable[[], bool],
+        undo: Callable[[], object],
+        *,
+        overwrite: bool,
+    ) -> bool:
         """Take the lease, then resume an interrupted write or start over.
 
         Parameters
@@ -156,6 +164,8 @@ class Progress:
             Makes the unfinished target; one that is there goes.
         is_begun
             Whether there is an unfinished target.
+        undo
+            Removes it after a failure: nobody could tell it from what others made.
         overwrite
             Whether to start over if the interrupted write was of something else.
 
@@ -186,13 +196,17 @@ class Progress:
             journal.remove([lease])
             raise
         try:
-            # Receipts of another write would vouch for regions that are gone.
-            journal.create(LAID_OUT, b"")
-            journal.remove(name for name in journal.sizes() if not (name.startswith(LEASE) or name == LAID_OUT))
+            with explained(journal.where):
+                # Receipts of another write would vouch for regions that are gone.
+                journal.create(LAID_OUT, b"")
+                journal.remove(name for name in journal.sizes() if not (name.startswith(LEASE) or name == LAID_OUT))
             # The record comes after the layout: whoever finds it may rely on the unfinished target.
             lay_out()
-            journal.create(self._record_name, self.record)
+            with explained(journal.where):
+                journal.create(self._record_name, self.record)
         except BaseException:
+            with contextlib.suppress(OSError):
+                undo()
             journal.end([lease])
             raise
         return False
@@ -217,10 +231,12 @@ class Progress:
             Raised if that process lives.
         """
         journal = _journal(self.target, self.run)
-        names = journal.sizes()
-        if names and not self.has_begun():
+        if self.has_begun():
+            return
+        # A process that died at the very end has left folders only.
+        if journal.sizes():
             take_lease(journal, self.run, self.title, break_lock=self.break_lock)
-            self.end()
+        self.end()
 
     def receipts(self) -> Receipts:
         """Return the receipts of all finished units."""
@@ -249,8 +265,9 @@ class Progress:
         old = [name for name in journal.sizes() if RECEIPTS in name]
         lines = [_line(unit, receipt) for unit, receipt in receipts.items()]
         # First the new file, then the old ones go: a process that dies in between loses no receipt.
-        journal.create(f"{RECEIPTS}{uuid.uuid4().hex}.jsonl", "".join(lines).encode())
-        journal.remove(old)
+        with explained(journal.where):
+            journal.create(f"{RECEIPTS}{uuid.uuid4().hex}.jsonl", "".join(lines).encode())
+            journal.remove(old)
         _tail.cache_clear()
 
     def mark_complete(self) -> bool:
@@ -274,6 +291,21 @@ class Progress:
         journal = _journal(self.target, self.run)
         held = sorted(leases(journal))
         journal.end([self._record_name, COMPLETE, *held] if held else [])
+
+
+def tidy_complete(target: str, *, break_lock: bool = False) -> None:
+    """Remove the journal of a target that is complete, whatever wrote it; one whose write is not complete stays.
+
+    Raises
+    ------
+    TargetBusyError
+        Raised if the process that writes it lives.
+    """
+    progress = Progress.of(target, {}, break_lock=break_lock)
+    entries = progress.entries()
+    if COMPLETE in entries or not any(name.startswith("run-") for name in entries):
+        take_lease(_journal(target, progress.run), progress.run, target, break_lock=break_lock)
+        progress.end()
 
 
 class _Tail:

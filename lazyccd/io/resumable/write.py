@@ -171,7 +171,8 @@ class TrackedWrite:
             raise TargetExistsError(
                 f"there is an unfinished {self.product.name} (.part) that was not made by a write of lazyccd; move it away first."
             )
-        if not progress.begin(self.product.lay_out, self.product.is_begun, overwrite=self.overwrite):
+        begin, product = progress.begin, self.product
+        if not begin(product.lay_out, product.is_begun, product.abort, overwrite=self.overwrite):
             return {}
         # Files may be damaged or removed between the runs.
         receipts = progress.receipts()

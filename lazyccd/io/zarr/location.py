@@ -18,13 +18,16 @@ import fsspec
 
 from lazyccd.errors import MissingFileError, TargetExistsError
 from lazyccd.io.names import as_seen
-from lazyccd.io.resumable.disk import flush, flush_all, stamp_of
+from lazyccd.io.resumable.disk import explained, flush, flush_all, stamp_of
 from lazyccd.io.resumable.journal import journal_of
 from lazyccd.io.resumable.renames import check_kind, exchange, taken_meanwhile
 
 SCRATCH = "scratch"
 FINAL = "final"
 """Name of the note of which folder gets the final name."""
+
+REPLACING = ".part"
+"""Ending of what replaces a file of a complete store."""
 
 OLD = "old"
 """Folder of an older store where two folders cannot change their names at once."""
@@ -123,14 +126,23 @@ def replace_complete(path: str, content: bytes) -> None:
         files, name = fsspec.url_to_fs(path)
         files.pipe_file(name, content)
         return
-    temporary = f"{path}.{uuid.uuid4().hex}"
-    try:
-        Path(temporary).write_bytes(content)
-        flush(temporary)
-        os.replace(temporary, path)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    # One name for all: a process that dies leaves a file that the next one replaces, or removes by `remove_unfinished`.
+    temporary = f"{path}{REPLACING}"
+    with explained(path):
+        try:
+            Path(temporary).write_bytes(content)
+            flush(temporary)
+            os.replace(temporary, path)
+        except OSError:
+            remove_unfinished(path)
+            raise
+
+
+def remove_unfinished(path: str) -> None:
+    """Remove what a process left that died while it replaced a file of a complete store."""
+    if "://" not in path:
+        with contextlib.suppress(OSError):
+            os.unlink(f"{path}{REPLACING}")
 
 
 def _refuse(store: str, overwrite: bool, is_store: bool) -> None:
@@ -263,7 +275,9 @@ class LocalLocation:
         self.note(FINAL, _inode(self.unfinished).encode())
         if not (self.exists() and exchange(self.unfinished, self.address)):
             self._rename_in_steps()
-        flush(os.path.dirname(self.address) or ".")
+        # The store has its name: what the disk refuses from here on changes nothing about it.
+        with contextlib.suppress(OSError):
+            flush(os.path.dirname(self.address) or ".")
         self.discard()
 
     def _rename_in_steps(self) -> None:
@@ -284,9 +298,17 @@ class LocalLocation:
         """Remove the unfinished store, if it is one, or an older store that was replaced."""
         if os.path.isdir(f"{self._scratch}/{OLD}") and not self.exists():
             os.rename(f"{self._scratch}/{OLD}", self.address)
-        if os.path.isdir(self._scratch):
-            shutil.rmtree(self.unfinished, ignore_errors=True)
+        if os.path.isdir(self._scratch) and os.path.isdir(self.unfinished):
+            self._put_away()
         self._tidy()
+
+    def _put_away(self) -> None:
+        """Move the folder of an unfinished store to the scratch, where a part that is not removed is in nobody's way."""
+        for _ in range(2):
+            with contextlib.suppress(OSError):
+                os.rename(self.unfinished, f"{self._scratch}/{uuid.uuid4().hex}")
+                return
+        shutil.rmtree(self.unfinished, ignore_errors=True)
 
     def _tidy(self) -> None:
         """Remove the scratch folder, and those above it if nothing else is in them."""

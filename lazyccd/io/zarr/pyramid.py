@@ -14,8 +14,9 @@ from lazyccd.errors import FormatError, ParameterError
 from lazyccd.frame.core import Image, resolve
 from lazyccd.frame.tree import frames_of
 from lazyccd.io.names import is_url
+from lazyccd.io.resumable.progress import tidy_complete
 from lazyccd.io.resumable.write import Rules
-from lazyccd.io.zarr.location import read_complete, replace_complete
+from lazyccd.io.zarr.location import read_complete, remove_unfinished, replace_complete
 from lazyccd.io.zarr.open import levels_of, open_zarr
 from lazyccd.io.zarr.write import write_level
 from lazyccd.io.zarr.writer import consolidated, json_bytes
@@ -100,7 +101,9 @@ def build_pyramid(
     name = os.fspath(store).rstrip("/")
     name = name if is_url(name) else os.path.abspath(name)  # workers of a cluster have another working folder
     there = _levels(name)
-    # A run may have died between a level and its name in the root.
+    # A run may have died between a level and its name in the root, or before its journal was gone.
+    for level in range(1, there):
+        tidy_complete(f"{name}/{level}", break_lock=break_lock)
     _register(name, there)
     level = 1 if overwrite else there
     while levels is None or level < levels:
@@ -171,6 +174,8 @@ def _register(store: str, levels: int) -> None:
     # Readers never find the root half-written, nor changed without need.
     if wanted != content:
         replace_complete(f"{store}/zarr.json", wanted)
+    else:
+        remove_unfinished(f"{store}/zarr.json")
 
 
 def multiscales(levels: int, frames: Sequence[str] | None = None) -> dict[str, Any]:

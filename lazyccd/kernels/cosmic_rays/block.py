@@ -446,6 +446,8 @@ def lacosmic_start(
     """
     data, bad, given = _inputs(a, more, extras, bits, offset)
     block = _examined(data, bad, settings, given, variance="variance" in request.planes)
+    if block.mask is None:  # nothing is bad; a task that works in bands puts all planes together
+        block = block._replace(mask=np.zeros(data.shape, np.uint8))
     return block.crop(request.region.shift(-a.region.y0, -a.region.x0))._replace(region=request.region)
 
 

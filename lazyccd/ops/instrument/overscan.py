@@ -599,9 +599,9 @@ def fit_lines(model: Model, lines: Array, levels: Array, use: Array, sigma: floa
     repeated until none is left out any more, as IRAF's icfit does.
     """
     for _ in range(ITERATIONS if sigma is not None else 1):
-        if use.sum() < len(model.parameters):
+        if use.sum() < (least := _parameters(model)):
             raise ParameterError(
-                f"the overscan has {use.sum()} lines with a level, and {type(model).__name__} has {len(model.parameters)} "
+                f"the overscan has {use.sum()} lines with a level, and {type(model).__name__} has {least} "
                 "parameters; use a simpler model or a larger section."
             )
         fitted = _fit(model, lines[use], levels[use])
@@ -613,6 +613,13 @@ def fit_lines(model: Model, lines: Array, levels: Array, use: Array, sigma: floa
             break
         use = keep
     return fitted
+
+
+def _parameters(model: Model) -> int:
+    """Return how many numbers a fit determines; a spline has its parameters only once it is fitted."""
+    from astropy.modeling.spline import Spline1D
+
+    return model.degree + 1 + len(model.t_interior) if isinstance(model, Spline1D) else len(model.parameters)
 
 
 def _fit(model: Model, lines: Array, levels: Array) -> Callable[[Array], Array]:
@@ -627,7 +634,14 @@ def _fit(model: Model, lines: Array, levels: Array) -> Callable[[Array], Array]:
     knots = model.t_interior
     if not model.user_knots:
         knots = np.linspace(lines[0], lines[-1], len(knots) + 2)[1:-1]
-    spline = SplineExactKnotsFitter()(Spline1D(degree=model.degree), lines.astype(float), levels, t=knots)
+    try:
+        spline = SplineExactKnotsFitter()(Spline1D(degree=model.degree), lines.astype(float), levels, t=knots)
+    except ValueError as error:  # of scipy, which lists the conditions of Schoenberg and Whitney
+        raise ParameterError(
+            f"the overscan has {len(lines)} lines with a level, from {lines[0]} to {lines[-1]}, with gaps that a spline of degree "
+            f"{model.degree} with knots at {', '.join(f'{knot:g}' for knot in knots)} does not bridge; give fewer knots, or a "
+            "polynomial."
+        ) from error
     # a spline runs away beyond its last knot
     return lambda x: np.asarray(spline(np.clip(x, lines[0], lines[-1]).astype(float)), dtype=float)
 
