@@ -116,6 +116,14 @@ def quiet(*categories: type[Warning]) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def warnings_raised() -> Iterator[None]:
+    """Raise every warning as an error inside the block, one thread at a time; see `quiet`."""
+    with _filters, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
 def warn(message: str, category: type[Warning]) -> None:
     """Warn at the line outside of lazyccd that the call came from, however many functions lie between."""
     level = 2

@@ -36,5 +36,5 @@ def test_a_wrong_product_is_noticed(tmp_path: Path) -> None:
     night = facts.make_night(1, tmp_path / "night")
     night.expose(night.frames[-1], offset=50.0)
     verdict = facts.reduce_night(night)
-    assert verdict.result == "WRONG"
+    assert verdict.result == "WRONG", verdict.why
     assert "level" in verdict.why[0]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -438,3 +443,22 @@ def test_the_face_of_ccdproc_uses_the_same_cache(night: Path, scans: list[str]) 
     assert [float(frame["data"].max()) for frame in lazyccd.open_many(f"{night}/*.fits")] == list(range(12))
     assert scans == []
     assert isinstance(next(ImageFileCollection(night).ccds(ccd_kwargs={"unit": "adu"})), CCDData)
+
+
+def test_cards_read_in_threads_leave_the_warnings_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Odd cards are read while warnings are errors, which must not stay so, although filters belong to the whole process."""
+    read, both = fits.Card.fromstring, threading.Barrier(2)
+
+    def slowly(image: str) -> Any:
+        # where both are inside at a time, the filters that the first one found are put back before those of the second
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.2)
+        time.sleep(0.05 * (image[0] == "B"))
+        return read(image)
+
+    monkeypatch.setattr(fits.Card, "fromstring", slowly)
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(2) as pool:
+        texts = [f"{key}1   = 'AXIS.1: 2.0'".ljust(80) for key in ("AXIS", "BXIS")]
+        list(pool.map(lambda text: list(parse_cards([text])), texts))
+    assert list(warnings.filters) == before

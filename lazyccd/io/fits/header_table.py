@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from astropy.io import fits
 
-from lazyccd.errors import LazyCCDError
+from lazyccd.errors import LazyCCDError, quiet, warnings_raised
 from lazyccd.io.fits.header_cache import scan_many
 from lazyccd.io.fits.scan import CARD, FitsFile, HduInfo
 
@@ -216,8 +216,7 @@ def _parse_card(image: str) -> Card | None:
     # astropy takes 'AXIS.1: 2.0' for a value with a keyword of its own
     if match is not None and ": " not in (match["text"] or ""):
         return keyword, _value(match)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings_raised():
         try:
             card = fits.Card.fromstring(image)
             # a header of astropy has None where its cards say Undefined
@@ -466,8 +465,7 @@ def _readable_card(image: str) -> Card | None:
 
 def _as_far_as(image: str) -> Card | None:
     """Return keyword and value of a card that breaks the standard, as far as astropy reads it; None if it does not."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", fits.verify.VerifyWarning)
+    with quiet(fits.verify.VerifyWarning):
         try:
             card = fits.Card.fromstring(image)
             keyword, value = card.keyword, card.value
