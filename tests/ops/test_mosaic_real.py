@@ -9,63 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import xarray as xr
-from astropy.io import fits
 from astropy.nddata import CCDData, StdDevUncertainty
-from astropy.table import Table
 from astropy.wcs import WCS
 from reproject import reproject_interp
 
 import lazyccd
 from lazyccd.testing import Detector, Sky, make_exposure
+from tests.ops.real_mosaics import corrected, dithers, exposures, good, steps, tiles
 
 Array = npt.NDArray[Any]
-
-M17 = ("s1420186", "s1420198", "s1430080", "s1430092", "s1440186", "s1440198")
-"""Tiles of 2MASS, three strips of two."""
-
-DITHERS = ("08:37:47.742", "08:40:27.113", "08:43:07.204")
-"""Exposures of EFOSC2 of one field, of 120 s."""
-
-DECAM = ("150411_035242_oo{}_z_ls9.N3", "170316_062107_oo{}_z_ls9.N2", "170419_042827_oo{}_z_ls9.S1")
-"""Exposures of DECam of one field in z, on three of its detectors."""
-
-
-def tiles(folder: Path) -> list[xr.Dataset]:
-    """Return the tiles of M17."""
-    return [lazyccd.open_fits(folder / "m17_2mass" / f"aK_asky_990502{name}.fits.gz", unit="adu") for name in M17]
-
-
-def dithers(folder: Path) -> list[xr.Dataset]:
-    """Return the exposures of EFOSC2 without bias, over the flat, without the shadow at the edges."""
-    night = folder / "efosc2_ntt"
-    biases = sorted(night.glob("EFOSC.2022-01-26T19*.fits"))
-    flats = sorted(night.glob("EFOSC.2022-01-28T00*.fits"))
-    bias = lazyccd.combine([lazyccd.open_fits(path, unit="adu") for path in biases], method="median")
-    prepared = [lazyccd.open_fits(path, unit="adu").ccd.subtract_bias(bias) for path in flats]
-    flat = lazyccd.combine(prepared, method="median", scale="median")
-    found = []
-    for name in DITHERS:
-        raw = lazyccd.open_fits(night / f"EFOSC.2022-01-28T{name}.fits", unit="adu")
-        found.append(raw.ccd.subtract_bias(bias).ccd.flat_correct(flat).ccd.cutout(y=slice(40, 960), x=slice(60, 980)))
-    return found
-
-
-def exposures(folder: Path) -> list[xr.Dataset]:
-    """Return the exposures of DECam with weights as uncertainties, the pixels of a data quality code masked."""
-    found = []
-    for name in DECAM:
-        image, weight, quality = (folder / "decam_cp_tpv_dq" / f"c4d_{name.format(kind)}.fits" for kind in "iwd")
-        weights = fits.getdata(weight)
-        bad = (fits.getdata(quality) != 0) | (weights <= 0)
-        sigma = 1 / np.sqrt(np.where(bad, 1, weights))
-        frame = lazyccd.open_fits(image, unit="adu").ccd.with_uncertainty(sigma, uncertainty_type="std")
-        found.append(frame.ccd.add_mask(bad))
-    return found
-
-
-def good(frame: xr.Dataset) -> Array:
-    """Return the data, with NaN for bad pixels."""
-    return np.where(frame["mask"].values == 0, frame["data"].values, np.nan).astype(float)
 
 
 def peer(frames: list[xr.Dataset], wcs: WCS, shape: tuple[int, int]) -> Array:
@@ -75,27 +27,6 @@ def peer(frames: list[xr.Dataset], wcs: WCS, shape: tuple[int, int]) -> Array:
     ]
     count = np.isfinite(warps).sum(axis=0)
     return np.where(count > 0, np.nansum(warps, axis=0) / np.maximum(count, 1), np.nan)
-
-
-def corrected(frames: list[xr.Dataset], mosaic: xr.Dataset, table: Table | None = None) -> list[Array]:
-    """Return the warps of frames, minus what a table says."""
-    shape = mosaic["data"].shape
-    found = [lazyccd.wcs_project(frame, mosaic.ccd.wcs, shape, order="lanczos3")["data"].values for frame in frames]
-    y, x = np.mgrid[: shape[0], : shape[1]]
-    for warp, row in zip(found, table if table is not None else (), strict=False):
-        warp -= row["constant"] + row["slope_y"] * (y - row["y"]) + row["slope_x"] * (x - row["x"])
-    return found
-
-
-def steps(warps: list[Array]) -> list[float]:
-    """Return the median difference of each two frames that share at least 5000 pixels, which is the step at their borders."""
-    found = []
-    for number, one in enumerate(warps):
-        for other in warps[:number]:
-            both = np.isfinite(one) & np.isfinite(other)
-            if both.sum() >= 5000:
-                found.append(abs(float(np.median((one - other)[both]))))
-    return found
 
 
 def agree(ours: Array, theirs: Array) -> Array:
