@@ -388,7 +388,7 @@ def narrowed(
             plans[name] = found
     steps: dict[str, Step] = {}
     more: list[HighLevelGraph] = []
-    if not plans and not stacks:
+    if not plans and not (stacks and any(step.stacks_deep for step, _ in roots)):
         return steps, more
     for token, (step, requests) in demand_below(roots).items():
         inside = step if stacks and isinstance(step, Stack) else None

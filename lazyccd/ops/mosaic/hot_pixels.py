@@ -107,6 +107,8 @@ def _left_out(image: Image, low: Image, placed: Placed, number: int, scale: Fram
     from astropy.wcs.utils import proj_plane_pixel_area
 
     source: Any = placed.sources[number]
+    # that of the frame as it is, which a rejection takes too: each reads the frame
+    sky = sampled_statistic(image, "sky")
     # flags of what is not finite would hold for the data as they were
     image = replace(image, plan=without_own_flags(image))
     coordinates = SkyMapping(FrozenWCS.of(source), placed.grid.frozen, placed.grid.shape)
@@ -126,7 +128,7 @@ def _left_out(image: Image, low: Image, placed: Placed, number: int, scale: Fram
             frame=number,
             bad_bits=image.schema.bad_bits,
         ),
-        scalars=(("sky", sampled_statistic(image, "sky")), *scale.all_scalars),
+        scalars=(("sky", sky), *scale.all_scalars),
     )
     parts = {name: (image.plan, name) for name, _ in image.plan.planes if name != "data"}
     return replace(image, plan=Join.of(**parts, data=(data, "data")), graphs=(*image.graphs, *low.graphs))
