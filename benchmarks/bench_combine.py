@@ -1,6 +1,6 @@
 """Stacks against the installed peers, with results compared; memory and bytes read of large stacks.
 
-Parts: ``peers`` (20 frames) and ``large`` (40 and 200 frames of 4096²). Peers that are programs are timed as whole
+Parts: ``peers`` (20 frames), ``process`` (the same as whole processes, by turns) and ``large`` (40 and 200 frames of 4096²). Peers that are programs are timed as whole
 processes on files in the page cache; lazyccd both in a warm process and as ``lazyccd combine``. CPU is the time that all
 threads of a run used: it says more than the clock on a machine that is busy with something else.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -99,8 +100,12 @@ class Times(NamedTuple):
 
 def run(command: list[str], folder: Path) -> Times:
     """Return the seconds of a process."""
+    # installed packages have their byte code: a shell that forbids to write it must not make each run compile them anew
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+    )
     wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = Times(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     if done.returncode:
@@ -249,6 +254,37 @@ def peers(repeat: int, only: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
+def own_command(work: dict[str, Any], folder: Path) -> tuple[Times, Any]:
+    """Run ``lazyccd combine``, which writes uncertainty and mask too."""
+    program = [str(Path(sys.executable).with_name("lazyccd")), "combine", "@list.txt", "-o", "../out.fits"]
+    seconds = run([*program, "--overwrite", *work["words"]], folder)
+    return seconds, fits.getdata(folder.parent / "out.fits")
+
+
+def processes(repeat: int, only: list[str]) -> list[dict[str, Any]]:
+    """Return the row of whole processes, each by turns with those of the peers."""
+    what, work = next(iter(WORKS.items()))
+    runs: dict[str, Callable[[dict[str, Any], Path], tuple[Times, Any]]] = {"lazyccd": own_command}
+    for peer in ("IRAF", "Siril", "gnuastro"):
+        if shutil.which(PEERS[peer][0]) and (not only or peer in only):
+            runs[peer] = PEERS[peer][1]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "in"
+        folder.mkdir()
+        make_frames(folder, 20, 2048)
+        images = {who: call(work, folder)[1] for who, call in runs.items()}  # compiles, and makes sequences of peers
+        found = {who: [] for who in runs}
+        for _ in range(repeat):
+            for who, call in runs.items():
+                found[who].append(call(work, folder)[0])
+    medians = {who: Times(*(median(one[k] for one in times) for k in (0, 1))) for who, times in found.items()}
+    mine = medians.pop("lazyccd")
+    told = [f"{who} {shown(seconds)}, {agreement(images['lazyccd'], images[who])}" for who, seconds in medians.items()]
+    met = bool(medians) and all(mine.cpu < seconds.cpu and mine.wall < seconds.wall for seconds in medians.values())
+    text = "; ".join([f"{shown(mine)} with uncertainty and mask", *told])
+    return [row(f"20 x 2048², {what}, as a process", text, "faster than each peer", met, **found)]
+
+
 # Large stacks, each in a process of its own.
 
 
@@ -313,16 +349,16 @@ def _large_row(what: str, runs: list[dict[str, Any]], aim: float, limit: float) 
 def main() -> None:
     """Run the parts asked for; the rows of others stay as they were measured."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", nargs="*", choices=["peers", "large", []], default=[])
+    parser.add_argument("part", nargs="*", choices=["peers", "process", "large", []], default=[])
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--only", action="append", default=[], choices=PEERS, help="Peers to run.")
     asked = parser.parse_args()
     rows: dict[str, Any] = {}
     if asked.part and (RESULTS / "combine.json").exists():
         rows = {r["what"]: r for r in json.loads((RESULTS / "combine.json").read_text())["rows"]}
-    for part in asked.part or ["peers", "large"]:
-        found = peers(asked.repeat, asked.only) if part == "peers" else large(min(asked.repeat, 3))
-        rows |= {r["what"]: r for r in found}
+    parts = {"peers": peers, "process": processes, "large": lambda repeat, _: large(min(repeat, 3))}
+    for part in asked.part or parts:
+        rows |= {r["what"]: r for r in parts[part](asked.repeat, asked.only)}
     save("combine", list(rows.values()), "python benchmarks/bench_combine.py")
 
 
