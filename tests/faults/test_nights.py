@@ -44,20 +44,20 @@ def test_a_night_that_is_killed_has_the_same_bytes(raw: Path, tmp_path: Path) ->
 
 
 @contextmanager
-def cluster(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Run a scheduler and a worker in processes of their own; give the address and the scheduler."""
+def cluster(folder: Path, workers: int = 1) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """Run a scheduler and workers in processes of their own; give the address, and the processes, the scheduler first."""
     address = f"tcp://127.0.0.1:{20000 + os.getpid() % 20000}"
     port = address.rpartition(":")[2]
     words = (
         ["distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"],
-        ["distributed.cli.dask_worker", address, "--no-nanny", "--nthreads", "1", "--no-dashboard"],
+        *[["distributed.cli.dask_worker", address, "--no-nanny", "--nthreads", "1", "--no-dashboard"]] * workers,
     )
     with (folder / "cluster.log").open("w") as log:
         processes = [
             subprocess.Popen([sys.executable, "-m", *some], stdout=log, stderr=log, cwd=folder) for some in words
         ]
         try:
-            yield address, processes[0]
+            yield address, processes
         finally:
             for process in processes:
                 process.kill()
@@ -67,7 +67,7 @@ def cluster(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 def test_a_scheduler_that_dies(raw: Path, tmp_path: Path) -> None:
     """The command ends with one sentence that says so, and goes on without the cluster to the same products."""
     out = tmp_path / "out"
-    with cluster(tmp_path) as (address, scheduler):
+    with cluster(tmp_path) as (address, [scheduler, _]):
         driver = subprocess.Popen(
             command(raw, out, "--scheduler", address), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -88,6 +88,32 @@ def test_a_scheduler_that_dies(raw: Path, tmp_path: Path) -> None:
     again = subprocess.run(command(raw, out), capture_output=True, text=True, timeout=120, check=False)
     assert again.returncode == 3, again.stderr
     assert len(list(out.glob("*_red.fits"))) == 3
+
+
+def test_a_worker_that_dies(raw: Path, tmp_path: Path) -> None:
+    """The command goes on with the other worker, and ends as if nothing had happened: nothing failed, and the same products."""
+    out, alone = tmp_path / "out", tmp_path / "alone"
+    with cluster(tmp_path, workers=2) as (address, [_, worker, _]):
+        driver = subprocess.Popen(
+            command(raw, out, "--scheduler", address), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 240
+        while not any(out.glob("masters/*.fits")):
+            assert driver.poll() is None, driver.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        worker.kill()
+        _, said = driver.communicate(timeout=240)
+    assert driver.returncode == 3, said  # no dark
+    assert "Traceback" not in said
+    counts = json.loads((out / "run.json").read_text())["counts"]
+    assert not {"FAILED", "BLOCKED"} & (counts["masters"] | counts["science"]).keys()
+    subprocess.run(command(raw, alone), capture_output=True, timeout=240, check=False)
+    products = sorted(path.relative_to(alone) for path in alone.rglob("*.fits"))
+    assert len(products) == 5
+    for path in products:
+        assert (out / path).read_bytes() == (alone / path).read_bytes(), path
+    assert not list(out.glob(".*"))
 
 
 def test_two_commands_into_one_folder(raw: Path, tmp_path: Path) -> None:
