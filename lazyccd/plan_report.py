@@ -5,7 +5,6 @@ The numbers are those by which writers and tasks decide, from `lazyccd.plan.cost
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import NamedTuple
@@ -16,9 +15,22 @@ from dask.utils import format_bytes
 from lazyccd.kernels.block import Request
 from lazyccd.pixel_history import with_inputs
 from lazyccd.plan.chunks import Grid, grid_boxes
-from lazyccd.plan.cost import Limit, TaskCost, dearest_region, declared_limit, fitting_cuts, process_bytes, task_cost
+from lazyccd.plan.cost import (
+    BASELINE_BYTES,
+    Fit,
+    Limit,
+    TaskCost,
+    dearest_region,
+    declared_limit,
+    fit_into,
+    fitting_groups,
+    pending_below,
+    reduction_cost,
+    task_cost,
+    written_bytes,
+)
 from lazyccd.plan.lower import boundaries_below
-from lazyccd.plan.steps import Chunked, Scalar, Step, walk
+from lazyccd.plan.steps import Chunked, Step, walk
 
 DEAR = 1.5
 """Pixels computed for each one kept from which larger chunks are advised."""
@@ -127,8 +139,11 @@ def plan_report(ccd: xr.Dataset) -> PlanReport:
     ]
     own = _cost_of(image.plan, image.grid, limit)
     every = [*below, own]
-    # tasks of a stack and of its readers run side by side, and the largest decides what a process needs
-    dearest = max((part.cost for part in every), key=lambda cost: cost.peak_bytes)
+    # tasks of a stack, of its readers and of scalars run side by side, and the largest decides what a process needs
+    needed = max(
+        (cost.peak_bytes * min(limit.threads, tasks), cost.peak_bytes) for part in every for cost, tasks in part.costs
+    )
+    held = limit.holding(image.plan).held
     return PlanReport(
         steps=tuple(dict.fromkeys(step for part in every for step in part.steps)),
         tasks=sum(part.tasks for part in every),
@@ -136,8 +151,8 @@ def plan_report(ccd: xr.Dataset) -> PlanReport:
         halo_rows=image.plan.halo_rows,
         overhead=own.cost.computed_pixels / (own.chunk[0] * own.chunk[1]),
         read_bytes=sum(part.read_bytes for part in every),
-        task_bytes=dearest.peak_bytes,
-        process_bytes=process_bytes(dearest, limit),
+        task_bytes=needed[1],
+        process_bytes=BASELINE_BYTES + held + needed[0],
         limit_bytes=limit.bytes,
         scalars=tuple(dict.fromkeys(text for part in every for text in part.scalars)),
     )
@@ -152,6 +167,8 @@ class _Part(NamedTuple):
     cost: TaskCost
     read_bytes: int
     scalars: tuple[str, ...]
+    costs: tuple[tuple[TaskCost, int], ...]
+    """Costs of a task, and how many there are, of the image and of its scalars; a task that runs alone is one."""
 
 
 def _cost_of(plan: Step, grid: Grid, limit: Limit) -> _Part:
@@ -159,13 +176,18 @@ def _cost_of(plan: Step, grid: Grid, limit: Limit) -> _Part:
     boxes = grid_boxes(grid)
     largest = dearest_region(plan, boxes)
     request = Request(largest, frozenset(plan.dtypes))
-    # the cost as the task will have it, with its region cut to fit into the limit
-    cuts = 1 if limit.room is None else fitting_cuts(plan, request, limit.room) or 1
-    cost = task_cost(plan, largest, cuts=cuts)
+    # the cost as the task will have it, with its region cut to fit into the limit, and its result written
+    after = written_bytes(plan, request)
+    fit = fit_into(limit.holding(plan), plan, request, after) or Fit()
+    cost = task_cost(plan, largest, cuts=fit.cuts, after=after)
+    costs = [(cost, 1 if fit.alone else len(boxes))]
     scalars = []
-    for scalar in _with_those_below(plan.pending).values():
+    for scalar in pending_below(plan):
         assert scalar.reduction is not None
         below, reduction = 0, scalar.reduction
+        groups = fitting_groups(reduction)
+        dearest = reduction_cost(reduction, groups)
+        costs += [] if dearest is None else [(dearest, len(groups))]
         for region in reduction.parts or (reduction.region,):
             if region.size:  # one that is made of others reads nothing itself
                 below += task_cost(reduction.step, region, tuple(reduction.planes)).read_bytes
@@ -174,13 +196,4 @@ def _cost_of(plan: Step, grid: Grid, limit: Limit) -> _Part:
     steps = tuple(step.summary for step in walk(plan) if not isinstance(step, Chunked)) or (plan.summary,)
     # the largest chunk stands for all: the cost of each needs a walk of the plan, and there may be 100 000
     read = int(cost.read_bytes / largest.size * plan.shape[0] * plan.shape[1])
-    return _Part(steps, len(boxes), (largest.shape.y, largest.shape.x), cost, read, tuple(scalars))
-
-
-def _with_those_below(scalars: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Return scalars, and before each those that making it needs, by token."""
-    found: dict[str, Scalar] = {}
-    for token, scalar in scalars.items():
-        assert scalar.reduction is not None
-        found |= _with_those_below(scalar.reduction.pending) | {token: scalar}
-    return found
+    return _Part(steps, len(boxes), (largest.shape.y, largest.shape.x), cost, read, tuple(scalars), tuple(costs))

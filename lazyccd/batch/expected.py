@@ -26,7 +26,7 @@ from lazyccd.io.names import is_url, split_hdu
 from lazyccd.kernels.block import Request
 from lazyccd.ops.instrument.calibrate import add_noise
 from lazyccd.plan.chunks import grid_boxes
-from lazyccd.plan.cost import dearest_region, declared_limit, fitting_cuts, process_bytes, task_cost
+from lazyccd.plan.cost import Fit, dearest_region, declared_limit, fit_into, process_bytes, task_cost, written_bytes
 
 MASTER_SECONDS, SCIENCE_SECONDS, CLEANED_SECONDS = 0.15, 0.35, 0.6
 """Seconds of one processor (2.5 GHz) for a million pixels of a frame in a master, a product, and one without cosmic rays."""
@@ -146,11 +146,16 @@ def _cost(plan: NightPlan, item: FramePlan, chunks: int | None) -> tuple[int, in
     image, limit = resolve(frame), declared_limit()
     region = dearest_region(image.plan, grid_boxes(image.grid))
     request = Request(region, frozenset(image.plan.dtypes))
-    cuts = 1 if limit.room is None else fitting_cuts(image.plan, request, limit.room) or 1
-    cost = task_cost(image.plan, region, cuts=cuts)
+    after = written_bytes(image.plan, request)
+    fit = fit_into(limit, image.plan, request, after) or Fit()
+    cost = task_cost(image.plan, region, cuts=fit.cuts, after=after)
     # Of the mask, FITS holds bits for users of CCDData besides.
     pixel = sum(variable.dtype.itemsize for variable in frame.data_vars.values()) + ("mask" in frame)
-    return math.prod(image.shape) * pixel, process_bytes(cost, limit), (region.shape.y, region.shape.x)
+    return (
+        math.prod(image.shape) * pixel,
+        process_bytes(cost, limit, 1 if fit.alone else None),
+        (region.shape.y, region.shape.x),
+    )
 
 
 def stand_in(plan: NightPlan, item: FramePlan) -> xr.Dataset:

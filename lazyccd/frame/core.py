@@ -33,7 +33,7 @@ from lazyccd.mask_planes import FlagTable, MaskSchema
 from lazyccd.plan.chunks import Grid, cut_sizes, default_grid
 from lazyccd.plan.direct import can_run, run_scalars
 from lazyccd.plan.footprints import Window
-from lazyccd.plan.lower import Graph, LabelLayer, lower_image, lower_scalars, read_label
+from lazyccd.plan.lower import Graph, LabelLayer, is_in_memory, lower_image, lower_scalars, read_label
 from lazyccd.plan.steps import (
     Apply,
     Chunked,
@@ -152,11 +152,19 @@ class Image:
         planes: Mapping[str, Any],
         *,
         scalars: Scalars = (),
+        scratch_bytes: int | None = None,
         **params: Any,
     ) -> Apply:
-        """Return a pointwise step of this image's shape."""
-        dtypes = make_dtypes(**planes)
-        return Apply(self.shape, dtypes, kernel=kernel, sources=sources, params=make_params(**params), scalars=scalars)
+        """Return a step of this image's shape; see `Apply` for the arguments."""
+        return Apply(
+            self.shape,
+            make_dtypes(**planes),
+            kernel=kernel,
+            sources=sources,
+            params=make_params(**params),
+            scalars=scalars,
+            scratch_bytes=scratch_bytes,
+        )
 
     def window(self, offset: tuple[int, int], step: tuple[int, int], shape: tuple[int, int]) -> Image:
         """Return the image of the pixels ``offset + step * i``, with its original coordinates."""
@@ -280,6 +288,7 @@ def as_step(array: object, dtype: npt.DTypeLike, name: str = DATA) -> tuple[Step
         make_dtypes(data=native(wrapped.dtype)),
         name=wrapped.name,
         chunks=wrapped.chunks,
+        in_memory=is_in_memory(wrapped),
     )
     return cast_step(step, dtype), graphs
 

@@ -18,6 +18,7 @@ from lazyccd.kernels import bad_pixels, iraf_filters
 from lazyccd.ops.arguments import normalize_integer, normalize_number
 from lazyccd.ops.decorator import operation
 from lazyccd.ops.filters import normalize_box
+from lazyccd.plan.chunks import CHUNK_PIXELS, regular_grid
 from lazyccd.plan.footprints import Footprint, Halo, Lattice, PlaneMap
 from lazyccd.plan.steps import Apply, Input, Kernel, make_dtypes, make_params
 
@@ -110,7 +111,9 @@ def ccdmask(
             )
         # sums over stretches of columns find what no single pixel shows, so a chunk needs its columns from end to end
         columns = Lattice((image.shape[0], sigma[1]), (0, median[1] - 1), whole=True)
-        return _mask_of(image, iraf_filters.find_bad, columns, shared)
+        rows = image.shape[0]
+        bands = regular_grid(image.shape, (rows, max(sigma[1], CHUNK_PIXELS // rows // sigma[1] * sigma[1])))
+        return _mask_of(replace(image, grid=bands), iraf_filters.find_bad, columns, shared)
     # a gap is filled between bad pixels that are themselves found from their surroundings: both reaches add up
     rows = 2 * (ngood + 1) if findbadcolumns else 0
     reach = (rows + median[0] // 2, median[1] // 2)
@@ -130,6 +133,8 @@ def _mask_of(image: Image, kernel: Kernel, footprint: Footprint, params: dict[st
         kernel=kernel,
         sources=(Input(image.plan, footprint),),
         params=make_params(**params),
+        # what is left of the pixels, their background, two percentiles and temporaries
+        scratch_bytes=7 * image.dtype.itemsize,
     )
     return replace(image, plan=plan).to_dataset()[DATA].drop_attrs()
 

@@ -6,6 +6,7 @@ with a halo as wide as its iterations reach, and those numbers are exact global 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
@@ -23,10 +24,11 @@ from lazyccd.frame.units import conversion_factor
 from lazyccd.kernels import quantiles
 from lazyccd.kernels.block import PLANES
 from lazyccd.kernels.cosmic_rays import block as kernels
-from lazyccd.kernels.cosmic_rays.lacosmic import LACosmic
+from lazyccd.kernels.cosmic_rays.lacosmic import SCRATCH_BYTES, LACosmic
 from lazyccd.kernels.cosmic_rays.replace import CLEAN_TYPES
 from lazyccd.ops.arguments import Pixels, check_positive, normalize_integer, normalize_number, normalize_pixels
 from lazyccd.ops.decorator import called_with_ccddata, operation
+from lazyccd.plan.chunks import CHUNK_PIXELS
 from lazyccd.plan.footprints import Footprint, Halo, PlaneMap, Whole
 from lazyccd.plan.lower import Graph
 from lazyccd.plan.steps import Apply, Input, Reduction, Scalar, make_dtypes, make_params
@@ -191,12 +193,12 @@ def cosmicray_lacosmic(
     count = normalize_integer(niter, "niter")
     settings = LACosmic(sigclip, sigfrac, objlim, factor, noise, level, count, bool(sepmed), cleantype, psf)
     library = _library_arguments(settings, fsmode, bool(verbose)) if engine == "astroscrappy" else None
-    # in a single chunk the kernel has the whole image at hand and needs no passes before it
-    whole = background == "image" and library is None and len(image.grid[0]) == len(image.grid[1]) == 1
+    # in a single chunk the kernel has the whole image at hand and needs no passes before it; a large one must stay one that is cut
+    whole = background == "image" and library is None and _is_small(image)
     footprint: Footprint = Whole() if whole else Halo((settings.halo, settings.halo))
     sources, extras, graphs = _sources(image, footprint, inbkg, invar, own=use_uncertainty)
     schema = image.schema
-    shared = {
+    shared: dict[str, Any] = {
         "extras": extras,
         "settings": settings,
         "bits": (schema.bad_bits, schema.bits("SAT") if by_plane else 0),
@@ -209,6 +211,7 @@ def cosmicray_lacosmic(
         scalars=() if whole or library is not None else _levels(image, sources, background, factor, shared),
         flags=(schema.bits("CR"), schema.bits("INTERP"), schema.bits("NO_DATA")),
         scale=factor if gain_apply else 1.0,  # applied after the search, so that pixels not flagged keep their bits
+        scratch_bytes=_scratch_bytes(image, settings, extras, offset=shared["offset"], whole=whole),
         whole=whole,
         library=library,
         mask_dtype=schema.dtype.name,
@@ -216,6 +219,12 @@ def cosmicray_lacosmic(
     )
     graphs = (*image.graphs, *graphs)
     return replace(image, plan=plan, units=units if gain_apply else image.units, graphs=graphs).to_dataset()
+
+
+def _is_small(image: Image) -> bool:
+    """Return whether an image is one chunk and no larger than the default one, or in memory anyway."""
+    single = len(image.grid[0]) == len(image.grid[1]) == 1
+    return single and (math.prod(image.shape) <= CHUNK_PIXELS or called_with_ccddata())
 
 
 def _gain_and_noise(
@@ -240,6 +249,16 @@ def _gain_and_noise(
             "gain in electron per unit of the data and the read noise in electron."
         )
     return float(g.value), float(noise.value), image.units * g.unit
+
+
+def _scratch_bytes(image: Image, settings: LACosmic, extras: tuple[str, ...], *, offset: float, whole: bool) -> int:
+    """Return how many bytes the search takes for each pixel."""
+    pixel = image.dtype.itemsize
+    # pixels that are not finite are filled in a copy, of the variance and of the background too
+    found = SCRATCH_BYTES + pixel * (1 + bool(offset)) + 8 * len(extras)
+    found += 8 if settings.cleantype == "median" else 0
+    # image and variance once more, to find the levels
+    return found + (9 if whole else 0)
 
 
 def _saturation(level: float | u.Quantity, image: Image, gain: float, units: u.UnitBase) -> float:
@@ -404,6 +423,7 @@ def _measured_levels(image: Image, sources: tuple[Input, ...], shared: dict[str,
         kernel=kernels.lacosmic_start,
         sources=tuple(Input(s.step, margin, every) for s in sources),
         params=make_params(**shared),
+        scratch_bytes=_scratch_bytes(image, shared["settings"], shared["extras"], offset=shared["offset"], whole=False),
     )
     # otherwise the variance is the image plus a number, and so is its median: one plane to count instead of two
     own_variance = {"variance", "own"} & set(shared["extras"])

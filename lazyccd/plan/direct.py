@@ -44,7 +44,8 @@ def run_plan(plan: Step, kinds: Mapping[str, Kind]) -> dict[str, Array]:
     def compute(rows: slice, arrays: tuple[Array, ...] = ()) -> tuple[Array, ...]:
         region = Region(rows.start, rows.stop, 0, plan.shape[1])
         work, deps = _work(plan, Request(region, planes), plan.pending, scalars)
-        return compute_region(work, outputs, deps, arrays=arrays)
+        with work.turn() as cuts:
+            return compute_region(work, outputs, deps, arrays=arrays, cuts=cuts)
 
     parts = shares(plan.shape[0], _passes(plan) * plan.shape[0] * plan.shape[1] // 2)
     if len(parts) == 1:
@@ -63,7 +64,8 @@ def run_region(plan: Step, region: Region, kinds: Mapping[str, Kind]) -> dict[st
         return None
     outputs = tuple(Output(name, kind) for name, kind in kinds.items())
     work = Work(plan, Request(region, frozenset(out.plane for out in outputs)), (), (), declared_bytes())
-    return dict(zip(kinds, compute_region(work, outputs, ()), strict=True))
+    with work.turn() as cuts:
+        return dict(zip(kinds, compute_region(work, outputs, (), cuts=cuts), strict=True))
 
 
 def _passes(plan: Step) -> int:

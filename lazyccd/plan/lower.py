@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
-from dask._task_spec import GraphNode, List, Task, TaskRef
+from dask._task_spec import DataNode, GraphNode, List, Task, TaskRef
 from dask.base import clone_key
 from dask.delayed import Delayed
 from dask.graph_manipulation import chunks as dask_manipulation
@@ -26,8 +26,8 @@ from dask.tokenize import tokenize
 from lazyccd.errors import PlanError
 from lazyccd.kernels import pointwise
 from lazyccd.kernels.block import Request
-from lazyccd.plan.chunks import CHUNK_PIXELS, Grid
-from lazyccd.plan.cost import fits_memory
+from lazyccd.plan.chunks import Grid
+from lazyccd.plan.cost import fitting_groups, union_of
 from lazyccd.plan.footprints import Shifted, Window
 from lazyccd.plan.forks import forget_pools_after_forks
 from lazyccd.plan.results import KeepsResults
@@ -199,22 +199,6 @@ class ImageLayer(PlanLayer, KeepsResults):
                     yield Task((out.name, i, j), operator.getitem, TaskRef(key), k)
 
 
-def _union(tiles: Sequence[Region]) -> Region:
-    """Return the region that encloses some tiles."""
-    return functools.reduce(Region.union, tiles)
-
-
-def _fitting_groups(reduction: Reduction) -> list[list[tuple[int, Region]]]:
-    """Return the tiles of a reduction in the largest groups whose tasks fit into the declared memory limit."""
-    for shrink in (1, 4, 16):
-        groups = list(reduction.groups(CHUNK_PIXELS // shrink))
-        regions = (_union([tile for _, tile in group]) for group in groups)
-        largest = max(regions, key=lambda region: region.size, default=None)
-        if largest is None or fits_memory(reduction.step, largest, reduction.planes):
-            break
-    return groups
-
-
 class ScalarLayer(PlanLayer):
     """The tasks of one scalar: a partial task per group of tiles, and one that puts their results together."""
 
@@ -232,9 +216,9 @@ class ScalarLayer(PlanLayer):
         if self.key not in keys:
             return
         places, partials = [], []
-        for k, group in enumerate(_fitting_groups(self.reduction)):
+        for k, group in enumerate(fitting_groups(self.reduction)):
             numbers, tiles = zip(*group, strict=True)
-            work = self.work(_union(tiles), self.reduction.planes)
+            work = self.work(union_of(tiles), self.reduction.planes)
             deps = [TaskRef(key) for key in work.keys]
             key = (f"part-{self.key}", k)
             yield Task(key, run_partial, work, self.reduction, tiles, *deps, _data_producer=not deps)
@@ -329,6 +313,13 @@ class LabelLayer(MaterializedLayer):
         self.kind = kind
         self.boundary = boundary
         self.variance = variance
+
+
+def is_in_memory(array: da.Array) -> bool:
+    """Return whether the chunks of an array are pixels that this process has, and no tasks."""
+    layer = array.dask.layers.get(array.name)
+    first: Any = layer.get((array.name, 0, 0)) if isinstance(layer, MaterializedLayer) else None
+    return isinstance(first.value if isinstance(first, DataNode) else first, np.ndarray)
 
 
 def read_label(array: da.Array) -> LabelLayer | None:

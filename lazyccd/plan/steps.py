@@ -274,6 +274,11 @@ class Step:
         """Return the bytes of the rows that are decoded together with those of requests, if storage decodes several at once."""
         return 0
 
+    @property
+    def unpacked_bytes(self) -> int:
+        """The bytes that reading the smallest region takes besides it."""
+        return 0
+
 
 @dataclass(frozen=True, eq=False)
 class Source(Step):
@@ -320,6 +325,11 @@ class Source(Step):
         columns = max((request.region.shape.x for request in requests), default=0)
         return columns * min(self.storage.rows, self.shape[0]) * self.dtypes["data"].itemsize
 
+    @property
+    def unpacked_bytes(self) -> int:
+        """The bytes that a tile or chunk takes that is unpacked as a whole."""
+        return self.storage.unpacked_bytes
+
 
 @dataclass(frozen=True, eq=False)
 class Chunked(Step):
@@ -330,6 +340,9 @@ class Chunked(Step):
 
     chunks: Grid = field(kw_only=True)
     """Its chunks."""
+
+    in_memory: bool = field(kw_only=True, default=False)
+    """Whether the process holds all of them anyway, because a user does."""
 
     def __post_init__(self) -> None:
         """Note the array."""
@@ -373,7 +386,9 @@ class Chunked(Step):
         return [(self.name, index) for index, _ in chunk_boxes(self.chunks, region)]
 
     def held_bytes(self, requests: Sequence[Request]) -> int:
-        """Return the bytes of the chunks that requests touch, each counted once."""
+        """Return the bytes of the chunks that requests touch, each counted once; none of those that are in memory anyway."""
+        if self.in_memory:
+            return 0
         boxes = {index: box for request in requests for index, box in chunk_boxes(self.chunks, request.region)}
         return sum(box.size for box in boxes.values()) * self.dtypes["data"].itemsize
 
@@ -483,6 +498,9 @@ class Apply(Step):
 
     params: Params = field(kw_only=True, default=())
     """Parameters of the kernel."""
+
+    scratch_bytes: int | None = field(kw_only=True, default=None)
+    """How many bytes the kernel takes for each pixel that it is given, besides its blocks; None if it takes about as many as these."""
 
     def identity(self) -> tuple[Any, ...]:
         """Return the kernel's name, parameters and inputs."""
@@ -689,6 +707,9 @@ class Reduction:
 
     params: Params = field(kw_only=True, default=())
     """Parameters of ``partial`` and ``final``."""
+
+    scratch_bytes: int = field(kw_only=True, default=16)
+    """How many bytes ``partial`` takes for each pixel, besides the block."""
 
     scalars: Scalars = field(kw_only=True, default=())
     """Scalars that both get by name."""

@@ -92,6 +92,11 @@ class Storage(Protocol):
         """How many rows are decoded together: the height of tiles or chunks, from row 0 on; 1 where any row is read alone."""
         ...
 
+    @property
+    def unpacked_bytes(self) -> int:
+        """Bytes that are unpacked at least for any region, and what they are unpacked from; 0 where pixels lie as they are."""
+        ...
+
     def open(self) -> Reader:
         """Open for reading; raises `SourceChangedError` if the storage is not what it was."""
         ...

@@ -6,16 +6,17 @@ more than once: dask computes the tasks of a worker that died again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
 from lazyccd.kernels.block import Array, Block, Request, Target
-from lazyccd.plan.cost import cuts_of_task, declared_bytes, keep_freed_memory
+from lazyccd.plan.cost import declared_bytes, reduced_bytes, turn_of_task, written_bytes
 from lazyccd.plan.evaluate import Evaluation
+from lazyccd.plan.memory import TURNS, keep_freed_memory
 from lazyccd.plan.results import ResultMemory, parts_of
 from lazyccd.plan.schedule import demand_below
 from lazyccd.plan.steps import ChunkKey, Reduction, Step, pending_of
@@ -111,18 +112,22 @@ class Work:
     limit_bytes: int | None = None
     """The memory limit that was declared where the graph was made; a process may have one of its own."""
 
+    waits: bool = False
+    """Whether it is a task of a graph, which waits until it fits beside others."""
+
     @property
     def keys(self) -> list[Any]:
         """Keys of the dependencies."""
         return [(name, *index) for name, index in self.chunks] + [scalar_key(token) for token in self.scalars]
 
-    def pull(self, deps: Sequence[Any]) -> Block:
-        """Pull the region, given the dependencies' results; raises as `start`."""
-        with self.start(deps) as evaluation:
-            return evaluation.whole(self.plan, self.request)
+    @contextmanager
+    def turn(self, after: int = 0) -> Iterator[int]:
+        """Wait until the task fits into memory beside others; gives into how many bands it cuts its region.
 
-    def start(self, deps: Sequence[Any]) -> Evaluation:
-        """Return the evaluation that pulls the region, given the dependencies' results.
+        Parameters
+        ----------
+        after
+            Bytes that are taken besides the result when that is there.
 
         Raises
         ------
@@ -130,7 +135,11 @@ class Work:
             Raised before anything is allocated if the task alone would not fit into the limit, not even in bands.
         """
         keep_freed_memory()
-        cuts = cuts_of_task(self.plan, self.request, self.limit_bytes)
+        with turn_of_task(self.plan, self.request, self.limit_bytes, after, waits=self.waits) as cuts:
+            yield cuts
+
+    def start(self, deps: Sequence[Any], cuts: int) -> Evaluation:
+        """Return the evaluation that pulls the region in bands, given the dependencies' results."""
         chunks: dict[str, dict[tuple[int, int], Any]] = {}
         for (name, index), array in zip(self.chunks, deps, strict=False):
             chunks.setdefault(name, {})[index] = array
@@ -153,12 +162,12 @@ def make_work(plan: Step, request: Request, scalars: Sequence[str], *, has_place
     has_places
         Whether the plan has stacks whose frames lie at places, so that a region may need some of the scalars alone.
     """
-    limit = declared_bytes()
+    limit, waits = declared_bytes(), not TURNS.in_task
     wanted = tuple(scalars)
     is_mosaic = bool(wanted) and has_places
     if not plan.arrays and not is_mosaic:
         # most plans read files alone: no need to walk them once per task for chunks that are not there
-        return Work(plan, request, (), wanted, limit)
+        return Work(plan, request, (), wanted, limit, waits=waits)
     asked = demand_below([(plan, request)]).values()
     if is_mosaic:
         # a cut-out must not wait for what is measured in frames that lie elsewhere
@@ -166,12 +175,13 @@ def make_work(plan: Step, request: Request, scalars: Sequence[str], *, has_place
         here = {token for scalars in needed for pending in pending_of(scalars) for token in pending}
         wanted = tuple(token for token in wanted if token in here)
     touched = {key: None for step, requests in asked for wish in requests for key in step.chunk_keys(wish.region)}
-    return Work(plan, request, tuple(touched), wanted, limit)
+    return Work(plan, request, tuple(touched), wanted, limit, waits=waits)
 
 
 def run_image(work: Work, outputs: tuple[Output, ...], memory: tuple[ResultMemory | None, ...], *deps: Any) -> Any:
     """Compute one chunk of one variable, or a tuple of several; into the memory of results where there is one for all."""
-    arrays = compute_region(work, outputs, deps, memory)
+    with work.turn() as cuts:
+        arrays = compute_region(work, outputs, deps, memory, cuts=cuts)
     # a plain tuple: dask's sizeof sees 48 bytes in a dataclass, and would never spill it
     return arrays[0] if len(arrays) == 1 else arrays
 
@@ -182,12 +192,14 @@ def compute_region(
     deps: Sequence[Any],
     memory: tuple[ResultMemory | None, ...] = (),
     arrays: tuple[Array, ...] = (),
+    *,
+    cuts: int,
 ) -> tuple[Array, ...]:
-    """Compute one region of several variables, into arrays or into memory of results if they are given."""
+    """Compute one region of several variables in bands, into arrays or into memory of results if they are given."""
     region, dtypes = work.request.region, work.plan.dtypes
     # of one plane there may be two variables, and a root is taken in place
     apart = len({out.plane for out in outputs}) == len(outputs)
-    with work.start(deps) as evaluation:
+    with work.start(deps, cuts) as evaluation:
         arrays = arrays or parts_of(memory, region)
         given = bool(arrays)
         # allocated when the estimate was found to fit, and filled band by band, so that no second block is ever held
@@ -210,8 +222,11 @@ def run_write(work: Work, sink: Sink, outputs: tuple[Output, ...], _created: Non
         receipt = sink.receipt(work.request.region)
         if receipt is not None:
             return receipt
-        arrays = compute_region(work, outputs, deps)
-        return sink.write(work.request.region, {out.name: array for out, array in zip(outputs, arrays, strict=True)})
+        with work.turn(written_bytes(work.plan, work.request)) as cuts:
+            arrays = compute_region(work, outputs, deps, cuts=cuts)
+            return sink.write(
+                work.request.region, {out.name: array for out, array in zip(outputs, arrays, strict=True)}
+            )
 
 
 def run_finish(sink: Sink, _created: None, receipts: Sequence[Any]) -> Any:
@@ -222,7 +237,10 @@ def run_finish(sink: Sink, _created: None, receipts: Sequence[Any]) -> Any:
 
 def run_partial(work: Work, reduction: Reduction, tiles: tuple[Region, ...], *deps: Any) -> list[Array]:
     """Reduce each tile of a group to its partial result, or the whole group to one if they can be merged."""
-    return reduction.reduce(work.pull(deps), tiles, work.scalars_among(deps))
+    with work.turn(reduced_bytes(reduction, work.request.region)) as cuts:
+        with work.start(deps, cuts) as evaluation:
+            block = evaluation.whole(work.plan, work.request)
+        return reduction.reduce(block, tiles, work.scalars_among(deps))
 
 
 def run_merge(reduction: Reduction, groups: Sequence[list[Array]]) -> list[Array]:

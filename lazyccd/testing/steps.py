@@ -89,6 +89,11 @@ class FormulaStorage:
         """How many rows are decoded together."""
         return 1
 
+    @property
+    def unpacked_bytes(self) -> int:
+        """Bytes that are unpacked for any region: none."""
+        return 0
+
     def stored_rows(self) -> StoredRows | None:
         """Return None: there is nothing to decode."""
         return None

@@ -1,4 +1,4 @@
-"""Workers under a nanny reuse freed blocks."""
+"""Tasks that need all memory run alone, and workers under a nanny reuse freed blocks until they come near their limit."""
 
 from __future__ import annotations
 
@@ -6,13 +6,21 @@ import os
 import platform
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
+from astropy.io import fits
+from distributed import Client, LocalCluster
+
+import lazyccd
+from lazyccd.plan.memory import Turns
 
 PROGRAM = """
 import resource
 import numpy as np
-from lazyccd.plan.cost import keep_freed_memory
+from lazyccd.plan.memory import keep_freed_memory
 
 if {keep}:
     keep_freed_memory()
@@ -37,3 +45,48 @@ def test_blocks_are_reused_in_workers() -> None:
     """A block of 2 MB costs 512 page faults with the nanny's setting, and none once blocks are kept."""
     assert faults_per_block(keep=False) > 400
     assert faults_per_block(keep=True) < 5
+
+
+def test_a_task_that_needs_all_memory_runs_alone() -> None:
+    """It waits for those that run, others wait for it, and what a task computes inside of itself waits for nobody."""
+    turns = Turns()
+    seen: list[str] = []
+    began = threading.Event()
+
+    def whole() -> None:
+        began.set()
+        with turns.turn(alone=True), turns.turn(alone=True):
+            seen.append("whole")
+
+    def part() -> None:
+        with turns.turn(alone=False):
+            seen.append("part")
+
+    threads = [threading.Thread(target=whole), threading.Thread(target=part)]
+    with turns.turn(alone=False), turns.turn(alone=False):
+        assert turns.in_task
+        threads[0].start()
+        began.wait()
+        while not turns._waiting:  # it is about to wait
+            pass
+        threads[1].start()
+        threads[1].join(0.1)
+        assert seen == []
+    for thread in threads:
+        thread.join(10)
+    assert seen == ["whole", "part"]
+    assert not turns.in_task
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the thresholds are those of glibc")
+def test_a_worker_near_its_limit_goes_on(tmp_path: Path) -> None:
+    """Freed blocks are given back before dask pauses the worker for ever: a frame of 288 MiB is persisted in one of 700 MB."""
+    fits.writeto(tmp_path / "a.fits", np.ones((8192, 9216), np.float32))
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=2, memory_limit="700MB", dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        frame = lazyccd.open_fits(tmp_path / "a.fits", unit="adu").persist()
+        write = lazyccd.to_zarr(lazyccd.median_filter(frame, 5), tmp_path / "a.zarr", compute=False)
+        assert client.compute(write).result(timeout=120)

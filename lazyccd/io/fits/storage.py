@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -185,6 +186,16 @@ class FitsStorage:
     def rows(self) -> int:
         """How many rows are decoded together: those of a tile."""
         return 1 if self.tiles is None else self.tiles.shape[0]
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """Bytes of a tile: compressed, expanded and decoded; of a batch, if several are decoded together."""
+        if self.tiles is None:
+            return 0
+        from lazyccd.io.fits.tile_reader import BATCH_PIXELS
+
+        pixels = max(math.prod(self.tiles.shape), BATCH_PIXELS)
+        return pixels * (2 * max(4, abs(self.pixels.bitpix) // 8) + self.dtype.itemsize)
 
     def open(self) -> PlainReader | TileReader:
         """Open the file and return a reader.

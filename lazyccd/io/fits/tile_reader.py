@@ -29,7 +29,10 @@ from lazyccd.sections import Region
 
 # Tiles within one read; more would not be faster, and must be held until all are expanded.
 _GROUP_BYTES = 4 << 20
-_BATCH_PIXELS = 1 << 18
+BATCH_PIXELS = 1 << 18
+
+BIG_ENDIAN = ("GZIP_1", "GZIP_2", "NOCOMPRESS")
+"""Codings whose numbers stay as they are in the file."""
 
 
 class Tile(NamedTuple):
@@ -226,10 +229,12 @@ class TileReader(RegionReader):
                 raise self._damaged(tile, algorithm, str(error)) from error
         if len({array.dtype for array in expanded}) > 1:
             raise self._damaged(batch[0], algorithm, "pixels of this tile and the next are of different width")
+        if len(batch) == 1:  # a tile may be the whole image
+            return expanded[0].reshape(1, -1), algorithm in BIG_ENDIAN
         values = np.empty((len(batch), batch[0].region.size), expanded[0].dtype)  # np.stack would swap bytes
         for row, array in zip(values, expanded, strict=True):
             row[:] = array
-        return values, algorithm in ("GZIP_1", "GZIP_2", "NOCOMPRESS")
+        return values, algorithm in BIG_ENDIAN
 
     def _expand_rice(self, batch: list[Tile], packed: Array, starts: Array, stops: Array) -> Array:
         """Decompress RICE_1 tiles all together."""
@@ -276,7 +281,7 @@ def _batches(group: list[Tile]) -> Iterator[list[Tile]]:
     """Cut a group into batches of tiles of one shape in one column, small enough to stay in the cache."""
     for (_, shape), same in itertools.groupby(group, lambda tile: (tile.column, tile.region.shape)):
         batch = list(same)
-        step = max(_BATCH_PIXELS // (shape.y * shape.x), 1)
+        step = max(BATCH_PIXELS // (shape.y * shape.x), 1)
         for first in range(0, len(batch), step):
             yield batch[first : first + step]
 

@@ -25,6 +25,7 @@ from lazyccd.frame.tree import frames_of
 from lazyccd.io.names import is_url
 from lazyccd.io.resumable.progress import Progress, Receipts, versions
 from lazyccd.kernels.block import MAPS
+from lazyccd.plan.chunks import grid_boxes
 from lazyccd.plan.cost import check_memory
 from lazyccd.plan.lower import WritePart, boundaries_below, lower_write
 from lazyccd.plan.serialize import describe, plain, sources
@@ -412,6 +413,8 @@ def write(
     # Before anything is touched: a plan that cannot run must not begin a write.
     for name, image in images.items():
         check_memory(image.plan, regions[name])
+        for boundary in boundaries_below(image.plan, image.graphs).values():
+            check_memory(boundary.plan, grid_boxes(boundary.grid), writes=False)
     record = _record(images, layout)
     progress = Progress.of(product.name, record, break_lock=rules.break_lock, lazy=not compute)
     count = sum(map(len, regions.values()))

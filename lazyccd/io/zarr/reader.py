@@ -65,6 +65,12 @@ class ZarrStorage:
         """Place, identity and type, by which dask tells equal work."""
         return f"{self.name}:{self.identity}:{self.dtype.str}"
 
+    @property
+    def unpacked_bytes(self) -> int:
+        """Bytes of a chunk, as it is stored and decoded; those inside of shards are about square."""
+        columns = self.chunks[1] if self.rows == self.chunks[0] else min(self.rows, self.chunks[1])
+        return 2 * self.rows * columns * self.dtype.itemsize
+
     def open(self) -> ZarrReader | ShardReader:
         """Open for reading.
 

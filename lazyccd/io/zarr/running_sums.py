@@ -218,6 +218,11 @@ class SumsStorage:
         """How many rows are decoded together."""
         return CHUNK
 
+    @property
+    def unpacked_bytes(self) -> int:
+        """Bytes of a chunk of the sums of data and weights, and of the counts."""
+        return 4 * CHUNK * CHUNK * np.dtype(np.float64).itemsize
+
     def open(self) -> SumsReader:
         """Open for reading."""
         if not self.layout.generation(self.number).is_dir():

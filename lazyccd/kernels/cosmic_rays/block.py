@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from lazyccd.kernels.block import Block, Request
 from lazyccd.kernels.cosmic_rays.lacosmic import LACosmic, Levels, find, finish, known_mask, prepare
-from lazyccd.kernels.cosmic_rays.replace import FRAME, is_enclosed, places_from
+from lazyccd.kernels.cosmic_rays.replace import FRAME, is_enclosed
 from lazyccd.kernels.jit import compiled
 from lazyccd.kernels.medians import lower_median
 from lazyccd.kernels.quantiles import count_digits, last_digit, next_digit
@@ -324,8 +324,8 @@ def _result(
         outs["mask"][np.isnan(data[cut])] |= outs["mask"].dtype.type(no_data)
     nothing = np.empty((0, 0), data.dtype)
     _apply_replacements(
-        places_from(rays[cut], 1),
         (cut[0].start, cut[1].start),
+        (request.region.shape.y, request.region.shape.x),
         known,
         (rays, np.ascontiguousarray(bad).view(np.uint8), clean),
         (data, nothing if a.variance is None else a.variance),
@@ -340,8 +340,8 @@ def _result(
 
 @compiled
 def _apply_replacements(
-    places: Array,
     origin: tuple[int, int],
+    shape: tuple[int, int],
     known: bool,
     found: tuple[Array, Array, Array],
     given: tuple[Array, Array],
@@ -352,10 +352,10 @@ def _apply_replacements(
 
     Parameters
     ----------
-    places
-        Cosmic rays, rows of (y, x) in the result, int64.
     origin
         Row and column of the block where the result begins.
+    shape
+        Rows and columns of the result.
     known
         Whether pixels without good neighbours have been replaced by levels.
     found
@@ -372,21 +372,23 @@ def _apply_replacements(
     new_data, new_variance, new_mask = outs
     cr, interp = flags
     top, left = origin
-    for k in range(places.shape[0]):
-        j, i = places[k]
-        y, x = j + top, i + left
-        if new_mask.size > 0:
-            new_mask[j, i] |= cr
-        # Flagged but not replaced, as in astroscrappy.
-        inside = FRAME <= y < rays.shape[0] - FRAME and FRAME <= x < rays.shape[1] - FRAME
-        if not inside or (not known and is_enclosed(rays, bad, y, x)):
-            continue
-        if new_mask.size > 0:
-            new_mask[j, i] |= interp
-        if new_data.size > 0:
-            new_data[j, i] = clean[y, x]
-        if new_variance.size > 0:
-            new_variance[j, i] = _variance_about(rays, bad, data, variance, y, x)
+    for j in range(shape[0]):
+        for i in range(shape[1]):
+            y, x = j + top, i + left
+            if not rays[y, x]:
+                continue
+            if new_mask.size > 0:
+                new_mask[j, i] |= cr
+            # Flagged but not replaced, as in astroscrappy.
+            inside = FRAME <= y < rays.shape[0] - FRAME and FRAME <= x < rays.shape[1] - FRAME
+            if not inside or (not known and is_enclosed(rays, bad, y, x)):
+                continue
+            if new_mask.size > 0:
+                new_mask[j, i] |= interp
+            if new_data.size > 0:
+                new_data[j, i] = clean[y, x]
+            if new_variance.size > 0:
+                new_variance[j, i] = _variance_about(rays, bad, data, variance, y, x)
 
 
 @compiled

@@ -27,10 +27,10 @@ from lazyccd.kernels.cosmic_rays.replace import (
     CLEAN_TYPES,
     FRAME,
     MEDIAN,
+    count_from,
     dilate,
     grow,
     is_enclosed,
-    places_from,
     replacement,
 )
 from lazyccd.kernels.jit import compiled
@@ -42,6 +42,16 @@ TILE = (64, 512)
 
 CELL = 32
 """Replaced pixels in a square of this size are looked at again together."""
+
+GROUP_PIXELS = 2**16
+"""Detections in windows of so many pixels are grown together: their lists have up to 300 bytes for each pixel."""
+
+RAY, NEW, NEAR = np.uint8(1), np.uint8(2), np.uint8(4)
+"""Bits of cosmic rays, of those of this iteration, and of those near enough to be replaced again."""
+
+SCRATCH_BYTES = 22
+"""For each pixel: image, variance, significance and noise in float32, and flags of bad, saturated, dilated and cosmic ray pixels, with
+bits of the mask and places that are not finite."""
 
 NETWORK, _ = merge_network(25, 1, (12,))
 """The exchanges that leave the median of 25 numbers in the middle."""
@@ -231,44 +241,55 @@ def known_mask(clean: Array, mask: Array | None, settings: LACosmic, saturated: 
     clean, mask, settings, saturated
         As for `make_mask`.
     """
-    if saturated is None:
-        # Saturated and bright all around, else a cosmic ray that saturates would count as a star.
-        full = places_from(clean, np.float32(settings.satlevel))
-        full = full[
-            _among_bright(clean, full, np.float32(float(np.float32(settings.satlevel)) / 10.0), settings.sepmed)
-        ]
-    else:
-        full = places_from(saturated.view(np.uint8), 1)
-    if mask is None and not len(full):
+    full = _saturated_stars(clean, settings) if saturated is None else saturated.view(np.uint8)
+    if full is not None and not count_from(full, np.float32(1)):
+        full = None
+    if mask is None and full is None:
         return None
     out = np.zeros(clean.shape, np.uint8)
-    if len(full):
+    if full is not None:
         # Twice the square of 5 without its corners.
-        dilate(dilate(full, 2, out), 2, out)
+        once = np.zeros(clean.shape, np.uint8)
+        dilate(full, 2, once)
+        dilate(once, 2, out)
     if mask is not None:
-        dilate(places_from((mask != 0).view(np.uint8), 1), 1, out)
+        dilate((mask if mask.dtype == bool else mask != 0).view(np.uint8), 1, out)
+    return out
+
+
+def _saturated_stars(clean: Array, settings: LACosmic) -> Array | None:
+    """Return 1 for pixels that are saturated and bright all around; None if none is saturated."""
+    # Else a cosmic ray that saturates would count as a star.
+    level = np.float32(settings.satlevel)
+    if not count_from(clean, level):
+        return None
+    out = np.zeros(clean.shape, np.uint8)
+    _flag_bright(clean, level, np.float32(float(level) / 10.0), settings.sepmed, out)
     return out
 
 
 @compiled
-def _among_bright(clean: Array, places: Array, limit: np.float32, separable: bool) -> Array:
-    """Return which of some pixels have a bright neighbourhood: stars do, cosmic rays do not.
+def _flag_bright(clean: Array, level: np.float32, limit: np.float32, separable: bool, out: Array) -> None:
+    """Flag the saturated pixels that have a bright neighbourhood: those of stars do, those of cosmic rays do not.
 
     Parameters
     ----------
     clean
         Image in electrons, float32, shape ``(ny, nx)``.
-    places
-        Rows of (y, x), int64.
+    level
+        From which pixels are saturated, float32.
     limit
         What the median about a pixel must exceed, float32.
     separable
         Which median, as in `smooth_at`.
+    out
+        Receives 1, uint8, same shape.
     """
-    values, kept = np.empty(25, np.float32), np.empty(places.shape[0], np.bool_)
-    for k in range(places.shape[0]):
-        kept[k] = smooth_at(clean, places[k, 0], places[k, 1], separable, values) > limit
-    return kept
+    values = np.empty(25, np.float32)
+    for y in range(clean.shape[0]):
+        for x in range(clean.shape[1]):
+            if clean[y, x] >= level and smooth_at(clean, y, x, separable, values) > limit:
+                out[y, x] = 1
 
 
 def find(start: Prepared, settings: LACosmic, levels: Levels | Callable[[], Levels]) -> Array:
@@ -290,15 +311,15 @@ def find(start: Prepared, settings: LACosmic, levels: Levels | Callable[[], Leve
     windows = tiles = _tiles(ny, nx)
     for _ in range(settings.niter):
         _measure(start, windows, settings.sepmed, signal, noise)
-        found = _find(start, settings, signal, noise, windows, rays)
         # With unchanged flags replacing again changes nothing, as it reads good pixels only: this image is a fixed
         # point.
-        if not len(found):
+        if not sum(_find(start, settings, signal, noise, group, rays) for group in _groups(windows)):
             break
         # Levels take two passes over the image, and most images never need them.
-        if callable(levels) and not level.size and _any_enclosed(found, rays, bad):
+        if callable(levels) and not level.size and _any_enclosed(rays, bad):
             level = as_levels(levels())
-        changed = _replace(clean, var, *originals, found, rays, bad, kind, level)
+        changed = np.empty((-(-ny // CELL), -(-nx // CELL), 4), np.int32)
+        _replace(clean, var, *originals, rays, bad, kind, level, changed)
         windows = _windows(changed, clean.shape, settings.reach + 2)
         # Windows overlap with their margins: where many pixels changed, whole tiles are less work.
         if _cost(windows) > _cost(tiles):
@@ -323,6 +344,14 @@ def _cost(windows: Array) -> int:
     return int(((windows[:, 1] - windows[:, 0] + 9) * (windows[:, 3] - windows[:, 2] + 9)).sum())
 
 
+def _groups(windows: Array) -> list[Array]:
+    """Return windows in groups of about `GROUP_PIXELS`, at least one in each."""
+    if not len(windows):
+        return []
+    pixels = np.cumsum((windows[:, 1] - windows[:, 0]) * (windows[:, 3] - windows[:, 2]))
+    return np.split(windows, np.flatnonzero(np.diff((pixels - 1) // GROUP_PIXELS)) + 1)
+
+
 def _measure(start: Prepared, windows: Array, separable: bool, signal: Array, noise: Array) -> None:
     """Compute significance and noise in some windows.
 
@@ -345,8 +374,8 @@ def _measure(start: Prepared, windows: Array, separable: bool, signal: Array, no
     significance(start.clean, start.var, start.sky, windows, separable, scratch, planes, NETWORK, signal, noise)
 
 
-def _find(start: Prepared, settings: LACosmic, signal: Array, noise: Array, windows: Array, rays: Array) -> Array:
-    """Flag the cosmic rays in some windows, and return the places of the pixels that were not flagged before.
+def _find(start: Prepared, settings: LACosmic, signal: Array, noise: Array, windows: Array, rays: Array) -> int:
+    """Flag the cosmic rays in some windows, and return how many pixels were not flagged before.
 
     Parameters
     ----------
@@ -359,23 +388,22 @@ def _find(start: Prepared, settings: LACosmic, signal: Array, noise: Array, wind
     windows
         Rows of (y0, y1, x0, x1), int64.
     rays
-        1 for cosmic rays, uint8; new ones are added.
+        `RAY` for cosmic rays, uint8; new ones are added, with `NEW`.
     """
-    if not len(windows):
-        return np.empty((0, 2), np.int64)
     detected, sharp = np.float32(settings.sigclip), np.float32(settings.objlim)
     neighbour = np.float32(settings.sigfrac) * detected
     count = _candidates(signal, start.bad, windows, detected, np.empty((0, 2), np.int64))
-    # Counted first: room for every pixel of the image would cost more memory than the image.
+    # Counted first: room for every pixel would cost more memory than the pixels.
     seeds = np.empty((count, 2), np.int64)
     _candidates(signal, start.bad, windows, detected, seeds)
     count = keep_sharp(start.clean, noise, signal, seeds, settings.sepmed, settings.kernel, sharp)
     # Two steps of growth, the first to pixels that are significant, the second to those of a fraction of that.
-    near, far = np.empty((9 * count, 2), np.int64), np.empty((81 * count, 2), np.int64)
+    near = np.empty((9 * count, 2), np.int64)
     count = grow(seeds, count, signal, start.bad, detected, near)
     count = _unique(near, count, signal.shape)
+    far = np.empty((9 * count, 2), np.int64)
     count = grow(near, count, signal, start.bad, neighbour, far)
-    return far[: _flag(far, count, rays)]
+    return int(_flag(far, count, rays))
 
 
 def _unique(places: Array, count: int, shape: tuple[int, int]) -> int:
@@ -417,22 +445,21 @@ def _candidates(signal: Array, bad: Array, windows: Array, limit: np.float32, ou
 
 @compiled
 def _flag(places: Array, count: int, rays: Array) -> int:
-    """Flag pixels; leave the new ones at the beginning of ``places`` and return how many they are."""
+    """Flag the first ``count`` of some pixels, and return how many were not flagged before."""
     new = 0
     for k in range(count):
         y, x = places[k]
         if not rays[y, x]:
-            rays[y, x] = 1
-            places[new, 0], places[new, 1] = y, x
+            rays[y, x] = RAY | NEW
             new += 1
     return new
 
 
 @compiled
 def _replace(
-    clean: Array, var: Array, first: Array, first_var: Array, found: Array, rays: Array, bad: Array, kind: int, level: Array,
-) -> Array:  # fmt: skip
-    """Replace the flagged pixels within 2 of new ones, and return the places of those that changed.
+    clean: Array, var: Array, first: Array, first_var: Array, rays: Array, bad: Array, kind: int, level: Array, changed: Array,
+) -> None:  # fmt: skip
+    """Replace the flagged pixels within 2 of new ones; no cosmic ray is new after that.
 
     Parameters
     ----------
@@ -440,77 +467,96 @@ def _replace(
         Image and variance in electrons, float32, shape ``(ny, nx)``; changed in place.
     first, first_var
         Both as they were before the first iteration, for `MEDIAN`.
-    found
-        New cosmic rays, rows of (y, x), int64.
     rays, bad
-        1 for cosmic rays, and for pixels that are not looked at; uint8.
+        Cosmic rays, with `NEW`, and 1 for pixels that are not looked at; uint8.
     kind
         One of `CLEAN_TYPES`.
     level
         What replaces data and variance where no pixel within 2 is good, float32; empty to leave these as they are.
+    changed
+        Receives first and last row, first and last column of the pixels that changed, for each cell of `CELL` pixels, int32, shape
+        ``(cells, cells, 4)``; the last are -1 where none did.
     """
-    places = np.empty((25 * found.shape[0], 2), np.int64)
-    count = _around(found, rays, places)
+    _mark_near(rays)
+    ny, nx = rays.shape
+    changed[:, :, 0], changed[:, :, 2] = ny, nx
+    changed[:, :, 1] = changed[:, :, 3] = -1
     values = np.empty(25, np.float32)
     # Not a literal, for which numba would compile the median once more.
     radius = np.int64(FRAME)
-    changed = 0
-    for k in range(count):
-        y, x = places[k]
-        # It was 2, by which `_around` took it once.
-        rays[y, x] = 1
-        if kind == MEDIAN:
-            new, new_var = box_median(first, y, x, radius, values), box_median(first_var, y, x, radius, values)
-        else:
-            new = replacement(clean, y, x, rays, bad, kind, clean[y, x] if level.size == 0 else level[0], values)
-            new_var = replacement(var, y, x, rays, bad, kind, var[y, x] if level.size == 0 else level[1], values)
-        if new != clean[y, x] or new_var != var[y, x]:
-            clean[y, x], var[y, x] = new, new_var
-            places[changed, 0], places[changed, 1] = y, x
-            changed += 1
-    return places[:changed]
+    for y in range(ny):
+        if not _any_above(rays[y], RAY):
+            continue
+        for x in range(nx):
+            flags = rays[y, x]
+            if flags <= RAY:
+                continue
+            rays[y, x] = RAY
+            if not flags & NEAR:
+                continue
+            if kind == MEDIAN:
+                new, new_var = box_median(first, y, x, radius, values), box_median(first_var, y, x, radius, values)
+            else:
+                new = replacement(clean, y, x, rays, bad, kind, clean[y, x] if level.size == 0 else level[0], values)
+                new_var = replacement(var, y, x, rays, bad, kind, var[y, x] if level.size == 0 else level[1], values)
+            if new != clean[y, x] or new_var != var[y, x]:
+                clean[y, x], var[y, x] = new, new_var
+                cell = changed[y // CELL, x // CELL]
+                cell[0], cell[1] = min(cell[0], y), max(cell[1], y)
+                cell[2], cell[3] = min(cell[2], x), max(cell[3], x)
 
 
 @compiled
-def _any_enclosed(found: Array, rays: Array, bad: Array) -> bool:
+def _any_above(row: Array, limit: np.uint8) -> bool:
+    """Return whether any flags of a row are above a number."""
+    # A count, without a branch: this loop is vectorised.
+    count = 0
+    for x in range(row.size):
+        count += row[x] > limit
+    return count > 0
+
+
+@compiled
+def _mark_near(rays: Array) -> None:
+    """Give `NEAR` to the cosmic rays within 2 of new ones: a good neighbour of older ones may be a cosmic ray now."""
+    ny, nx = rays.shape
+    for y in range(ny):
+        if not _any_above(rays[y], RAY):
+            continue
+        for x in range(nx):
+            if not rays[y, x] & NEW:
+                continue
+            for j in range(max(FRAME, y - FRAME), min(ny - FRAME, y + FRAME + 1)):
+                for i in range(max(FRAME, x - FRAME), min(nx - FRAME, x + FRAME + 1)):
+                    if rays[j, i]:
+                        rays[j, i] |= NEAR
+
+
+@compiled
+def _any_enclosed(rays: Array, bad: Array) -> bool:
     """Return whether any flagged pixel within 2 of new ones has no good pixel about it."""
     ny, nx = rays.shape
-    for k in range(found.shape[0]):
-        for y in range(max(FRAME, found[k, 0] - FRAME), min(ny - FRAME, found[k, 0] + FRAME + 1)):
-            for x in range(max(FRAME, found[k, 1] - FRAME), min(nx - FRAME, found[k, 1] + FRAME + 1)):
-                if rays[y, x] and is_enclosed(rays, bad, y, x):
-                    return True
+    for y in range(ny):
+        if not _any_above(rays[y], RAY):
+            continue
+        for x in range(nx):
+            if not rays[y, x] & NEW:
+                continue
+            for j in range(max(FRAME, y - FRAME), min(ny - FRAME, y + FRAME + 1)):
+                for i in range(max(FRAME, x - FRAME), min(nx - FRAME, x + FRAME + 1)):
+                    if rays[j, i] and is_enclosed(rays, bad, j, i):
+                        return True
     return False
-
-
-@compiled
-def _around(found: Array, rays: Array, out: Array) -> int:
-    """Return the number of flagged pixels within 2 of new ones, put into ``out``, each once and set to 2 in ``rays``."""
-    ny, nx = rays.shape
-    count = 0
-    for k in range(found.shape[0]):
-        for y in range(max(FRAME, found[k, 0] - FRAME), min(ny - FRAME, found[k, 0] + FRAME + 1)):
-            for x in range(max(FRAME, found[k, 1] - FRAME), min(nx - FRAME, found[k, 1] + FRAME + 1)):
-                # Older ones too: a good neighbour of theirs may be a cosmic ray now.
-                if rays[y, x] == 1:
-                    rays[y, x] = 2
-                    out[count, 0], out[count, 1] = y, x
-                    count += 1
-    return count
 
 
 def _windows(changed: Array, shape: tuple[int, int], reach: int) -> Array:
     """Return the windows, rows of (y0, y1, x0, x1), in which detections may have changed."""
-    if not len(changed):
-        return np.empty((0, 4), np.int64)
-    columns = -(-shape[1] // CELL)
     # One window for the pixels of a cell: one for each pixel would compute margins again and again.
-    cells, index = np.unique(changed[:, 0] // CELL * columns + changed[:, 1] // CELL, return_inverse=True)
-    windows = np.empty((cells.size, 4), np.int64)
-    for axis in (0, 1):
-        lowest, highest = np.full(cells.size, shape[axis]), np.full(cells.size, -1)
-        np.minimum.at(lowest, index, changed[:, axis])
-        np.maximum.at(highest, index, changed[:, axis])
-        windows[:, 2 * axis] = np.maximum(lowest - reach, 0)
-        windows[:, 2 * axis + 1] = np.minimum(highest + reach + 1, shape[axis])
-    return windows
+    y0, y1, x0, x1 = changed[changed[:, :, 1] >= 0].astype(np.int64).T
+    limits = (
+        np.maximum(y0 - reach, 0),
+        np.minimum(y1 + reach + 1, shape[0]),
+        np.maximum(x0 - reach, 0),
+        np.minimum(x1 + reach + 1, shape[1]),
+    )
+    return np.ascontiguousarray(np.stack(limits, axis=1))

@@ -1,7 +1,7 @@
 """Growth of detections, masks of saturated stars, and what replaces cosmic rays, as in astroscrappy 1.3.
 
-Lists of places, rows of (y, x), stand for images of flags: cosmic rays and saturated pixels are few, and walking over
-them touches a small part of the image.
+Flags stay in images of a byte for each pixel, so that what is held does not grow with what is found. Most rows have none, and are
+passed over by a loop that is vectorised. Only growth has lists of places, those of a few tiles at a time.
 """
 
 from __future__ import annotations
@@ -35,58 +35,48 @@ FRAME = 2
 
 
 @compiled
-def count_from(pixels: Array, limit: float | np.float32, out: Array) -> int:
-    """Return the number of pixels that are not below a limit; put their places into ``out`` if it has room."""
+def count_from(pixels: Array, limit: float | np.float32) -> int:
+    """Return the number of pixels that are not below a limit."""
     count = 0
     for y in range(pixels.shape[0]):
         row = pixels[y]
-        here = 0
+        # Without a branch: this loop is vectorised.
         for x in range(row.size):
-            # Counted without a branch first: this loop is vectorised, and most rows have no such pixel.
-            here += row[x] >= limit
-        if here == 0:
-            continue
-        if out.shape[0] == 0:
-            count += here
-            continue
-        for x in range(row.size):
-            if row[x] >= limit:
-                out[count, 0], out[count, 1] = y, x
-                count += 1
+            count += row[x] >= limit
     return count
 
 
-def places_from(pixels: Array, limit: float | np.float32) -> Array:
-    """Return the places, rows of (y, x), of the pixels that are not below a limit."""
-    count = count_from(pixels, limit, np.empty((0, 2), np.int64))
-    places = np.empty((count, 2), np.int64)
-    if count:
-        count_from(pixels, limit, places)
-    return places
-
-
 @compiled
-def dilate(places: Array, radius: int, out: Array) -> Array:
-    """Set some pixels, and those around each, to 1; return the places of all that were 0.
+def dilate(flags: Array, radius: int, out: Array) -> None:
+    """Set flagged pixels, and those around each, to 1.
 
-    ``places`` are rows of (y, x); a radius of 1 stands for the square of 3, one of 2 for the square of 5 without its corners.
+    Parameters
+    ----------
+    flags
+        Not 0 for the pixels, uint8, shape ``(ny, nx)``.
+    radius
+        1 stands for the square of 3, 2 for the square of 5 without its corners.
+    out
+        Uint8, same shape, another array.
     """
     ny, nx = out.shape
-    side = 2 * radius + 1
-    found = np.empty((places.shape[0] * side * side, 2), np.int64)
-    count = 0
-    for k in range(places.shape[0]):
-        y, x = places[k]
-        for j in range(max(0, y - radius), min(ny, y + radius + 1)):
-            for i in range(max(0, x - radius), min(nx, x + radius + 1)):
-                # astroscrappy does not filter a frame of the radius: there its dilated mask is the mask itself.
-                inside = radius <= j < ny - radius and radius <= i < nx - radius
-                near = abs(j - y) + abs(i - x) < 2 * radius or radius == 1
-                if out[j, i] == 0 and ((inside and near) or (j == y and i == x)):
-                    out[j, i] = 1
-                    found[count, 0], found[count, 1] = j, i
-                    count += 1
-    return found[:count]
+    for y in range(ny):
+        row = flags[y]
+        here = 0
+        for x in range(nx):
+            here += row[x] != 0
+        if here == 0:
+            continue
+        for x in range(nx):
+            if row[x] == 0:
+                continue
+            for j in range(max(0, y - radius), min(ny, y + radius + 1)):
+                for i in range(max(0, x - radius), min(nx, x + radius + 1)):
+                    # astroscrappy does not filter a frame of the radius: there its dilated mask is the mask itself.
+                    inside = radius <= j < ny - radius and radius <= i < nx - radius
+                    near = abs(j - y) + abs(i - x) < 2 * radius or radius == 1
+                    if (inside and near) or (j == y and i == x):
+                        out[j, i] = 1
 
 
 @compiled

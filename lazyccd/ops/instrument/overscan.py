@@ -460,6 +460,7 @@ def _level_plan(image: Image, strip: Strip, axis: int, recorded: bool, **how: An
         planes=frozenset({"data", "mask"} & strip.step.dtypes.keys()),
         region=strip.region,
         tile=None,  # a fit needs all lines together
+        scratch_bytes=40,  # residuals in double precision, those of lines that count, and their distances
     )
     unit = f"[{unit_to_text(image.units)}]" if unit_to_text(image.units) else ""
     cards = (
@@ -584,10 +585,12 @@ def strip_levels(
     else:
         out[lines] = _filled(levels, use) if skip_bleeds else levels
     pixels = block.plane("data").astype(float)
-    pixels = pixels if axis == 1 else pixels.T
     if bad is not None:
-        pixels = np.where(bad if axis == 1 else bad.T, np.nan, pixels)
-    rest = (pixels - out[lines][:, None])[use]
+        pixels[bad] = np.nan
+    pixels = pixels if axis == 1 else pixels.T
+    pixels -= out[lines][:, None]
+    rest = pixels[use]
+    del pixels
     used = out[lines][use]
     return np.concatenate([out, [used.mean() if used.size else np.nan, scatter(rest, parameters)]])
 
