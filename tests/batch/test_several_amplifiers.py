@@ -89,11 +89,15 @@ def check(out: Path) -> None:
 
 def test_sections_of_the_header(tmp_path: Path) -> None:
     """Each amplifier has its overscan and gain, and both are one detector in the product."""
-    cards = {**SECTIONS, "GAINA": GAINS[0], "GAINB": GAINS[1]}
+    cards = {**SECTIONS, "GAINA": GAINS[0], "GAINB": GAINS[1], "SATURATE": 61000}
     night = make_night(tmp_path / "night", **cards)
     status, text = call("reduce", str(night), "-o", str(tmp_path / "out"), "--allow-missing", "dark")
     assert status == 0, text
     check(tmp_path / "out")
+    for product in (tmp_path / "out").glob("*_red.fits"):
+        header = fits.getheader(product)
+        assert header["CCDSIZE"] == f"[1:{2 * COLUMNS},1:{ROWS}]"
+        assert "level=61000.0" in header["FLAGSAT"]
 
 
 def test_sections_of_a_camera_table(tmp_path: Path) -> None:

@@ -42,6 +42,22 @@ def test_amplifiers_in_one_image(cards: dict[str, Any]) -> None:
     assert whole.ccd.unit == u.electron
 
 
+def test_saturation_of_the_whole_image() -> None:
+    """SATURATE is no SATURAT of an amplifier E: each amplifier has it, or its own."""
+    for own, found in (({}, [60000, 60000]), ({"SATURATB": 50000}, [60000, 50000])):
+        frame = lazyccd.from_ccddata(CCDData(np.zeros((4, 12)), unit="adu", meta=RAW | {"SATURATE": 60000} | own))
+        frames = frames_of(lazyccd.split_amplifiers(frame)).values()
+        assert [ds.ccd.header["SATURATE"] for ds in frames] == found
+
+
+def test_the_size_of_the_detector() -> None:
+    """Amplifiers that are put side by side say how large all of them are, in unbinned pixels."""
+    frame = lazyccd.from_ccddata(CCDData(np.zeros((4, 12)), unit="adu", meta=RAW | {"CCDSUM": "2 1"}))
+    tree = lazyccd.split_amplifiers(frame)
+    assert [ds.ccd.header["CCDSIZE"] for ds in frames_of(tree).values()] == ["[1:16,1:4]"] * 2
+    assert lazyccd.assemble(tree)["data"].shape == (4, 8)
+
+
 def test_sections_that_a_user_gives() -> None:
     """Cards by amplifier: where data and overscan are, where they go, and what else is their own."""
     values = np.arange(20.0).reshape(2, 10)

@@ -45,7 +45,8 @@ OWN = ("DATASEC", "BIASSEC", "TRIMSEC", "AMPSEC")
 LISTED = {"GAIN": "gain", "RDNOISE": "readnoise", "SATURATE": "saturate"}
 """Keywords of an image that may list a number for each amplifier, and the names by which `values.UNITS` has their units."""
 
-OF_TAP = re.compile(rf"({'|'.join(word for words in KINDS.values() for word in words)})([A-Z]|\d\d?)$")
+OF_TAP = re.compile(rf"(?!SATURATE$)({'|'.join(word for words in KINDS.values() for word in words)})([A-Z]|\d\d?)$")
+"""Keywords of one amplifier. SATURATE is that of the whole image and not of an amplifier E."""
 
 LIT = ("DATASEC", "TRIMSEC", "AMPSEC")
 """Sections of which each amplifier has at least one."""
@@ -158,8 +159,10 @@ def taps_of(
         taps = _with_listed(taps, keyword, header)
     if all(tap.place is None and not {"CCDSEC", "DETSEC"} & tap.cards.keys() for tap in taps.values()):
         places = side_by_side([tap.data.region for tap in taps.values()], list(taps))
+        whole = max(place.y1 for place in places), max(place.x1 for place in places)
         taps = {
-            name: replace(tap, place=Section(place)) for (name, tap), place in zip(taps.items(), places, strict=True)
+            name: replace(tap, place=Section(place), whole=whole)
+            for (name, tap), place in zip(taps.items(), places, strict=True)
         }
     return taps
 
