@@ -84,7 +84,8 @@ class CCDAccessor:
     def wcs(self) -> WCS | None:
         """The header's WCS, carried along with what was cut; None if there is no celestial one.
 
-        Distortions that are tables in other HDUs are read from the frame's file; a ``FrameError`` is raised if it has none.
+        Distortions that are tables in other HDUs are read from the frame's file; a ``FrameError`` is raised if it has none, or if a
+        number of the WCS is a text in the header.
         """
         return image_wcs(self._image)
 

@@ -23,7 +23,7 @@ from lazyccd.errors import FrameError, ParameterError
 from lazyccd.frame.core import DATA
 from lazyccd.frame.detector_geometry import Placement
 from lazyccd.frame.tree import frames_of
-from lazyccd.frame.wcs import wcs_from_header
+from lazyccd.frame.wcs import text_for_number, wcs_from_header
 from lazyccd.io.open import open_image
 from lazyccd.picture import NAN_COLOUR, SIZE, Screen, chosen_limits, colormap, grey_levels, on_screen
 from lazyccd.sections import Region
@@ -118,7 +118,10 @@ def show(
 def _wcs_of_positions(ds: xr.Dataset) -> Any:
     """Return the WCS of the original positions of a frame's pixels, by which pictures are drawn."""
     y, x = (np.arange(int(np.max(ds[dim].values)) + 1) if dim in ds else np.arange(ds.sizes[dim]) for dim in "yx")
-    wcs = wcs_from_header(str(ds.attrs.get("header", "")), y, x)
+    header = str(ds.attrs.get("header", ""))
+    if text := text_for_number(header):
+        raise FrameError(f"the frame: {text} is a text and must be a number; correct it with ds.ccd.with_header().")
+    wcs = wcs_from_header(header, y, x)
     if wcs is None:
         raise FrameError("the frame has no WCS, so its axes cannot be positions on the sky; leave out sky=True.")
     return wcs

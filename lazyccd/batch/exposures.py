@@ -16,12 +16,12 @@ import xarray as xr
 from lazyccd import io, ops
 from lazyccd.batch.night_plan import Doubt, FramePlan, MasterGroup, exposure_name
 from lazyccd.errors import LazyCCDError
-from lazyccd.frame.core import DATA, resolve
+from lazyccd.frame.core import DATA
 from lazyccd.frame.header import cards_of, header_view
 from lazyccd.frame.stack_header import stack_header
 from lazyccd.frame.tree import frames_of, make_tree
 from lazyccd.io.fits.mef import root_attributes
-from lazyccd.io.fits.open import frame_of
+from lazyccd.io.fits.open import image_of
 from lazyccd.io.fits.scan import scan_fits
 from lazyccd.io.names import parse_name, split_hdu
 from lazyccd.ops.mosaic.assemble import SectionKey, detectors_like, places_of
@@ -58,10 +58,10 @@ def open_raw(frame_plan: FramePlan) -> xr.Dataset:
     name = parse_name(frame_plan.source)
     # A damaged extension must not keep the others of its file from being read.
     file = scan_fits(name.path, keep_going=True)
-    frame = frame_of(file, name.hdu, "auto", None, frame_plan.facts.unit.value or None)
-    if frame_plan.tap is None:
-        return frame
-    return tap_image(resolve(frame, maps=True), frame_plan.child, frame_plan.tap).to_dataset()
+    image = image_of(file, name.hdu, "auto", None, frame_plan.facts.unit.value or None)
+    if frame_plan.tap is not None:
+        image = tap_image(image, frame_plan.child, frame_plan.tap)
+    return image.to_dataset()
 
 
 def as_exposure(frame_plans: Sequence[FramePlan], frames: Sequence[xr.Dataset]) -> xr.Dataset | xr.DataTree:

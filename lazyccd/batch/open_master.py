@@ -12,7 +12,7 @@ from lazyccd import ops
 from lazyccd.batch.measure import level
 from lazyccd.batch.night_plan import Choice, FramePlan
 from lazyccd.frame.core import DATA, resolve
-from lazyccd.io.fits.open import frame_of
+from lazyccd.io.fits.open import image_of
 from lazyccd.io.fits.scan import scan_fits
 from lazyccd.io.names import parse_name
 from lazyccd.io.open import as_frame, is_store
@@ -23,7 +23,7 @@ def open_file(source: str, unit: str | None = None) -> xr.Dataset:
     name = parse_name(source)
     if is_store(name.path):
         return as_frame(source)
-    return frame_of(scan_fits(name.path), name.hdu, "auto", None, unit)
+    return image_of(scan_fits(name.path), name.hdu, "auto", None, unit).to_dataset()
 
 
 def open_master(choice: Choice, frame_plan: FramePlan, unit: str = "") -> xr.Dataset:

@@ -35,7 +35,7 @@ from lazyccd.frame.header import append_cards, copy_header, header_from_text, te
 from lazyccd.frame.header_in_memory import header_in_memory
 from lazyccd.frame.history_log import apply_to_meta
 from lazyccd.frame.tree import by_frame
-from lazyccd.frame.wcs import image_wcs, needs_tables
+from lazyccd.frame.wcs import image_wcs, needs_tables, text_for_number
 from lazyccd.kernels.block import Array
 from lazyccd.mask_planes import MaskSchema
 from lazyccd.plan.chunks import default_grid
@@ -201,12 +201,15 @@ def _computed(ds: xr.Dataset) -> dict[str, Array]:
 
 
 def _own_wcs(image: Image) -> Any:
-    """Return the WCS of an image; None, with a warning, if its distortions are tables that are not at hand."""
+    """Return the WCS of an image; None, with a warning, if its distortions are tables that are not at hand, or a number is a text."""
     if needs_tables(image.header) and not os.path.isfile(file_path(image.plan)):
         warn(
             "the WCS has distortions that are tables in other HDUs, which a frame in memory does not have; the CCDData has no WCS.",
             UserWarning,
         )
+        return None
+    if text := text_for_number(image.header):
+        warn(f"the WCS has {text}, which must be a number; the CCDData has no WCS.", UserWarning)
         return None
     return image_wcs(image)
 

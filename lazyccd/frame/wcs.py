@@ -62,6 +62,22 @@ def needs_tables(text: str) -> bool:
     return any(key in text for key in TABLES) and any(key in header_view(text) for key in TABLES)
 
 
+def text_for_number(text: str) -> str:
+    r"""Return the first card of a WCS whose number is a text, and "" if there is none: astropy takes the default in its place.
+
+    Examples
+    --------
+    >>> text_for_number("CTYPE1  = 'RA---TAN'\nCRVAL1  = '10:00:00'"), text_for_number("CRVAL1  = 150.0")
+    ("CRVAL1 = '10:00:00'", '')
+    """
+    header = header_view(text)
+    if "CTYPE1" not in header:
+        return ""
+    return next(
+        (f"{key} = {header[key]!r}" for key in header if LINEAR.match(key) and isinstance(header[key], str)), ""
+    )
+
+
 def wcs_from_header(
     text: str, y: Array, x: Array, hdus: fits.HDUList | None = None, label: str = "the frame"
 ) -> WCS | None:
@@ -102,8 +118,11 @@ def image_wcs(image: Image, label: str = "the frame") -> WCS | None:
     Raises
     ------
     FrameError
-        Raised as by `wcs_from_header`, and if there are tables and the pixels are not read from a local file.
+        Raised as by `wcs_from_header`, if a number of the WCS is a text, and if there are tables and the pixels are not read from a
+        local file.
     """
+    if text := text_for_number(image.header):
+        raise FrameError(f"{label}: {text} is a text and must be a number; correct it with ds.ccd.with_header().")
     if not needs_tables(image.header):
         return wcs_from_header(image.header, image.y, image.x, label=label)
     path = file_path(image.plan)
@@ -125,22 +144,6 @@ LINEAR = re.compile(r"(CRVAL|CRPIX|CDELT|CROTA)[12]$|(CD|PC)[12]_[12]$")
 
 KNOWN_DISTORTIONS = ("", "SIP")
 """What may follow a projection in CTYPE; TPV and TPD need their cards CQDIS, too."""
-
-
-def refuse_text(text: str, label: str = "the frame") -> None:
-    """Raise an error if a number of the WCS is a text, for which astropy takes the default: the frame would lie elsewhere.
-
-    Raises
-    ------
-    FrameError
-        Raised with the keyword and its value.
-    """
-    header = header_view(text)
-    for keyword in header:
-        if LINEAR.match(keyword) and isinstance(header[keyword], str):
-            raise FrameError(
-                f"{label}: {keyword} = {header[keyword]!r} is a text and must be a number; correct it with ds.ccd.with_header()."
-            )
 
 
 def refuse_unknown_distortion(text: str, label: str = "the frame") -> None:

@@ -16,7 +16,7 @@ from lazyccd.frame.header_values import find_number
 from lazyccd.io.fits.hdu_roles import images_of
 from lazyccd.io.fits.header_table import Row, Scans, keywords_of, make_table, readable_values
 from lazyccd.io.fits.mef import open_mef, tree_of
-from lazyccd.io.fits.open import frame_of, open_fits
+from lazyccd.io.fits.open import image_of, open_fits
 from lazyccd.io.fits.scan import FitsFile
 from lazyccd.io.fits.storage import find_hdu
 from lazyccd.io.names import InputName, Name, find_files, is_url, name_with_hdu
@@ -207,7 +207,9 @@ class Collection:
             Raised if a file has several images; `trees` opens those.
         """
         return self._open(
-            self._of_filters(filters), lambda file, name: frame_of(file, name.hdu, "auto", None, None), open_fits
+            self._of_filters(filters),
+            lambda file, name: image_of(file, name.hdu, "auto", None, None).to_dataset(),
+            open_fits,
         )
 
     def trees(self, **filters: Any) -> list[xr.DataTree]:

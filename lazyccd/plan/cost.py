@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import dask
 import numpy as np
+from dask.local import get_sync
 from dask.utils import format_bytes, parse_bytes
 
 from lazyccd.errors import MemoryLimitError, ParameterError
@@ -192,14 +193,14 @@ class Limit:
     """Bytes of pixels that the process has in memory anyway."""
 
     @property
-    def alone(self) -> int | None:
+    def total_room(self) -> int | None:
         """Bytes that a task may use that runs by itself; None if nothing was declared."""
         return None if self.bytes is None else max(0, self.bytes - BASELINE_BYTES - self.held)
 
     @property
     def room(self) -> int | None:
         """Bytes that one of the tasks may use; None if nothing was declared."""
-        return None if self.alone is None else self.alone // self.threads
+        return None if self.total_room is None else self.total_room // self.threads
 
     def holding(self, plan: Step) -> Limit:
         """Return the limit with the arrays in memory that a plan reads."""
@@ -274,12 +275,12 @@ def fit_into(limit: Limit, plan: Step, request: Request, after: int = 0) -> Fit 
     plan, request, after
         As for `fitting_cuts`.
     """
-    if limit.room is None or limit.alone is None:
+    if limit.room is None or limit.total_room is None:
         return Fit()
     if cuts := fitting_cuts(plan, request, limit.room, after):
         return Fit(cuts)
     # better one task that takes all the memory while others wait than a run that fails
-    cuts = fitting_cuts(plan, request, limit.alone, after)
+    cuts = fitting_cuts(plan, request, limit.total_room, after)
     return Fit(cuts, alone=True) if cuts else None
 
 
@@ -339,7 +340,7 @@ def turn_of_task(
         give_back_in_worker(worker)
     with TURNS.turn(alone=fit.alone) if waits else nullcontext():
         # what was freed before counts as well
-        give_back(limit.bytes - ((limit.alone if fit.alone else limit.room) or 0))
+        give_back(limit.bytes - ((limit.total_room if fit.alone else limit.room) or 0))
         yield fit.cuts
 
 
@@ -360,10 +361,13 @@ def process_limit(declared: int | None = None) -> Limit:
     worker = this_worker()
     if worker is not None:
         limit = worker.memory_manager.memory_limit or None
-        return Limit(limit if declared is None else declared, worker.state.nthreads, worker.state.nbytes)
+        # where results are spilled to the disk, the worker's own sum has those too
+        fast = getattr(worker.data, "fast", None)
+        held = worker.state.nbytes if fast is None else int(fast.total_weight)
+        return Limit(limit if declared is None else declared, worker.state.nthreads, held)
     threads = int(dask.config.get("num_workers", None) or job_cpus())
     # one thread, or one task per process: nothing else is alive beside the task
-    if dask.config.get("scheduler", None) in {"sync", "synchronous", "single-threaded", "processes"}:
+    if dask.config.get("scheduler", None) in {"sync", "synchronous", "single-threaded", "processes", get_sync}:
         threads = 1
     return Limit(job_bytes() if declared is None else declared, threads)
 
@@ -431,7 +435,7 @@ def check_memory(plan: Step, regions: Sequence[Region], *, writes: bool = True) 
         Raised with the numbers, and the chunk size that would fit.
     """
     limit = declared_limit().holding(plan)
-    if limit.bytes is None or limit.alone is None or not regions:
+    if limit.bytes is None or limit.total_room is None or not regions:
         return
     for scalar in pending_below(plan):
         _check_scalar(scalar, limit)
@@ -468,7 +472,7 @@ def _check_scalar(scalar: Scalar, limit: Limit) -> None:
     reduction = scalar.reduction
     assert reduction is not None
     cost = reduction_cost(reduction, fitting_groups(reduction, limit))
-    if cost is not None and limit.alone is not None and cost.peak_bytes > limit.alone:
+    if cost is not None and limit.total_room is not None and cost.peak_bytes > limit.total_room:
         raise MemoryLimitError(
             f"{scalar.what or 'a number of the whole image'} takes {format_bytes(cost.peak_bytes)} in a task, "
             f"{format_bytes(BASELINE_BYTES + limit.held + cost.peak_bytes)} with the process, and the memory limit is "

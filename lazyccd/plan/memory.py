@@ -134,8 +134,12 @@ class Turns:
         """Wait until nothing else runs, or until nothing runs or waits that must be alone."""
         if alone:
             self._waiting += 1
-            self._changed.wait_for(lambda: not self._running)
-            self._waiting -= 1
+            try:
+                self._changed.wait_for(lambda: not self._running)
+            finally:
+                # interrupted too, or all others would wait for it for ever
+                self._waiting -= 1
+                self._changed.notify_all()
         else:
             # what waits to be alone goes first: it would wait until the last of thousands of tasks
             self._changed.wait_for(lambda: not (self._alone or self._waiting))

@@ -198,6 +198,19 @@ def test_what_cannot_be_a_wcs() -> None:
         _ = frame(**TAN).isel(x=[1, 2, 5]).ccd.wcs
 
 
+def test_a_text_in_the_place_of_a_number_of_the_wcs(tmp_path: Path) -> None:
+    """Astropy would take the default, and the frame would lie elsewhere: no face of the WCS gives that; cut-outs are written as before."""
+    ds = frame(**(TAN | {"CRVAL1": "10:00:00"}))
+    said = r"CRVAL1 = '10:00:00' is a text and must be a number.*with_header"
+    with pytest.raises(FrameError, match=said):
+        _ = ds.ccd.wcs
+    with pytest.raises(FrameError, match=rf"frame 1: {said}"):
+        lazyccd.combine([ds, ds], offsets="wcs")
+    with pytest.warns(UserWarning, match="CRVAL1 = '10:00:00', which must be a number; the CCDData has no WCS"):
+        assert lazyccd.to_ccddata(ds).wcs is None
+    assert written(ds.isel(x=slice(3, None)), tmp_path)["CRPIX1"] == TAN["CRPIX1"] - 3
+
+
 def test_sections_and_physical_coordinates(tmp_path: Path) -> None:
     """Of a trimmed raw frame: BIASSEC and TRIMSEC go, CCDSEC follows, and LTV says where physical pixel 1 is."""
     ds = frame(

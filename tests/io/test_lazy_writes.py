@@ -21,6 +21,7 @@ import lazyccd
 from lazyccd.errors import LazyCCDError, ResumeError, TargetBusyError, WriteError
 from lazyccd.io.fits.writer import FitsFrame
 from lazyccd.io.resumable import lease
+from lazyccd.io.resumable.journal import journal_of
 from lazyccd.io.zarr.writer import ZarrGroup
 
 FORMS = {"fits": FitsFrame, "zarr": ZarrGroup}
@@ -155,6 +156,27 @@ def test_one_whose_tasks_run_is_not_disturbed(form: str, raw: Path, monkeypatch:
         go.set()
         running.result(timeout=60)
     check(raw, form)
+
+
+def test_tasks_that_come_and_go_share_one_thread(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many tasks of a lazy write run one after another, one thread touches the lease, and it ends after the last."""
+    monkeypatch.setattr(lease, "BEAT", 0.2)
+    journal = journal_of(str(raw.parent / "a.fits"))
+    lease.take_lease(journal, "run", "a.fits", break_lock=False, lazy=True)
+
+    def beating() -> int:
+        return sum(thread.name == "lazyccd-leases" for thread in threading.enumerate())
+
+    deadline = time.monotonic() + 10
+    while beating() and time.monotonic() < deadline:  # of other tests
+        time.sleep(0.05)
+    for _ in range(20):
+        with lease.working(journal, "run"):
+            time.sleep(0.02)
+    assert beating() == 1
+    while beating() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert beating() == 0
 
 
 def test_shards_that_went_are_missed(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import pytest
 from astropy.io import fits
 from astropy.nddata import CCDData
 from dask.utils import parse_bytes
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, wait
 
 import lazyccd
 from lazyccd.errors import MemoryLimitError
@@ -121,6 +121,21 @@ def test_tasks_of_workers_know_their_worker() -> None:
     ):
         limit = client.submit(process_limit).result()
         assert (limit.bytes, limit.threads) == (parse_bytes("700MB"), 3)
+
+
+def test_what_a_worker_has_spilled_leaves_room() -> None:
+    """Results that lie on the disk take nothing of the limit: a worker that holds more than it has memory goes on."""
+    target = {"distributed.worker.memory.target": 0.1}
+    with (
+        dask.config.set(target),
+        LocalCluster(n_workers=1, memory_limit="800MB", processes=False, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        held = [client.submit(np.ones, 2**22, pure=False) for _ in range(26)]  # 870 MB
+        wait(held)
+        limit = client.submit(process_limit).result()
+        assert limit.held <= 3 * 8 * 2**22
+        assert limit.room
 
 
 PROGRAM = r"""

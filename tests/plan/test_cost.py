@@ -9,6 +9,7 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
+from dask.local import get_sync
 from dask.utils import parse_bytes
 from distributed import Client, LocalCluster
 
@@ -123,8 +124,9 @@ def test_threads_of_the_scheduler_count() -> None:
     with dask.config.set(num_workers=5):
         assert declared_limit().threads == 5
         assert process_bytes(cost, declared_limit()) == BASELINE_BYTES + 5 * cost.peak_bytes
-    with dask.config.set(scheduler="sync"):
-        assert declared_limit().threads == 1
+    for scheduler in ("sync", get_sync):
+        with dask.config.set(scheduler=scheduler, num_workers=5):
+            assert declared_limit().threads == 1
 
 
 def test_workers_of_a_cluster_limit() -> None:

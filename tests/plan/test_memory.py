@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -66,9 +67,11 @@ def test_a_task_that_needs_all_memory_runs_alone() -> None:
     with turns.turn(alone=False), turns.turn(alone=False):
         assert turns.in_task
         threads[0].start()
-        began.wait()
+        assert began.wait(10)
+        deadline = time.monotonic() + 10
         while not turns._waiting:  # it is about to wait
-            pass
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
         threads[1].start()
         threads[1].join(0.1)
         assert seen == []
@@ -76,6 +79,23 @@ def test_a_task_that_needs_all_memory_runs_alone() -> None:
         thread.join(10)
     assert seen == ["whole", "part"]
     assert not turns.in_task
+
+
+def test_a_wait_that_is_interrupted_blocks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that gives up its wait to be alone lets others begin."""
+    turns = Turns()
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(turns._changed, "wait_for", interrupted)
+        with pytest.raises(KeyboardInterrupt), turns.turn(alone=True):
+            pass
+    thread = threading.Thread(target=lambda: turns.turn(alone=False).__enter__(), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 @pytest.mark.slow

@@ -7,6 +7,6 @@ Writing: `write` has `to_fits`; ``mef_write`` decides which HDUs a file has, ``l
 ``tile_writer`` put regions into the file, as a resumable write. HDUs that are no images pass through
 (``passthrough``).
 
-Begin with `open.frame_of` or `write.to_fits`. Codecs and byte order are kernels (`lazyccd.kernels.fits`); what cards mean for
+Begin with `open.image_of` or `write.to_fits`. Codecs and byte order are kernels (`lazyccd.kernels.fits`); what cards mean for
 an image is in `lazyccd.frame`; what a camera's keywords mean is in `lazyccd.batch`.
 """

@@ -30,7 +30,7 @@ from lazyccd.io.fits.hdu_roles import (
     companions_of,
     images_of,
 )
-from lazyccd.io.fits.open import Chunks, frame_of, inherited_header
+from lazyccd.io.fits.open import Chunks, image_of, inherited_header
 from lazyccd.io.fits.passthrough import KeptBytes
 from lazyccd.io.fits.scan import FitsFile, HduInfo, scan_fits
 from lazyccd.io.fits.storage import FitsStorage
@@ -230,7 +230,7 @@ def _frame(
     more: dict[str, Any] = {"inherited": inherited} if inherited else {}
     # `dq` is given once for all extensions, and amplifiers without a mask are no error.
     dq = dq if MASK in planes else None
-    return frame_of(file, hdu.index, chunks, dtype, unit, dq, planes, text).assign_attrs(more)
+    return image_of(file, hdu.index, chunks, dtype, unit, dq, planes, text).to_dataset().assign_attrs(more)
 
 
 def _hdus(file: FitsFile, names: Mapping[int, str], planes: Companions) -> list[dict[str, Any]]:

@@ -98,7 +98,8 @@ def open_fits(
     name = parse_name(path)
     if name.hdu is not None and hdu is not None and name.hdu != hdu:
         raise ParameterError(f"{path} names extension {name.hdu!r} and hdu= is {hdu!r}; give one of them.")
-    return frame_of(scan_fits(name.path), hdu if hdu is not None else name.hdu, chunks, dtype, unit, dq)
+    selector = hdu if hdu is not None else name.hdu
+    return image_of(scan_fits(name.path), selector, chunks, dtype, unit, dq).to_dataset()
 
 
 def open_many(
@@ -140,20 +141,6 @@ def open_images(
         return image_of(file, name.hdu, chunks, dtype, unit, dq)
 
     return [opened(*each) for each in zip(names, scan_many(name.path for name in names), strict=True)]
-
-
-def frame_of(
-    file: FitsFile,
-    selector: Selector | None,
-    chunks: Chunks,
-    dtype: npt.DTypeLike | None,
-    unit: u.UnitBase | str | None,
-    dq: DQ | None = None,
-    companions: Mapping[str, Companion] | None = None,
-    header: str | None = None,
-) -> xr.Dataset:
-    """Return the frame of one image of a file whose headers were read; see `image_of`."""
-    return image_of(file, selector, chunks, dtype, unit, dq, companions, header).to_dataset()
 
 
 def image_of(

@@ -225,6 +225,7 @@ class _Heart:
     def __init__(self) -> None:
         self._leases: dict[str, tuple[Journal, str]] = {}
         self._work: Counter[tuple[str, str]] = Counter()
+        self._beats = False
         self._lock = threading.Lock()
 
     def works(self, journal: Journal, run: str) -> bool:
@@ -252,9 +253,10 @@ class _Heart:
     def add(self, journal: Journal, lease: str, run: str = "") -> None:
         """Touch a lease until it is gone, or until the tasks of a run have ended."""
         with self._lock:
-            is_idle = not self._leases
             self._leases[f"{journal.where} {run}" if run else f"{journal.where}/{lease}"] = journal, lease
-        if is_idle:
+            # Not told by the leases: tasks come and go while the thread sleeps, and each would begin another one.
+            beats, self._beats = self._beats, True
+        if not beats:
             threading.Thread(target=self._beat, name="lazyccd-leases", daemon=True).start()
 
     def _beat(self) -> None:
@@ -264,11 +266,12 @@ class _Heart:
                 self._leases = {key: one for key, one in self._leases.items() if one[0].touch(one[1])}
                 # Seen under the lock: `add` begins a new thread exactly where this one ends.
                 if not self._leases:
+                    self._beats = False
                     return
 
     def forget(self) -> None:
         """Begin anew in a process that was forked, which has leases of its own and none of the threads."""
-        self._leases, self._work, self._lock = {}, Counter(), threading.Lock()
+        self._leases, self._work, self._beats, self._lock = {}, Counter(), False, threading.Lock()
 
 
 _heart = _Heart()

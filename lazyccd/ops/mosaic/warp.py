@@ -27,7 +27,7 @@ from lazyccd.frame.sky_mapping import (
     shifted,
     unsolved_region,
 )
-from lazyccd.frame.wcs import image_wcs, refuse_text, refuse_unknown_distortion
+from lazyccd.frame.wcs import image_wcs, refuse_unknown_distortion
 from lazyccd.kernels.block import APERTURE
 from lazyccd.kernels.pointwise import first_known
 from lazyccd.kernels.resample.block import resample
@@ -199,7 +199,6 @@ def celestial_wcs(image: Image, label: str = "the frame") -> Any:
         image.
     """
     refuse_unknown_distortion(image.header, label)
-    refuse_text(image.header, label)
     wcs = image_wcs(image, label)
     if wcs is None:
         raise FrameError(

@@ -18,7 +18,7 @@ from lazyccd.errors import FrameError, ParameterError
 from lazyccd.frame.core import DATA, MASK, Image
 from lazyccd.frame.header import header_view
 from lazyccd.frame.stack_header import wcs_differs
-from lazyccd.frame.wcs import lattice, wcs_from_header
+from lazyccd.frame.wcs import image_wcs, lattice
 from lazyccd.kernels import block_reduce, pointwise
 from lazyccd.kernels.block import Array
 from lazyccd.kernels.quantiles import MAD_TO_SIGMA
@@ -106,7 +106,7 @@ def _by_wcs(given: Given, index: int) -> tuple[int, int]:
     systems = []
     for i in (0, index):
         image = given.images[i]
-        wcs = wcs_from_header(image.header, image.y, image.x, label=given.labels[i])
+        wcs = image_wcs(image, given.labels[i])
         if wcs is None:
             raise FrameError(f"{given.labels[i]} has no celestial WCS for offsets='wcs'; give a table of offsets.")
         systems.append(wcs)
