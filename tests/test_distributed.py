@@ -103,6 +103,21 @@ def test_persisted_and_lazy_together(client: Client, folder: Path, expected: xr.
     np.testing.assert_array_equal(total["data"].values, 2 * expected["data"].values)
 
 
+def test_writing_what_is_persisted(client: Client, tmp_path: Path) -> None:
+    """While a stack is persisted, what needs other planes of its chunks, such as its variance, gets those and no others."""
+    frames = [formula_frame(SHAPE, (120, 150), seed=seed, low=1.0, high=2.0) for seed in (1, 2, 3)]
+    stack = lazyccd.combine(frames)
+    expected = stack.compute(scheduler="sync")
+    assert float(expected["uncertainty"].min()) > 0
+    held = stack.persist()
+    written = lazyccd.open_zarr(lazyccd.to_zarr(stack, tmp_path / "stack.zarr")).compute()
+    assert_frames_equal(held.compute(), expected)
+    for name in expected.data_vars:
+        np.testing.assert_array_equal(written[name].values, expected[name].values)
+    twice = lazyccd.multiply(stack, 2).compute()
+    np.testing.assert_array_equal(twice["uncertainty"].values, 2 * expected["uncertainty"].values)
+
+
 def test_settle_on_a_cluster(client: Client, folder: Path, expected: xr.Dataset) -> None:
     """The workers compute pending scalars, and `settle` puts them into the plan."""
     ds = reduced(folder).ccd.settle()

@@ -190,7 +190,10 @@ class ImageLayer(PlanLayer, KeepsResults):
             outputs = [out for out in self.outputs if out.name in wanted]
             work = self.work(Region(*ends[0][i : i + 2], *ends[1][j : j + 2]), {out.plane for out in outputs})
             deps = [TaskRef(key) for key in work.keys]
-            key = (outputs[0].name if len(outputs) == 1 else self.name, i, j)
+            # A scheduler that still knows a task of this key, of planes that are persisted, keeps that one: the picks below would
+            # be of its planes if what makes others had the same key.
+            several = "-".join([self.name, *(str(k) for k, out in enumerate(self.outputs) if out.name in wanted)])
+            key = (outputs[0].name if len(outputs) == 1 else several, i, j)
             # _data_producer lets the scheduler queue tasks that only read; else it starts all of them and memory runs over
             memory = tuple(self.results.get(out.name) for out in outputs)
             yield Task(key, run_image, work, tuple(outputs), memory, *deps, _data_producer=not deps)
