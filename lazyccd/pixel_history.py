@@ -20,7 +20,7 @@ from lazyccd.kernels.block import PLANES, Array, Block, Request
 from lazyccd.kernels.stack.combine import combine_frames, reasons, scaling_of
 from lazyccd.kernels.stack.scaling import Scaling
 from lazyccd.ops.arguments import normalize_number
-from lazyccd.plan.lower import lower_image, lower_scalars, narrowed, read_label, window_step
+from lazyccd.plan.lower import lower_image, lower_scalars, merged, narrowed, read_label, window_step
 from lazyccd.plan.steps import Stack, Step, file_name, rebuilt
 from lazyccd.plan.tasks import Kind
 from lazyccd.sections import Region
@@ -144,7 +144,7 @@ def near(image: Image, region: Region, *, frame_by_frame: bool = True) -> Image:
     frames = tuple(
         frame if need is None else rebuilt(frame, steps, {}) for frame, need in zip(step.frames, needs, strict=True)
     )
-    return replace(image, plan=step.with_inputs(frames, step.scalars), graphs=(*image.graphs, *graphs))
+    return replace(image, plan=step.with_inputs(frames, step.scalars), graphs=merged((*image.graphs, *graphs)))
 
 
 def index_of(ccd: xr.Dataset, y: float, x: float) -> tuple[int, int]:

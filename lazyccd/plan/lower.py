@@ -396,7 +396,8 @@ def narrowed(
 
 def _in_one_chunk(plan: Step, region: Region, graphs: Sequence[HighLevelGraph]) -> tuple[Step, HighLevelGraph]:
     """Return the data of a plan in a region, computed as one chunk, and NaN around; and the graph of that chunk."""
-    part = window_step(plan, region, ["data"])
+    # of a mosaic of thousands, each frame that lies elsewhere would have layers for its scalars
+    part = window_step(plan.for_region(region) if isinstance(plan, Stack) else plan, region, ["data"])
     array = lower_image(part, ((region.shape.y,), (region.shape.x,)), {"data": "data"}, graphs)["data"]
     dtypes = make_dtypes(data=plan.dtypes["data"])
     chunk = Chunked(part.shape, dtypes, name=array.name, chunks=array.chunks)

@@ -661,6 +661,17 @@ class Stack(Step):
         elsewhere = {name for i, name in enumerate(self.own_scalars) if i not in needed}
         return tuple((name, scalar) for name, scalar in self.scalars if name not in elsewhere)
 
+    def for_region(self, region: Region) -> Stack:
+        """Return a stack that is the same in a region, and of which nothing else may be asked; the plan has no frames that lie elsewhere."""
+        request = Request(region, frozenset(self.dtypes))
+        needed = self.needed(request)
+        if not needed or len(needed) == len(self.frames):
+            return self
+        # at the place of one that lies elsewhere nothing is read, so any will do
+        some = self.frames[next(iter(needed))]
+        frames = tuple(frame if i in needed else some for i, frame in enumerate(self.frames))
+        return replace(self, frames=frames, scalars=self.scalars_for(request))
+
     def run(self, request: Request, blocks: Sequence[Block | None], resources: Resources) -> Block:
         """Call the kernel on one band, with a block for each frame; None for those that lie elsewhere."""
         return self.kernel(request, blocks, **dict(self.params), **resources.scalars_of(self, request))
