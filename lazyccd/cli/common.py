@@ -71,9 +71,13 @@ def as_options(message: str) -> str:
     params = context.command.params if context is not None else []
     # the long one, as it is typed: of "maps" it is --map
     known = {param.name: max(param.opts, key=len) for param in params if isinstance(param, click.Option)}
+    # "recipe 'a.yaml'" is the file, and no argument of that value
+    files = {param.name for param in params if isinstance(param.type, click.Path)}
 
     def option(match: re.Match[str]) -> str:
         name, value = match[1] or match[2], match[2] if match.re is _ARGUMENT else None
+        if match.re is _NAME and match[2] in files:
+            return match[0]
         flag = known.get(name, known.get(_SAME.get(name, "")))
         return match[0] if flag is None else flag + (f" {value}" if value else "")
 

@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 )
 @click.option("--save", type=click.Path(path_type=Path), help="With --dry-run: write the plan as a table to edit.")
 @click.option(
-    "--recipe", default="", metavar="FILE.yaml", help="What is done to the frames; 'lazyccd recipe' prints one."
+    "--recipe",
+    type=click.Path(),
+    default="",
+    metavar="FILE.yaml",
+    help="What is done to the frames; 'lazyccd recipe' prints one.",
 )
 @click.option(
     "--camera", default="", metavar="FILE.toml", help="Where the headers of this camera have gain, sections, types, ..."

@@ -18,7 +18,7 @@ SIDE = 12288
 LIMIT = 660 * 10**6
 
 PROGRAM = """
-import json, resource, sys, warnings
+import json, re, sys, warnings
 import dask
 warnings.simplefilter("ignore")
 import lazyccd
@@ -33,7 +33,9 @@ with dask.config.set({"scheduler": "threads", "num_workers": 2, "lazyccd.memory-
     middle = slice(4060, 4140)
     part = mosaic.ccd.cutout(y=middle, x=middle) if sys.argv[5] == "part" else mosaic
     lazyccd.to_zarr(part, f"{folder}/{rule}_{sys.argv[5]}.zarr")
-print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, said]))
+# that of getrusage begins at what the process had that started this one
+peak = re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]
+print(json.dumps([int(peak) * 1024, said]))
 """
 
 
