@@ -1,8 +1,9 @@
 """Stacks against the installed peers, with results compared; memory and bytes read of large stacks.
 
-Parts: ``peers`` (20 frames), ``process`` (the same as whole processes, by turns) and ``large`` (40 and 200 frames of 4096²). Peers that are programs are timed as whole
-processes on files in the page cache; lazyccd both in a warm process and as ``lazyccd combine``. CPU is the time that all
-threads of a run used: it says more than the clock on a machine that is busy with something else.
+Parts: ``peers`` (20 frames), ``process`` (the same as whole processes, by turns) and ``large`` (40 and 200 frames of 4096²).
+Peers that are programs are timed as whole processes on files in the page cache; lazyccd both in a warm process and as
+``lazyccd combine``. CPU is the time that all threads of a run used: it says more than the clock on a machine that is busy with
+something else.
 """
 
 from __future__ import annotations

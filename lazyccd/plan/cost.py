@@ -319,7 +319,7 @@ def fit_of_task(limit: Limit, plan: Step, request: Request, after: int = 0) -> F
 def turn_of_task(
     plan: Step, request: Request, declared: int | None, after: int = 0, *, waits: bool = True
 ) -> Iterator[int]:
-    """Wait until a task fits beside those that run, and hold its turn; gives into how many bands it cuts its region.
+    """Wait until a task fits beside those that run, hold its turn, and yield the number of bands that it cuts its region into.
 
     Parameters
     ----------

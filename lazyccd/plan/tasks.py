@@ -122,7 +122,7 @@ class Work:
 
     @contextmanager
     def turn(self, after: int = 0) -> Iterator[int]:
-        """Wait until the task fits into memory beside others; gives into how many bands it cuts its region.
+        """Wait until the task fits into memory beside others, and yield the number of bands that it cuts its region into.
 
         Parameters
         ----------

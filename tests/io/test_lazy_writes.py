@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import lazyccd
 from lazyccd.errors import LazyCCDError, ResumeError, TargetBusyError, WriteError
 from lazyccd.io.fits.writer import FitsFrame
 from lazyccd.io.resumable import lease
-from lazyccd.io.resumable.journal import journal_of
+from lazyccd.io.resumable.journal import LocalJournal, journal_of
 from lazyccd.io.zarr.writer import ZarrGroup
 
 FORMS = {"fits": FitsFrame, "zarr": ZarrGroup}
@@ -137,6 +138,7 @@ def test_two_of_different_content(
 
 def test_one_whose_tasks_run_is_not_disturbed(form: str, raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its lease is touched while a task runs; another content waits for it and is refused."""
+    monkeypatch.setattr(lease, "_heart", lease._Heart())  # one whose thread does not sleep for a beat of before
     monkeypatch.setattr(lease, "BEAT", 0.1)
     monkeypatch.setattr(lease, "IDLE", 0.6)
     monkeypatch.setattr(lease, "WATCH", 1.0)
@@ -177,6 +179,24 @@ def test_tasks_that_come_and_go_share_one_thread(raw: Path, monkeypatch: pytest.
     while beating() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert beating() == 0
+
+
+def test_one_of_two_takes_what_was_given_up(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs find that a third one died while it gave the product its name; one of them goes on with that."""
+    journal = journal_of(str(raw.parent / "a.fits"))
+    assert lease.claim(journal, "complete", "dead")
+    remove, found = LocalJournal.remove, []
+
+    def late(self: LocalJournal, names: Iterable[str]) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalJournal, "remove", remove)
+            found.append(lease.claim(journal, "complete", "second"))
+        remove(self, names)
+
+    with lease.working(journal, "first"), lease.working(journal, "second"):
+        monkeypatch.setattr(LocalJournal, "remove", late)
+        found.append(lease.claim(journal, "complete", "first"))
+    assert found == [False, True]
 
 
 def test_shards_that_went_are_missed(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,6 +156,9 @@ def claim(journal: Journal, name: str, run: str) -> bool:
         held = Holder(**json.loads(journal.read(name) or "{}"))
         if held.run != run and _is_at_work(journal, held):
             return False
+        # Of several that find it given up one takes it: what another one has created meanwhile must not be removed.
+        if held.run != run and not claim(journal, f"{name}-after-{held.run}", run):
+            return False
         journal.remove([name])
     return True
 

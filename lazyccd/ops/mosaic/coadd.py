@@ -166,9 +166,9 @@ def coadd(
     Raises
     ------
     ParameterError
-        Raised if there is no frame, no frame lies on the grid, no frame that is in memory has a good pixel, filters differ, or an argument has a value that is not
-        described above. With ``match`` or a rejection, tasks raise it if stars of a frame are surely more than 20 % brighter or
-        fainter than in others, after the scale that it states.
+        Raised if there is no frame, no frame lies on the grid, all frames are in memory and none has a good pixel, filters differ, or
+        an argument has a value that is not described above. With ``match`` or a rejection, tasks raise it if stars of a frame are
+        surely more than 20 % brighter or fainter than in others, after the scale that it states.
     FrameError
         Raised if a frame has no celestial WCS.
     ArgumentTypeError
@@ -181,8 +181,9 @@ def coadd(
     OffGridWarning
         Frames that do not lie on the grid are left out.
     EmptyFrameWarning
-        All pixels of a frame are NaN or masked, or have no weight. Told at the call of frames and weights that are in memory; of others
-        by the tasks that measure its sky for a rejection, from up to 100 000 pixels, or its variance for ``weights="variance"``.
+        All pixels of a frame are NaN or masked, or have no weight. The call warns of frames and weights that are in memory. For other
+        frames, the tasks do that measure the sky for a rejection, from up to 100 000 pixels, or the variance for
+        ``weights="variance"``.
     GridWarning
         Frames lie far apart, or their pixels differ by more than a factor of 20; see `find_optimal_grid`.
     RepeatedFrameWarning
