@@ -134,8 +134,13 @@ class Camera:
         return tuple(keyword for rule in self.keys_of(fact) for keyword in rule.values)
 
     def amplifiers_of(self, frame: RawFrame) -> dict[str, str | Mapping[str, Any]]:
-        """Return the amplifiers that an image holds, by name; empty if the table does not say."""
-        return {item.rule.name: item.where for item in reversed(self.amplifiers) if item.rule.holds(frame)}
+        """Return the amplifiers that an image holds, by name in the order of the table; empty if the table does not say."""
+        # GAIN1, GAIN2, ... and numbers in a list are those of the amplifiers in this order
+        found: dict[str, str | Mapping[str, Any]] = {}
+        for item in self.amplifiers:
+            if item.rule.holds(frame):
+                found.setdefault(item.rule.name, item.where)
+        return found
 
     @cached_property
     def conditions_on_names(self) -> tuple[Condition, ...]:
@@ -258,6 +263,11 @@ def _amplifiers(table: Mapping[str, Any], where: str) -> tuple[Amplifier, ...]:
     """Return the amplifiers of a table, in its order."""
     rules = _rules(dict.fromkeys(table, ""), "amplifiers", where)
     for rule, given in zip(rules, table.values(), strict=True):
+        # it becomes the name of an extension and of a branch of a tree, and stands in brackets behind that of the file
+        if not rule.name or set(rule.name) & set("/[]"):
+            raise ParameterError(
+                f"camera table {where!r}: [amplifiers] {rule.name!r} must be a name without '/' and brackets, such as 'A'; correct it."
+            )
         if not isinstance(given, str | Mapping):
             raise ParameterError(
                 f"camera table {where!r}: [amplifiers] {rule.name} = {given!r} must be a section such as '[1:1024,1:2048]', or cards "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,18 @@ def test_sections_of_a_camera_table(tmp_path: Path) -> None:
         np.testing.assert_array_equal(fits.getdata(product), fits.getdata(tmp_path / "again" / product.name))
 
 
+@pytest.mark.parametrize("cards", [{"GAIN1": GAINS[0], "GAIN2": GAINS[1]}, {"GAIN": f"{GAINS[0]}, {GAINS[1]}"}])
+def test_numbers_in_the_order_of_a_table(tmp_path: Path, cards: dict[str, Any]) -> None:
+    """GAIN1 and GAIN2, or a list, are those of the first and the second amplifier that a table names."""
+    table = tmp_path / "mine.toml"
+    table.write_text(re.sub(r", GAIN = [\d.]+", "", TABLE))
+    night = make_night(tmp_path / "night", **cards)
+    how = ("--camera", str(table), "--allow-missing", "dark")
+    status, text = call("reduce", str(night), "-o", str(tmp_path / "out"), *how)
+    assert status == 0, text
+    check(tmp_path / "out")
+
+
 def test_it_is_what_a_script_does(tmp_path: Path) -> None:
     """The pixels are those of a night whose amplifiers were split into files before."""
     night = make_night(tmp_path / "night", **SECTIONS, GAINA=GAINS[0], GAINB=GAINS[1])
@@ -156,6 +169,7 @@ def test_a_saved_table(tmp_path: Path) -> None:
     ("table", "words"),
     [
         ("[amplifiers]\nA = 3", "[amplifiers] A = 3 must be a section"),
+        ('[amplifiers]\nA = "[1:48,1:64]"\n"B]" = "[49:90,1:64]"', "[amplifiers] 'B]' must be a name without '/'"),
         ('[amplifiers]\nA = "[1:900,1:64]"\nB = "[901:999,1:64]"', "[amplifiers] of the camera table"),
     ],
 )
