@@ -603,6 +603,24 @@ def test_folders_that_a_death_at_the_very_end_leaves(form: str, raw: Path) -> No
     assert sorted(path.name for path in raw.parent.iterdir()) == [f"a.{form}", "raw.fits"]
 
 
+def test_a_run_that_begins_meanwhile_keeps_its_lease(
+    form: str, raw: Path, stop: Stop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes into a journal after a write found it empty is of another run, and stays."""
+    write(frame(raw), form, raw.parent)
+    stop.written.clear()
+    notes = raw.parent / PROGRESS / f"a.{form}"
+    notes.mkdir(parents=True)
+    lease_of = notes / "lease-000007"
+    lease_of.write_text(json.dumps(this_process("x")._asdict()))
+    original, before = LocalJournal.sizes, iter([True] * 3)
+    monkeypatch.setattr(LocalJournal, "sizes", lambda journal: {} if next(before, False) else original(journal))
+    with pytest.raises(TargetBusyError):
+        write(frame(raw), form, raw.parent, overwrite=True)
+    assert lease_of.exists()
+    assert not stop.written
+
+
 def test_a_level_whose_journal_was_left(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pyramid that is built again tidies what a process left that died after a level had its name."""
     write(frame(raw), "zarr", raw.parent)

@@ -63,6 +63,10 @@ class Journal(Protocol):
         """Remove entries that may be there."""
         ...
 
+    def drop_empty(self) -> bool:
+        """Remove the folder if nothing is in it; return whether nothing is there."""
+        ...
+
     def end(self, last: Sequence[str]) -> None:
         """Remove everything; the entries ``last`` go last, in their order."""
         ...
@@ -158,15 +162,24 @@ class LocalJournal:
         for name in names:
             Path(self.where, name).unlink(missing_ok=True)
 
+    def drop_empty(self) -> bool:
+        """Remove the folder if nothing is in it, and the one for all targets if this was the last."""
+        # The system refuses to remove a folder in which an entry was made meanwhile.
+        for folder in (self.where, os.path.dirname(self.where)):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+        try:
+            return not os.listdir(self.where)
+        except OSError:
+            return True  # not there, or nothing that this process may see
+
     def end(self, last: Sequence[str]) -> None:
         """Remove the folder, and the one for all targets if this was the last."""
         # Twice, since what the disk refused to remove would be taken for a write that goes on. What it refuses again is left to
         # the next call: the product does not lack it.
         for _ in range(2):
             self._end(last)
-        with contextlib.suppress(OSError):  # somebody began anew
-            os.rmdir(self.where)
-            os.rmdir(os.path.dirname(self.where))
+        self.drop_empty()  # unless somebody began anew
 
     def _end(self, last: Sequence[str]) -> None:
         # Folders among the entries are the scratch of a store.
@@ -243,6 +256,14 @@ class RemoteJournal:
                 self._files.rm_file(f"{self._root}/{name}")
             except FileNotFoundError:
                 continue
+
+    def drop_empty(self) -> bool:
+        """Return whether nothing is there: objects have no folders."""
+        self._files.invalidate_cache()
+        try:
+            return not self._files.find(self._root)
+        except FileNotFoundError:
+            return True
 
     def end(self, last: Sequence[str]) -> None:
         """Remove all entries, and what a location kept among them."""

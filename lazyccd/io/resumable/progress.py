@@ -233,10 +233,11 @@ class Progress:
         journal = _journal(self.target, self.run)
         if self.has_begun():
             return
-        # A process that died at the very end has left folders only.
-        if journal.sizes():
+        # A process that died at the very end has left an empty folder. Anything in it may be of one that begins just now, so it
+        # goes only with the lease.
+        if not journal.drop_empty():
             take_lease(journal, self.run, self.title, break_lock=self.break_lock)
-        self.end()
+            self.end()
 
     def receipts(self) -> Receipts:
         """Return the receipts of all finished units."""
