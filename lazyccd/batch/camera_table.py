@@ -203,7 +203,10 @@ def _strips(plan: NightPlan) -> Iterator[str]:
             yield f"# {_quoted(f'overscan{where}')} = {_quoted(strip.to_fits())}"
         if strips and item.facts.trim.value is None:
             yield f"# {_quoted(f'trim{where}')} = {_quoted(_lit_part(item.shape, strips).to_fits())}"
-        yield from _amplifiers(item, unlit_strips(pixels))
+        # a raw flat has its pedestal, of which each amplifier has its own
+        zero = min(float(np.nanmin(np.nanmedian(pixels, axis=axis))) for axis in (0, 1))
+        is_dark = zero <= _LIT_PART * float(np.nanmedian(pixels))
+        yield from _amplifiers(item, unlit_strips(pixels - (zero if is_dark else 0.0)))
 
 
 def _amplifiers(item: FramePlan, strips: list[Region]) -> Iterator[str]:

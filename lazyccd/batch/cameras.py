@@ -20,6 +20,7 @@ Keywords are read without regard to case; ``HIERARCH`` in front of one may be le
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -33,6 +34,8 @@ from typing import Any
 from lazyccd.batch.collect import RawFrame
 from lazyccd.errors import FormatError, MissingFileError, ParameterError
 from lazyccd.frame.header_values import as_text
+from lazyccd.ops.mosaic.split import KINDS as CARDS
+from lazyccd.ops.mosaic.split import LISTED
 
 TABLES = ("match", "keys", "fix", "types", "needs", "amplifiers")
 FACTS = (
@@ -273,7 +276,19 @@ def _amplifiers(table: Mapping[str, Any], where: str) -> tuple[Amplifier, ...]:
                 f"camera table {where!r}: [amplifiers] {rule.name} = {given!r} must be a section such as '[1:1024,1:2048]', or cards "
                 "such as {DATASEC = '[1:1024,1:2048]', GAIN = 1.5}; correct it."
             )
+        if isinstance(given, Mapping):
+            _check_cards(rule.name, given, where)
     return tuple(Amplifier(rule, given) for rule, given in zip(rules, table.values(), strict=True))
+
+
+def _check_cards(name: str, cards: Mapping[str, Any], where: str) -> None:
+    """Refuse cards of an amplifier that mean nothing: its gain would be measured or that of the image, without a word."""
+    _check({key.upper() for key in cards}, tuple(CARDS), f"card of amplifier {name!r}", where)
+    for key, value in cards.items():
+        if key.upper() in LISTED and (not isinstance(value, int | float) or not 0 < value < math.inf):
+            raise ParameterError(
+                f"camera table {where!r}: [amplifiers] {name}: {key} = {value!r} must be a number above 0; correct it."
+            )
 
 
 def _check(found: set[str], known: tuple[str, ...], what: str, where: str) -> None:

@@ -54,10 +54,10 @@ def read_out(light: Array | float, seed: int) -> Array:
     return np.rint(np.hstack(parts)).clip(0, 65535).astype("u2")
 
 
-def make_night(folder: Path, **cards: Any) -> Path:
+def make_night(folder: Path, light_of_flats: float = 30000.0, **cards: Any) -> Path:
     """Write biases, flats and two frames of the sky."""
     folder.mkdir()
-    kinds = [("Bias", 0.0, 0.0, 4), ("Flat", 4.0, 30000 * FLAT, 5), ("Light", 60.0, SKY * FLAT, 2)]
+    kinds = [("Bias", 0.0, 0.0, 4), ("Flat", 4.0, light_of_flats * FLAT, 5), ("Light", 60.0, SKY * FLAT, 2)]
     number = 0
     for kind, exposure, light, count in kinds:
         for _ in range(count):
@@ -170,6 +170,8 @@ def test_a_saved_table(tmp_path: Path) -> None:
     [
         ("[amplifiers]\nA = 3", "[amplifiers] A = 3 must be a section"),
         ('[amplifiers]\nA = "[1:48,1:64]"\n"B]" = "[49:90,1:64]"', "[amplifiers] 'B]' must be a name without '/'"),
+        ('[amplifiers]\nA = {DATASEC = "[1:9,1:9]", GIAN = 1.5}', "card of amplifier 'A' 'GIAN' must be one of"),
+        ('[amplifiers]\nA = {DATASEC = "[1:9,1:9]", GAIN = -1.5}', "GAIN = -1.5 must be a number above 0"),
         ('[amplifiers]\nA = "[1:900,1:64]"\nB = "[901:999,1:64]"', "[amplifiers] of the camera table"),
     ],
 )
@@ -191,9 +193,10 @@ def test_an_overscan_of_the_whole(tmp_path: Path) -> None:
     assert "amplifier A" not in text
 
 
-def test_they_are_proposed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("light", [30000.0, 14000.0])
+def test_they_are_proposed(tmp_path: Path, light: float) -> None:
     """A flat that has a strip without light in the middle shows where two amplifiers lie; the proposal serves as it is."""
-    night = make_night(tmp_path / "night")
+    night = make_night(tmp_path / "night", light)
     written = tmp_path / "found.toml"
     status, text = call("camera", str(night), "-o", str(written))
     assert status == 0, text
