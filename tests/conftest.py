@@ -25,7 +25,13 @@ settings.register_profile("long", max_examples=50, deadline=None, derandomize=Tr
 settings.register_profile("nightly", max_examples=1000, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
-collect_ignore_glob = ["faults/warmed.py", "faults/nights.py", "faults/writers.py", "ccdproc/scripts/*"]
+collect_ignore_glob = [
+    "faults/warmed.py",
+    "faults/nights.py",
+    "faults/writers.py",
+    "memory/workloads.py",
+    "ccdproc/scripts/*",
+]
 """These modules do their work when they are imported, or import what lies beside them, and pytest imports modules to look for
 doctests."""
 

@@ -43,8 +43,8 @@ BASELINE_BYTES = 260 * 2**20
 TEMPORARIES = 2.0
 """How many times its input and output a kernel may hold in temporaries."""
 
-BATCHES_BYTES = 12 * 2**20
-"""A dozen arrays of the batch of pixels that a stack combines at a time."""
+BATCH_ARRAYS, BATCH_BYTES = 12, 2**20
+"""How many arrays of the batch of pixels that a stack combines at a time there are, and bytes of one at most."""
 
 MOST_CUTS = 64
 """Into how many bands a task cuts its region at most."""
@@ -138,7 +138,9 @@ def _scratch_of_stack(step: Step, request: Request, cuts: int, given: Collection
     band = max(bands, key=lambda each: stack_bytes(step, each), default=None) or next(bands_of_rows(request, rows))
     roots = [(f, need) for f, need in zip(step.frames, step.needs(band), strict=True) if need is not None]
     pixels = max((need.region.size for _, need in roots), default=0)
-    combined = BATCHES_BYTES + int((1 + TEMPORARIES) * _bytes(step, band)) + pixels * step.scratch_bytes
+    # a batch is no larger than the band, whose pixels are float64 at most
+    batches = BATCH_ARRAYS * min(BATCH_BYTES, 8 * pixels * len(roots))
+    combined = batches + int((1 + TEMPORARIES) * _bytes(step, band)) + pixels * step.scratch_bytes
     return _peak(make_schedule(roots, given), cuts, given) + combined
 
 
