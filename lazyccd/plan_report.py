@@ -5,6 +5,7 @@ The numbers are those by which writers and tasks decide, from `lazyccd.plan.cost
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from dask.utils import format_bytes
 
 from lazyccd.kernels.block import Request
 from lazyccd.pixel_history import with_inputs
-from lazyccd.plan.chunks import Grid, grid_boxes
+from lazyccd.plan.chunks import cuts_of, grid_boxes
 from lazyccd.plan.cost import (
     BASELINE_BYTES,
     Fit,
@@ -22,6 +23,7 @@ from lazyccd.plan.cost import (
     TaskCost,
     dearest_region,
     declared_limit,
+    first_fitting,
     fit_into,
     fitting_groups,
     pending_below,
@@ -31,6 +33,7 @@ from lazyccd.plan.cost import (
 )
 from lazyccd.plan.lower import boundaries_below
 from lazyccd.plan.steps import Chunked, Step, walk
+from lazyccd.sections import Region
 
 DEAR = 1.5
 """Pixels computed for each one kept from which larger chunks are advised."""
@@ -63,7 +66,7 @@ class PlanReport:
     """Tasks, without those of pending scalars."""
 
     chunk: tuple[int, int]
-    """Rows and columns of the largest chunk."""
+    """Rows and columns of the largest chunk; of the largest region that is written at a time, where chunks do not fit into the limit."""
 
     halo_rows: int
     """Rows beyond its own that a chunk needs."""
@@ -134,10 +137,11 @@ def plan_report(ccd: xr.Dataset) -> PlanReport:
     image = with_inputs(ccd)
     limit = declared_limit()
     below = [
-        _cost_of(boundary.plan, boundary.grid, limit)
+        _cost_of(boundary.plan, grid_boxes(boundary.grid), limit)
         for boundary in boundaries_below(image.plan, image.graphs).values()
     ]
-    own = _cost_of(image.plan, image.grid, limit)
+    # as writers do it: in smaller regions where chunks do not fit
+    own = _cost_of(image.plan, first_fitting(image.plan, cuts_of(image.grid)), limit)
     every = [*below, own]
     # tasks of a stack, of its readers and of scalars run side by side, and the largest decides what a process needs
     needed = max(
@@ -171,9 +175,8 @@ class _Part(NamedTuple):
     """Costs of a task, and how many there are, of the image and of its scalars; a task that runs alone is one."""
 
 
-def _cost_of(plan: Step, grid: Grid, limit: Limit) -> _Part:
-    """Return what computing a plan in some chunks costs."""
-    boxes = grid_boxes(grid)
+def _cost_of(plan: Step, boxes: Sequence[Region], limit: Limit) -> _Part:
+    """Return what computing a plan in some regions costs."""
     largest = dearest_region(plan, boxes)
     request = Request(largest, frozenset(plan.dtypes))
     # the cost as the task will have it, with its region cut to fit into the limit, and its result written

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +29,10 @@ from lazyccd.kernels.cosmic_rays.replace import CLEAN_TYPES
 from lazyccd.ops.arguments import Pixels, check_positive, normalize_integer, normalize_number, normalize_pixels
 from lazyccd.ops.decorator import called_with_ccddata, operation
 from lazyccd.plan.chunks import CHUNK_PIXELS
+from lazyccd.plan.cost import fits_alone
 from lazyccd.plan.footprints import Footprint, Halo, PlaneMap, Whole
 from lazyccd.plan.lower import Graph
-from lazyccd.plan.steps import Apply, Input, Reduction, Scalar, make_dtypes, make_params
+from lazyccd.plan.steps import Apply, Input, Reduction, Scalar, Step, make_dtypes, make_params
 from lazyccd.sections import Region
 
 if TYPE_CHECKING:
@@ -193,32 +194,66 @@ def cosmicray_lacosmic(
     count = normalize_integer(niter, "niter")
     settings = LACosmic(sigclip, sigfrac, objlim, factor, noise, level, count, bool(sepmed), cleantype, psf)
     library = _library_arguments(settings, fsmode, bool(verbose)) if engine == "astroscrappy" else None
-    # in a single chunk the kernel has the whole image at hand and needs no passes before it; a large one must stay one that is cut
-    whole = background == "image" and library is None and _is_small(image)
-    footprint: Footprint = Whole() if whole else Halo((settings.halo, settings.halo))
-    sources, extras, graphs = _sources(image, footprint, inbkg, invar, own=use_uncertainty)
-    schema = image.schema
-    shared: dict[str, Any] = {
-        "extras": extras,
-        "settings": settings,
-        "bits": (schema.bad_bits, schema.bits("SAT") if by_plane else 0),
-        "offset": _number(pssl, "pssl", image.units),
-    }
-    plan = image.apply(
-        kernels.lacosmic,
-        sources,
-        dict(image.plan.planes) | {"mask": schema.dtype},
-        scalars=() if whole or library is not None else _levels(image, sources, background, factor, shared),
-        flags=(schema.bits("CR"), schema.bits("INTERP"), schema.bits("NO_DATA")),
-        scale=factor if gain_apply else 1.0,  # applied after the search, so that pixels not flagged keep their bits
-        scratch_bytes=_scratch_bytes(image, settings, extras, offset=shared["offset"], whole=whole),
-        whole=whole,
-        library=library,
-        mask_dtype=schema.dtype.name,
-        **shared,
+    search = _Search(
+        settings, library, _number(pssl, "pssl", image.units), by_plane, background, inbkg, invar, use_uncertainty
     )
+    scale = factor if gain_apply else 1.0
+    plan, graphs = search.plan(image, scale, whole=background == "image" and library is None and _is_small(image))
     graphs = (*image.graphs, *graphs)
     return replace(image, plan=plan, units=units if gain_apply else image.units, graphs=graphs).to_dataset()
+
+
+class _Search(NamedTuple):
+    """How cosmic rays are looked for."""
+
+    settings: LACosmic
+    library: tuple[tuple[str, Any], ...] | None
+    offset: float
+    by_plane: bool
+    background: Background | None
+    inbkg: Extra | None
+    invar: Extra | None
+    use_uncertainty: bool
+
+    def plan(self, image: Image, scale: float, *, whole: bool) -> tuple[Step, tuple[Graph, ...]]:
+        """Return the step, and the graphs of other images that it reads.
+
+        Parameters
+        ----------
+        image
+            The frame.
+        scale
+            Applied after the search, so that pixels not flagged keep their bits.
+        whole
+            Whether the kernel gets the whole image, and needs no passes before it, if the memory limit allows that. A large image
+            must stay one that is cut. The pixels are the same.
+        """
+        schema, settings = image.schema, self.settings
+        footprint: Footprint = Whole() if whole else Halo((settings.halo, settings.halo))
+        sources, extras, graphs = _sources(image, footprint, self.inbkg, self.invar, own=self.use_uncertainty)
+        shared: dict[str, Any] = {
+            "extras": extras,
+            "settings": settings,
+            "bits": (schema.bad_bits, schema.bits("SAT") if self.by_plane else 0),
+            "offset": self.offset,
+        }
+        has_levels = not whole and self.library is None
+        plan = image.apply(
+            kernels.lacosmic,
+            sources,
+            dict(image.plan.planes) | {"mask": schema.dtype},
+            scalars=_levels(image, sources, self.background, settings.gain, shared) if has_levels else (),
+            flags=(schema.bits("CR"), schema.bits("INTERP"), schema.bits("NO_DATA")),
+            scale=scale,
+            scratch_bytes=_scratch_bytes(image, settings, extras, offset=self.offset, whole=whole),
+            whole=whole,
+            library=self.library,
+            mask_dtype=schema.dtype.name,
+            **shared,
+        )
+        if whole and not fits_alone(plan, [Region.full(image.shape)]):
+            return self.plan(image, scale, whole=False)
+        return plan, graphs
 
 
 def _is_small(image: Image) -> bool:

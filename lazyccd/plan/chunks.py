@@ -45,6 +45,9 @@ WIDEST_BAND = 8192
 Wider ones would get bands of few rows, of which a halo is a large part.
 """
 
+SMALLER_SIDES = (2048, 1024, 512, 256)
+"""Sides of the regions that are tried where the memory limit is too low for the usual ones: inner chunks of shards divide them."""
+
 LARGEST_SHARD = 4096
 """Longest side of a chunk that becomes one shard of a store, since a shard is the unit of writing and resuming."""
 
@@ -192,6 +195,20 @@ def usual_shards(grid: Grid) -> tuple[int, int]:
     return ny, nx
 
 
+def smaller_shapes(shape: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Yield a shape, and smaller ones within it, which are more and more square.
+
+    Examples
+    --------
+    >>> list(smaller_shapes((700, 3000)))
+    [(700, 3000), (700, 2048), (700, 1024), (512, 512), (256, 256)]
+    """
+    yield shape
+    for side in SMALLER_SIDES:
+        if side < max(shape):
+            yield min(side, shape[0]), min(side, shape[1])
+
+
 def shard_grid(
     shape: tuple[int, int], shard: tuple[int, int] = (CHUNK_SIDE, CHUNK_SIDE)
 ) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -259,6 +276,15 @@ def cut_sizes(sizes: tuple[int, ...], offset: int, step: int, length: int) -> tu
 def grid_boxes(grid: Grid) -> list[Region]:
     """Return the regions of all chunks of an image."""
     return [box for _, box in chunk_boxes(grid, Region.full((sum(grid[0]), sum(grid[1]))))]
+
+
+def cuts_of(grid: Grid, tile: tuple[int, int] = (1, 1)) -> Iterator[list[Region]]:
+    """Yield the regions of the chunks of an image, in whole tiles, and those of smaller and smaller ones."""
+    shape, largest = (sum(grid[0]), sum(grid[1])), (max(grid[0]), max(grid[1]))
+    for wanted in smaller_shapes(largest):
+        y, x = (-(-length // size) * size for length, size in zip(wanted, tile, strict=True))
+        is_own = wanted == largest and tile == (1, 1)
+        yield grid_boxes(grid if is_own else regular_grid(shape, (y, x)))
 
 
 def chunk_boxes(grid: Grid, region: Region) -> list[tuple[tuple[int, int], Region]]:

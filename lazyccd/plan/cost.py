@@ -528,6 +528,27 @@ def fits_memory(plan: Step, region: Region, planes: Iterable[str] | None = None)
     return limit.room is None or bool(fitting_cuts(plan, request, limit.room, written_bytes(plan, request)))
 
 
+def fits_alone(plan: Step, regions: Sequence[Region]) -> bool:
+    """Return whether the dearest task that writes one of some regions fits into the declared limit, by itself at least."""
+    limit = declared_limit().holding(plan)
+    if limit.room is None or not regions:
+        return True
+    # at the edges of the image halos are cut
+    looked_at = {dearest_region(plan, regions), regions[len(regions) // 2]}
+    requests = [Request(region, frozenset(plan.dtypes)) for region in looked_at]
+    return all(fit_into(limit, plan, request, written_bytes(plan, request)) for request in requests)
+
+
+def first_fitting(plan: Step, cuts: Iterable[Sequence[Region]]) -> Sequence[Region]:
+    """Return the first way to cut an image into regions whose tasks fit into the declared limit; the first of all if none does."""
+    first: Sequence[Region] | None = None
+    for regions in cuts:
+        if fits_alone(plan, regions):
+            return regions
+        first = regions if first is None else first
+    return first or ()
+
+
 def _fitting_side(plan: Step, limit: Limit, region: Region, cost: TaskCost, *, writes: bool) -> int:
     """Return the side of square chunks, a multiple of 64, that fit into a limit; 0 if none does.
 

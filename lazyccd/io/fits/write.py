@@ -18,8 +18,14 @@ from lazyccd.io.fits.tile_writer import COMPRESSIONS, tile_shape
 from lazyccd.io.fits.writer import FitsFrame, FitsProduct, FitsTarget
 from lazyccd.io.names import target_name
 from lazyccd.io.resumable.write import Rules, check_steps, frames_to_write, resolve_frames, settled_images, write
-from lazyccd.plan.chunks import CHUNK_PIXELS, WIDEST_BAND, band_height, bands_of, grid_boxes, regular_grid
-from lazyccd.plan.cost import task_cost
+from lazyccd.plan.chunks import (
+    CHUNK_PIXELS,
+    WIDEST_BAND,
+    band_height,
+    bands_of,
+    cuts_of,
+)
+from lazyccd.plan.cost import first_fitting, task_cost
 from lazyccd.plan.serialize import plain, sources
 from lazyccd.sections import Region
 
@@ -158,18 +164,16 @@ def regions_of(image: Image, tile: tuple[int, int]) -> Sequence[Region]:
     """Return the regions in which an image is written to FITS: of whole tiles, about as large as its largest chunk.
 
     Whole rows lie one behind the other in a file. But a band of a wide image has few, and may need many more of its inputs:
-    margins, or chunks of arrays and stores that are higher.
+    margins, or chunks of arrays and stores that are higher. Regions are smaller where the memory limit is too low for these.
     """
     nx = image.shape[1]
-    largest = [max(sizes) for sizes in image.grid]
+    largest = (max(image.grid[0]), max(image.grid[1]))
     # Whole tiles, and no more than a task may hold.
     rows = band_height(nx, min(CHUNK_PIXELS, largest[0] * largest[1]), tile[0])
-    bands = bands_of(image.shape, rows)
+    bands = _fitting_bands(image, rows, tile[0])
     if nx <= WIDEST_BAND:
         return bands
-    step = [-(-length // tile[i]) * tile[i] for i, length in enumerate(largest)]
-    grid = image.grid if tile == (1, 1) else regular_grid(image.shape, (step[0], step[1]))
-    squares = grid_boxes(grid)
+    squares = first_fitting(image.plan, cuts_of(image.grid, tile))
     # A band touches every chunk of its rows, and each would be decoded again for the next band.
     is_coarse = bool(image.plan.arrays) or any(source.storage.rows > rows for source in sources(image.plan))
     if is_coarse or rows * nx > 2 * max(box.size for box in squares):
@@ -178,7 +182,13 @@ def regions_of(image: Image, tile: tuple[int, int]) -> Sequence[Region]:
     return bands if _bytes_per_pixel(image, bands) <= 1.1 * _bytes_per_pixel(image, squares) else squares
 
 
-def _bytes_per_pixel(image: Image, regions: list[Region]) -> float:
+def _fitting_bands(image: Image, rows: int, tile_rows: int) -> Sequence[Region]:
+    """Return the bands of so many rows, or lower ones of whole tiles if the memory limit asks for them."""
+    heights = dict.fromkeys(max(rows // cuts // tile_rows, 1) * tile_rows for cuts in (1, 2, 4, 8, 16))
+    return first_fitting(image.plan, (bands_of(image.shape, height) for height in heights))
+
+
+def _bytes_per_pixel(image: Image, regions: Sequence[Region]) -> float:
     """Return how many bytes are read for each pixel of a region in the middle."""
     region = regions[len(regions) // 2]
     return task_cost(image.plan, region, list(image.plan.dtypes)).read_bytes / region.size

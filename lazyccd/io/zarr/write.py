@@ -20,7 +20,8 @@ from lazyccd.io.resumable.write import Rules, check_steps, frames_to_write, reso
 from lazyccd.io.zarr.attributes import json_attrs, product_attrs, root_attributes
 from lazyccd.io.zarr.writer import ZarrArray, ZarrGroup, ZarrProduct, ZarrTarget
 from lazyccd.kernels.block import APERTURE, MAPS
-from lazyccd.plan.chunks import CHUNK_SIDE, grid_boxes, regular_grid, shard_grid, usual_shards
+from lazyccd.plan.chunks import CHUNK_SIDE, grid_boxes, regular_grid, shard_grid, smaller_shapes, usual_shards
+from lazyccd.plan.cost import fits_alone
 from lazyccd.plan.serialize import plain
 from lazyccd.sections import Region
 
@@ -57,7 +58,7 @@ def to_zarr(
         keeps the store that it made.
     shards
         Shape of a shard, the file that one task writes for each variable. By default that of the frame's chunks, up to 4096
-        pixels. Inner chunks have 512 pixels, or the next lower number that divides the shard.
+        pixels, and less where the memory limit is too low for these. Inner chunks have 512 pixels, or the next lower number that divides the shard.
     quantize
         Round the floats of image and uncertainty to steps of a power of two, at least this many per standard deviation of
         their noise, which is measured in each inner chunk; 4 is usual. The noise grows by at most 1 / (24 quantize^2), which
@@ -169,7 +170,7 @@ def _group(
     steps: float | None,
 ) -> ZarrGroup:
     """Return the group that a frame is written to."""
-    shard, chunk = shard_grid(image.shape, usual_shards(image.grid) if shards is None else shards)
+    shard, chunk = _fitting_shards(image) if shards is None else shard_grid(image.shape, shards)
     # A missing chunk of a mask must not read as good.
     fills = {
         DATA: float("nan"),
@@ -190,6 +191,13 @@ def _group(
     target = ZarrTarget(store, image.shape, arrays, shard, chunk, group)
     coord_attrs = {name: attrs_of(name) for name in ("y", "x")}
     return ZarrGroup(target, attrs, {"y": image.y, "x": image.x}, coord_attrs, steps)
+
+
+def _fitting_shards(image: Image) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the shapes of shards and inner chunks: the usual ones, or smaller ones if the memory limit asks for them."""
+    grids = [shard_grid(image.shape, shape) for shape in smaller_shapes(usual_shards(image.grid))]
+    boxes = (grid_boxes(regular_grid(image.shape, shard)) for shard, _ in grids)
+    return next((grid for grid, regions in zip(grids, boxes, strict=True) if fits_alone(image.plan, regions)), grids[0])
 
 
 def _layout(part: ZarrGroup) -> dict[str, Any]:
