@@ -88,7 +88,7 @@ class ClusterWatch(threading.Thread):
             now = time.monotonic()
             if self.client.status in ("closing", "closed"):
                 self.lost = SCHEDULER_GONE
-            elif self.client.scheduler_info()["workers"]:
+            elif self._has_workers():
                 missed = None
             elif missed is None:
                 missed = now
@@ -101,6 +101,13 @@ class ClusterWatch(threading.Thread):
                 self.client.close(timeout=1)
             if self.lost:
                 return
+
+    def _has_workers(self) -> bool:
+        try:
+            return bool(self.client.scheduler_info()["workers"])
+        except OSError:
+            # The scheduler does not answer: its client gets to know whether it is gone, and says so by its status.
+            return True
 
     def end(self) -> None:
         """Stop looking."""
