@@ -27,6 +27,7 @@ from lazyccd.batch.night_plan import Choice, Doubt, FramePlan, NightPlan, exposu
 from lazyccd.batch.options import SETTINGS
 from lazyccd.batch.outcome import STATUSES, UNREADABLE, Outcome
 from lazyccd.errors import FormatError
+from lazyccd.io.resumable.disk import explained
 from lazyccd.io.resumable.progress import versions
 
 FORMAT = 1
@@ -463,9 +464,11 @@ class RecordFile:
         document = record_of(run)
         text = as_json(document)
         part = self.out / f".{RECORD}.part"
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, self.out / RECORD)
+        with explained(str(self.out / RECORD)):
+            part.write_text(text, encoding="utf-8")
+            os.replace(part, self.out / RECORD)
         if now:
-            save_results(document, self.out / RESULTS)
+            with explained(str(self.out / RESULTS)):
+                save_results(document, self.out / RESULTS)
         end = time.monotonic()
         self._next = end + SHARE * (end - begin)

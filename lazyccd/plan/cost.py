@@ -363,10 +363,8 @@ def process_limit(declared: int | None = None) -> Limit:
     worker = this_worker()
     if worker is not None:
         limit = worker.memory_manager.memory_limit or None
-        # where results are spilled to the disk, the worker's own sum has those too
-        fast = getattr(worker.data, "fast", None)
-        held = worker.state.nbytes if fast is None else int(fast.total_weight)
-        return Limit(limit if declared is None else declared, worker.state.nthreads, held)
+        # results that it holds are not taken off: dask spills them where there is want of memory, and tasks count those they read
+        return Limit(limit if declared is None else declared, worker.state.nthreads)
     threads = int(dask.config.get("num_workers", None) or job_cpus())
     # one thread, or one task per process: nothing else is alive beside the task
     if dask.config.get("scheduler", None) in {"sync", "synchronous", "single-threaded", "processes", get_sync}:
