@@ -104,7 +104,8 @@ class ClusterWatch(threading.Thread):
 
     def _has_workers(self) -> bool:
         try:
-            return bool(self.client.scheduler_info()["workers"])
+            # a client that was closed meanwhile knows of nothing, and says so by its status
+            return bool(self.client.scheduler_info().get("workers", True))
         except OSError:
             # The scheduler does not answer: its client gets to know whether it is gone, and says so by its status.
             return True
